@@ -1,0 +1,38 @@
+"""Write the golden vectors of docs/formats/vectors anew: `python tests/make_vectors.py [DIRECTORY] [FORMAT …]`."""
+
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+__all__ = ["FORMATS", "write"]
+
+FORMATS = ("manifest", "document", "attributes", "tokens", "checkpoint", "results", "chat", "preference")
+VECTORS = Path(__file__).parent.parent / "docs" / "formats" / "vectors"
+
+
+def write(root: Path, format: str) -> int:
+    """Write the vectors of one format below `root` and return how many; what stood there before is removed."""
+    folder = root / format / "v1"
+    shutil.rmtree(folder, ignore_errors=True)
+    cases = import_module(f"vectors.{format}").cases()
+    for case in cases:
+        kind = "invalid" if case.expect is not None else "valid"
+        for relative, content in case.files().items():
+            path = folder / kind / case.name / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return len(cases)
+
+
+def main(arguments: list[str]) -> None:
+    """Write what is asked for, or everything."""
+    root = Path(arguments[0]) if arguments else VECTORS
+    for format in arguments[1:] or FORMATS:
+        sys.stdout.write(f"{format}: {write(root, format)} vectors\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,134 @@
+"""Vectors of docs/formats/attributes.md."""
+
+from typing import Any
+
+from .cases import ASTRAL, Case, gz, head, invalid, json_lines, manifest, pretty
+
+__all__ = ["cases"]
+
+_DOCUMENTS: list[dict[str, Any]] = [
+    {"id": "a-1", "text": "Hello there", "source": "web"},
+    {"id": "a-2", "text": ASTRAL, "source": "web"},
+    {"id": "a-3", "text": "", "source": "web"},
+]
+_ASTRAL_LENGTH = len(ASTRAL)
+_ROWS: list[dict[str, Any]] = [
+    {
+        "id": "a-1",
+        "attributes": {"exp__length__document": [[0, 11, 11.0]], "exp__word__w": [[6, 11, 0.5], [0, 5, -1.25]]},
+    },
+    # the emoji is one code point from 14 to 15, two UTF-16 units and four bytes
+    {
+        "id": "a-2",
+        "attributes": {
+            "exp__length__document": [[0, _ASTRAL_LENGTH, float(_ASTRAL_LENGTH)]],
+            "exp__emoji__e": [[14, 15, 1.0]],
+        },
+    },
+    {"id": "a-3", "attributes": {}, "source": "web"},
+]
+_PART = "part.jsonl.gz"
+_BESIDE = {f"documents/{_PART}": gz(json_lines(_DOCUMENTS))}
+_FLAGS = ["--documents", "documents"]
+
+
+def _spans(rows: list[dict[str, Any]]) -> int:
+    return sum(len(spans) for row in rows for spans in row["attributes"].values())
+
+
+def _dump(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = [{"id": row["id"], "attributes": row["attributes"]} for row in rows]
+    return [head("attributes", {"documents": len(rows), "spans": _spans(rows)}), *rows]
+
+
+def _manifest(data: dict[str, bytes], rows: list[dict[str, Any]], **details: Any) -> dict[str, Any]:
+    keys = sorted({key for row in rows for key in row["attributes"]})
+    counts = {"documents": len(rows), "spans": _spans(rows)}
+    return manifest("attributes", data, counts, details={"keys": keys, "documents": "../documents"} | details)
+
+
+def _lines(name: str, second: bytes, code: str, field: str | None = None, aligned: bool = True) -> Case:
+    """Three rows of which the second is broken; `aligned` ones bring their documents."""
+    lines = json_lines(_ROWS[:1]) + second + b"\n" + json_lines(_ROWS[2:])
+    more: dict[str, Any] = {"arguments": _FLAGS, "beside": _BESIDE} if aligned else {}
+    return invalid(name, {_PART: gz(lines)}, code, _PART, 2, field, **more)
+
+
+def _rows(name: str, rows: list[dict[str, Any]], line: int, field: str | None = None) -> Case:
+    return invalid(
+        name, {_PART: gz(json_lines(rows))}, "misaligned", _PART, line, field, arguments=_FLAGS, beside=_BESIDE
+    )
+
+
+def _row(attributes: str, id: str = "a-2") -> bytes:
+    return f'{{"id": "{id}", "attributes": {attributes}}}'.encode()
+
+
+def cases() -> list[Case]:
+    """Valid: aligned by flag, by manifest, duplicates in bytes, alone. Invalid: one of each rule."""
+    data = {_PART: gz(json_lines(_ROWS))}
+    size_bytes = len(ASTRAL.encode())
+    duplicates = [
+        {"id": "a-1", "attributes": {}},
+        {"id": "a-2", "attributes": {"dup": [[0, size_bytes, 1.0]]}},
+        {"id": "a-3", "attributes": {"dup": [[0, 0, 1.0]]}},
+    ]
+    marked = {_PART: gz(json_lines(duplicates))}
+    value = _manifest(data, _ROWS)
+    integers = [{"attributes": {"dup": [[0, 45, 1]]}, "id": "1"}]
+    long = gz(json_lines([{"id": f"t-{n}", "attributes": {"k": [[n, n * n, n**3]]}} for n in range(60)]))
+    return [
+        Case(name="aligned_by_flag", data=data, dump=_dump(_ROWS), arguments=_FLAGS, beside=_BESIDE),
+        Case(name="with_manifest", data={**data, "manifest.json": pretty(value)}, dump=_dump(_ROWS), beside=_BESIDE),
+        Case(
+            name="duplicates_in_bytes",
+            data={**marked, "manifest.json": pretty(_manifest(marked, duplicates, byte_length_keys=["dup"]))},
+            dump=_dump(duplicates),
+            beside=_BESIDE,
+        ),
+        Case(
+            name="integer_scores_alone",
+            data={_PART: gz(json_lines(integers))},
+            dump=_dump([{"id": "1", "attributes": {"dup": [[0, 45, 1.0]]}}]),
+        ),
+        _lines("not_json", b"{", "not_json", aligned=False),
+        _lines("not_object", b"3", "not_object", aligned=False),
+        _lines("missing_attributes", b'{"id": "a-2"}', "missing_field", "attributes", aligned=False),
+        _lines("start_is_float", _row('{"k": [[0.0, 1, 1]]}'), "wrong_type", "attributes.k.0.0", aligned=False),
+        _lines("score_is_boolean", _row('{"k": [[0, 1, true]]}'), "wrong_type", "attributes.k.0.2", aligned=False),
+        _lines("span_of_two", _row('{"k": [[0, 1, 1], [1, 2]]}'), "invalid_value", "attributes.k.1", aligned=False),
+        _lines("span_backwards", _row('{"k": [[2, 1, 1]]}'), "out_of_range", "attributes.k.0", aligned=False),
+        _lines("span_past_end", _row(f'{{"k": [[0, {_ASTRAL_LENGTH + 1}, 1]]}}'), "out_of_range", "attributes.k.0"),
+        _lines("other_id", _row("{}", "a-9"), "misaligned", "id"),
+        _rows("row_too_few", _ROWS[:2], 3),
+        _rows("row_too_many", [*_ROWS, {"id": "a-4", "attributes": {}}], 4),
+        invalid("truncated", {_PART: long[:-40]}, "truncated", _PART),
+        invalid(
+            "unknown_format",
+            {**data, "manifest.json": pretty(value | {"format": "document"})},
+            "unknown_format",
+            "manifest.json",
+            None,
+            "format",
+            beside=_BESIDE,
+        ),
+        invalid(
+            "newer_version",
+            {**data, "manifest.json": pretty(value | {"version": 2})},
+            "unsupported_version",
+            "manifest.json",
+            None,
+            "version",
+            beside=_BESIDE,
+        ),
+        invalid("missing_file", {"manifest.json": pretty(value)}, "missing_file", _PART, beside=_BESIDE),
+        invalid(
+            "details_without_keys",
+            {**data, "manifest.json": pretty(value | {"details": {"documents": "../documents"}})},
+            "missing_field",
+            "manifest.json",
+            None,
+            "details.keys",
+            beside=_BESIDE,
+        ),
+    ]
