@@ -1,7 +1,7 @@
 """What a vector is made of: files, what a reader dumps, how an invalid one breaks.
 
-The vectors are written from values that stand in these modules, never through a package's writer or reader: a reader that
-is wrong cannot bless itself.
+The vectors are written from values that stand in these modules, never through a package's writer or reader: a wrong
+reader cannot bless itself.
 """
 
 import bz2

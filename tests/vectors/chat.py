@@ -1,0 +1,109 @@
+"""Vectors of docs/formats/chat.md."""
+
+from typing import Any
+
+from .cases import ASTRAL, Case, gz, head, invalid, json_lines, manifest, pretty
+
+__all__ = ["cases", "messages"]
+
+_FILE = "chats.jsonl"
+
+
+def messages(*turns: str) -> list[dict[str, Any]]:
+    """Messages from `role: content` strings; a role is the text before the first colon."""
+    pairs = (turn.split(":", 1) for turn in turns)
+    return [{"role": role, "content": content.strip()} for role, content in pairs]
+
+
+_ROWS: list[dict[str, Any]] = [
+    {"id": "c-1", "source": "oasst", "messages": messages("user: Hello", "assistant: Hi there.")},
+    {
+        "id": "c-2",
+        "dataset": "local",
+        "messages": messages("system: Be brief.", f"user: {ASTRAL}", "assistant: a", "user: b", "assistant: c\nd"),
+        "metadata": {"turns": 2},
+    },
+    {"messages": messages("user: q", "assistant: a"), "rank": 3, "id": None},
+]
+
+
+def _dump(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    bare = [[{"role": m["role"], "content": m["content"]} for m in row["messages"]] for row in rows]
+    counts = {"conversations": len(rows), "messages": sum(map(len, bare))}
+    named = [
+        {"id": row.get("id") or "", "source": row.get("source") or row.get("dataset") or "", "messages": m}
+        for row, m in zip(rows, bare, strict=True)
+    ]
+    return [head("chat", counts), *named]
+
+
+def _lines(name: str, second: dict[str, Any] | bytes, code: str, field: str | None = None) -> Case:
+    """Three rows of which the second is broken."""
+    broken = second + b"\n" if isinstance(second, bytes) else json_lines([second])
+    return invalid(name, {_FILE: json_lines(_ROWS[:1]) + broken + json_lines(_ROWS[2:])}, code, _FILE, 2, field)
+
+
+def _turns(name: str, code: str, field: str, *turns: str) -> Case:
+    return _lines(name, {"messages": messages(*turns)}, code, field)
+
+
+def cases() -> list[Case]:
+    """Valid: one file, shards with a manifest, foreign keys. Invalid: one of each rule."""
+    shards = {"0.jsonl.gz": gz(json_lines(_ROWS[:1])), "1.jsonl": json_lines(_ROWS[1:])}
+    value = manifest("chat", shards, {"conversations": 3, "messages": 9})
+    foreign = [{"messages": [m | {"weight": 1} for m in _ROWS[0]["messages"]], "source": None, "prompt_id": "p"}]
+    long = gz(json_lines([{"messages": messages(f"user: {n**4}", f"assistant: {n**5}")} for n in range(60)]))
+    return [
+        Case(name="one_file", data={_FILE: json_lines(_ROWS)}, dump=_dump(_ROWS)),
+        Case(name="shards_with_manifest", data={**shards, "manifest.json": pretty(value)}, dump=_dump(_ROWS)),
+        Case(name="foreign_keys", data={"f.json": json_lines(foreign)}, dump=_dump(foreign)),
+        _lines("not_json", b"{'messages': []}", "not_json"),
+        _lines("not_object", b"[]", "not_object"),
+        _lines("missing_messages", {"conversation": []}, "missing_field", "messages"),
+        _lines(
+            "missing_content",
+            {"messages": [{"role": "user"}, _ROWS[0]["messages"][1]]},
+            "missing_field",
+            "messages.0.content",
+        ),
+        _lines(
+            "content_is_list",
+            {"messages": [{"role": "user", "content": ["a"]}, _ROWS[0]["messages"][1]]},
+            "wrong_type",
+            "messages.0.content",
+        ),
+        _turns("empty_content", "invalid_value", "messages.1.content", "user: a", "assistant:"),
+        _turns("unknown_role", "unknown_role", "messages.0.role", "human: a", "assistant: b"),
+        _turns(
+            "system_in_the_middle",
+            "role_order",
+            "messages.2.role",
+            "user: a",
+            "assistant: b",
+            "system: c",
+            "user: d",
+            "assistant: e",
+        ),
+        _turns("two_users", "role_order", "messages.1.role", "user: a", "user: b", "assistant: c"),
+        _turns("begins_with_assistant", "role_order", "messages.0.role", "assistant: a", "user: b", "assistant: c"),
+        _turns("ends_with_user", "role_order", "messages.2.role", "user: a", "assistant: b", "user: c"),
+        _lines("no_messages", {"messages": []}, "empty_messages", "messages"),
+        _turns("no_answer", "empty_messages", "messages", "system: a", "user: b"),
+        invalid("truncated", {"c.jsonl.gz": long[:-40]}, "truncated", "c.jsonl.gz"),
+        invalid(
+            "unknown_format",
+            {**shards, "manifest.json": pretty(value | {"format": "preference"})},
+            "unknown_format",
+            "manifest.json",
+            None,
+            "format",
+        ),
+        invalid(
+            "newer_version",
+            {**shards, "manifest.json": pretty(value | {"version": 2})},
+            "unsupported_version",
+            "manifest.json",
+            None,
+            "version",
+        ),
+    ]
