@@ -36,7 +36,7 @@ class Artifact:
         os.replace(temporary, path)
 
     def write_lines(self, name: str, rows: Iterable[dict]) -> None:
-        """Write rows as JSON lines, compressed when the name ends in `.gz` (without a time stamp, so equal rows are equal bytes)."""
+        """Write rows as JSON lines; a name in `.gz` is compressed without a time stamp: equal rows, equal bytes."""
         data = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows).encode()
         self.write_bytes(name, gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
 
@@ -52,7 +52,11 @@ class Artifact:
     def finish(self, *, config: dict, counts: dict, details: dict | None = None) -> None:
         """Write the manifest over everything in the directory."""
         files = [
-            {"path": path.relative_to(self.directory).as_posix(), "size_bytes": path.stat().st_size, "sha256": file_hash(path)}
+            {
+                "path": path.relative_to(self.directory).as_posix(),
+                "size_bytes": path.stat().st_size,
+                "sha256": file_hash(path),
+            }
             for path in self.directory.rglob("*")
             if path.is_file() and path.name != "manifest.json"
         ]

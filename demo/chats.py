@@ -1,8 +1,9 @@
 """Chats and preferences from documents: a question about a function, answered by its docstring.
 
-`python demo/chats.py OUTPUT TRAINING_DOCUMENTS HELD_OUT_DOCUMENTS` writes four artifacts below OUTPUT: `chats/{train,heldout}` (docs/formats/chat.md) and
-`preferences/{train,heldout}` (docs/formats/preference.md), the held-out ones from documents that the model has not seen. The rejected answer is the
-docstring of another function. Documents without functions (a corpus of prose) give questions about how a text goes on instead.
+`python demo/chats.py OUTPUT TRAINING_DOCUMENTS HELD_OUT_DOCUMENTS` writes four artifacts below OUTPUT:
+`chats/{train,heldout}` (docs/formats/chat.md) and `preferences/{train,heldout}` (docs/formats/preference.md), the
+held-out ones from documents that the model has not seen. The rejected answer is the docstring of another function.
+Documents without functions (a corpus of prose) give questions about how a text goes on instead.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ast
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from artifact import Artifact
@@ -43,7 +44,11 @@ def function_pairs(document: dict) -> Iterator[Pair]:
             continue
         answer = re.sub(r"\s+", " ", docstring.split("\n\n")[0]).strip()
         signature = f"def {node.name}({ast.unparse(node.args)})"
-        question = f"What does this function of {package} do?\n\n{signature}" if package else f"What does this function do?\n\n{signature}"
+        question = (
+            f"What does this function of {package} do?\n\n{signature}"
+            if package
+            else f"What does this function do?\n\n{signature}"
+        )
         if ANSWER_CHARS[0] <= len(answer) <= ANSWER_CHARS[1] and len(question) <= MAX_QUESTION_CHARS:
             yield f"{document['id']}:{node.name}:{node.lineno}", question, answer
 
@@ -57,7 +62,7 @@ def continuation_pairs(document: dict) -> Iterator[Pair]:
             yield f"{document['id']}:{index}", f"How does this text go on?\n\n{first}.", rest
 
 
-def pairs_of(directory: Path, extract) -> list[Pair]:  # noqa: ANN001 (a function Document -> Iterator[Pair])
+def pairs_of(directory: Path, extract: Callable[[dict], Iterator[Pair]]) -> list[Pair]:
     """All pairs of a document directory in the order of their hashes, each answer and each question once."""
     found: dict[str, Pair] = {}
     questions = set()
@@ -70,7 +75,7 @@ def pairs_of(directory: Path, extract) -> list[Pair]:  # noqa: ANN001 (a functio
 
 
 def write_split(output: Path, split: str, pairs: list[Pair], documents: Path) -> None:
-    """The chats and the preferences of one split; preferences come from other pairs than the chats, as far as there are enough."""
+    """The chats and the preferences of one split; preferences use other pairs than the chats where there are enough."""
     chats = pairs[: MAX_CHATS[split]]
     rest = pairs[len(chats) :]
     contrast = (rest if len(rest) >= MAX_PREFERENCES[split] else pairs)[: MAX_PREFERENCES[split]]
@@ -120,7 +125,9 @@ def main(output: Path, training: Path, held_out: Path) -> None:
     seen = {answer for _, _, answer in train}
     heldout = [pair for pair in pairs_of(held_out, extract) if pair[2] not in seen]
     if len(train) < 2 or len(heldout) < 2:
-        raise SystemExit(f"error: {training}: {len(train)} questions and {len(heldout)} held-out ones; expected at least 2 of each")
+        raise SystemExit(
+            f"error: {training}: {len(train)} questions and {len(heldout)} held-out ones; expected at least 2 of each"
+        )
     write_split(output, "train", train, training)
     write_split(output, "heldout", heldout, held_out)
     sys.stderr.write(f"{len(train):,} questions from training documents, {len(heldout):,} from held-out ones\n")

@@ -5,8 +5,9 @@ Two sources of documents (docs/formats/document.md), the package is the subdomai
 - `docs`: the docstrings of a module, the long description of a package, its licences and text files;
 - `code`: whole `.py` files.
 
-A module gives either its docstrings or its code, chosen by the hash of its path, so that no text stands in both sources. Each package may
-give at most `BUDGET_BYTES` to a source, files in the order of their hashes: the corpus is a function of what is installed alone.
+A module gives either its docstrings or its code, chosen by the hash of its path, so that no text stands in both
+sources. Each package may give at most `BUDGET_BYTES` to a source, files in the order of their hashes: the corpus is a
+function of what is installed alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,17 @@ MAX_DOMAINS = 24
 
 MAX_FILE_BYTES = 120_000
 TEXT_SUFFIXES = (".md", ".rst", ".txt")
-SKIPPED_PARTS = {"test", "tests", "testing", "__pycache__", "site-packages", "idlelib", "lib2to3", "_vendor", "node_modules"}
+SKIPPED_PARTS = {
+    "test",
+    "tests",
+    "testing",
+    "__pycache__",
+    "site-packages",
+    "idlelib",
+    "lib2to3",
+    "_vendor",
+    "node_modules",
+}
 OWN_PACKAGES = {"dolma", "olmo_trainer", "catwalk", "paloma", "open_instruct"}
 
 
@@ -40,7 +51,7 @@ def distributions_of_modules() -> dict[str, list[str]]:
 
 
 def packages() -> list[tuple[str, str, Path]]:
-    """(package, version, directory) of the standard library and the `MAX_DOMAINS` - 1 installed packages with the most to read."""
+    """(package, version, directory) of the standard library and the installed packages with the most to read."""
     purelib = Path(sysconfig.get_path("purelib"))
     sizes = {}
     for module, distributions in distributions_of_modules().items():
@@ -48,7 +59,10 @@ def packages() -> list[tuple[str, str, Path]]:
         if directory.is_dir() and module not in OWN_PACKAGES and module == home_module(distributions[0]):
             sizes[module] = sum(path.stat().st_size for _, path in package_files(directory))
     largest = sorted(sizes, key=lambda module: (-sizes[module], module))[: MAX_DOMAINS - 1]
-    installed = [(module, importlib.metadata.version(distributions_of_modules()[module][0]), purelib / module) for module in largest]
+    installed = [
+        (module, importlib.metadata.version(distributions_of_modules()[module][0]), purelib / module)
+        for module in largest
+    ]
     return sorted([("python", sys.version.split()[0], Path(sysconfig.get_path("stdlib"))), *installed])
 
 
@@ -73,7 +87,7 @@ def package_files(directory: Path) -> list[tuple[str, Path]]:
 
 
 def docstrings(source: str) -> str:
-    """The docstrings of a module, each under the dotted name of what it documents; "" where there is none or no valid Python."""
+    """The docstrings of a module, each under the dotted name of what it documents; "" where there is none."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -118,7 +132,13 @@ def package_documents(package: str, version: str, directory: Path) -> dict[str, 
         if len(text) < 200 or "\x00" in text or spent[source] + len(text.encode()) > BUDGET_BYTES[source]:
             return
         spent[source] += len(text.encode())
-        metadata = {"subdomain": package, "path": f"{package}/{name}", "version": version, "kind": kind, "sha256": sha256}
+        metadata = {
+            "subdomain": package,
+            "path": f"{package}/{name}",
+            "version": version,
+            "kind": kind,
+            "sha256": sha256,
+        }
         found[source].append({"id": f"{package}/{name}#{kind}", "text": text, "source": source, "metadata": metadata})
 
     for name, text in description_and_licences(package, directory):
@@ -168,7 +188,7 @@ def gather(output: Path) -> None:
 def adopt(patterns: list[str], output: Path) -> None:
     """Copy the user's own document files or directories into the demo's corpus, one file a source file.
 
-    Raises ValueError with `path:line` for a row that is no document; exits before anything is written for a path that does not exist.
+    Raises ValueError with `path:line` for a row that is no document.
     """
     from documents import read_documents  # the demo's strict reader
 
@@ -196,7 +216,9 @@ def files_of(patterns: list[str]) -> list[Path]:
         else:
             raise SystemExit(f"error: CORPUS: {pattern} does not exist; expected a directory or file of documents")
     if not found:
-        raise SystemExit(f"error: CORPUS: no document files in {' '.join(patterns)}\nhint: expected .jsonl or .jsonl.gz files")
+        raise SystemExit(
+            f"error: CORPUS: no document files in {' '.join(patterns)}\nhint: expected .jsonl or .jsonl.gz files"
+        )
     return found
 
 

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|padding|>"]
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Words with one leading sign, numbers in threes, runs of signs, white space: the split that current open tokenizers use (without contractions)."""
+"""Words with one leading sign, numbers in threes, runs of signs, white space; as current open tokenizers split."""
 
 
 def texts(directory: Path) -> Iterator[str]:
@@ -26,7 +26,10 @@ def train(documents: Path, output: Path, vocabulary: int) -> None:
     """Train and write the tokenizer with its manifest; deterministic for equal documents."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
