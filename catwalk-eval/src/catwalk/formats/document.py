@@ -1,0 +1,139 @@
+"""docs/formats/document.md, version 1: text with an id, a source and a subdomain."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catwalk.formats.errors import FormatError
+from catwalk.formats.fields import Record
+from catwalk.formats.jsonl import is_data_file, read_rows
+from catwalk.formats.manifest import MANIFEST, check_files, read_manifest
+
+__all__ = ["Document", "document_files", "dump", "read_documents", "validate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A row; `subdomain` is `metadata["subdomain"]` or empty."""
+
+    id: str
+    text: str
+    source: str
+    added: str
+    created: str
+    version: str | None
+    metadata: dict[str, Any]
+    attributes: dict[str, list[list[float]]]
+
+    @property
+    def subdomain(self) -> str:
+        """The domain within the source."""
+        return str(self.metadata.get("subdomain") or "")
+
+
+def document_files(path: Path) -> list[Path]:
+    """The row files of a document directory (the manifest's, when there is one) or the file itself, in sorted order.
+
+    Raises:
+        FormatError: `missing_file` when the path or every row file is absent; the manifest's errors.
+    """
+    if path.is_file():
+        return [path]
+    if not (path / MANIFEST).is_file() and (path / "documents").is_dir():
+        path = path / "documents"
+    if (path / MANIFEST).is_file():
+        manifest = read_manifest(path, "document")
+        check_files(path, manifest, hashes=False)
+        return [path / entry["path"] for entry in manifest["files"] if is_data_file(path / entry["path"])]
+    files = sorted((file for file in path.rglob("*") if file.is_file() and is_data_file(file)), key=_sort_key(path))
+    if not files:
+        raise FormatError("missing_file", path, "no .jsonl or .json file is there; expected documents")
+    return files
+
+
+def _sort_key(root: Path) -> Any:
+    return lambda file: file.relative_to(root).as_posix()
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The rows of one file.
+
+    Raises:
+        FormatError: with `path:line` and the field.
+    """
+    for line, value in read_rows(path):
+        yield _document(Record(value=value, path=path, line=line))
+
+
+def _document(record: Record) -> Document:
+    identifier = record.text("id", empty=False)
+    text = record.text("text")
+    metadata = dict(record.record("metadata").value) if record.value.get("metadata") is not None else {}
+    if record.value.get("subdomain") is not None:
+        metadata["subdomain"] = record.text("subdomain")
+    elif metadata.get("subdomain") is not None:
+        record.record("metadata").text("subdomain")
+    return Document(
+        id=identifier,
+        text=text,
+        source=record.optional_text("source"),
+        added=record.optional_text("added"),
+        created=record.optional_text("created"),
+        version=None if record.value.get("version") is None else record.text("version"),
+        metadata=metadata,
+        attributes=_attributes(record),
+    )
+
+
+def _attributes(record: Record) -> dict[str, list[list[float]]]:
+    """Spans merged into a row follow the rules of docs/formats/attributes.md."""
+    if record.value.get("attributes") is None:
+        return {}
+    attributes = record.record("attributes")
+    return {key: [_span(attributes, key, n, span) for n, span in enumerate(attributes.array(key))] for key in attributes.value}
+
+
+def _span(record: Record, key: str, index: int, span: Any) -> list[float]:
+    name = f"{key}.{index}"
+    if not isinstance(span, list):
+        raise record.wrong_type(name, "an array", span)
+    if len(span) != 3:
+        raise record.error("invalid_value", name, f"has {len(span)} items; expected [start, end, score]")
+    for place, value in enumerate(span):
+        allowed = (int,) if place < 2 else (int, float)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise record.wrong_type(f"{name}.{place}", "an integer" if place < 2 else "a number", value)
+    start, end, score = span
+    if not 0 <= start <= end:
+        raise record.error("out_of_range", name, f"is [{start}, {end}]; expected 0 ≤ start ≤ end")
+    return [start, end, float(score)]
+
+
+def validate(path: Path) -> None:
+    """Full check of a document directory or file: rows, manifest, hashes, counts."""
+    for _ in dump(path, hashes=True):
+        pass
+
+
+def dump(path: Path, *, hashes: bool = False) -> Iterator[dict[str, Any]]:
+    """The canonical rows: head line first (so the rows are read twice), then a row a document."""
+    root = path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
+    manifest = read_manifest(root, "document") if (root / MANIFEST).is_file() else None
+    if manifest is not None:
+        check_files(root, manifest, hashes=hashes)
+    files = document_files(root)
+    counts = {"documents": 0, "text_bytes": 0}
+    for file in files:
+        for document in read_documents(file):
+            counts["documents"] += 1
+            counts["text_bytes"] += len(document.text.encode())
+    if manifest is not None:
+        stated = Record(value=manifest["counts"], path=root / MANIFEST, prefix="counts.")
+        for key, count in counts.items():
+            if stated.integer(key) != count:
+                raise stated.error("invalid_value", key, f"is {stated.value[key]}; the rows give {count}")
+    yield {"format": "document", "version": 1, "counts": counts}
+    for file in files:
+        for document in read_documents(file):
+            yield vars(document).copy()
