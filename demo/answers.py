@@ -1,4 +1,7 @@
-"""Three sample chats: `python demo/answers.py MODEL CHATS OUTPUT open-instruct` asks the model the first three held-out questions."""
+"""Three sample chats: the model answers the first held-out questions.
+
+`python demo/answers.py MODEL CHATS OUTPUT open-instruct`, the last being the command of that package.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,112 @@
+"""What the report reads: the artifacts of the work directory, as plain numbers."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from documents import read_directory
+
+MODELS = ("untrained", "base", "sft", "dpo")
+
+
+def read_json(path: Path) -> dict:
+    """One JSON file."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def curve(rows: list[dict], name: str) -> list[tuple[float, float]]:
+    """(step, value) of the rows that have a metric."""
+    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+
+
+def thinned(points: list[tuple[float, float]], count: int = 120) -> list[tuple[float, float]]:
+    """Means over consecutive groups, so that at most `count` points remain."""
+    size = max(1, math.ceil(len(points) / count))
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def bits_per_byte_by_source(rows: list[dict]) -> dict[str, list[tuple[float, float]]]:
+    """source -> (step, mean over its domains) from the validation metrics `eval/<source>/<subdomain>/bpb`."""
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        found = defaultdict(list)
+        for name, value in row.items():
+            match = re.fullmatch(r"eval/([^/]+)/.+/bpb", name)
+            if match:
+                found[match[1]].append(value)
+        for source, values in found.items():
+            series[source].append((row["step"], sum(values) / len(values)))
+    return dict(sorted(series.items()))
+
+
+def tokens_by_source(work: Path) -> dict[str, dict[str, int]]:
+    """source -> documents and tokens in the shards, joined by document id."""
+    sources = {document["id"]: document.get("source", "") for document in read_directory(work / "training")}
+    totals: dict[str, dict[str, int]] = defaultdict(lambda: {"documents": 0, "tokens": 0})
+    for path in sorted((work / "tokens").glob("**/*.csv.gz")):
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            for start, end, name, _, _ in csv.reader(io.StringIO(file.read())):
+                total = totals[sources[name]]
+                total["documents"] += 1
+                total["tokens"] += int(end) - int(start)
+    return dict(sorted(totals.items()))
+
+
+def rule_name(rule: str) -> str:
+    """A short name of a filter rule: the attribute it looks at with its threshold."""
+    names = re.findall(r"(?:rules__)?([a-z0-9_]+?)(?:__([A-Za-z0-9_]+))?\[0\]\[2\]|\.attributes\.([a-z_]+)", rule)
+    threshold = re.search(r"([<>]=?)\s*([0-9.]+)", rule)
+    flat = [part for group in names[:1] for part in group if part]
+    label = (flat[-1] if flat else rule).replace("rules__", "").replace("__", " ").replace("_", " ")
+    return f"{label} {threshold[1]} {threshold[2]}" if threshold else label
+
+
+def scores(work: Path) -> dict[str, dict]:
+    """model -> its results.json."""
+    return {name: read_json(work / "scores" / name / "results.json") for name in MODELS}
+
+
+def domain_bits(results: dict) -> dict[tuple[str, str], float]:
+    """(source, subdomain) -> bits per byte, from the sums."""
+    return {
+        (row["source"], row["subdomain"]): row["nll_nats"] / (row["bytes"] * math.log(2))
+        for row in results["perplexity"]
+    }
+
+
+def pooled_bits(results: dict) -> float:
+    """Bits per byte over all domains together."""
+    nats = sum(row["nll_nats"] for row in results["perplexity"])
+    return nats / (sum(row["bytes"] for row in results["perplexity"]) * math.log(2))
+
+
+def stage_costs(work: Path) -> list[dict]:
+    """The stamps of the stages that are done, in the order in which they stand in the run."""
+    return [read_json(path) for path in sorted((work / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime)]
+
+
+def lineage(work: Path, artifact: str) -> str:
+    """What `python -m open_instruct.formats lineage` prints for an artifact.
+
+    Raises SystemExit: when the chain is broken.
+    """
+    command = [sys.executable, "-m", "open_instruct.formats", "lineage", artifact]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"error: lineage of {artifact}: {done.stderr.strip()}")
+    return done.stdout
