@@ -1,0 +1,253 @@
+//! Rows of documents: docs/formats/document.md, version 1.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::attributes;
+use crate::error::{Code, Error, Result};
+
+/// Where a row stands, for messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// File, as it was named to the reader.
+    pub path: &'a str,
+    /// 1-based.
+    pub line: u64,
+}
+
+impl Place<'_> {
+    /// A format error at this place.
+    pub fn error(&self, field: Option<&str>, code: Code, message: impl Into<String>) -> Error {
+        Error::format(self.path, self.line, field, code, message)
+    }
+
+    /// `"field" is missing; expected <expected>`
+    pub fn missing(&self, field: &str, expected: &str) -> Error {
+        self.error(
+            Some(field),
+            Code::MissingField,
+            format!("\"{field}\" is missing; expected {expected}"),
+        )
+    }
+
+    /// `"field" is <kind of value>; expected <expected>`
+    pub fn wrong_type(&self, field: &str, value: &Value, expected: &str) -> Error {
+        self.error(
+            Some(field),
+            Code::WrongType,
+            format!("\"{field}\" is {}; expected {expected}", kind(value)),
+        )
+    }
+}
+
+/// What kind of JSON value it is, with its article: `a number`, `null`.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The fields of a row that taggers and the tokenizer read, borrowed from the line where nothing is escaped.
+///
+/// `metadata` and `attributes` stay raw JSON. Other fields are not kept; [`parse_value`] keeps everything.
+#[derive(Debug, Deserialize)]
+pub struct Row<'a> {
+    /// Unique within its source, not empty.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// May be empty.
+    #[serde(borrow)]
+    pub text: Cow<'a, str>,
+    /// `""` where absent.
+    #[serde(borrow, default)]
+    pub source: Cow<'a, str>,
+    /// `""` where absent.
+    #[serde(borrow, default)]
+    pub added: Cow<'a, str>,
+    /// `""` where absent.
+    #[serde(borrow, default)]
+    pub created: Cow<'a, str>,
+    /// Of the extraction.
+    #[serde(borrow, default)]
+    pub version: Option<Cow<'a, str>>,
+    /// A JSON object.
+    #[serde(borrow, default)]
+    pub metadata: Option<&'a RawValue>,
+    /// A JSON object of spans.
+    #[serde(borrow, default)]
+    pub attributes: Option<&'a RawValue>,
+}
+
+/// Reads one line as a row.
+///
+/// A line that is well formed costs one pass. Any other is parsed again to say exactly what is wrong.
+pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
+    if let Ok(row) = serde_json::from_slice::<Row<'a>>(line) {
+        let object = |raw: Option<&RawValue>| raw.is_none_or(|raw| raw.get().starts_with('{'));
+        // spans merged into the row are rare and worth the full check
+        if !row.id.is_empty() && object(row.metadata) && row.attributes.is_none() {
+            return Ok(row);
+        }
+    }
+    check_value(&parse_object(line, place)?, place)?;
+    // duplicate keys are the one thing that the full parse allows and the typed one does not
+    serde_json::from_slice(line).map_err(|error| {
+        place.error(
+            None,
+            Code::InvalidValue,
+            format!("the row is unusable: {error}"),
+        )
+    })
+}
+
+/// Reads one line as a JSON object and checks every field of the format.
+pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
+    let row = parse_object(line, place)?;
+    check_value(&row, place)?;
+    Ok(row)
+}
+
+/// Reads one line as a JSON object, whatever its fields.
+pub fn parse_object(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
+    match serde_json::from_slice(line) {
+        Ok(Value::Object(row)) => Ok(row),
+        Ok(other) => Err(place.error(
+            None,
+            Code::NotObject,
+            format!("the line is {}; expected a JSON object", kind(&other)),
+        )),
+        Err(_) if line.iter().all(u8::is_ascii_whitespace) => Err(place.error(
+            None,
+            Code::NotJson,
+            "the line is blank; expected a JSON object",
+        )),
+        Err(error) => {
+            // "… at line 1 column 5": the line is ours to say
+            let reason = error.to_string();
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            Err(place.error(
+                None,
+                Code::NotJson,
+                format!(
+                    "the line is not JSON ({reason}, column {}); expected a JSON object",
+                    error.column()
+                ),
+            ))
+        }
+    }
+}
+
+/// Checks every field of the format; see the table in docs/formats/document.md.
+pub fn check_value(row: &Map<String, Value>, place: &Place<'_>) -> Result<()> {
+    for field in ["id", "text"] {
+        match row.get(field) {
+            None => return Err(place.missing(field, "a string")),
+            Some(Value::String(_)) => {}
+            Some(other) => return Err(place.wrong_type(field, other, "a string")),
+        }
+    }
+    if row.get("id").and_then(Value::as_str) == Some("") {
+        return Err(place.error(
+            Some("id"),
+            Code::InvalidValue,
+            "\"id\" is empty; expected a name unique within its source",
+        ));
+    }
+    for field in ["source", "added", "created", "subdomain"] {
+        match row.get(field) {
+            None | Some(Value::String(_)) => {}
+            Some(other) => return Err(place.wrong_type(field, other, "a string")),
+        }
+    }
+    match row.get("version") {
+        None | Some(Value::Null | Value::String(_)) => {}
+        Some(other) => return Err(place.wrong_type("version", other, "a string or null")),
+    }
+    match row.get("metadata") {
+        None => {}
+        Some(Value::Object(metadata)) => match metadata.get("subdomain") {
+            None | Some(Value::String(_)) => {}
+            Some(other) => return Err(place.wrong_type("metadata.subdomain", other, "a string")),
+        },
+        Some(other) => return Err(place.wrong_type("metadata", other, "an object")),
+    }
+    match row.get("attributes") {
+        None => Ok(()),
+        Some(value) => attributes::check_spans(value, place),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place<'_> = Place {
+        path: "a.jsonl",
+        line: 3,
+    };
+
+    fn failure(line: &[u8]) -> (Code, Option<String>, String) {
+        let Err(Error::Format(error)) = parse_row(line, &PLACE) else {
+            panic!("accepted {line:?}")
+        };
+        assert_eq!((error.path.as_str(), error.line), ("a.jsonl", Some(3)));
+        (error.code, error.field, error.message)
+    }
+
+    #[test]
+    fn a_row_borrows_its_text() {
+        let row = parse_row(
+            br#"{"id":"1","text":"abc","n":[1,{}],"metadata":{"a":1}}"#,
+            &PLACE,
+        )
+        .unwrap();
+        assert!(matches!(row.text, Cow::Borrowed("abc")));
+        assert_eq!(row.metadata.unwrap().get(), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        assert_eq!(
+            failure(br#"{"id":1,"text":""}"#),
+            (
+                Code::WrongType,
+                Some("id".into()),
+                "\"id\" is a number; expected a string".into()
+            )
+        );
+        assert_eq!(failure(br#"{"id":"1"}"#).0, Code::MissingField);
+        assert_eq!(failure(br#"{"id":"","text":""}"#).0, Code::InvalidValue);
+        assert_eq!(failure(b"[]").0, Code::NotObject);
+        assert_eq!(failure(b" ").0, Code::NotJson);
+        assert_eq!(
+            failure(b"{\"id\":\"1\",\"text\":\"\xff\"}").0,
+            Code::NotJson
+        );
+        assert_eq!(
+            failure(br#"{"id":"1","text":"","metadata":3}"#)
+                .1
+                .as_deref(),
+            Some("metadata")
+        );
+        assert_eq!(
+            failure(br#"{"id":"1","text":"","attributes":{"k":[[2,1,1.0]]}}"#).0,
+            Code::OutOfRange
+        );
+        assert!(failure(br#"{"id":"#)
+            .2
+            .contains("not JSON (EOF while parsing a value, column 6)"));
+    }
+
+    #[test]
+    fn null_version_is_a_version() {
+        assert!(parse_row(br#"{"id":"1","text":"","version":null}"#, &PLACE).is_ok());
+    }
+}

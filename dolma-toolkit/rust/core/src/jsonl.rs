@@ -1,0 +1,440 @@
+//! Lines of text in and out of files: compression by the last extension, places for errors, nothing half-written.
+//!
+//! Reading streams; a compressed file that ends early is an error (`truncated`), never a short file. Writing goes to a
+//! hidden temporary name in the same directory, which is synced and renamed at the end.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::document::Place;
+use crate::error::{Code, Error, Result};
+
+const BUFFER_BYTES: usize = 1 << 17;
+
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstandard,
+    Bzip2,
+    Xz,
+}
+
+impl Compression {
+    /// By the last extension of the name.
+    pub fn of(path: &Path) -> Compression {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz") => Compression::Gzip,
+            Some("zst" | "zstd") => Compression::Zstandard,
+            Some("bz2") => Compression::Bzip2,
+            Some("xz") => Compression::Xz,
+            _ => Compression::None,
+        }
+    }
+
+    /// By its extension, as configurations name it: `gz`, `zst`, `bz2`, `xz`, or nothing.
+    pub fn named(extension: &str) -> Option<Compression> {
+        match extension {
+            "" => Some(Compression::None),
+            "gz" => Some(Compression::Gzip),
+            "zst" | "zstd" => Some(Compression::Zstandard),
+            "bz2" => Some(Compression::Bzip2),
+            "xz" => Some(Compression::Xz),
+            _ => None,
+        }
+    }
+}
+
+struct CountingFile {
+    file: File,
+    count: Arc<AtomicU64>,
+}
+
+impl Read for CountingFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Reads lines and knows where it is.
+pub struct LineReader {
+    path: String,
+    line: u64,
+    stored_bytes: Arc<AtomicU64>,
+    inner: Box<dyn BufRead + Send>,
+    buffer: Vec<u8>,
+}
+
+impl LineReader {
+    /// Opens a file; its name in messages is `path` as given.
+    pub fn open(path: &Path) -> Result<LineReader> {
+        LineReader::open_as(path, &path.display().to_string(), Compression::of(path))
+    }
+
+    /// Opens a file that stands in for `name` (a local copy of a remote one, say), packed as `compression` says.
+    pub fn open_as(path: &Path, name: &str, compression: Compression) -> Result<LineReader> {
+        let file = File::open(path).map_err(|source| Error::io(path, source))?;
+        let size_bytes = file
+            .metadata()
+            .map_err(|source| Error::io(path, source))?
+            .len();
+        if compression != Compression::None && size_bytes == 0 {
+            return Err(Error::format(
+                name,
+                None,
+                None,
+                Code::Truncated,
+                "the compressed file has no bytes; expected at least a header",
+            ));
+        }
+        let stored_bytes = Arc::new(AtomicU64::new(0));
+        let file = BufReader::with_capacity(
+            BUFFER_BYTES,
+            CountingFile {
+                file,
+                count: stored_bytes.clone(),
+            },
+        );
+        let inner: Box<dyn BufRead + Send> = match compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(file)),
+            Compression::Zstandard => buffered(
+                zstd::stream::read::Decoder::with_buffer(file)
+                    .map_err(|source| Error::io(path, source))?,
+            ),
+            Compression::Bzip2 => buffered(bzip2::bufread::MultiBzDecoder::new(file)),
+            Compression::Xz => buffered(liblzma::bufread::XzDecoder::new_multi_decoder(file)),
+        };
+        Ok(LineReader {
+            path: name.to_owned(),
+            line: 0,
+            stored_bytes,
+            inner,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+        })
+    }
+
+    /// The next line without its line end, or `None` at the end of the file.
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
+        self.buffer.clear();
+        match self.inner.read_until(b'\n', &mut self.buffer) {
+            Ok(0) => Ok(None),
+            Ok(_) => {
+                self.line += 1;
+                if self.buffer.last() == Some(&b'\n') {
+                    self.buffer.pop();
+                }
+                Ok(Some(&self.buffer))
+            }
+            Err(source) => Err(self.read_error(&source)),
+        }
+    }
+
+    fn read_error(&self, source: &io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let message = "the compressed file ends early; expected the end of its stream";
+                Error::format(&self.path, None, None, Code::Truncated, message)
+            }
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+                let message = format!(
+                    "the compressed file is damaged ({source}); expected what its extension says"
+                );
+                Error::format(&self.path, None, None, Code::InvalidValue, message)
+            }
+            kind => Error::Io {
+                path: self.path.clone(),
+                source: io::Error::new(kind, source.to_string()),
+            },
+        }
+    }
+
+    /// Number of the line that `next_line` gave last, 1-based; 0 before the first.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Where the line that `next_line` gave last stands.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            path: &self.path,
+            line: self.line,
+        }
+    }
+
+    /// The name used in messages.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Bytes taken from the file so far, as stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Relaxed)
+    }
+}
+
+fn buffered(reader: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
+    Box::new(BufReader::with_capacity(BUFFER_BYTES, reader))
+}
+
+/// Size and sha256 of a finished file, as manifests list them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// As stored.
+    pub size_bytes: u64,
+    /// 64 lower-case hexadecimal digits, of the stored bytes.
+    pub sha256: String,
+}
+
+/// Digits of a finished hash.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct HashingFile {
+    file: File,
+    hash: Sha256,
+    size_bytes: u64,
+}
+
+impl Write for HashingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size_bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+enum Encoder {
+    None(io::BufWriter<HashingFile>),
+    Gzip(flate2::write::GzEncoder<HashingFile>),
+    Zstandard(zstd::stream::write::Encoder<'static, HashingFile>),
+    Bzip2(bzip2::write::BzEncoder<HashingFile>),
+    Xz(liblzma::write::XzEncoder<HashingFile>),
+}
+
+/// Writes a file that appears, whole, when [`AtomicWriter::finish`] returns, and never otherwise.
+///
+/// The bytes depend on what is written alone: gzip headers carry neither time nor name.
+pub struct AtomicWriter {
+    target: PathBuf,
+    temporary: PathBuf,
+    encoder: Option<Encoder>,
+}
+
+impl AtomicWriter {
+    /// Opens `target`, packed as its last extension says; makes the directories above it.
+    pub fn create(target: &Path) -> Result<AtomicWriter> {
+        AtomicWriter::create_as(target, Compression::of(target))
+    }
+
+    /// Opens `target`, packed as told.
+    pub fn create_as(target: &Path, compression: Compression) -> Result<AtomicWriter> {
+        let directory = target.parent().unwrap_or(Path::new(""));
+        fs::create_dir_all(directory).map_err(|source| Error::io(directory, source))?;
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = directory.join(format!(".{name}.partial"));
+        let fail = |source| Error::io(&temporary, source);
+        let file = File::create(&temporary).map_err(fail)?;
+        let file = HashingFile {
+            file,
+            hash: Sha256::new(),
+            size_bytes: 0,
+        };
+        let encoder = match compression {
+            Compression::None => Encoder::None(io::BufWriter::with_capacity(BUFFER_BYTES, file)),
+            Compression::Gzip => Encoder::Gzip(
+                flate2::GzBuilder::new()
+                    .mtime(0)
+                    .write(file, flate2::Compression::new(6)),
+            ),
+            Compression::Zstandard => {
+                Encoder::Zstandard(zstd::stream::write::Encoder::new(file, 3).map_err(fail)?)
+            }
+            Compression::Bzip2 => Encoder::Bzip2(bzip2::write::BzEncoder::new(
+                file,
+                bzip2::Compression::best(),
+            )),
+            Compression::Xz => Encoder::Xz(liblzma::write::XzEncoder::new(file, 6)),
+        };
+        Ok(AtomicWriter {
+            target: target.to_owned(),
+            temporary,
+            encoder: Some(encoder),
+        })
+    }
+
+    /// Ends the stream, syncs it to disk and gives it its name.
+    pub fn finish(mut self) -> Result<Written> {
+        let fail = |source| Error::io(&self.temporary, source);
+        let Some(encoder) = self.encoder.take() else {
+            return Err(fail(io::Error::other("finished twice")));
+        };
+        let file = match encoder {
+            Encoder::None(writer) => writer
+                .into_inner()
+                .map_err(|error| fail(error.into_error()))?,
+            Encoder::Gzip(writer) => writer.finish().map_err(fail)?,
+            Encoder::Zstandard(writer) => writer.finish().map_err(fail)?,
+            Encoder::Bzip2(writer) => writer.finish().map_err(fail)?,
+            Encoder::Xz(writer) => writer.finish().map_err(fail)?,
+        };
+        file.file.sync_all().map_err(fail)?;
+        fs::rename(&self.temporary, &self.target)
+            .map_err(|source| Error::io(&self.target, source))?;
+        Ok(Written {
+            size_bytes: file.size_bytes,
+            sha256: hex(&file.hash.finalize()),
+        })
+    }
+}
+
+impl Write for AtomicWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.encoder {
+            Some(Encoder::None(writer)) => writer.write(bytes),
+            Some(Encoder::Gzip(writer)) => writer.write(bytes),
+            Some(Encoder::Zstandard(writer)) => writer.write(bytes),
+            Some(Encoder::Bzip2(writer)) => writer.write(bytes),
+            Some(Encoder::Xz(writer)) => writer.write(bytes),
+            None => Err(io::Error::other("finished already")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AtomicWriter {
+    /// Writes all of `bytes`; the error names the file.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes)
+            .map_err(|source| Error::io(&self.target, source))
+    }
+}
+
+impl Drop for AtomicWriter {
+    fn drop(&mut self) {
+        // after `finish` the temporary name is gone and this does nothing
+        drop(self.encoder.take());
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 5] = [
+        "a.jsonl",
+        "a.jsonl.gz",
+        "a.jsonl.zst",
+        "a.jsonl.bz2",
+        "a.jsonl.xz",
+    ];
+
+    fn write(path: &Path, lines: usize) -> Written {
+        let mut writer = AtomicWriter::create(path).unwrap();
+        for line in 0..lines {
+            writer
+                .put(format!("{{\"id\":\"{line}\",\"text\":\"{}\"}}\n", line * 7919).as_bytes())
+                .unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn read(path: &Path) -> Result<Vec<String>> {
+        let mut reader = LineReader::open(path)?;
+        let mut lines = Vec::new();
+        while let Some(line) = reader.next_line()? {
+            lines.push(String::from_utf8(line.to_vec()).unwrap());
+        }
+        Ok(lines)
+    }
+
+    #[test]
+    fn every_compression_round_trips_and_repeats_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in NAMES {
+            let path = folder.path().join(name);
+            let first = write(&path, 5000);
+            assert_eq!(first.size_bytes, fs::metadata(&path).unwrap().len());
+            assert_eq!(read(&path).unwrap().len(), 5000, "{name}");
+            assert_eq!(first, write(&path, 5000), "{name}");
+        }
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            NAMES.len(),
+            "a temporary file is left"
+        );
+    }
+
+    #[test]
+    fn several_members_are_read_in_full() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in NAMES {
+            let path = folder.path().join(name);
+            write(&path, 10);
+            let twice = [fs::read(&path).unwrap(), fs::read(&path).unwrap()].concat();
+            fs::write(&path, twice).unwrap();
+            assert_eq!(read(&path).unwrap().len(), 20, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_file_that_ends_early_is_truncated_wherever_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in &NAMES[1..] {
+            let path = folder.path().join(name);
+            write(&path, 50);
+            let whole = fs::read(&path).unwrap();
+            for length in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+                fs::write(&path, &whole[..length]).unwrap();
+                match read(&path) {
+                    Err(Error::Format(error)) => {
+                        assert_eq!(error.code, Code::Truncated, "{name} at {length}: {error}")
+                    }
+                    other => panic!("{name} at {length} of {}: {other:?}", whole.len()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in &NAMES[1..] {
+            let path = folder.path().join(name);
+            fs::write(
+                &path,
+                b"{\"id\":\"1\",\"text\":\"not compressed at all, though its name says so\"}\n",
+            )
+            .unwrap();
+            assert!(matches!(read(&path), Err(Error::Format(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_writer_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = AtomicWriter::create(&folder.path().join("a.gz")).unwrap();
+        writer.put(b"x").unwrap();
+        drop(writer);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,14 @@
+//! The engine of the dolma toolkit: readers and writers of its formats, taggers, deduplication, mixing, tokenization.
+//!
+//! Nothing here knows of Python. Functions take settings and a [`progress::Progress`], and give an [`error::Error`].
+//! How many threads work never changes a byte of the output.
+
+pub mod attributes;
+pub mod document;
+pub mod error;
+pub mod jsonl;
+pub mod manifest;
+pub mod progress;
+pub mod taggers;
+
+pub use error::{Code, Error, Result};

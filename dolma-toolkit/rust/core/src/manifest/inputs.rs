@@ -1,0 +1,180 @@
+//! Which inputs a manifest names: an artifact where the files belong to one, the files themselves otherwise.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::{sha256_file, Input, Manifest, FILE_NAME};
+use crate::error::{Error, Result};
+
+/// The path from one place to another, with `/`; both are made absolute first, symbolic links are not followed.
+pub fn relative_path(target: &Path, from_directory: &Path) -> Result<String> {
+    let target = absolute(target)?;
+    let from = absolute(from_directory)?;
+    let shared = target
+        .components()
+        .zip(from.components())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let up = from.components().skip(shared).map(|_| "..".to_owned());
+    let down = target
+        .components()
+        .skip(shared)
+        .map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let parts: Vec<String> = up.chain(down).collect();
+    Ok(if parts.is_empty() {
+        ".".to_owned()
+    } else {
+        parts.join("/")
+    })
+}
+
+/// Absolute and without `.` and `..`, by the names alone.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|source| Error::io(path, source))?;
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::CurDir => {}
+            other => parts.push(other),
+        }
+    }
+    Ok(parts)
+}
+
+/// An input that is an artifact.
+pub fn artifact_input(role: &str, directory: &Path, from_directory: &Path) -> Result<Input> {
+    Ok(Input {
+        role: role.to_owned(),
+        path: relative_path(directory, from_directory)?,
+        manifest_sha256: Some(sha256_file(&directory.join(FILE_NAME))?.sha256),
+        sha256: None,
+        size_bytes: None,
+    })
+}
+
+/// An input that is a file of no artifact.
+pub fn file_input(role: &str, file: &Path, from_directory: &Path) -> Result<Input> {
+    let written = sha256_file(file)?;
+    Ok(Input {
+        role: role.to_owned(),
+        path: relative_path(file, from_directory)?,
+        manifest_sha256: None,
+        sha256: Some(written.sha256),
+        size_bytes: Some(written.size_bytes),
+    })
+}
+
+/// The inputs for document or attribute files: the artifacts that list them, and the files that none lists.
+///
+/// An artifact is the nearest directory above a file whose manifest lists it; it has to be a `format` (`unknown_format`
+/// otherwise), and all that it lists has to be there. `role` is what the files were used as.
+pub fn document_inputs(
+    role: &str,
+    format: &str,
+    files: &[PathBuf],
+    from_directory: &Path,
+) -> Result<Vec<Input>> {
+    let mut manifests: BTreeMap<PathBuf, Option<Manifest>> = BTreeMap::new();
+    let mut inputs = BTreeMap::new();
+    for file in files {
+        let file = absolute(file)?;
+        let mut owner = None;
+        for directory in file.ancestors().skip(1) {
+            if !manifests.contains_key(directory) {
+                manifests.insert(directory.to_owned(), read_owner(directory)?);
+            }
+            let Some(Some(manifest)) = manifests.get(directory) else {
+                continue;
+            };
+            let path = relative_path(&file, directory)?;
+            if manifest.files.iter().any(|entry| entry.path == path) {
+                manifest.expect(format, &directory.join(FILE_NAME).display().to_string())?;
+                owner = Some(directory.to_owned());
+                break;
+            }
+        }
+        let key = owner.clone().unwrap_or_else(|| file.clone());
+        if inputs.contains_key(&key) {
+            continue;
+        }
+        let input = match owner {
+            Some(directory) => {
+                if let Some(Some(manifest)) = manifests.get(&directory) {
+                    manifest.verify(&directory, false)?;
+                }
+                artifact_input(role, &directory, from_directory)?
+            }
+            None => file_input(role, &file, from_directory)?,
+        };
+        inputs.insert(key, input);
+    }
+    Ok(inputs.into_values().collect())
+}
+
+/// A file named manifest.json that is not one of ours is no business of ours.
+fn read_owner(directory: &Path) -> Result<Option<Manifest>> {
+    match Manifest::read(directory) {
+        Err(Error::Format(_)) => Ok(None),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::write_file;
+    use serde_json::Map;
+
+    #[test]
+    fn paths_go_up_and_down() {
+        assert_eq!(
+            relative_path(Path::new("/a/documents"), Path::new("/a/attributes/x")).unwrap(),
+            "../../documents"
+        );
+        assert_eq!(
+            relative_path(Path::new("/a/./b/../c"), Path::new("/a")).unwrap(),
+            "c"
+        );
+        assert_eq!(
+            relative_path(Path::new("/a"), Path::new("/a")).unwrap(),
+            "."
+        );
+    }
+
+    #[test]
+    fn files_of_an_artifact_are_one_input_and_others_stand_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let documents = folder.path().join("documents");
+        let mut manifest = Manifest::new("document", Map::new());
+        for name in ["a.jsonl", "b.jsonl", "c.jsonl"] {
+            let written = write_file(&documents.join(name), name.as_bytes()).unwrap();
+            if name != "c.jsonl" {
+                manifest.add_file(name, &written);
+            }
+        }
+        let identity = manifest.write(&documents).unwrap();
+        let files: Vec<PathBuf> = ["a.jsonl", "b.jsonl", "c.jsonl"]
+            .iter()
+            .map(|name| documents.join(name))
+            .collect();
+        let inputs = document_inputs(
+            "documents",
+            "document",
+            &files,
+            &folder.path().join("attributes/x"),
+        )
+        .unwrap();
+        assert_eq!(inputs.len(), 2);
+        assert_eq!(
+            inputs[0].manifest_sha256.as_deref(),
+            Some(identity.as_str())
+        );
+        assert_eq!(inputs[0].path, "../../documents");
+        assert_eq!(inputs[1].path, "../../documents/c.jsonl");
+        assert_eq!(inputs[1].size_bytes, Some(7));
+        assert!(document_inputs("attributes", "attributes", &files, folder.path()).is_err());
+    }
+}

@@ -1,0 +1,15 @@
+//! `dolma._native`: arguments in, results out. All work is in `dolma_core`.
+
+mod detach;
+mod error;
+mod list;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("NativeError", module.py().get_type::<error::NativeError>())?;
+    module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
+    Ok(())
+}
