@@ -62,7 +62,7 @@ def cases() -> list[Case]:
     other_prompt = {"chosen": good["chosen"], "rejected": messages("user: A", "assistant: c")}
     longer = {"chosen": good["chosen"], "rejected": messages("user: a", "assistant: x", "user: y", "assistant: c")}
     long = gz(
-        json_lines([_pair(f"user: {n**4}", better=f"assistant: {n**5}", worse="assistant: 0") for n in range(60)])
+        json_lines([_pair(f"user: {n**4}", better=f"assistant: {n**5}", worse="assistant: 0") for n in range(1, 61)])
     )
     return [
         Case(name="one_file", data={_FILE: json_lines(_ROWS)}, dump=_dump(_ROWS)),
