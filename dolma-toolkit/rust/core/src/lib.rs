@@ -4,9 +4,11 @@
 //! How many threads work never changes a byte of the output.
 
 pub mod attributes;
+pub mod bloom;
 pub mod document;
 pub mod error;
 pub mod jsonl;
+pub mod jsonpath;
 pub mod manifest;
 pub mod progress;
 pub mod taggers;
