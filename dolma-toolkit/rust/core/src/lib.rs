@@ -5,8 +5,10 @@
 
 pub mod attributes;
 pub mod bloom;
+pub mod dedupe;
 pub mod document;
 pub mod error;
+pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
 pub mod manifest;

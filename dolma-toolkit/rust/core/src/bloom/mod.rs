@@ -89,8 +89,19 @@ pub struct Run {
     pub run: String,
     /// which share of the keys, as `index/count`
     pub partition: String,
+    /// the file that the run began with; none if it made the filter
+    pub before: Option<FileState>,
     /// the files whose keys it inserted
     pub inputs: Vec<RunInput>,
+}
+
+/// A filter's file at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// of its bytes
+    pub sha256: String,
+    /// as stored
+    pub size_bytes: u64,
 }
 
 /// A file whose keys are in a filter.

@@ -84,6 +84,7 @@ fn a_file_gives_the_filter_back() {
     filter.record.runs.push(Run {
         run: "r".into(),
         partition: "0/1".into(),
+        before: None,
         inputs: vec![RunInput {
             path: "x/documents/a.gz".into(),
             sha256: "00".into(),
