@@ -1,0 +1,11 @@
+from collections.abc import Callable
+from typing import final
+
+__all__ = ["NativeError", "__version__", "taggers"]
+
+__version__: str
+
+class NativeError(Exception):
+    """What the core refused; the only argument is JSON, see rust/py/src/error.rs."""
+
+def taggers() -> list[tuple[str, str]]: ...
