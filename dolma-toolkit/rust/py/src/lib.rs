@@ -1,5 +1,6 @@
 //! `dolma._native`: arguments in, results out. All work is in `dolma_core`.
 
+mod dedupe;
 mod detach;
 mod error;
 mod list;
@@ -10,6 +11,7 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
+    module.add_function(wrap_pyfunction!(dedupe::dedupe, module)?)?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
     Ok(())
 }

@@ -5,7 +5,6 @@
 //! for a processor that is known to have them; then such a filter would answer wrongly, and is refused.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hash, Hasher};
 
 use ahash::RandomState;
 
@@ -48,20 +47,15 @@ impl LegacyFilter {
     pub fn contains(&self, parts: &VecDeque<&str>) -> bool {
         let words = self.words.len() as u64;
         self.hashers.iter().all(|hasher| {
-            let mut state = hasher.build_hasher();
-            parts.hash(&mut state);
-            let hash = state.finish();
+            let hash = hasher.hash_one(parts);
             self.words[(hash / 32 % words) as usize] & (1 << (hash % 32)) != 0
         })
     }
 
     /// The first hash of a key, which dolma 1.x divides keys among partitions by.
     pub fn first_hash(&self, parts: &VecDeque<&str>) -> u64 {
-        let Some(hasher) = self.hashers.first() else {
-            return 0;
-        };
-        let mut state = hasher.build_hasher();
-        parts.hash(&mut state);
-        state.finish()
+        self.hashers
+            .first()
+            .map_or(0, |hasher| hasher.hash_one(parts))
     }
 }

@@ -307,7 +307,8 @@ mod tests {
             for (start, end, paragraph) in split_paragraphs(&text, &separator) {
                 prop_assert_eq!(start, next);
                 let span: String = characters[start..end].iter().collect();
-                prop_assert!(span == paragraph || span == format!("{paragraph}{separator}"));
+                let with_separator = format!("{paragraph}{separator}");
+                prop_assert!(span == paragraph || span == with_separator);
                 whole.push_str(&span);
                 next = end;
             }

@@ -20,7 +20,7 @@ pub use settings::{DocumentFile, FilterSettings, NgramSettings, Settings, UnitSe
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Error, Result};
-use crate::jsonl::{AtomicWriter, LineReader};
+use crate::jsonl::{AtomicWriter, Compression, LineReader};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
 use decide::Decider;
@@ -85,20 +85,12 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
         .map(|group| Target::new(settings, group, &identity, given.as_ref()))
         .collect::<Result<Vec<_>>>()?;
     let is_new = before.is_none();
-    if !is_new
-        && targets
-            .iter()
-            .map(Target::is_done)
-            .collect::<Result<Vec<_>>>()?
-            .iter()
-            .all(|done| *done)
-    {
-        if already_inserted || settings.bloom_filter.read_only {
-            return Ok(Summary {
-                already_done: true,
-                ..summary(&filter, Counts::default(), 0)
-            });
-        }
+    let may_be_done = !is_new && (already_inserted || settings.bloom_filter.read_only);
+    if may_be_done && all_done(&targets)? {
+        return Ok(Summary {
+            already_done: true,
+            ..summary(&filter, Counts::default(), 0)
+        });
     }
     if already_inserted {
         return finish_after_filter(settings, targets, &identity, &filter);
@@ -116,6 +108,15 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
         target.finish()?;
     }
     Ok(summary(&filter, counts, replaced_files))
+}
+
+fn all_done(targets: &[Target<'_>]) -> Result<bool> {
+    for target in targets {
+        if !target.is_done()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The filter, and the state of its file if there was one.
@@ -228,8 +229,10 @@ fn mark_file(
         Some(_) => None,
         None => Some(AtomicWriter::create(&output)?),
     };
-    let mut reader = LineReader::open(&file.path)?;
     let name = file.path.display().to_string();
+    let compression = settings.compression.as_deref().and_then(Compression::named);
+    let compression = compression.unwrap_or(Compression::of(&file.path));
+    let mut reader = LineReader::open_as(&file.path, &name, compression)?;
     let mut next = keyed_batch(&keyer, &mut reader, &name)?;
     let mut lines = String::new();
     let mut stored_bytes = 0;

@@ -48,6 +48,10 @@ pub struct Settings {
     pub num_partitions: u64,
     /// which of them this run decides
     pub partition_index: u64,
+    /// what follows the attribute's name: the partition's number where there are several
+    pub attribute_suffix: String,
+    /// how documents are packed, where their names do not say it: `gz`, `zst`, `bz2`, `xz` or nothing
+    pub compression: Option<String>,
     /// the filter
     pub bloom_filter: FilterSettings,
     /// how many threads work
@@ -107,14 +111,11 @@ pub struct FilterSettings {
 }
 
 impl Settings {
-    /// The key of the attribute, with the partition's number where there are several.
+    /// The key of the attribute.
     pub fn attribute_name(&self) -> String {
         let (UnitSettings::Documents { attribute_name, .. }
         | UnitSettings::Paragraphs { attribute_name, .. }) = &self.unit;
-        match self.num_partitions {
-            0 | 1 => attribute_name.clone(),
-            _ => format!("{attribute_name}_{}", self.partition_index),
-        }
+        format!("{attribute_name}{}", self.attribute_suffix)
     }
 
     /// The share of keys that this run decides, as `index/count`.
@@ -199,6 +200,7 @@ impl Settings {
                 "min_words": self.min_words,
                 "num_partitions": self.num_partitions,
                 "partition_index": self.partition_index,
+                "attribute_suffix": self.attribute_suffix,
             },
             "bloom_filter": {
                 "read_only": filter.read_only,
