@@ -30,10 +30,7 @@ pub struct Text<'a> {
 impl<'a> Text<'a> {
     /// Takes the text of one document; costs nothing yet.
     pub fn new(text: &'a str) -> Text<'a> {
-        Text {
-            text,
-            length_chars: OnceCell::new(),
-        }
+        Text { text, length_chars: OnceCell::new() }
     }
 
     /// The text itself.
@@ -69,9 +66,9 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
 pub fn build(name: &str, _options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
     match name {
         "char_length_v1" => Ok(Box::new(length::CharLength)),
-        _ => Err(
-            Error::config("taggers", format!("\"{name}\" is not a tagger"))
-                .with_hint("`dolma list` prints the names"),
-        ),
+        _ => {
+            Err(Error::config("taggers", format!("\"{name}\" is not a tagger"))
+                .with_hint("`dolma list` prints the names"))
+        }
     }
 }
