@@ -68,12 +68,12 @@ def tokens_by_source(work: Path) -> dict[str, dict[str, int]]:
 
 
 def rule_name(rule: str) -> str:
-    """A short name of a filter rule: the attribute it looks at with its threshold."""
-    names = re.findall(r"(?:rules__)?([a-z0-9_]+?)(?:__([A-Za-z0-9_]+))?\[0\]\[2\]|\.attributes\.([a-z_]+)", rule)
+    """A short name of a rule: the tagger and span type that it looks at, and its threshold."""
+    found = re.search(r"\.attributes\.([A-Za-z0-9_]+)", rule)
     threshold = re.search(r"([<>]=?)\s*([0-9.]+)", rule)
-    flat = [part for group in names[:1] for part in group if part]
-    label = (flat[-1] if flat else rule).replace("rules__", "").replace("__", " ").replace("_", " ")
-    return f"{label} {threshold[1]} {threshold[2]}" if threshold else label
+    parts = found[1].split("__")[-2:] if found else [rule]
+    name = ": ".join(part.replace("_", " ").strip() for part in parts)
+    return f"{name} {threshold[1]} {threshold[2]}" if threshold else name
 
 
 def scores(work: Path) -> dict[str, dict]:

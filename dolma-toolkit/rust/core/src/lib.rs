@@ -9,6 +9,7 @@ pub mod error;
 pub mod jsonl;
 pub mod manifest;
 pub mod progress;
+pub mod tag;
 pub mod taggers;
 
 pub use error::{Code, Error, Result};

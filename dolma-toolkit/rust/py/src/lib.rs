@@ -3,6 +3,7 @@
 mod detach;
 mod error;
 mod list;
+mod tag;
 
 use pyo3::prelude::*;
 
@@ -11,5 +12,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
+    module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
+    module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
+    module.add_class::<tag::DocumentReader>()?;
     Ok(())
 }

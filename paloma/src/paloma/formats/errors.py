@@ -6,7 +6,7 @@ __all__ = ["FormatError"]
 
 
 class FormatError(ValueError):
-    """A file that breaks the contract: `code` of docs/formats/README.md, `line` from 1 or none, `field` dotted or none."""
+    """A file that breaks the contract: a `code` of docs/formats/README.md, the `line` from 1, the dotted `field`."""
 
     def __init__(
         self,

@@ -26,41 +26,22 @@ pub struct C4 {
 impl Tagger for C4 {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
         let findings = Findings::of(text.as_str());
-        let has_javascript = if self.javascript_as_word {
-            findings.javascript_word
-        } else {
-            findings.javascript
-        };
+        let has_javascript = if self.javascript_as_word { findings.javascript_word } else { findings.javascript };
         let end = text.length_chars();
         let flags = [
-            (
-                "has_curly_brace",
-                memchr::memchr(b'{', text.as_str().as_bytes()).is_some(),
-            ),
+            ("has_curly_brace", memchr::memchr(b'{', text.as_str().as_bytes()).is_some()),
             ("has_lorem_ipsum", findings.lorem_ipsum),
             ("has_javascript", has_javascript),
             ("has_naughty_word", findings.naughty),
         ];
-        spans.extend(
-            flags
-                .iter()
-                .filter(|flag| flag.1)
-                .map(|&(kind, _)| text.whole(kind, 1.0)),
-        );
+        spans.extend(flags.iter().filter(|flag| flag.1).map(|&(kind, _)| text.whole(kind, 1.0)));
         let mut num_lines = 0;
         let mut start = 0;
         for line in text.as_str().split('\n') {
             num_lines += 1;
             let content = strip(line);
             let line_end = (start + text.count_chars(line) + 1).min(end);
-            let mut push = |kind| {
-                spans.push(Span {
-                    start,
-                    end: line_end,
-                    kind: Cow::Borrowed(kind),
-                    score: 1.0,
-                })
-            };
+            let mut push = |kind| spans.push(Span { start, end: line_end, kind: Cow::Borrowed(kind), score: 1.0 });
             if !content.ends_with(['.', '?', '!', '"']) {
                 push("lines_with_no_ending_punctuation");
             }
@@ -94,24 +75,11 @@ struct Search {
 
 impl Search {
     fn build() -> Search {
-        let patterns: Vec<&str> = NAUGHTY_WORDS
-            .lines()
-            .chain(["javascript", "lorem ipsum"])
-            .collect();
-        let automaton = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(&patterns);
-        let Ok(automaton) = automaton else {
-            unreachable!("a few hundred short patterns fit an automaton")
-        };
-        Search {
-            automaton,
-            is_word: patterns
-                .iter()
-                .map(|pattern| !pattern.contains(' '))
-                .collect(),
-        }
+        let patterns: Vec<&str> = NAUGHTY_WORDS.lines().chain(["javascript", "lorem ipsum"]).collect();
+        let automaton =
+            AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(&patterns);
+        let Ok(automaton) = automaton else { unreachable!("a few hundred short patterns fit an automaton") };
+        Search { automaton, is_word: patterns.iter().map(|pattern| !pattern.contains(' ')).collect() }
     }
 }
 
@@ -119,9 +87,7 @@ impl Findings {
     fn of(text: &str) -> Findings {
         // the only two characters outside ASCII whose lower case is ASCII: the Kelvin sign and the dotted capital I
         let folds_to_ascii = |character: &[u8]| memmem::find(text.as_bytes(), character).is_some();
-        if !text.is_ascii()
-            && (folds_to_ascii("\u{212a}".as_bytes()) || folds_to_ascii("\u{130}".as_bytes()))
-        {
+        if !text.is_ascii() && (folds_to_ascii("\u{212a}".as_bytes()) || folds_to_ascii("\u{130}".as_bytes())) {
             return Findings::of_folded(&text.to_lowercase());
         }
         Findings::of_folded(text)
@@ -150,8 +116,7 @@ impl Findings {
 
 /// Whether white space or the ends of the text enclose the bytes.
 fn is_word(bytes: &[u8], start: usize, end: usize) -> bool {
-    (start == 0 || space_length_before(bytes, start) > 0)
-        && (end == bytes.len() || space_length(bytes, end) > 0)
+    (start == 0 || space_length_before(bytes, start) > 0) && (end == bytes.len() || space_length(bytes, end) > 0)
 }
 
 #[cfg(test)]
@@ -160,21 +125,12 @@ mod tests {
 
     fn tagged(text: &str, javascript_as_word: bool) -> Vec<(String, usize, usize, f64)> {
         let mut spans = Vec::new();
-        C4 { javascript_as_word }
-            .tag(&Text::new(text), &mut spans)
-            .unwrap();
-        spans
-            .into_iter()
-            .map(|span| (span.kind.into_owned(), span.start, span.end, span.score))
-            .collect()
+        C4 { javascript_as_word }.tag(&Text::new(text), &mut spans).unwrap();
+        spans.into_iter().map(|span| (span.kind.into_owned(), span.start, span.end, span.score)).collect()
     }
 
     fn kinds(text: &str) -> Vec<String> {
-        tagged(text, false)
-            .into_iter()
-            .map(|span| span.0)
-            .filter(|kind| kind.starts_with("has_"))
-            .collect()
+        tagged(text, false).into_iter().map(|span| span.0).filter(|kind| kind.starts_with("has_")).collect()
     }
 
     #[test]
@@ -189,68 +145,38 @@ mod tests {
             ("lines_with_too_few_words", 22, 22, 1.0),
             ("line_count", 0, 22, 4.0),
         ];
-        assert_eq!(
-            spans,
-            expected.map(|(kind, start, end, score)| (kind.to_owned(), start, end, score))
-        );
+        assert_eq!(spans, expected.map(|(kind, start, end, score)| (kind.to_owned(), start, end, score)));
     }
 
     #[test]
     fn an_empty_text_is_one_line() {
-        assert_eq!(
-            tagged("", false).last().unwrap(),
-            &("line_count".to_owned(), 0, 0, 1.0)
-        );
+        assert_eq!(tagged("", false).last().unwrap(), &("line_count".to_owned(), 0, 0, 1.0));
     }
 
     #[test]
     fn words_must_stand_alone_but_phrases_need_not() {
-        let word = NAUGHTY_WORDS
-            .lines()
-            .find(|line| !line.contains(' '))
-            .unwrap();
-        let phrase = NAUGHTY_WORDS
-            .lines()
-            .find(|line| line.contains(' '))
-            .unwrap();
-        assert_eq!(
-            kinds(&format!("so {}\u{3000}x", word.to_uppercase())),
-            ["has_naughty_word"]
-        );
+        let word = NAUGHTY_WORDS.lines().find(|line| !line.contains(' ')).unwrap();
+        let phrase = NAUGHTY_WORDS.lines().find(|line| line.contains(' ')).unwrap();
+        assert_eq!(kinds(&format!("so {}\u{3000}x", word.to_uppercase())), ["has_naughty_word"]);
         assert!(kinds(&format!("so {word}, x")).is_empty());
         assert_eq!(kinds(&format!("xx{phrase}yy")), ["has_naughty_word"]);
     }
 
     #[test]
     fn versions_differ_in_javascript() {
-        for (text, in_v1, in_v2) in [
-            ("Enable JavaScript.", false, true),
-            ("no javascript here", true, true),
-            ("java script", false, false),
-        ] {
-            let has = |as_word| {
-                tagged(text, as_word)
-                    .iter()
-                    .any(|span| span.0 == "has_javascript")
-            };
+        for (text, in_v1, in_v2) in
+            [("Enable JavaScript.", false, true), ("no javascript here", true, true), ("java script", false, false)]
+        {
+            let has = |as_word| tagged(text, as_word).iter().any(|span| span.0 == "has_javascript");
             assert_eq!((has(true), has(false)), (in_v1, in_v2), "{text}");
         }
     }
 
     #[test]
     fn capitals_fold_as_unicode_has_them() {
-        let list: Vec<&str> = NAUGHTY_WORDS
-            .lines()
-            .filter(|line| line.contains('k') && !line.contains(' '))
-            .collect();
-        assert_eq!(
-            kinds(&list[0].replace('k', "\u{212a}")),
-            ["has_naughty_word"]
-        );
-        assert_eq!(
-            kinds("LOREM IPSUM { }"),
-            ["has_curly_brace", "has_lorem_ipsum"]
-        );
+        let list: Vec<&str> = NAUGHTY_WORDS.lines().filter(|line| line.contains('k') && !line.contains(' ')).collect();
+        assert_eq!(kinds(&list[0].replace('k', "\u{212a}")), ["has_naughty_word"]);
+        assert_eq!(kinds("LOREM IPSUM { }"), ["has_curly_brace", "has_lorem_ipsum"]);
         // "İ" becomes "i" and a combining dot, so this is not the phrase
         assert!(kinds("lorem \u{130}psum").is_empty());
     }

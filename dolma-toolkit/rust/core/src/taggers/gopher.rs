@@ -39,20 +39,10 @@ impl Tagger for Gopher {
         let lines = LineStatistics::of(text, self.skip_empty_lines);
         let word_chars = words.chars.max(1) as f64;
         let end = text.length_chars();
-        let mut push = |kind, score| {
-            spans.push(Span {
-                start: 0,
-                end,
-                kind: Cow::Borrowed(kind),
-                score,
-            })
-        };
+        let mut push = |kind, score| spans.push(Span { start: 0, end, kind: Cow::Borrowed(kind), score });
         for level in &words.ngrams {
             match level.n {
-                2..=4 => push(
-                    TOP_NGRAM_KINDS[level.n - 2],
-                    (level.top_count * level.top_chars) as f64 / word_chars,
-                ),
+                2..=4 => push(TOP_NGRAM_KINDS[level.n - 2], (level.top_count * level.top_chars) as f64 / word_chars),
                 _ => push(
                     DUPLICATE_NGRAM_KINDS[level.n - 5],
                     level.repeated_chars as f64 / level.all_chars.max(1) as f64,
@@ -64,31 +54,13 @@ impl Tagger for Gopher {
         push("character_count", end as f64);
         push("word_count", words.lengths.len() as f64);
         push("median_word_length", median(words.lengths));
-        push(
-            "symbol_to_word_ratio",
-            words.num_with_symbol as f64 / num_words,
-        );
-        push(
-            "fraction_of_words_with_alpha_character",
-            words.num_with_letter as f64 / num_words,
-        );
+        push("symbol_to_word_ratio", words.num_with_symbol as f64 / num_words);
+        push("fraction_of_words_with_alpha_character", words.num_with_letter as f64 / num_words);
         push("required_word_count", words.num_required as f64);
-        push(
-            "fraction_of_lines_starting_with_bullet_point",
-            lines.num_bullets as f64 / num_lines,
-        );
-        push(
-            "fraction_of_lines_ending_with_ellipsis",
-            lines.num_ellipses as f64 / num_lines,
-        );
-        push(
-            "fraction_of_duplicate_lines",
-            lines.num_duplicates as f64 / num_lines,
-        );
-        push(
-            "fraction_of_characters_in_duplicate_lines",
-            lines.duplicate_chars as f64 / word_chars,
-        );
+        push("fraction_of_lines_starting_with_bullet_point", lines.num_bullets as f64 / num_lines);
+        push("fraction_of_lines_ending_with_ellipsis", lines.num_ellipses as f64 / num_lines);
+        push("fraction_of_duplicate_lines", lines.num_duplicates as f64 / num_lines);
+        push("fraction_of_characters_in_duplicate_lines", lines.duplicate_chars as f64 / word_chars);
         Ok(())
     }
 }
@@ -166,8 +138,7 @@ impl LineStatistics {
         let mut seen: FxHashMap<&str, bool> = FxHashMap::default();
         let mut start = 0;
         loop {
-            let end = memchr::memchr(b'\n', &string.as_bytes()[start..])
-                .map_or(string.len(), |length| start + length);
+            let end = memchr::memchr(b'\n', &string.as_bytes()[start..]).map_or(string.len(), |length| start + length);
             let line = &string[start..end];
             statistics.num_lines += 1;
             statistics.num_bullets += usize::from(line.starts_with(['*', '-']));
@@ -199,11 +170,7 @@ fn median(mut values: Vec<u32>) -> f64 {
     }
     let is_odd = values.len() % 2 == 1;
     let (below, &mut upper, _) = values.select_nth_unstable(middle);
-    let lower = if is_odd {
-        upper
-    } else {
-        below.iter().copied().max().unwrap_or(upper)
-    };
+    let lower = if is_odd { upper } else { below.iter().copied().max().unwrap_or(upper) };
     (f64::from(lower) + f64::from(upper)) / 2.0
 }
 
@@ -215,17 +182,10 @@ mod tests {
 
     fn scores(text: &str, skip_empty_lines: bool) -> HashMap<String, f64> {
         let mut spans = Vec::new();
-        Gopher { skip_empty_lines }
-            .tag(&Text::new(text), &mut spans)
-            .unwrap();
+        Gopher { skip_empty_lines }.tag(&Text::new(text), &mut spans).unwrap();
         let length = text.chars().count();
-        assert!(spans
-            .iter()
-            .all(|span| (span.start, span.end) == (0, length)));
-        spans
-            .into_iter()
-            .map(|span| (span.kind.into_owned(), span.score))
-            .collect()
+        assert!(spans.iter().all(|span| (span.start, span.end) == (0, length)));
+        spans.into_iter().map(|span| (span.kind.into_owned(), span.score)).collect()
     }
 
     #[test]
@@ -238,10 +198,7 @@ mod tests {
     #[test]
     fn repeated_pairs_count_as_often_as_they_occur() {
         let scores = scores("to be or not to be", true);
-        assert_eq!(
-            scores["fraction_of_characters_in_most_common_2grams"],
-            8.0 / 13.0
-        );
+        assert_eq!(scores["fraction_of_characters_in_most_common_2grams"], 8.0 / 13.0);
         assert_eq!(scores["fraction_of_characters_in_duplicate_5grams"], 0.0);
         assert_eq!(scores["required_word_count"], 4.0);
         assert_eq!(scores["median_word_length"], 2.0);
@@ -252,14 +209,8 @@ mod tests {
     fn versions_differ_in_empty_lines() {
         let text = "* a\n\n\n- b\u{2026}\n* a\n";
         let (v1, v2) = (scores(text, false), scores(text, true));
-        assert_eq!(
-            v1["fraction_of_lines_starting_with_bullet_point"],
-            3.0 / 6.0
-        );
-        assert_eq!(
-            v2["fraction_of_lines_starting_with_bullet_point"],
-            3.0 / 4.0
-        );
+        assert_eq!(v1["fraction_of_lines_starting_with_bullet_point"], 3.0 / 6.0);
+        assert_eq!(v2["fraction_of_lines_starting_with_bullet_point"], 3.0 / 4.0);
         assert_eq!(v1["fraction_of_duplicate_lines"], 5.0 / 6.0);
         assert_eq!(v2["fraction_of_duplicate_lines"], 2.0 / 4.0);
         assert_eq!(v2["fraction_of_characters_in_duplicate_lines"], 6.0 / 7.0);

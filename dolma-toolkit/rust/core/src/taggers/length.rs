@@ -54,11 +54,7 @@ pub struct WordsOfParagraphs {
 impl Tagger for WordsOfParagraphs {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
         let mut sum = 0;
-        for paragraph in text
-            .paragraphs()
-            .iter()
-            .filter(|paragraph| self.with_empty || !paragraph.is_blank)
-        {
+        for paragraph in text.paragraphs().iter().filter(|paragraph| self.with_empty || !paragraph.is_blank) {
             let length = num_filled_unicode_words(paragraph.text);
             sum += length;
             spans.push(paragraph.span("paragraph", length as f64));
@@ -97,10 +93,7 @@ pub fn num_unicode_words(text: &str) -> usize {
 
 /// Words by UAX 29 that are not white space.
 pub fn num_filled_unicode_words(text: &str) -> usize {
-    strip(text)
-        .split_word_bounds()
-        .filter(|word| !word.chars().all(is_space))
-        .count()
+    strip(text).split_word_bounds().filter(|word| !word.chars().all(is_space)).count()
 }
 
 #[cfg(test)]
@@ -110,10 +103,7 @@ mod tests {
     fn scores(tagger: &dyn Tagger, text: &str) -> Vec<(usize, usize, f64)> {
         let mut spans = Vec::new();
         tagger.tag(&Text::new(text), &mut spans).unwrap();
-        spans
-            .iter()
-            .map(|span| (span.start, span.end, span.score))
-            .collect()
+        spans.iter().map(|span| (span.start, span.end, span.score)).collect()
     }
 
     #[test]
@@ -126,39 +116,15 @@ mod tests {
 
     #[test]
     fn unicode_words_leave_out_white_space() {
-        assert_eq!(
-            num_unicode_words(" The quick (“brown”) fox can’t jump 32.3 feet, right? "),
-            23
-        );
-        assert_eq!(
-            num_filled_unicode_words(" The quick (“brown”) fox can’t jump 32.3 feet, right? "),
-            15
-        );
+        assert_eq!(num_unicode_words(" The quick (“brown”) fox can’t jump 32.3 feet, right? "), 23);
+        assert_eq!(num_filled_unicode_words(" The quick (“brown”) fox can’t jump 32.3 feet, right? "), 15);
         assert_eq!(num_unicode_words(" \n"), 0);
     }
 
     #[test]
     fn empty_paragraphs_are_zero_not_minus_zero() {
-        let spans = scores(
-            &WordsOfParagraphs {
-                with_empty: true,
-                with_document: true,
-            },
-            "a b\n\n",
-        );
-        assert_eq!(
-            spans,
-            [
-                (0, 4, 2.0),
-                (0, 4, -2.0),
-                (4, 5, 0.0),
-                (4, 5, 0.0),
-                (0, 5, 2.0),
-                (0, 5, -2.0)
-            ]
-        );
-        assert!(spans
-            .iter()
-            .all(|span| span.2 != 0.0 || span.2.is_sign_positive()));
+        let spans = scores(&WordsOfParagraphs { with_empty: true, with_document: true }, "a b\n\n");
+        assert_eq!(spans, [(0, 4, 2.0), (0, 4, -2.0), (4, 5, 0.0), (4, 5, 0.0), (0, 5, 2.0), (0, 5, -2.0)]);
+        assert!(spans.iter().all(|span| span.2 != 0.0 || span.2.is_sign_positive()));
     }
 }

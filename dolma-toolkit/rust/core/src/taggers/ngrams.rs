@@ -36,19 +36,9 @@ pub fn count(word_ids: &[u32], num_ids: usize, chars_before: &[u64]) -> Vec<Ngra
         word_counts[id as usize] += 1;
     }
     // group[i]: number of the n-gram at word i, if it is repeated
-    let mut group: Vec<u32> = word_ids
-        .iter()
-        .map(|&id| {
-            if word_counts[id as usize] > 1 {
-                id
-            } else {
-                UNIQUE
-            }
-        })
-        .collect();
-    let mut repeated: Vec<u32> = (0..num_words as u32)
-        .filter(|&at| group[at as usize] != UNIQUE)
-        .collect();
+    let mut group: Vec<u32> =
+        word_ids.iter().map(|&id| if word_counts[id as usize] > 1 { id } else { UNIQUE }).collect();
+    let mut repeated: Vec<u32> = (0..num_words as u32).filter(|&at| group[at as usize] != UNIQUE).collect();
     let mut pairs = PairTable::default();
     let mut groups: Vec<Group> = Vec::new();
     let mut levels = Vec::with_capacity(MAX_N - 1);
@@ -65,8 +55,7 @@ pub fn count(word_ids: &[u32], num_ids: usize, chars_before: &[u64]) -> Vec<Ngra
             n,
             top_count: u64::from(top.count),
             top_chars: chars_at(top.first as usize),
-            all_chars: chars_before[num_words - n + 1..].iter().sum::<u64>()
-                - chars_before[..n].iter().sum::<u64>(),
+            all_chars: chars_before[num_words - n + 1..].iter().sum::<u64>() - chars_before[..n].iter().sum::<u64>(),
             repeated_chars: repeated.iter().map(|&at| chars_at(at as usize)).sum(),
         });
     }
@@ -80,12 +69,7 @@ struct Group {
 }
 
 /// Turns the repeated (n-1)-grams into the repeated n-grams; `groups` are all n-grams made of two repeated parts, by first place.
-fn extend_by_one_word(
-    group: &mut [u32],
-    repeated: &mut Vec<u32>,
-    pairs: &mut PairTable,
-    groups: &mut Vec<Group>,
-) {
+fn extend_by_one_word(group: &mut [u32], repeated: &mut Vec<u32>, pairs: &mut PairTable, groups: &mut Vec<Group>) {
     pairs.clear(repeated.len());
     groups.clear();
     for &at in repeated.iter() {
@@ -98,10 +82,7 @@ fn extend_by_one_word(
         *here = pairs.number_of(*here, next);
         match groups.get_mut(*here as usize) {
             Some(known) => known.count += 1,
-            None => groups.push(Group {
-                count: 1,
-                first: at,
-            }),
+            None => groups.push(Group { count: 1, first: at }),
         }
     }
     repeated.retain(|&at| {
@@ -174,10 +155,7 @@ mod tests {
                 n,
                 top_count,
                 top_chars: chars(top.0),
-                all_chars: counts
-                    .iter()
-                    .map(|(ngram, count)| count * chars(ngram))
-                    .sum(),
+                all_chars: counts.iter().map(|(ngram, count)| count * chars(ngram)).sum(),
                 repeated_chars: counts
                     .iter()
                     .filter(|entry| entry.1 > 1)
@@ -208,9 +186,7 @@ mod tests {
             for num_kinds in 1..=vocabulary.len() {
                 let words: Vec<&str> = (0..num_words)
                     .map(|_| {
-                        state = state
-                            .wrapping_mul(6_364_136_223_846_793_005)
-                            .wrapping_add(1_442_695_040_888_963_407);
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                         vocabulary[(state >> 33) as usize % num_kinds]
                     })
                     .collect();
@@ -223,13 +199,7 @@ mod tests {
     fn the_first_ngram_wins_when_all_are_seen_once() {
         assert_eq!(
             counted(&["aa", "b", "c"])[0],
-            NgramCounts {
-                n: 2,
-                top_count: 1,
-                top_chars: 3,
-                all_chars: 5,
-                repeated_chars: 0
-            }
+            NgramCounts { n: 2, top_count: 1, top_chars: 3, all_chars: 5, repeated_chars: 0 }
         );
     }
 

@@ -38,25 +38,15 @@ impl Tagger for PiiOfDocument {
         if !contains_url_after_backspace(string) {
             let is_phone = |found: &(usize, usize)| !is_other_number(string, *found);
             spans.extend(
-                phones(string)
-                    .into_iter()
-                    .filter(is_phone)
-                    .map(|(start, end)| text.span(start, end, PHONE, 1.0)),
+                phones(string).into_iter().filter(is_phone).map(|(start, end)| text.span(start, end, PHONE, 1.0)),
             );
         }
         let is_address = |found: &(usize, usize)| !is_other_number(string, *found);
         spans.extend(
-            ip_addresses(string)
-                .into_iter()
-                .filter(is_address)
-                .map(|(start, end)| text.span(start, end, ADDRESS, 1.0)),
+            ip_addresses(string).into_iter().filter(is_address).map(|(start, end)| text.span(start, end, ADDRESS, 1.0)),
         );
         let num_found = (spans.len() - before) as f64;
-        let per_word = if text.num_words() == 0 {
-            -1.0
-        } else {
-            num_found / text.num_words() as f64
-        };
+        let per_word = if text.num_words() == 0 { -1.0 } else { num_found / text.num_words() as f64 };
         spans.push(text.whole("doc", per_word));
         if self.with_count {
             spans.push(text.whole("doc_count", num_found));
@@ -67,20 +57,10 @@ impl Tagger for PiiOfDocument {
 
 /// Whether the text around a number says that it is a book's, an article's or a ticket's.
 fn is_other_number(text: &str, (start, end): (usize, usize)) -> bool {
-    let from = text[..start]
-        .char_indices()
-        .rev()
-        .take(CONTEXT_CHARS)
-        .last()
-        .map_or(start, |(at, _)| at);
-    let to = text[end..]
-        .char_indices()
-        .nth(CONTEXT_CHARS)
-        .map_or(text.len(), |(at, _)| end + at);
+    let from = text[..start].char_indices().rev().take(CONTEXT_CHARS).last().map_or(start, |(at, _)| at);
+    let to = text[end..].char_indices().nth(CONTEXT_CHARS).map_or(text.len(), |(at, _)| end + at);
     let context = &text.as_bytes()[from..to];
-    ["isbn", "doi", "#"]
-        .iter()
-        .any(|word| memmem::find(context, word.as_bytes()).is_some())
+    ["isbn", "doi", "#"].iter().any(|word| memmem::find(context, word.as_bytes()).is_some())
 }
 
 /// `pii_regex_with_counts_fast_v2`: each paragraph alone, without regard to context.
@@ -92,38 +72,23 @@ impl Tagger for PiiOfParagraphs {
         if memchr::memchr_iter(b'?', text.as_str().as_bytes()).count() <= MAX_QUESTION_MARKS {
             for paragraph in text.filled_paragraphs() {
                 let offset = paragraph.start_byte;
-                let mut push = |start, end, kind| {
-                    spans.push(text.span(offset + start, offset + end, kind, 1.0))
-                };
+                let mut push = |start, end, kind| spans.push(text.span(offset + start, offset + end, kind, 1.0));
                 for email in emails(paragraph.text) {
-                    let (local, domain) = (
-                        &paragraph.text[email.local_start..email.at],
-                        &paragraph.text[email.at + 1..email.domain_end],
-                    );
+                    let (local, domain) =
+                        (&paragraph.text[email.local_start..email.at], &paragraph.text[email.at + 1..email.domain_end]);
                     if domain.contains('.') && local != "(" {
                         push(email.start, email.end, EMAIL);
                     }
                 }
-                phones(paragraph.text)
-                    .into_iter()
-                    .for_each(|(start, end)| push(start, end, PHONE));
-                ip_addresses(paragraph.text)
-                    .into_iter()
-                    .for_each(|(start, end)| push(start, end, ADDRESS));
+                phones(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, PHONE));
+                ip_addresses(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, ADDRESS));
             }
         }
         let length = text.length_chars();
-        let found_chars: usize = spans[before..]
-            .iter()
-            .map(|span| span.end - span.start)
-            .sum();
+        let found_chars: usize = spans[before..].iter().map(|span| span.end - span.start).sum();
         spans.push(text.whole("doc_count", (spans.len() - before) as f64));
         // the span of "doc_count" is among those whose lengths dolma 1.2.1 adds up, hence one more
-        let fraction = if length == 0 {
-            -1.0
-        } else {
-            (found_chars + length) as f64 / length as f64
-        };
+        let fraction = if length == 0 { -1.0 } else { (found_chars + length) as f64 / length as f64 };
         spans.push(text.whole("doc_frac", fraction));
         Ok(())
     }
@@ -142,10 +107,7 @@ impl Tagger for PiiExact {
             spans.push(span);
         }
         spans.push(text.whole("doc_count", found.len() as f64));
-        spans.push(text.whole(
-            "doc_frac",
-            found_chars as f64 / text.length_chars().max(1) as f64,
-        ));
+        spans.push(text.whole("doc_frac", found_chars as f64 / text.length_chars().max(1) as f64));
         Ok(())
     }
 }

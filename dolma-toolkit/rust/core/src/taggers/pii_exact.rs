@@ -15,21 +15,9 @@ const CONTEXT_BYTES: usize = 40;
 pub fn find(text: &str) -> Vec<(usize, usize, &'static str)> {
     let bytes = text.as_bytes();
     let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
-    found.extend(
-        memchr_iter(b'@', bytes)
-            .filter_map(|at| email(bytes, at))
-            .map(|(start, end)| (start, end, EMAIL)),
-    );
-    found.extend(
-        addresses(text)
-            .into_iter()
-            .map(|(start, end)| (start, end, ADDRESS)),
-    );
-    found.extend(
-        phones(text)
-            .into_iter()
-            .map(|(start, end)| (start, end, PHONE)),
-    );
+    found.extend(memchr_iter(b'@', bytes).filter_map(|at| email(bytes, at)).map(|(start, end)| (start, end, EMAIL)));
+    found.extend(addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
+    found.extend(phones(text).into_iter().map(|(start, end)| (start, end, PHONE)));
     // an address of digits and dots is no phone number, nor is a part of an e-mail address
     found.sort_by_key(|&(start, end, kind)| (start, std::cmp::Reverse(end), kind));
     let mut covered_to = 0;
@@ -43,8 +31,7 @@ pub fn find(text: &str) -> Vec<(usize, usize, &'static str)> {
 
 /// The address around the "@" at `at`: a dot-atom (RFC 5322, section 3.2.3, ASCII) and a domain of two labels or more.
 fn email(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let is_local =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&byte);
+    let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&byte);
     let mut start = at;
     while start > 0 && is_local(bytes[start - 1]) {
         start -= 1;
@@ -88,8 +75,8 @@ fn email(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
         }
         end += 1;
     }
-    let is_top_level = last_label.len() >= 2
-        && (last_label.iter().all(u8::is_ascii_alphabetic) || last_label.starts_with(b"xn--"));
+    let is_top_level =
+        last_label.len() >= 2 && (last_label.iter().all(u8::is_ascii_alphabetic) || last_label.starts_with(b"xn--"));
     (num_labels >= 2 && is_top_level && bytes.get(end) != Some(&b'@')).then_some((start, end))
 }
 
@@ -102,19 +89,11 @@ fn addresses(text: &str) -> Vec<(usize, usize)> {
         if dot < from {
             continue;
         }
-        let start = dot
-            - bytes[from..dot]
-                .iter()
-                .rev()
-                .take_while(|byte| byte.is_ascii_digit())
-                .count();
+        let start = dot - bytes[from..dot].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
         let mut end = start;
         let mut num_octets = 0;
         loop {
-            let length = bytes[end..]
-                .iter()
-                .take_while(|byte| byte.is_ascii_digit())
-                .count();
+            let length = bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count();
             let value = text[end..end + length].parse::<u8>();
             if length == 0 {
                 // the dot before ends a sentence
@@ -122,11 +101,7 @@ fn addresses(text: &str) -> Vec<(usize, usize)> {
                 break;
             }
             let has_leading_zero = length > 1 && bytes[end] == b'0';
-            num_octets = if value.is_err() || has_leading_zero {
-                5
-            } else {
-                num_octets + 1
-            };
+            num_octets = if value.is_err() || has_leading_zero { 5 } else { num_octets + 1 };
             end += length;
             if bytes.get(end) != Some(&b'.') {
                 break;
@@ -148,11 +123,7 @@ fn phones(text: &str) -> Vec<(usize, usize)> {
     let mut at = 0;
     while at < bytes.len() {
         let begins = matches!(bytes[at], b'0'..=b'9' | b'(' | b'+');
-        match if begins && !touches_number(text, at) {
-            phone_end(text, at)
-        } else {
-            None
-        } {
+        match if begins && !touches_number(text, at) { phone_end(text, at) } else { None } {
             Some(end) if !names_other_number(bytes, at) => {
                 found.push((at, end));
                 at = end;
@@ -167,10 +138,7 @@ fn phone_end(text: &str, start: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     let is = |at: usize, set: &[u8]| bytes.get(at).is_some_and(|byte| set.contains(byte));
     let digits = |at: usize, count: usize| {
-        bytes
-            .get(at..at + count)
-            .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
-            .then_some(at + count)
+        bytes.get(at..at + count).is_some_and(|part| part.iter().all(u8::is_ascii_digit)).then_some(at + count)
     };
     let mut at = start;
     if is(at, b"+") {
@@ -210,33 +178,22 @@ fn phone_end(text: &str, start: usize) -> Option<usize> {
 /// Whether what stands before `at` makes the digits there part of something longer.
 fn touches_number(text: &str, at: usize) -> bool {
     let bytes = text.as_bytes();
-    let is_joint =
-        at >= 2 && b"-.,/+".contains(&bytes[at - 1]) && bytes[at - 2].is_ascii_alphanumeric();
-    is_joint
-        || is_word_before(text, at)
-        || (at > 0 && b"$#+(".contains(&bytes[at - 1]) && bytes[at] != b'(')
+    let is_joint = at >= 2 && b"-.,/+".contains(&bytes[at - 1]) && bytes[at - 2].is_ascii_alphanumeric();
+    is_joint || is_word_before(text, at) || (at > 0 && b"$#+(".contains(&bytes[at - 1]) && bytes[at] != b'(')
 }
 
 fn names_other_number(bytes: &[u8], at: usize) -> bool {
     let context = bytes[at.saturating_sub(CONTEXT_BYTES)..at].to_ascii_lowercase();
-    [&b"isbn"[..], b"doi"]
-        .iter()
-        .any(|word| memchr::memmem::find(&context, word).is_some())
+    [&b"isbn"[..], b"doi"].iter().any(|word| memchr::memmem::find(&context, word).is_some())
 }
 
 fn is_word_before(text: &str, at: usize) -> bool {
-    text[..at]
-        .chars()
-        .next_back()
-        .is_some_and(|character| character.is_alphanumeric() || character == '_')
+    text[..at].chars().next_back().is_some_and(|character| character.is_alphanumeric() || character == '_')
         || (at >= 2 && text.as_bytes()[at - 1] == b'.' && text.as_bytes()[at - 2].is_ascii_digit())
 }
 
 fn is_word_after(text: &str, at: usize) -> bool {
-    text[at..]
-        .chars()
-        .next()
-        .is_some_and(|character| character.is_alphanumeric() || character == '_')
+    text[at..].chars().next().is_some_and(|character| character.is_alphanumeric() || character == '_')
 }
 
 #[cfg(test)]
@@ -244,34 +201,15 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<(&str, &'static str)> {
-        find(text)
-            .into_iter()
-            .map(|(start, end, kind)| (&text[start..end], kind))
-            .collect()
+        find(text).into_iter().map(|(start, end, kind)| (&text[start..end], kind)).collect()
     }
 
     #[test]
     fn emails_have_exact_ends() {
-        assert_eq!(
-            found(" Write to (jo.e+x@mail.example.org)."),
-            [("jo.e+x@mail.example.org", EMAIL)]
-        );
+        assert_eq!(found(" Write to (jo.e+x@mail.example.org)."), [("jo.e+x@mail.example.org", EMAIL)]);
         assert_eq!(found("a@b.co"), [("a@b.co", EMAIL)]);
-        assert_eq!(
-            found("a@b.co, c_d@e-f.info!"),
-            [("a@b.co", EMAIL), ("c_d@e-f.info", EMAIL)]
-        );
-        for text in [
-            "@a",
-            "a@b",
-            "a@b.",
-            "a@b.1",
-            "a@-b.co",
-            "a..b@c.de",
-            "a.@c.de",
-            "a@@b.co",
-            "user@host x.y",
-        ] {
+        assert_eq!(found("a@b.co, c_d@e-f.info!"), [("a@b.co", EMAIL), ("c_d@e-f.info", EMAIL)]);
+        for text in ["@a", "a@b", "a@b.", "a@b.1", "a@-b.co", "a..b@c.de", "a.@c.de", "a@@b.co", "user@host x.y"] {
             assert!(found(text).is_empty(), "{text}");
         }
     }
@@ -280,16 +218,9 @@ mod tests {
     fn addresses_are_whole_and_valid() {
         assert_eq!(found("at 192.168.0.1."), [("192.168.0.1", ADDRESS)]);
         assert_eq!(found("(10.0.0.255:80)"), [("10.0.0.255", ADDRESS)]);
-        for text in [
-            "1.2.3.4.5",
-            "1.2.3",
-            "1.2.3.256",
-            "v1.2.3.4",
-            "1.2.3.4a",
-            "01.2.3.4",
-            "1..2.3.4",
-            "1.2.3.4.5.6.7.8",
-        ] {
+        for text in
+            ["1.2.3.4.5", "1.2.3", "1.2.3.256", "v1.2.3.4", "1.2.3.4a", "01.2.3.4", "1..2.3.4", "1.2.3.4.5.6.7.8"]
+        {
             assert!(found(text).is_empty(), "{text}");
         }
     }

@@ -24,10 +24,7 @@ pub struct Email {
 
 /// Whether the byte stands in the first and last class of the e-mail expression, white space apart.
 fn is_edge(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'.' | b'@' | b',' | b'?' | b'!' | b';' | b':' | b')' | b'('
-    )
+    matches!(byte, b'.' | b'@' | b',' | b'?' | b'!' | b';' | b':' | b')' | b'(')
 }
 
 /// All matches of the e-mail expression.
@@ -85,10 +82,7 @@ fn edge_run_start(bytes: &[u8], from: usize, end: usize) -> usize {
 fn ends_after(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let domain_start = at + 1;
     let mut end = domain_start;
-    while end < bytes.len()
-        && (bytes[end] == b'.' || !is_edge(bytes[end]))
-        && space_length(bytes, end) == 0
-    {
+    while end < bytes.len() && (bytes[end] == b'.' || !is_edge(bytes[end])) && space_length(bytes, end) == 0 {
         end += 1;
     }
     let space = space_length(bytes, end);
@@ -120,13 +114,7 @@ fn last_from(bytes: &[u8], from: usize, start: usize, first: (usize, (usize, usi
             }
         }
     }
-    let email = |local_start, at, (domain_end, end)| Email {
-        start,
-        end,
-        local_start,
-        at,
-        domain_end,
-    };
+    let email = |local_start, at, (domain_end, end)| Email { start, end, local_start, at, domain_end };
     if first.0 >= edge_end {
         return email(edge_end, first.0, first.1);
     }
@@ -139,12 +127,9 @@ fn last_from(bytes: &[u8], from: usize, start: usize, first: (usize, (usize, usi
             return email(edge_end, beyond, ends);
         }
     }
-    let within = (first.0 + 1..edge_end)
-        .rev()
-        .filter(|&at| bytes[at] == b'@' && has_local_part(bytes, from.max(start), at));
-    let last = within
-        .filter_map(|at| ends_after(bytes, at).map(|ends| (at, ends)))
-        .next();
+    let within =
+        (first.0 + 1..edge_end).rev().filter(|&at| bytes[at] == b'@' && has_local_part(bytes, from.max(start), at));
+    let last = within.filter_map(|at| ends_after(bytes, at).map(|ends| (at, ends))).next();
     let (at, ends) = last.unwrap_or(first);
     // edge characters are ASCII or white space, and white space is no local part
     email(at - 1, at, ends)
@@ -163,11 +148,7 @@ pub fn phones(text: &str) -> Vec<(usize, usize)> {
                 length => at += length,
             }
         }
-        match if at > start {
-            phone_end(text, at)
-        } else {
-            None
-        } {
+        match if at > start { phone_end(text, at) } else { None } {
             Some(end) => {
                 found.push((start, end));
                 at = end;
@@ -180,9 +161,7 @@ pub fn phones(text: &str) -> Vec<(usize, usize)> {
 
 fn phone_end(text: &str, start: usize) -> Option<usize> {
     let bytes = text.as_bytes();
-    let optional = |at: usize, set: &[u8]| {
-        at + usize::from(bytes.get(at).is_some_and(|byte| set.contains(byte)))
-    };
+    let optional = |at: usize, set: &[u8]| at + usize::from(bytes.get(at).is_some_and(|byte| set.contains(byte)));
     let mut at = digits(text, optional(start, b"("), 3)?;
     at = optional(at, b")");
     while bytes.get(at).is_some_and(|byte| b"-. ".contains(byte)) {
@@ -200,10 +179,7 @@ fn digits(text: &str, at: usize, count: usize) -> Option<usize> {
             b'0'..=b'9' => end += 1,
             byte if *byte < 0x80 => return None,
             _ => {
-                let digit = text[end..]
-                    .chars()
-                    .next()
-                    .filter(|&character| Classes::get().has(character, DIGIT))?;
+                let digit = text[end..].chars().next().filter(|&character| Classes::get().has(character, DIGIT))?;
                 end += digit.len_utf8();
             }
         }
@@ -228,8 +204,7 @@ pub fn ip_addresses(text: &str) -> Vec<(usize, usize)> {
         if start == dot {
             continue;
         }
-        let third_dot =
-            octet_dot(bytes, dot + 1).and_then(|second_dot| octet_dot(bytes, second_dot + 1));
+        let third_dot = octet_dot(bytes, dot + 1).and_then(|second_dot| octet_dot(bytes, second_dot + 1));
         if let Some(end) = third_dot.and_then(|third_dot| last_octet_end(bytes, third_dot + 1)) {
             found.push((start, end));
             from = end;
@@ -240,22 +215,14 @@ pub fn ip_addresses(text: &str) -> Vec<(usize, usize)> {
 
 /// The dot right after an octet that begins at `start`.
 fn octet_dot(bytes: &[u8], start: usize) -> Option<usize> {
-    let length = bytes[start..]
-        .iter()
-        .take(4)
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let length = bytes[start..].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
     let end = start + length;
     (bytes.get(end) == Some(&b'.') && is_octet(&bytes[start..end])).then_some(end)
 }
 
 /// As much of the digits at `start` as an octet takes.
 fn last_octet_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let length = bytes[start..]
-        .iter()
-        .take(3)
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let length = bytes[start..].iter().take(3).take_while(|byte| byte.is_ascii_digit()).count();
     match length {
         0 => None,
         3 if !is_octet(&bytes[start..start + 3]) => Some(start + 2),
@@ -265,10 +232,7 @@ fn last_octet_end(bytes: &[u8], start: usize) -> Option<usize> {
 
 /// Whether one to three digits are 0 to 255; zeros may lead.
 fn is_octet(digits: &[u8]) -> bool {
-    matches!(
-        digits,
-        [_] | [_, _] | [b'0' | b'1', _, _] | [b'2', b'0'..=b'4', _] | [b'2', b'5', b'0'..=b'5']
-    )
+    matches!(digits, [_] | [_, _] | [b'0' | b'1', _, _] | [b'2', b'0'..=b'4', _] | [b'2', b'5', b'0'..=b'5'])
 }
 
 /// Whether the URL expression of dolma 1.2.1 matches. Its word boundary was written as a backspace character, so it can only match after
@@ -279,13 +243,9 @@ pub fn contains_url_after_backspace(text: &str) -> bool {
         let nested = format!(r"\(([^{space}()<>]+|(\([^{space}()<>]+\)))*\)");
         let start = r"(?:https?://|www\d{0,3}[.]|[a-z0-9.\-]+[.][a-z]{2,4}/)";
         let last = format!("[^{space}`!()\\[\\]{{}};:'\".,<>?«»“”‘’]");
-        Regex::new(&format!(
-            "(?i)\u{8}(?:{start}(?:[^{space}()<>]+|{nested})+(?:{nested}|{last}))"
-        ))
-        .ok()
+        Regex::new(&format!("(?i)\u{8}(?:{start}(?:[^{space}()<>]+|{nested})+(?:{nested}|{last}))")).ok()
     });
-    memmem::find(text.as_bytes(), b"\x08").is_some()
-        && URL.as_ref().is_some_and(|url| url.is_match(text))
+    memmem::find(text.as_bytes(), b"\x08").is_some() && URL.as_ref().is_some_and(|url| url.is_match(text))
 }
 
 #[cfg(test)]
@@ -297,11 +257,7 @@ mod tests {
     }
 
     fn by_expression(expression: &fancy_regex::Regex, text: &str) -> Vec<(usize, usize)> {
-        expression
-            .find_iter(text)
-            .map(|found| found.unwrap())
-            .map(|found| (found.start(), found.end()))
-            .collect()
+        expression.find_iter(text).map(|found| found.unwrap()).map(|found| (found.start(), found.end())).collect()
     }
 
     const EMAIL: &str = r"[.\s@,?!;:)(]*([^\s@]+@[^\s@,?!;:)(]+?)[.\s@,?!;:)(]?[\s]";
@@ -311,26 +267,16 @@ mod tests {
     fn random_texts(alphabet: &[&str], num_texts: usize) -> Vec<String> {
         let mut state = 11_u64;
         let mut next = move |bound: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % bound
         };
-        (0..num_texts)
-            .map(|_| {
-                (0..next(40))
-                    .map(|_| alphabet[next(alphabet.len())])
-                    .collect()
-            })
-            .collect()
+        (0..num_texts).map(|_| (0..next(40)).map(|_| alphabet[next(alphabet.len())]).collect()).collect()
     }
 
     #[test]
     fn emails_and_their_groups_are_those_of_the_expression() {
         let expression = compiled(EMAIL);
-        let alphabet = [
-            "@", "@", ".", "a", "b", " ", "\n", ",", "(", ")", "é", "\u{3000}", "\u{1c}",
-        ];
+        let alphabet = ["@", "@", ".", "a", "b", " ", "\n", ",", "(", ")", "é", "\u{3000}", "\u{1c}"];
         for text in random_texts(&alphabet, 10_000) {
             let groups: Vec<_> = expression
                 .captures_iter(&text)
@@ -348,12 +294,9 @@ mod tests {
     #[test]
     fn phones_are_those_of_the_expression() {
         let expression = compiled(PHONE);
-        for text in random_texts(
-            &[
-                "123", "456", "7890", "555", "1", " ", "-", ".", "(", ")", "\n", "٣٤٥", "\u{a0}",
-            ],
-            6_000,
-        ) {
+        for text in
+            random_texts(&["123", "456", "7890", "555", "1", " ", "-", ".", "(", ")", "\n", "٣٤٥", "\u{a0}"], 6_000)
+        {
             assert_eq!(phones(&text), by_expression(&expression, &text), "{text:?}");
         }
     }
@@ -361,25 +304,14 @@ mod tests {
     #[test]
     fn addresses_are_those_of_the_expression() {
         let expression = compiled(ADDRESS);
-        for text in random_texts(
-            &[
-                ".", ".", ".", "1", "2", "5", "25", "249", "256", "300", "0", "x",
-            ],
-            6_000,
-        ) {
-            assert_eq!(
-                ip_addresses(&text),
-                by_expression(&expression, &text),
-                "{text:?}"
-            );
+        for text in random_texts(&[".", ".", ".", "1", "2", "5", "25", "249", "256", "300", "0", "x"], 6_000) {
+            assert_eq!(ip_addresses(&text), by_expression(&expression, &text), "{text:?}");
         }
     }
 
     #[test]
     fn a_url_counts_only_after_a_backspace() {
         assert!(!contains_url_after_backspace("see https://example.org/x"));
-        assert!(contains_url_after_backspace(
-            "see \u{8}https://example.org/x"
-        ));
+        assert!(contains_url_after_backspace("see \u{8}https://example.org/x"));
     }
 }

@@ -12,8 +12,7 @@ impl Tagger for PunctuationParagraphs {
         let classes = Classes::get();
         let before = spans.len();
         for paragraph in text.filled_paragraphs() {
-            let may_stand =
-                |character| classes.has(character, PUNCTUATION_OR_SYMBOL | WHITE_SPACE | PICTURE);
+            let may_stand = |character| classes.has(character, PUNCTUATION_OR_SYMBOL | WHITE_SPACE | PICTURE);
             if paragraph.text.chars().all(may_stand) {
                 spans.push(paragraph.span("all_punct", 1.0));
             }
@@ -32,18 +31,12 @@ mod tests {
     fn scores(tagger: &dyn Tagger, text: &str) -> Vec<(usize, usize, f64)> {
         let mut spans = Vec::new();
         tagger.tag(&Text::new(text), &mut spans).unwrap();
-        spans
-            .iter()
-            .map(|span| (span.start, span.end, span.score))
-            .collect()
+        spans.iter().map(|span| (span.start, span.end, span.score)).collect()
     }
 
     #[test]
     fn punctuation_paragraphs() {
-        assert_eq!(
-            scores(&PunctuationParagraphs, "a\n* * $\u{2603}\n\u{1F600}"),
-            [(2, 9, 1.0), (9, 10, 1.0)]
-        );
+        assert_eq!(scores(&PunctuationParagraphs, "a\n* * $\u{2603}\n\u{1F600}"), [(2, 9, 1.0), (9, 10, 1.0)]);
         assert_eq!(scores(&PunctuationParagraphs, "é\n \n"), [(0, 4, 0.0)]);
     }
 }

@@ -22,10 +22,7 @@ mod tests {
     fn scores(tagger: &dyn Tagger, text: &str) -> Vec<(usize, usize, f64)> {
         let mut spans = Vec::new();
         tagger.tag(&Text::new(text), &mut spans).unwrap();
-        spans
-            .iter()
-            .map(|span| (span.start, span.end, span.score))
-            .collect()
+        spans.iter().map(|span| (span.start, span.end, span.score)).collect()
     }
 
     #[test]
@@ -33,10 +30,7 @@ mod tests {
         let of = |text: &str| scores(&RandomNumber, text)[0].2;
         assert_eq!(of("a"), of("a"));
         assert_ne!(of("a"), of("b"));
-        let mean = (0..10_000)
-            .map(|number: i32| of(&number.to_string()))
-            .sum::<f64>()
-            / 1e4;
+        let mean = (0..10_000).map(|number: i32| of(&number.to_string())).sum::<f64>() / 1e4;
         assert!((mean - 0.5).abs() < 0.02, "{mean}");
     }
 }

@@ -37,12 +37,7 @@ pub struct Paragraph<'a> {
 impl Paragraph<'_> {
     /// A span over the whole paragraph.
     pub fn span(&self, kind: &'static str, score: f64) -> Span {
-        Span {
-            start: self.start,
-            end: self.end,
-            kind: Cow::Borrowed(kind),
-            score,
-        }
+        Span { start: self.start, end: self.end, kind: Cow::Borrowed(kind), score }
     }
 }
 
@@ -71,13 +66,7 @@ impl<'a> Text<'a> {
 
     /// Length in code points.
     pub fn length_chars(&self) -> usize {
-        *self.length_chars.get_or_init(|| {
-            if self.is_ascii() {
-                self.text.len()
-            } else {
-                count_chars(self.text)
-            }
-        })
+        *self.length_chars.get_or_init(|| if self.is_ascii() { self.text.len() } else { count_chars(self.text) })
     }
 
     /// Length in code points of a part of this text.
@@ -102,12 +91,7 @@ impl<'a> Text<'a> {
                 chars += count(chunk);
                 so_far
             };
-            self.text
-                .as_bytes()
-                .chunks(MARK_BYTES)
-                .map(before)
-                .chain([0])
-                .collect()
+            self.text.as_bytes().chunks(MARK_BYTES).map(before).chain([0]).collect()
         });
         let mark = at / MARK_BYTES;
         let (from, chars) = if mark * MARK_BYTES < self.text.len() {
@@ -115,31 +99,17 @@ impl<'a> Text<'a> {
         } else {
             (at, self.length_chars())
         };
-        chars
-            + self.text.as_bytes()[from..at]
-                .iter()
-                .filter(|&&byte| (byte as i8) >= -0x40)
-                .count()
+        chars + self.text.as_bytes()[from..at].iter().filter(|&&byte| (byte as i8) >= -0x40).count()
     }
 
     /// A span over the whole document.
     pub fn whole(&self, kind: &'static str, score: f64) -> Span {
-        Span {
-            start: 0,
-            end: self.length_chars(),
-            kind: Cow::Borrowed(kind),
-            score,
-        }
+        Span { start: 0, end: self.length_chars(), kind: Cow::Borrowed(kind), score }
     }
 
     /// A span between two bytes, which stand on character boundaries.
     pub fn span(&self, start_byte: usize, end_byte: usize, kind: &'static str, score: f64) -> Span {
-        Span {
-            start: self.code_point(start_byte),
-            end: self.code_point(end_byte),
-            kind: Cow::Borrowed(kind),
-            score,
-        }
+        Span { start: self.code_point(start_byte), end: self.code_point(end_byte), kind: Cow::Borrowed(kind), score }
     }
 
     /// All paragraphs, blank ones too; together they are the text.
@@ -165,9 +135,7 @@ impl<'a> Text<'a> {
 
     /// The paragraphs that hold more than white space.
     pub fn filled_paragraphs(&self) -> impl Iterator<Item = &Paragraph<'a>> {
-        self.paragraphs()
-            .iter()
-            .filter(|paragraph| !paragraph.is_blank)
+        self.paragraphs().iter().filter(|paragraph| !paragraph.is_blank)
     }
 
     /// The number of words between white space.
@@ -207,11 +175,7 @@ impl<'a> Iterator for Words<'a> {
         let mut end = start + 1;
         while end < bytes.len() {
             let byte = bytes[end];
-            if if byte < 0x80 {
-                is_ascii_space(byte)
-            } else {
-                byte >= 0xc2 && space_length(bytes, end) > 0
-            } {
+            if if byte < 0x80 { is_ascii_space(byte) } else { byte >= 0xc2 && space_length(bytes, end) > 0 } {
                 break;
             }
             end += 1;
@@ -242,19 +206,8 @@ mod tests {
     #[test]
     fn paragraphs_keep_their_newlines() {
         let text = Text::new("é\n \nb");
-        let seen: Vec<_> = text
-            .paragraphs()
-            .iter()
-            .map(|p| (p.text, p.start, p.end, p.is_blank))
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                ("é\n", 0, 2, false),
-                (" \n", 2, 4, true),
-                ("b", 4, 5, false)
-            ]
-        );
+        let seen: Vec<_> = text.paragraphs().iter().map(|p| (p.text, p.start, p.end, p.is_blank)).collect();
+        assert_eq!(seen, [("é\n", 0, 2, false), (" \n", 2, 4, true), ("b", 4, 5, false)]);
         assert_eq!(text.filled_paragraphs().count(), 2);
         assert!(Text::new("").paragraphs().is_empty());
     }
@@ -262,10 +215,7 @@ mod tests {
     #[test]
     fn words_are_those_of_python() {
         let split = |text| words(text).collect::<Vec<_>>();
-        assert_eq!(
-            split(" a\u{1f}b\u{3000}日本\u{a0}c\u{200b}d\n"),
-            ["a", "b", "日本", "c\u{200b}d"]
-        );
+        assert_eq!(split(" a\u{1f}b\u{3000}日本\u{a0}c\u{200b}d\n"), ["a", "b", "日本", "c\u{200b}d"]);
         assert_eq!(split("é"), ["é"]);
         assert!(split(" \n").is_empty());
         assert!(split("").is_empty());

@@ -29,10 +29,7 @@ const PATTERNS: [(u16, &str); 8] = [
     (WHITE_SPACE, r"\p{White_Space}"),
     (PUNCTUATION, r"\p{P}"),
     (PUNCTUATION_OR_SYMBOL, r"[\p{P}\p{S}--\p{Alphabetic}]"),
-    (
-        PICTURE,
-        r"[\x{2600}-\x{27BF}\x{1F300}-\x{1F64F}\x{1F680}-\x{1F6FF}]",
-    ),
+    (PICTURE, r"[\x{2600}-\x{27BF}\x{1F300}-\x{1F64F}\x{1F680}-\x{1F6FF}]"),
 ];
 
 const BLOCK: usize = 256;
@@ -74,10 +71,7 @@ impl Classes {
                 }
             }
         }
-        let mut table = Classes {
-            block_of: Vec::with_capacity(NUM_CODE_POINTS / BLOCK),
-            blocks: Vec::new(),
-        };
+        let mut table = Classes { block_of: Vec::with_capacity(NUM_CODE_POINTS / BLOCK), blocks: Vec::new() };
         for chunk in flat.chunks_exact(BLOCK) {
             let known = table.blocks.iter().position(|block| block == chunk);
             let index = known.unwrap_or_else(|| {
@@ -93,17 +87,9 @@ impl Classes {
 }
 
 fn ranges(pattern: &str) -> Vec<(char, char)> {
-    let Ok(hir) = regex_syntax::parse(pattern) else {
-        unreachable!("{pattern} is a class that regex-syntax knows")
-    };
-    let HirKind::Class(Class::Unicode(class)) = hir.kind() else {
-        unreachable!("{pattern} is one class")
-    };
-    class
-        .ranges()
-        .iter()
-        .map(|range| (range.start(), range.end()))
-        .collect()
+    let Ok(hir) = regex_syntax::parse(pattern) else { unreachable!("{pattern} is a class that regex-syntax knows") };
+    let HirKind::Class(Class::Unicode(class)) = hir.kind() else { unreachable!("{pattern} is one class") };
+    class.ranges().iter().map(|range| (range.start(), range.end())).collect()
 }
 
 /// What Python's `str.split`, `str.strip`, `str.isspace` and the `\s` of its `re` call white space:
@@ -160,10 +146,7 @@ pub fn strip(text: &str) -> &str {
 
 /// The part of `text` between two bytes, which stand on character boundaries.
 pub fn count_chars(text: &str) -> usize {
-    text.as_bytes()
-        .iter()
-        .filter(|&&byte| (byte as i8) >= -0x40)
-        .count()
+    text.as_bytes().iter().filter(|&&byte| (byte as i8) >= -0x40).count()
 }
 
 #[cfg(test)]
@@ -174,26 +157,11 @@ mod tests {
     fn lengths_of_spaces_agree_with_is_space_for_every_character() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {
             let encoded = character.to_string();
-            let expected = if is_space(character) {
-                encoded.len()
-            } else {
-                0
-            };
-            assert_eq!(
-                space_length(encoded.as_bytes(), 0),
-                expected,
-                "{character:?}"
-            );
-            assert_eq!(
-                space_length_before(encoded.as_bytes(), encoded.len()),
-                expected,
-                "{character:?}"
-            );
+            let expected = if is_space(character) { encoded.len() } else { 0 };
+            assert_eq!(space_length(encoded.as_bytes(), 0), expected, "{character:?}");
+            assert_eq!(space_length_before(encoded.as_bytes(), encoded.len()), expected, "{character:?}");
             let white = Classes::get().has(character, WHITE_SPACE);
-            assert_eq!(
-                is_space(character),
-                white || ('\x1c'..='\x1f').contains(&character)
-            );
+            assert_eq!(is_space(character), white || ('\x1c'..='\x1f').contains(&character));
         }
     }
 

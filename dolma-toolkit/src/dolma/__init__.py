@@ -1,0 +1,17 @@
+"""Curate text for language models. The command is ``dolma``; a tagger of your own starts with ``@dolma.add_tagger``."""
+
+from dolma.core.data_types import DocResult, Document, DocumentWithMetadata, Span
+from dolma.core.registry import TaggerRegistry
+from dolma.core.taggers import BaseTagger, BaseTaggerWithMetadata
+
+__all__ = [
+    "BaseTagger",
+    "BaseTaggerWithMetadata",
+    "DocResult",
+    "Document",
+    "DocumentWithMetadata",
+    "Span",
+    "add_tagger",
+]
+
+add_tagger = TaggerRegistry.add

@@ -1,0 +1,68 @@
+"""``dolma`` and ``python -m dolma``: logging, exit codes and what the user sees of an error.
+
+0 done, 1 the work failed, 2 the request was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+SHOWN_ERRORS = 10
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits the process with its code."""
+    sys.exit(_code(sys.argv[1:] if argv is None else argv))
+
+
+def _code(argv: Sequence[str]) -> int:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    from dolma.cli import run
+    from dolma.errors import ConfigError, FormatError, ProblemsError
+
+    try:
+        run(argv)
+        sys.stdout.flush()
+        return 0
+    except ConfigError as error:
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        return 2
+    except ProblemsError as error:
+        for one in error.errors[:SHOWN_ERRORS]:
+            _say(f"error: {_text(one)}")
+        if len(error.errors) > SHOWN_ERRORS:
+            _say(f"error: and {len(error.errors) - SHOWN_ERRORS} more")
+        return 1
+    except FormatError as error:
+        _say(f"error: {error}")
+        return 1
+    except BrokenPipeError:
+        # the reader of our stdout has seen enough; keep the interpreter's own flush at exit quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _say(f"error: {_text(error)}")
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted; finished files are kept, and the same command goes on from there")
+        return 130
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

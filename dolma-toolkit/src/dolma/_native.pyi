@@ -1,0 +1,24 @@
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+__all__ = ["DocumentReader", "NativeError", "__version__", "tag", "tag_pending", "taggers"]
+
+__version__: str
+
+Report: TypeAlias = Callable[[int, int, int, int, int, float], None]
+"""documents, bytes done, files done, files to do, bytes to do, seconds; called every ten seconds"""
+
+class NativeError(Exception):
+    """What the core refused; the only argument is JSON, see rust/py/src/error.rs."""
+
+@final
+class DocumentReader:
+    def __new__(cls, path: str, name: str, compression: str | None = None) -> DocumentReader: ...
+    def __iter__(self) -> DocumentReader: ...
+    def __next__(self) -> tuple[str, str, str, str | None, str | None]: ...
+    @property
+    def line(self) -> int: ...
+
+def taggers() -> list[tuple[str, str]]: ...
+def tag(plan: str, report: Report | None = None) -> tuple[int, int, int, int]: ...
+def tag_pending(plan: str) -> list[int]: ...

@@ -1,0 +1,162 @@
+"""The command line: ``dolma [-c FILE] COMMAND --dotted.key value``, in the way of dolma 1.x.
+
+Options come from the dataclass of the command; only the module of the command that runs is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol, cast
+
+from dolma.config import load, read_file
+from dolma.errors import ConfigError, Problem, nearest
+
+__all__ = ["ALIASES", "COMMANDS", "Command", "run"]
+
+COMMANDS = {
+    "tag": "Find scored spans in documents with taggers; `dolma list` prints their names.",
+    "dedupe": "Mark duplicate documents or paragraphs with a Bloom filter.",
+    "mix": "Filter documents by their attributes, replace spans, write new documents.",
+    "tokens": "Turn documents into token shards.",
+    "stat": "Summarize the distribution of attributes.",
+    "list": "Print the names of the taggers.",
+}
+ALIASES = {"dedup": "dedupe"}
+
+
+class Command(Protocol):
+    """What a module of ``dolma.commands`` holds."""
+
+    Config: type[Any]
+    """A frozen dataclass of ``dolma.config.setting`` fields."""
+
+    def run(self, config: Any) -> None:
+        """Does the work; raises ConfigError, FormatError, ProblemsError or OSError."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([Problem("command line", message, f"`{self.prog} --help` lists the options")])
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs one command.
+
+    Raises:
+        ConfigError: the command line or the file is wrong.
+        SystemExit: after ``--help`` and ``--version``.
+    """
+    head, command, rest = _split(argv)
+    options = _global_parser().parse_args(head)
+    if command is None:
+        raise ConfigError([Problem("command line", f"names no command; expected one of {', '.join(COMMANDS)}")])
+    name = ALIASES.get(command, command)
+    if name not in COMMANDS:
+        problem = Problem("command line", f'"{command}" is not a command', nearest(command, [*COMMANDS, *ALIASES]))
+        raise ConfigError([problem])
+    module = cast(Command, importlib.import_module(f"dolma.commands.{name}"))
+    parser = _command_parser(name, module.Config)
+    known, unknown = parser.parse_known_args(rest)
+    if unknown:
+        raise ConfigError(_unknown_options(unknown, parser))
+    overrides = vars(known)
+    path = overrides.pop("config_file", None) or options.config
+    module.run(load(module.Config, read_file(path) if path else {}, overrides))
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], str | None, list[str]]:
+    """Global options, the command, and what follows it."""
+    arguments = list(argv)
+    index = 0
+    while index < len(arguments) and arguments[index].startswith("-"):
+        index += 2 if arguments[index] in ("-c", "--config") else 1
+    if index >= len(arguments):
+        return arguments, None, []
+    return arguments[:index], arguments[index], arguments[index + 1 :]
+
+
+def _global_parser() -> argparse.ArgumentParser:
+    table = "\n".join(f"  {name:<8} {text}" for name, text in COMMANDS.items())
+    parser = _Parser(
+        prog="dolma",
+        usage="dolma [-c FILE] COMMAND [--key value ...]",
+        description="Curate text for language models: tag, deduplicate, mix and tokenize documents.",
+        epilog=f"commands:\n{table}\n\n`dolma COMMAND --help` lists the settings of a command; `dedup` is `dedupe`.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="YAML or JSON file of settings; options win over it")
+    parser.add_argument("--version", action="version", version=_version())
+    return parser
+
+
+def _version() -> str:
+    from dolma import _native
+
+    return f"dolma-toolkit {_native.__version__}"
+
+
+def _command_parser(name: str, config: type[Any]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"dolma {name}",
+        usage=f"dolma [-c FILE] {name} [--key value ...]",
+        description=COMMANDS[name],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("-c", "--config", dest="config_file", metavar="FILE", help="YAML or JSON file of settings")
+    _add_options(parser, config, "")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str) -> None:
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        cls, key = _without_none(hints[field.name]), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(cls):
+            _add_options(parser, cast(type, cls), f"{key}.")
+            continue
+        text = _help(field)
+        if cls is bool:
+            parser.add_argument(f"--{key}", dest=key, action="store_true", help=text)
+            parser.add_argument(f"--no-{key}", dest=key, action="store_false", help=argparse.SUPPRESS)
+        elif typing.get_origin(cls) is list:
+            if dataclasses.is_dataclass(typing.get_args(cls)[0]):
+                continue  # a list of mappings is written in a file
+            parser.add_argument(f"--{key}", dest=key, nargs="*", metavar="VALUE", help=text)
+        else:
+            parser.add_argument(f"--{key}", dest=key, metavar="VALUE", help=text)
+
+
+def _without_none(cls: Any) -> Any:
+    if typing.get_origin(cls) in (typing.Union, types.UnionType):
+        present = [argument for argument in typing.get_args(cls) if argument is not type(None)]
+        # a string or a list of strings is a list on the command line
+        lists = [argument for argument in present if typing.get_origin(argument) is list]
+        return (lists or present)[0]
+    return cls
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    text = str(field.metadata.get("help", "")).replace("%", "%%")
+    if field.metadata.get("required"):
+        return f"{text} (required)"
+    default = field.default
+    if default is dataclasses.MISSING or default is None or default == "":
+        return text
+    return f"{text} (default: {default})".replace("\n", "\\n")
+
+
+def _unknown_options(unknown: Sequence[str], parser: argparse.ArgumentParser) -> list[Problem]:
+    known = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
+    problems = []
+    for argument in unknown:
+        if argument.startswith("-"):
+            name = argument.split("=")[0].lstrip("-")
+            problems.append(Problem(f"--{name}", "is not a setting", nearest(name, known)))
+    return problems or [Problem("command line", f"has the stray arguments {' '.join(unknown)}")]

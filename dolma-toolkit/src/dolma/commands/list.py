@@ -1,0 +1,30 @@
+"""``dolma list``: the names of all taggers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from dolma import _native
+from dolma.config import setting
+from dolma.core.registry import TaggerRegistry
+from dolma.tagging.modules import import_modules
+
+__all__ = ["Config", "run"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of ``dolma list``."""
+
+    tagger_modules: list[str] = setting([], "modules (names or paths) with taggers of your own")
+
+
+def run(config: Config) -> None:
+    """Prints ``name<TAB>description`` to stdout, sorted by name."""
+    import_modules(config.tagger_modules)
+    rows = dict(_native.taggers())
+    for name, cls in TaggerRegistry.items():
+        rows[name] = f"{cls.__module__}.{cls.__qualname__}"
+    for name in sorted(rows):
+        sys.stdout.write(f"{name}\t{rows[name]}\n")

@@ -1,0 +1,45 @@
+"""What a tagger written in Python derives from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from dolma.core.data_types import DocResult, Document, DocumentWithMetadata
+
+__all__ = ["TAGGER_SCORE_PRECISION", "BaseTagger", "BaseTaggerWithMetadata"]
+
+TAGGER_SCORE_PRECISION = 5
+"""Decimals that a score keeps."""
+
+
+class BaseTagger:
+    """Derive from it, write ``predict``, and register the class with ``@dolma.add_tagger("name")``.
+
+    One instance is made in each worker process, without arguments.
+    """
+
+    FIELDS: tuple[str, ...] | list[str] = ("text",)
+
+    @property
+    def defaults(self) -> list[str]:
+        """Span types that stand in every row, as an empty list where the tagger found none."""
+        return []
+
+    @abstractmethod
+    def predict(self, doc: Any) -> DocResult:
+        """The spans of one document. ``doc`` is a Document."""
+        raise NotImplementedError(f"{type(self).__name__} does not define predict")
+
+    def tag(self, doc: Document) -> list[tuple[str, int, int, float]]:
+        """``(type, start, end, score)`` of each span, in the order in which ``predict`` gives them."""
+        return [(span.type, span.start, span.end, float(span.score)) for span in self.predict(doc).spans]
+
+
+class BaseTaggerWithMetadata(BaseTagger):
+    """A tagger whose ``predict`` gets a DocumentWithMetadata."""
+
+    @abstractmethod
+    def predict(self, doc: DocumentWithMetadata) -> DocResult:
+        """The spans of one document."""
+        raise NotImplementedError(f"{type(self).__name__} does not define predict")

@@ -1,0 +1,63 @@
+"""Modules that a user names in ``tagger_modules``: importable names, ``.py`` files or package directories."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from dolma.errors import ConfigError, Problem
+
+__all__ = ["import_modules", "source_sha256"]
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports each module, so that its ``@add_tagger`` classes are registered.
+
+    Raises:
+        ConfigError: a module is not there, or fails on import.
+    """
+    problems = []
+    for index, name in enumerate(names):
+        key = f"tagger_modules.{index}"
+        try:
+            _import(name)
+        except ModuleNotFoundError as error:
+            hint = "give a path to the file, or put its directory on PYTHONPATH"
+            problems.append(Problem(key, f'is "{name}", which cannot be imported ({error}); expected a module', hint))
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+            problems.append(Problem(key, f'is "{name}", which fails on import: {reason}'))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _import(name: str) -> None:
+    path = Path(name)
+    if not path.exists():
+        importlib.import_module(name)
+        return
+    # by path: the directory goes on the path as well, so that the module finds its neighbours
+    module_name = path.stem if path.suffix == ".py" else path.name
+    parent = str(path.resolve().parent)
+    known = sys.modules.get(module_name)
+    if known is not None:
+        origin = getattr(known, "__file__", None)
+        if origin and Path(origin).resolve() in (path.resolve(), (path / "__init__.py").resolve()):
+            return
+        raise ImportError(f"another module is named {module_name}")
+    if parent not in sys.path:
+        sys.path.insert(0, parent)
+    importlib.invalidate_caches()
+    importlib.import_module(module_name)
+
+
+def source_sha256(module_name: str) -> str:
+    """sha256 of the source file of an imported module: results made by other code are other results."""
+    origin = getattr(sys.modules.get(module_name), "__file__", None)
+    return hashlib.sha256(Path(origin).read_bytes()).hexdigest() if origin else ""

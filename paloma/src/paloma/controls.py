@@ -1,0 +1,219 @@
+"""What a run declares about its training, and in how far that makes its numbers comparable with others.
+
+The guidelines are those of Paloma (arXiv:2312.10523): decontaminate the training data, fix its order, subsample the
+evaluation data evenly, fix the vocabulary, format the evaluation documents one by one. The tiers sort runs by which of
+them hold; what can be seen in the results is looked at, not believed.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paloma.configuration import build, read_yaml
+from paloma.formats.errors import FormatError
+from paloma.formats.files import read_object
+from paloma.formats.manifest import MANIFEST, read_manifest
+from paloma.formats.results import Results, parse_results, read_results
+
+__all__ = ["Controls", "Finding", "Submission", "Suite", "Training", "Verdict", "judge", "read_submission"]
+
+# tokenizer.json of allenai/gpt-neox-olmo-dolma-v1_5: GPT-NeoX-20B and three tokens for masked personal data, the
+# vocabulary that Paloma fixes
+PALOMA_VOCABULARY_SHA256 = "9ad33b4b39a9f83973c3f8c42a01948dd5b877a28ac9a5356956c4ff4ed0b714"
+SUBMISSION = "submission.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The evaluation data."""
+
+    name: str = ""
+    version: str = ""
+    split: str = ""
+    subsample: str = "custom"
+    """`official`, the suite's own sample, or `custom`."""
+    documents_sha256: str | None = None
+    """Identity (sha256 of the manifest) of the documents; looked up among the inputs of the results."""
+    vocabulary_sha256: str | None = PALOMA_VOCABULARY_SHA256
+    """sha256 of the `tokenizer.json` that the suite fixes; null where it fixes none."""
+
+    def problems(self) -> list[str]:
+        """What is not allowed, a sentence each."""
+        known = ("official", "custom")
+        return (
+            [] if self.subsample in known else [f'suite.subsample is "{self.subsample}"; expected official or custom']
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the model was made."""
+
+    tokens_seen: int | None = None
+    schedule_fraction: float | None = None
+    """Of the learning-rate schedule; below 1 the checkpoint is an intermediate one."""
+    decontamination: str = "none"
+    """`full`, `partial` or `none`: of the training data against the suite."""
+    decontamination_filter_sha256: str | None = None
+    removal_rate: float | None = None
+    """Share of training documents that decontamination removed."""
+    order_fixed: bool = False
+    """Whether the order of the training data is the one that the compared models share."""
+
+    def problems(self) -> list[str]:
+        """What is not allowed, a sentence each."""
+        found = []
+        if self.decontamination not in ("full", "partial", "none"):
+            found.append(f'training.decontamination is "{self.decontamination}"; expected full, partial or none')
+        for name in ("removal_rate", "schedule_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                found.append(f"training.{name} is {value}; expected 0 to 1")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """A declaration; what it leaves out counts as not done."""
+
+    suite: Suite = field(default_factory=Suite)
+    training: Training = field(default_factory=Training)
+
+    def problems(self) -> list[str]:
+        """What is not allowed, a sentence each."""
+        return self.suite.problems() + self.training.problems()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """Results with what was declared about them."""
+
+    results: Results
+    controls: Controls
+    declared: bool
+    documents_sha256: tuple[str, ...]
+    """Identities of the document artifacts that the results were made from; none without a manifest."""
+    raw: dict[str, Any]
+    """`results.json` as it was read."""
+
+    def plain(self) -> dict[str, Any]:
+        """As `submission.json` has it: sums, never derived numbers or tiers."""
+        evidence = {"documents_sha256": list(self.documents_sha256)}
+        return {
+            "format": "submission",
+            "version": 1,
+            "controls": asdict(self.controls),
+            "evidence": evidence,
+            "results": self.raw,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Whether one guideline holds, and why."""
+
+    guideline: str
+    holds: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A tier with its reasons; `metrics` are those that may be compared within it."""
+
+    tier: str
+    metrics: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+
+def read_submission(path: Path, controls: Path | None = None) -> Submission:
+    """A results directory, a `results.json` or a `submission.json`; `controls` (YAML) replaces what that declares.
+
+    Raises:
+        FormatError: broken results.
+        ConfigError: a broken declaration.
+    """
+    file = path / SUBMISSION if path.is_dir() and (path / SUBMISSION).is_file() else path
+    given = None if controls is None else build(Controls, read_yaml(controls), str(controls))
+    if file.is_file():
+        value = read_object(file)
+        if value.get("format") == "submission":
+            return _from_submission(value, file, given)
+    results = read_results(path)
+    directory = path if path.is_dir() else path.parent
+    inputs = read_manifest(directory, "results")["inputs"] if (directory / MANIFEST).is_file() else []
+    identities = tuple(
+        entry["manifest_sha256"] for entry in inputs if entry["role"] == "documents" and "manifest_sha256" in entry
+    )
+    return Submission(
+        results=results,
+        controls=given or Controls(),
+        declared=given is not None,
+        documents_sha256=identities,
+        raw=read_object(results.path),
+    )
+
+
+def _from_submission(value: dict[str, Any], path: Path, given: Controls | None) -> Submission:
+    for name in ("controls", "evidence", "results"):
+        if not isinstance(value.get(name), dict):
+            code = "wrong_type" if name in value else "missing_field"
+            raise FormatError(code, path, f'"{name}" is absent or no object; expected an object', field=name)
+    identities = value["evidence"].get("documents_sha256", [])
+    return Submission(
+        results=parse_results(value["results"], path),
+        controls=given or build(Controls, value["controls"], f"{path}: controls"),
+        declared=True,
+        documents_sha256=tuple(identities),
+        raw=value["results"],
+    )
+
+
+def judge(submission: Submission) -> Verdict:
+    """The tier: A all guidelines, B all but the order, C those of the evaluation, D the rest."""
+    suite, training = submission.controls.suite, submission.controls.training
+    results = submission.results
+    decontaminated = training.decontamination == "full"
+    evidence = "" if training.decontamination_filter_sha256 else ", no filter named"
+    subsample, why_subsample = _subsample(suite, submission.documents_sha256)
+    vocabulary = suite.vocabulary_sha256
+    fixed = vocabulary is not None and results.model.tokenizer_sha256 == vocabulary
+    found = (results.model.tokenizer_sha256 or "unknown")[:12]
+    wanted = f"the suite's is {vocabulary[:12]}" if vocabulary else "the suite fixes none"
+    inference = results.inference
+    findings = (
+        Finding("decontamination", decontaminated, f"declared {training.decontamination}{evidence}"),
+        Finding("order", training.order_fixed, "declared fixed" if training.order_fixed else "not declared fixed"),
+        Finding("subsample", subsample, why_subsample),
+        Finding("vocabulary", fixed, f"the tokenizer is {found}; {wanted}"),
+        Finding(
+            "format",
+            True,
+            f"documents alone after {inference.prefix}, {inference.windowing} windows of {inference.max_length_tokens}",
+        ),
+    )
+    holds = {finding.guideline: finding.holds for finding in findings}
+    if all(holds.values()):
+        tier = "A"
+    elif all(value for name, value in holds.items() if name != "order"):
+        tier = "B"
+    elif holds["subsample"] and holds["format"]:
+        tier = "C"
+    else:
+        tier = "D"
+    notes = [] if submission.declared else ["nothing is declared: give --controls"]
+    if training.schedule_fraction is not None and training.schedule_fraction < 1:
+        notes.append(f"intermediate checkpoint: compare only at {training.schedule_fraction:g} of the schedule")
+    return Verdict(tier, ("bits_per_byte", "perplexity") if fixed else ("bits_per_byte",), findings, tuple(notes))
+
+
+def _subsample(suite: Suite, identities: tuple[str, ...]) -> tuple[bool, str]:
+    if suite.subsample != "official":
+        return False, "declared custom"
+    if suite.documents_sha256 is None:
+        return True, "declared official, no identity given to look for"
+    if suite.documents_sha256 in identities:
+        return True, f"the results were made from {suite.documents_sha256[:12]}"
+    made = ", ".join(identity[:12] for identity in identities) or "documents without a manifest"
+    return False, f"declared {suite.documents_sha256[:12]}, but the results were made from {made}"

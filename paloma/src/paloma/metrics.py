@@ -1,0 +1,198 @@
+"""Every number that follows from the sums of results: perplexities, bits per byte, means over domains, their errors.
+
+Symbols: a domain d has N_d = nll_nats, T_d tokens, B_d bytes.
+
+- perplexity = exp(N/T); bits per byte = N / (B ln 2). Source: Paloma (arXiv:2312.10523), the section on metrics.
+- pooled: the sums of all domains as one; macro: the mean over domains of the domains' own values; median likewise.
+
+Standard errors. `results` brings that of each domain's bits per byte, s_d: of the ratio over its documents, by the
+delta method. Domains are strata, fixed by the benchmark, so only documents are sampled:
+
+- pooled bits per byte is Σ w_d b_d with w_d = B_d / Σ B, held fixed: its variance is Σ w_d² s_d²;
+- macro bits per byte is Σ b_d / D: its variance is Σ s_d² / D²;
+- ln perplexity of a domain is b_d · ln 2 · B_d / T_d, its bytes per token held fixed: s_d scaled by the same factor;
+  the perplexity's is that times the perplexity. Means over domains follow as above, from the domains' own errors.
+- a domain of one document has no s_d. Such domains of a group are taken as one stratum whose documents they are
+  ("collapsed strata": Cochran, Sampling Techniques, 3rd ed. 1977, section 5A.12), which is conservative: the difference
+  between domains counts as sampling error. With exactly one such domain there is no error to be had, and none is given.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paloma.formats.results import Domain
+
+__all__ = [
+    "Estimate",
+    "bits_per_byte",
+    "frontier",
+    "log_perplexity",
+    "macro",
+    "perplexity",
+    "pooled",
+    "summarize",
+    "summarize_domain",
+]
+
+_LARGEST = 1e30  # what Paloma's reference code writes for a perplexity that overflows
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value, its standard error where one can be had, and the number of things it is a mean of."""
+
+    value: float | None
+    stderr: float | None
+    n: int
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"value": self.value, "stderr": self.stderr, "n": self.n}
+
+
+def bits_per_byte(nll_nats: float, size_bytes: int) -> float | None:
+    """−log₂ p of a text over its UTF-8 bytes; none for no bytes."""
+    return nll_nats / (size_bytes * math.log(2)) if size_bytes else None
+
+
+def log_perplexity(nll_nats: float, tokens: int) -> float | None:
+    """Nats per token; none for no tokens."""
+    return nll_nats / tokens if tokens else None
+
+
+def perplexity(nll_nats: float, units: int) -> float | None:
+    """exp(nats per unit); at most 1e30, none for no units."""
+    mean = log_perplexity(nll_nats, units)
+    if mean is None:
+        return None
+    return math.exp(mean) if mean < math.log(_LARGEST) else _LARGEST
+
+
+def _byte_value(domain: Domain) -> float | None:
+    return bits_per_byte(domain.nll_nats, domain.bytes)
+
+
+def _byte_stderr(domain: Domain) -> float | None:
+    return domain.bits_per_byte_stderr
+
+
+def _log_value(domain: Domain) -> float | None:
+    return log_perplexity(domain.nll_nats, domain.tokens)
+
+
+def _log_stderr(domain: Domain) -> float | None:
+    if domain.bits_per_byte_stderr is None or not domain.tokens:
+        return None
+    return domain.bits_per_byte_stderr * math.log(2) * domain.bytes / domain.tokens
+
+
+def _token_value(domain: Domain) -> float | None:
+    return perplexity(domain.nll_nats, domain.tokens)
+
+
+def _token_stderr(domain: Domain) -> float | None:
+    error, value = _log_stderr(domain), _token_value(domain)
+    if error is None or value is None or value >= _LARGEST:
+        return None
+    return error * value
+
+
+_Of = Callable[[Domain], float | None]
+_METRICS: dict[str, tuple[_Of, _Of]] = {
+    "bits_per_byte": (_byte_value, _byte_stderr),
+    "perplexity": (_token_value, _token_stderr),
+    "log_perplexity": (_log_value, _log_stderr),
+}
+
+
+def macro(domains: Sequence[Domain], metric: str) -> Estimate:
+    """Mean over domains of `bits_per_byte`, `perplexity` or `log_perplexity`; domains without it are left out."""
+    value_of, stderr_of = _METRICS[metric]
+    pairs = [(value, stderr_of(d)) for d in domains if (value := value_of(d)) is not None]
+    count = len(pairs)
+    if not count:
+        return Estimate(None, None, 0)
+    known = [error**2 for _, error in pairs if error is not None]
+    single = [value for value, error in pairs if error is None]
+    mean = sum(value for value, _ in pairs) / count
+    if len(single) == 1:
+        return Estimate(mean, None, count)
+    collapsed = len(single) * statistics.variance(single) if single else 0.0
+    return Estimate(mean, math.sqrt(sum(known) + collapsed) / count, count)
+
+
+def pooled(domains: Sequence[Domain], metric: str) -> Estimate:
+    """A metric of all domains as one text; `n` counts documents."""
+    nll = math.fsum(d.nll_nats for d in domains)
+    tokens, size_bytes = sum(d.tokens for d in domains), sum(d.bytes for d in domains)
+    documents = sum(d.documents for d in domains)
+    error = _pooled_byte_stderr([d for d in domains if d.bytes], size_bytes)
+    if metric == "bits_per_byte":
+        return Estimate(bits_per_byte(nll, size_bytes), error, documents)
+    logarithm = log_perplexity(nll, tokens)
+    if error is not None and tokens:
+        error *= math.log(2) * size_bytes / tokens
+    if metric == "log_perplexity":
+        return Estimate(logarithm, error, documents)
+    value = perplexity(nll, tokens)
+    capped = value is None or value >= _LARGEST
+    return Estimate(value, None if error is None or capped else error * (value or 0.0), documents)
+
+
+def _pooled_byte_stderr(domains: Sequence[Domain], size_bytes: int) -> float | None:
+    """Of Σ nll / (Σ bytes · ln 2), weights held fixed."""
+    known = [(d.bytes, d.bits_per_byte_stderr) for d in domains if d.bits_per_byte_stderr is not None]
+    single = [d for d in domains if d.bits_per_byte_stderr is None]
+    if not size_bytes or len(single) == 1:
+        return None
+    variance = sum((count / size_bytes * error) ** 2 for count, error in known)
+    if single:
+        # the ratio over the stratum's documents by the delta method: residuals nll_i − r · bytes_i
+        ratio = sum(d.nll_nats for d in single) / sum(d.bytes for d in single)
+        squares = sum((d.nll_nats - ratio * d.bytes) ** 2 for d in single)
+        variance += len(single) / (len(single) - 1) * squares / (size_bytes * math.log(2)) ** 2
+    return math.sqrt(variance)
+
+
+def _median(domains: Iterable[Domain], metric: str) -> float | None:
+    value_of = _METRICS[metric][0]
+    values = [value for d in domains if (value := value_of(d)) is not None]
+    return statistics.median(values) if values else None
+
+
+def summarize_domain(domain: Domain) -> dict[str, Any]:
+    """All metrics of one domain, beside the sums that they come from."""
+    estimates = {
+        name: Estimate(value_of(domain), stderr_of(domain), domain.documents).plain()
+        for name, (value_of, stderr_of) in _METRICS.items()
+    }
+    return {
+        **_sums([domain]),
+        **estimates,
+        "perplexity_per_word": perplexity(domain.nll_nats, domain.words),
+        "perplexity_per_char": perplexity(domain.nll_nats, domain.chars),
+    }
+
+
+def _sums(domains: Sequence[Domain]) -> dict[str, Any]:
+    sums = {name: sum(getattr(d, name) for d in domains) for name in ("documents", "tokens", "bytes", "chars", "words")}
+    return sums | {"nll_nats": math.fsum(d.nll_nats for d in domains)}
+
+
+def summarize(domains: Sequence[Domain]) -> dict[str, Any]:
+    """All metrics of a group of domains, pooled, macro and median, beside the sums that they come from."""
+    return {
+        "domains": len(domains),
+        **_sums(domains),
+        "pooled": {name: pooled(domains, name).plain() for name in _METRICS},
+        "macro": {name: macro(domains, name).plain() for name in _METRICS},
+        "median": {name: _median(domains, name) for name in _METRICS},
+    }
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which of the points (cost, loss) are efficient: no other is at most as large in both and smaller in one."""
+    return [not any(a <= cost and b <= loss and (a < cost or b < loss) for a, b in points) for cost, loss in points]

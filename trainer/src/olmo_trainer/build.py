@@ -1,0 +1,171 @@
+"""From a config to the parts of a run: the only file that knows them all."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint.restore import load_weights
+from .checkpoint.save import save_checkpoint
+from .config.errors import ConfigError, Problem
+from .config.parse import as_mapping
+from .config.schema import RunConfig, ValidationConfig
+from .data.sources import TrainingData, input_row, open_training_data
+from .evaluate import ValidationSet, open_validation
+from .formats.manifest import MANIFEST
+from .model.architecture import Architecture, architecture_of
+from .model.flops import flops_per_token, total_parameters
+from .model.init import initialize
+from .model.transformer import Transformer
+from .optim.adamw import build_adamw
+from .runtime.device import prepare, resolve_device, resolve_threads
+
+__all__ = [
+    "Parts",
+    "artifact_config",
+    "artifact_inputs",
+    "build_parts",
+    "open_data",
+    "plan",
+    "resolve",
+    "write_initial",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything that a run works with."""
+
+    device: torch.device
+    data: TrainingData
+    model: Transformer
+    optimizer: torch.optim.AdamW
+    validation: ValidationSet | None
+
+
+def open_data(config: RunConfig, where: str) -> TrainingData:
+    """The training data of a config.
+
+    Raises: ConfigError, FormatError.
+    """
+    return open_training_data(config.data, config.seed, where)
+
+
+def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfig, Architecture]:
+    """The config with every null that stands for a default replaced by what it came to, and the model's shape.
+
+    Raises: ConfigError: the device is not there, or the embedding is too small for the tokenizer.
+    """
+    shape = architecture_of(config.model, data.vocab_size)
+    if shape.embedding_rows < data.vocab_size:
+        what = f'"model.embedding_size" is {shape.embedding_rows}'
+        raise ConfigError(
+            Problem(f"{where}: {what}; expected {data.vocab_size} rows or more for {data.tokenizer_path}")
+        )
+    model = replace(
+        config.model,
+        num_key_value_heads=shape.key_value_heads,
+        rope_theta=shape.rope_theta,
+        norm_eps=shape.norm_eps,
+        embedding_size=shape.embedding_rows,
+    )
+    train = replace(
+        config.train,
+        device=resolve_device(config.train, where),
+        num_threads=resolve_threads(config.train),
+        micro_batch_windows=config.train.micro_batch_windows or config.train.batch_windows,
+    )
+    return replace(config, model=model, train=train), shape
+
+
+def build_parts(config: RunConfig, data: TrainingData, shape: Architecture, where: str) -> Parts:
+    """Build all parts of a resolved config, with initial weights.
+
+    Raises: ConfigError, FormatError.
+    """
+    assert config.train.num_threads is not None
+    device = prepare(config.train.device, config.train.num_threads, config.seed)
+    prefix = data.special.bos if data.special.bos is not None else data.special.eos
+    validation = open_validation(config.validation, data.tokenizer_path, prefix, data.sequence_length, where)
+    model = Transformer(shape, torch.bfloat16 if config.train.precision == "bf16" else torch.float32)
+    if config.init_from is None:
+        initialize(model, config.model.init, config.seed)
+    else:
+        load_weights(model, Path(config.init_from))
+    model.to(device)
+    optimizer = build_adamw(model, config.optimizer)
+    return Parts(device=device, data=data, model=model, optimizer=optimizer, validation=validation)
+
+
+def plan(config: RunConfig, where: str) -> dict[str, Any]:
+    """What a run would do, without doing it: sizes, costs and how often the data is seen."""
+    data = open_data(config, where)
+    config, shape = resolve(config, data, where)
+    tokens = config.train.steps * config.train.batch_windows * data.sequence_length
+    flops = flops_per_token(shape, data.sequence_length)
+    return {
+        "parameters": total_parameters(shape),
+        "parameters_without_embeddings": total_parameters(shape)
+        - shape.embedding_rows * shape.width * (1 if shape.tied else 2),
+        "flops_per_token": flops,
+        "flops": flops * tokens,
+        "steps": config.train.steps,
+        "batch_tokens": config.train.batch_windows * data.sequence_length,
+        "micro_batches": math.ceil(config.train.batch_windows / (config.train.micro_batch_windows or 1)),
+        "tokens": tokens,
+        "epoch_tokens": data.order.epoch_windows * data.sequence_length,
+        "epochs": tokens / (data.order.epoch_windows * data.sequence_length),
+        "embedding_rows": shape.embedding_rows,
+        "device": config.train.device,
+        "config": as_mapping(config),
+    }
+
+
+def artifact_config(config: RunConfig, artifact: Path) -> dict[str, Any]:
+    """The settings that a checkpoint's bytes depend on, with paths as seen from it."""
+    mapping = as_mapping(config)
+    for name in ("run_directory", "validation", "checkpoint", "logging", "wandb", "energy"):
+        del mapping[name]
+    del mapping["train"]["max_skipped_steps"]
+
+    def seen(path: str | None) -> str | None:
+        return None if path is None else Path(os.path.relpath(path, artifact)).as_posix()
+
+    mapping["init_from"] = seen(mapping["init_from"])
+    mapping["data"]["tokenizer"] = seen(mapping["data"]["tokenizer"])
+    for source in mapping["data"]["sources"]:
+        source["path"] = seen(source["path"])
+    return mapping
+
+
+def artifact_inputs(config: RunConfig, data: TrainingData, artifact: Path) -> list[dict[str, Any]]:
+    """What a checkpoint was made from: tokens, the checkpoint that it began from, and what its progress was measured on."""
+    rows = data.inputs(artifact)
+    for name in config.validation.documents:
+        rows += _rows_of("validation", Path(name), artifact)
+    if config.init_from is not None:
+        rows += _rows_of("checkpoint", Path(config.init_from), artifact)
+    return rows
+
+
+def _rows_of(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    if path.is_file() or (path / MANIFEST).is_file():
+        return [input_row(role, path, artifact)]
+    return [input_row(role, item, artifact) for item in sorted(path.rglob("*")) if item.is_file()]
+
+
+def write_initial(config: RunConfig, destination: Path, where: str) -> str:
+    """Write the model of a config as it is before the first step; returns its identity.
+
+    Raises: ConfigError, FormatError.
+    """
+    data = open_data(config, where)
+    config, shape = resolve(config, data, where)
+    parts = build_parts(replace(config, validation=ValidationConfig()), data, shape, where)
+    settings, inputs = artifact_config(config, destination), artifact_inputs(config, data, destination)
+    return save_checkpoint(destination, parts.model, data, config=settings, inputs=inputs, training=None)

@@ -1,0 +1,66 @@
+"""Read a checkpoint back, after every file is checked against its sha256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ..formats.checkpoint import open_checkpoint
+from ..formats.errors import FormatError
+from ..formats.files import read_json
+from ..model.transformer import Transformer
+from .layout import from_published
+from .save import Progress, TrainingState
+
+__all__ = ["capture_optimizer", "load_training", "load_weights", "restore_optimizer"]
+
+
+def load_weights(model: Transformer, directory: Path) -> None:
+    """Put a checkpoint's weights into a model of the same shape.
+
+    Raises: FormatError: `checksum_mismatch`, `missing_tensor`, `wrong_shape`, ….
+    """
+    opened = open_checkpoint(directory)
+    published: dict[str, torch.Tensor] = {}
+    for path in sorted({tensor.path for tensor in opened.tensors.values()}):
+        published.update(load_file(path))
+    model.load_state_dict(from_published(published, model.shape))
+
+
+def load_training(directory: Path) -> TrainingState:
+    """Read `training/`; the caller has had the checkpoint checked.
+
+    Raises: FormatError: `missing_file` for a checkpoint that cannot be continued.
+    """
+    root = directory / "training"
+    state = read_json(root / "state.json")
+    try:
+        progress = Progress(**state)
+    except TypeError as error:
+        expected = ", ".join(vars(Progress()))
+        raise FormatError(root / "state.json", "missing_field", "of other fields", expected) from error
+    optimizer = load_file(root / "optimizer.safetensors")
+    return TrainingState(optimizer=optimizer, random=load_file(root / "random.safetensors"), progress=progress)
+
+
+def capture_optimizer(model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by the names of the weights, on the CPU."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}.{name}"] = value.detach().cpu().clone()
+    return tensors
+
+
+def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what `capture_optimizer` gave."""
+    parameters = dict(model.named_parameters())
+    states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
+    for full_name, tensor in tensors.items():
+        key, _, name = full_name.partition(".")
+        states[name][key] = tensor.to(parameters[name].device)
+    for name, parameter in parameters.items():
+        optimizer.state[parameter] = states[name]

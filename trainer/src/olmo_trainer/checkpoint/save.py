@@ -1,0 +1,171 @@
+"""Write a checkpoint: into a directory under a temporary name, the manifest last, then one rename."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from ..data.sources import TrainingData
+from ..formats.files import sha256_of
+from ..formats.manifest import MANIFEST, write_manifest
+from ..model.transformer import Transformer
+from .layout import ARCHITECTURES, generation_json, model_json, to_published, tokenizer_json
+
+__all__ = [
+    "Progress",
+    "TrainingState",
+    "clear_unfinished",
+    "publish",
+    "remove_old",
+    "save_checkpoint",
+    "step_directories",
+    "writer",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is; `position` counts windows."""
+
+    step: int = 0
+    position: int = 0
+    skipped_steps: int = 0
+    consecutive_skipped_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What `training/` holds beside the progress."""
+
+    optimizer: dict[str, torch.Tensor]
+    random: dict[str, torch.Tensor]
+    progress: Progress
+
+
+def writer() -> dict[str, str]:
+    """The manifest's `writer`."""
+    from importlib.metadata import version
+
+    return {"name": "olmo-trainer", "version": version("olmo-trainer")}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sync(paths: list[Path]) -> None:
+    """Have the disk hold files and directory entries: before a rename makes them count, and after it."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def save_checkpoint(
+    destination: Path,
+    model: Transformer,
+    data: TrainingData,
+    *,
+    config: dict[str, Any],
+    inputs: list[dict[str, Any]],
+    training: TrainingState | None,
+) -> str:
+    """Write a checkpoint directory that is there whole or not at all; returns its identity."""
+    with publish(destination) as temporary:
+        return _write(temporary, model, data, config, inputs, training)
+
+
+@contextmanager
+def publish(destination: Path) -> Iterator[Path]:
+    """A directory to write into under a temporary name, which gets its own name when the block ends well."""
+    temporary = destination.with_name(f".{destination.name}.writing")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    yield temporary
+    _sync([*temporary.rglob("*"), temporary])
+    temporary.rename(destination)
+    _sync([destination.parent])
+
+
+def _write(
+    temporary: Path,
+    model: Transformer,
+    data: TrainingData,
+    config: dict[str, Any],
+    inputs: list[dict[str, Any]],
+    training: TrainingState | None,
+) -> str:
+    progress = training.progress if training else Progress()
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    published = to_published(state, model.shape)
+    save_file(published, temporary / "model.safetensors", metadata={"format": "pt"})
+    _write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
+    _write_json(temporary / "generation_config.json", generation_json(data.special))
+    shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(data.tokenizer_path))
+    _write_json(temporary / "tokenizer_config.json", tokenizer_json(tokenizer, data.special, data.sequence_length))
+    if training is not None:
+        (temporary / "training").mkdir()
+        save_file(training.optimizer, temporary / "training" / "optimizer.safetensors")
+        save_file(training.random, temporary / "training" / "random.safetensors")
+        _write_json(temporary / "training" / "state.json", vars(progress))
+    return write_manifest(
+        temporary,
+        format="checkpoint",
+        writer=writer(),
+        config=config,
+        counts={"parameters": sum(tensor.numel() for tensor in published.values()), "tensors": len(published)},
+        details={
+            "architecture": ARCHITECTURES[model.shape.family],
+            "dtype": "float32",
+            "stage": "pretrain",
+            "step": progress.step,
+            "tokens_seen": progress.position * data.sequence_length,
+            "tokenizer_sha256": sha256_of(temporary / "tokenizer.json"),
+        },
+        inputs=inputs,
+    )
+
+
+def step_directories(root: Path) -> list[tuple[int, Path]]:
+    """The finished checkpoints of a run, by rising step."""
+    found = []
+    for path in root.glob("step-*") if root.is_dir() else ():
+        match = re.fullmatch(r"step-(\d+)", path.name)
+        if match and (path / MANIFEST).is_file():
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def clear_unfinished(root: Path) -> None:
+    """Remove what a killed run had begun to write or to delete."""
+    for path in [*root.glob(".*.writing"), *root.glob(".*.deleting")] if root.is_dir() else ():
+        log.info("removing unfinished %s", path.name)
+        shutil.rmtree(path)
+
+
+def remove_old(root: Path, keep_last: int | None) -> None:
+    """Delete all but the last checkpoints; each disappears by one rename, so none is ever seen in part."""
+    if keep_last is None:
+        return
+    for _, path in step_directories(root)[:-keep_last]:
+        hidden = path.with_name(f".{path.name}.deleting")
+        path.rename(hidden)
+        shutil.rmtree(hidden)

@@ -1,0 +1,215 @@
+"""The data of a run: its shard directories, their tokenizer and special tokens, and the order of their windows."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config.errors import ConfigError, Problem
+from ..config.schema import DataConfig, SourceConfig
+from ..formats.errors import FormatError
+from ..formats.files import sha256_of
+from ..formats.manifest import MANIFEST
+from ..formats.tokens import TokenDirectory, boundaries, open_tokens
+from .order import DataOrder
+from .windows import WindowSource
+
+__all__ = ["SpecialTokens", "TrainingData", "input_row", "open_training_data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """Ids of the tokens with a job; null where the tokenizer has none."""
+
+    eos: int
+    bos: int | None
+    pad: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Windows in order, and what a checkpoint must say of where they come from."""
+
+    sources: tuple[WindowSource, ...]
+    order: DataOrder
+    tokenizer_path: Path
+    tokenizer_sha256: str
+    vocab_size: int
+    special: SpecialTokens
+    sequence_length: int
+
+    def read(self, position: int, count: int) -> npt.NDArray[np.int64]:
+        """`count` windows from a position on, (count, T)."""
+        places = [self.order.at(index) for index in range(position, position + count)]
+        return np.stack([self.sources[place.source].read(place.window) for place in places])
+
+    def inputs(self, artifact: Path) -> list[dict[str, Any]]:
+        """The manifest's rows for what was trained on, with paths as seen from `artifact`."""
+        rows = []
+        for source in self.sources:
+            directory = source.directory
+            if directory.manifest is not None:
+                rows.append(input_row("tokens", directory.path, artifact))
+                continue
+            rows += [input_row("tokens", shard.path, artifact) for shard in directory.shards]
+        if not any(source.directory.tokenizer_path == self.tokenizer_path for source in self.sources):
+            rows.append(input_row("tokenizer", self.tokenizer_path, artifact))
+        return rows
+
+
+def input_row(role: str, path: Path, artifact: Path) -> dict[str, Any]:
+    """A manifest's input row for an artifact directory or for a single file."""
+    row: dict[str, Any] = {"role": role, "path": Path(os.path.relpath(path, artifact)).as_posix()}
+    if path.is_dir():
+        return {**row, "manifest_sha256": sha256_of(path / MANIFEST)}
+    return {**row, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+
+
+def open_training_data(data: DataConfig, seed: int, where: str) -> TrainingData:
+    """Open all sources of a config; `where` names the config in errors.
+
+    Raises: ConfigError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
+    """
+    problems: list[Problem] = []
+    opened = [_open(source, f"data.sources.{index}", where, problems) for index, source in enumerate(data.sources)]
+    if problems:
+        raise ConfigError(*problems)
+    directories = [directory for directory in opened if directory is not None]
+    tokenizer_path, tokenizer_sha256 = _tokenizer(data, directories, where)
+    rows = _vocabulary_rows(tokenizer_path)
+    special = _special_tokens(directories, rows, where)
+    sources = []
+    for index, directory in enumerate(directories):
+        if directory.vocab_size is None:
+            directory = replace(directory, vocab_size=rows)
+        source = WindowSource(directory, data.sequence_length)
+        if len(source) == 0:
+            tokens = sum(shard.tokens for shard in directory.shards)
+            what = f'"data.sources.{index}.path" is {directory.path}, whose {len(directory.shards)} shards hold {tokens} tokens'
+            text = f"a file with at least one window of {data.sequence_length} tokens"
+            raise ConfigError(Problem(f"{where}: {what}; expected {text}", "shorten data.sequence_length"))
+        sources.append(source)
+    ratios = [source.ratio for source in data.sources if source.ratio is not None]
+    order = DataOrder([len(source) for source in sources], ratios or None, seed)
+    if order.epoch_windows == 0 or 0 in order.quotas:
+        text = "ratios that leave every source at least one window"
+        raise ConfigError(Problem(f'{where}: "data.sources" is too small in its scarcest source; expected {text}'))
+    return TrainingData(
+        sources=tuple(sources),
+        order=order,
+        tokenizer_path=tokenizer_path,
+        tokenizer_sha256=tokenizer_sha256,
+        vocab_size=max(rows, *(source.directory.vocab_size or 0 for source in sources)),
+        special=special,
+        sequence_length=data.sequence_length,
+    )
+
+
+def _open(source: SourceConfig, key: str, where: str, problems: list[Problem]) -> TokenDirectory | None:
+    path = Path(source.path)
+    if not path.is_dir():
+        problems.append(Problem(f'{where}: "{key}.path" is {path}, which is not there; expected a directory'))
+        return None
+    given = {name: getattr(source, name) for name in ("dtype", "eos_token_id", "bos_token_id", "pad_token_id")}
+    if (path / MANIFEST).is_file():
+        directory = open_tokens(path)
+        for name, value in given.items():
+            stated = getattr(directory, name)
+            if value is not None and value != stated:
+                text = f"{stated}, as {path / MANIFEST} says"
+                problems.append(Problem(f'{where}: "{key}.{name}" is {value}; expected {text}', "leave it out"))
+    else:
+        for name in ("dtype", "eos_token_id"):
+            if given[name] is None:
+                what = f'"{key}.{name}" is missing and {path} has no manifest.json that says it'
+                text = {"dtype": "uint8, uint16 or uint32", "eos_token_id": "the id that ends a document"}[name]
+                problems.append(Problem(f"{where}: {what}; expected {text}", f"set {key}.{name}"))
+        if source.dtype is None or source.eos_token_id is None:
+            return None
+        directory = open_tokens(path, dtype=source.dtype, eos_token_id=source.eos_token_id)
+        directory = replace(directory, bos_token_id=source.bos_token_id, pad_token_id=source.pad_token_id)
+        _check_claimed_dtype(directory)
+    if not directory.shards:
+        problems.append(Problem(f'{where}: "{key}.path" is {path}, which holds no .npy file; expected token shards'))
+    return directory
+
+
+def _check_claimed_dtype(directory: TokenDirectory) -> None:
+    """Foreign files do not say their type: where boundaries are beside them, they must end with the file."""
+    for shard in directory.shards:
+        if shard.boundaries_path is None:
+            continue
+        last = 0
+        try:
+            for boundary in boundaries(shard):
+                last = boundary.end
+        except FormatError as error:
+            if error.code != "bad_boundary":
+                raise
+            expected = f"{shard.tokens} tokens, which the file holds as {shard.dtype} ({error})"
+            got = f"not {shard.dtype}, by {shard.boundaries_path.name}, whose documents reach token {last} or further"
+            hint = "set the source's dtype to what the writer used"
+            raise FormatError(shard.path, "wrong_dtype", got, expected, hint=hint) from error
+
+
+def _tokenizer(data: DataConfig, directories: list[TokenDirectory], where: str) -> tuple[Path, str]:
+    """The one tokenizer of all sources."""
+    if data.tokenizer is not None:
+        path = Path(data.tokenizer)
+        if not path.is_file():
+            message = f'{where}: "data.tokenizer" is {path}, which is not there; expected a tokenizer.json'
+            raise ConfigError(Problem(message))
+    else:
+        found = [directory.tokenizer_path for directory in directories if directory.tokenizer_path is not None]
+        if not found:
+            names = ", ".join(str(directory.path) for directory in directories)
+            what = f'"data.tokenizer" is missing and {names} brings no tokenizer.json'
+            raise ConfigError(
+                Problem(f"{where}: {what}; expected the tokenizer that made the ids", "set data.tokenizer")
+            )
+        path = found[0]
+    sha256 = sha256_of(path)
+    for directory in directories:
+        if directory.tokenizer_sha256 not in (None, sha256):
+            what = f"{path}: tokenizer has sha256 {sha256[:12]}…"
+            text = f"{str(directory.tokenizer_sha256)[:12]}…, with which {directory.path} was written"
+            raise ConfigError(Problem(f"{what}; expected {text}", "use shards of one tokenizer"))
+    return path, sha256
+
+
+def _vocabulary_rows(path: Path) -> int:
+    """One more than the largest id of a tokenizer.json."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        entries = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        added = [token["id"] for token in content.get("added_tokens", [])]
+        return 1 + max([*entries, *added])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            path, "invalid_value", "no tokenizer", "a tokenizer.json of Hugging Face tokenizers"
+        ) from error
+
+
+def _special_tokens(directories: list[TokenDirectory], rows: int, where: str) -> SpecialTokens:
+    first = directories[0]
+    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        values = {getattr(directory, name) for directory in directories}
+        if len(values) > 1:
+            shown = " and ".join(str(value) for value in sorted(values, key=str))
+            text = "one value, since a model has one"
+            raise ConfigError(Problem(f'{where}: "{name}" of the sources is {shown}; expected {text}'))
+        value = getattr(first, name)
+        if value is not None and value >= rows:
+            text = f"an id of the tokenizer, below {rows}"
+            raise ConfigError(Problem(f'{where}: "{name}" of the sources is {value}; expected {text}'))
+    if first.eos_token_id is None:
+        text = "the id that ends a document, which the checkpoint needs"
+        raise ConfigError(Problem(f'{where}: "eos_token_id" of {first.path} is null; expected {text}'))
+    return SpecialTokens(eos=first.eos_token_id, bos=first.bos_token_id, pad=first.pad_token_id)

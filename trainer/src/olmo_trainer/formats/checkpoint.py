@@ -1,0 +1,175 @@
+"""Checkpoints in the Hugging Face layout, read without torch. Implements docs/formats/checkpoint.md v1."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import FormatError, shown
+from .files import field_of, read_json
+from .manifest import MANIFEST, Manifest, check_files, read_manifest
+
+__all__ = ["CheckpointDirectory", "Tensor", "dump", "open_checkpoint", "required_shapes"]
+
+VERSION = 1
+DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """Where one tensor lies: `start` and `end` are byte offsets within the file. `dtype` as safetensors writes it."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointDirectory:
+    """An opened checkpoint: its configuration and where its tensors are."""
+
+    path: Path
+    config: dict[str, Any]
+    architecture: str
+    tensors: dict[str, Tensor]
+    manifest: Manifest | None
+
+
+def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """The tensors that a `config.json` requires, in the names of transformers; None for an architecture not known here."""
+    architecture = (config.get("architectures") or [""])[0]
+    if architecture not in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
+        return None
+    width, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    heads = config["num_attention_heads"]
+    head_width = config.get("head_dim") or width // heads
+    query = heads * head_width
+    key = (config.get("num_key_value_heads") or heads) * head_width
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, width)}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        shapes[f"{prefix}self_attn.q_proj.weight"] = (query, width)
+        shapes[f"{prefix}self_attn.k_proj.weight"] = (key, width)
+        shapes[f"{prefix}self_attn.v_proj.weight"] = (key, width)
+        shapes[f"{prefix}self_attn.o_proj.weight"] = (width, query)
+        shapes[f"{prefix}mlp.gate_proj.weight"] = (inner, width)
+        shapes[f"{prefix}mlp.up_proj.weight"] = (inner, width)
+        shapes[f"{prefix}mlp.down_proj.weight"] = (width, inner)
+        if architecture == "Olmo2ForCausalLM":
+            shapes[f"{prefix}self_attn.q_norm.weight"] = (query,)
+            shapes[f"{prefix}self_attn.k_norm.weight"] = (key,)
+            shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
+            shapes[f"{prefix}post_feedforward_layernorm.weight"] = (width,)
+        elif architecture == "LlamaForCausalLM":
+            shapes[f"{prefix}input_layernorm.weight"] = (width,)
+            shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
+    if architecture != "OlmoForCausalLM":
+        shapes["model.norm.weight"] = (width,)
+    if not config.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = (vocab, width)
+    return shapes
+
+
+def _tensors_of(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors header: 8 bytes little-endian length, then JSON, then the data."""
+    if not path.is_file():
+        raise FormatError(path, "missing_file", "not there", "a safetensors file")
+    size_bytes = path.stat().st_size
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or 8 + length > size_bytes:
+            raise FormatError(path, "truncated", f"{size_bytes} bytes long", "a whole safetensors header")
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except ValueError as error:
+        raise FormatError(path, "not_json", "without a JSON header", "a safetensors file") from error
+    tensors = {}
+    for name, row in header.items():
+        if name == "__metadata__":
+            continue
+        start, end = (8 + length + offset for offset in row["data_offsets"])
+        if end > size_bytes:
+            expected = f"{end} bytes, as tensor {name} says"
+            raise FormatError(path, "truncated", f"{size_bytes} bytes long", expected)
+        items = 1
+        for extent in row["shape"]:
+            items *= extent
+        if row["dtype"] in _ITEM_BYTES and items * _ITEM_BYTES[row["dtype"]] != end - start:
+            got = f"{end - start} bytes of {row['dtype']}"
+            raise FormatError(path, "wrong_shape", got, f"the shape {row['shape']}", field=name)
+        tensors[name] = Tensor(
+            name=name, path=path, dtype=row["dtype"], shape=tuple(row["shape"]), start=start, end=end
+        )
+    return tensors
+
+
+def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDirectory:
+    """Open a checkpoint directory and check all that docs/formats/checkpoint.md asks for.
+
+    Raises: FormatError: `missing_file`, `checksum_mismatch`, `missing_tensor`, `wrong_shape`, …
+    """
+    manifest = None
+    if (directory / MANIFEST).is_file():
+        manifest = read_manifest(directory, wanted="checkpoint", newest=VERSION)
+        check_files(manifest, checksums=checksums)
+    where = directory / "config.json"
+    config = read_json(where)
+    names = field_of(config, "architectures", "an array", where)
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise FormatError(where, "invalid_value", f"{len(names)} names", "one name", field="architectures")
+    index_path = directory / "model.safetensors.index.json"
+    if index_path.is_file():
+        index = field_of(read_json(index_path), "weight_map", "an object", index_path)
+        tensors = {}
+        for file_name in sorted(set(index.values())):
+            tensors.update(_tensors_of(directory / file_name))
+        for name, file_name in index.items():
+            if name not in tensors:
+                raise FormatError(directory / file_name, "missing_tensor", "missing", "as the index says", field=name)
+    else:
+        tensors = _tensors_of(directory / "model.safetensors")
+    if manifest is not None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if not (directory / name).is_file():
+                raise FormatError(directory / name, "missing_file", "not there", "the tokenizer of the checkpoint")
+    _check_tensors(directory, config, where, tensors)
+    return CheckpointDirectory(path=directory, config=config, architecture=names[0], tensors=tensors, manifest=manifest)
+
+
+def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors: dict[str, Tensor]) -> None:
+    sizes = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads".split()
+    if config["architectures"][0] in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
+        for name in sizes:
+            if field_of(config, name, "an integer", where) < 1:
+                raise FormatError(where, "invalid_value", shown(config[name]), "1 or more", field=name)
+    for name, shape in (required_shapes(config) or {}).items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise FormatError(
+                directory / "model.safetensors", "missing_tensor", "missing", f"shape {shape}", field=name
+            )
+        if tensor.shape != shape:
+            got = f"of shape {list(tensor.shape)}"
+            raise FormatError(tensor.path, "wrong_shape", got, f"{list(shape)}, as config.json implies", field=name)
+
+
+def dump(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row a tensor, sorted by name, with the hash of its bytes."""
+    opened = open_checkpoint(directory)
+    for name in sorted(opened.tensors):
+        tensor = opened.tensors[name]
+        with tensor.path.open("rb") as stream:
+            stream.seek(tensor.start)
+            data = stream.read(tensor.end - tensor.start)
+        digest = hashlib.sha256(data).hexdigest()
+        yield {"tensor": name, "dtype": tensor.dtype, "shape": list(tensor.shape), "sha256": digest}

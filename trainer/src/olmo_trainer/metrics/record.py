@@ -1,0 +1,96 @@
+"""metrics.jsonl: one row a step, each step once, whatever the run went through. W&B is a copy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ..config.errors import ConfigError, Problem
+from ..config.schema import WandbConfig
+from ..formats.files import write_atomically
+
+__all__ = ["MetricsFile", "WandbSink"]
+
+log = logging.getLogger(__name__)
+
+
+class MetricsFile:
+    """Rows `{"step", "time_s", name: value, …}`; `time_s` counts the time the run was up, over all its restarts.
+
+    Opened at a resumed step, it drops the rows after that step, which will be written again, and a last line that a kill
+    cut short.
+    """
+
+    def __init__(self, path: Path, resumed_step: int | None) -> None:
+        rows = _whole_rows(path) if resumed_step is not None and path.is_file() else []
+        rows = [row for row in rows if row["step"] <= (resumed_step or 0)]
+        self.last: dict[str, Any] = rows[-1] if rows else {}
+        write_atomically(path, "".join(_line(row) for row in rows).encode())
+        self._stream = path.open("a", encoding="utf-8")
+        self._begun = time.monotonic() - float(self.last.get("time_s", 0.0))
+
+    @property
+    def time_s(self) -> float:
+        """Seconds that the run has been up."""
+        return time.monotonic() - self._begun
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append the row of a step; a value that is not finite becomes null."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._stream.write(_line({"step": step, "time_s": round(self.time_s, 3), **finite}))
+        self._stream.flush()
+
+    def sync(self) -> None:
+        """Have the disk hold all rows: before a checkpoint promises that they are there."""
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.sync()
+        self._stream.close()
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        rows.append(json.loads(line))
+    return rows
+
+
+class WandbSink:
+    """Weights & Biases, offline unless asked otherwise; a run that is resumed keeps its id."""
+
+    def __init__(self, settings: WandbConfig, directory: Path, identity: str, config: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            message = '"wandb.enabled" is true and wandb is not installed; expected the extra'
+            raise ConfigError(Problem(message, "pip install 'olmo-trainer[wandb]'")) from error
+        self._run = wandb.init(
+            project=settings.project,
+            name=settings.name,
+            mode=settings.mode,
+            id=identity[:16],
+            resume="allow",
+            dir=str(directory),
+            config=config,
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Log the row of a step."""
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()

@@ -1,0 +1,21 @@
+"""A matrix product in the dtype of its input."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["Linear"]
+
+
+class Linear(nn.Module):
+    """A weight without bias, kept in float32 and cast to the input's dtype at use: what autocast does, in the open."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` times the transposed weight, over the last dimension."""
+        return F.linear(x, self.weight.to(x.dtype))

@@ -1,0 +1,94 @@
+"""Cross-entropy of the next token and its z-loss, without holding all logits.
+
+Plainly, the logits of a micro-batch are written and read about six times. Here each chunk of rows goes from hidden state to
+gradient while it is in the cache; the gradient is made in the forward pass and only scaled in the backward pass.
+N rows (batch and time together), D width, V embedding rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+__all__ = ["IGNORED", "LossSums", "chunked_loss", "plain_loss", "token_nats"]
+
+IGNORED = -100  # the label of a position that carries no loss
+_CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}  # 8 MiB in float32 fit a CPU's cache; a GPU wants large products
+
+LossSums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def plain_loss(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor, z_weight: float, scale: float
+) -> LossSums:
+    """`scale · Σ (nats + z_weight · logsumexp²)` over the rows with a label, then Σ nats and Σ logsumexp² apart.
+
+    The first is differentiable, the others are for the record; all are float32 scalars.
+    """
+    logits_NV = F.linear(hidden_ND, weight_VD.to(hidden_ND.dtype)).float()
+    nats = F.cross_entropy(logits_NV, labels_N, ignore_index=IGNORED, reduction="sum")
+    squares = (logits_NV.logsumexp(dim=-1)[labels_N != IGNORED] ** 2).sum()
+    total = nats + z_weight * squares if z_weight else nats
+    return scale * total, nats.detach(), squares.detach()
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_weight: float, scale: float
+    ) -> LossSums:
+        compute_weight = weight.to(hidden.dtype)
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        nats = torch.zeros((), device=hidden.device)
+        squares = torch.zeros((), device=hidden.device)
+        rows = max(64, _CHUNK_LOGITS.get(hidden.device.type, 2**24) // weight.shape[0])
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
+            counted = labels[part] != IGNORED
+            label = labels[part].clamp_min(0)[:, None]
+            logits = F.linear(hidden[part], compute_weight).float()
+            norm = logits.logsumexp(dim=-1)
+            nats += torch.where(counted, norm - logits.gather(1, label)[:, 0], 0.0).sum()
+            squares += torch.where(counted, norm**2, 0.0).sum()
+            # d/dlogits of nats is softmax − onehot, of z is 2·logsumexp·softmax
+            grad = logits.sub_(norm[:, None]).exp_()
+            if z_weight:
+                grad *= 1 + 2 * z_weight * norm[:, None]
+            grad.scatter_add_(1, label, grad.new_full((), -1.0).expand_as(label))
+            grad *= torch.where(counted, scale, 0.0)[:, None]
+            grad = grad.to(hidden.dtype)
+            torch.mm(grad, compute_weight, out=grad_hidden[part])
+            if hidden.dtype == torch.float32:
+                grad_weight.addmm_(grad.T, hidden[part])
+            else:
+                grad_weight += grad.T @ hidden[part]
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.mark_non_differentiable(nats, squares)
+        return scale * (nats + z_weight * squares), nats, squares
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None, None, None
+
+
+def chunked_loss(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor, z_weight: float, scale: float
+) -> LossSums:
+    """What `plain_loss` gives, a chunk of rows at a time."""
+    result: LossSums = _ChunkedLoss.apply(hidden_ND, weight_VD, labels_N, z_weight, scale)  # type: ignore[no-untyped-call]
+    return result
+
+
+@torch.no_grad()
+def token_nats(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+    """−ln p of each label (N), float32; 0 where the label is IGNORED."""
+    weight = weight_VD.to(hidden_ND.dtype)
+    rows = max(64, _CHUNK_LOGITS.get(hidden_ND.device.type, 2**24) // weight.shape[0])
+    parts = [
+        F.cross_entropy(F.linear(hidden, weight).float(), labels, ignore_index=IGNORED, reduction="none")
+        for hidden, labels in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,134 @@
+"""Which documents were in a step, and in which steps a document was: from the boundaries beside the shards and the order alone.
+
+Nothing is stored while training; the order is a function of the config (data/order.py), so both directions are worked out anew.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from .build import open_data
+from .config.errors import ConfigError, Problem
+from .config.load import load_config
+from .config.schema import RunConfig
+from .data.sources import TrainingData
+from .formats.tokens import Boundary, Shard, boundaries
+
+__all__ = ["documents_of_step", "open_run", "steps_of_document"]
+
+_SNIPPET_CHARS = 80
+
+
+def open_run(directory: Path) -> tuple[RunConfig, TrainingData]:
+    """A run's resolved config and its data.
+
+    Raises: ConfigError: the directory holds no run, or its data is gone.
+    """
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(Problem(f"{directory}: has no config.yaml; expected the directory of a run"))
+    config = load_config(path, [])
+    return config, open_data(config, str(path))
+
+
+class _Boundaries:
+    """The documents of a shard, read once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, tuple[list[int], list[Boundary]]] = {}
+
+    def of(self, shard: Shard, eos_token_id: int | None) -> tuple[list[int], list[Boundary]]:
+        """Starts, rising, and documents of a shard."""
+        if shard.path not in self._kept:
+            found = [document for document in boundaries(shard, eos_token_id) if document.end > document.start]
+            self._kept[shard.path] = [document.start for document in found], found
+        return self._kept[shard.path]
+
+
+def documents_of_step(config: RunConfig, data: TrainingData, step: int, rank: int = 0) -> Iterator[dict[str, Any]]:
+    """A row for each stretch of a document that was trained on in a step (from 1).
+
+    `start` and `end` are token offsets in the file; `text` begins the stretch as the model saw it.
+    Raises: ConfigError: no such step or rank.
+    """
+    _check(step, config.train.steps, rank)
+    tokenizer = Tokenizer.from_file(str(data.tokenizer_path))
+    known = _Boundaries()
+    batch, length = config.train.batch_windows, data.sequence_length
+    for index in range(batch):
+        place = data.order.at((step - 1) * batch + index)
+        source = data.sources[place.source]
+        shard, begin = source.locate(place.window)
+        starts, documents = known.of(shard, source.directory.eos_token_id)
+        ids = shard.ids()
+        for number in range(max(0, bisect_right(starts, begin) - 1), bisect_right(starts, begin + length - 1)):
+            document = documents[number]
+            start, end = max(document.start, begin), min(document.end, begin + length)
+            head = tokenizer.decode(ids[start : min(end, start + _SNIPPET_CHARS)].tolist(), skip_special_tokens=False)
+            yield {
+                "step": step,
+                "position": place.position,
+                "epoch": place.epoch,
+                "source": str(source.directory.path),
+                "file": shard.name,
+                "window": place.window,
+                "start": start,
+                "end": end,
+                "id": document.id,
+                "src": document.src,
+                "loc": document.loc,
+                "text": head[:_SNIPPET_CHARS],
+            }
+
+
+def _check(step: int, steps: int, rank: int) -> None:
+    if not 1 <= step <= steps:
+        raise ConfigError(Problem(f"--step: is {step}; expected 1 to {steps}, the run's steps"))
+    if rank != 0:
+        raise ConfigError(Problem(f"--rank: is {rank}; expected 0, the only rank of a run of one process"))
+
+
+def steps_of_document(config: RunConfig, data: TrainingData, identifier: str) -> Iterator[dict[str, Any]]:
+    """A row for each document with an id, with the steps that saw any of it; `tokens_left_out` were in no window.
+
+    Raises: ConfigError: no document has the id.
+    """
+    batch, found = config.train.batch_windows, False
+    limit = config.train.steps * batch
+    for source_index, source in enumerate(data.sources):
+        for shard_index, shard in enumerate(source.directory.shards):
+            for document in boundaries(shard, source.directory.eos_token_id):
+                if document.id != identifier or document.end == document.start:
+                    continue
+                found = True
+                length = data.sequence_length
+                touched = range(document.start // length, (document.end - 1) // length + 1)
+                numbers = [source.number(shard_index, window * length) for window in touched]
+                windows = [number for number in numbers if number is not None]
+                covered = shard.tokens // length * length
+                steps = sorted(
+                    {
+                        position // batch + 1
+                        for window in windows
+                        for position in data.order.positions(source_index, window, limit)
+                    }
+                )
+                yield {
+                    "id": identifier,
+                    "source": str(source.directory.path),
+                    "file": shard.name,
+                    "src": document.src,
+                    "loc": document.loc,
+                    "start": document.start,
+                    "end": document.end,
+                    "tokens_left_out": max(0, document.end - max(document.start, covered)),
+                    "windows": windows,
+                    "steps": steps,
+                }
+    if not found:
+        raise ConfigError(Problem(f'--document: is "{identifier}"; expected the id of a document in the run\'s shards'))

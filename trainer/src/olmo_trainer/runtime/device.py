@@ -1,0 +1,55 @@
+"""The device of a run and what makes its results repeatable."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..config.errors import ConfigError, Problem
+from ..config.schema import TrainConfig
+
+__all__ = ["capture_random", "prepare", "resolve_device", "resolve_threads", "restore_random"]
+
+
+def resolve_device(train: TrainConfig, where: str) -> str:
+    """`cpu` or `cuda`.
+
+    Raises: ConfigError: CUDA is asked for and there is none.
+    """
+    if train.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if train.device == "cuda" and not torch.cuda.is_available():
+        message = f'{where}: "train.device" is "cuda", which torch does not see here; expected "cpu" or "auto"'
+        raise ConfigError(Problem(message, "set train.device=auto"))
+    return train.device
+
+
+def resolve_threads(train: TrainConfig) -> int:
+    """The number of CPU threads."""
+    return train.num_threads or os.cpu_count() or 1
+
+
+def prepare(device: str, threads: int, seed: int) -> torch.device:
+    """Set threads, seeds and, on the CPU, deterministic kernels (on CUDA they cost speed)."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a write of every new tensor, changes no result
+    torch.set_float32_matmul_precision("highest")
+    return torch.device(device)
+
+
+def capture_random(device: torch.device) -> dict[str, torch.Tensor]:
+    """States of torch's generators."""
+    states = {"torch_cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["torch_cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random(device: torch.device, states: dict[str, torch.Tensor]) -> None:
+    """Put back what `capture_random` gave; a CUDA state is for CUDA alone."""
+    torch.set_rng_state(states["torch_cpu"])
+    if device.type == "cuda" and "torch_cuda" in states:
+        torch.cuda.set_rng_state(states["torch_cuda"], device)

@@ -1,0 +1,211 @@
+"""The main path: a config in, a run directory with metrics and checkpoints out. Read it top to bottom.
+
+    prepare → restore → for each step: read windows, step, measure, save → finish
+
+Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint must hold to be
+continued exactly is weights, moments, the generators' states and four counters. The run directory:
+
+    config.yaml       the resolved config
+    metrics.jsonl     a row a step
+    checkpoints/      step-<n>, each in Hugging Face layout with what continues it in training/
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .build import Parts, artifact_config, artifact_inputs, build_parts, open_data, resolve
+from .checkpoint.restore import capture_optimizer, load_training, load_weights, restore_optimizer
+from .checkpoint.save import Progress, TrainingState, clear_unfinished, remove_old, save_checkpoint, step_directories
+from .config.parse import as_mapping
+from .config.schema import RunConfig
+from .evaluate import bits_per_byte, score
+from .formats.files import sha256_of
+from .metrics.console import Console, scaled
+from .metrics.energy import EnergyMeter
+from .metrics.record import MetricsFile, WandbSink
+from .optim.schedule import learning_rate
+from .runtime.device import capture_random, restore_random
+from .runtime.run_directory import keep_config, locked
+from .step import StepStats, train_step
+
+__all__ = ["TrainingFailed", "train"]
+
+log = logging.getLogger(__name__)
+
+
+class TrainingFailed(RuntimeError):
+    """The run gave up: too many steps in a row without a finite loss and gradient."""
+
+
+@dataclass
+class _Run:
+    """The moving parts of a run under way."""
+
+    config: RunConfig
+    parts: Parts
+    checkpoints: Path
+    progress: Progress
+    metrics: MetricsFile
+    energy: EnergyMeter
+    wandb: WandbSink | None
+    artifact: tuple[dict[str, Any], list[dict[str, Any]]]
+    saved_step: int = -1
+
+
+def train(config: RunConfig, where: str) -> Path:
+    """Run a config to its end, from its last whole checkpoint if it has one; returns the final checkpoint's directory.
+
+    Raises: ConfigError, FormatError; TrainingFailed.
+    """
+    data = open_data(config, where)
+    config, shape = resolve(config, data, where)
+    directory = Path(config.run_directory)
+    with locked(directory, where):
+        parts = build_parts(config, data, shape, where)
+        keep_config(config, directory, where, begun=bool(step_directories(directory / "checkpoints")))
+        run = _restore(config, parts, directory)
+        try:
+            return _loop(run)
+        finally:
+            run.metrics.close()
+            if run.wandb is not None:
+                run.wandb.close()
+
+
+def _restore(config: RunConfig, parts: Parts, directory: Path) -> _Run:
+    """Take up the run where its last whole checkpoint left it, or at its beginning."""
+    checkpoints = directory / "checkpoints"
+    clear_unfinished(checkpoints)
+    finished = step_directories(checkpoints)
+    progress = Progress()
+    if finished:
+        load_weights(parts.model, finished[-1][1])
+        training = load_training(finished[-1][1])
+        restore_optimizer(parts.model, parts.optimizer, training.optimizer)
+        restore_random(parts.device, training.random)
+        progress = training.progress
+        log.info("continuing from %s", finished[-1][1])
+    metrics = MetricsFile(directory / "metrics.jsonl", progress.step if finished else None)
+    gpu = parts.device.index or 0 if parts.device.type == "cuda" else None
+    identity = sha256_of(directory / "config.yaml")
+    destination = checkpoints / "step-0"  # every step's directory sees the same relative paths
+    return _Run(
+        config=config,
+        parts=parts,
+        checkpoints=checkpoints,
+        progress=progress,
+        metrics=metrics,
+        energy=EnergyMeter(config.energy.declared_watts, gpu_index=gpu, carried=metrics.last),
+        wandb=WandbSink(config.wandb, directory, identity, as_mapping(config)) if config.wandb.enabled else None,
+        artifact=(artifact_config(config, destination), artifact_inputs(config, parts.data, destination)),
+        saved_step=progress.step if finished else -1,
+    )
+
+
+def _loop(run: _Run) -> Path:
+    config, data = run.config, run.parts.data
+    steps, batch = config.train.steps, config.train.batch_windows
+    console = Console(steps, run.progress.step, config.logging.console_every_s)
+    if run.progress.step == 0 and not run.metrics.last:
+        _record(run, 0, _validate(run))
+    for step in range(run.progress.step + 1, steps + 1):
+        begun = time.monotonic()
+        windows_BT = torch.from_numpy(data.read(run.progress.position, batch))
+        rate = learning_rate(step, steps, config.optimizer.learning_rate, config.schedule)
+        max_norm = config.optimizer.max_grad_norm
+        stats = train_step(run.parts.model, run.parts.optimizer, windows_BT, config.train, rate, max_norm)
+        run.progress = _advance(run.progress, batch, finite=bool(stats.is_finite))
+        tokens_per_second = windows_BT.numel() / (time.monotonic() - begun)
+        values = _values(run, stats, rate, tokens_per_second)
+        if _due(step, config.validation.every_steps, steps):
+            values.update(_validate(run))
+        if "eval/bpb" in values or _due(step, config.logging.metrics_every_steps, steps):
+            _record(run, step, values)
+        console.step(step, values)
+        _give_up_when_stuck(run)
+        if _due(step, config.checkpoint.every_steps, steps):
+            _save(run)
+    if run.saved_step != steps:
+        _save(run)
+    final = run.checkpoints / f"step-{steps}"
+    log.info("train  done  %d steps  %stokens  %s", steps, scaled(run.progress.position * data.sequence_length), final)
+    return final
+
+
+def _due(step: int, every: int | None, last: int) -> bool:
+    return step == last or (every is not None and step % every == 0)
+
+
+def _advance(progress: Progress, batch_windows: int, *, finite: bool) -> Progress:
+    return Progress(
+        step=progress.step + 1,
+        position=progress.position + batch_windows,
+        skipped_steps=progress.skipped_steps + (not finite),
+        consecutive_skipped_steps=0 if finite else progress.consecutive_skipped_steps + 1,
+    )
+
+
+def _values(run: _Run, stats: StepStats, rate: float, tokens_per_second: float) -> dict[str, float]:
+    """The row of a step, under OLMo's names."""
+    nats = float(stats.nats_per_token)
+    tokens = run.progress.position * run.parts.data.sequence_length
+    values = {
+        "train/CrossEntropyLoss": nats,
+        "train/Perplexity": math.exp(nats) if nats < 700 else math.inf,
+        "optim/total_grad_norm": float(stats.grad_norm),
+        "optim/learning_rate_group0": rate,
+        "optim/skipped_steps": run.progress.skipped_steps,
+        "throughput/total_tokens": tokens,
+        "throughput/device/tokens_per_second": tokens_per_second,
+        **run.energy.values(tokens),
+    }
+    if run.config.train.z_loss:
+        values["train/ZLoss"] = float(stats.z_loss)
+    return values
+
+
+def _validate(run: _Run) -> dict[str, float]:
+    validation = run.parts.validation
+    return {} if validation is None else bits_per_byte(validation, score(run.parts.model, validation))
+
+
+def _record(run: _Run, step: int, values: dict[str, float]) -> None:
+    run.metrics.write(step, values)
+    if run.wandb is not None:
+        run.wandb.write(step, values)
+
+
+def _give_up_when_stuck(run: _Run) -> None:
+    stuck = run.progress.consecutive_skipped_steps
+    if stuck:
+        log.warning("step %d: loss or gradient is not finite; the update was skipped", run.progress.step)
+    if stuck >= run.config.train.max_skipped_steps:
+        raise TrainingFailed(
+            f"{run.checkpoints.parent}: loss or gradient is not finite for {stuck} steps in a row; "
+            "expected finite numbers (train.max_skipped_steps)"
+        )
+
+
+def _save(run: _Run) -> None:
+    """Write the checkpoint of the step just done; rows up to it are on the disk first."""
+    run.metrics.sync()
+    parts, step = run.parts, run.progress.step
+    training = TrainingState(
+        optimizer=capture_optimizer(parts.model, parts.optimizer),
+        random=capture_random(parts.device),
+        progress=run.progress,
+    )
+    config, inputs = run.artifact
+    destination = run.checkpoints / f"step-{step}"
+    identity = save_checkpoint(destination, parts.model, parts.data, config=config, inputs=inputs, training=training)
+    run.saved_step = step
+    log.info("saved %s  %s", destination, identity[:12])
+    remove_old(run.checkpoints, run.config.checkpoint.keep_last)
