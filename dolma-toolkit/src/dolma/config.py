@@ -72,7 +72,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """Refuses a key that stands twice in one mapping: the first would be lost in silence."""
 
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
             seen: set[str] = set()
             for key, _ in node.value:

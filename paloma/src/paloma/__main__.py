@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--whole-documents", action="store_true", default=None, help="do not cut the last document")
     build.add_argument("--default-source", help="source of documents that name none")
 
+    build.add_argument("--one-domain", nargs="+", metavar="SOURCE", help="sources whose subdomains are not told apart")
+
     check = commands.add_parser("check", help="how comparable a run is: tiers A to D with reasons")
     check.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results or submissions")
     check.add_argument("--controls", type=Path, help="YAML: what the run declares")

@@ -136,7 +136,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def obstacles(models: list[dict[str, Any]], metric: str) -> list[str]:
-    """Why a metric of these models, as `aggregate.json` has them, must not be compared: a sentence a pair and reason."""
+    """Why a metric of these models of `aggregate.json` must not be compared: a sentence for each pair and reason."""
     found = []
     for one, other in combinations(models, 2):
         pair = f"{one['label']} and {other['label']}"

@@ -30,6 +30,8 @@ __all__ = ["BuildConfig", "build"]
 
 log = logging.getLogger(__name__)
 
+_NAMED = 5  # domains that a warning names; the manifest's details have them all
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
@@ -51,6 +53,8 @@ class BuildConfig:
     """Leave the last document of a domain whole where Paloma cuts it at the target."""
     default_source: str = ""
     """The source of documents that name none."""
+    one_domain: tuple[str, ...] = ()
+    """Sources taken as one domain, whatever subdomains their documents name (a site for each page, say)."""
 
     def problems(self) -> list[str]:
         """What contradicts itself, a sentence each."""
@@ -114,15 +118,17 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
             staging,
             format="document",
             files=[*files, staging / "domains.csv"],
-            config=asdict(config) | {"splits": list(config.splits)},
+            config=asdict(config),
             counts=counts,
             details={"dropped_domains": [list(pair) for pair in dropped], "unit": measure.unit, "seen": seen},
             inputs=inputs,
             version=__version__,
         )
         progress.finish(staging)
-    for source, subdomain in dropped:
-        log.warning("left out %s/%s: too small in at least one split", source, subdomain)
+    if dropped:
+        names = ", ".join("/".join(pair) if pair[1] else pair[0] for pair in dropped[:_NAMED])
+        more = f" and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
+        log.warning("left out, too small in at least one split: %s%s", names, more)
     sources = len({key.source for key in kept})
     return f"{counts['documents']:,} documents of {counts['domains']:,} domains in {sources:,} sources: {output}"
 
@@ -152,13 +158,16 @@ def _sample(
                 if not document.text:
                     seen["empty"] += 1
                     continue
-                text = text_key(config.seed, document.text)
+                subdomain = "" if document.source in config.one_domain else document.subdomain
                 for split in config.splits:  # a domain exists in every split, if only to be found too small
-                    key = _Key(document.source, document.subdomain, split)
+                    key = _Key(document.source, subdomain, split)
                     if key not in samples:
                         samples[key] = DomainSample(target, measure)
-                key = _Key(document.source, document.subdomain, split_of(text, config.splits))
-                samples[key].offer(document, order_key(config.seed, document.id), text)
+                text = text_key(config.seed, document.text)
+                split = split_of(text, config.splits)
+                samples[_Key(document.source, subdomain, split)].offer(
+                    document, order_key(config.seed, document.id), text
+                )
             done_bytes += file.stat().st_size
     return samples, dict(seen)
 
@@ -210,22 +219,25 @@ def _write(root: Path, kept: dict[_Key, list[Document]]) -> list[Path]:
     }
     if len(set(folders.values())) < len(folders):
         raise ConfigError([f"--documents: two sources share a folder name: {sorted(folders)}"], "rename one source")
-    parts: dict[Path, list[Document]] = {}
+    parts: dict[Path, list[dict[str, Any]]] = {}
     for key, documents in kept.items():
         folder = folders[key.source]
-        parts.setdefault(root / folder / key.split / f"{folder}_00000000.jsonl.gz", []).extend(documents)
-    for path, documents in parts.items():
+        path = root / folder / key.split / f"{folder}_00000000.jsonl.gz"
+        parts.setdefault(path, []).extend(_row(document, key.subdomain) for document in documents)
+    for path, lines in parts.items():
         with gzip_writer(path) as file:
-            for document in documents:
-                file.write(msgspec.json.encode(_row(document)) + b"\n")
+            for line in lines:
+                file.write(msgspec.json.encode(line) + b"\n")
     return list(parts)
 
 
-def _row(document: Document) -> dict[str, Any]:
+def _row(document: Document, subdomain: str) -> dict[str, Any]:
+    """As Paloma's files have it; the subdomain stands at the top and not in `metadata`, where it might be another."""
     row: dict[str, Any] = {"id": document.id, "text": document.text, "source": document.source}
-    if document.subdomain:
-        row["subdomain"] = document.subdomain
-    return row | {"added": document.added, "metadata": document.metadata}
+    if subdomain:
+        row["subdomain"] = subdomain
+    metadata = {name: value for name, value in document.metadata.items() if name != "subdomain"}
+    return row | {"added": document.added, "metadata": metadata}
 
 
 def _table(kept: dict[_Key, list[Document]], measure: Measure) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
         ConfigError: unknown keys (with the nearest), wrong types, and what the class's own `problems()` finds.
     """
     found: list[str] = []
-    instance = _build(kind, values, where, found)
+    instance = _build(kind, values, where, "", found)
     if instance is not None and not found and hasattr(instance, "problems"):
         found += [f"{where}: {problem}" for problem in instance.problems()]
     if found or instance is None:
@@ -58,7 +58,7 @@ def build(kind: type[T], values: dict[str, Any], where: str) -> T:
     return instance
 
 
-def _build(kind: type[T], values: dict[str, Any], where: str, found: list[str]) -> T | None:
+def _build(kind: type[T], values: dict[str, Any], where: str, prefix: str, found: list[str]) -> T | None:
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
@@ -66,16 +66,16 @@ def _build(kind: type[T], values: dict[str, Any], where: str, found: list[str]) 
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             expected = f'did you mean "{near[0]}"?' if near else "expected one of " + ", ".join(known)
-            found.append(f'{where}: "{key}" is no setting; {expected}')
+            found.append(f'{where}: "{prefix}{key}" is no setting; {expected}')
             continue
-        ok, converted = _convert(hints[key], value, f"{where}.{key}" if "." in where else f"{where}: {key}", found)
+        ok, converted = _convert(hints[key], value, where, prefix + key, found)
         if ok:
             arguments[key] = converted
     before = len(found)
     for name, field in known.items():
         required = field.default is MISSING and field.default_factory is MISSING
         if required and name not in values:
-            found.append(f'{where}: "{name}" is absent; expected {_describe(hints[name])}')
+            found.append(f'{where}: "{prefix}{name}" is absent; expected {_describe(hints[name])}')
     if len(found) > before or len(arguments) < len([key for key in values if key in known]):
         return None
     return kind(**arguments)
@@ -90,15 +90,15 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _convert(hint: Any, value: Any, place: str, found: list[str]) -> tuple[bool, Any]:
+def _convert(hint: Any, value: Any, where: str, place: str, found: list[str]) -> tuple[bool, Any]:
     for option in _options(hint):
         if is_dataclass(option) and isinstance(option, type) and isinstance(value, dict):
-            return True, _build(option, value, place, found)
+            return True, _build(option, value, where, f"{place}.", found)
         if get_origin(option) is tuple and isinstance(value, list | tuple) and all(type(v) is str for v in value):
             return True, tuple(value)
         if option is float and type(value) in (int, float):
             return True, float(value)
         if type(value) is option:
             return True, value
-    found.append(f"{place} is {value!r}; expected {_describe(hint)}")
+    found.append(f'{where}: "{place}" is {value!r}; expected {_describe(hint)}')
     return False, None

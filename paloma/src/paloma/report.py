@@ -116,9 +116,9 @@ def _models(models: list[dict[str, Any]]) -> str:
 
 def _notes(models: list[dict[str, Any]]) -> str:
     texts = [
-        "Bits per byte (bpb): −log₂ p of the texts over their UTF-8 bytes; lower is better. Pooled takes all documents of "
-        "a source as one text, macro is the mean over its domains. ± is one standard error over documents, the domains "
-        "being fixed."
+        "Bits per byte (bpb): −log₂ p of the texts over their UTF-8 bytes; lower is better. Pooled takes all documents "
+        "of a source as one text, macro is the mean over its domains. ± is one standard error over documents, the "
+        "domains being fixed."
     ]
     texts += [f"{model['label']}: {note}." for model in models for note in model["notes"]]
     for metric in ("bits_per_byte", "perplexity"):

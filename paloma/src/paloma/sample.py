@@ -54,26 +54,24 @@ class DomainSample:
         """Take a document that is not empty, if it is among the first; of equal texts the first in order stays."""
         known = self._by_text.get(text)
         if known is not None:
-            if -key > known.negative_key:
-                known.alive = False
-                self._push(_Entry(-key, text, document, known.size))
-            return
-        self._drop_dead()
-        if self._total >= self._target and -key < self._heap[0].negative_key:
-            return  # behind all that are needed: not even measured
-        entry = _Entry(-key, text, document, self._measure.size(document.text))
-        self._total += entry.size
-        self._push(entry)
+            if -key <= known.negative_key:
+                return
+            known.alive = False
+            entry = _Entry(-key, text, document, known.size)
+        else:
+            self._drop_dead()
+            if self._total >= self._target and -key < self._heap[0].negative_key:
+                return  # behind all that are needed: not even measured
+            entry = _Entry(-key, text, document, self._measure.size(document.text))
+            self._total += entry.size
+        heapq.heappush(self._heap, entry)
+        self._by_text[text] = entry
         self._drop_dead()
         while self._total - self._heap[0].size >= self._target:
             last = heapq.heappop(self._heap)
             del self._by_text[last.text_key]
             self._total -= last.size
             self._drop_dead()
-
-    def _push(self, entry: _Entry) -> None:
-        heapq.heappush(self._heap, entry)
-        self._by_text[entry.text_key] = entry
 
     def _drop_dead(self) -> None:
         while self._heap and not self._heap[0].alive:

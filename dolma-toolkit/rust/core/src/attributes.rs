@@ -7,25 +7,12 @@ use crate::error::{Code, Result};
 
 /// Every character that cannot stand in an attribute key becomes `_`.
 pub fn variable_name(name: &str) -> String {
-    name.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
 }
 
 /// The key of one span type of one tagger.
 pub fn key(experiment: &str, tagger: &str, span_type: &str) -> String {
-    format!(
-        "{}__{}__{}",
-        variable_name(experiment),
-        variable_name(tagger),
-        variable_name(span_type)
-    )
+    format!("{}__{}__{}", variable_name(experiment), variable_name(tagger), variable_name(span_type))
 }
 
 /// Scores have five decimals, rounded half to even on the exact decimal value, as Python's `round` does.
@@ -76,11 +63,7 @@ fn check_span(span: &Value, field: &dyn Fn() -> String, place: &Place<'_>) -> Re
         return Err(place.wrong_type(&field(), span, "an array of [start, end, score]"));
     };
     let [start, end, score] = parts.as_slice() else {
-        let message = format!(
-            "\"{}\" has {} parts; expected [start, end, score]",
-            field(),
-            parts.len()
-        );
+        let message = format!("\"{}\" has {} parts; expected [start, end, score]", field(), parts.len());
         return Err(place.error(Some(&field()), Code::InvalidValue, message));
     };
     for (index, value, what) in [(0, start, "an integer start"), (1, end, "an integer end")] {
@@ -94,10 +77,7 @@ fn check_span(span: &Value, field: &dyn Fn() -> String, place: &Place<'_>) -> Re
     match (start.as_u64(), end.as_u64()) {
         (Some(start), Some(end)) if start <= end => Ok(()),
         _ => {
-            let message = format!(
-                "\"{}\" is [{start}, {end}]; expected 0 ≤ start ≤ end",
-                field()
-            );
+            let message = format!("\"{}\" is [{start}, {end}]; expected 0 ≤ start ≤ end", field());
             Err(place.error(Some(&field()), Code::OutOfRange, message))
         }
     }
@@ -109,10 +89,7 @@ mod tests {
 
     #[test]
     fn keys_hold_only_letters_digits_and_underscores() {
-        assert_eq!(
-            key("my exp", "dclm-oh", "__label__a.b"),
-            "my_exp__dclm_oh____label__a_b"
-        );
+        assert_eq!(key("my exp", "dclm-oh", "__label__a.b"), "my_exp__dclm_oh____label__a_b");
         assert_eq!(variable_name("é1"), "_1");
     }
 

@@ -26,20 +26,12 @@ impl Place<'_> {
 
     /// `"field" is missing; expected <expected>`
     pub fn missing(&self, field: &str, expected: &str) -> Error {
-        self.error(
-            Some(field),
-            Code::MissingField,
-            format!("\"{field}\" is missing; expected {expected}"),
-        )
+        self.error(Some(field), Code::MissingField, format!("\"{field}\" is missing; expected {expected}"))
     }
 
     /// `"field" is <kind of value>; expected <expected>`
     pub fn wrong_type(&self, field: &str, value: &Value, expected: &str) -> Error {
-        self.error(
-            Some(field),
-            Code::WrongType,
-            format!("\"{field}\" is {}; expected {expected}", kind(value)),
-        )
+        self.error(Some(field), Code::WrongType, format!("\"{field}\" is {}; expected {expected}", kind(value)))
     }
 }
 
@@ -99,13 +91,8 @@ pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
     }
     check_value(&parse_object(line, place)?, place)?;
     // duplicate keys are the one thing that the full parse allows and the typed one does not
-    serde_json::from_slice(line).map_err(|error| {
-        place.error(
-            None,
-            Code::InvalidValue,
-            format!("the row is unusable: {error}"),
-        )
-    })
+    serde_json::from_slice(line)
+        .map_err(|error| place.error(None, Code::InvalidValue, format!("the row is unusable: {error}")))
 }
 
 /// Reads one line as a JSON object and checks every field of the format.
@@ -119,16 +106,12 @@ pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>>
 pub fn parse_object(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
     match serde_json::from_slice(line) {
         Ok(Value::Object(row)) => Ok(row),
-        Ok(other) => Err(place.error(
-            None,
-            Code::NotObject,
-            format!("the line is {}; expected a JSON object", kind(&other)),
-        )),
-        Err(_) if line.iter().all(u8::is_ascii_whitespace) => Err(place.error(
-            None,
-            Code::NotJson,
-            "the line is blank; expected a JSON object",
-        )),
+        Ok(other) => {
+            Err(place.error(None, Code::NotObject, format!("the line is {}; expected a JSON object", kind(&other))))
+        }
+        Err(_) if line.iter().all(u8::is_ascii_whitespace) => {
+            Err(place.error(None, Code::NotJson, "the line is blank; expected a JSON object"))
+        }
         Err(error) => {
             // "… at line 1 column 5": the line is ours to say
             let reason = error.to_string();
@@ -136,10 +119,7 @@ pub fn parse_object(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>
             Err(place.error(
                 None,
                 Code::NotJson,
-                format!(
-                    "the line is not JSON ({reason}, column {}); expected a JSON object",
-                    error.column()
-                ),
+                format!("the line is not JSON ({reason}, column {}); expected a JSON object", error.column()),
             ))
         }
     }
@@ -189,26 +169,17 @@ pub fn check_value(row: &Map<String, Value>, place: &Place<'_>) -> Result<()> {
 mod tests {
     use super::*;
 
-    const PLACE: Place<'_> = Place {
-        path: "a.jsonl",
-        line: 3,
-    };
+    const PLACE: Place<'_> = Place { path: "a.jsonl", line: 3 };
 
     fn failure(line: &[u8]) -> (Code, Option<String>, String) {
-        let Err(Error::Format(error)) = parse_row(line, &PLACE) else {
-            panic!("accepted {line:?}")
-        };
+        let Err(Error::Format(error)) = parse_row(line, &PLACE) else { panic!("accepted {line:?}") };
         assert_eq!((error.path.as_str(), error.line), ("a.jsonl", Some(3)));
         (error.code, error.field, error.message)
     }
 
     #[test]
     fn a_row_borrows_its_text() {
-        let row = parse_row(
-            br#"{"id":"1","text":"abc","n":[1,{}],"metadata":{"a":1}}"#,
-            &PLACE,
-        )
-        .unwrap();
+        let row = parse_row(br#"{"id":"1","text":"abc","n":[1,{}],"metadata":{"a":1}}"#, &PLACE).unwrap();
         assert!(matches!(row.text, Cow::Borrowed("abc")));
         assert_eq!(row.metadata.unwrap().get(), r#"{"a":1}"#);
     }
@@ -217,33 +188,16 @@ mod tests {
     fn errors_say_what_is_wrong() {
         assert_eq!(
             failure(br#"{"id":1,"text":""}"#),
-            (
-                Code::WrongType,
-                Some("id".into()),
-                "\"id\" is a number; expected a string".into()
-            )
+            (Code::WrongType, Some("id".into()), "\"id\" is a number; expected a string".into())
         );
         assert_eq!(failure(br#"{"id":"1"}"#).0, Code::MissingField);
         assert_eq!(failure(br#"{"id":"","text":""}"#).0, Code::InvalidValue);
         assert_eq!(failure(b"[]").0, Code::NotObject);
         assert_eq!(failure(b" ").0, Code::NotJson);
-        assert_eq!(
-            failure(b"{\"id\":\"1\",\"text\":\"\xff\"}").0,
-            Code::NotJson
-        );
-        assert_eq!(
-            failure(br#"{"id":"1","text":"","metadata":3}"#)
-                .1
-                .as_deref(),
-            Some("metadata")
-        );
-        assert_eq!(
-            failure(br#"{"id":"1","text":"","attributes":{"k":[[2,1,1.0]]}}"#).0,
-            Code::OutOfRange
-        );
-        assert!(failure(br#"{"id":"#)
-            .2
-            .contains("not JSON (EOF while parsing a value, column 6)"));
+        assert_eq!(failure(b"{\"id\":\"1\",\"text\":\"\xff\"}").0, Code::NotJson);
+        assert_eq!(failure(br#"{"id":"1","text":"","metadata":3}"#).1.as_deref(), Some("metadata"));
+        assert_eq!(failure(br#"{"id":"1","text":"","attributes":{"k":[[2,1,1.0]]}}"#).0, Code::OutOfRange);
+        assert!(failure(br#"{"id":"#).2.contains("not JSON (EOF while parsing a value, column 6)"));
     }
 
     #[test]

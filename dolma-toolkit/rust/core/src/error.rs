@@ -124,31 +124,20 @@ impl Error {
 
     /// A `Config` error without a hint.
     pub fn config(key: impl Into<String>, message: impl Into<String>) -> Error {
-        Error::Config {
-            key: key.into(),
-            message: message.into(),
-            hint: None,
-        }
+        Error::Config { key: key.into(), message: message.into(), hint: None }
     }
 
     /// Adds the action that mends it; other variants stay as they are.
     pub fn with_hint(self, action: impl Into<String>) -> Error {
         match self {
-            Error::Config { key, message, .. } => Error::Config {
-                key,
-                message,
-                hint: Some(action.into()),
-            },
+            Error::Config { key, message, .. } => Error::Config { key, message, hint: Some(action.into()) },
             other => other,
         }
     }
 
     /// An `Io` error at `path`.
     pub fn io(path: &Path, source: io::Error) -> Error {
-        Error::Io {
-            path: path.display().to_string(),
-            source,
-        }
+        Error::Io { path: path.display().to_string(), source }
     }
 
     /// One error for several; flattens, and keeps a single one as it is.
@@ -205,45 +194,24 @@ mod tests {
 
     #[test]
     fn a_format_error_names_file_and_line() {
-        let error = Error::format(
-            "a.jsonl.gz",
-            17,
-            Some("text"),
-            Code::WrongType,
-            "\"text\" is a number; expected a string",
-        );
-        assert_eq!(
-            error.to_string(),
-            "a.jsonl.gz:17: \"text\" is a number; expected a string"
-        );
+        let error =
+            Error::format("a.jsonl.gz", 17, Some("text"), Code::WrongType, "\"text\" is a number; expected a string");
+        assert_eq!(error.to_string(), "a.jsonl.gz:17: \"text\" is a number; expected a string");
     }
 
     #[test]
     fn a_config_error_ends_with_its_hint() {
-        let error = Error::config("tokenizer.name_or_path", "is missing")
-            .with_hint("name a tokenizer.json");
-        assert_eq!(
-            error.to_string(),
-            "tokenizer.name_or_path: is missing\nhint: name a tokenizer.json"
-        );
+        let error = Error::config("tokenizer.name_or_path", "is missing").with_hint("name a tokenizer.json");
+        assert_eq!(error.to_string(), "tokenizer.name_or_path: is missing\nhint: name a tokenizer.json");
     }
 
     #[test]
     fn many_flattens_and_keeps_one_as_it_is() {
         let one = || Error::config("a", "is 1");
         assert!(Error::many(vec![]).is_none());
-        assert!(matches!(
-            Error::many(vec![one()]),
-            Some(Error::Config { .. })
-        ));
-        let Some(Error::Many(errors)) = Error::many(vec![Error::Many(vec![one(), one()]), one()])
-        else {
-            panic!()
-        };
+        assert!(matches!(Error::many(vec![one()]), Some(Error::Config { .. })));
+        let Some(Error::Many(errors)) = Error::many(vec![Error::Many(vec![one(), one()]), one()]) else { panic!() };
         assert_eq!(errors.len(), 3);
-        assert!(matches!(
-            Error::many(vec![one(), Error::Cancelled]),
-            Some(Error::Cancelled)
-        ));
+        assert!(matches!(Error::many(vec![one(), Error::Cancelled]), Some(Error::Cancelled)));
     }
 }

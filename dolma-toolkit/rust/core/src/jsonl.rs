@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::document::Place;
@@ -83,10 +84,7 @@ impl LineReader {
     /// Opens a file that stands in for `name` (a local copy of a remote one, say), packed as `compression` says.
     pub fn open_as(path: &Path, name: &str, compression: Compression) -> Result<LineReader> {
         let file = File::open(path).map_err(|source| Error::io(path, source))?;
-        let size_bytes = file
-            .metadata()
-            .map_err(|source| Error::io(path, source))?
-            .len();
+        let size_bytes = file.metadata().map_err(|source| Error::io(path, source))?.len();
         if compression != Compression::None && size_bytes == 0 {
             return Err(Error::format(
                 name,
@@ -97,30 +95,17 @@ impl LineReader {
             ));
         }
         let stored_bytes = Arc::new(AtomicU64::new(0));
-        let file = BufReader::with_capacity(
-            BUFFER_BYTES,
-            CountingFile {
-                file,
-                count: stored_bytes.clone(),
-            },
-        );
+        let file = BufReader::with_capacity(BUFFER_BYTES, CountingFile { file, count: stored_bytes.clone() });
         let inner: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(file),
             Compression::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(file)),
-            Compression::Zstandard => buffered(
-                zstd::stream::read::Decoder::with_buffer(file)
-                    .map_err(|source| Error::io(path, source))?,
-            ),
+            Compression::Zstandard => {
+                buffered(zstd::stream::read::Decoder::with_buffer(file).map_err(|source| Error::io(path, source))?)
+            }
             Compression::Bzip2 => buffered(bzip2::bufread::MultiBzDecoder::new(file)),
             Compression::Xz => buffered(liblzma::bufread::XzDecoder::new_multi_decoder(file)),
         };
-        Ok(LineReader {
-            path: name.to_owned(),
-            line: 0,
-            stored_bytes,
-            inner,
-            buffer: Vec::with_capacity(BUFFER_BYTES),
-        })
+        Ok(LineReader { path: name.to_owned(), line: 0, stored_bytes, inner, buffer: Vec::with_capacity(BUFFER_BYTES) })
     }
 
     /// The next line without its line end, or `None` at the end of the file.
@@ -146,15 +131,10 @@ impl LineReader {
                 Error::format(&self.path, None, None, Code::Truncated, message)
             }
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
-                let message = format!(
-                    "the compressed file is damaged ({source}); expected what its extension says"
-                );
+                let message = format!("the compressed file is damaged ({source}); expected what its extension says");
                 Error::format(&self.path, None, None, Code::InvalidValue, message)
             }
-            kind => Error::Io {
-                path: self.path.clone(),
-                source: io::Error::new(kind, source.to_string()),
-            },
+            kind => Error::Io { path: self.path.clone(), source: io::Error::new(kind, source.to_string()) },
         }
     }
 
@@ -165,10 +145,7 @@ impl LineReader {
 
     /// Where the line that `next_line` gave last stands.
     pub fn place(&self) -> Place<'_> {
-        Place {
-            path: &self.path,
-            line: self.line,
-        }
+        Place { path: &self.path, line: self.line }
     }
 
     /// The name used in messages.
@@ -187,7 +164,7 @@ fn buffered(reader: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
 }
 
 /// Size and sha256 of a finished file, as manifests list them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// As stored.
     pub size_bytes: u64,
@@ -250,32 +227,17 @@ impl AtomicWriter {
         let temporary = directory.join(format!(".{name}.partial"));
         let fail = |source| Error::io(&temporary, source);
         let file = File::create(&temporary).map_err(fail)?;
-        let file = HashingFile {
-            file,
-            hash: Sha256::new(),
-            size_bytes: 0,
-        };
+        let file = HashingFile { file, hash: Sha256::new(), size_bytes: 0 };
         let encoder = match compression {
             Compression::None => Encoder::None(io::BufWriter::with_capacity(BUFFER_BYTES, file)),
-            Compression::Gzip => Encoder::Gzip(
-                flate2::GzBuilder::new()
-                    .mtime(0)
-                    .write(file, flate2::Compression::new(6)),
-            ),
-            Compression::Zstandard => {
-                Encoder::Zstandard(zstd::stream::write::Encoder::new(file, 3).map_err(fail)?)
+            Compression::Gzip => {
+                Encoder::Gzip(flate2::GzBuilder::new().mtime(0).write(file, flate2::Compression::new(6)))
             }
-            Compression::Bzip2 => Encoder::Bzip2(bzip2::write::BzEncoder::new(
-                file,
-                bzip2::Compression::best(),
-            )),
+            Compression::Zstandard => Encoder::Zstandard(zstd::stream::write::Encoder::new(file, 3).map_err(fail)?),
+            Compression::Bzip2 => Encoder::Bzip2(bzip2::write::BzEncoder::new(file, bzip2::Compression::best())),
             Compression::Xz => Encoder::Xz(liblzma::write::XzEncoder::new(file, 6)),
         };
-        Ok(AtomicWriter {
-            target: target.to_owned(),
-            temporary,
-            encoder: Some(encoder),
-        })
+        Ok(AtomicWriter { target: target.to_owned(), temporary, encoder: Some(encoder) })
     }
 
     /// Ends the stream, syncs it to disk and gives it its name.
@@ -285,21 +247,15 @@ impl AtomicWriter {
             return Err(fail(io::Error::other("finished twice")));
         };
         let file = match encoder {
-            Encoder::None(writer) => writer
-                .into_inner()
-                .map_err(|error| fail(error.into_error()))?,
+            Encoder::None(writer) => writer.into_inner().map_err(|error| fail(error.into_error()))?,
             Encoder::Gzip(writer) => writer.finish().map_err(fail)?,
             Encoder::Zstandard(writer) => writer.finish().map_err(fail)?,
             Encoder::Bzip2(writer) => writer.finish().map_err(fail)?,
             Encoder::Xz(writer) => writer.finish().map_err(fail)?,
         };
         file.file.sync_all().map_err(fail)?;
-        fs::rename(&self.temporary, &self.target)
-            .map_err(|source| Error::io(&self.target, source))?;
-        Ok(Written {
-            size_bytes: file.size_bytes,
-            sha256: hex(&file.hash.finalize()),
-        })
+        fs::rename(&self.temporary, &self.target).map_err(|source| Error::io(&self.target, source))?;
+        Ok(Written { size_bytes: file.size_bytes, sha256: hex(&file.hash.finalize()) })
     }
 }
 
@@ -323,8 +279,7 @@ impl Write for AtomicWriter {
 impl AtomicWriter {
     /// Writes all of `bytes`; the error names the file.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write_all(bytes)
-            .map_err(|source| Error::io(&self.target, source))
+        self.write_all(bytes).map_err(|source| Error::io(&self.target, source))
     }
 }
 
@@ -340,20 +295,12 @@ impl Drop for AtomicWriter {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 5] = [
-        "a.jsonl",
-        "a.jsonl.gz",
-        "a.jsonl.zst",
-        "a.jsonl.bz2",
-        "a.jsonl.xz",
-    ];
+    const NAMES: [&str; 5] = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz"];
 
     fn write(path: &Path, lines: usize) -> Written {
         let mut writer = AtomicWriter::create(path).unwrap();
         for line in 0..lines {
-            writer
-                .put(format!("{{\"id\":\"{line}\",\"text\":\"{}\"}}\n", line * 7919).as_bytes())
-                .unwrap();
+            writer.put(format!("{{\"id\":\"{line}\",\"text\":\"{}\"}}\n", line * 7919).as_bytes()).unwrap();
         }
         writer.finish().unwrap()
     }
@@ -377,11 +324,7 @@ mod tests {
             assert_eq!(read(&path).unwrap().len(), 5000, "{name}");
             assert_eq!(first, write(&path, 5000), "{name}");
         }
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            NAMES.len(),
-            "a temporary file is left"
-        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), NAMES.len(), "a temporary file is left");
     }
 
     #[test]
@@ -420,11 +363,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in &NAMES[1..] {
             let path = folder.path().join(name);
-            fs::write(
-                &path,
-                b"{\"id\":\"1\",\"text\":\"not compressed at all, though its name says so\"}\n",
-            )
-            .unwrap();
+            fs::write(&path, b"{\"id\":\"1\",\"text\":\"not compressed at all, though its name says so\"}\n").unwrap();
             assert!(matches!(read(&path), Err(Error::Format(_))), "{name}");
         }
     }

@@ -13,6 +13,7 @@ pub mod jsonl;
 pub mod jsonpath;
 pub mod manifest;
 pub mod progress;
+pub mod tag;
 pub mod taggers;
 
 pub use error::{Code, Error, Result};

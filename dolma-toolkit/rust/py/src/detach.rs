@@ -53,21 +53,9 @@ pub fn run<T: Send>(
                     match &report {
                         Some(report) if due => {
                             let now = shared.snapshot();
-                            let counts = (
-                                now.documents,
-                                now.bytes,
-                                now.files,
-                                now.total_files,
-                                now.total_bytes,
-                            );
-                            let arguments = (
-                                counts.0,
-                                counts.1,
-                                counts.2,
-                                counts.3,
-                                counts.4,
-                                start.elapsed().as_secs_f64(),
-                            );
+                            let counts = (now.documents, now.bytes, now.files, now.total_files, now.total_bytes);
+                            let arguments =
+                                (counts.0, counts.1, counts.2, counts.3, counts.4, start.elapsed().as_secs_f64());
                             report.call1(py, arguments).map(drop)
                         }
                         _ => Ok(()),

@@ -10,20 +10,13 @@ use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use serde_json::{json, Value};
 
-create_exception!(
-    _native,
-    NativeError,
-    PyException,
-    "What the core refused, as JSON."
-);
+create_exception!(_native, NativeError, PyException, "What the core refused, as JSON.");
 
 /// The Python exception for an error of the core.
 pub fn raise(error: &Error) -> PyErr {
     match error {
         Error::Cancelled => PyKeyboardInterrupt::new_err(()),
-        Error::Many(errors) => {
-            NativeError::new_err(Value::Array(errors.iter().map(describe).collect()).to_string())
-        }
+        Error::Many(errors) => NativeError::new_err(Value::Array(errors.iter().map(describe).collect()).to_string()),
         single => NativeError::new_err(Value::Array(vec![describe(single)]).to_string()),
     }
 }

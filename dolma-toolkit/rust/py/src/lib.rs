@@ -4,6 +4,7 @@ mod dedupe;
 mod detach;
 mod error;
 mod list;
+mod tag;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
     module.add_function(wrap_pyfunction!(dedupe::dedupe, module)?)?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
+    module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
+    module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
+    module.add_class::<tag::DocumentReader>()?;
     Ok(())
 }

@@ -168,6 +168,7 @@ impl<'f> Decider<'f> {
 mod tests {
     use super::*;
     use crate::bloom::{Record, Sizing};
+    use xxhash_rust::xxh3::xxh3_128;
 
     fn lines(rows: &[RowKeys], threshold: f64) -> Vec<String> {
         let mut filter = Filter::new(Sizing::for_keys(100, 1e-9), Record::default());
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_paragraph_is_not_its_own_duplicate() {
         let ngrams = |keys: &[u128]| Probes::Ngrams {
-            ngrams: keys.iter().map(|key| Probe::Key(*key)).collect(),
+            ngrams: keys.iter().map(|key| Probe::Key(xxh3_128(&key.to_le_bytes()))).collect(),
             whole: None,
         };
         let paragraph = |start, keys: &[u128]| Paragraph {

@@ -9,8 +9,7 @@ use serde_json::Value;
 /// Canonical bytes of a value. `serde_json`'s maps are sorted by key already.
 pub fn canonical_bytes(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut serializer =
-        serde_json::Serializer::with_formatter(&mut bytes, PythonFormatter(PrettyFormatter::new()));
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, PythonFormatter(PrettyFormatter::new()));
     // writing to memory cannot fail, and a `Value` has string keys alone
     let written = value.serialize(&mut serializer);
     debug_assert!(written.is_ok());
@@ -33,11 +32,7 @@ impl Formatter for PythonFormatter {
         self.0.end_array(writer)
     }
 
-    fn begin_array_value<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.0.begin_array_value(writer, first)
     }
 
@@ -53,11 +48,7 @@ impl Formatter for PythonFormatter {
         self.0.end_object(writer)
     }
 
-    fn begin_object_key<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.0.begin_object_key(writer, first)
     }
 
@@ -82,11 +73,7 @@ pub fn python_float(value: f64) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
         let plain = format!("{value}");
-        return if plain.contains('.') {
-            plain
-        } else {
-            plain + ".0"
-        };
+        return if plain.contains('.') { plain } else { plain + ".0" };
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
@@ -120,9 +107,6 @@ mod tests {
     fn layout_is_pythons() {
         let value = json!({"b": [], "a": {"é\u{7f}\u{1}": [1, 2.0, null]}, "c": {}});
         let expected = "{\n  \"a\": {\n    \"é\u{7f}\\u0001\": [\n      1,\n      2.0,\n      null\n    ]\n  },\n  \"b\": [],\n  \"c\": {}\n}\n";
-        assert_eq!(
-            String::from_utf8(canonical_bytes(&value)).unwrap(),
-            expected
-        );
+        assert_eq!(String::from_utf8(canonical_bytes(&value)).unwrap(), expected);
     }
 }

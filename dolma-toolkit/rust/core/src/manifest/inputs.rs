@@ -5,27 +5,17 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{sha256_file, Input, Manifest, FILE_NAME};
 use crate::error::{Error, Result};
+use crate::jsonl::Written;
 
 /// The path from one place to another, with `/`; both are made absolute first, symbolic links are not followed.
 pub fn relative_path(target: &Path, from_directory: &Path) -> Result<String> {
     let target = absolute(target)?;
     let from = absolute(from_directory)?;
-    let shared = target
-        .components()
-        .zip(from.components())
-        .take_while(|(a, b)| a == b)
-        .count();
+    let shared = target.components().zip(from.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(shared).map(|_| "..".to_owned());
-    let down = target
-        .components()
-        .skip(shared)
-        .map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let down = target.components().skip(shared).map(|part| part.as_os_str().to_string_lossy().into_owned());
     let parts: Vec<String> = up.chain(down).collect();
-    Ok(if parts.is_empty() {
-        ".".to_owned()
-    } else {
-        parts.join("/")
-    })
+    Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
 }
 
 /// Absolute and without `.` and `..`, by the names alone.
@@ -57,12 +47,15 @@ pub fn artifact_input(role: &str, directory: &Path, from_directory: &Path) -> Re
 
 /// An input that is a file of no artifact.
 pub fn file_input(role: &str, file: &Path, from_directory: &Path) -> Result<Input> {
-    let written = sha256_file(file)?;
+    hashed_input(role, file, &sha256_file(file)?, from_directory)
+}
+
+fn hashed_input(role: &str, file: &Path, written: &Written, from_directory: &Path) -> Result<Input> {
     Ok(Input {
         role: role.to_owned(),
         path: relative_path(file, from_directory)?,
         manifest_sha256: None,
-        sha256: Some(written.sha256),
+        sha256: Some(written.sha256.clone()),
         size_bytes: Some(written.size_bytes),
     })
 }
@@ -71,15 +64,21 @@ pub fn file_input(role: &str, file: &Path, from_directory: &Path) -> Result<Inpu
 ///
 /// An artifact is the nearest directory above a file whose manifest lists it; it has to be a `format` (`unknown_format`
 /// otherwise), and all that it lists has to be there. `role` is what the files were used as.
-pub fn document_inputs(
+pub fn document_inputs(role: &str, format: &str, files: &[PathBuf], from_directory: &Path) -> Result<Vec<Input>> {
+    let files = files.iter().map(|file| (file.clone(), None)).collect();
+    hashed_inputs(role, format, &files, from_directory)
+}
+
+/// As [`document_inputs`], for files whose size and hash may be known already.
+pub fn hashed_inputs(
     role: &str,
     format: &str,
-    files: &[PathBuf],
+    files: &BTreeMap<PathBuf, Option<Written>>,
     from_directory: &Path,
 ) -> Result<Vec<Input>> {
     let mut manifests: BTreeMap<PathBuf, Option<Manifest>> = BTreeMap::new();
     let mut inputs = BTreeMap::new();
-    for file in files {
+    for (file, known) in files {
         let file = absolute(file)?;
         let mut owner = None;
         for directory in file.ancestors().skip(1) {
@@ -107,7 +106,10 @@ pub fn document_inputs(
                 }
                 artifact_input(role, &directory, from_directory)?
             }
-            None => file_input(role, &file, from_directory)?,
+            None => match known {
+                Some(written) => hashed_input(role, &file, written, from_directory)?,
+                None => file_input(role, &file, from_directory)?,
+            },
         };
         inputs.insert(key, input);
     }
@@ -130,18 +132,9 @@ mod tests {
 
     #[test]
     fn paths_go_up_and_down() {
-        assert_eq!(
-            relative_path(Path::new("/a/documents"), Path::new("/a/attributes/x")).unwrap(),
-            "../../documents"
-        );
-        assert_eq!(
-            relative_path(Path::new("/a/./b/../c"), Path::new("/a")).unwrap(),
-            "c"
-        );
-        assert_eq!(
-            relative_path(Path::new("/a"), Path::new("/a")).unwrap(),
-            "."
-        );
+        assert_eq!(relative_path(Path::new("/a/documents"), Path::new("/a/attributes/x")).unwrap(), "../../documents");
+        assert_eq!(relative_path(Path::new("/a/./b/../c"), Path::new("/a")).unwrap(), "c");
+        assert_eq!(relative_path(Path::new("/a"), Path::new("/a")).unwrap(), ".");
     }
 
     #[test]
@@ -156,22 +149,10 @@ mod tests {
             }
         }
         let identity = manifest.write(&documents).unwrap();
-        let files: Vec<PathBuf> = ["a.jsonl", "b.jsonl", "c.jsonl"]
-            .iter()
-            .map(|name| documents.join(name))
-            .collect();
-        let inputs = document_inputs(
-            "documents",
-            "document",
-            &files,
-            &folder.path().join("attributes/x"),
-        )
-        .unwrap();
+        let files: Vec<PathBuf> = ["a.jsonl", "b.jsonl", "c.jsonl"].iter().map(|name| documents.join(name)).collect();
+        let inputs = document_inputs("documents", "document", &files, &folder.path().join("attributes/x")).unwrap();
         assert_eq!(inputs.len(), 2);
-        assert_eq!(
-            inputs[0].manifest_sha256.as_deref(),
-            Some(identity.as_str())
-        );
+        assert_eq!(inputs[0].manifest_sha256.as_deref(), Some(identity.as_str()));
         assert_eq!(inputs[0].path, "../../documents");
         assert_eq!(inputs[1].path, "../../documents/c.jsonl");
         assert_eq!(inputs[1].size_bytes, Some(7));

@@ -17,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{hex, AtomicWriter, Compression, Written};
 
 pub use canonical::{canonical_bytes, python_float};
-pub use inputs::{artifact_input, document_inputs, file_input, relative_path};
+pub use inputs::{artifact_input, document_inputs, file_input, hashed_inputs, relative_path};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "manifest.json";
@@ -87,10 +87,7 @@ impl Manifest {
         Manifest {
             format: format.to_owned(),
             version: 1,
-            writer: Writer {
-                name: "dolma-toolkit".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
+            writer: Writer { name: "dolma-toolkit".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
             config,
             counts: BTreeMap::new(),
             details: Map::new(),
@@ -117,13 +114,10 @@ impl Manifest {
     pub fn bytes(&self) -> Result<Vec<u8>> {
         let mut sorted = self.clone();
         sorted.files.sort_by(|a, b| a.path.cmp(&b.path));
-        sorted
-            .inputs
-            .sort_by(|a, b| (&a.role, &a.path).cmp(&(&b.role, &b.path)));
+        sorted.inputs.sort_by(|a, b| (&a.role, &a.path).cmp(&(&b.role, &b.path)));
         sorted.inputs.dedup();
-        let value = serde_json::to_value(&sorted).map_err(|error| {
-            Error::format(FILE_NAME, None, None, Code::InvalidValue, error.to_string())
-        })?;
+        let value = serde_json::to_value(&sorted)
+            .map_err(|error| Error::format(FILE_NAME, None, None, Code::InvalidValue, error.to_string()))?;
         Ok(canonical_bytes(&value))
     }
 
@@ -147,15 +141,9 @@ impl Manifest {
 
     /// Reads a manifest; `path` names it in messages.
     pub fn parse(bytes: &[u8], path: &str) -> Result<Manifest> {
-        let fail = |field: Option<&str>, code, message: String| {
-            Error::format(path, None, field, code, message)
-        };
+        let fail = |field: Option<&str>, code, message: String| Error::format(path, None, field, code, message);
         let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-            fail(
-                None,
-                Code::NotJson,
-                format!("the manifest is not JSON ({error}); expected a JSON object"),
-            )
+            fail(None, Code::NotJson, format!("the manifest is not JSON ({error}); expected a JSON object"))
         })?;
         let Value::Object(object) = &value else {
             return Err(fail(
@@ -165,39 +153,19 @@ impl Manifest {
             ));
         };
         check_fields(object, path)?;
-        serde_json::from_value(value.clone()).map_err(|error| {
-            fail(
-                None,
-                Code::InvalidValue,
-                format!("the manifest is unusable: {error}"),
-            )
-        })
+        serde_json::from_value(value.clone())
+            .map_err(|error| fail(None, Code::InvalidValue, format!("the manifest is unusable: {error}")))
     }
 
     /// `unknown_format` or `unsupported_version` unless it is version 1 of `format`.
     pub fn expect(&self, format: &str, path: &str) -> Result<()> {
         if self.format != format {
             let message = format!("\"format\" is \"{}\"; expected \"{format}\"", self.format);
-            return Err(Error::format(
-                path,
-                None,
-                Some("format"),
-                Code::UnknownFormat,
-                message,
-            ));
+            return Err(Error::format(path, None, Some("format"), Code::UnknownFormat, message));
         }
         if self.version > 1 {
-            let message = format!(
-                "\"version\" is {}; expected 1, the newest that this release reads",
-                self.version
-            );
-            return Err(Error::format(
-                path,
-                None,
-                Some("version"),
-                Code::UnsupportedVersion,
-                message,
-            ));
+            let message = format!("\"version\" is {}; expected 1, the newest that this release reads", self.version);
+            return Err(Error::format(path, None, Some("version"), Code::UnsupportedVersion, message));
         }
         Ok(())
     }
@@ -213,16 +181,13 @@ impl Manifest {
                 _ => {
                     return Err(fail(
                         Code::MissingFile,
-                        "the file is not there; expected it because the manifest lists it"
-                            .to_owned(),
+                        "the file is not there; expected it because the manifest lists it".to_owned(),
                     ))
                 }
             };
             if size_bytes != entry.size_bytes {
-                let message = format!(
-                    "the file has {size_bytes} bytes; expected {}, as the manifest says",
-                    entry.size_bytes
-                );
+                let message =
+                    format!("the file has {size_bytes} bytes; expected {}, as the manifest says", entry.size_bytes);
                 return Err(fail(Code::WrongSize, message));
             }
             if checksums {
@@ -251,10 +216,7 @@ pub fn sha256_file(path: &Path) -> Result<Written> {
     loop {
         let read = file.read(&mut buffer).map_err(fail)?;
         if read == 0 {
-            return Ok(Written {
-                size_bytes,
-                sha256: hex(&hash.finalize()),
-            });
+            return Ok(Written { size_bytes, sha256: hex(&hash.finalize()) });
         }
         hash.update(&buffer[..read]);
         size_bytes += read as u64;
@@ -269,31 +231,22 @@ pub fn sha256_bytes(bytes: &[u8]) -> String {
 /// Writes bytes to a file, atomically and unpacked.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<Written> {
     let mut writer = AtomicWriter::create_as(path, Compression::None)?;
-    writer
-        .write_all(bytes)
-        .map_err(|source| Error::io(path, source))?;
+    writer.write_all(bytes).map_err(|source| Error::io(path, source))?;
     writer.finish()
 }
 
-const FIELDS: [&str; 8] = [
-    "config", "counts", "details", "files", "format", "inputs", "version", "writer",
-];
+const FIELDS: [&str; 8] = ["config", "counts", "details", "files", "format", "inputs", "version", "writer"];
 
 fn check_fields(object: &Map<String, Value>, path: &str) -> Result<()> {
     let check = Fields { path };
-    for field in [
-        "format", "version", "writer", "config", "counts", "details", "files", "inputs",
-    ] {
+    for field in ["format", "version", "writer", "config", "counts", "details", "files", "inputs"] {
         check.present(object, "", field)?;
     }
     if let Some(unknown) = object.keys().find(|key| !FIELDS.contains(&key.as_str())) {
         return check.fail(
             unknown,
             Code::InvalidValue,
-            format!(
-                "\"{unknown}\" is not a field of a manifest; expected one of {}",
-                FIELDS.join(", ")
-            ),
+            format!("\"{unknown}\" is not a field of a manifest; expected one of {}", FIELDS.join(", ")),
         );
     }
     check.string(object, "", "format")?;
@@ -307,9 +260,16 @@ fn check_fields(object: &Map<String, Value>, path: &str) -> Result<()> {
         check.integer(counts, "counts.", name, 0)?;
     }
     check.object(object, "", "details")?;
+    let mut last: Option<&str> = None;
     for (prefix, entry) in check.objects(object, "files")? {
-        check.string(entry, &prefix, "path")?;
+        let path = check.string(entry, &prefix, "path")?;
         check.safe_path(entry, &prefix)?;
+        if let Some(last) = last.filter(|last| *last >= path) {
+            let message =
+                format!("\"{prefix}path\" is \"{path}\" after \"{last}\"; expected files sorted by path, each once");
+            return check.fail(&format!("{prefix}path"), Code::InvalidValue, message);
+        }
+        last = Some(path);
         check.integer(entry, &prefix, "size_bytes", 0)?;
         check.hash(entry, &prefix, "sha256")?;
     }
@@ -318,9 +278,11 @@ fn check_fields(object: &Map<String, Value>, path: &str) -> Result<()> {
         check.string(entry, &prefix, "path")?;
         if entry.contains_key("manifest_sha256") {
             check.hash(entry, &prefix, "manifest_sha256")?;
-        } else {
+        } else if entry.contains_key("sha256") {
             check.hash(entry, &prefix, "sha256")?;
             check.integer(entry, &prefix, "size_bytes", 0)?;
+        } else {
+            check.present(entry, &prefix, "manifest_sha256")?;
         }
     }
     Ok(())
@@ -335,12 +297,7 @@ impl Fields<'_> {
         Err(Error::format(self.path, None, Some(field), code, message))
     }
 
-    fn present<'v>(
-        &self,
-        object: &'v Map<String, Value>,
-        prefix: &str,
-        name: &str,
-    ) -> Result<&'v Value> {
+    fn present<'v>(&self, object: &'v Map<String, Value>, prefix: &str, name: &str) -> Result<&'v Value> {
         match object.get(name) {
             Some(value) => Ok(value),
             None => self.fail(
@@ -359,31 +316,18 @@ impl Fields<'_> {
         )
     }
 
-    fn string<'v>(
-        &self,
-        object: &'v Map<String, Value>,
-        prefix: &str,
-        name: &str,
-    ) -> Result<&'v str> {
+    fn string<'v>(&self, object: &'v Map<String, Value>, prefix: &str, name: &str) -> Result<&'v str> {
         match self.present(object, prefix, name)? {
             Value::String(text) => Ok(text),
             other => self.wrong(prefix, name, other, "a string"),
         }
     }
 
-    fn integer(
-        &self,
-        object: &Map<String, Value>,
-        prefix: &str,
-        name: &str,
-        least: u64,
-    ) -> Result<()> {
+    fn integer(&self, object: &Map<String, Value>, prefix: &str, name: &str, least: u64) -> Result<()> {
         let value = self.present(object, prefix, name)?;
         match value.as_u64() {
             Some(number) if number >= least => Ok(()),
-            None if !(value.is_i64() || value.is_u64()) => {
-                self.wrong(prefix, name, value, "an integer")
-            }
+            None if !(value.is_i64() || value.is_u64()) => self.wrong(prefix, name, value, "an integer"),
             _ => self.fail(
                 &format!("{prefix}{name}"),
                 Code::InvalidValue,
@@ -392,23 +336,14 @@ impl Fields<'_> {
         }
     }
 
-    fn object<'v>(
-        &self,
-        object: &'v Map<String, Value>,
-        prefix: &str,
-        name: &str,
-    ) -> Result<&'v Map<String, Value>> {
+    fn object<'v>(&self, object: &'v Map<String, Value>, prefix: &str, name: &str) -> Result<&'v Map<String, Value>> {
         match self.present(object, prefix, name)? {
             Value::Object(inner) => Ok(inner),
             other => self.wrong(prefix, name, other, "an object"),
         }
     }
 
-    fn objects<'v>(
-        &self,
-        object: &'v Map<String, Value>,
-        name: &str,
-    ) -> Result<Vec<(String, &'v Map<String, Value>)>> {
+    fn objects<'v>(&self, object: &'v Map<String, Value>, name: &str) -> Result<Vec<(String, &'v Map<String, Value>)>> {
         let value = self.present(object, "", name)?;
         let Value::Array(items) = value else {
             return self.wrong("", name, value, "an array of objects");
@@ -422,11 +357,7 @@ impl Fields<'_> {
 
     fn hash(&self, object: &Map<String, Value>, prefix: &str, name: &str) -> Result<()> {
         let text = self.string(object, prefix, name)?;
-        if text.len() == 64
-            && text
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        {
+        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Ok(());
         }
         self.fail(
@@ -439,13 +370,9 @@ impl Fields<'_> {
     fn safe_path(&self, object: &Map<String, Value>, prefix: &str) -> Result<()> {
         let text = self.string(object, prefix, "path")?;
         let parts = text.split('/');
-        if text.is_empty()
-            || text.starts_with('/')
-            || text.contains('\\')
-            || parts.into_iter().any(|part| part == "..")
+        if text.is_empty() || text.starts_with('/') || text.contains('\\') || parts.into_iter().any(|part| part == "..")
         {
-            let message =
-                format!("\"{prefix}path\" is \"{text}\"; expected a path below the artifact");
+            let message = format!("\"{prefix}path\" is \"{text}\"; expected a path below the artifact");
             return self.fail(&format!("{prefix}path"), Code::UnsafePath, message);
         }
         Ok(())

@@ -1,10 +1,23 @@
 //! Taggers: text in, scored spans out. `build` is the one table of names.
 
+mod c4;
+mod code;
+mod gopher;
 mod length;
+mod ngrams;
+mod pii;
+mod pii_exact;
+mod pii_legacy;
+mod pretokenizer;
+mod punctuation;
+mod random;
+mod text;
+mod unicode;
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::path::PathBuf;
+
+pub use text::{Paragraph, Text};
 
 use crate::error::{Error, Result};
 
@@ -19,32 +32,6 @@ pub struct Span {
     pub kind: Cow<'static, str>,
     /// Rounded to five decimals when it is written.
     pub score: f64,
-}
-
-/// One document's text with what several taggers need of it, computed once when first asked for.
-pub struct Text<'a> {
-    text: &'a str,
-    length_chars: OnceCell<usize>,
-}
-
-impl<'a> Text<'a> {
-    /// Takes the text of one document; costs nothing yet.
-    pub fn new(text: &'a str) -> Text<'a> {
-        Text {
-            text,
-            length_chars: OnceCell::new(),
-        }
-    }
-
-    /// The text itself.
-    pub fn as_str(&self) -> &'a str {
-        self.text
-    }
-
-    /// Length in code points.
-    pub fn length_chars(&self) -> usize {
-        *self.length_chars.get_or_init(|| self.text.chars().count())
-    }
 }
 
 /// What a tagger may need besides the text.
@@ -62,16 +49,134 @@ pub trait Tagger: Send + Sync {
 
 /// Every native tagger: (name, one-line description), sorted by name.
 pub fn names() -> &'static [(&'static str, &'static str)] {
-    &[("char_length_v1", "length of the document in code points")]
+    &[
+        ("bytes_length_v1", "length of the document in bytes"),
+        ("c4_v1", "lines and documents that C4 drops; \"javascript\" as a word"),
+        ("c4_v2", "lines and documents that C4 drops; \"javascript\" anywhere"),
+        ("char_length_strip_ws_v1", "length in code points without the white space around the text"),
+        ("char_length_v1", "length of the document in code points"),
+        ("char_length_with_paragraphs_v1", "length of the document and its paragraphs in code points"),
+        ("code_redpajama_taggers_v1", "line lengths and share of letters in source code"),
+        ("doc_count_v1", "one, to count documents"),
+        ("gopher_v1", "quality and repetition rules of Gopher"),
+        ("gopher_v2", "quality and repetition rules of Gopher; empty lines are no lines"),
+        ("not_alphanum_paragraph_v1", "paragraphs of punctuation and symbols alone"),
+        ("olmo_pretokenizer_v1", "number of pieces before OLMo's BPE"),
+        ("olmo_pretokenizer_with_paragraphs_v1", "number of pieces before OLMo's BPE, by paragraph"),
+        ("pii_regex_v1", "e-mails, phone numbers, IP addresses; hits per word"),
+        ("pii_regex_v2", "e-mails, phone numbers, IP addresses; hits per word"),
+        ("pii_regex_v3", "e-mails, phone numbers, IP addresses: exact spans, count, fraction"),
+        (
+            "pii_regex_with_counts_fast_v2",
+            "e-mails, phone numbers, IP addresses by paragraph; count, fraction plus one",
+        ),
+        ("pii_regex_with_counts_v2", "e-mails, phone numbers, IP addresses; hits per word, count"),
+        ("random_number_v1", "a number in [0, 1) that depends on the text alone"),
+        ("uniseg_length_paragraphs_v1", "Unicode words of each paragraph that is not blank"),
+        (
+            "uniseg_length_paragraphs_with_doc_length_v1",
+            "Unicode words of each paragraph that is not blank, and their sum",
+        ),
+        ("uniseg_length_paragraphs_with_empty_v1", "Unicode words of each paragraph"),
+        ("uniseg_length_v1", "Unicode words of the document, white space between them counted"),
+        ("whitespace_tokenizer_v1", "runs of word and other characters, plus one"),
+        ("whitespace_tokenizer_with_paragraphs_v1", "runs of word and other characters, plus one each, by paragraph"),
+    ]
 }
 
 /// The tagger of that name.
+///
+/// Fails with a `Config` error for a name that is not in `names`, and for a language tagger without its model.
 pub fn build(name: &str, _options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
-    match name {
-        "char_length_v1" => Ok(Box::new(length::CharLength)),
-        _ => Err(
-            Error::config("taggers", format!("\"{name}\" is not a tagger"))
-                .with_hint("`dolma list` prints the names"),
-        ),
+    let document = |kind, length| -> Result<Box<dyn Tagger>> { Ok(Box::new(length::DocumentLength { kind, length })) };
+    Ok(match name {
+        "bytes_length_v1" => return document("bytes", |text| text.as_str().len()),
+        "c4_v1" => Box::new(c4::C4 { javascript_as_word: true }),
+        "c4_v2" => Box::new(c4::C4 { javascript_as_word: false }),
+        "char_length_strip_ws_v1" => return document("length_no_ws", length::stripped_chars),
+        "char_length_v1" => return document("length", |text| text.length_chars()),
+        "char_length_with_paragraphs_v1" => Box::new(length::ParagraphLengths {
+            length: unicode::count_chars,
+            document_length: Some(|text| text.length_chars()),
+        }),
+        "code_redpajama_taggers_v1" => Box::new(code::CodeShape),
+        "doc_count_v1" => return document("docs", |_| 1),
+        "gopher_v1" => Box::new(gopher::Gopher { skip_empty_lines: false }),
+        "gopher_v2" => Box::new(gopher::Gopher { skip_empty_lines: true }),
+        "not_alphanum_paragraph_v1" => Box::new(punctuation::PunctuationParagraphs),
+        "olmo_pretokenizer_v1" => return document("length", |text| pretokenizer::count(text.as_str())),
+        "olmo_pretokenizer_with_paragraphs_v1" => {
+            Box::new(length::ParagraphLengths { length: pretokenizer::count, document_length: None })
+        }
+        "pii_regex_v1" | "pii_regex_v2" => Box::new(pii::PiiOfDocument { with_count: false }),
+        "pii_regex_v3" => Box::new(pii::PiiExact),
+        "pii_regex_with_counts_fast_v2" => Box::new(pii::PiiOfParagraphs),
+        "pii_regex_with_counts_v2" => Box::new(pii::PiiOfDocument { with_count: true }),
+        "random_number_v1" => Box::new(random::RandomNumber),
+        "uniseg_length_paragraphs_v1" => {
+            Box::new(length::WordsOfParagraphs { with_empty: false, with_document: false })
+        }
+        "uniseg_length_paragraphs_with_doc_length_v1" => {
+            Box::new(length::WordsOfParagraphs { with_empty: false, with_document: true })
+        }
+        "uniseg_length_paragraphs_with_empty_v1" => {
+            Box::new(length::WordsOfParagraphs { with_empty: true, with_document: false })
+        }
+        "uniseg_length_v1" => return document("length", |text| length::num_unicode_words(text.as_str())),
+        "whitespace_tokenizer_v1" => return document("length", |text| length::num_word_runs_and_one(text.as_str())),
+        "whitespace_tokenizer_with_paragraphs_v1" => {
+            Box::new(length::ParagraphLengths { length: length::num_word_runs_and_one, document_length: None })
+        }
+        _ => return Err(unknown(name)),
+    })
+}
+
+/// Three names at most, the nearest first.
+fn unknown(name: &str) -> Error {
+    let mut nearest: Vec<(usize, &str)> =
+        names().iter().map(|&(known, _)| (edit_distance(name, known), known)).collect();
+    nearest.sort_unstable();
+    let nearest: Vec<String> = nearest.iter().take(3).map(|(_, known)| format!("\"{known}\"")).collect();
+    Error::config("taggers", format!("\"{name}\" is not a tagger; expected a name that `dolma list` prints"))
+        .with_hint(format!("the nearest are {}", nearest.join(", ")))
+}
+
+/// Levenshtein distance in characters.
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, character) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (index, &other) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(character != other);
+            diagonal = row[index + 1];
+            row[index + 1] = replaced.min(diagonal + 1).min(row[index] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_builds_and_names_are_sorted() {
+        let options = TaggerOptions::default();
+        assert!(names().windows(2).all(|two| two[0].0 < two[1].0));
+        for (name, _) in names() {
+            assert!(build(name, &options).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_comes_with_the_nearest() {
+        let Err(error) = build("gopher_v3", &TaggerOptions::default()) else { panic!() };
+        assert_eq!(
+            error.to_string(),
+            "taggers: \"gopher_v3\" is not a tagger; expected a name that `dolma list` prints\n\
+             hint: the nearest are \"gopher_v1\", \"gopher_v2\", \"c4_v1\""
+        );
     }
 }

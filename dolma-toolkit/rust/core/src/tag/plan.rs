@@ -1,0 +1,185 @@
+//! What to tag, with what, and where to; and which part of it is left to do.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::records::{Records, State};
+use super::thread_pool;
+use crate::error::{Error, Result};
+use crate::jsonl::{Compression, Written};
+use crate::manifest::sha256_file;
+use crate::progress::Progress;
+
+/// The whole request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Threads, over files first and over the rows of a file where files are few.
+    pub threads: usize,
+    /// Makes every attribute file again.
+    pub ignore_existing: bool,
+    /// The fastText language model, where a tagger needs one.
+    pub language_model: Option<PathBuf>,
+    /// In the order of their keys within a row.
+    pub taggers: Vec<TaggerPlan>,
+    /// One for each directory that gets a manifest.
+    pub artifacts: Vec<ArtifactPlan>,
+    /// In the order of the request.
+    pub files: Vec<FilePlan>,
+}
+
+/// One tagger.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaggerPlan {
+    /// As the user names it.
+    pub name: String,
+    /// First part of its keys.
+    pub experiment: String,
+    /// Whether it is ours; the spans of the others come from the spool, in this order.
+    pub native: bool,
+    /// Span types that stand in every row, as an empty list where there is none.
+    pub defaults: Vec<String>,
+}
+
+/// One directory of attribute files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactPlan {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// The document directory that it stands beside.
+    pub documents: Option<PathBuf>,
+    /// Indices of taggers, in order.
+    pub taggers: Vec<usize>,
+    /// The settings that its bytes depend on.
+    pub config: Map<String, Value>,
+}
+
+/// One document file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilePlan {
+    /// Where it can be opened.
+    pub path: PathBuf,
+    /// As the user named it; a URL where `path` is a copy.
+    pub name: String,
+    /// Whether `name` is a URL.
+    pub remote: bool,
+    /// Packing, as an extension, where the name does not tell it.
+    pub compression: Option<String>,
+    /// The attribute files to make from it.
+    pub outputs: Vec<OutputPlan>,
+    /// Spans of the taggers that are not native.
+    pub spool: Option<PathBuf>,
+}
+
+impl FilePlan {
+    /// How the file is packed.
+    pub fn compression(&self) -> Compression {
+        self.compression
+            .as_deref()
+            .and_then(Compression::named)
+            .unwrap_or_else(|| Compression::of(std::path::Path::new(&self.name)))
+    }
+}
+
+/// One attribute file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputPlan {
+    /// Index of the artifact.
+    pub artifact: usize,
+    /// Within it, with `/`.
+    pub path: String,
+}
+
+/// What is left to do for one file.
+pub(super) struct Work {
+    pub file: usize,
+    /// Size and hash of the document file.
+    pub input: Written,
+    pub outputs: Vec<PendingOutput>,
+}
+
+pub(super) struct PendingOutput {
+    pub file: usize,
+    pub output: usize,
+}
+
+/// Files with something left to do. Reads every document file once, for its hash.
+pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> Result<Vec<Work>> {
+    let look = |(index, file): (usize, &FilePlan)| -> Result<(Work, Vec<String>)> {
+        progress.check()?;
+        let input = sha256_file(&file.path)?;
+        let mut work = Work { file: index, input, outputs: Vec::new() };
+        let mut conflicts = Vec::new();
+        for (number, output) in file.outputs.iter().enumerate() {
+            let state = match plan.ignore_existing {
+                true => State::Missing,
+                false => records[output.artifact].state(&output.path, &work.input),
+            };
+            match state {
+                State::Finished => {}
+                State::Missing => work.outputs.push(PendingOutput { file: index, output: number }),
+                State::Foreign => {
+                    conflicts.push(plan.artifacts[output.artifact].directory.join(&output.path).display().to_string());
+                }
+            }
+        }
+        Ok((work, conflicts))
+    };
+    let looked: Vec<_> =
+        thread_pool(plan.threads.max(1))?.install(|| plan.files.par_iter().enumerate().map(look).collect());
+    let mut left = Vec::new();
+    let mut conflicts = Vec::new();
+    let mut errors = Vec::new();
+    for result in looked {
+        match result {
+            Ok((work, found)) => {
+                conflicts.extend(found);
+                if !work.outputs.is_empty() {
+                    left.push(work);
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if let Some(error) = Error::many(errors) {
+        return Err(error);
+    }
+    if let Some(first) = conflicts.first() {
+        let others = conflicts.len() - 1;
+        let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+        let message = format!(
+            "was made with other settings or by another tool{more}; expected nothing there, or the same settings"
+        );
+        return Err(Error::config(first, message)
+            .with_hint("choose another experiment, or make it again with --ignore_existing"));
+    }
+    check_leftovers(plan, records)?;
+    Ok(left)
+}
+
+/// An artifact has one configuration: files that an earlier one made, and this run does not, cannot stay beside ours.
+fn check_leftovers(plan: &Plan, records: &[Records]) -> Result<()> {
+    for (index, records) in records.iter().enumerate() {
+        let ours = |path: &str| {
+            plan.files
+                .iter()
+                .flat_map(|file| &file.outputs)
+                .any(|output| output.artifact == index && output.path == path)
+        };
+        if let Some(path) = records.leftovers().find(|path| !ours(path)) {
+            let artifact = plan.artifacts[index].directory.display();
+            let message =
+                format!("holds {path}, which other settings made; expected one set of settings in one directory");
+            return Err(Error::config(artifact.to_string(), message)
+                .with_hint("choose another experiment, or remove the directory"));
+        }
+    }
+    Ok(())
+}

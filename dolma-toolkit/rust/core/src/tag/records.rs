@@ -1,0 +1,179 @@
+//! Which attribute files are finished: `.progress.jsonl` beside them, one line each, appended when the file has its name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::plan::{ArtifactPlan, FilePlan, OutputPlan};
+use super::rows::Totals;
+use crate::error::{Error, Result};
+use crate::jsonl::Written;
+use crate::manifest::{canonical_bytes, relative_path, sha256_bytes, Manifest};
+
+const FILE_NAME: &str = ".progress.jsonl";
+
+/// One finished attribute file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    #[serde(skip)]
+    pub artifact: usize,
+    /// Within the artifact.
+    pub path: String,
+    /// sha256 of the configuration.
+    pub settings: String,
+    /// The document file: relative to the artifact, or a URL.
+    pub input_path: String,
+    pub input_url: String,
+    pub input: Written,
+    pub output: Written,
+    pub documents: u64,
+    pub spans: u64,
+    pub keys: BTreeSet<String>,
+}
+
+impl Record {
+    pub fn new(
+        output: &OutputPlan,
+        artifact: &ArtifactPlan,
+        file: &FilePlan,
+        input: &Written,
+        written: Written,
+        totals: Totals,
+    ) -> Result<Record> {
+        let input_path = if file.remote { String::new() } else { relative_path(&file.path, &artifact.directory)? };
+        Ok(Record {
+            artifact: output.artifact,
+            path: output.path.clone(),
+            settings: settings_sha256(&artifact.config),
+            input_path,
+            input_url: if file.remote { file.name.clone() } else { String::new() },
+            input: input.clone(),
+            output: written,
+            documents: totals.documents,
+            spans: totals.spans,
+            keys: totals.keys,
+        })
+    }
+}
+
+/// What is known of one attribute file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Made from these bytes with these settings.
+    Finished,
+    /// To be made.
+    Missing,
+    /// There, and made by something else.
+    Foreign,
+}
+
+/// The finished files of one artifact.
+pub struct Records {
+    directory: PathBuf,
+    settings: String,
+    by_path: BTreeMap<String, Record>,
+    lock: Mutex<()>,
+}
+
+fn settings_sha256(config: &Map<String, Value>) -> String {
+    sha256_bytes(&canonical_bytes(&Value::Object(config.clone())))
+}
+
+impl Records {
+    /// Reads what earlier runs left; a last line cut off by a kill is passed over.
+    pub fn load(artifact: usize, directory: &Path, config: &Map<String, Value>) -> Result<Records> {
+        let mut by_path = BTreeMap::new();
+        match fs::read_to_string(directory.join(FILE_NAME)) {
+            Ok(text) => {
+                for record in text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok()) {
+                    by_path.insert(record.path.clone(), Record { artifact, ..record });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(&directory.join(FILE_NAME), error)),
+        }
+        // a file whose size is not the recorded one is not the file that was finished
+        by_path.retain(|path, record: &mut Record| {
+            fs::metadata(directory.join(path)).is_ok_and(|file| file.len() == record.output.size_bytes)
+        });
+        Ok(Records {
+            directory: directory.to_owned(),
+            settings: settings_sha256(config),
+            by_path,
+            lock: Mutex::new(()),
+        })
+    }
+
+    /// What is known of the attribute file at `path`, to be made from `input`.
+    pub fn state(&self, path: &str, input: &Written) -> State {
+        match self.by_path.get(path) {
+            // another document file under the old name is made anew
+            Some(record) if record.settings == self.settings => match record.input == *input {
+                true => State::Finished,
+                false => State::Missing,
+            },
+            Some(_) => State::Foreign,
+            None => match self.directory.join(path).exists() && !self.killed_between() {
+                true => State::Foreign,
+                false => State::Missing,
+            },
+        }
+    }
+
+    /// A kill between the rename of a file and its record leaves a file of ours without a record. An unfinished
+    /// artifact has no manifest, and its records say that it is ours.
+    fn killed_between(&self) -> bool {
+        let unfinished = matches!(Manifest::read(&self.directory), Ok(None));
+        unfinished && self.directory.join(FILE_NAME).exists()
+    }
+
+    /// Marks the artifact as ours and unfinished: its records exist, its manifest does not.
+    pub fn begin(&self) -> Result<()> {
+        fs::create_dir_all(&self.directory).map_err(|error| Error::io(&self.directory, error))?;
+        let manifest = self.directory.join(crate::manifest::FILE_NAME);
+        match fs::remove_file(&manifest) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(&manifest, error)),
+            _ => {}
+        }
+        self.append_line("")
+    }
+
+    /// Appends the record of a finished file.
+    pub fn append(&self, record: &Record) -> Result<()> {
+        let line =
+            serde_json::to_string(record).map_err(|error| Error::io(&self.directory, io::Error::other(error)))?;
+        self.append_line(&line)
+    }
+
+    fn append_line(&self, line: &str) -> Result<()> {
+        let _guard = self.lock.lock();
+        let path = self.directory.join(FILE_NAME);
+        let write = || {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+            // a line feed in front, too: the line before may have been cut off
+            file.write_all(format!("\n{line}\n").as_bytes())?;
+            file.sync_data()
+        };
+        write().map_err(|error| Error::io(&path, error))
+    }
+
+    /// Takes a new record in.
+    pub fn keep(&mut self, record: Record) {
+        self.by_path.insert(record.path.clone(), record);
+    }
+
+    /// Records of the present settings, by path.
+    pub fn current(&self) -> impl Iterator<Item = &Record> {
+        self.by_path.values().filter(|record| record.settings == self.settings)
+    }
+
+    /// Paths that other settings made.
+    pub fn leftovers(&self) -> impl Iterator<Item = &str> {
+        self.by_path.values().filter(|record| record.settings != self.settings).map(|record| record.path.as_str())
+    }
+}

@@ -1,0 +1,234 @@
+//! The quality and repetition rules of Gopher (Rae et al. 2021, section A.1.1 and table A1) as dolma 1.2.1 computes them.
+
+use std::borrow::Cow;
+
+use rustc_hash::FxHashMap;
+
+use super::ngrams::{self, NgramCounts};
+use super::text::words;
+use super::unicode::{Classes, LETTER};
+use super::{Span, Tagger, Text};
+use crate::error::Result;
+
+/// The words of which a text must hold two, without "with" in some copies of the paper; compared with case.
+const REQUIRED_WORDS: [&str; 8] = ["the", "be", "to", "of", "and", "that", "have", "with"];
+
+const TOP_NGRAM_KINDS: [&str; 3] = [
+    "fraction_of_characters_in_most_common_2grams",
+    "fraction_of_characters_in_most_common_3grams",
+    "fraction_of_characters_in_most_common_4grams",
+];
+const DUPLICATE_NGRAM_KINDS: [&str; 6] = [
+    "fraction_of_characters_in_duplicate_5grams",
+    "fraction_of_characters_in_duplicate_6grams",
+    "fraction_of_characters_in_duplicate_7grams",
+    "fraction_of_characters_in_duplicate_8grams",
+    "fraction_of_characters_in_duplicate_9grams",
+    "fraction_of_characters_in_duplicate_10grams",
+];
+
+/// `gopher_v1`, and `gopher_v2` which takes several newlines for one.
+pub struct Gopher {
+    /// Whether lines are what stands between runs of newlines.
+    pub skip_empty_lines: bool,
+}
+
+impl Tagger for Gopher {
+    fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
+        let words = WordStatistics::of(text);
+        let lines = LineStatistics::of(text, self.skip_empty_lines);
+        let word_chars = words.chars.max(1) as f64;
+        let end = text.length_chars();
+        let mut push = |kind, score| spans.push(Span { start: 0, end, kind: Cow::Borrowed(kind), score });
+        for level in &words.ngrams {
+            match level.n {
+                2..=4 => push(TOP_NGRAM_KINDS[level.n - 2], (level.top_count * level.top_chars) as f64 / word_chars),
+                _ => push(
+                    DUPLICATE_NGRAM_KINDS[level.n - 5],
+                    level.repeated_chars as f64 / level.all_chars.max(1) as f64,
+                ),
+            }
+        }
+        let num_words = words.lengths.len().max(1) as f64;
+        let num_lines = lines.num_lines.max(1) as f64;
+        push("character_count", end as f64);
+        push("word_count", words.lengths.len() as f64);
+        push("median_word_length", median(words.lengths));
+        push("symbol_to_word_ratio", words.num_with_symbol as f64 / num_words);
+        push("fraction_of_words_with_alpha_character", words.num_with_letter as f64 / num_words);
+        push("required_word_count", words.num_required as f64);
+        push("fraction_of_lines_starting_with_bullet_point", lines.num_bullets as f64 / num_lines);
+        push("fraction_of_lines_ending_with_ellipsis", lines.num_ellipses as f64 / num_lines);
+        push("fraction_of_duplicate_lines", lines.num_duplicates as f64 / num_lines);
+        push("fraction_of_characters_in_duplicate_lines", lines.duplicate_chars as f64 / word_chars);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct WordStatistics {
+    /// Code points of each word.
+    lengths: Vec<u32>,
+    /// Code points of all words.
+    chars: u64,
+    num_with_symbol: usize,
+    num_with_letter: usize,
+    num_required: usize,
+    ngrams: Vec<NgramCounts>,
+}
+
+/// What is counted of a word, found once for each different word.
+#[derive(Clone, Copy)]
+struct WordKind {
+    id: u32,
+    length: u32,
+    has_symbol: bool,
+    has_letter: bool,
+    is_required: bool,
+}
+
+impl WordStatistics {
+    fn of(text: &Text<'_>) -> WordStatistics {
+        let classes = Classes::get();
+        let mut kinds: FxHashMap<&str, WordKind> = FxHashMap::default();
+        let mut statistics = WordStatistics::default();
+        let mut ids = Vec::with_capacity(text.as_str().len() / 6);
+        let mut chars_before = Vec::with_capacity(text.as_str().len() / 6 + 1);
+        chars_before.push(0);
+        for word in words(text.as_str()) {
+            let next_id = kinds.len() as u32;
+            let kind = *kinds.entry(word).or_insert_with(|| WordKind {
+                id: next_id,
+                length: text.count_chars(word) as u32,
+                has_symbol: word.contains(['#', '\u{2026}']),
+                has_letter: word.chars().any(|character| classes.has(character, LETTER)),
+                is_required: REQUIRED_WORDS.contains(&word),
+            });
+            statistics.chars += u64::from(kind.length);
+            statistics.num_with_symbol += usize::from(kind.has_symbol);
+            statistics.num_with_letter += usize::from(kind.has_letter);
+            statistics.num_required += usize::from(kind.is_required);
+            statistics.lengths.push(kind.length);
+            ids.push(kind.id);
+            chars_before.push(statistics.chars);
+        }
+        statistics.ngrams = ngrams::count(&ids, kinds.len(), &chars_before);
+        statistics
+    }
+}
+
+#[derive(Default)]
+struct LineStatistics {
+    num_lines: usize,
+    num_bullets: usize,
+    num_ellipses: usize,
+    /// Lines that occur more than once, each copy counted.
+    num_duplicates: usize,
+    /// Code points of those.
+    duplicate_chars: usize,
+}
+
+impl LineStatistics {
+    fn of(text: &Text<'_>, skip_empty: bool) -> LineStatistics {
+        let mut statistics = LineStatistics::default();
+        let string = text.as_str();
+        if string.is_empty() {
+            return statistics;
+        }
+        let mut seen: FxHashMap<&str, bool> = FxHashMap::default();
+        let mut start = 0;
+        loop {
+            let end = memchr::memchr(b'\n', &string.as_bytes()[start..]).map_or(string.len(), |length| start + length);
+            let line = &string[start..end];
+            statistics.num_lines += 1;
+            statistics.num_bullets += usize::from(line.starts_with(['*', '-']));
+            statistics.num_ellipses += usize::from(line.ends_with('\u{2026}'));
+            let copies = seen.entry(line).and_modify(|is_counted| {
+                // the first copy counts as soon as there is a second
+                let newly = if *is_counted { 1 } else { 2 };
+                statistics.num_duplicates += newly;
+                statistics.duplicate_chars += newly * text.count_chars(line);
+                *is_counted = true;
+            });
+            copies.or_insert(false);
+            if end == string.len() {
+                return statistics;
+            }
+            start = end + 1;
+            while skip_empty && string.as_bytes().get(start) == Some(&b'\n') {
+                start += 1;
+            }
+        }
+    }
+}
+
+/// The middle value, or the mean of the two middle ones; 0 of nothing.
+fn median(mut values: Vec<u32>) -> f64 {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return 0.0;
+    }
+    let is_odd = values.len() % 2 == 1;
+    let (below, &mut upper, _) = values.select_nth_unstable(middle);
+    let lower = if is_odd { upper } else { below.iter().copied().max().unwrap_or(upper) };
+    (f64::from(lower) + f64::from(upper)) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn scores(text: &str, skip_empty_lines: bool) -> HashMap<String, f64> {
+        let mut spans = Vec::new();
+        Gopher { skip_empty_lines }.tag(&Text::new(text), &mut spans).unwrap();
+        let length = text.chars().count();
+        assert!(spans.iter().all(|span| (span.start, span.end) == (0, length)));
+        spans.into_iter().map(|span| (span.kind.into_owned(), span.score)).collect()
+    }
+
+    #[test]
+    fn an_empty_text_scores_zero_without_ngrams() {
+        let scores = scores("", true);
+        assert_eq!(scores.len(), 10);
+        assert!(scores.values().all(|&score| score == 0.0));
+    }
+
+    #[test]
+    fn repeated_pairs_count_as_often_as_they_occur() {
+        let scores = scores("to be or not to be", true);
+        assert_eq!(scores["fraction_of_characters_in_most_common_2grams"], 8.0 / 13.0);
+        assert_eq!(scores["fraction_of_characters_in_duplicate_5grams"], 0.0);
+        assert_eq!(scores["required_word_count"], 4.0);
+        assert_eq!(scores["median_word_length"], 2.0);
+        assert!(!scores.contains_key("fraction_of_characters_in_duplicate_7grams"));
+    }
+
+    #[test]
+    fn versions_differ_in_empty_lines() {
+        let text = "* a\n\n\n- b\u{2026}\n* a\n";
+        let (v1, v2) = (scores(text, false), scores(text, true));
+        assert_eq!(v1["fraction_of_lines_starting_with_bullet_point"], 3.0 / 6.0);
+        assert_eq!(v2["fraction_of_lines_starting_with_bullet_point"], 3.0 / 4.0);
+        assert_eq!(v1["fraction_of_duplicate_lines"], 5.0 / 6.0);
+        assert_eq!(v2["fraction_of_duplicate_lines"], 2.0 / 4.0);
+        assert_eq!(v2["fraction_of_characters_in_duplicate_lines"], 6.0 / 7.0);
+        assert_eq!(v2["fraction_of_lines_ending_with_ellipsis"], 1.0 / 4.0);
+    }
+
+    #[test]
+    fn letters_and_symbols_are_those_of_unicode() {
+        let scores = scores("Ⓐ 1# ñ x\u{2026}y", true);
+        assert_eq!(scores["symbol_to_word_ratio"], 0.5);
+        assert_eq!(scores["fraction_of_words_with_alpha_character"], 0.5);
+        assert_eq!(scores["median_word_length"], 1.5);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![]), 0.0);
+        assert_eq!(median(vec![3, 1, 2]), 2.0);
+        assert_eq!(median(vec![4, 1, 2, 9]), 3.0);
+    }
+}

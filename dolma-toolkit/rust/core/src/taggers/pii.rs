@@ -1,0 +1,113 @@
+//! Personal data: e-mail addresses, phone numbers, IP addresses. Versions 1 and 2 find what dolma 1.2.1 finds; version 3 is right.
+
+use memchr::memmem;
+
+use super::pii_exact;
+use super::pii_legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
+use super::{Span, Tagger, Text};
+use crate::error::Result;
+
+pub(super) const EMAIL: &str = "EMAIL_ADDRESS";
+pub(super) const PHONE: &str = "PHONE_NUMBER";
+pub(super) const ADDRESS: &str = "IP_ADDRESS";
+
+/// Code points on each side of a number in which "isbn", "doi" or "#" say that it is something else.
+const CONTEXT_CHARS: usize = 100;
+
+/// Above this many question marks `pii_regex_with_counts_fast_v2` finds nothing: such texts made its expressions slow.
+const MAX_QUESTION_MARKS: usize = 10_000;
+
+/// `pii_regex_v1` and `_v2`, which score the document by hits per word, and `pii_regex_with_counts_v2` which also counts them.
+pub struct PiiOfDocument {
+    /// Whether to add the number of hits.
+    pub with_count: bool,
+}
+
+impl Tagger for PiiOfDocument {
+    fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
+        let string = text.as_str();
+        let before = spans.len();
+        for email in emails(string) {
+            // the parts of the whole match, edges included
+            let mut parts = string[email.start..email.end].split('@');
+            let (local, domain) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            if domain.contains('.') && super::unicode::strip(local) != "(" {
+                spans.push(text.span(email.start, email.end, EMAIL, 1.0));
+            }
+        }
+        if !contains_url_after_backspace(string) {
+            let is_phone = |found: &(usize, usize)| !is_other_number(string, *found);
+            spans.extend(
+                phones(string).into_iter().filter(is_phone).map(|(start, end)| text.span(start, end, PHONE, 1.0)),
+            );
+        }
+        let is_address = |found: &(usize, usize)| !is_other_number(string, *found);
+        spans.extend(
+            ip_addresses(string).into_iter().filter(is_address).map(|(start, end)| text.span(start, end, ADDRESS, 1.0)),
+        );
+        let num_found = (spans.len() - before) as f64;
+        let per_word = if text.num_words() == 0 { -1.0 } else { num_found / text.num_words() as f64 };
+        spans.push(text.whole("doc", per_word));
+        if self.with_count {
+            spans.push(text.whole("doc_count", num_found));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the text around a number says that it is a book's, an article's or a ticket's.
+fn is_other_number(text: &str, (start, end): (usize, usize)) -> bool {
+    let from = text[..start].char_indices().rev().take(CONTEXT_CHARS).last().map_or(start, |(at, _)| at);
+    let to = text[end..].char_indices().nth(CONTEXT_CHARS).map_or(text.len(), |(at, _)| end + at);
+    let context = &text.as_bytes()[from..to];
+    ["isbn", "doi", "#"].iter().any(|word| memmem::find(context, word.as_bytes()).is_some())
+}
+
+/// `pii_regex_with_counts_fast_v2`: each paragraph alone, without regard to context.
+pub struct PiiOfParagraphs;
+
+impl Tagger for PiiOfParagraphs {
+    fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
+        let before = spans.len();
+        if memchr::memchr_iter(b'?', text.as_str().as_bytes()).count() <= MAX_QUESTION_MARKS {
+            for paragraph in text.filled_paragraphs() {
+                let offset = paragraph.start_byte;
+                let mut push = |start, end, kind| spans.push(text.span(offset + start, offset + end, kind, 1.0));
+                for email in emails(paragraph.text) {
+                    let (local, domain) =
+                        (&paragraph.text[email.local_start..email.at], &paragraph.text[email.at + 1..email.domain_end]);
+                    if domain.contains('.') && local != "(" {
+                        push(email.start, email.end, EMAIL);
+                    }
+                }
+                phones(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, PHONE));
+                ip_addresses(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, ADDRESS));
+            }
+        }
+        let length = text.length_chars();
+        let found_chars: usize = spans[before..].iter().map(|span| span.end - span.start).sum();
+        spans.push(text.whole("doc_count", (spans.len() - before) as f64));
+        // the span of "doc_count" is among those whose lengths dolma 1.2.1 adds up, hence one more
+        let fraction = if length == 0 { -1.0 } else { (found_chars + length) as f64 / length as f64 };
+        spans.push(text.whole("doc_frac", fraction));
+        Ok(())
+    }
+}
+
+/// `pii_regex_v3`: exact spans, the last e-mail too, whole IPv4 addresses only, and a fraction that is one.
+pub struct PiiExact;
+
+impl Tagger for PiiExact {
+    fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
+        let found = pii_exact::find(text.as_str());
+        let mut found_chars = 0;
+        for &(start_byte, end_byte, kind) in &found {
+            let span = text.span(start_byte, end_byte, kind, 1.0);
+            found_chars += span.end - span.start;
+            spans.push(span);
+        }
+        spans.push(text.whole("doc_count", found.len() as f64));
+        spans.push(text.whole("doc_frac", found_chars as f64 / text.length_chars().max(1) as f64));
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! E-mail addresses, phone numbers and IP addresses by their own rules rather than by what surrounds them in most texts.
+
+use memchr::memchr_iter;
+
+use super::pii::{ADDRESS, EMAIL, PHONE};
+
+/// Longest local part and label (RFC 5321, section 4.5.3.1.1; RFC 1035, section 2.3.4).
+const MAX_LOCAL_BYTES: usize = 64;
+const MAX_LABEL_BYTES: usize = 63;
+
+/// Code points before a number in which "isbn" or "doi" say that it is something else.
+const CONTEXT_BYTES: usize = 40;
+
+/// All of them in the order of the text, as (start byte, end byte, kind). They do not overlap.
+pub fn find(text: &str) -> Vec<(usize, usize, &'static str)> {
+    let bytes = text.as_bytes();
+    let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
+    found.extend(memchr_iter(b'@', bytes).filter_map(|at| email(bytes, at)).map(|(start, end)| (start, end, EMAIL)));
+    found.extend(addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
+    found.extend(phones(text).into_iter().map(|(start, end)| (start, end, PHONE)));
+    // an address of digits and dots is no phone number, nor is a part of an e-mail address
+    found.sort_by_key(|&(start, end, kind)| (start, std::cmp::Reverse(end), kind));
+    let mut covered_to = 0;
+    found.retain(|&(start, end, _)| {
+        let is_free = start >= covered_to;
+        covered_to = if is_free { end } else { covered_to };
+        is_free
+    });
+    found
+}
+
+/// The address around the "@" at `at`: a dot-atom (RFC 5322, section 3.2.3, ASCII) and a domain of two labels or more.
+fn email(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&byte);
+    let mut start = at;
+    while start > 0 && is_local(bytes[start - 1]) {
+        start -= 1;
+    }
+    // punctuation before an address belongs to the sentence, not to the address
+    while start < at && !bytes[start].is_ascii_alphanumeric() && bytes[start] != b'_' {
+        start += 1;
+    }
+    let is_cut = start > 0 && bytes[start - 1] >= 0x80;
+    let local = &bytes[start..at];
+    if local.is_empty()
+        || local.len() > MAX_LOCAL_BYTES
+        || is_cut
+        || local.ends_with(b".")
+        || local.windows(2).any(|two| two == b"..")
+    {
+        return None;
+    }
+    let mut end = at + 1;
+    let mut num_labels = 0;
+    let mut last_label: &[u8] = b"";
+    loop {
+        let mut length = bytes[end..]
+            .iter()
+            .take(MAX_LABEL_BYTES + 1)
+            .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-')
+            .count();
+        while length > 0 && bytes[end + length - 1] == b'-' {
+            length -= 1;
+        }
+        if length == 0 || length > MAX_LABEL_BYTES || bytes[end] == b'-' {
+            // what stands so far ends before the dot
+            end -= usize::from(num_labels > 0);
+            break;
+        }
+        num_labels += 1;
+        last_label = &bytes[end..end + length];
+        end += length;
+        if bytes.get(end) != Some(&b'.') {
+            break;
+        }
+        end += 1;
+    }
+    let is_top_level =
+        last_label.len() >= 2 && (last_label.iter().all(u8::is_ascii_alphabetic) || last_label.starts_with(b"xn--"));
+    (num_labels >= 2 && is_top_level && bytes.get(end) != Some(&b'@')).then_some((start, end))
+}
+
+/// Dotted quads of numbers up to 255 that no letter, digit or further dotted number touches.
+fn addresses(text: &str) -> Vec<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut from = 0;
+    for dot in memchr_iter(b'.', bytes) {
+        if dot < from {
+            continue;
+        }
+        let start = dot - bytes[from..dot].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let mut end = start;
+        let mut num_octets = 0;
+        loop {
+            let length = bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let value = text[end..end + length].parse::<u8>();
+            if length == 0 {
+                // the dot before ends a sentence
+                end -= usize::from(num_octets > 0);
+                break;
+            }
+            let has_leading_zero = length > 1 && bytes[end] == b'0';
+            num_octets = if value.is_err() || has_leading_zero { 5 } else { num_octets + 1 };
+            end += length;
+            if bytes.get(end) != Some(&b'.') {
+                break;
+            }
+            end += 1;
+        }
+        from = end.max(dot + 1);
+        if num_octets == 4 && !is_word_before(text, start) && !is_word_after(text, end) {
+            found.push((start, end));
+        }
+    }
+    found
+}
+
+/// North American numbers: area code, exchange code, line; with or without +1, brackets and separators.
+fn phones(text: &str) -> Vec<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let begins = matches!(bytes[at], b'0'..=b'9' | b'(' | b'+');
+        match if begins && !touches_number(text, at) { phone_end(text, at) } else { None } {
+            Some(end) if !names_other_number(bytes, at) => {
+                found.push((at, end));
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+fn phone_end(text: &str, start: usize) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let is = |at: usize, set: &[u8]| bytes.get(at).is_some_and(|byte| set.contains(byte));
+    let digits = |at: usize, count: usize| {
+        bytes.get(at..at + count).is_some_and(|part| part.iter().all(u8::is_ascii_digit)).then_some(at + count)
+    };
+    let mut at = start;
+    if is(at, b"+") {
+        at += 1;
+        if !is(at, b"1") {
+            return None;
+        }
+    }
+    if is(at, b"1") {
+        at += 1;
+        at += usize::from(is(at, b"-. "));
+    }
+    let is_bracketed = is(at, b"(");
+    at += usize::from(is_bracketed);
+    // neither code begins with 0 or 1 (North American Numbering Plan)
+    if !is(at, b"23456789") {
+        return None;
+    }
+    at = digits(at, 3)?;
+    if is_bracketed {
+        if !is(at, b")") {
+            return None;
+        }
+        at += 1;
+    }
+    at += usize::from(is(at, b"-. "));
+    if !is(at, b"23456789") {
+        return None;
+    }
+    at = digits(at, 3)?;
+    at += usize::from(is(at, b"-. "));
+    at = digits(at, 4)?;
+    let continues = is(at, b"-.,/") && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    (!continues && !is_word_after(text, at)).then_some(at)
+}
+
+/// Whether what stands before `at` makes the digits there part of something longer.
+fn touches_number(text: &str, at: usize) -> bool {
+    let bytes = text.as_bytes();
+    let is_joint = at >= 2 && b"-.,/+".contains(&bytes[at - 1]) && bytes[at - 2].is_ascii_alphanumeric();
+    is_joint || is_word_before(text, at) || (at > 0 && b"$#+(".contains(&bytes[at - 1]) && bytes[at] != b'(')
+}
+
+fn names_other_number(bytes: &[u8], at: usize) -> bool {
+    let context = bytes[at.saturating_sub(CONTEXT_BYTES)..at].to_ascii_lowercase();
+    [&b"isbn"[..], b"doi"].iter().any(|word| memchr::memmem::find(&context, word).is_some())
+}
+
+fn is_word_before(text: &str, at: usize) -> bool {
+    text[..at].chars().next_back().is_some_and(|character| character.is_alphanumeric() || character == '_')
+        || (at >= 2 && text.as_bytes()[at - 1] == b'.' && text.as_bytes()[at - 2].is_ascii_digit())
+}
+
+fn is_word_after(text: &str, at: usize) -> bool {
+    text[at..].chars().next().is_some_and(|character| character.is_alphanumeric() || character == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<(&str, &'static str)> {
+        find(text).into_iter().map(|(start, end, kind)| (&text[start..end], kind)).collect()
+    }
+
+    #[test]
+    fn emails_have_exact_ends() {
+        assert_eq!(found(" Write to (jo.e+x@mail.example.org)."), [("jo.e+x@mail.example.org", EMAIL)]);
+        assert_eq!(found("a@b.co"), [("a@b.co", EMAIL)]);
+        assert_eq!(found("a@b.co, c_d@e-f.info!"), [("a@b.co", EMAIL), ("c_d@e-f.info", EMAIL)]);
+        for text in ["@a", "a@b", "a@b.", "a@b.1", "a@-b.co", "a..b@c.de", "a.@c.de", "a@@b.co", "user@host x.y"] {
+            assert!(found(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_whole_and_valid() {
+        assert_eq!(found("at 192.168.0.1."), [("192.168.0.1", ADDRESS)]);
+        assert_eq!(found("(10.0.0.255:80)"), [("10.0.0.255", ADDRESS)]);
+        for text in
+            ["1.2.3.4.5", "1.2.3", "1.2.3.256", "v1.2.3.4", "1.2.3.4a", "01.2.3.4", "1..2.3.4", "1.2.3.4.5.6.7.8"]
+        {
+            assert!(found(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn phones_need_no_space_before_and_have_none_in_their_span() {
+        assert_eq!(found("(206) 555-0100"), [("(206) 555-0100", PHONE)]);
+        assert_eq!(
+            found("call 206.555.0100, or +1 206 555 0101"),
+            [("206.555.0100", PHONE), ("+1 206 555 0101", PHONE)]
+        );
+        assert_eq!(found("2065550100"), [("2065550100", PHONE)]);
+        for text in [
+            "12065550100123",
+            "ISBN 206 555 0100",
+            "106-555-0100",
+            "206-155-0100",
+            "3.2065550100",
+            "x2065550100",
+            "206-555-0100-1",
+        ] {
+            assert!(found(text).is_empty(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One document's text, and what several taggers need of it: computed once, when first asked for.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use super::unicode::{count_chars, is_ascii_space, space_length, strip};
+use super::Span;
+
+/// Bytes between two remembered counts of code points.
+const MARK_BYTES: usize = 256;
+
+/// The text of one document.
+pub struct Text<'a> {
+    text: &'a str,
+    is_ascii: OnceCell<bool>,
+    length_chars: OnceCell<usize>,
+    chars_before_mark: OnceCell<Vec<usize>>,
+    paragraphs: OnceCell<Vec<Paragraph<'a>>>,
+    num_words: OnceCell<usize>,
+}
+
+/// A line with its newline; the last one may have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paragraph<'a> {
+    /// With the newline.
+    pub text: &'a str,
+    /// Byte at which it begins.
+    pub start_byte: usize,
+    /// Code point at which it begins.
+    pub start: usize,
+    /// Code point at which it ends, exclusive.
+    pub end: usize,
+    /// Whether it holds nothing but white space.
+    pub is_blank: bool,
+}
+
+impl Paragraph<'_> {
+    /// A span over the whole paragraph.
+    pub fn span(&self, kind: &'static str, score: f64) -> Span {
+        Span { start: self.start, end: self.end, kind: Cow::Borrowed(kind), score }
+    }
+}
+
+impl<'a> Text<'a> {
+    /// Takes the text of one document; costs nothing yet.
+    pub fn new(text: &'a str) -> Text<'a> {
+        Text {
+            text,
+            is_ascii: OnceCell::new(),
+            length_chars: OnceCell::new(),
+            chars_before_mark: OnceCell::new(),
+            paragraphs: OnceCell::new(),
+            num_words: OnceCell::new(),
+        }
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &'a str {
+        self.text
+    }
+
+    /// Whether every character is ASCII, so that bytes and code points are the same.
+    pub fn is_ascii(&self) -> bool {
+        *self.is_ascii.get_or_init(|| self.text.is_ascii())
+    }
+
+    /// Length in code points.
+    pub fn length_chars(&self) -> usize {
+        *self.length_chars.get_or_init(|| if self.is_ascii() { self.text.len() } else { count_chars(self.text) })
+    }
+
+    /// Length in code points of a part of this text.
+    pub fn count_chars(&self, part: &str) -> usize {
+        if self.is_ascii() {
+            part.len()
+        } else {
+            count_chars(part)
+        }
+    }
+
+    /// The number of code points before the byte `at`, which stands on a character boundary.
+    pub fn code_point(&self, at: usize) -> usize {
+        if self.is_ascii() {
+            return at;
+        }
+        let marks = self.chars_before_mark.get_or_init(|| {
+            let mut chars = 0;
+            let count = |chunk: &[u8]| chunk.iter().filter(|&&byte| (byte as i8) >= -0x40).count();
+            let before = |chunk| {
+                let so_far = chars;
+                chars += count(chunk);
+                so_far
+            };
+            self.text.as_bytes().chunks(MARK_BYTES).map(before).chain([0]).collect()
+        });
+        let mark = at / MARK_BYTES;
+        let (from, chars) = if mark * MARK_BYTES < self.text.len() {
+            (mark * MARK_BYTES, marks[mark])
+        } else {
+            (at, self.length_chars())
+        };
+        chars + self.text.as_bytes()[from..at].iter().filter(|&&byte| (byte as i8) >= -0x40).count()
+    }
+
+    /// A span over the whole document.
+    pub fn whole(&self, kind: &'static str, score: f64) -> Span {
+        Span { start: 0, end: self.length_chars(), kind: Cow::Borrowed(kind), score }
+    }
+
+    /// A span between two bytes, which stand on character boundaries.
+    pub fn span(&self, start_byte: usize, end_byte: usize, kind: &'static str, score: f64) -> Span {
+        Span { start: self.code_point(start_byte), end: self.code_point(end_byte), kind: Cow::Borrowed(kind), score }
+    }
+
+    /// All paragraphs, blank ones too; together they are the text.
+    pub fn paragraphs(&self) -> &[Paragraph<'a>] {
+        self.paragraphs.get_or_init(|| {
+            let mut start_byte = 0;
+            let mut start = 0;
+            let next = |line: &'a str| {
+                let paragraph = Paragraph {
+                    text: line,
+                    start_byte,
+                    start,
+                    end: start + self.count_chars(line),
+                    is_blank: strip(line).is_empty(),
+                };
+                start_byte += line.len();
+                start = paragraph.end;
+                paragraph
+            };
+            self.text.split_inclusive('\n').map(next).collect()
+        })
+    }
+
+    /// The paragraphs that hold more than white space.
+    pub fn filled_paragraphs(&self) -> impl Iterator<Item = &Paragraph<'a>> {
+        self.paragraphs().iter().filter(|paragraph| !paragraph.is_blank)
+    }
+
+    /// The number of words between white space.
+    pub fn num_words(&self) -> usize {
+        *self.num_words.get_or_init(|| words(self.text).count())
+    }
+}
+
+/// The words between white space, as `str.split` of Python gives them.
+pub fn words(text: &str) -> Words<'_> {
+    Words { text, at: 0 }
+}
+
+/// Iterator of `words`.
+pub struct Words<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        let bytes = self.text.as_bytes();
+        let mut start = self.at;
+        loop {
+            match space_length(bytes, start) {
+                0 => break,
+                length => start += length,
+            }
+        }
+        if start == bytes.len() {
+            self.at = start;
+            return None;
+        }
+        let mut end = start + 1;
+        while end < bytes.len() {
+            let byte = bytes[end];
+            if if byte < 0x80 { is_ascii_space(byte) } else { byte >= 0xc2 && space_length(bytes, end) > 0 } {
+                break;
+            }
+            end += 1;
+        }
+        self.at = end;
+        Some(&self.text[start..end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_points_count_characters_before_a_byte() {
+        let string = "aé\u{1F600}\n".repeat(200);
+        let text = Text::new(&string);
+        for (chars, (at, _)) in string.char_indices().enumerate() {
+            assert_eq!(text.code_point(at), chars);
+        }
+        assert_eq!(text.code_point(string.len()), 800);
+        assert_eq!(text.length_chars(), 800);
+        let exact = "é".repeat(MARK_BYTES / 2);
+        assert_eq!(Text::new(&exact).code_point(MARK_BYTES), MARK_BYTES / 2);
+        assert_eq!(Text::new("").code_point(0), 0);
+    }
+
+    #[test]
+    fn paragraphs_keep_their_newlines() {
+        let text = Text::new("é\n \nb");
+        let seen: Vec<_> = text.paragraphs().iter().map(|p| (p.text, p.start, p.end, p.is_blank)).collect();
+        assert_eq!(seen, [("é\n", 0, 2, false), (" \n", 2, 4, true), ("b", 4, 5, false)]);
+        assert_eq!(text.filled_paragraphs().count(), 2);
+        assert!(Text::new("").paragraphs().is_empty());
+    }
+
+    #[test]
+    fn words_are_those_of_python() {
+        let split = |text| words(text).collect::<Vec<_>>();
+        assert_eq!(split(" a\u{1f}b\u{3000}日本\u{a0}c\u{200b}d\n"), ["a", "b", "日本", "c\u{200b}d"]);
+        assert_eq!(split("é"), ["é"]);
+        assert!(split(" \n").is_empty());
+        assert!(split("").is_empty());
+    }
+}

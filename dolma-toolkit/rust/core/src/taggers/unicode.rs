@@ -1,0 +1,190 @@
+//! Classes of characters as the string methods and regular expressions of dolma 1.2.1 define them, from Unicode 16 tables.
+
+use std::sync::LazyLock;
+
+use regex_syntax::hir::{Class, HirKind};
+
+/// `\p{L}`: `str.isalpha` of Python.
+pub const LETTER: u16 = 1;
+/// `\p{N}`.
+pub const NUMBER: u16 = 1 << 1;
+/// `\p{Nd}`: `\d`.
+pub const DIGIT: u16 = 1 << 2;
+/// `\w` of the Python package `regex`: alphabetic characters, marks, digits, connectors, joiners (UTS 18, annex C).
+pub const WORD: u16 = 1 << 3;
+/// `\p{White_Space}`: `\s` of `regex` and of tokenizers. `is_space` has four control characters more.
+pub const WHITE_SPACE: u16 = 1 << 4;
+/// `\p{P}`: `[[:punct:]]` of tokenizers.
+pub const PUNCTUATION: u16 = 1 << 5;
+/// `[[:punct:]]` of `regex`: punctuation and symbols that are not alphabetic.
+pub const PUNCTUATION_OR_SYMBOL: u16 = 1 << 6;
+/// The blocks that `not_alphanum_paragraph_v1` counts as pictures.
+pub const PICTURE: u16 = 1 << 7;
+
+const PATTERNS: [(u16, &str); 8] = [
+    (LETTER, r"\p{L}"),
+    (NUMBER, r"\p{N}"),
+    (DIGIT, r"\p{Nd}"),
+    (WORD, r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]"),
+    (WHITE_SPACE, r"\p{White_Space}"),
+    (PUNCTUATION, r"\p{P}"),
+    (PUNCTUATION_OR_SYMBOL, r"[\p{P}\p{S}--\p{Alphabetic}]"),
+    (PICTURE, r"[\x{2600}-\x{27BF}\x{1F300}-\x{1F64F}\x{1F680}-\x{1F6FF}]"),
+];
+
+const BLOCK: usize = 256;
+const NUM_CODE_POINTS: usize = 0x11_0000;
+
+/// Two-stage table of the classes of every code point.
+pub struct Classes {
+    block_of: Vec<u16>,
+    blocks: Vec<[u16; BLOCK]>,
+}
+
+static CLASSES: LazyLock<Classes> = LazyLock::new(Classes::compute);
+
+impl Classes {
+    /// The table; computed when first asked for (about two milliseconds).
+    pub fn get() -> &'static Classes {
+        &CLASSES
+    }
+
+    /// The classes of `character`, or-ed together.
+    #[inline]
+    pub fn of(&self, character: char) -> u16 {
+        let code_point = character as usize;
+        self.blocks[usize::from(self.block_of[code_point / BLOCK])][code_point % BLOCK]
+    }
+
+    /// Whether `character` is in any of `classes`.
+    #[inline]
+    pub fn has(&self, character: char, classes: u16) -> bool {
+        self.of(character) & classes != 0
+    }
+
+    fn compute() -> Classes {
+        let mut flat = vec![0_u16; NUM_CODE_POINTS];
+        for (class, pattern) in PATTERNS {
+            for (first, last) in ranges(pattern) {
+                for entry in &mut flat[first as usize..=last as usize] {
+                    *entry |= class;
+                }
+            }
+        }
+        let mut table = Classes { block_of: Vec::with_capacity(NUM_CODE_POINTS / BLOCK), blocks: Vec::new() };
+        for chunk in flat.chunks_exact(BLOCK) {
+            let known = table.blocks.iter().position(|block| block == chunk);
+            let index = known.unwrap_or_else(|| {
+                let mut block = [0; BLOCK];
+                block.copy_from_slice(chunk);
+                table.blocks.push(block);
+                table.blocks.len() - 1
+            });
+            table.block_of.push(index as u16);
+        }
+        table
+    }
+}
+
+fn ranges(pattern: &str) -> Vec<(char, char)> {
+    let Ok(hir) = regex_syntax::parse(pattern) else { unreachable!("{pattern} is a class that regex-syntax knows") };
+    let HirKind::Class(Class::Unicode(class)) = hir.kind() else { unreachable!("{pattern} is one class") };
+    class.ranges().iter().map(|range| (range.start(), range.end())).collect()
+}
+
+/// What Python's `str.split`, `str.strip`, `str.isspace` and the `\s` of its `re` call white space:
+/// `\p{White_Space}` and the four separators U+001C to U+001F.
+#[inline]
+pub fn is_space(character: char) -> bool {
+    matches!(character,
+        '\t'..='\r' | '\x1c'..=' ' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}'
+        | '\u{2028}' | '\u{2029}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+}
+
+/// `is_space` of one ASCII byte; false for all others.
+#[inline]
+pub fn is_ascii_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | 0x1c..=b' ')
+}
+
+/// The length in bytes of the white space character that begins at `bytes[at]`; 0 where none does.
+#[inline]
+pub fn space_length(bytes: &[u8], at: usize) -> usize {
+    let Some(&first) = bytes.get(at) else {
+        return 0;
+    };
+    if first < 0x80 {
+        return usize::from(is_ascii_space(first));
+    }
+    let rest = |index: usize| bytes.get(at + index).copied().unwrap_or(0);
+    match first {
+        0xc2 if matches!(rest(1), 0x85 | 0xa0) => 2,
+        0xe1 if (rest(1), rest(2)) == (0x9a, 0x80) => 3,
+        0xe2 if rest(1) == 0x80 && matches!(rest(2), 0x80..=0x8a | 0xa8 | 0xa9 | 0xaf) => 3,
+        0xe2 if (rest(1), rest(2)) == (0x81, 0x9f) => 3,
+        0xe3 if (rest(1), rest(2)) == (0x80, 0x80) => 3,
+        _ => 0,
+    }
+}
+
+/// The length in bytes of the white space character that ends before `bytes[end]`; 0 where none does.
+#[inline]
+pub fn space_length_before(bytes: &[u8], end: usize) -> usize {
+    match end.checked_sub(1).map(|last| bytes[last]) {
+        None => 0,
+        Some(last) if last < 0x80 => usize::from(is_ascii_space(last)),
+        Some(_) if end >= 2 && space_length(bytes, end - 2) == 2 => 2,
+        Some(_) if end >= 3 && space_length(bytes, end - 3) == 3 => 3,
+        Some(_) => 0,
+    }
+}
+
+/// `str.strip` of Python.
+pub fn strip(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+/// The part of `text` between two bytes, which stand on character boundaries.
+pub fn count_chars(text: &str) -> usize {
+    text.as_bytes().iter().filter(|&&byte| (byte as i8) >= -0x40).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_spaces_agree_with_is_space_for_every_character() {
+        for character in (0..=0x10_ffff).filter_map(char::from_u32) {
+            let encoded = character.to_string();
+            let expected = if is_space(character) { encoded.len() } else { 0 };
+            assert_eq!(space_length(encoded.as_bytes(), 0), expected, "{character:?}");
+            assert_eq!(space_length_before(encoded.as_bytes(), encoded.len()), expected, "{character:?}");
+            let white = Classes::get().has(character, WHITE_SPACE);
+            assert_eq!(is_space(character), white || ('\x1c'..='\x1f').contains(&character));
+        }
+    }
+
+    #[test]
+    fn classes_of_some_characters() {
+        let classes = Classes::get();
+        assert_eq!(classes.of('a'), LETTER | WORD);
+        assert_eq!(classes.of('7'), NUMBER | DIGIT | WORD);
+        assert_eq!(classes.of('٣'), NUMBER | DIGIT | WORD);
+        assert_eq!(classes.of('²'), NUMBER);
+        assert_eq!(classes.of('_'), WORD | PUNCTUATION | PUNCTUATION_OR_SYMBOL);
+        assert_eq!(classes.of('$'), PUNCTUATION_OR_SYMBOL);
+        assert_eq!(classes.of('Ⓐ'), WORD);
+        assert_eq!(classes.of('\u{300}'), WORD);
+        assert_eq!(classes.of('\u{1F600}'), PUNCTUATION_OR_SYMBOL | PICTURE);
+        assert_eq!(classes.of('\u{2028}'), WHITE_SPACE);
+        assert_eq!(classes.of('\u{10ffff}'), 0);
+    }
+
+    #[test]
+    fn strip_removes_what_python_removes() {
+        assert_eq!(strip("\u{1c}\u{3000} a b\u{85}\n"), "a b");
+        assert_eq!(strip("\u{200b}"), "\u{200b}");
+        assert_eq!(strip(" \t"), "");
+    }
+}

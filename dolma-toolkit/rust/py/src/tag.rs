@@ -1,0 +1,83 @@
+//! `dolma tag`, and the reader that taggers written in Python use.
+
+use std::path::PathBuf;
+
+use dolma_core::document::parse_row;
+use dolma_core::jsonl::{Compression, LineReader};
+use dolma_core::tag::{pending, run as tag_files, Plan};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::detach::run;
+use crate::error::raise;
+
+fn parse(plan: &str) -> PyResult<Plan> {
+    serde_json::from_str(plan).map_err(|error| PyValueError::new_err(format!("the plan is unusable: {error}")))
+}
+
+/// Indices of the files of a plan (JSON, see `dolma_core::tag::Plan`) that still have an attribute file to make.
+#[pyfunction]
+pub fn tag_pending(py: Python<'_>, plan: &str) -> PyResult<Vec<usize>> {
+    let plan = parse(plan)?;
+    run(py, None, move |progress| pending(&plan, progress))
+}
+
+/// Makes the attribute files of a plan: `(documents, files, files kept, spans)`.
+#[pyfunction]
+#[pyo3(signature = (plan, report=None))]
+pub fn tag(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<(u64, u64, u64, u64)> {
+    let plan = parse(plan)?;
+    let summary = run(py, report, move |progress| tag_files(&plan, progress))?;
+    Ok((summary.documents, summary.files, summary.files_kept, summary.spans))
+}
+
+type PythonRow = (String, String, String, Option<String>, Option<String>);
+
+/// Rows of a document file as `(id, text, source, version, metadata as JSON)`.
+///
+/// A row that breaks the format raises and the next call goes on behind it; a damaged file raises and then ends.
+#[pyclass(unsendable)]
+pub struct DocumentReader {
+    reader: Option<LineReader>,
+}
+
+#[pymethods]
+impl DocumentReader {
+    #[new]
+    #[pyo3(signature = (path, name, compression=None))]
+    fn new(path: PathBuf, name: &str, compression: Option<&str>) -> PyResult<DocumentReader> {
+        let compression =
+            compression.and_then(Compression::named).unwrap_or_else(|| Compression::of(std::path::Path::new(name)));
+        let reader = LineReader::open_as(&path, name, compression).map_err(|error| raise(&error))?;
+        Ok(DocumentReader { reader: Some(reader) })
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__(&mut self) -> PyResult<Option<PythonRow>> {
+        let Some(reader) = self.reader.as_mut() else { return Ok(None) };
+        let line = match reader.next_line() {
+            Ok(Some(line)) => line.to_vec(),
+            Ok(None) => {
+                self.reader = None;
+                return Ok(None);
+            }
+            Err(error) => {
+                self.reader = None;
+                return Err(raise(&error));
+            }
+        };
+        let row = parse_row(&line, &reader.place()).map_err(|error| raise(&error))?;
+        let metadata = row.metadata.map(|metadata| metadata.get().to_owned());
+        let version = row.version.map(|version| version.into_owned());
+        Ok(Some((row.id.into_owned(), row.text.into_owned(), row.source.into_owned(), version, metadata)))
+    }
+
+    /// Line of the row that was given last, 1-based.
+    #[getter]
+    fn line(&self) -> u64 {
+        self.reader.as_ref().map_or(0, LineReader::line)
+    }
+}

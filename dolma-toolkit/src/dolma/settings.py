@@ -1,0 +1,100 @@
+"""Settings that several commands have, and what every command does with its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dolma.config import setting, to_yaml
+from dolma.errors import FormatError, Problem, ProblemsError
+from dolma.paths import Source, expand, is_remote
+from dolma.remote import stage
+
+__all__ = ["Compression", "WorkDir", "at_least", "error_log", "inputs", "save_config", "shown_and_done"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkDir:
+    """Where intermediate files go."""
+
+    input: str | None = setting(None, "directory for copies of remote inputs (default: a temporary one)")
+    output: str | None = setting(None, "directory for unfinished results (default: beside the results)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How files are packed, where their names do not tell."""
+
+    input: str | None = setting(None, "packing of the inputs: gz, zst, bz2, xz or none (default: by extension)")
+    output: str | None = setting(None, "packing of the outputs: gz, zst, bz2, xz or none (default: by extension)")
+
+    def check(self, prefix: str = "compression") -> Iterator[Problem]:
+        """Problems of the two names."""
+        for name in ("input", "output"):
+            value = getattr(self, name)
+            if value not in (None, "", "gz", "zst", "zstd", "bz2", "xz"):
+                yield Problem(f"{prefix}.{name}", f'is "{value}"; expected gz, zst, bz2, xz or an empty string')
+
+
+def at_least(least: int, **values: int | None) -> Iterator[Problem]:
+    """A problem for each value below ``least``; None passes."""
+    for key, value in values.items():
+        if value is not None and value < least:
+            yield Problem(key, f"is {value}; expected at least {least}")
+
+
+def shown_and_done(config: Any) -> bool:
+    """With ``dryrun`` prints the resolved settings to stdout, and says so."""
+    if config.dryrun:
+        sys.stdout.write(to_yaml(config))
+    return bool(config.dryrun)
+
+
+def save_config(config: Any, directories: Iterable[Path]) -> None:
+    """Saves the resolved settings as ``config.yaml``, beside the results and no part of them."""
+    text = to_yaml(config)
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(text, "utf-8")
+
+
+@contextmanager
+def inputs(patterns: Sequence[str], work_dir: WorkDir, key: str = "documents") -> Iterator[list[Source]]:
+    """The files that the patterns match; remote ones are copied, to a directory that is removed if it is ours."""
+    sources = expand(patterns, key)
+    if not any(is_remote(source.name) for source in sources):
+        yield sources
+    elif work_dir.input is not None:
+        yield stage(sources, Path(work_dir.input), key)
+    else:
+        with tempfile.TemporaryDirectory(prefix="dolma-") as directory:
+            yield stage(sources, Path(directory), key)
+
+
+@contextmanager
+def error_log(directory: Path) -> Iterator[None]:
+    """Writes the rows that were wrong to ``errors.jsonl`` in ``directory``, and removes the list of an earlier run."""
+    path = directory / "errors.jsonl"
+    try:
+        yield
+    except (FormatError, ProblemsError) as error:
+        errors = error.errors if isinstance(error, ProblemsError) else (error,)
+        rows = [
+            {"code": one.code, "path": one.path, "line": one.line, "field": one.field, "message": one.message}
+            for one in errors
+            if isinstance(one, FormatError)
+        ]
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        log.error(f"{len(rows)} errors are listed in {path}")
+        raise
+    path.unlink(missing_ok=True)

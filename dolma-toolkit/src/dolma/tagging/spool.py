@@ -1,0 +1,176 @@
+"""Taggers written in Python run here, in worker processes; their spans go to spools that the core reads.
+
+A spool is one file a document file: a line a document, ``[[[type, start, end, score], ...], ...]`` with one list a
+tagger. It appears whole or not at all, and is not made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dolma import _native
+from dolma.core.data_types import Document, DocumentWithMetadata
+from dolma.core.registry import TaggerRegistry
+from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata
+from dolma.errors import ConfigError, FormatError, Problem, ProblemsError, errors_of_native
+from dolma.tagging.modules import import_modules
+
+__all__ = ["SpoolTask", "run_spools"]
+
+log = logging.getLogger(__name__)
+
+REPORTED_ROWS = 100
+REPORT_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True)
+class SpoolTask:
+    """One document file to be read by all Python taggers."""
+
+    path: str
+    name: str
+    compression: str | None
+    spool: str
+
+
+def run_spools(
+    tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, *, debug: bool = False
+) -> None:
+    """Makes the spools that are not there yet, in ``processes`` spawned processes (in this one with ``debug``).
+
+    Raises:
+        FormatError, ProblemsError: rows that break the format, or on which a tagger failed.
+        ConfigError: a tagger cannot be made.
+    """
+    left = [task for task in tasks if not os.path.exists(task.spool)]
+    for task in left:
+        Path(task.spool).parent.mkdir(parents=True, exist_ok=True)
+    errors: list[Exception] = []
+    start = last = time.monotonic()
+    documents = 0
+    for done, result in enumerate(_results(left, taggers, modules, processes, debug), start=1):
+        documents += result if isinstance(result, int) else 0
+        errors.extend(result if isinstance(result, list) else [])
+        now = time.monotonic()
+        if now - last >= REPORT_INTERVAL_S:
+            rate = documents / (now - start)
+            eta_s = (len(left) - done) * (now - start) / done
+            log.info(f"tag  {done}/{len(left)} files through Python taggers  {rate:.0f} documents/s  eta {eta_s:.0f} s")
+            last = now
+    if errors:
+        raise errors[0] if len(errors) == 1 else ProblemsError(errors)
+
+
+def _results(
+    tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, debug: bool
+) -> Iterator[int | list[Exception]]:
+    if debug or not tasks:
+        _start_worker(taggers, modules)
+        yield from map(_spool_file, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    workers = min(processes, len(tasks))
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(taggers, modules)) as pool:
+        order = {pool.submit(_spool_file, task): index for index, task in enumerate(tasks)}
+        waiting: set[Future[int | list[Exception]]] = set(order)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=order.__getitem__):
+                    yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_made: list[tuple[str, BaseTagger]] = []
+
+
+def _start_worker(taggers: Sequence[str], modules: Sequence[str]) -> None:
+    import_modules(modules)
+    _made.clear()
+    for name in taggers:
+        try:
+            _made.append((name, TaggerRegistry.get(name)()))
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+            raise ConfigError([Problem("taggers", f'"{name}" cannot be made: {reason}')]) from None
+
+
+def _spool_file(task: SpoolTask) -> int | list[Exception]:
+    """Number of documents, or what was wrong with them."""
+    errors: list[Exception] = []
+    encode = msgspec.json.Encoder().encode
+    partial = task.spool + ".partial"
+    try:
+        rows = iter(_native.DocumentReader(task.path, task.name, task.compression))
+    except _native.NativeError as error:
+        return [errors_of_native(error)]
+    documents = 0
+    with open(partial, "wb") as file:
+        while len(errors) < REPORTED_ROWS:
+            try:
+                row = next(rows, None)
+            except _native.NativeError as error:
+                errors.append(errors_of_native(error))
+                continue
+            if row is None:
+                break
+            documents += 1
+            place = (task.name, rows.line)
+            found = [_spans(name, tagger, row, place, errors.append) for name, tagger in _made]
+            if not errors:
+                file.write(encode(found) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if errors:
+        os.remove(partial)
+        return errors[:REPORTED_ROWS]
+    os.replace(partial, task.spool)
+    return documents
+
+
+def _spans(
+    name: str,
+    tagger: BaseTagger,
+    row: tuple[str, str, str, str | None, str | None],
+    place: tuple[str, int],
+    report: Callable[[Exception], None],
+) -> list[tuple[str, int, int, float]]:
+    id, text, source, version, metadata = row
+    document: Document
+    if isinstance(tagger, BaseTaggerWithMetadata):
+        fields = msgspec.json.decode(metadata) if metadata else {}
+        document = DocumentWithMetadata(source, id, text, version, fields)
+    else:
+        document = Document(source, id, text, version)
+    try:
+        spans = tagger.tag(document)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+        reason = f"{type(error).__name__}: {error}"
+        report(
+            FormatError(*place, None, "invalid_value", f'tagger "{name}" failed on document "{id}": {reason} ({where})')
+        )
+        return []
+    length = len(text)
+    for kind, start, end, score in spans:
+        whole = isinstance(start, int) and isinstance(end, int) and isinstance(kind, str)
+        if not (whole and 0 <= start <= end <= length and abs(score) < float("inf")):
+            shown = f'tagger "{name}" gave the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'
+            expected = f"expected 0 ≤ start ≤ end ≤ {length}, a finite score and a string as type"
+            report(FormatError(*place, None, "out_of_range", f"{shown}; {expected}"))
+            return []
+    return [(kind, start, end, round(score, TAGGER_SCORE_PRECISION)) for kind, start, end, score in spans]

@@ -1,0 +1,3 @@
+"""From messages to tokens and back: templates, masks, generation."""
+
+__all__: list[str] = []

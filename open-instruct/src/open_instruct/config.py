@@ -1,0 +1,256 @@
+"""The settings of `sft` and `dpo`, with their defaults. Read from YAML by config_file.py; no torch here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .errors import Problem
+
+__all__ = [
+    "DataSettings",
+    "DpoConfig",
+    "LoraSettings",
+    "OptimizerSettings",
+    "PreferenceLoss",
+    "RuntimeSettings",
+    "SequenceSettings",
+    "SftConfig",
+    "TemplateSettings",
+    "TrainingSettings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the rows come from: files or directories of docs/formats/chat.md (sft) or preference.md (dpo)."""
+
+    train: list[str]
+    """Rows to train on, read in the order given."""
+    eval: list[str] = field(default_factory=list)
+    """Rows held out for evaluation."""
+    eval_fraction: float = 0.0
+    """Instead of `eval`: the share of the training rows to hold out, chosen by the hash of each row's text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateSettings:
+    """How messages become text."""
+
+    name: str | None = None
+    """A shipped template, a `.jinja` file, or null: the checkpoint's own template if it has one, else `tulu`."""
+    add_bos: bool = False
+    """Begin each conversation with the tokenizer's beginning-of-sequence token."""
+    special_tokens: list[str] = field(default_factory=list)
+    """For a `.jinja` file: the texts in it that must be single tokens; those that are not yet get new embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """How token sequences become batches."""
+
+    max_length_tokens: int = 2048
+    """Longest sequence."""
+    too_long: Literal["truncate", "drop"] = "truncate"
+    """What happens to a longer one; either is counted and reported."""
+    packing: bool = False
+    """Lay several conversations into one sequence, best fit first; they do not see each other (sft only)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW and its schedule."""
+
+    lr: float = 2e-5
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape after the warm-up; linear and cosine end at 0."""
+    warmup_fraction: float = 0.03
+    """Share of the steps in which the rate rises from 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the denominator."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this global norm; 0 turns clipping off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long, how large, how often."""
+
+    num_epochs: float = 2.0
+    """Passes over the training rows."""
+    max_steps: int | None = None
+    """Optimizer steps; overrides `num_epochs`."""
+    batch_size: int = 128
+    """Sequences (pairs, in dpo) of one optimizer step."""
+    micro_batch_size: int = 8
+    """Sequences of one forward pass; divides `batch_size`. The loss does not depend on it."""
+    eval_batch_size: int = 16
+    """Sequences of one forward pass in evaluation."""
+    group_by_length: bool = False
+    """Draw rows of similar length together, which saves padding."""
+    log_every_steps: int = 10
+    """A line of metrics.jsonl every so many steps."""
+    eval_every_steps: int | None = None
+    """Evaluate on the held-out rows every so many steps, besides the beginning and the end."""
+    save_every_steps: int | None = None
+    """Save what is needed to go on after an interruption every so many steps; null: start over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters instead of all weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = 64
+    """Rank of the update."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.1
+    """On the adapter's input."""
+    target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    """Names of the matrices that get an adapter."""
+    keep_adapter: bool = False
+    """Save the adapter too, under `adapter/`; the weights of the checkpoint have it merged in either way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSettings:
+    """Where and how exactly the arithmetic is done."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: automatic mixed precision, weights stay float32."""
+    num_threads: int | None = None
+    """CPU threads of torch; null: its own choice. On a CPU the last bits of the weights depend on it."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass, which saves memory."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the saved weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceLoss:
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    kind: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
+    """sigmoid: equation 7 of the paper; sigmoid_norm: log-probabilities per token (Tulu 3, arXiv:2411.15124, section 5.2)."""
+    beta: float = 0.1
+    """Strength of the tie to the reference model."""
+    label_smoothing: float = 0.0
+    """Assumed share of swapped labels, with kind `sigmoid` (conservative DPO, Mitchell 2023)."""
+    precompute_reference: bool = True
+    """Score all rows with the reference once, before training; false: keep a second model and score each batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """`open-instruct sft`."""
+
+    model: str
+    """Checkpoint directory to start from (docs/formats/checkpoint.md, or any Hugging Face directory)."""
+    output_dir: str
+    """Where the new checkpoint goes; must not exist, or hold the result of these same settings."""
+    seed: int = 0
+    """Of the order of rows, of adapters and dropout."""
+    data: DataSettings
+    template: TemplateSettings = field(default_factory=TemplateSettings)
+    sequence: SequenceSettings = field(default_factory=SequenceSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    lora: LoraSettings | None = None
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def check(self) -> list[Problem]:
+        """List what the single fields' types cannot tell."""
+        return _check_shared(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig:
+    """`open-instruct dpo`."""
+
+    model: str
+    """Checkpoint directory to start from, the result of `sft`; it is also the reference model."""
+    output_dir: str
+    """Where the new checkpoint goes; must not exist, or hold the result of these same settings."""
+    seed: int = 0
+    """Of the order of rows, of adapters and dropout."""
+    data: DataSettings
+    template: TemplateSettings = field(default_factory=TemplateSettings)
+    sequence: SequenceSettings = field(default_factory=SequenceSettings)
+    loss: PreferenceLoss = field(default_factory=PreferenceLoss)
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(lr=5e-7, warmup_fraction=0.1))
+    training: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(num_epochs=1.0, batch_size=32, micro_batch_size=4)
+    )
+    lora: LoraSettings | None = None
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def check(self) -> list[Problem]:
+        """List what the single fields' types cannot tell."""
+        problems = _check_shared(self)
+        if self.sequence.packing:
+            problems.append(Problem("sequence.packing: is true; expected false, pairs are not packed"))
+        if self.loss.beta <= 0:
+            problems.append(Problem(f"loss.beta: is {self.loss.beta}; expected a number above 0"))
+        if not 0 <= self.loss.label_smoothing < 0.5:
+            problems.append(Problem(f"loss.label_smoothing: is {self.loss.label_smoothing}; expected 0 up to below 0.5"))
+        if self.loss.label_smoothing and self.loss.kind != "sigmoid":
+            problems.append(
+                Problem(
+                    f'loss.label_smoothing: is {self.loss.label_smoothing} with kind "{self.loss.kind}"; expected 0',
+                    'use kind "sigmoid"',
+                )
+            )
+        return problems
+
+
+def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
+    data, training, optimizer, sequence = config.data, config.training, config.optimizer, config.sequence
+    rules: list[tuple[bool, str, str]] = [
+        (not data.train, "data.train: is empty; expected at least one file or directory", ""),
+        (not 0 <= data.eval_fraction < 1, f"data.eval_fraction: is {data.eval_fraction}; expected 0 up to below 1", ""),
+        (
+            bool(data.eval) and data.eval_fraction > 0,
+            f"data.eval_fraction: is {data.eval_fraction} beside data.eval; expected one of the two",
+            "set data.eval_fraction to 0",
+        ),
+        (sequence.max_length_tokens < 2, f"sequence.max_length_tokens: is {sequence.max_length_tokens}; expected 2 or more", ""),
+        (optimizer.lr <= 0, f"optimizer.lr: is {optimizer.lr}; expected a number above 0", ""),
+        (
+            not 0 <= optimizer.warmup_fraction < 1,
+            f"optimizer.warmup_fraction: is {optimizer.warmup_fraction}; expected 0 up to below 1",
+            "",
+        ),
+        (optimizer.weight_decay < 0, f"optimizer.weight_decay: is {optimizer.weight_decay}; expected 0 or more", ""),
+        (optimizer.max_grad_norm < 0, f"optimizer.max_grad_norm: is {optimizer.max_grad_norm}; expected 0 or more", ""),
+        (training.num_epochs <= 0, f"training.num_epochs: is {training.num_epochs}; expected a number above 0", ""),
+    ]
+    for name in ("max_steps", "eval_every_steps", "save_every_steps"):
+        value = getattr(training, name)
+        rules.append((value is not None and value < 1, f"training.{name}: is {value}; expected 1 or more, or null", ""))
+    for name in ("batch_size", "micro_batch_size", "eval_batch_size", "log_every_steps"):
+        value = getattr(training, name)
+        rules.append((value < 1, f"training.{name}: is {value}; expected 1 or more", ""))
+    if training.micro_batch_size >= 1:
+        rest = training.batch_size % training.micro_batch_size
+        hint = f"set training.micro_batch_size to {_largest_divisor(training.batch_size, training.micro_batch_size)}"
+        where = f"training.micro_batch_size: {training.micro_batch_size} does not divide"
+        rules.append((rest != 0, f"{where} training.batch_size {training.batch_size}; expected a divisor", hint))
+    if config.lora is not None:
+        rules.append((config.lora.rank < 1, f"lora.rank: is {config.lora.rank}; expected 1 or more", ""))
+        rules.append((not 0 <= config.lora.dropout < 1, f"lora.dropout: is {config.lora.dropout}; expected 0 up to below 1", ""))
+    threads = config.runtime.num_threads
+    rules.append((threads is not None and threads < 1, f"runtime.num_threads: is {threads}; expected 1 or more, or null", ""))
+    return [Problem(sentence, hint) for broken, sentence, hint in rules if broken]
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next((size for size in range(min(limit, number), 0, -1) if number % size == 0), 1)

@@ -1,0 +1,115 @@
+"""Rows to examples of token ids, with an account of what was cut and what was left out."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from ..chat.encode import IGNORED, ConversationEncoder
+from ..formats.chat import Conversation
+from ..formats.preference import Pair
+
+__all__ = ["Examples", "PairExample", "SftExample", "encode_conversations", "encode_pairs"]
+
+log = logging.getLogger(__name__)
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class SftExample:
+    """A conversation to train on: ids, labels of the same length, and the UTF-8 bytes of the text that is trained."""
+
+    input_ids: list[int]
+    labels: list[int]
+    answer_bytes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class PairExample:
+    """A pair to train on: the prompt's ids and each answer's with the end of its turn."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    source: str
+
+
+Example = TypeVar("Example", SftExample, PairExample)
+
+
+@dataclass
+class Examples(Generic[Example]):
+    """The usable examples, how many were truncated, and how many were dropped for which reason."""
+
+    rows: list[Example] = field(default_factory=list)
+    truncated: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def report(self, name: str) -> None:
+        """Log the account."""
+        log.info("%s: %d rows", name, len(self.rows))
+        if self.truncated:
+            log.warning("%s: %d rows were longer than sequence.max_length_tokens and were truncated", name, self.truncated)
+        for reason, count in sorted(self.dropped.items()):
+            log.warning("%s: %d rows were left out: %s", name, count, reason)
+
+
+_SPECIAL = "their text spells a special token of the tokenizer"
+_TOO_LONG = "longer than sequence.max_length_tokens"
+_NO_ANSWER = "nothing of the answer is left within sequence.max_length_tokens"
+
+
+def encode_conversations(
+    rows: Sequence[Conversation], encoder: ConversationEncoder, max_length: int, too_long: Literal["truncate", "drop"]
+) -> Examples[SftExample]:
+    """Encode conversations; `max_length` is in tokens."""
+    result: Examples[SftExample] = Examples()
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        usable = [row for row in batch if not encoder.holds_special(row.messages)]
+        if len(usable) < len(batch):
+            result.dropped[_SPECIAL] += len(batch) - len(usable)
+        for row, encoded in zip(usable, encoder.encode([row.messages for row in usable]), strict=True):
+            ids, labels = encoded.input_ids, encoded.labels
+            answers = (message["content"] for message in row.messages if message["role"] == "assistant")
+            answer_bytes = sum(len(answer.encode()) for answer in answers)
+            if len(ids) > max_length:
+                if too_long == "drop":
+                    result.dropped[_TOO_LONG] += 1
+                    continue
+                ids, labels = ids[:max_length], labels[:max_length]
+                kept = [token for token in labels if token not in (IGNORED, encoder.stop_id)]
+                answer_bytes = len(encoder.tokenizer.decode(kept).encode())
+                if not kept:
+                    result.dropped[_NO_ANSWER] += 1
+                    continue
+                result.truncated += 1
+            result.rows.append(SftExample(ids, labels, answer_bytes, row.source))
+    return result
+
+
+def encode_pairs(
+    rows: Sequence[Pair], encoder: ConversationEncoder, max_length: int, too_long: Literal["truncate", "drop"]
+) -> Examples[PairExample]:
+    """Encode pairs; a prompt and an answer together have at most `max_length` tokens."""
+    result: Examples[PairExample] = Examples()
+    for row in rows:
+        if encoder.holds_special((*row.conversation(row.chosen), *row.conversation(row.rejected)[-1:])):
+            result.dropped[_SPECIAL] += 1
+            continue
+        prompt, chosen = encoder.encode_pair(row.prompt, row.chosen)
+        _, rejected = encoder.encode_pair(row.prompt, row.rejected)
+        room = max_length - len(prompt)
+        if max(len(chosen), len(rejected)) > room:
+            if too_long == "drop":
+                result.dropped[_TOO_LONG] += 1
+                continue
+            chosen, rejected = chosen[: max(room, 0)], rejected[: max(room, 0)]
+            if room < 1 or chosen == rejected:
+                result.dropped[_NO_ANSWER] += 1
+                continue
+            result.truncated += 1
+        result.rows.append(PairExample(prompt, chosen, rejected, row.source))
+    return result

@@ -1,0 +1,150 @@
+"""Direct preference optimization, from an SFT checkpoint and preference files to a checkpoint. Same sections as sft.py.
+
+Called by `open-instruct dpo` (__main__.py). The training loop and the losses are TRL's; the rows and the files are ours.
+"""
+
+import copy
+import logging
+import time
+from typing import Any
+
+from . import WRITER
+from .config import DpoConfig
+from .config_file import to_plain
+from .data.read import read_pairs, split_rows, warn_of_overlap
+from .errors import RequestError, WorkError
+from .model.load import check_model_directory
+from .training.identity import result_config, result_inputs
+from .training.output import Output
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DpoConfig) -> None:
+    """Train on pairs and write `config.output_dir`; return at once where that is done already.
+
+    Raises:
+        RequestError: a path that is not there, a template that does not fit, an output directory that holds something else.
+        BadRows, FormatError: files that break their format.
+        WorkError: nothing to train on, or a loss that is not finite.
+    """
+    began = time.monotonic()
+
+    # 1. Every row is read and checked before anything else happens.
+    rows = read_pairs(config.data.train, "data.train")
+    held_out = read_pairs(config.data.eval, "data.eval")
+    if config.data.eval_fraction:
+        rows, held_out = split_rows(rows, config.data.eval_fraction)
+    warn_of_overlap(rows, held_out)
+
+    # 2. The checkpoint is checked too; then the output: done already, or ours to make?
+    directory = check_model_directory(config.model)
+    inputs = result_inputs(config, "preference")
+    output = Output(config.output_dir, stage="dpo", writer=WRITER, config=result_config(config), inputs=inputs)
+    if output.is_done():
+        log.info("dpo: already done: %s", output.directory)
+        return
+
+    # 3. torch and its relatives take seconds to import, so they wait until they are needed.
+    from .chat.encode import ConversationEncoder
+    from .chat.render import choose_template
+    from .data.tokenize import encode_pairs
+    from .model.load import add_special_tokens, load_model, load_tokenizer
+    from .model.save import save_model
+    from .training.process import set_up_torch
+
+    device, num_threads = set_up_torch(config.runtime)
+    output.resolve(device=device, num_threads=num_threads)
+    tokenizer = load_tokenizer(directory)
+    template = choose_template(config.template, tokenizer.chat_template)
+    model = load_model(directory)
+    new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
+    if new_tokens:
+        raise RequestError(
+            f"template.name: {template.name} template needs {len(new_tokens)} tokens that the model has never seen; expected none",
+            "train with this template by open-instruct sft first",
+        )
+
+    # 4. Pairs become a prompt's ids and two answers' ids, split where the template splits them.
+    encoder = ConversationEncoder(tokenizer, template)
+    limit = config.sequence.max_length_tokens
+    train = encode_pairs(rows, encoder, limit, config.sequence.too_long)
+    train.report("training pairs")
+    evaluation = encode_pairs(held_out, encoder, limit, config.sequence.too_long)
+    evaluation.report("held-out pairs")
+    if not train.rows:
+        raise WorkError("data.train: no pair is left to train on; expected at least one")
+
+    # 5. TRL trains. Held-out pairs are scored before the first step, now and then, and after the last.
+    resume_from = output.begin(keep_trainer=config.training.save_every_steps is not None)
+    trainer, progress = _build_trainer(config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from)
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+    # 6. The result is made aside and renamed into place, its manifest written last.
+    trained = trainer.model
+    if config.lora:
+        if config.lora.keep_adapter:
+            trained.peft_config["default"].base_model_name_or_path = None  # a path of this machine
+            trained.save_pretrained(output.result / "adapter")
+            (output.result / "adapter" / "README.md").unlink(missing_ok=True)
+        trained = trained.merge_and_unload()
+    save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, config.runtime.save_dtype)
+    output.publish(
+        step=trainer.state.global_step,
+        tokens_seen=trainer.state.num_input_tokens_seen,
+        dtype=config.runtime.save_dtype,
+        architecture=trained.config.architectures[0],
+        resolved_config=to_plain(config),
+    )
+    progress.report_end(time.monotonic() - began, output.directory)
+
+
+def _build_trainer(
+    config: DpoConfig,
+    device: str,
+    output: Output,
+    model: Any,
+    tokenizer: Any,
+    train: list[Any],
+    evaluation: list[Any],
+    resume_from: Any,
+) -> tuple[Any, Any]:
+    from trl import DPOConfig as TrlConfig
+
+    from .training.arguments import loss_arguments, lora_config, trainer_arguments
+    from .training.progress import Progress
+    from .training.score import pair_log_probs, score_pairs
+    from .training.trainers import PairTrainer, pair_dataset
+
+    loss = config.loss
+    # with adapters, TRL switches them off to get the reference
+    second_model = None if loss.precompute_reference or config.lora else copy.deepcopy(model)
+    arguments = TrlConfig(**trainer_arguments(config, device, output.trainer), **loss_arguments(loss))
+    trainer = PairTrainer(
+        model=model,
+        ref_model=second_model,
+        args=arguments,
+        train_dataset=pair_dataset(train),
+        examples=train,
+        processing_class=tokenizer,
+        peft_config=lora_config(config.lora),
+    )
+    # before the first step the policy is the reference
+    reference = pair_log_probs(trainer, evaluation)
+    progress = Progress(
+        "dpo",
+        output.metrics,
+        evaluate=(
+            lambda: score_pairs(
+                trainer, evaluation, reference, kind=loss.kind, beta=loss.beta, label_smoothing=loss.label_smoothing
+            )
+        )
+        if evaluation
+        else None,
+        every=config.training.eval_every_steps,
+        resumed_step=int(resume_from.name.rpartition("-")[2]) if resume_from else 0,
+    )
+    trainer.add_callback(progress)
+    return trainer, progress

@@ -1,0 +1,131 @@
+"""A model directory in Hugging Face layout: check it without loading it. Implements docs/formats/checkpoint.md v1."""
+
+from pathlib import Path
+from typing import Any
+
+from .errors import FormatError
+from .json_text import read_object, require, sha256_file
+from .manifest import NAME, check_files, read_manifest
+from .safetensors import Tensor, read_header
+
+__all__ = ["check_checkpoint", "count_tensors", "read_tensors", "required_shapes"]
+
+_INDEX, _SINGLE, _CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+_DETAILS: dict[str, type] = {
+    "architecture": str,
+    "dtype": str,
+    "stage": str,
+    "step": int,
+    "tokens_seen": int,
+    "tokenizer_sha256": str,
+}
+_KNOWN = ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM")
+
+
+def _read_config(directory: Path) -> tuple[dict[str, Any], str]:
+    path = directory / _CONFIG
+    config = read_object(path)
+    names = require(config, "architectures", list, path)
+    if len(names) != 1 or not isinstance(names[0], str):
+        sentence = f'"architectures" is {names!r}; expected an array of one name'
+        raise FormatError("invalid_value", path, sentence, field="architectures")
+    return config, names[0]
+
+
+def required_shapes(config: dict[str, Any], architecture: str, path: Path) -> dict[str, tuple[int, ...]]:
+    """Give the tensors that a configuration requires, by the contract's table; none for an architecture it lacks.
+
+    Raises:
+        FormatError: `missing_field` or `wrong_type` in `config.json`.
+    """
+    if architecture not in _KNOWN:
+        return {}
+    sizes = ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers", "num_attention_heads")
+    width, inner, vocabulary, layers, heads = (int(require(config, name, int, path)) for name in sizes)
+    optional = {key: value for key, value in config.items() if value is not None}
+    head_width = require(optional, "head_dim", int, path) if "head_dim" in optional else width // max(heads, 1)
+    key_heads = require(optional, "num_key_value_heads", int, path) if "num_key_value_heads" in optional else heads
+    queries, keys = heads * head_width, key_heads * head_width
+    attention = {"q_proj": (queries, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, queries)}
+    feed_forward = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)}
+    norms: dict[str, int] = {}
+    if architecture == "Olmo2ForCausalLM":
+        norms = {"self_attn.q_norm": queries, "self_attn.k_norm": keys}
+        norms |= {"post_attention_layernorm": width, "post_feedforward_layernorm": width}
+    elif architecture == "LlamaForCausalLM":
+        norms = {"input_layernorm": width, "post_attention_layernorm": width}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = (vocabulary, width)
+    if norms:
+        shapes["model.norm.weight"] = (width,)
+    mlp_bias = architecture == "LlamaForCausalLM" and config.get("mlp_bias")
+    for layer in range(layers):
+        start = f"model.layers.{layer}."
+        for part, matrices, bias in (
+            ("self_attn", attention, config.get("attention_bias")),
+            ("mlp", feed_forward, mlp_bias),
+        ):
+            for name, shape in matrices.items():
+                shapes[f"{start}{part}.{name}.weight"] = shape
+                if bias:
+                    shapes[f"{start}{part}.{name}.bias"] = shape[:1]
+        shapes |= {f"{start}{name}.weight": (size,) for name, size in norms.items()}
+    return shapes
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """Read the headers of a checkpoint's tensor files, as one table sorted by name.
+
+    Raises:
+        FormatError: `missing_file`, `missing_tensor` where the index names a tensor that its file lacks, and those
+            of `read_header`.
+    """
+    index_path = directory / _INDEX
+    if not index_path.is_file():
+        return dict(sorted(read_header(directory / _SINGLE).items()))
+    weight_map = require(read_object(index_path), "weight_map", dict, index_path)
+    headers = {name: read_header(directory / name) for name in sorted(set(weight_map.values()))}
+    tensors = {}
+    for name, file in sorted(weight_map.items()):
+        if name not in headers[file]:
+            sentence = f'"{name}" is absent; expected it, as the index says'
+            raise FormatError("missing_tensor", directory / file, sentence, field=name)
+        tensors[name] = headers[file][name]
+    return tensors
+
+
+def count_tensors(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """Give the manifest's counts: parameters and tensors that are stored."""
+    return {"parameters": sum(tensor.items for tensor in tensors.values()), "tensors": len(tensors)}
+
+
+def check_checkpoint(directory: Path, *, tokenizer: bool = False) -> dict[str, Tensor]:
+    """Check a checkpoint whole, manifest and hashes included, and return its tensors; `tokenizer` requires one.
+
+    Raises:
+        FormatError: the first rule of docs/formats/checkpoint.md that the directory breaks.
+    """
+    manifest = None
+    if (directory / NAME).is_file():
+        manifest = read_manifest(directory, "checkpoint")
+        check_files(directory, manifest, hashes=True)
+        for field, expected in _DETAILS.items():
+            require(manifest["details"], field, expected, directory / NAME, prefix="details.")
+    config, architecture = _read_config(directory)
+    shapes = required_shapes(config, architecture, directory / _CONFIG)
+    tensors = read_tensors(directory)
+    holder = directory / (_INDEX if (directory / _INDEX).is_file() else _SINGLE)
+    for name, shape in shapes.items():
+        if name not in tensors:
+            sentence = f'"{name}" is absent; expected a tensor of shape {list(shape)}'
+            raise FormatError("missing_tensor", holder, sentence, field=name)
+        if tensors[name].shape != shape:
+            sentence = f'"{name}" has the shape {list(tensors[name].shape)}; expected {list(shape)}'
+            raise FormatError("wrong_shape", tensors[name].path, sentence, field=name)
+    path = directory / "tokenizer.json"
+    if (manifest or tokenizer) and not path.is_file():
+        raise FormatError("missing_file", path, "is not there; expected the checkpoint's tokenizer")
+    if manifest and sha256_file(path) != manifest["details"]["tokenizer_sha256"]:
+        raise FormatError("checksum_mismatch", path, 'has another sha256; expected "details.tokenizer_sha256"')
+    return tensors

@@ -1,0 +1,166 @@
+"""JSON files and JSONL files, plain or compressed, with the place of what is wrong. Rules 4 and 5 of docs/formats/README.md."""
+
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from .errors import FormatError, kind
+
+__all__ = [
+    "canonical_line",
+    "canonical_text",
+    "is_json_lines",
+    "open_bytes",
+    "parse_rows",
+    "read_object",
+    
+    "require",
+    "sha256_file",
+]
+
+Row = TypeVar("Row")
+_COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+_ENDS_EARLY = "ends early; expected a whole compressed file"
+
+
+def is_json_lines(name: str) -> bool:
+    """Whether a file name is that of rows: `.jsonl` or `.json`, then perhaps a compression, not hidden, no manifest."""
+    plain = name
+    for compression in _COMPRESSIONS:
+        plain = plain.removesuffix(compression)
+    return plain.endswith((".jsonl", ".json")) and name != "manifest.json" and not name.startswith(".")
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """Open for reading what the last extension says.
+
+    Raises:
+        FormatError: `invalid_value` for a `.zst` file where the package `zstandard` is not installed.
+    """
+    match path.suffix:
+        case ".gz":
+            return gzip.open(path, "rb")  # type: ignore[return-value]
+        case ".bz2":
+            return bz2.open(path, "rb")
+        case ".xz":
+            return lzma.open(path, "rb")
+        case ".zst":
+            try:
+                import zstandard
+            except ImportError:
+                raise FormatError(
+                    "invalid_value", path, 'needs the package zstandard; expected "pip install open-instruct[zstd]"'
+                ) from None
+            # read_across_frames: a file of several frames is one text, as `cat a.zst b.zst` makes it
+            return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
+        case _:
+            return path.open("rb")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    errors: tuple[type[BaseException], ...] = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+    try:
+        with open_bytes(path) as stream:
+            yield from enumerate(stream, start=1)
+    except errors:
+        raise FormatError("truncated", path, _ENDS_EARLY) from None
+    except OSError as error:
+        if path.suffix in _COMPRESSIONS and error.errno is None:  # what bz2 raises for damaged data
+            raise FormatError("truncated", path, _ENDS_EARLY) from None
+        raise
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise FormatError("truncated", path, _ENDS_EARLY) from None
+        raise
+
+
+def parse_rows(files: Iterable[Path], parse: Callable[[dict[str, Any], Path, int], Row]) -> Iterator[Row | FormatError]:
+    """Yield `parse(row, file, line)` of every line of JSONL files, or the error that the line is.
+
+    `line` is 1-based. A file that ends early yields `truncated` after its last whole row, and the next file follows.
+    """
+    decode = msgspec.json.Decoder().decode
+    for path in files:
+        try:
+            for number, line in _lines(path):
+                try:
+                    yield parse(_decode_object(decode, line, path, number), path, number)
+                except FormatError as error:
+                    yield error
+        except FormatError as error:
+            yield error
+
+
+def _decode_object(decode: Callable[[bytes], Any], line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        what = "a blank line" if not line.strip() else f"not JSON ({error})"
+        raise FormatError("not_json", path, f"the line is {what}; expected one JSON object", line=number) from None
+    if not isinstance(value, dict):
+        raise FormatError("not_object", path, f"the line is {kind(value)}; expected an object", line=number)
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        FormatError: `missing_file`, `not_json`, `not_object`.
+    """
+    if not path.is_file():
+        raise FormatError("missing_file", path, "is not there; expected a file")
+    try:
+        value = msgspec.json.decode(path.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FormatError("not_json", path, f"is not JSON ({error}); expected an object") from None
+    if not isinstance(value, dict):
+        raise FormatError("not_object", path, f"is {kind(value)}; expected an object")
+    return value
+
+
+def require(
+    value: dict[str, Any], key: str, types: type | tuple[type, ...], path: Path, *, prefix: str = "", line: int | None = None
+) -> Any:
+    """Return `value[key]`, of one of `types` (a boolean is no number).
+
+    Raises:
+        FormatError: `missing_field`, `wrong_type`; `field` is `prefix` + `key`.
+    """
+    names = {str: "a string", int: "an integer", dict: "an object", list: "an array", float: "a number"}
+    field = prefix + key
+    kinds = types if isinstance(types, tuple) else (types,)
+    expected = " or ".join(names[one] for one in kinds)
+    if key not in value:
+        raise FormatError("missing_field", path, f'"{field}" is absent; expected {expected}', line=line, field=field)
+    found = value[key]
+    if not isinstance(found, kinds) or isinstance(found, bool):
+        raise FormatError(
+            "wrong_type", path, f'"{field}" is {kind(found)}; expected {expected}', line=line, field=field
+        )
+    return found
+
+
+def canonical_text(value: object) -> str:
+    """Give the canonical bytes of a manifest (docs/formats/manifest.md, section Canonical bytes), as text."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def canonical_line(value: object) -> str:
+    """Give one line of a dump: keys sorted, no spaces, no ASCII escapes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def sha256_file(path: Path) -> str:
+    """Hash a file's bytes as they lie on the disk."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,3 @@
+"""Checkpoint directories to models and back."""
+
+__all__: list[str] = []

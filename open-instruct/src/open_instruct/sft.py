@@ -1,0 +1,141 @@
+"""Supervised fine-tuning, from a checkpoint directory and chat files to a checkpoint directory. Read top to bottom.
+
+Called by `open-instruct sft` (__main__.py). The training loop is TRL's; the rows, the masks and the files are ours.
+"""
+
+import logging
+import time
+from typing import Any
+
+from . import WRITER
+from .config import SftConfig
+from .config_file import to_plain
+from .data.read import read_conversations, split_rows, warn_of_overlap
+from .errors import RequestError, WorkError
+from .model.load import check_model_directory
+from .training.identity import result_config, result_inputs
+from .training.output import Output
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(config: SftConfig) -> None:
+    """Train on chats and write `config.output_dir`; return at once where that is done already.
+
+    Raises:
+        RequestError: a path that is not there, a template that does not fit, an output directory that holds something else.
+        BadRows, FormatError: files that break their format.
+        WorkError: nothing to train on, or a loss that is not finite.
+    """
+    began = time.monotonic()
+
+    # 1. Every row is read and checked before anything else happens.
+    rows = read_conversations(config.data.train, "data.train")
+    held_out = read_conversations(config.data.eval, "data.eval")
+    if config.data.eval_fraction:
+        rows, held_out = split_rows(rows, config.data.eval_fraction)
+    warn_of_overlap(rows, held_out)
+
+    # 2. The checkpoint is checked too; then the output: done already, or ours to make?
+    directory = check_model_directory(config.model)
+    inputs = result_inputs(config, "chat")
+    output = Output(config.output_dir, stage="sft", writer=WRITER, config=result_config(config), inputs=inputs)
+    if output.is_done():
+        log.info("sft: already done: %s", output.directory)
+        return
+
+    # 3. torch and its relatives take seconds to import, so they wait until they are needed.
+    from .chat.encode import ConversationEncoder
+    from .chat.render import choose_template
+    from .data.tokenize import encode_conversations
+    from .model.load import add_special_tokens, load_model, load_tokenizer
+    from .model.save import save_model
+    from .training.process import set_up_torch
+
+    device, num_threads = set_up_torch(config.runtime)
+    output.resolve(device=device, num_threads=num_threads)
+    tokenizer = load_tokenizer(directory)
+    template = choose_template(config.template, tokenizer.chat_template)
+    model = load_model(directory)
+    new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
+    if new_tokens and config.lora:
+        raise RequestError(
+            f"template.name: {template.name} template needs {len(new_tokens)} new tokens; expected none, lora trains no embeddings",
+            "use a template that needs none, such as tulu",
+        )
+
+    # 4. Rows become ids, and a mask of what is trained.
+    encoder = ConversationEncoder(tokenizer, template)
+    limit = config.sequence.max_length_tokens
+    train = encode_conversations(rows, encoder, limit, config.sequence.too_long)
+    train.report("training rows")
+    evaluation = encode_conversations(held_out, encoder, limit, config.sequence.too_long)
+    evaluation.report("held-out rows")
+    if not train.rows:
+        raise WorkError("data.train: no row is left to train on; expected at least one")
+
+    # 5. TRL trains. Held-out rows are scored before the first step, now and then, and after the last.
+    resume_from = output.begin(keep_trainer=config.training.save_every_steps is not None)
+    trainer, progress = _build_trainer(config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from)
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+    # 6. The result is made aside and renamed into place, its manifest written last.
+    trained = trainer.model
+    if config.lora:
+        if config.lora.keep_adapter:
+            trained.peft_config["default"].base_model_name_or_path = None  # a path of this machine
+            trained.save_pretrained(output.result / "adapter")
+            (output.result / "adapter" / "README.md").unlink(missing_ok=True)
+        trained = trained.merge_and_unload()
+    save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, config.runtime.save_dtype)
+    output.publish(
+        step=trainer.state.global_step,
+        tokens_seen=trainer.state.num_input_tokens_seen,
+        dtype=config.runtime.save_dtype,
+        architecture=trained.config.architectures[0],
+        resolved_config=to_plain(config),
+    )
+    progress.report_end(time.monotonic() - began, output.directory)
+
+
+def _build_trainer(
+    config: SftConfig,
+    device: str,
+    output: Output,
+    model: Any,
+    tokenizer: Any,
+    train: list[Any],
+    evaluation: list[Any],
+    resume_from: Any,
+) -> tuple[Any, Any]:
+    from trl import SFTConfig as TrlConfig
+
+    from .training.arguments import lora_config, trainer_arguments
+    from .training.progress import Progress
+    from .training.score import score_conversations
+    from .training.trainers import SftTrainer, sft_dataset
+
+    packing = config.sequence.packing
+    arguments = TrlConfig(
+        **trainer_arguments(config, device, output.trainer),
+        dataset_kwargs={"skip_prepare_dataset": True},
+        padding_free=packing,
+    )
+    trainer = SftTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=sft_dataset(train, config.sequence.max_length_tokens if packing else None),
+        processing_class=tokenizer,
+        peft_config=lora_config(config.lora),
+    )
+    progress = Progress(
+        "sft",
+        output.metrics,
+        evaluate=(lambda: score_conversations(trainer, evaluation)) if evaluation else None,
+        every=config.training.eval_every_steps,
+        resumed_step=int(resume_from.name.rpartition("-")[2]) if resume_from else 0,
+    )
+    trainer.add_callback(progress)
+    return trainer, progress

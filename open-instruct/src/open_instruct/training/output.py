@@ -1,0 +1,163 @@
+"""The output directory of a stage: done already, not ours, or to be made; made aside and renamed into place at the end."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from ..errors import RequestError
+from ..formats.checkpoint import count_tensors, read_tensors
+from ..formats.json_text import sha256_file
+from ..formats.manifest import NAME, check_files, read_manifest, write_manifest
+
+__all__ = ["Output"]
+
+log = logging.getLogger(__name__)
+_UNLISTED = {"metrics.jsonl", "run.yaml"}  # beside the artifact, not part of it
+
+
+class Output:
+    """One stage's output directory; `partial` beside it holds the work in progress."""
+
+    def __init__(
+        self, directory: str, *, stage: str, writer: dict[str, str], config: dict[str, Any], inputs: list[dict[str, Any]]
+    ) -> None:
+        """Name the result by its `config` (all that the bytes depend on) and its `inputs` (manifest entries)."""
+        self.directory = Path(directory)
+        self.partial = self.directory.with_name(self.directory.name + ".partial")
+        self.result, self.trainer = self.partial / "result", self.partial / "trainer"
+        self.metrics = self.partial / "metrics.jsonl"
+        self.stage, self.writer, self.config = stage, writer, config
+        self.inputs = sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
+        self._lock: IO[str] | None = None
+
+    def is_done(self) -> bool:
+        """Whether the directory already holds the result of these very settings and inputs, undamaged.
+
+        Raises:
+            RequestError: it holds something else.
+            FormatError: it holds this result, but a file was changed since.
+        """
+        if not self.directory.exists():
+            return False
+        if not (self.directory / NAME).is_file():
+            if self.directory.is_dir() and not any(self.directory.iterdir()):
+                return False
+            raise RequestError(
+                f"output_dir: {self.directory} is there and holds no result of open-instruct; expected a new directory",
+                "choose another output_dir, or remove that one",
+            )
+        manifest = read_manifest(self.directory)
+        difference = self._difference(manifest)
+        if difference:
+            raise RequestError(
+                f"output_dir: {self.directory} holds another result ({difference}); expected a new directory",
+                "choose another output_dir, or remove that one",
+            )
+        check_files(self.directory, manifest, hashes=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
+        return True
+
+    def _difference(self, manifest: dict[str, Any]) -> str:
+        if manifest["writer"] != self.writer or manifest["details"].get("stage") != self.stage:
+            name, version = manifest["writer"]["name"], manifest["writer"]["version"]
+            return f"stage {manifest['details'].get('stage')} of {name} {version}"
+        old, new = _flat(manifest["config"]), _flat(self.config)
+        for key in sorted(old.keys() | new.keys()):
+            if key not in _MACHINE and old.get(key) != new.get(key):
+                return f"made with {key} = {old.get(key)!r}, not {new.get(key)!r}"
+        if _identities(manifest["inputs"]) != _identities(self.inputs):
+            return "made from other inputs"
+        return ""
+
+    def resolve(self, **runtime: str | int | None) -> None:
+        """Fill in the settings of `runtime` that the machine decided."""
+        self.config = {**self.config, "runtime": {**self.config["runtime"], **runtime}}
+
+    def begin(self, *, keep_trainer: bool) -> Path | None:
+        """Take the work directory for this process; return the trainer checkpoint to go on from, if there is one.
+
+        Raises:
+            RequestError: another process is at work in it.
+        """
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.partial / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(f"output_dir: another process is writing {self.directory}; expected to be alone") from None
+        identity = self.partial / "identity.json"
+        text = json.dumps([self.stage, self.writer, self.config, self.inputs], sort_keys=True)
+        same = identity.is_file() and identity.read_text(encoding="utf-8") == text
+        if not (same and keep_trainer):
+            for path in self.partial.iterdir():
+                if path.name != ".lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _write_whole(identity, text)
+        shutil.rmtree(self.result, ignore_errors=True)
+        return self._last_checkpoint()
+
+    def _last_checkpoint(self) -> Path | None:
+        found = []
+        for path in self.trainer.glob("checkpoint-*"):
+            try:  # the state is written last: a checkpoint without it was cut short
+                found.append((int(json.loads((path / "trainer_state.json").read_text())["global_step"]), path))
+            except (OSError, ValueError, KeyError):
+                shutil.rmtree(path)
+        return max(found)[1] if found else None
+
+    def publish(
+        self, *, step: int, tokens_seen: int, dtype: str, architecture: str, resolved_config: dict[str, Any]
+    ) -> None:
+        """Describe the files in `result` by a manifest, written last, and rename the directory into place."""
+        shutil.copyfile(self.metrics, self.result / "metrics.jsonl")
+        _write_whole(self.result / "run.yaml", yaml.safe_dump(resolved_config, sort_keys=False))
+        found = (path.relative_to(self.result).as_posix() for path in self.result.rglob("*") if path.is_file())
+        write_manifest(
+            self.result,
+            format_name="checkpoint",
+            writer=self.writer,
+            config=self.config,
+            counts=count_tensors(read_tensors(self.result)),
+            details={
+                "architecture": architecture,
+                "dtype": dtype,
+                "stage": self.stage,
+                "step": step,
+                "tokens_seen": tokens_seen,
+                "tokenizer_sha256": sha256_file(self.result / "tokenizer.json"),
+            },
+            files=[name for name in found if name not in _UNLISTED],
+            inputs=self.inputs,
+        )
+        self.result.rename(self.directory)
+        parent = os.open(self.directory.parent, os.O_RDONLY)
+        os.fsync(parent)
+        os.close(parent)
+        shutil.rmtree(self.partial)
+
+
+# resolved from the machine at the first run: a second one elsewhere need not agree to find the work done
+_MACHINE = {"runtime.num_threads", "runtime.device"}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _identities(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return sorted((entry["role"], entry.get("manifest_sha256") or entry["sha256"]) for entry in inputs)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,145 @@
+"""`paloma aggregate` and `report`: tables of one model and several, and what is refused."""
+
+import csv
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paloma.__main__ import main
+from paloma.formats.__main__ import main as formats
+from results_files import domain, results, write_results
+
+
+def run(tmp_path: Path, *values: dict[str, Any], flags: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
+    folders = [str(write_results(tmp_path / f"results-{n}", value)) for n, value in enumerate(values)]
+    status = main(["aggregate", *folders, "--output", str(tmp_path / "out"), *flags])
+    path = tmp_path / "out" / "aggregate.json"
+    return status, json.loads(path.read_text()) if path.exists() else {}
+
+
+def test_numbers_and_tables_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    domains = [domain("a", f"d{n}", nll_nats=10.0 + n, bytes=20 + n, stderr=0.1) for n in range(5)] + [domain("b")]
+    status, value = run(tmp_path, results(*domains))
+    assert status == 0
+    (model,) = value["models"]
+    a, b = model["sources"]
+    assert (a["source"], a["domains"], b["domains"]) == ("a", 5, 1)
+    expected = sum(d["nll_nats"] for d in domains[:5]) / sum(d["bytes"] for d in domains[:5]) / math.log(2)
+    assert a["pooled"]["bits_per_byte"]["value"] == pytest.approx(expected)
+    assert value["ranking"] is None
+    out = capsys.readouterr().out
+    assert f"{expected:.3f}" in out
+    assert "**all**" in out
+    with (tmp_path / "out" / "sources.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["source"] for row in rows] == ["a", "b", "*"]
+    assert float(rows[0]["pooled_bits_per_byte"]) == a["pooled"]["bits_per_byte"]["value"]
+    with (tmp_path / "out" / "domains.csv").open(newline="", encoding="utf-8") as file:
+        flat = list(csv.DictReader(file))
+    assert math.fsum(float(row["nll_nats"]) for row in flat) == pytest.approx(model["all"]["nll_nats"])
+    assert formats(["validate", "manifest", str(tmp_path / "out")]) == 0
+    assert formats(["lineage", str(tmp_path / "out")]) == 0
+
+
+def test_better_model_is_ranked_first(tmp_path: Path) -> None:
+    _, value = run(tmp_path, results(domain("a"), name="worse"), results(domain("a", nll_nats=20.0), name="better"))
+    assert value["ranking"] == {"by": "macro bits_per_byte", "models": ["better", "worse"]}
+    assert value["comparable"]["perplexity"]["allowed"]
+
+
+def test_perplexity_is_not_ranked_across_tokenizers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = results(domain("a"), name="x"), results(domain("a"), name="y", tokenizer="b" * 64)
+    status, _ = run(tmp_path / "ppl", *pair, flags=("--rank-by", "ppl"))
+    assert status == 2
+    assert not (tmp_path / "ppl" / "out").exists()
+    captured = capsys.readouterr()
+    assert "x and y have different tokenizers" in captured.err
+    assert "hint: use --rank-by bpb" in captured.err
+    status, value = run(tmp_path / "bpb", *pair)
+    assert status == 0
+    assert value["ranking"]["by"] == "macro bits_per_byte"
+    out = capsys.readouterr().out
+    assert "ppl" not in out.split("±")[0]
+    assert "perplexity is not compared" in out
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (results(domain("a", bytes=41), name="y"), "different texts in 1 domains"),
+        (results(domain("a"), domain("b"), name="y"), "different texts in 1 domains"),
+        (
+            results(domain("a"), name="y", windowing="paloma-reference"),
+            "windowing strict-disjoint and paloma-reference",
+        ),
+        (results(domain("a"), name="y", max_length_tokens=128), "max_length_tokens 64 and 128"),
+    ],
+    ids=["other bytes", "more domains", "other windows", "other length"],
+)
+def test_what_differs_is_not_ranked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: dict[str, Any], reason: str
+) -> None:
+    status, value = run(tmp_path, results(domain("a"), name="x"), other)
+    assert status == 0
+    assert value["ranking"] is None
+    assert reason in capsys.readouterr().out
+
+
+def test_equal_names_are_told_apart_and_output_is_deterministic(tmp_path: Path) -> None:
+    value = results(domain("a"))
+    _, first = run(tmp_path / "1", value, value)
+    _, second = run(tmp_path / "2", value, value)
+    assert [model["label"] for model in first["models"]] == ["model (1)", "model (2)"]
+    assert first == second
+    one, two = ((tmp_path / n / "out" / "manifest.json").read_bytes() for n in "12")
+    assert one == two
+
+
+class Page(HTMLParser):
+    """Counts tags and collects text; notes whatever the page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_report_is_one_self_contained_page(tmp_path: Path) -> None:
+    small = results(domain("a", "<b>&"), domain("b", nll_nats=99.0), name="small <1>")
+    large = results(domain("a", "<b>&", nll_nats=20.0), domain("b", nll_nats=80.0), name="large")
+    large["model"]["parameters"] = 5000
+    status, _ = run(tmp_path, small, large)
+    assert status == 0
+    output = tmp_path / "page"
+    assert main(["report", str(tmp_path / "out"), "--output", str(output), "--title", "T & U"]) == 0
+    page = Page()
+    page.feed((output / "index.html").read_text(encoding="utf-8"))
+    assert page.fetched == []
+    assert page.tags.count("svg") == 1
+    assert page.tags.count("circle") == 2
+    assert "a/<b>&" in page.text
+    assert "small <1>" in page.text
+    assert page.text.index("b", page.text.index("hardest first")) < page.text.index("a/<b>&")
+    assert "b" not in [tag for tag in page.tags if tag == "b"]
+    assert formats(["validate", "manifest", str(output)]) == 0
+
+
+def test_report_draws_no_frontier_of_what_is_not_comparable(tmp_path: Path) -> None:
+    run(tmp_path / "x", results(domain("a"), name="x"))
+    run(tmp_path / "y", results(domain("a"), name="y", max_length_tokens=9))
+    folders = [str(tmp_path / name / "out") for name in "xy"]
+    assert main(["report", *folders, "--output", str(tmp_path / "page")]) == 0
+    text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "<svg" not in text
+    assert "bits_per_byte is not to be compared: x and y were scored with max_length_tokens 64 and 9" in text

@@ -1,0 +1,196 @@
+"""What a user gets for wrong requests and broken data: place, hint, exit code, nothing half-written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paloma.__main__ import main
+from results_files import domain, results, write_documents, write_results
+
+from paloma import __version__
+
+GOOD = [{"id": f"{n}", "text": f"text number {n}", "source": "s"} for n in range(30)]
+
+
+def build(tmp_path: Path, *flags: str, rows: Any = GOOD) -> int:
+    documents = write_documents(tmp_path / "in" / "d.jsonl.gz", rows)
+    return main(["build", "--documents", str(documents), "--output", str(tmp_path / "out"), *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ((), ["both given or both absent"]),
+        (("--bytes-per-domain", "0"), ["bytes_per_domain is 0; expected at least 1"]),
+        (("--tokens-per-domain", "5"), ["--tokenizer is absent"]),
+        (("--tokens-per-domain", "5", "--tokenizer", "nowhere.json"), ["nowhere.json is not there"]),
+        (("--bytes-per-domain", "9", "--splits", "a", "a"), ["splits is ['a', 'a']"]),
+        (("--bytes-per-domain", "9", "--splits", "../up"), ['splits has "../up"']),
+        (("--bytes-per-domain", "9", "--min-documents-per-domain", "99"), ["none of 1 domains is large enough"]),
+        (
+            ("--bytes-per-domain", "0", "--min-size-per-domain", "-1"),
+            ["bytes_per_domain is 0", "min_size_per_domain is -1"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
+)
+def test_wrong_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], told: list[str]
+) -> None:
+    assert build(tmp_path, *flags) == 2
+    captured = capsys.readouterr()
+    for text in told:
+        assert text in captured.err
+    assert captured.err.count("hint: ") == 1
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_unknown_key_names_the_nearest_and_all_problems_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("bytes_per_doman: 5\nseed: many\nsplits: [val]\n")
+    assert build(tmp_path, "--config", str(config)) == 2
+    err = capsys.readouterr().err
+    assert f'error: {config}: "bytes_per_doman" is no setting; did you mean "bytes_per_domain"?' in err
+    assert f"error: {config}: \"seed\" is 'many'; expected an integer" in err
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("bytes_per_domain: 5\nseed: 3\nsplits: [val]\n")
+    assert build(tmp_path, "--config", str(config), "--bytes-per-domain", "50") == 0
+    resolved = json.loads((tmp_path / "out" / "manifest.json").read_text())["config"]
+    assert (resolved["bytes_per_domain"], resolved["seed"], resolved["splits"]) == (50, 3, ["val"])
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"], ids=["list", "not yaml", "control character"])
+def test_config_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(content)
+    assert build(tmp_path, "--config", str(config)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {config}: is ")
+
+
+def test_broken_row_is_named_and_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*GOOD[:3], {"id": "x", "text": 5, "source": "s"}]
+    assert build(tmp_path, "--bytes-per-domain", "50", rows=rows) == 1
+    assert 'd.jsonl.gz:4: "text" is an integer; expected a string\nhint: ' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_truncated_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_documents(tmp_path / "in" / "d.jsonl.gz", GOOD * 20)
+    path.write_bytes(path.read_bytes()[:-30])
+    assert main(["build", "--documents", str(path), "--output", str(tmp_path / "out"), "--bytes-per-domain", "9"]) == 1
+    assert "ends early" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_document_without_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{key: value for key, value in row.items() if key != "source"} for row in GOOD]
+    assert build(tmp_path, "--bytes-per-domain", "50", rows=rows) == 1
+    assert "hint: name it with --default-source" in capsys.readouterr().err
+    assert build(tmp_path, "--bytes-per-domain", "50", "--default-source", "mine", rows=rows) == 0
+    assert (tmp_path / "out" / "mine" / "val").is_dir()
+
+
+def test_one_id_for_two_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*GOOD, {"id": "0", "text": "another", "source": "s"}]
+    assert build(tmp_path, "--bytes-per-domain", "50000", rows=rows) == 1
+    assert '"id" is "0" for two texts of "s"' in capsys.readouterr().err
+
+
+def test_output_is_not_overwritten_unasked_and_never_when_it_is_something_else(tmp_path: Path) -> None:
+    assert build(tmp_path, "--bytes-per-domain", "50") == 0
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    assert build(tmp_path, "--bytes-per-domain", "60") == 2
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    assert build(tmp_path, "--bytes-per-domain", "60", "--overwrite") == 0
+    assert (tmp_path / "out" / "manifest.json").read_bytes() != before
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert build(tmp_path, "--bytes-per-domain", "60", "--overwrite") == 2
+    assert (tmp_path / "out" / "domains.csv").exists()
+
+
+def test_controls_with_unknown_and_wrong_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_results(tmp_path / "r", results(domain("a")))
+    controls = tmp_path / "c.yaml"
+    controls.write_text("training: {order_fixd: true}\nsuit: {}\n")
+    assert main(["check", str(folder), "--controls", str(controls)]) == 2
+    err = capsys.readouterr().err
+    assert 'did you mean "order_fixed"?' in err
+    assert 'did you mean "suite"?' in err
+    controls.write_text("training: {decontamination: mostly, removal_rate: 7}\n")
+    assert main(["check", str(folder), "--controls", str(controls)]) == 2
+    err = capsys.readouterr().err
+    assert 'training.decontamination is "mostly"' in err
+    assert "training.removal_rate is 7.0; expected 0 to 1" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is not JSON"),
+        ('{"format": "results", "version": 3}', '"version" is 3; expected 1 to 1'),
+        ('{"format": "submission"}', '"controls" is absent'),
+    ],
+    ids=["not json", "newer", "submission"],
+)
+def test_broken_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, told: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    assert main(["aggregate", str(path), "--output", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert "hint: " in captured.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_without_perplexity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_results(tmp_path / "r", results())
+    assert main(["aggregate", str(folder), "--output", str(tmp_path / "out")]) == 1
+    assert '"perplexity" is empty' in capsys.readouterr().err
+
+
+def test_path_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "aggregate", "report"):
+        assert main([command, str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
+        assert "no: is not there" in capsys.readouterr().err
+
+
+def test_unknown_flag_is_a_wrong_request() -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["build", "--colour", "red"])
+    assert error.value.code == 2
+
+
+def test_formats_command_refuses_what_it_does_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from paloma.formats.__main__ import main as formats
+
+    with pytest.raises(SystemExit) as error:
+        formats(["dump", "tokens", str(tmp_path)])
+    assert error.value.code == 2
+    assert formats(["dump", "document", str(tmp_path / "no")]) == 2
+    assert "is not there" in capsys.readouterr().err
+
+
+def test_help_needs_neither_tokenizers_nor_numpy() -> None:
+    code = (
+        "import sys\nfrom paloma.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print({'numpy', 'tokenizers', 'torch'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "build" in done.stdout
+    assert done.stderr.strip() == "set()"
+
+
+def test_version_is_the_distribution_s() -> None:
+    from importlib.metadata import version
+
+    assert version("paloma-eval") == __version__
