@@ -7,18 +7,8 @@ use jaq_core::{compile, data::JustLut, unwrap_valr, Ctx, Vars};
 use jaq_json::{read, Num, Val};
 use serde_json::Value;
 
-const IMPURE: [&str; 10] = [
-    "now",
-    "env",
-    "halt",
-    "halt_error",
-    "debug",
-    "debug_empty",
-    "stderr",
-    "stderr_empty",
-    "input",
-    "inputs",
-];
+const IMPURE: [&str; 10] =
+    ["now", "env", "halt", "halt_error", "debug", "debug_empty", "stderr", "stderr_empty", "input", "inputs"];
 
 /// A compiled expression.
 pub struct Program {
@@ -39,9 +29,7 @@ pub struct Input(Val);
 impl Input {
     /// From JSON that is known to be valid.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        read::parse_single(json)
-            .map(Self)
-            .map_err(|error| error.to_string())
+        read::parse_single(json).map(Self).map_err(|error| error.to_string())
     }
 }
 
@@ -49,32 +37,19 @@ impl Program {
     /// Compiles `text`; the error says where it is wrong.
     pub fn new(text: &str) -> Result<Self, String> {
         let pure = |name: &str| !IMPURE.contains(&name);
-        let definitions = jaq_core::defs()
-            .chain(jaq_std::defs())
-            .chain(jaq_json::defs())
-            .filter(|definition| pure(definition.name));
-        let functions = jaq_core::funs()
-            .chain(jaq_std::funs())
-            .chain(jaq_json::funs())
-            .filter(|function| pure(function.0));
+        let definitions =
+            jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).filter(|definition| pure(definition.name));
+        let functions =
+            jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs()).filter(|function| pure(function.0));
         let arena = Arena::default();
         let modules = Loader::new(definitions)
-            .load(
-                &arena,
-                File {
-                    code: text,
-                    path: (),
-                },
-            )
+            .load(&arena, File { code: text, path: () })
             .map_err(|errors| loading_error(text, &errors))?;
         let filter = jaq_core::Compiler::default()
             .with_funs(functions)
             .compile(modules)
             .map_err(|errors| compiling_error(&errors))?;
-        Ok(Self {
-            text: text.to_string(),
-            filter,
-        })
+        Ok(Self { text: text.to_string(), filter })
     }
 
     /// The expression as it was written.
@@ -107,9 +82,7 @@ impl Program {
     /// The outputs.
     pub fn outputs(&self, input: &Input) -> Result<Vec<Value>, String> {
         self.run(input)
-            .map(|output| {
-                serde_json::from_str(&output?.to_string()).map_err(|error| error.to_string())
-            })
+            .map(|output| serde_json::from_str(&output?.to_string()).map_err(|error| error.to_string()))
             .collect()
     }
 
@@ -154,21 +127,14 @@ fn loading_error(text: &str, errors: &load::Errors<&str, ()>) -> String {
         load::Error::Io(_) => "modules cannot be imported".to_string(),
         load::Error::Lex(errors) => errors
             .first()
-            .map(|(expected, rest)| {
-                format!("expected {} at character {}", expected.as_str(), at(rest))
-            })
+            .map(|(expected, rest)| format!("expected {} at character {}", expected.as_str(), at(rest)))
             .unwrap_or_default(),
         load::Error::Parse(errors) => errors
             .first()
-            .map(|(expected, rest)| {
-                format!("expected {} at character {}", expected.as_str(), at(rest))
-            })
+            .map(|(expected, rest)| format!("expected {} at character {}", expected.as_str(), at(rest)))
             .unwrap_or_default(),
     };
-    errors
-        .first()
-        .map(|(_, error)| describe(error))
-        .unwrap_or_default()
+    errors.first().map(|(_, error)| describe(error)).unwrap_or_default()
 }
 
 fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
@@ -187,7 +153,8 @@ mod tests {
     use serde_json::json;
 
     fn input() -> Input {
-        Input::parse(br#"{"id":"1","text":"hello","n":0,"f":0.0,"e":1e3,"attributes":{"k":[[0,5,0.5]],"none":[]}}"#).unwrap()
+        Input::parse(br#"{"id":"1","text":"hello","n":0,"f":0.0,"e":1e3,"attributes":{"k":[[0,5,0.5]],"none":[]}}"#)
+            .unwrap()
     }
 
     #[test]
@@ -202,33 +169,18 @@ mod tests {
             (".n, .id", true, false),
             (".attributes.none", false, false),
             (".attributes.k", true, true),
-            (
-                r#".attributes.k | if type == "array" and length > 0 then .[0][2] < 50 else false end"#,
-                true,
-                true,
-            ),
+            (r#".attributes.k | if type == "array" and length > 0 then .[0][2] < 50 else false end"#, true, true),
             ("(.attributes.absent[0][2] // 0) > 0", false, false),
-            (
-                ".attributes.k | map(select(.[2] > 0.4)) | length",
-                true,
-                true,
-            ),
+            (".attributes.k | map(select(.[2] > 0.4)) | length", true, true),
         ] {
             let program = Program::new(text).unwrap();
-            assert_eq!(
-                (program.any(&input()), program.all(&input())),
-                (Ok(any), Ok(all)),
-                "{text}"
-            );
+            assert_eq!((program.any(&input()), program.all(&input())), (Ok(any), Ok(all)), "{text}");
         }
     }
 
     #[test]
     fn outputs_are_json() {
-        let outputs = Program::new(".attributes.k, .text[0:2]")
-            .unwrap()
-            .outputs(&input())
-            .unwrap();
+        let outputs = Program::new(".attributes.k, .text[0:2]").unwrap().outputs(&input()).unwrap();
         assert_eq!(outputs, [json!([[0, 5, 0.5]]), json!("he")]);
     }
 
@@ -236,16 +188,9 @@ mod tests {
     fn errors_say_where() {
         let error = |text: &str| Program::new(text).unwrap_err();
         assert_eq!(error(".a |"), "expected term at character 5");
-        assert_eq!(
-            error(".a | frobnicate(1)"),
-            "there is no function frobnicate with 1 arguments"
-        );
+        assert_eq!(error(".a | frobnicate(1)"), "there is no function frobnicate with 1 arguments");
         assert_eq!(error(".a == $x"), "there is no variable $x");
-        assert!(
-            error("(.a").contains("closing parenthesis"),
-            "{}",
-            error("(.a")
-        );
+        assert!(error("(.a").contains("closing parenthesis"), "{}", error("(.a"));
         for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr"] {
             assert!(error(text).contains("there is no"), "{text}");
         }

@@ -32,27 +32,20 @@ pub enum AnyFilter {
 /// Errors: `truncated`, `checksum_mismatch`, `unknown_format` (no filter), `unsupported_version`, `invalid_value`.
 pub fn read(path: &Path) -> Result<AnyFilter> {
     let file = File::open(path).map_err(|source| Error::io(path, source))?;
-    let size_bytes = file
-        .metadata()
-        .map_err(|source| Error::io(path, source))?
-        .len();
-    let mut reader = Reader {
-        path,
-        inner: BufReader::with_capacity(1 << 20, file),
-        hash: Xxh3::new(),
-        left: size_bytes,
-    };
+    let size_bytes = file.metadata().map_err(|source| Error::io(path, source))?.len();
+    let mut reader =
+        Reader { path, inner: BufReader::with_capacity(1 << 20, file), hash: Xxh3::new(), left: size_bytes };
     let magic = reader.u32()?;
     if magic != MAGIC {
-        let message =
-            format!("the file begins with {magic:#010x}; expected {MAGIC:#010x}, a Bloom filter");
+        let message = format!("the file begins with {magic:#010x}; expected {MAGIC:#010x}, a Bloom filter");
         return Err(reader.error(Code::UnknownFormat, message));
     }
     match reader.u32()? {
         VERSION => read_current(reader).map(AnyFilter::Current),
         LEGACY_VERSION => read_legacy(reader).map(AnyFilter::Legacy),
         version => {
-            let message = format!("the filter's version is {version}; expected 1 or 2, the versions that this release reads");
+            let message =
+                format!("the filter's version is {version}; expected 1 or 2, the versions that this release reads");
             Err(reader.error(Code::UnsupportedVersion, message))
         }
     }
@@ -65,20 +58,13 @@ fn read_current(mut reader: Reader<'_>) -> Result<Filter> {
     let keys = reader.u64()?;
     let record_bytes = reader.u64()?;
     if hashes == 0 || hashes > MAX_HASHES || words == 0 {
-        let message = format!("the filter has {hashes} hashes and {words} words; expected 1 to {MAX_HASHES}, and at least 1");
+        let message =
+            format!("the filter has {hashes} hashes and {words} words; expected 1 to {MAX_HASHES}, and at least 1");
         return Err(reader.error(Code::InvalidValue, message));
     }
-    reader.need(
-        words
-            .saturating_mul(8)
-            .saturating_add(record_bytes)
-            .saturating_add(16),
-    )?;
+    reader.need(words.saturating_mul(8).saturating_add(record_bytes).saturating_add(16))?;
     if record_bytes > MAX_RECORD_BYTES {
-        return Err(reader.error(
-            Code::InvalidValue,
-            format!("the record has {record_bytes} bytes; expected less"),
-        ));
+        return Err(reader.error(Code::InvalidValue, format!("the record has {record_bytes} bytes; expected less")));
     }
     let mut record = vec![0; record_bytes as usize];
     reader.fill(&mut record)?;
@@ -87,12 +73,11 @@ fn read_current(mut reader: Reader<'_>) -> Result<Filter> {
     while bits.len() < words as usize {
         let count = CHUNK_WORDS.min(words as usize - bits.len());
         reader.fill(&mut chunk[..count * 8])?;
-        bits.extend(chunk[..count * 8].chunks_exact(8).map(|bytes| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte))
-        }));
+        bits.extend(
+            chunk[..count * 8]
+                .chunks_exact(8)
+                .map(|bytes| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))),
+        );
     }
     let computed = reader.hash.digest128();
     let stored = reader.u128()?;
@@ -102,26 +87,16 @@ fn read_current(mut reader: Reader<'_>) -> Result<Filter> {
             "the bytes are not those that were written; expected the checksum at the end to match",
         ));
     }
-    let record: Record = serde_json::from_slice(&record).map_err(|error| {
-        reader.error(
-            Code::InvalidValue,
-            format!("the record is unusable: {error}"),
-        )
-    })?;
-    Ok(Filter {
-        words: bits,
-        hashes,
-        keys,
-        record,
-    })
+    let record: Record = serde_json::from_slice(&record)
+        .map_err(|error| reader.error(Code::InvalidValue, format!("the record is unusable: {error}")))?;
+    Ok(Filter { words: bits, hashes, keys, record })
 }
 
 fn read_legacy(mut reader: Reader<'_>) -> Result<LegacyFilter> {
     if let Some(reason) = LegacyFilter::refusal() {
-        return Err(reader.error(
-            Code::UnsupportedVersion,
-            format!("the filter {reason}; expected a filter of version 2"),
-        ));
+        return Err(
+            reader.error(Code::UnsupportedVersion, format!("the filter {reason}; expected a filter of version 2"))
+        );
     }
     let hashes = reader.u32()?;
     reader.need(u64::from(hashes) * 32 + 8)?;
@@ -132,10 +107,8 @@ fn read_legacy(mut reader: Reader<'_>) -> Result<LegacyFilter> {
     let words = reader.u64()?;
     reader.need(words.saturating_mul(4))?;
     if hashes == 0 || words == 0 {
-        return Err(reader.error(
-            Code::InvalidValue,
-            format!("the filter has {hashes} hashes and {words} words; expected some"),
-        ));
+        return Err(reader
+            .error(Code::InvalidValue, format!("the filter has {hashes} hashes and {words} words; expected some")));
     }
     let mut bits = Vec::with_capacity(words as usize);
     for _ in 0..words {
@@ -161,18 +134,13 @@ impl Reader<'_> {
         if bytes <= self.left {
             return Ok(());
         }
-        let message = format!(
-            "the filter ends early: {} bytes are left; expected {bytes}",
-            self.left
-        );
+        let message = format!("the filter ends early: {} bytes are left; expected {bytes}", self.left);
         Err(self.error(Code::Truncated, message))
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.need(bytes.len() as u64)?;
-        self.inner
-            .read_exact(bytes)
-            .map_err(|source| Error::io(self.path, source))?;
+        self.inner.read_exact(bytes).map_err(|source| Error::io(self.path, source))?;
         self.left -= bytes.len() as u64;
         self.hash.update(bytes);
         Ok(())
@@ -231,8 +199,5 @@ fn write_to(filter: &Filter, path: &Path) -> std::io::Result<()> {
         writer.write_all(&chunk)?;
     }
     writer.write_all(&hash.digest128().to_le_bytes())?;
-    writer
-        .into_inner()
-        .map_err(std::io::IntoInnerError::into_error)?
-        .sync_all()
+    writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
 }

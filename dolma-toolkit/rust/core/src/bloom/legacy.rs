@@ -17,12 +17,7 @@ pub struct LegacyFilter {
 
 impl std::fmt::Debug for LegacyFilter {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            formatter,
-            "LegacyFilter({} hashes, {} words)",
-            self.hashers.len(),
-            self.words.len()
-        )
+        write!(formatter, "LegacyFilter({} hashes, {} words)", self.hashers.len(), self.words.len())
     }
 }
 
@@ -36,10 +31,7 @@ impl LegacyFilter {
 
     /// A filter with the file's seeds and bits; `words` is not empty.
     pub(super) fn new(seeds: &[[u64; 4]], words: Vec<u32>) -> Self {
-        let hashers = seeds
-            .iter()
-            .map(|seed| RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]))
-            .collect();
+        let hashers = seeds.iter().map(|seed| RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3])).collect();
         Self { hashers, words }
     }
 
@@ -54,8 +46,6 @@ impl LegacyFilter {
 
     /// The first hash of a key, which dolma 1.x divides keys among partitions by.
     pub fn first_hash(&self, parts: &VecDeque<&str>) -> u64 {
-        self.hashers
-            .first()
-            .map_or(0, |hasher| hasher.hash_one(parts))
+        self.hashers.first().map_or(0, |hasher| hasher.hash_one(parts))
     }
 }

@@ -35,10 +35,7 @@ impl Sizing {
         let hashes = (-rate.log2()).ceil().clamp(1.0, f64::from(MAX_HASHES)) as u32;
         let fill = rate.powf(1.0 / f64::from(hashes));
         let bits = -f64::from(hashes) * keys.max(1) as f64 / (-fill).ln_1p();
-        Self {
-            words: ((bits / 64.0).ceil() as u64).max(1),
-            hashes,
-        }
+        Self { words: ((bits / 64.0).ceil() as u64).max(1), hashes }
     }
 
     /// A filter of `size_bytes`, with the number of positions that suits `keys` keys, or else `rate`, or else a
@@ -52,10 +49,7 @@ impl Sizing {
         } else {
             10.0
         };
-        Self {
-            words,
-            hashes: hashes.clamp(1.0, f64::from(MAX_HASHES)) as u32,
-        }
+        Self { words, hashes: hashes.clamp(1.0, f64::from(MAX_HASHES)) as u32 }
     }
 
     /// Expected share of keys that were never inserted and are called seen, once `keys` were inserted.
@@ -126,20 +120,12 @@ pub struct Filter {
 impl Filter {
     /// An empty filter.
     pub fn new(sizing: Sizing, record: Record) -> Self {
-        Self {
-            words: vec![0; sizing.words as usize],
-            hashes: sizing.hashes,
-            keys: 0,
-            record,
-        }
+        Self { words: vec![0; sizing.words as usize], hashes: sizing.hashes, keys: 0, record }
     }
 
     /// Its size.
     pub fn sizing(&self) -> Sizing {
-        Sizing {
-            words: self.words.len() as u64,
-            hashes: self.hashes,
-        }
+        Sizing { words: self.words.len() as u64, hashes: self.hashes }
     }
 
     /// Number of insertions that found the key not yet there.
@@ -150,8 +136,7 @@ impl Filter {
     /// Whether `key` was inserted, or looks as if it were.
     #[inline]
     pub fn contains(&self, key: u128) -> bool {
-        self.positions(key)
-            .all(|(word, bit)| self.words[word] & bit != 0)
+        self.positions(key).all(|(word, bit)| self.words[word] & bit != 0)
     }
 
     /// Inserts `key`; says whether it was there already.
@@ -190,15 +175,8 @@ fn positions(key: u128, words: u64, hashes: u32) -> impl Iterator<Item = (usize,
 /// Memory that a new allocation may take, where the system says so.
 pub fn available_memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string(Path::new("/proc/meminfo")).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

@@ -24,15 +24,10 @@ fn the_measured_rate_is_the_one_that_was_asked_for() {
     for rate in [0.1, 0.01, 0.001] {
         let filter = filter(50_000, rate);
         assert!((0..50_000).all(|number| filter.contains(key(number))));
-        let wrong = (1_000_000..1_400_000)
-            .filter(|number| filter.contains(key(*number)))
-            .count();
+        let wrong = (1_000_000..1_400_000).filter(|number| filter.contains(key(*number))).count();
         let measured = wrong as f64 / 400_000.0;
         assert!(measured < rate * 1.1 + 1e-4, "asked {rate}, got {measured}");
-        assert!(
-            measured > rate * 0.7,
-            "asked {rate}, got {measured}: the filter is too large"
-        );
+        assert!(measured > rate * 0.7, "asked {rate}, got {measured}: the filter is too large");
     }
 }
 
@@ -41,30 +36,15 @@ fn sizes_are_bounded_and_close_to_the_optimum() {
     // the optimum is 1.44 · log2(1/p) bits a key
     let sizing = Sizing::for_keys(1_000_000, 1e-6);
     assert_eq!(sizing.hashes, 20);
-    assert!(
-        (28.5..29.5).contains(&(sizing.words as f64 * 64.0 / 1e6)),
-        "{sizing:?}"
-    );
+    assert!((28.5..29.5).contains(&(sizing.words as f64 * 64.0 / 1e6)), "{sizing:?}");
     assert!(sizing.false_positive_rate(1_000_000) <= 1e-6 * 1.0001);
     let small = Sizing::for_keys(100, 1e-15);
     assert_eq!(small.hashes, MAX_HASHES);
     assert!(small.false_positive_rate(100) <= 1e-15 * 1.0001);
-    assert_eq!(
-        Sizing::for_keys(0, 0.5),
-        Sizing {
-            words: 1,
-            hashes: 1
-        }
-    );
+    assert_eq!(Sizing::for_keys(0, 0.5), Sizing { words: 1, hashes: 1 });
     assert_eq!(Sizing::for_size(1 << 20, 100, 0.0).hashes, MAX_HASHES);
     assert_eq!(Sizing::for_size(1 << 20, 1_000_000, 0.0).hashes, 6);
-    assert_eq!(
-        Sizing::for_size(0, 0, 0.01),
-        Sizing {
-            words: 1,
-            hashes: 7
-        }
-    );
+    assert_eq!(Sizing::for_size(0, 0, 0.01), Sizing { words: 1, hashes: 7 });
 }
 
 #[test]
@@ -85,15 +65,10 @@ fn a_file_gives_the_filter_back() {
         run: "r".into(),
         partition: "0/1".into(),
         before: None,
-        inputs: vec![RunInput {
-            path: "x/documents/a.gz".into(),
-            sha256: "00".into(),
-        }],
+        inputs: vec![RunInput { path: "x/documents/a.gz".into(), sha256: "00".into() }],
     });
     write(&filter, &path).unwrap();
-    let AnyFilter::Current(read) = read(&path).unwrap() else {
-        panic!()
-    };
+    let AnyFilter::Current(read) = read(&path).unwrap() else { panic!() };
     assert_eq!(read, filter);
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 }
@@ -120,15 +95,9 @@ fn damage_is_found() {
         // bytes 12 to 16 are reserved, but the checksum covers them too
         let mut bytes = whole.clone();
         bytes[index] ^= 0x40;
-        assert!(
-            code(&bytes).is_some(),
-            "a change of byte {index} was not found"
-        );
+        assert!(code(&bytes).is_some(), "a change of byte {index} was not found");
     }
-    assert_eq!(
-        code(&[whole.clone(), vec![0]].concat()),
-        Some(Code::ChecksumMismatch)
-    );
+    assert_eq!(code(&[whole.clone(), vec![0]].concat()), Some(Code::ChecksumMismatch));
     assert_eq!(code(b"not a filter at all"), Some(Code::UnknownFormat));
 }
 
@@ -136,9 +105,7 @@ fn damage_is_found() {
 #[test]
 fn a_filter_of_dolma_1_answers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/legacy_filter.bin");
-    let AnyFilter::Legacy(filter) = read(&path).unwrap() else {
-        panic!()
-    };
+    let AnyFilter::Legacy(filter) = read(&path).unwrap() else { panic!() };
     for text in ["hello world", "a paragraph", "zwölf Boxkämpfer"] {
         assert!(filter.contains(&VecDeque::from([text])), "{text}");
     }

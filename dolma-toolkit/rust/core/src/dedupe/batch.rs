@@ -26,11 +26,7 @@ impl Batch {
             bytes.extend_from_slice(line);
             ends.push(bytes.len());
         }
-        Ok(Self {
-            bytes,
-            ends,
-            first_line,
-        })
+        Ok(Self { bytes, ends, first_line })
     }
 
     /// Number of lines.
@@ -46,12 +42,6 @@ impl Batch {
     /// A line and where it stands.
     pub fn line<'a>(&'a self, index: usize, path: &'a str) -> (&'a [u8], Place<'a>) {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        (
-            &self.bytes[start..self.ends[index]],
-            Place {
-                path,
-                line: self.first_line + index as u64,
-            },
-        )
+        (&self.bytes[start..self.ends[index]], Place { path, line: self.first_line + index as u64 })
     }
 }

@@ -45,12 +45,7 @@ impl<'f> Decider<'f> {
     /// `filter` is what is asked and changed; without one, every probe carries its answer.
     pub fn new(filter: Option<&'f mut Filter>, attribute_name: &str, threshold: f64) -> Self {
         let attribute = serde_json::Value::from(attribute_name).to_string();
-        Self {
-            filter,
-            attribute,
-            threshold,
-            counts: Counts::default(),
-        }
+        Self { filter, attribute, threshold, counts: Counts::default() }
     }
 
     /// Appends the row of attributes to `line`.
@@ -58,10 +53,7 @@ impl<'f> Decider<'f> {
         self.counts.documents += 1;
         line.push_str("{\"attributes\":{");
         match &row.keys {
-            RowKeys::Document {
-                probe,
-                length_bytes,
-            } => self.document(*probe, *length_bytes, line),
+            RowKeys::Document { probe, length_bytes } => self.document(*probe, *length_bytes, line),
             RowKeys::Paragraphs(None) => {}
             RowKeys::Paragraphs(Some(paragraphs)) => {
                 line.push_str(&self.attribute);
@@ -102,11 +94,7 @@ impl<'f> Decider<'f> {
         let span = |score: &str, first: &mut bool, line: &mut String| {
             let comma = if *first { "" } else { "," };
             *first = false;
-            let _ = write!(
-                line,
-                "{comma}[{},{},{score}]",
-                paragraph.start, paragraph.end
-            );
+            let _ = write!(line, "{comma}[{},{},{score}]", paragraph.start, paragraph.end);
         };
         match &paragraph.probes {
             Probes::Whole(Probe::Foreign) => {}
@@ -176,23 +164,14 @@ mod tests {
         let mut found = Vec::new();
         for keys in rows {
             let mut line = String::new();
-            decider.row(
-                &KeyedRow {
-                    id: "\"1\"".into(),
-                    keys: keys.clone(),
-                },
-                &mut line,
-            );
+            decider.row(&KeyedRow { id: "\"1\"".into(), keys: keys.clone() }, &mut line);
             found.push(line);
         }
         found
     }
 
     fn document(probe: Option<Probe>) -> RowKeys {
-        RowKeys::Document {
-            probe,
-            length_bytes: 5,
-        }
+        RowKeys::Document { probe, length_bytes: 5 }
     }
 
     #[test]
@@ -220,11 +199,7 @@ mod tests {
             ngrams: keys.iter().map(|key| Probe::Key(xxh3_128(&key.to_le_bytes()))).collect(),
             whole: None,
         };
-        let paragraph = |start, keys: &[u128]| Paragraph {
-            start,
-            end: start + 1,
-            probes: ngrams(keys),
-        };
+        let paragraph = |start, keys: &[u128]| Paragraph { start, end: start + 1, probes: ngrams(keys) };
         let rows = [RowKeys::Paragraphs(Some(vec![
             paragraph(0, &[1, 1, 1, 2]),
             paragraph(1, &[1, 2, 3, 4]),
@@ -238,13 +213,7 @@ mod tests {
 
     #[test]
     fn a_row_without_text_has_no_attribute() {
-        assert_eq!(
-            lines(&[RowKeys::Paragraphs(None)], 1.0),
-            ["{\"attributes\":{},\"id\":\"1\"}\n"]
-        );
-        assert_eq!(
-            lines(&[RowKeys::Paragraphs(Some(vec![]))], 1.0),
-            ["{\"attributes\":{\"k\":[]},\"id\":\"1\"}\n"]
-        );
+        assert_eq!(lines(&[RowKeys::Paragraphs(None)], 1.0), ["{\"attributes\":{},\"id\":\"1\"}\n"]);
+        assert_eq!(lines(&[RowKeys::Paragraphs(Some(vec![]))], 1.0), ["{\"attributes\":{\"k\":[]},\"id\":\"1\"}\n"]);
     }
 }

@@ -15,8 +15,7 @@ use crate::jsonpath::{Needs, Path as JsonPath};
 
 /// The words of a text: the pieces between word boundaries (Unicode Standard Annex 29) that are not white space.
 pub fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split_word_bounds()
-        .filter(|word| !word.trim().is_empty())
+    text.split_word_bounds().filter(|word| !word.trim().is_empty())
 }
 
 /// Something to ask the filter.
@@ -43,10 +42,7 @@ pub struct KeyedRow {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RowKeys {
     /// the document as a whole, `length_bytes` long; `None`: too short, or empty
-    Document {
-        probe: Option<Probe>,
-        length_bytes: usize,
-    },
+    Document { probe: Option<Probe>, length_bytes: usize },
     /// its paragraphs; `None` for a row without text
     Paragraphs(Option<Vec<Paragraph>>),
 }
@@ -68,10 +64,7 @@ pub enum Probes {
     /// the paragraph
     Whole(Probe),
     /// its n-grams, and the paragraph where they are too few
-    Ngrams {
-        ngrams: Vec<Probe>,
-        whole: Option<Probe>,
-    },
+    Ngrams { ngrams: Vec<Probe>, whole: Option<Probe> },
 }
 
 /// Makes keys of rows.
@@ -95,11 +88,7 @@ impl<'a> Keyer<'a> {
             needs.add(&path);
             (path, needs)
         });
-        Ok(Self {
-            settings,
-            key,
-            reading: answering.map_or(Reading::Later, Reading::Now),
-        })
+        Ok(Self { settings, key, reading: answering.map_or(Reading::Later, Reading::Now) })
     }
 
     /// Reads one line.
@@ -107,20 +96,13 @@ impl<'a> Keyer<'a> {
         let row = parse_row(line, place)?;
         let keys = match &self.settings.unit {
             UnitSettings::Documents { .. } => self.document(&row, line, place)?,
-            UnitSettings::Paragraphs {
-                paragraph_separator,
-                by_ngram,
-                ..
-            } => {
-                let paragraphs = (!row.text.is_empty())
-                    .then(|| self.paragraphs(&row.text, paragraph_separator, by_ngram.as_ref()));
+            UnitSettings::Paragraphs { paragraph_separator, by_ngram, .. } => {
+                let paragraphs =
+                    (!row.text.is_empty()).then(|| self.paragraphs(&row.text, paragraph_separator, by_ngram.as_ref()));
                 RowKeys::Paragraphs(paragraphs)
             }
         };
-        Ok(KeyedRow {
-            id: Value::from(row.id).to_string(),
-            keys,
-        })
+        Ok(KeyedRow { id: Value::from(row.id).to_string(), keys })
     }
 
     fn document(&self, row: &Row<'_>, line: &[u8], place: &Place<'_>) -> Result<RowKeys> {
@@ -128,24 +110,16 @@ impl<'a> Keyer<'a> {
             Some((path, needs)) => key_text(path, needs, row, line, place)?,
             None => Cow::Borrowed(&*row.text),
         };
-        let probe = (text.len() as u64 >= self.settings.min_length && self.is_compared(&text))
-            .then(|| self.whole(&text));
-        Ok(RowKeys::Document {
-            probe,
-            length_bytes: text.len(),
-        })
+        let probe =
+            (text.len() as u64 >= self.settings.min_length && self.is_compared(&text)).then(|| self.whole(&text));
+        Ok(RowKeys::Document { probe, length_bytes: text.len() })
     }
 
-    fn paragraphs(
-        &self,
-        text: &str,
-        separator: &str,
-        by_ngram: Option<&NgramSettings>,
-    ) -> Vec<Paragraph> {
+    fn paragraphs(&self, text: &str, separator: &str, by_ngram: Option<&NgramSettings>) -> Vec<Paragraph> {
         let mut paragraphs = Vec::new();
         for (start, end, paragraph) in split_paragraphs(text, separator) {
-            let long_enough = self.settings.min_length == 0
-                || paragraph.chars().count() as u64 >= self.settings.min_length;
+            let long_enough =
+                self.settings.min_length == 0 || paragraph.chars().count() as u64 >= self.settings.min_length;
             if !long_enough || !self.is_compared(paragraph) {
                 continue;
             }
@@ -166,9 +140,7 @@ impl<'a> Keyer<'a> {
 
     fn whole(&self, text: &str) -> Probe {
         match self.reading {
-            Reading::Now(AnyFilter::Legacy(filter)) => {
-                self.ask_legacy(filter, &VecDeque::from([text]))
-            }
+            Reading::Now(AnyFilter::Legacy(filter)) => self.ask_legacy(filter, &VecDeque::from([text])),
             _ => self.ask(xxh3_128(text.as_bytes())),
         }
     }
@@ -179,14 +151,10 @@ impl<'a> Keyer<'a> {
             Reading::Now(AnyFilter::Legacy(filter)) => {
                 let words: Vec<&str> = words(text).collect();
                 let starts = words.windows(length).step_by(by_ngram.stride.max(1));
-                starts
-                    .map(|ngram| self.ask_legacy(filter, &ngram.iter().copied().collect()))
-                    .collect()
+                starts.map(|ngram| self.ask_legacy(filter, &ngram.iter().copied().collect())).collect()
             }
             _ => {
-                let hashes: Vec<u8> = words(text)
-                    .flat_map(|word| xxh3_64(word.as_bytes()).to_le_bytes())
-                    .collect();
+                let hashes: Vec<u8> = words(text).flat_map(|word| xxh3_64(word.as_bytes()).to_le_bytes()).collect();
                 let starts = (0..hashes.len() / 8).step_by(by_ngram.stride.max(1));
                 starts
                     .map_while(|start| hashes.get(start * 8..(start + length) * 8))
@@ -211,8 +179,7 @@ impl<'a> Keyer<'a> {
 
     fn ask_legacy(&self, filter: &LegacyFilter, parts: &VecDeque<&str>) -> Probe {
         let partitions = self.settings.num_partitions;
-        if partitions > 1 && filter.first_hash(parts) % partitions != self.settings.partition_index
-        {
+        if partitions > 1 && filter.first_hash(parts) % partitions != self.settings.partition_index {
             return Probe::Foreign;
         }
         Probe::Answer(filter.contains(parts))
@@ -221,10 +188,7 @@ impl<'a> Keyer<'a> {
 
 /// Paragraphs with the characters they take: every one but the last includes the separator after it, so that they
 /// cover the text without gap or overlap.
-pub fn split_paragraphs<'t>(
-    text: &'t str,
-    separator: &'t str,
-) -> impl Iterator<Item = (usize, usize, &'t str)> {
+pub fn split_paragraphs<'t>(text: &'t str, separator: &'t str) -> impl Iterator<Item = (usize, usize, &'t str)> {
     let ascii = text.is_ascii();
     let characters = move |part: &str| {
         if ascii {
@@ -262,32 +226,23 @@ fn key_text<'r>(
         _ => {}
     }
     let parse = |json: &[u8]| {
-        serde_json::from_slice::<Value>(json)
-            .map_err(|error| place.error(None, Code::NotJson, error.to_string()))
+        serde_json::from_slice::<Value>(json).map_err(|error| place.error(None, Code::NotJson, error.to_string()))
     };
     let only_metadata = !needs.everything && needs.fields.keys().eq(["metadata"]);
     let document = match row.metadata {
-        Some(metadata) if only_metadata => Value::Object(Map::from_iter([(
-            "metadata".to_string(),
-            parse(metadata.get().as_bytes())?,
-        )])),
+        Some(metadata) if only_metadata => {
+            Value::Object(Map::from_iter([("metadata".to_string(), parse(metadata.get().as_bytes())?)]))
+        }
         _ => parse(line)?,
     };
     match path.first(&document) {
         Some(Value::String(text)) => Ok(Cow::Owned(text.clone())),
         Some(other) => {
-            let message = format!(
-                "the key {} is {}; expected a string",
-                path.text(),
-                kind(other)
-            );
+            let message = format!("the key {} is {}; expected a string", path.text(), kind(other));
             Err(place.error(Some(path.text()), Code::WrongType, message))
         }
         None => {
-            let message = format!(
-                "the key {} is missing; expected a string to compare",
-                path.text()
-            );
+            let message = format!("the key {} is missing; expected a string to compare", path.text());
             Err(place.error(Some(path.text()), Code::MissingField, message))
         }
     }
@@ -327,9 +282,6 @@ mod tests {
     #[test]
     fn words_are_unicode_words() {
         let found: Vec<&str> = words("It's RSS 2.0 — naïve,\n\tok 中文").collect();
-        assert_eq!(
-            found,
-            ["It's", "RSS", "2.0", "—", "naïve", ",", "ok", "中", "文"]
-        );
+        assert_eq!(found, ["It's", "RSS", "2.0", "—", "naïve", ",", "ok", "中", "文"]);
     }
 }

@@ -67,12 +67,7 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     let mut already_inserted = false;
     let mut given = before.clone();
     if let (AnyFilter::Current(filter), false) = (&filter, settings.bloom_filter.read_only) {
-        match filter
-            .record
-            .runs
-            .iter()
-            .find(|run| run.run == identity.run)
-        {
+        match filter.record.runs.iter().find(|run| run.run == identity.run) {
             Some(run) => {
                 already_inserted = true;
                 given = run.before.clone();
@@ -87,10 +82,7 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     let is_new = before.is_none();
     let may_be_done = !is_new && (already_inserted || settings.bloom_filter.read_only);
     if may_be_done && all_done(&targets)? {
-        return Ok(Summary {
-            already_done: true,
-            ..summary(&filter, Counts::default(), 0)
-        });
+        return Ok(Summary { already_done: true, ..summary(&filter, Counts::default(), 0) });
     }
     if already_inserted {
         return finish_after_filter(settings, targets, &identity, &filter);
@@ -125,39 +117,25 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
     if path.exists() {
         let filter = bloom::read(path)?;
         if matches!(filter, AnyFilter::Legacy(_)) && !read_only {
-            let message = format!(
-                "\"{}\" is a filter of dolma 1.x, which can only be asked",
-                path.display()
-            );
+            let message = format!("\"{}\" is a filter of dolma 1.x, which can only be asked", path.display());
             return Err(Error::config("bloom_filter.file", message)
                 .with_hint("set bloom_filter.read_only, or name a file that is not there"));
         }
         let file = sha256_file(path)?;
-        return Ok((
-            filter,
-            Some(FileState {
-                sha256: file.sha256,
-                size_bytes: file.size_bytes,
-            }),
-        ));
+        return Ok((filter, Some(FileState { sha256: file.sha256, size_bytes: file.size_bytes })));
     }
     if read_only {
-        let message = format!(
-            "\"{}\" is not there; expected a filter to ask, since read_only is set",
-            path.display()
+        let message = format!("\"{}\" is not there; expected a filter to ask, since read_only is set", path.display());
+        return Err(
+            Error::config("bloom_filter.file", message).with_hint("make it with a run that has read_only: false")
         );
-        return Err(Error::config("bloom_filter.file", message)
-            .with_hint("make it with a run that has read_only: false"));
     }
     let record = Record {
         estimated_keys: settings.bloom_filter.estimated_doc_count,
         false_positive_rate: settings.bloom_filter.desired_false_positive_rate,
         runs: Vec::new(),
     };
-    Ok((
-        AnyFilter::Current(Filter::new(settings.sizing()?, record)),
-        None,
-    ))
+    Ok((AnyFilter::Current(Filter::new(settings.sizing()?, record)), None))
 }
 
 /// The filter holds this run's keys: all there is left to do is the manifests, if the attributes are all there.
@@ -174,8 +152,7 @@ fn finish_after_filter(
                 settings.bloom_filter.file.display(),
                 identity.inputs.first().map(|input| input.path.as_str()).unwrap_or_default(),
             );
-            return Err(Error::config("bloom_filter.file", message)
-                .with_hint("delete that file to start again"));
+            return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
         }
     }
     for target in targets {
@@ -183,17 +160,11 @@ fn finish_after_filter(
             target.finish()?;
         }
     }
-    Ok(Summary {
-        already_done: true,
-        ..summary(filter, Counts::default(), 0)
-    })
+    Ok(Summary { already_done: true, ..summary(filter, Counts::default(), 0) })
 }
 
 fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Counts> {
-    let sizes = settings
-        .files
-        .iter()
-        .map(|file| file.path.metadata().map_or(0, |metadata| metadata.len()));
+    let sizes = settings.files.iter().map(|file| file.path.metadata().map_or(0, |metadata| metadata.len()));
     progress.expect(settings.files.len() as u64, sizes.sum());
     let mut counts = Counts::default();
     for file in &settings.files {
@@ -205,17 +176,9 @@ fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) 
 
 /// Decides the rows of one file. Those of a file that an earlier, stopped run has finished are decided again, for the
 /// filter to know them, and not written again.
-fn mark_file(
-    settings: &Settings,
-    file: &DocumentFile,
-    filter: &mut AnyFilter,
-    progress: &Progress,
-) -> Result<Counts> {
+fn mark_file(settings: &Settings, file: &DocumentFile, filter: &mut AnyFilter, progress: &Progress) -> Result<Counts> {
     let threshold = match &settings.unit {
-        UnitSettings::Paragraphs {
-            by_ngram: Some(by_ngram),
-            ..
-        } => by_ngram.overlap_threshold,
+        UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
         _ => 1.0,
     };
     let (answering, changing) = match filter {
@@ -250,10 +213,7 @@ fn mark_file(
         stored_bytes = reader.stored_bytes();
     }
     if let Some(writer) = writer {
-        let counts = FileCounts {
-            documents: decider.counts.documents,
-            spans: decider.counts.spans,
-        };
+        let counts = FileCounts { documents: decider.counts.documents, spans: decider.counts.spans };
         note_counts(&output, counts)?;
         writer.finish()?;
     }

@@ -17,8 +17,7 @@ use super::settings::{DocumentFile, Settings};
 use crate::bloom::{FileState, Record, Run, RunInput};
 use crate::error::{Error, Result};
 use crate::manifest::{
-    canonical_bytes, document_inputs, relative_path, sha256_bytes, sha256_file, write_file, Input,
-    Manifest, FILE_NAME,
+    canonical_bytes, document_inputs, relative_path, sha256_bytes, sha256_file, write_file, Input, Manifest, FILE_NAME,
 };
 
 const PROGRESS_NAME: &str = ".dedupe.progress.json";
@@ -38,28 +37,15 @@ impl Identity {
         let inputs = settings
             .files
             .par_iter()
-            .map(|file| {
-                Ok(RunInput {
-                    path: input_name(file),
-                    sha256: sha256_file(&file.path)?.sha256,
-                })
-            })
+            .map(|file| Ok(RunInput { path: input_name(file), sha256: sha256_file(&file.path)?.sha256 }))
             .collect::<Result<Vec<_>>>()?;
         let value = json!({"settings": settings.recorded(), "inputs": &inputs});
-        Ok(Self {
-            run: sha256_bytes(&canonical_bytes(&value)),
-            inputs,
-        })
+        Ok(Self { run: sha256_bytes(&canonical_bytes(&value)), inputs })
     }
 
     /// This run, as a filter's file keeps it.
     pub fn record(&self, settings: &Settings, before: Option<FileState>) -> Run {
-        Run {
-            run: self.run.clone(),
-            partition: settings.partition(),
-            before,
-            inputs: self.inputs.clone(),
-        }
+        Run { run: self.run.clone(), partition: settings.partition(), before, inputs: self.inputs.clone() }
     }
 
     /// Fails if `record` says that other runs inserted keys of these inputs.
@@ -74,9 +60,8 @@ impl Identity {
                     "\"{file}\" already holds the keys of {}; expected a filter that does not, because every row would count as its own duplicate",
                     input.path
                 );
-                return Err(Error::config("bloom_filter.file", message).with_hint(
-                    "delete that file to start again, or set bloom_filter.read_only to compare with it",
-                ));
+                return Err(Error::config("bloom_filter.file", message)
+                    .with_hint("delete that file to start again, or set bloom_filter.read_only to compare with it"));
             }
         }
         Ok(())
@@ -85,15 +70,10 @@ impl Identity {
 
 /// Two shares of the same division of keys that have no key in common.
 fn are_disjoint(one: &str, other: &str) -> bool {
-    let parts = |partition: &str| {
-        partition
-            .split_once('/')
-            .map(|(index, count)| (index.to_string(), count.to_string()))
-    };
+    let parts =
+        |partition: &str| partition.split_once('/').map(|(index, count)| (index.to_string(), count.to_string()));
     match (parts(one), parts(other)) {
-        (Some((index, count)), Some((other_index, other_count))) => {
-            count == other_count && index != other_index
-        }
+        (Some((index, count)), Some((other_index, other_count))) => count == other_count && index != other_index,
         _ => false,
     }
 }
@@ -101,12 +81,8 @@ fn are_disjoint(one: &str, other: &str) -> bool {
 /// `<name of the root>/documents/<relative>`: the same wherever the root is mounted.
 fn input_name(file: &DocumentFile) -> String {
     let absolute = std::path::absolute(&file.documents_directory).unwrap_or_default();
-    let names: Vec<String> = absolute
-        .components()
-        .rev()
-        .take(2)
-        .map(|part| part.as_os_str().to_string_lossy().into_owned())
-        .collect();
+    let names: Vec<String> =
+        absolute.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     let root = names.get(1).map(String::as_str).unwrap_or_default();
     let documents = names.first().map(String::as_str).unwrap_or_default();
     format!("{root}/{documents}/{}", file.relative)
@@ -126,13 +102,11 @@ pub struct Group {
 pub fn groups(settings: &Settings) -> Vec<Group> {
     let mut groups: BTreeMap<&Path, Group> = BTreeMap::new();
     for (index, file) in settings.files.iter().enumerate() {
-        let group = groups
-            .entry(&file.attributes_directory)
-            .or_insert_with(|| Group {
-                directory: file.attributes_directory.clone(),
-                documents_directory: file.documents_directory.clone(),
-                files: Vec::new(),
-            });
+        let group = groups.entry(&file.attributes_directory).or_insert_with(|| Group {
+            directory: file.attributes_directory.clone(),
+            documents_directory: file.documents_directory.clone(),
+            files: Vec::new(),
+        });
         group.files.push(index);
     }
     groups.into_values().collect()
@@ -165,17 +139,8 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Works out the manifest up to its files and counts.
-    pub fn new(
-        settings: &'a Settings,
-        group: Group,
-        identity: &Identity,
-        filter: Option<&FileState>,
-    ) -> Result<Self> {
-        let paths: Vec<PathBuf> = group
-            .files
-            .iter()
-            .map(|index| settings.files[*index].path.clone())
-            .collect();
+    pub fn new(settings: &'a Settings, group: Group, identity: &Identity, filter: Option<&FileState>) -> Result<Self> {
+        let paths: Vec<PathBuf> = group.files.iter().map(|index| settings.files[*index].path.clone()).collect();
         let mut manifest = Manifest::new("attributes", settings.recorded());
         manifest.inputs = document_inputs("documents", "document", &paths, &group.directory)?;
         if let Some(filter) = filter {
@@ -193,21 +158,11 @@ impl<'a> Target<'a> {
             ("keys".to_string(), json!([settings.attribute_name()])),
         ]);
         if settings.key()?.is_some() {
-            manifest.details.insert(
-                "byte_length_keys".to_string(),
-                json!([settings.attribute_name()]),
-            );
+            manifest.details.insert("byte_length_keys".to_string(), json!([settings.attribute_name()]));
         }
-        let progress = ProgressRecord {
-            run: identity.run.clone(),
-            filter_before: filter.map(|filter| filter.sha256.clone()),
-        };
-        Ok(Self {
-            settings,
-            group,
-            manifest,
-            progress,
-        })
+        let progress =
+            ProgressRecord { run: identity.run.clone(), filter_before: filter.map(|filter| filter.sha256.clone()) };
+        Ok(Self { settings, group, manifest, progress })
     }
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
@@ -215,25 +170,16 @@ impl<'a> Target<'a> {
         let Ok(Some(manifest)) = Manifest::read(&self.group.directory) else {
             return Ok(false);
         };
-        let inputs_there = self
-            .manifest
-            .inputs
-            .iter()
-            .all(|input| manifest.inputs.contains(input));
+        let inputs_there = self.manifest.inputs.iter().all(|input| manifest.inputs.contains(input));
         Ok(manifest.config == self.manifest.config
             && manifest.writer == self.manifest.writer
             && inputs_there
-            && self
-                .names()
-                .all(|name| manifest.files.iter().any(|file| file.path == name))
+            && self.names().all(|name| manifest.files.iter().any(|file| file.path == name))
             && manifest.verify(&self.group.directory, false).is_ok())
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.group
-            .files
-            .iter()
-            .map(|index| self.settings.files[*index].relative.as_str())
+        self.group.files.iter().map(|index| self.settings.files[*index].relative.as_str())
     }
 
     /// Readies the directory: keeps what this run wrote before it was stopped, removes what another run wrote under
@@ -241,17 +187,14 @@ impl<'a> Target<'a> {
     pub fn begin(&self) -> Result<usize> {
         let directory = &self.group.directory;
         let path = directory.join(PROGRESS_NAME);
-        let found = fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
+        let found = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
         if found.as_ref() == Some(&self.progress) {
             return Ok(0);
         }
         let old = Manifest::read(directory).ok().flatten();
         let is_ours = |name: &str| self.names().any(|ours| ours == name);
-        if old.is_some_and(|old| {
-            old.config != self.manifest.config || old.files.iter().any(|file| is_ours(&file.path))
-        }) {
+        if old.is_some_and(|old| old.config != self.manifest.config || old.files.iter().any(|file| is_ours(&file.path)))
+        {
             remove(&directory.join(FILE_NAME))?;
         }
         let mut removed = 0;
@@ -268,12 +211,8 @@ impl<'a> Target<'a> {
         let directory = self.group.directory.clone();
         if let Some(old) = Manifest::read(&directory).ok().flatten() {
             let ours: Vec<String> = self.names().map(str::to_string).collect();
-            if old.config == self.manifest.config
-                && !old.files.iter().any(|file| ours.contains(&file.path))
-            {
-                old.counts
-                    .iter()
-                    .for_each(|(name, count)| self.manifest.add_count(name, *count));
+            if old.config == self.manifest.config && !old.files.iter().any(|file| ours.contains(&file.path)) {
+                old.counts.iter().for_each(|(name, count)| self.manifest.add_count(name, *count));
                 self.manifest.files.extend(old.files);
                 self.manifest.inputs.extend(old.inputs);
             }
@@ -296,9 +235,7 @@ impl<'a> Target<'a> {
     /// Whether this run, stopped after its filter was written, left every file.
     pub fn all_written(&self) -> Result<bool> {
         let path = self.group.directory.join(PROGRESS_NAME);
-        let found = fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
+        let found = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
         if found.as_ref() != Some(&self.progress) {
             return self.is_done();
         }

@@ -113,8 +113,8 @@ pub struct FilterSettings {
 impl Settings {
     /// The key of the attribute.
     pub fn attribute_name(&self) -> String {
-        let (UnitSettings::Documents { attribute_name, .. }
-        | UnitSettings::Paragraphs { attribute_name, .. }) = &self.unit;
+        let (UnitSettings::Documents { attribute_name, .. } | UnitSettings::Paragraphs { attribute_name, .. }) =
+            &self.unit;
         format!("{attribute_name}{}", self.attribute_suffix)
     }
 
@@ -139,10 +139,7 @@ impl Settings {
     /// Size of a new filter; refuses one that the memory cannot hold.
     pub fn sizing(&self) -> Result<Sizing> {
         let filter = &self.bloom_filter;
-        let (keys, rate) = (
-            filter.estimated_doc_count,
-            filter.desired_false_positive_rate,
-        );
+        let (keys, rate) = (filter.estimated_doc_count, filter.desired_false_positive_rate);
         let sizing = match filter.size_in_bytes {
             0 => Sizing::for_keys(keys, rate),
             size_bytes => Sizing::for_size(size_bytes, keys, rate),
@@ -165,17 +162,10 @@ impl Settings {
     /// The settings that the output depends on, as manifests keep them.
     pub fn recorded(&self) -> Map<String, Value> {
         let unit = match &self.unit {
-            UnitSettings::Documents {
-                attribute_name,
-                key,
-            } => {
+            UnitSettings::Documents { attribute_name, key } => {
                 json!({"documents": {"attribute_name": attribute_name, "key": key}})
             }
-            UnitSettings::Paragraphs {
-                attribute_name,
-                paragraph_separator,
-                by_ngram,
-            } => {
+            UnitSettings::Paragraphs { attribute_name, paragraph_separator, by_ngram } => {
                 let by_ngram = by_ngram.as_ref().map(|ngram| {
                     json!({
                         "ngram_length": ngram.ngram_length,

@@ -68,43 +68,29 @@ impl Path {
 }
 
 /// Calls `visitor` with every value that `steps` find from `value` on, until it returns true; says whether it did.
-fn visit<'v>(
-    steps: &[Step],
-    root: &'v Value,
-    value: &'v Value,
-    visitor: &mut dyn FnMut(&'v Value) -> bool,
-) -> bool {
+fn visit<'v>(steps: &[Step], root: &'v Value, value: &'v Value, visitor: &mut dyn FnMut(&'v Value) -> bool) -> bool {
     let Some((step, steps)) = steps.split_first() else {
         return visitor(value);
     };
     match step {
         Step::Root => visit(steps, root, root, visitor),
         Step::Field(name) => visit_some(field(value, name), steps, root, visitor),
-        Step::Fields(names) => names
-            .iter()
-            .any(|name| visit_some(field(value, name), steps, root, visitor)),
+        Step::Fields(names) => names.iter().any(|name| visit_some(field(value, name), steps, root, visitor)),
         Step::Index(index) => visit_some(item(value, *index), steps, root, visitor),
-        Step::Indexes(indexes) => indexes
-            .iter()
-            .any(|index| visit_some(item(value, *index), steps, root, visitor)),
+        Step::Indexes(indexes) => indexes.iter().any(|index| visit_some(item(value, *index), steps, root, visitor)),
         Step::Slice { start, end, step } => {
             let items = value.as_array().map_or(&[][..], Vec::as_slice);
             let (start, end) = bounds(*start, *end, items.len());
             let range = items.get(start..end).unwrap_or(&[]);
-            range
-                .iter()
-                .step_by(*step)
-                .any(|item| visit(steps, root, item, visitor))
+            range.iter().step_by(*step).any(|item| visit(steps, root, item, visitor))
         }
         Step::Wildcard => children(value, &mut |child| visit(steps, root, child, visitor)),
-        Step::Descent(name) => {
-            descend(value, name, &mut |found| visit(steps, root, found, visitor))
-        }
+        Step::Descent(name) => descend(value, name, &mut |found| visit(steps, root, found, visitor)),
         Step::DescentWildcard => flatten(value, &mut |found| visit(steps, root, found, visitor)),
         Step::Filter(expression) => match value {
-            Value::Array(items) => items
-                .iter()
-                .any(|item| expression.holds(root, item) && visit(steps, root, item, visitor)),
+            Value::Array(items) => {
+                items.iter().any(|item| expression.holds(root, item) && visit(steps, root, item, visitor))
+            }
             other => expression.holds(root, other) && visit(steps, root, other, visitor),
         },
     }
@@ -130,11 +116,7 @@ fn item(value: &Value, index: usize) -> Option<&Value> {
 /// A slice's ends as positions, clamped to the array, negative ones counted from its end.
 fn bounds(start: i64, end: Option<i64>, length: usize) -> (usize, usize) {
     let place = |index: i64| {
-        let from_start = if index < 0 {
-            index + length as i64
-        } else {
-            index
-        };
+        let from_start = if index < 0 { index + length as i64 } else { index };
         from_start.clamp(0, length as i64) as usize
     };
     let start = place(start);
@@ -150,14 +132,11 @@ fn children<'v>(value: &'v Value, visitor: &mut dyn FnMut(&'v Value) -> bool) ->
 }
 
 fn descend<'v>(value: &'v Value, name: &str, visitor: &mut dyn FnMut(&'v Value) -> bool) -> bool {
-    field(value, name).is_some_and(&mut *visitor)
-        || children(value, &mut |child| descend(child, name, visitor))
+    field(value, name).is_some_and(&mut *visitor) || children(value, &mut |child| descend(child, name, visitor))
 }
 
 fn flatten<'v>(value: &'v Value, visitor: &mut dyn FnMut(&'v Value) -> bool) -> bool {
-    children(value, &mut |child| {
-        visitor(child) || flatten(child, visitor)
-    })
+    children(value, &mut |child| visitor(child) || flatten(child, visitor))
 }
 
 impl Expression {
@@ -168,14 +147,11 @@ impl Expression {
             Self::Not(inner) => !inner.holds(root, current),
             Self::Exists(operand) => operand.with(root, current, |values| !values.is_empty()),
             Self::Matches(operand, regex) => operand.with(root, current, |values| {
-                values
-                    .iter()
-                    .filter_map(|value| value.as_str())
-                    .any(|text| regex.is_match(text))
+                values.iter().filter_map(|value| value.as_str()).any(|text| regex.is_match(text))
             }),
-            Self::Compare(left, operator, right) => left.with(root, current, |left| {
-                right.with(root, current, |right| operator.holds(left, right))
-            }),
+            Self::Compare(left, operator, right) => {
+                left.with(root, current, |left| right.with(root, current, |right| operator.holds(left, right)))
+            }
         }
     }
 }
@@ -239,10 +215,7 @@ pub(super) fn equal(left: &Value, right: &Value) -> bool {
             left.len() == right.len() && left.iter().zip(right).all(|(a, b)| equal(a, b))
         }
         (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len()
-                && left
-                    .iter()
-                    .all(|(key, a)| right.get(key).is_some_and(|b| equal(a, b)))
+            left.len() == right.len() && left.iter().all(|(key, a)| right.get(key).is_some_and(|b| equal(a, b)))
         }
         _ => left == right,
     }
@@ -279,10 +252,7 @@ fn has_size(left: &[&Value], right: &[&Value]) -> bool {
         Value::Object(fields) => Some(fields.len()),
         _ => None,
     };
-    !left.is_empty()
-        && left
-            .iter()
-            .all(|value| length(value).is_some_and(|n| n as f64 == size))
+    !left.is_empty() && left.iter().all(|value| length(value).is_some_and(|n| n as f64 == size))
 }
 
 fn any_of(left: &[&Value], right: &[&Value]) -> bool {
@@ -298,9 +268,9 @@ fn any_of(left: &[&Value], right: &[&Value]) -> bool {
 
 fn subset_of(left: &[&Value], right: &[&Value]) -> bool {
     match (left.first(), right.first()) {
-        (Some(Value::Array(items)), Some(Value::Array(allowed))) => items
-            .iter()
-            .all(|value| allowed.iter().any(|item| equal(item, value))),
+        (Some(Value::Array(items)), Some(Value::Array(allowed))) => {
+            items.iter().all(|value| allowed.iter().any(|item| equal(item, value)))
+        }
         (None, _) => true,
         _ => false,
     }

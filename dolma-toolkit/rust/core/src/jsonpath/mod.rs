@@ -36,11 +36,7 @@ enum Step {
     Fields(Vec<String>),
     Index(usize),
     Indexes(Vec<usize>),
-    Slice {
-        start: i64,
-        end: Option<i64>,
-        step: usize,
-    },
+    Slice { start: i64, end: Option<i64>, step: usize },
     Wildcard,
     Descent(String),
     DescentWildcard,
@@ -99,12 +95,7 @@ pub struct PathError {
 
 impl std::fmt::Display for PathError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            formatter,
-            "{} at character {}",
-            self.message,
-            self.position + 1
-        )
+        write!(formatter, "{} at character {}", self.message, self.position + 1)
     }
 }
 

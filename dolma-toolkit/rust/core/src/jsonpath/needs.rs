@@ -16,10 +16,7 @@ pub struct Needs {
 impl Needs {
     /// A need of the whole document.
     pub fn everything() -> Self {
-        Self {
-            everything: true,
-            fields: BTreeMap::new(),
-        }
+        Self { everything: true, fields: BTreeMap::new() }
     }
 
     /// Adds what `path` looks at.
@@ -40,12 +37,7 @@ impl Needs {
 
     /// The keys of `field` that are looked at by name; none if `field` is not needed or needed whole.
     pub fn keys(&self, field: &str) -> impl Iterator<Item = &str> {
-        self.fields
-            .get(field)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(String::as_str)
+        self.fields.get(field).into_iter().flatten().flatten().map(String::as_str)
     }
 
     fn add_whole(&mut self, field: &str) {
@@ -53,10 +45,7 @@ impl Needs {
     }
 
     fn add_key(&mut self, field: &str, key: &str) {
-        let keys = self
-            .fields
-            .entry(field.to_string())
-            .or_insert_with(|| Some(BTreeSet::new()));
+        let keys = self.fields.entry(field.to_string()).or_insert_with(|| Some(BTreeSet::new()));
         if let Some(keys) = keys {
             keys.insert(key.to_string());
         }
@@ -71,10 +60,7 @@ impl Needs {
         }
         // `$` may come again further in.
         if let Some(again) = steps.iter().rposition(|step| matches!(step, Step::Root)) {
-            if steps[..again]
-                .iter()
-                .any(|step| !matches!(step, Step::Root))
-            {
+            if steps[..again].iter().any(|step| !matches!(step, Step::Root)) {
                 self.add_steps(&steps[again..]);
             }
         }
@@ -92,9 +78,7 @@ impl Needs {
                 self.add_roots(steps);
             }
             [Step::Filter(expression), inner @ ..] => {
-                self.fields
-                    .entry(field.to_string())
-                    .or_insert_with(|| Some(BTreeSet::new()));
+                self.fields.entry(field.to_string()).or_insert_with(|| Some(BTreeSet::new()));
                 self.add_condition(field, expression);
                 // A filter on an object yields the object itself. What follows reads more of it; when
                 // nothing follows, that it is there is all that matters.

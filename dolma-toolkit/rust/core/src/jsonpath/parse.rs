@@ -3,22 +3,14 @@
 use super::{Length, Path, PathError, Step};
 
 pub(super) fn parse(text: &str) -> Result<Path, PathError> {
-    let mut parser = Parser {
-        text,
-        position: 0,
-        depth: 0,
-    };
+    let mut parser = Parser { text, position: 0, depth: 0 };
     parser.skip_space();
     let (steps, length) = parser.chain(true)?;
     parser.skip_space();
     if parser.position != text.len() {
         return Err(parser.error("the path does not continue like this"));
     }
-    Ok(Path {
-        text: text.to_string(),
-        steps,
-        length,
-    })
+    Ok(Path { text: text.to_string(), steps, length })
 }
 
 pub(super) struct Parser<'t> {
@@ -33,10 +25,7 @@ impl<'t> Parser<'t> {
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> PathError {
-        PathError {
-            position: self.position,
-            message: message.into(),
-        }
+        PathError { position: self.position, message: message.into() }
     }
 
     pub(super) fn skip_space(&mut self) {
@@ -99,11 +88,7 @@ impl<'t> Parser<'t> {
             any = true;
         }
         if !any {
-            let what = if top {
-                "a path begins with `$`"
-            } else {
-                "expected a value"
-            };
+            let what = if top { "a path begins with `$`" } else { "expected a value" };
             self.skip_space();
             return Err(self.error(what));
         }
@@ -148,13 +133,9 @@ impl<'t> Parser<'t> {
 
     fn name(&mut self) -> Result<String, PathError> {
         let rest = self.rest();
-        let end = rest
-            .find(|c: char| !(c.is_ascii_alphanumeric() || "_-/\\#".contains(c)))
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_-/\\#".contains(c))).unwrap_or(rest.len());
         if end == 0 {
-            return Err(self.error(
-                "expected a name (other characters than letters, digits, _ - / \\ # need ['…'])",
-            ));
+            return Err(self.error("expected a name (other characters than letters, digits, _ - / \\ # need ['…'])"));
         }
         self.position += end;
         Ok(rest[..end].to_string())
@@ -230,16 +211,12 @@ impl<'t> Parser<'t> {
         self.skip_space();
         let rest = self.rest();
         let digits = rest.strip_prefix('-').unwrap_or(rest);
-        let count = digits
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(digits.len());
+        let count = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         if count == 0 {
             return Ok(None);
         }
         let end = rest.len() - digits.len() + count;
-        let number = rest[..end]
-            .parse()
-            .map_err(|_| self.error("this number is too large"))?;
+        let number = rest[..end].parse().map_err(|_| self.error("this number is too large"))?;
         self.position += end;
         Ok(Some(number))
     }
@@ -271,11 +248,9 @@ impl<'t> Parser<'t> {
 fn length_kind(steps: &[Step]) -> Length {
     let last = steps.iter().rev().find_map(|step| match step {
         Step::Index(_) => Some(Length::OfArray),
-        Step::Fields(_)
-        | Step::Indexes(_)
-        | Step::Slice { .. }
-        | Step::Wildcard
-        | Step::Filter(_) => Some(Length::OfMatches),
+        Step::Fields(_) | Step::Indexes(_) | Step::Slice { .. } | Step::Wildcard | Step::Filter(_) => {
+            Some(Length::OfMatches)
+        }
         _ => None,
     });
     last.unwrap_or(Length::OfArray)

@@ -54,11 +54,7 @@ impl Parser<'_> {
                 negative = !negative;
             }
             let inner = self.not()?;
-            return Ok(if negative {
-                Expression::Not(Box::new(inner))
-            } else {
-                inner
-            });
+            return Ok(if negative { Expression::Not(Box::new(inner)) } else { inner });
         }
         if self.eat("(") {
             let inner = self.or()?;
@@ -76,8 +72,8 @@ impl Parser<'_> {
         if self.eat("~=") {
             self.skip_space();
             let pattern = self.quoted()?;
-            let regex = Regex::new(&pattern)
-                .map_err(|error| self.error(format!("not a regular expression: {error}")))?;
+            let regex =
+                Regex::new(&pattern).map_err(|error| self.error(format!("not a regular expression: {error}")))?;
             return Ok(Expression::Matches(left, regex));
         }
         for (token, operator) in OPERATORS {
@@ -98,12 +94,7 @@ impl Parser<'_> {
     }
 
     /// An order between things that have none can never hold; say so now.
-    fn check_order(
-        &self,
-        left: &Operand,
-        operator: Operator,
-        right: &Operand,
-    ) -> Result<(), PathError> {
+    fn check_order(&self, left: &Operand, operator: Operator, right: &Operand) -> Result<(), PathError> {
         use Operator::{Greater, GreaterOrEqual, Less, LessOrEqual};
         let ordered = matches!(operator, Less | LessOrEqual | Greater | GreaterOrEqual);
         for operand in [left, right] {
@@ -123,19 +114,11 @@ impl Parser<'_> {
             Some('"') => Err(self.error("strings stand in single quotes")),
             Some('$' | '@') => {
                 let (steps, length) = self.chain(false)?;
-                let text = rest[..rest.len() - self.rest().len()]
-                    .trim_end()
-                    .to_string();
-                Ok(Operand::Path(Path {
-                    text,
-                    steps,
-                    length,
-                }))
+                let text = rest[..rest.len() - self.rest().len()].trim_end().to_string();
+                Ok(Operand::Path(Path { text, steps, length }))
             }
             Some('[') => self.list(),
-            Some('.') => {
-                Err(self.error("a path in a filter begins with `@` or `$`, a number with a digit"))
-            }
+            Some('.') => Err(self.error("a path in a filter begins with `@` or `$`, a number with a digit")),
             _ => self.constant(),
         }
     }
@@ -159,9 +142,7 @@ impl Parser<'_> {
 
     fn constant(&mut self) -> Result<Operand, PathError> {
         let rest = self.rest();
-        let end = rest
-            .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
         match serde_json::from_str(&rest[..end]) {
             Ok(value @ (Value::Bool(_) | Value::Null | Value::Number(_))) => {
                 self.position += end;

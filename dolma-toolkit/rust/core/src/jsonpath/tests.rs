@@ -10,12 +10,7 @@ fn matches(path: &str, value: &Value) -> bool {
 }
 
 fn find(path: &str, value: &Value) -> Value {
-    Path::new(path)
-        .unwrap()
-        .find(value)
-        .into_iter()
-        .cloned()
-        .collect()
+    Path::new(path).unwrap().find(value).into_iter().cloned().collect()
 }
 
 fn document() -> Value {
@@ -31,18 +26,9 @@ fn document() -> Value {
 fn a_filter_on_an_object_tests_the_object() {
     let document = document();
     for (path, expected) in [
-        (
-            "$.attributes[?(@.e__t__score && @.e__t__score[0] && @.e__t__score[0][2] > 0.5)]",
-            true,
-        ),
-        (
-            "$.attributes[?(@.e__t__score && @.e__t__score[0] && @.e__t__score[0][2] > 0.8)]",
-            false,
-        ),
-        (
-            "$@.attributes[?(@.dup && @.dup[0] && @.dup[0][2] >= 1.0)]",
-            true,
-        ),
+        ("$.attributes[?(@.e__t__score && @.e__t__score[0] && @.e__t__score[0][2] > 0.5)]", true),
+        ("$.attributes[?(@.e__t__score && @.e__t__score[0] && @.e__t__score[0][2] > 0.8)]", false),
+        ("$@.attributes[?(@.dup && @.dup[0] && @.dup[0][2] >= 1.0)]", true),
         ("$.attributes[?(@.empty)]", true),
         ("$.attributes[?(@.empty && @.empty[0])]", false),
         ("$.attributes[?(@.absent)]", false),
@@ -56,10 +42,7 @@ fn a_filter_on_an_object_tests_the_object() {
         ("$.attributes[?(@.spans.length() >= 2)]", true),
         ("$[?(@.text == 'abc')]", true),
         ("$[?(@.text < 'abd')]", true),
-        (
-            "$[?($.metadata.n == 3.0 && (@.id == '2' || @.id == '1'))]",
-            true,
-        ),
+        ("$[?($.metadata.n == 3.0 && (@.id == '2' || @.id == '1'))]", true),
     ] {
         assert_eq!(matches(path, &document), expected, "{path}");
     }
@@ -68,39 +51,21 @@ fn a_filter_on_an_object_tests_the_object() {
 #[test]
 fn a_filter_on_an_array_selects_items() {
     let document = document();
-    assert_eq!(
-        find("$.attributes.spans[?(@[2] > 0.5)]", &document),
-        json!([[1, 3, 0.9]])
-    );
-    assert_eq!(
-        find("$.attributes.spans[?(@[2] > 0.1 && @[0] == 0)]", &document),
-        json!([[0, 1, 0.25]])
-    );
-    assert_eq!(
-        find("$.attributes.spans[?(!(@[2] > 0.5))]", &document),
-        json!([[0, 1, 0.25]])
-    );
+    assert_eq!(find("$.attributes.spans[?(@[2] > 0.5)]", &document), json!([[1, 3, 0.9]]));
+    assert_eq!(find("$.attributes.spans[?(@[2] > 0.1 && @[0] == 0)]", &document), json!([[0, 1, 0.25]]));
+    assert_eq!(find("$.attributes.spans[?(!(@[2] > 0.5))]", &document), json!([[0, 1, 0.25]]));
 }
 
 #[test]
 fn steps_find_what_they_name() {
     let document = document();
     assert_eq!(find("$.metadata['url']", &document), json!(["http://a.b"]));
-    assert_eq!(
-        find("$.metadata['url','n','x']", &document),
-        json!(["http://a.b", 3])
-    );
-    assert_eq!(
-        find("$.attributes.spans[0,1,7][0]", &document),
-        json!([0, 1])
-    );
+    assert_eq!(find("$.metadata['url','n','x']", &document), json!(["http://a.b", 3]));
+    assert_eq!(find("$.attributes.spans[0,1,7][0]", &document), json!([0, 1]));
     assert_eq!(find("$..n", &document), json!([3]));
     assert_eq!(find("$.metadata.*", &document), json!([3, "http://a.b"]));
     assert_eq!(find("$.metadata[*]", &document), json!([3, "http://a.b"]));
-    assert_eq!(
-        find("$.attributes.dup..*", &document),
-        json!([[0, 3, 1], 0, 3, 1])
-    );
+    assert_eq!(find("$.attributes.dup..*", &document), json!([[0, 3, 1], 0, 3, 1]));
     assert!(matches("$.attributes.spans.length()", &document));
     assert!(!matches("$.id.length()", &document));
 }
@@ -140,12 +105,7 @@ fn what_could_never_match_does_not_compile() {
         ("$.a]", 3),
         ("$.a['b", 4),
     ] {
-        assert_eq!(
-            Path::new(path).unwrap_err().position,
-            position,
-            "{path}: {:?}",
-            Path::new(path)
-        );
+        assert_eq!(Path::new(path).unwrap_err().position, position, "{path}: {:?}", Path::new(path));
     }
     let deep = format!("$.a[?({}@.b{})]", "(".repeat(1000), ")".repeat(1000));
     assert!(Path::new(&deep).unwrap_err().message.contains("deeply"));
@@ -160,22 +120,12 @@ fn needs(path: &str) -> Needs {
 #[test]
 fn needs_name_the_keys_that_are_read() {
     let keys = |needs: &Needs, field: &str| needs.fields.get(field).cloned();
-    let some = |names: &[&str]| {
-        Some(Some(
-            names
-                .iter()
-                .map(ToString::to_string)
-                .collect::<BTreeSet<_>>(),
-        ))
-    };
+    let some = |names: &[&str]| Some(Some(names.iter().map(ToString::to_string).collect::<BTreeSet<_>>()));
     let found = needs("$.attributes[?(@.a && @.b[0][2] > 0.5 && $.metadata.x)]");
     assert!(!found.everything);
     assert_eq!(keys(&found, "attributes"), some(&["a", "b"]));
     assert_eq!(keys(&found, "metadata"), some(&["x"]));
-    assert_eq!(
-        keys(&needs("$.attributes.k[?(@[2] > $.limit)]"), "limit"),
-        Some(None)
-    );
+    assert_eq!(keys(&needs("$.attributes.k[?(@[2] > $.limit)]"), "limit"), Some(None));
     assert_eq!(keys(&needs("$.text"), "text"), Some(None));
     assert_eq!(keys(&needs("$.attributes.*"), "attributes"), Some(None));
     assert!(needs("$..a").everything && needs("$[?(@.a)]").everything && needs("$").everything);
@@ -191,11 +141,7 @@ fn reduced(document: &Value, needs: &Needs) -> Value {
         match (document.get(field), keys) {
             (Some(Value::Object(fields)), Some(keys)) => {
                 let some = fields.iter().filter(|(key, _)| keys.contains(*key));
-                kept.insert(
-                    field.clone(),
-                    some.map(|(key, value)| (key.clone(), value.clone()))
-                        .collect(),
-                );
+                kept.insert(field.clone(), some.map(|(key, value)| (key.clone(), value.clone())).collect());
             }
             (Some(value), _) => {
                 kept.insert(field.clone(), value.clone());
@@ -217,8 +163,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map("[abc]", inner, 0..4)
-                .prop_map(|fields| fields.into_iter().collect()),
+            prop::collection::btree_map("[abc]", inner, 0..4).prop_map(|fields| fields.into_iter().collect()),
         ]
     })
 }
@@ -231,8 +176,7 @@ fn any_path() -> impl Strategy<Value = String> {
         Just("[*]".to_string()),
         "[abc]".prop_map(|name| format!("..{name}")),
         (-2i64..3, -2i64..3).prop_map(|(start, end)| format!("[{start}:{end}]")),
-        ("[abc]", 0..3usize, "[abc]")
-            .prop_map(|(a, i, b)| format!("[?(@.{a}[{i}] > 0 || !@.{b} && $.{a})]")),
+        ("[abc]", 0..3usize, "[abc]").prop_map(|(a, i, b)| format!("[?(@.{a}[{i}] > 0 || !@.{b} && $.{a})]")),
         "[abc]".prop_map(|name| format!("[?(@.{name})]")),
         "[abc]".prop_map(|name| format!("[?(@ == 1 || @.{name} in [1, 'a'])]")),
     ];
