@@ -48,6 +48,7 @@ class _Work:
     """What is to be scored, read and checked: items by task, document files with their numbers of rows."""
 
     tasks: list[tuple[Task, TaskData, list[Item]]]
+    items_available: dict[str, int]
     document_files: list[Path]
     num_documents: int
 
@@ -82,6 +83,7 @@ def run(config: RunConfig) -> bool:
         model=describe_model(config, checkpoint),
         inference={key: settings[key] for key in ("dtype", "max_length_tokens", "windowing", "prefix")},
         tasks=parts,
+        items_available=work.items_available,
         documents=documents,
         config=settings,
         inputs=inputs,
@@ -94,12 +96,15 @@ def run(config: RunConfig) -> bool:
 def _read_inputs(config: RunConfig) -> _Work:
     """Everything to be scored; a damaged row or an absent file stops the run here, before the model is loaded."""
     tasks = []
+    items_available = {}
     for task in find_tasks(config.tasks):
         data = locate(task, config.data)
-        tasks.append((task, data, sample_items(load_items(task, data), config.limit, config.seed)))
+        items = load_items(task, data)
+        items_available[task.name] = len(items)
+        tasks.append((task, data, sample_items(items, config.limit, config.seed)))
     files = [file for path in config.documents for file in document_files(path)]
     num_documents = sum(1 for file in files for _ in read_documents(file))
-    return _Work(tasks=tasks, document_files=files, num_documents=num_documents)
+    return _Work(tasks=tasks, items_available=items_available, document_files=files, num_documents=num_documents)
 
 
 class _Engine:
@@ -201,9 +206,9 @@ def _chunks(files: list[Path]) -> Iterator[list[Document]]:
 def _score_chunk(chunk: list[Document], engine: _Engine, progress: Progress) -> list[DocumentScore]:
     ids = engine.tokenizer.encode([document.text for document in chunk])
     pieces = [windows(tokens, engine.prefix_id, engine.max_length_tokens, engine.windowing) for tokens in ids]
-    sums = iter(engine.scorer.score([request for piece in pieces for request in piece]))
+    requests = [request for piece in pieces for request in piece]
+    sums = iter(engine.scorer.score(requests, progress, len(chunk) / max(1, len(requests))))
     scores = []
     for document, tokens, piece in zip(chunk, ids, pieces, strict=True):
         scores.append(document_score(document, len(tokens), sum(float(next(sums)) for _ in piece)))
-        progress.advance(1, len(tokens))
     return scores

@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, name: str, unit: str, total: int) -> None:
         self.name, self.unit, self.total = name, unit, total
-        self.done, self.tokens = 0, 0
+        self.done, self.tokens = 0.0, 0
         self._started = self._spoke = time.monotonic()
 
     @property
@@ -30,7 +30,7 @@ class Progress:
         """Since the stage began."""
         return time.monotonic() - self._started
 
-    def advance(self, done: int, tokens: int) -> None:
+    def advance(self, done: float, tokens: int) -> None:
         """Count, and speak when it is time."""
         self.done += done
         self.tokens += tokens
@@ -41,14 +41,14 @@ class Progress:
 
     def _line(self) -> str:
         rate = self.tokens / max(self.seconds, 1e-9)
-        return f"{self.name}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.0f} tokens/s"
+        return f"{self.name}: {round(self.done):,}/{self.total:,} {self.unit}, {rate:,.0f} tokens/s"
 
     def finish(self) -> dict[str, float | int | str]:
         """Say the last line; gives the row for metrics.jsonl."""
         log.info("%s, %s", self._line(), duration(self.seconds))
         return {
             "stage": self.name,
-            "done": self.done,
+            "done": round(self.done),
             "unit": self.unit,
             "forward_tokens": self.tokens,
             "time_s": round(self.seconds, 3),

@@ -39,10 +39,12 @@ class Scorer:
     batch_tokens: int
     share_context: bool
 
-    def score(self, requests: Sequence[Request], progress: Progress | None = None) -> npt.NDArray[np.float64]:
+    def score(
+        self, requests: Sequence[Request], progress: Progress | None = None, weight: float = 1.0
+    ) -> npt.NDArray[np.float64]:
         """Σ ln p over each continuation's tokens, in nats; the order of `requests`.
 
-        Token log-probabilities are float32, their sums float64.
+        Token log-probabilities are float32, their sums float64. `weight` is what a request counts in `progress`.
         """
         plain_head = self.architecture in SHARING_ARCHITECTURES
         shared = self.share_context and plain_head
@@ -54,7 +56,7 @@ class Scorer:
                 values = self._places(batch) if plain_head else self._whole(batch)
                 np.add.at(sums, batch.requests, values)
                 if progress is not None:
-                    progress.advance(int(np.bincount(batch.requests).astype(bool).sum()), batch.tokens.size)
+                    progress.advance(weight * len(np.unique(batch.requests)), batch.tokens.size)
         return sums
 
     def _tensor(self, array: npt.NDArray[np.int64]) -> torch.Tensor:

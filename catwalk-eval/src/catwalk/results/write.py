@@ -52,6 +52,7 @@ def write_results(
     model: dict[str, Any],
     inference: dict[str, Any],
     tasks: Mapping[str, tuple[Task, TaskPart]],
+    items_available: Mapping[str, int],
     documents: Sequence[DocumentScore],
     config: dict[str, Any],
     inputs: list[dict[str, Any]],
@@ -86,7 +87,11 @@ def write_results(
         },
         details={
             "tasks": {
-                name: {"truncated_contexts": part.truncated, "border_crossings": part.crossings}
+                name: {
+                    "items_available": items_available[name],
+                    "truncated_contexts": part.truncated,
+                    "border_crossings": part.crossings,
+                }
                 for name, (_, part) in ordered
             }
         },
