@@ -194,3 +194,17 @@ def test_version_is_the_distribution_s() -> None:
     from importlib.metadata import version
 
     assert version("paloma-eval") == __version__
+
+
+def test_shipped_settings_are_read(tmp_path: Path) -> None:
+    from paloma.build import BuildConfig
+    from paloma.configuration import build as configure
+    from paloma.configuration import read_yaml
+    from paloma.controls import Controls
+
+    folder = Path(__file__).parents[1] / "configs"
+    kinds = {"build.yaml": BuildConfig, "controls.yaml": Controls}
+    assert sorted(kinds) == sorted(path.name for path in folder.iterdir())
+    for name, kind in kinds.items():
+        configure(kind, read_yaml(folder / name), name)
+    assert configure(Controls, read_yaml(folder / "controls.yaml"), "").suite.vocabulary_sha256

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-__all__ = ["DocumentReader", "NativeError", "__version__", "tag", "tag_pending", "taggers"]
+__all__ = ["DocumentReader", "NativeError", "__version__", "tag", "tag_pending", "taggers", "tokens"]
 
 __version__: str
 
@@ -22,3 +22,4 @@ class DocumentReader:
 def taggers() -> list[tuple[str, str]]: ...
 def tag(plan: str, report: Report | None = None) -> tuple[int, int, int, int]: ...
 def tag_pending(plan: str) -> list[int]: ...
+def tokens(plan: str, report: Report | None = None) -> dict[str, int]: ...

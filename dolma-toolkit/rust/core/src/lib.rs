@@ -12,5 +12,6 @@ pub mod manifest;
 pub mod progress;
 pub mod tag;
 pub mod taggers;
+pub mod tokens;
 
 pub use error::{Code, Error, Result};
