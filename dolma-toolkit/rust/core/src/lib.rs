@@ -6,6 +6,7 @@
 pub mod attributes;
 pub mod document;
 pub mod error;
+pub mod fasttext;
 pub mod jsonl;
 pub mod manifest;
 pub mod progress;
