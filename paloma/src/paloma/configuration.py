@@ -19,7 +19,7 @@ class _Loader(yaml.SafeLoader):
     """YAML as people write it: `6e-4` is a number, which YAML 1.1 takes for text, and no key stands twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.MarkedYAMLError(None, None, f'the key "{key}" stands twice', node.start_mark)
