@@ -69,7 +69,9 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert (resolved["bytes_per_domain"], resolved["seed"], resolved["splits"]) == (50, 3, ["val"])
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"], ids=["list", "not yaml", "control character"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "a: [", "\x00", "seed: 1\nseed: 2"], ids=["list", "cut", "binary", "twice"]
+)
 def test_config_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(content)
@@ -194,3 +196,17 @@ def test_version_is_the_distribution_s() -> None:
     from importlib.metadata import version
 
     assert version("paloma-eval") == __version__
+
+
+def test_shipped_settings_are_read(tmp_path: Path) -> None:
+    from paloma.build import BuildConfig
+    from paloma.configuration import build as configure
+    from paloma.configuration import read_yaml
+    from paloma.controls import Controls
+
+    folder = Path(__file__).parents[1] / "configs"
+    kinds = {"build.yaml": BuildConfig, "controls.yaml": Controls}
+    assert sorted(kinds) == sorted(path.name for path in folder.iterdir())
+    for name, kind in kinds.items():
+        configure(kind, read_yaml(folder / name), name)
+    assert configure(Controls, read_yaml(folder / "controls.yaml"), "").suite.vocabulary_sha256

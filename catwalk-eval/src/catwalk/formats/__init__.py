@@ -1,3 +1,3 @@
-"""This package's copy of docs/formats: manifest, document, checkpoint and results, version 1. Standard library and msgspec only."""
+"""This package's copy of docs/formats: manifest, document, checkpoint and results, version 1."""
 
 __all__: list[str] = []

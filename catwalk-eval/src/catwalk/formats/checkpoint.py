@@ -16,7 +16,14 @@ __all__ = ["Checkpoint", "dump", "read_checkpoint", "validate"]
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-_IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt")
+_IDENTITY_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +40,7 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """The one name of `architectures`, or empty."""
-        names = self.config.get("architectures") or [""]
-        return str(names[0])
+        return str(self.config["architectures"][0])
 
     @property
     def parameters(self) -> int:
@@ -59,6 +65,10 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         check_files(directory, manifest, hashes=True)
     config_path = directory / "config.json"
     config = read_object(config_path)
+    architectures = Record(value=config, path=config_path).array("architectures")
+    if len(architectures) != 1 or not isinstance(architectures[0], str):
+        message = f'"architectures" is {architectures}; expected one name'
+        raise FormatError("invalid_value", config_path, message, field="architectures")
     tensors = _read_tensors(directory)
     _check_tensors(Record(value=config, path=config_path), tensors, directory)
     if manifest is None:
@@ -125,8 +135,7 @@ def _read_tensors(directory: Path) -> list[Tensor]:
 
 def _check_tensors(config: Record, tensors: list[Tensor], directory: Path) -> None:
     """Names and shapes against the configuration, for the architectures that the contract defines."""
-    architecture = str((config.value.get("architectures") or [""])[0])
-    expected = _expected_shapes(config, architecture)
+    expected = _expected_shapes(config, config.value["architectures"][0])
     stored = {tensor.name: tensor for tensor in tensors}
     where = directory / (_INDEX if (directory / _INDEX).is_file() else _SINGLE)
     for name, shape in expected.items():

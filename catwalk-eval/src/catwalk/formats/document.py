@@ -91,7 +91,10 @@ def _attributes(record: Record) -> dict[str, list[list[float]]]:
     if record.value.get("attributes") is None:
         return {}
     attributes = record.record("attributes")
-    return {key: [_span(attributes, key, n, span) for n, span in enumerate(attributes.array(key))] for key in attributes.value}
+    return {
+        key: [_span(attributes, key, n, span) for n, span in enumerate(attributes.array(key))]
+        for key in attributes.value
+    }
 
 
 def _span(record: Record, key: str, index: int, span: Any) -> list[float]:

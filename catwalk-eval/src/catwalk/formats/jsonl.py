@@ -1,4 +1,4 @@
-"""JSON and JSON lines: decoding with error codes, every compression of the contract, deterministic and atomic writing."""
+"""JSON and JSON lines: decoding with error codes, every compression, deterministic and atomic writing."""
 
 import bz2
 import gzip

@@ -61,6 +61,7 @@ def _input(directory: Path, entry: dict[str, Any], depth: int, seen: set[str], s
         return
     found = manifest_sha256(path)
     if found != entry["manifest_sha256"]:
-        message = f"the manifest's sha256 is {found[:12]}…; {directory / MANIFEST} was made from {entry['manifest_sha256'][:12]}…"
+        wanted = entry["manifest_sha256"][:12]
+        message = f"the manifest's sha256 is {found[:12]}…; {directory / MANIFEST} was made from {wanted}…"
         raise FormatError("checksum_mismatch", path / MANIFEST, message, hint="make the later artifact again")
     yield from _artifact(path, role=entry["role"], depth=depth, seen=seen, show_all=show_all)

@@ -142,7 +142,7 @@ def write_manifest(
         }
         for file in files
     ]
-    value = {
+    value: dict[str, Any] = {
         "format": format,
         "version": _VERSION,
         "writer": {"name": writer[0], "version": writer[1]},

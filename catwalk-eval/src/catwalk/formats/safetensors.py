@@ -12,8 +12,21 @@ from catwalk.formats.jsonl import decode_object
 __all__ = ["Tensor", "read_header", "tensor_sha256"]
 
 _ITEM_BYTES = {
-    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
-    **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
 }
 _READ_BYTES = 1 << 20
 
@@ -42,7 +55,7 @@ def read_header(path: Path) -> list[Tensor]:
     """The tensors of a file, without reading their data.
 
     Raises:
-        FormatError: `truncated` when the file is shorter than its header says, `not_json`, `wrong_dtype`, `invalid_value`.
+        FormatError: `truncated` when the file is shorter than its header says, `not_json`, `wrong_dtype`, …
     """
     if not path.is_file():
         raise FormatError("missing_file", path, "the file is absent; expected weights")
@@ -79,8 +92,10 @@ def _tensor(entry: Record, name: str, path: Path, data_start: int) -> Tensor:
         name=name, dtype=dtype, shape=tuple(shape), file=path, start=data_start + start, size_bytes=end - start
     )
     if tensor.items * _ITEM_BYTES[dtype] != end - start:
-        expected = tensor.items * _ITEM_BYTES[dtype]
-        raise entry.error("invalid_value", "data_offsets", f"span {end - start} bytes; the shape needs {expected}")
+        message = (
+            f'"{name}" has {end - start} bytes; {dtype} of shape {shape} needs {tensor.items * _ITEM_BYTES[dtype]}'
+        )
+        raise FormatError("wrong_dtype", path, message, field=name)
     return tensor
 
 

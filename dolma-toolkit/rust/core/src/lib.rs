@@ -8,6 +8,7 @@ pub mod bloom;
 pub mod dedupe;
 pub mod document;
 pub mod error;
+pub mod fasttext;
 pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
@@ -15,5 +16,6 @@ pub mod manifest;
 pub mod progress;
 pub mod tag;
 pub mod taggers;
+pub mod tokens;
 
 pub use error::{Code, Error, Result};

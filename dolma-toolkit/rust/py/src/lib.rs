@@ -5,6 +5,7 @@ mod detach;
 mod error;
 mod list;
 mod tag;
+mod tokens;
 
 use pyo3::prelude::*;
 
@@ -16,6 +17,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
+    module.add_function(wrap_pyfunction!(tokens::tokens, module)?)?;
     module.add_class::<tag::DocumentReader>()?;
     Ok(())
 }

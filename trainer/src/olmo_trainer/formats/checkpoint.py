@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError, shown
-from .files import field_of, read_json
+from .files import field_of, read_json, sha256_of
 from .manifest import MANIFEST, Manifest, check_files, read_manifest
 
 __all__ = ["CheckpointDirectory", "Tensor", "dump", "open_checkpoint", "required_shapes"]
@@ -71,6 +71,10 @@ def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None
         elif architecture == "LlamaForCausalLM":
             shapes[f"{prefix}input_layernorm.weight"] = (width,)
             shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
+    biased = {"self_attn": config.get("attention_bias"), "mlp": config.get("mlp_bias") and architecture[0] == "L"}
+    for name, shape in list(shapes.items()):
+        if any(f".{part}." in name and on for part, on in biased.items()) and name.endswith("_proj.weight"):
+            shapes[name.removesuffix("weight") + "bias"] = shape[:1]
     if architecture != "OlmoForCausalLM":
         shapes["model.norm.weight"] = (width,)
     if not config.get("tie_word_embeddings", False):
@@ -106,7 +110,7 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
             items *= extent
         if row["dtype"] in _ITEM_BYTES and items * _ITEM_BYTES[row["dtype"]] != end - start:
             got = f"{end - start} bytes of {row['dtype']}"
-            raise FormatError(path, "wrong_shape", got, f"the shape {row['shape']}", field=name)
+            raise FormatError(path, "wrong_dtype", got, f"what the shape {row['shape']} needs", field=name)
         tensors[name] = Tensor(
             name=name, path=path, dtype=row["dtype"], shape=tuple(row["shape"]), start=start, end=end
         )
@@ -135,23 +139,41 @@ def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDir
             tensors.update(_tensors_of(directory / file_name))
         for name, file_name in index.items():
             if name not in tensors:
-                raise FormatError(directory / file_name, "missing_tensor", "missing", "as the index says", field=name)
+                raise FormatError(directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name)
     else:
         tensors = _tensors_of(directory / "model.safetensors")
     if manifest is not None:
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            if not (directory / name).is_file():
-                raise FormatError(directory / name, "missing_file", "not there", "the tokenizer of the checkpoint")
+        _check_details(manifest)
     _check_tensors(directory, config, where, tensors)
     return CheckpointDirectory(path=directory, config=config, architecture=names[0], tensors=tensors, manifest=manifest)
 
 
+def _check_details(manifest: Manifest) -> None:
+    kinds = {"architecture": "a string", "dtype": "a string", "stage": "a string", "tokenizer_sha256": "a string"}
+    for name, kind in {**kinds, "step": "an integer", "tokens_seen": "an integer"}.items():
+        field_of(manifest.details, name, kind, manifest.path, prefix="details.")
+    tokenizer = manifest.directory / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise FormatError(tokenizer, "missing_file", "not there", "the tokenizer of the checkpoint")
+    if sha256_of(tokenizer) != manifest.details["tokenizer_sha256"]:
+        expected = "the sha256 in the manifest's details.tokenizer_sha256"
+        raise FormatError(tokenizer, "checksum_mismatch", "another tokenizer", expected)
+
+
 def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors: dict[str, Tensor]) -> None:
+    heads = config.get("num_attention_heads")
     sizes = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads".split()
     if config["architectures"][0] in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
         for name in sizes:
             if field_of(config, name, "an integer", where) < 1:
                 raise FormatError(where, "invalid_value", shown(config[name]), "1 or more", field=name)
+        for name in ("num_key_value_heads", "head_dim"):
+            field_of(config, name, "an integer", where, optional=True)
+        if config["hidden_size"] % config["num_attention_heads"] and not config.get("head_dim"):
+            expected = f"a divisor of hidden_size {config['hidden_size']}"
+            raise FormatError(where, "invalid_value", shown(heads), expected, field="num_attention_heads")
+    index = directory / "model.safetensors.index.json"
+    listing = index if index.is_file() else directory / "model.safetensors"
     for name, shape in (required_shapes(config) or {}).items():
         tensor = tensors.get(name)
         if tensor is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError, shown
-from .files import COMPRESSIONS, field_of, rows
+from .files import COMPRESSIONS, field_of, fitting, rows
 from .manifest import MANIFEST, check_files, read_manifest
 
 __all__ = ["Document", "document_files", "documents", "dump", "validate"]
@@ -41,32 +41,39 @@ def document_files(path: Path) -> list[Path]:
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path, wanted="document", newest=VERSION)
         check_files(manifest, checksums=False)
-        return [path / row["path"] for row in manifest.files if _is_document_file(Path(row["path"]))]
-    found = [item for item in path.rglob("*") if item.is_file() and _is_document_file(item.relative_to(path))]
-    return sorted(found, key=lambda item: item.relative_to(path).as_posix())
+        return [path / row["path"] for row in manifest.files if _fits(Path(row["path"]).name)]
+    return fitting(path, _fits)
 
 
-def _is_document_file(path: Path) -> bool:
-    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return plain.suffix in _SUFFIXES and path.name != MANIFEST and "attributes" not in path.parts[:-1]
+def _fits(name: str) -> bool:
+    stem, dot, last = name.rpartition(".")
+    plain = stem if f"{dot}{last}" in COMPRESSIONS else name
+    return plain.endswith(_SUFFIXES) and name != MANIFEST
 
 
-def _check_spans(attributes: dict[str, Any], length: int, path: Path, line: int) -> None:
+def _check_spans(attributes: dict[str, Any], path: Path, line: int) -> None:
     for key, spans in attributes.items():
         field = f"attributes.{key}"
         if not isinstance(spans, list):
             raise FormatError(path, "wrong_type", shown(spans), "an array", line=line, field=field)
         for index, span in enumerate(spans):
-            place = f"{field}.{index}"
-            whole = isinstance(span, list) and len(span) == 3
-            if not whole or any(isinstance(part, bool) or not isinstance(part, int | float) for part in span):
-                raise FormatError(path, "wrong_type", shown(span), "[start, end, score]", line=line, field=place)
-            start, end = span[:2]
-            if not isinstance(start, int) or not isinstance(end, int):
-                raise FormatError(path, "wrong_type", shown(span), "integer offsets", line=line, field=place)
-            if not 0 <= start <= end <= length:
-                expected = f"0 ≤ start ≤ end ≤ {length}"
-                raise FormatError(path, "out_of_range", f"[{start}, {end}]", expected, line=line, field=place)
+            _check_span(span, path, line, f"{field}.{index}")
+
+
+def _check_span(span: Any, path: Path, line: int, field: str) -> None:
+    if not isinstance(span, list):
+        raise FormatError(path, "wrong_type", shown(span), "[start, end, score]", line=line, field=field)
+    if len(span) != 3:
+        got = f"an array of {len(span)}"
+        raise FormatError(path, "invalid_value", got, "[start, end, score]", line=line, field=field)
+    for index, part in enumerate(span):
+        kinds = (int, float) if index == 2 else (int,)
+        if isinstance(part, bool) or not isinstance(part, kinds):
+            expected = "a number" if index == 2 else "an integer"
+            raise FormatError(path, "wrong_type", shown(part), expected, line=line, field=f"{field}.{index}")
+    if not 0 <= span[0] <= span[1]:
+        got = f"[{span[0]}, {span[1]}]"
+        raise FormatError(path, "out_of_range", got, "0 ≤ start ≤ end", line=line, field=field)
 
 
 def documents(files: list[Path]) -> Iterator[Document]:
@@ -80,28 +87,25 @@ def documents(files: list[Path]) -> Iterator[Document]:
             if not identifier:
                 raise FormatError(path, "invalid_value", "empty", "a string with characters", line=line, field="id")
             text = field_of(row, "text", "a string", path, line=line)
-            for name in ("source", "added", "created", "subdomain"):
+            for name in ("source", "added", "created", "subdomain", "version"):
                 field_of(row, name, "a string", path, line=line, optional=True)
-            if row.get("version") is not None:
-                field_of(row, "version", "a string", path, line=line)
             metadata = field_of(row, "metadata", "an object", path, line=line, optional=True, default={})
-            attributes = field_of(row, "attributes", "an object", path, line=line, optional=True, default={})
-            # a document-level duplicate mark ends at the length in bytes (docs/formats/attributes.md), the longer of the two
-            _check_spans(attributes, len(text.encode("utf-8", "surrogatepass")), path, line)
             inner = field_of(metadata, "subdomain", "a string", path, line=line, prefix="metadata.", optional=True)
+            _check_spans(field_of(row, "attributes", "an object", path, line=line, optional=True, default={}), path, line)
+            subdomain = row.get("subdomain")
             yield Document(
                 path=path,
                 line=line,
                 id=identifier,
                 text=text,
-                source=row.get("source", ""),
-                subdomain=inner if inner is not None else row.get("subdomain", ""),
+                source=row.get("source") or "",
+                subdomain=inner or "" if subdomain is None else subdomain,
                 row=row,
             )
 
 
 def validate(path: Path) -> Iterator[Document]:
-    """Check a document directory in full, checksums, counts and unique ids included, yielding each document.
+    """Check a document directory in full, checksums and counts included, yielding each document.
 
     Raises: FormatError.
     """
@@ -109,23 +113,10 @@ def validate(path: Path) -> Iterator[Document]:
     if path.is_dir() and (path / MANIFEST).is_file():
         manifest = read_manifest(path, wanted="document", newest=VERSION)
         check_files(manifest, checksums=True)
-    seen: dict[tuple[str, str], str] = {}
     counted = text_bytes = 0
     for document in documents(document_files(path)):
-        key = (document.source, document.id)
-        place = f"{document.path}:{document.line}"
-        if key in seen:
-            raise FormatError(
-                document.path,
-                "invalid_value",
-                f"{shown(document.id)}, which is also at {seen[key]}",
-                f'an id that is unique within its source "{document.source}"',
-                line=document.line,
-                field="id",
-            )
-        seen[key] = place
         counted += 1
-        text_bytes += len(document.text.encode("utf-8", "surrogatepass"))
+        text_bytes += len(document.text.encode("utf-8"))
         yield document
     if manifest is not None:
         for name, value in (("documents", counted), ("text_bytes", text_bytes)):
@@ -138,13 +129,20 @@ def dump(path: Path) -> Iterator[dict[str, Any]]:
     """Yield a row a document with the defaults filled in."""
     for document in validate(path):
         row = document.row
+        metadata = row.get("metadata") or {}
+        if row.get("subdomain") is not None:
+            metadata = {**metadata, "subdomain": row["subdomain"]}
+        attributes = {
+            key: [[start, end, float(value)] for start, end, value in spans]
+            for key, spans in (row.get("attributes") or {}).items()
+        }
         yield {
             "id": document.id,
             "text": document.text,
             "source": document.source,
-            "added": row.get("added", ""),
-            "created": row.get("created", ""),
+            "added": row.get("added") or "",
+            "created": row.get("created") or "",
             "version": row.get("version"),
-            "metadata": row.get("metadata", {}),
-            "attributes": row.get("attributes", {}),
+            "metadata": metadata,
+            "attributes": attributes,
         }

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib
 import hashlib
 import json
 import lzma
 import os
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from .errors import FormatError, shown
 
-__all__ = ["COMPRESSIONS", "field_of", "open_binary", "read_json", "rows", "sha256_of", "write_atomically"]
+__all__ = ["COMPRESSIONS", "field_of", "fitting", "open_binary", "read_json", "rows", "sha256_of", "write_atomically"]
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -44,10 +46,28 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def fitting(root: Path, fits: Callable[[str], bool]) -> list[Path]:
+    """The files below a directory whose name fits, hidden ones left out, by their relative paths; a file itself."""
+    if root.is_file():
+        return [root]
+    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and fits(path.name))
+    return [root / name for name in sorted(names, key=Path.as_posix) if not any(x.startswith(".") for x in name.parts)]
+
+
+def _zstandard(path: Path) -> Any:
+    """Python 3.14's module, or its backport: unlike others they fail on a file that ends early."""
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        hint = "pip install 'olmo-trainer[zst]'"
+        raise FormatError(path, "invalid_value", "compressed with zstandard", f"{name} installed", hint=hint) from error
+
+
 def open_binary(path: Path) -> IO[bytes]:
     """Open a file for reading through the decompressor that its last extension names.
 
-    Raises: ModuleNotFoundError: for .zst where neither `zstandard` nor `backports.zstd` is installed.
+    Raises: FormatError: for .zst on a Python before 3.14 without the extra `zst`.
     """
     match path.suffix:
         case ".gz":
@@ -57,9 +77,7 @@ def open_binary(path: Path) -> IO[bytes]:
         case ".xz":
             return lzma.open(path, "rb")
         case ".zst":
-            import zstandard
-
-            return zstandard.open(path, "rb")
+            return _zstandard(path).open(path, "rb")  # type: ignore[no-any-return]
         case _:
             return path.open("rb")
 
@@ -70,7 +88,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _parse(raw: bytes, path: Path | str, line: int | None) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair cannot be encoded
+        return value
+    except UnicodeEncodeError as error:
+        raise FormatError(path, "not_json", "half of a surrogate pair", "UTF-8 JSON", line=line) from error
     except UnicodeDecodeError as error:
         got = f"not UTF-8 at byte {error.start}"
         raise FormatError(path, "not_json", got, "UTF-8 JSON", line=line) from error
@@ -113,7 +136,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except Exception as error:
         if type(error).__name__ != "ZstdError":  # zstandard is optional, so its class cannot be named here
             raise
-        raise FormatError(path, "truncated", f"cut short or damaged ({error})", "a whole compressed file") from error
+        raise FormatError(path, "truncated", f"damaged ({error})", "a whole compressed file") from error
 
 
 def field_of(
@@ -132,7 +155,7 @@ def field_of(
     Raises: FormatError: `missing_field`, `wrong_type`.
     """
     field = prefix + name
-    if name not in row:
+    if name not in row or (optional and row[name] is None):
         if optional:
             return default
         raise FormatError(path, "missing_field", "missing", kind, line=line, field=field)

@@ -101,9 +101,12 @@ def _check_inputs(inputs: list[Any], path: Path) -> None:
             field_of(row, name, "a string", path, prefix=prefix)
         if "manifest_sha256" in row:
             _hash_field(row, "manifest_sha256", path, prefix)
-        else:
+        elif "sha256" in row:
             _hash_field(row, "sha256", path, prefix)
             _size_field(row, path, prefix)
+        else:
+            field = f"{prefix}manifest_sha256"
+            raise FormatError(path, "missing_field", "missing", "the sha256 of what was used", field=field)
 
 
 def read_manifest(path: Path, *, wanted: str | None = None, newest: int = VERSION) -> Manifest:

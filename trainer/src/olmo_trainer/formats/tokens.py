@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import FormatError, shown
-from .files import field_of, sha256_of
+from .files import field_of, fitting, sha256_of
 from .manifest import MANIFEST, Manifest, check_files, read_manifest
 
 __all__ = ["DTYPES", "Boundary", "Shard", "TokenDirectory", "boundaries", "dump", "open_tokens", "validate"]
@@ -115,14 +115,14 @@ def open_tokens(directory: Path, *, dtype: str | None = None, eos_token_id: int 
         check_files(manifest, checksums=False)
         paths = [directory / row["path"] for row in manifest.files if row["path"].endswith(".npy")]
     else:
-        paths = sorted(path for path in directory.rglob("*.npy") if path.is_file())
+        paths = fitting(directory, lambda name: name.endswith(".npy"))
     if dtype is None:
         raise ValueError("dtype")
-    paths.sort(key=lambda path: path.relative_to(directory).as_posix())
-    tokenizer_path = directory / "tokenizer.json"
+    root = directory if directory.is_dir() else directory.parent
+    tokenizer_path = root / "tokenizer.json"
     return TokenDirectory(
         path=directory,
-        shards=tuple(_shard(directory, path, dtype) for path in paths),
+        shards=tuple(_shard(root, path, dtype) for path in paths),
         manifest=manifest,
         dtype=dtype,
         eos_token_id=eos_token_id,
@@ -137,7 +137,7 @@ def open_tokens(directory: Path, *, dtype: str | None = None, eos_token_id: int 
 def boundaries(shard: Shard, eos_token_id: int | None = None) -> Iterator[Boundary]:
     """Yield the documents of a shard, from its `.csv.gz` or, where there is none, by looking for `eos_token_id`.
 
-    Documents found by their end token have the id `<file>:<number>` and no source.
+    Documents found by their end token have neither id nor source.
     Raises: FormatError: `bad_boundary`, `truncated`, `wrong_type`; ValueError: neither a `.csv.gz` nor an end token.
     """
     if shard.boundaries_path is None:
@@ -147,35 +147,35 @@ def boundaries(shard: Shard, eos_token_id: int | None = None) -> Iterator[Bounda
         if shard.tokens and (ends.size == 0 or ends[-1] != shard.tokens):
             ends = np.append(ends, shard.tokens)
         start = 0
-        for number, end in enumerate(ends.tolist()):
-            yield Boundary(start=start, end=end, id=f"{shard.name}:{number}", src="", loc=0)
+        for end in ends.tolist():
+            yield Boundary(start=start, end=end, id="", src="", loc=0)
             start = end
         return
-    path, position = shard.boundaries_path, 0
+    path, last, last_line = shard.boundaries_path, 0, None
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
             for line, row in enumerate(csv.reader(stream), start=1):
                 boundary = _boundary(row, path, line)
-                if boundary.start != position:
-                    got, expected = f"{boundary.start}", f"{position}, where the document before ends"
-                    raise FormatError(path, "bad_boundary", got, expected, line=line, field="start")
-                if boundary.end < boundary.start or boundary.end > shard.tokens:
+                if boundary.start != last:
+                    expected = f"{last}, where the document before ends"
+                    raise FormatError(path, "bad_boundary", f"{boundary.start}", expected, line=line, field="start")
+                if not boundary.start <= boundary.end <= shard.tokens:
                     expected = f"between {boundary.start} and the file's {shard.tokens} {shard.dtype} tokens"
                     raise FormatError(path, "bad_boundary", f"{boundary.end}", expected, line=line, field="end")
-                position = boundary.end
+                last, last_line = boundary.end, line
                 yield boundary
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(path, "truncated", f"cut short or damaged ({error})", "a whole gzip file") from error
     except UnicodeDecodeError as error:
-        raise FormatError(path, "not_json", "not UTF-8", "UTF-8 text") from error
-    if position != shard.tokens:
-        got = f"short of the file: the last document ends at token {position}"
-        raise FormatError(path, "bad_boundary", got, f"the file's {shard.tokens} {shard.dtype} tokens")
+        raise FormatError(path, "invalid_value", "not UTF-8", "UTF-8 text") from error
+    if last != shard.tokens:
+        expected = f"the file's {shard.tokens} {shard.dtype} tokens"
+        raise FormatError(path, "bad_boundary", f"{last}", expected, line=last_line, field="end")
 
 
 def _boundary(row: list[str], path: Path, line: int) -> Boundary:
     if len(row) != 5:
-        raise FormatError(path, "missing_field", f"{len(row)} columns", "start,end,id,src,loc", line=line)
+        raise FormatError(path, "invalid_value", f"{len(row)} columns", "start,end,id,src,loc", line=line)
     numbers = {}
     for column, name in ((0, "start"), (1, "end"), (4, "loc")):
         try:
@@ -185,21 +185,31 @@ def _boundary(row: list[str], path: Path, line: int) -> Boundary:
     return Boundary(start=numbers["start"], end=numbers["end"], id=row[2], src=row[3], loc=numbers["loc"])
 
 
-def _check_ids(directory: TokenDirectory, shard: Shard, documents: list[Boundary]) -> None:
+def _check_ids(directory: TokenDirectory, shard: Shard) -> None:
     ids = np.asarray(shard.ids())
     if directory.vocab_size is not None and ids.size and int(ids.max()) >= directory.vocab_size:
         place = int(np.argmax(ids >= directory.vocab_size))
-        got = f"{int(ids[place])} at token {place}"
-        raise FormatError(shard.path, "out_of_range", got, f"below vocab_size {directory.vocab_size}", field="tokens")
-    eos = directory.eos_token_id
-    if eos is None or not documents or directory.manifest is None:
-        return
-    ends = np.array([document.end for document in documents if document.end > document.start])
-    found = np.flatnonzero(ids == eos) + 1
-    if not np.array_equal(ends, found):
-        wrong = int(np.setxor1d(ends, found)[0])
-        got = f"at odds with the end tokens at token {wrong}"
-        raise FormatError(shard.path, "bad_boundary", got, f"eos_token_id {eos} at each document's end and only there")
+        expected = f"ids below vocab_size {directory.vocab_size}"
+        raise FormatError(shard.path, "out_of_range", f"with id {int(ids[place])} at token {place}", expected)
+
+
+def _checked_boundaries(directory: TokenDirectory, shard: Shard) -> Iterator[Boundary]:
+    """The boundaries, held against the end and begin tokens where a manifest names them."""
+    eos = directory.eos_token_id if directory.manifest is not None else None
+    bos, path, ids = directory.bos_token_id, shard.boundaries_path, shard.ids()
+    for line, document in enumerate(boundaries(shard, directory.eos_token_id), start=1):
+        part = ids[document.start : document.end]
+        if path is not None and part.size and eos is not None:
+            if part[-1] != eos:
+                expected = f"eos_token_id {eos}"
+                got = f"{document.end}, after token {int(part[-1])}"
+                raise FormatError(path, "bad_boundary", got, expected, line=line, field="end")
+            if (part[:-1] == eos).any():
+                raise FormatError(path, "bad_boundary", "a document with an end within", "one at its end", line=line)
+        if path is not None and part.size and bos is not None and part[0] != bos:
+            got, expected = f"{document.start}, at token {int(part[0])}", f"bos_token_id {bos}"
+            raise FormatError(path, "bad_boundary", got, expected, line=line, field="start")
+        yield document
 
 
 def validate(
@@ -212,18 +222,18 @@ def validate(
     opened = open_tokens(directory, dtype=dtype, eos_token_id=eos_token_id)
     if opened.manifest is not None:
         check_files(opened.manifest, checksums=True)
+        if opened.tokenizer_path is not None and sha256_of(opened.tokenizer_path) != opened.tokenizer_sha256:
+            expected = "the sha256 in the manifest's details.tokenizer_sha256"
+            raise FormatError(opened.tokenizer_path, "checksum_mismatch", "another tokenizer", expected)
     counted_documents = counted_tokens = 0
     for shard in opened.shards:
-        documents = list(boundaries(shard, opened.eos_token_id))
-        _check_ids(opened, shard, documents)
+        _check_ids(opened, shard)
+        documents = list(_checked_boundaries(opened, shard))
         counted_documents += len(documents)
         counted_tokens += shard.tokens
         yield opened, shard, documents
     if opened.manifest is None:
         return
-    if opened.tokenizer_path is not None and sha256_of(opened.tokenizer_path) != opened.tokenizer_sha256:
-        expected = "the sha256 in the manifest's details.tokenizer_sha256"
-        raise FormatError(opened.tokenizer_path, "checksum_mismatch", "another tokenizer", expected)
     for name, value in (("documents", counted_documents), ("tokens", counted_tokens)):
         stated = field_of(opened.manifest.counts, name, "an integer", opened.manifest.path, prefix="counts.")
         if stated != value:

@@ -49,21 +49,26 @@ class _ChunkedLoss(torch.autograd.Function):
             counted = labels[part] != IGNORED
             label = labels[part].clamp_min(0)[:, None]
             logits = F.linear(hidden[part], compute_weight).float()
-            norm = logits.logsumexp(dim=-1)
-            nats += torch.where(counted, norm - logits.gather(1, label)[:, 0], 0.0).sum()
+            chosen = logits.gather(1, label)[:, 0]
+            log_probability = F.log_softmax(logits, dim=-1)
+            chosen_log_probability = log_probability.gather(1, label)[:, 0]
+            norm = chosen - chosen_log_probability  # logsumexp, without another pass
+            nats -= torch.where(counted, chosen_log_probability, 0.0).sum()
             squares += torch.where(counted, norm**2, 0.0).sum()
             # d/dlogits of nats is softmax − onehot, of z is 2·logsumexp·softmax
-            grad = logits.sub_(norm[:, None]).exp_()
+            grad = log_probability.exp_()
             if z_weight:
                 grad *= 1 + 2 * z_weight * norm[:, None]
             grad.scatter_add_(1, label, grad.new_full((), -1.0).expand_as(label))
-            grad *= torch.where(counted, scale, 0.0)[:, None]
             grad = grad.to(hidden.dtype)
+            # 1/tokens, and 0 for ignored rows: applied to the narrow matrices, not to the wide one
+            row_scale = torch.where(counted, scale, 0.0).to(hidden.dtype)[:, None]
             torch.mm(grad, compute_weight, out=grad_hidden[part])
+            grad_hidden[part] *= row_scale
             if hidden.dtype == torch.float32:
-                grad_weight.addmm_(grad.T, hidden[part])
+                grad_weight.addmm_(grad.T, hidden[part] * row_scale)
             else:
-                grad_weight += grad.T @ hidden[part]
+                grad_weight += grad.T @ (hidden[part] * row_scale)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(nats, squares)
         return scale * (nats + z_weight * squares), nats, squares

@@ -116,6 +116,19 @@ pub fn hashed_inputs(
     Ok(inputs.into_values().collect())
 }
 
+/// The input for a `tokenizer.json`: the artifact that lists it (a tokenizer, a checkpoint, tokens), or the file.
+pub fn tokenizer_input(file: &Path, from_directory: &Path) -> Result<Input> {
+    let file = absolute(file)?;
+    if let Some(directory) = file.parent() {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let owner = read_owner(directory)?;
+        if owner.is_some_and(|manifest| manifest.files.iter().any(|entry| entry.path == name)) {
+            return artifact_input("tokenizer", directory, from_directory);
+        }
+    }
+    file_input("tokenizer", &file, from_directory)
+}
+
 /// A file named manifest.json that is not one of ours is no business of ours.
 fn read_owner(directory: &Path) -> Result<Option<Manifest>> {
     match Manifest::read(directory) {

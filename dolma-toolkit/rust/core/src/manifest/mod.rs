@@ -17,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{hex, AtomicWriter, Compression, Written};
 
 pub use canonical::{canonical_bytes, python_float};
-pub use inputs::{artifact_input, document_inputs, file_input, hashed_inputs, relative_path};
+pub use inputs::{artifact_input, document_inputs, file_input, hashed_inputs, relative_path, tokenizer_input};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "manifest.json";

@@ -3,6 +3,7 @@
 mod c4;
 mod code;
 mod gopher;
+mod language;
 mod length;
 mod ngrams;
 mod pii;
@@ -11,6 +12,7 @@ mod pii_legacy;
 mod pretokenizer;
 mod punctuation;
 mod random;
+mod repetitions;
 mod text;
 mod unicode;
 
@@ -20,6 +22,8 @@ use std::path::PathBuf;
 pub use text::{Paragraph, Text};
 
 use crate::error::{Error, Result};
+use language::Languages::{All, English, EnglishOrNot, Likely};
+use language::Unit::{Document, Paragraph as EachParagraph, ParagraphAndDocument};
 
 /// A scored part of a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,11 +62,22 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
         ("char_length_with_paragraphs_v1", "length of the document and its paragraphs in code points"),
         ("code_redpajama_taggers_v1", "line lengths and share of letters in source code"),
         ("doc_count_v1", "one, to count documents"),
+        ("ft_lang_id_1e2", "languages of the document above 0.01, to two decimals"),
+        ("ft_lang_id_doc_v1", "every language's score of the document"),
+        ("ft_lang_id_en_doc_v2", "whether the document is English or not"),
+        ("ft_lang_id_en_only_v2", "whether the document is English"),
+        ("ft_lang_id_en_paragraph_v2", "whether each paragraph is English or not"),
+        (
+            "ft_lang_id_en_paragraph_with_doc_score_v2",
+            "whether each paragraph is English or not, and the mean over characters",
+        ),
+        ("ft_lang_id_paragraph_v1", "every language's score of each paragraph"),
         ("gopher_v1", "quality and repetition rules of Gopher"),
         ("gopher_v2", "quality and repetition rules of Gopher; empty lines are no lines"),
         ("not_alphanum_paragraph_v1", "paragraphs of punctuation and symbols alone"),
         ("olmo_pretokenizer_v1", "number of pieces before OLMo's BPE"),
         ("olmo_pretokenizer_with_paragraphs_v1", "number of pieces before OLMo's BPE, by paragraph"),
+        ("paragraph_repetitions_v1", "characters that repeat four times or more within a paragraph"),
         ("pii_regex_v1", "e-mails, phone numbers, IP addresses; hits per word"),
         ("pii_regex_v2", "e-mails, phone numbers, IP addresses; hits per word"),
         ("pii_regex_v3", "e-mails, phone numbers, IP addresses: exact spans, count, fraction"),
@@ -72,6 +87,7 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
         ),
         ("pii_regex_with_counts_v2", "e-mails, phone numbers, IP addresses; hits per word, count"),
         ("random_number_v1", "a number in [0, 1) that depends on the text alone"),
+        ("repetitions_v1", "characters that repeat four times or more"),
         ("uniseg_length_paragraphs_v1", "Unicode words of each paragraph that is not blank"),
         (
             "uniseg_length_paragraphs_with_doc_length_v1",
@@ -87,8 +103,15 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
 /// The tagger of that name.
 ///
 /// Fails with a `Config` error for a name that is not in `names`, and for a language tagger without its model.
-pub fn build(name: &str, _options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
+pub fn build(name: &str, options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
     let document = |kind, length| -> Result<Box<dyn Tagger>> { Ok(Box::new(length::DocumentLength { kind, length })) };
+    let language = |unit, languages| -> Result<Box<dyn Tagger>> {
+        let Some(model) = &options.language_model else {
+            return Err(Error::config("language_model", format!("is not set, and \"{name}\" needs it"))
+                .with_hint("name a fastText language model, as lid.176.ftz"));
+        };
+        Ok(Box::new(language::LanguageTagger::new(model, unit, languages)?))
+    };
     Ok(match name {
         "bytes_length_v1" => return document("bytes", |text| text.as_str().len()),
         "c4_v1" => Box::new(c4::C4 { javascript_as_word: true }),
@@ -101,6 +124,13 @@ pub fn build(name: &str, _options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
         }),
         "code_redpajama_taggers_v1" => Box::new(code::CodeShape),
         "doc_count_v1" => return document("docs", |_| 1),
+        "ft_lang_id_1e2" => return language(Document, Likely),
+        "ft_lang_id_doc_v1" => return language(Document, All),
+        "ft_lang_id_en_doc_v2" => return language(Document, EnglishOrNot),
+        "ft_lang_id_en_only_v2" => return language(Document, English),
+        "ft_lang_id_en_paragraph_v2" => return language(EachParagraph, EnglishOrNot),
+        "ft_lang_id_en_paragraph_with_doc_score_v2" => return language(ParagraphAndDocument, EnglishOrNot),
+        "ft_lang_id_paragraph_v1" => return language(EachParagraph, All),
         "gopher_v1" => Box::new(gopher::Gopher { skip_empty_lines: false }),
         "gopher_v2" => Box::new(gopher::Gopher { skip_empty_lines: true }),
         "not_alphanum_paragraph_v1" => Box::new(punctuation::PunctuationParagraphs),
@@ -108,11 +138,13 @@ pub fn build(name: &str, _options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
         "olmo_pretokenizer_with_paragraphs_v1" => {
             Box::new(length::ParagraphLengths { length: pretokenizer::count, document_length: None })
         }
+        "paragraph_repetitions_v1" => Box::new(repetitions::Repetitions { by_paragraph: true }),
         "pii_regex_v1" | "pii_regex_v2" => Box::new(pii::PiiOfDocument { with_count: false }),
         "pii_regex_v3" => Box::new(pii::PiiExact),
         "pii_regex_with_counts_fast_v2" => Box::new(pii::PiiOfParagraphs),
         "pii_regex_with_counts_v2" => Box::new(pii::PiiOfDocument { with_count: true }),
         "random_number_v1" => Box::new(random::RandomNumber),
+        "repetitions_v1" => Box::new(repetitions::Repetitions { by_paragraph: false }),
         "uniseg_length_paragraphs_v1" => {
             Box::new(length::WordsOfParagraphs { with_empty: false, with_document: false })
         }
@@ -166,7 +198,7 @@ mod tests {
         let options = TaggerOptions::default();
         assert!(names().windows(2).all(|two| two[0].0 < two[1].0));
         for (name, _) in names() {
-            assert!(build(name, &options).is_ok(), "{name}");
+            assert_eq!(build(name, &options).is_ok(), !name.starts_with("ft_lang_id"), "{name}");
         }
     }
 

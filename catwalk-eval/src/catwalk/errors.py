@@ -1,0 +1,22 @@
+"""What a user can do wrong in a request. Errors of data are `formats.errors.FormatError`."""
+
+from collections.abc import Sequence
+
+__all__ = ["ConfigError", "DataError"]
+
+
+class ConfigError(ValueError):
+    """A request that cannot be carried out: every problem at once, then one action. Exit code 2."""
+
+    def __init__(self, problems: str | Sequence[str], *, hint: str | None = None) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.hint = hint
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(ValueError):
+    """Work that failed for what the inputs hold, where no single file is to blame. Exit code 1."""
+
+    def __init__(self, problem: str, *, hint: str | None = None) -> None:
+        self.hint = hint
+        super().__init__(problem)

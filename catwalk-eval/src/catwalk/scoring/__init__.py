@@ -1,0 +1,3 @@
+"""Arithmetic between text and numbers: requests, normalisations, windows, sums, uncertainty. No torch."""
+
+__all__: list[str] = []

@@ -1,0 +1,79 @@
+"""Perplexity of documents: windows, and sums by domain.
+
+Every document stands alone, behind one prefix token (never packed with others); every token is scored exactly once.
+Two windowings (Paloma, arXiv:2312.10523, section 3 and its reference code) that differ in a long document's end:
+
+- `strict-disjoint`: prefix + document is cut into disjoint inputs of `max_length` tokens; each token predicts the next.
+- `paloma-reference`: the same, but the last window reaches back for as much context as the window holds. It is what
+  Paloma's published numbers were made with.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from catwalk.formats.document import Document
+from catwalk.scoring.numbers import round_significant
+from catwalk.scoring.uncertainty import ratio_stderr
+from catwalk.types import DocumentScore, Request
+
+__all__ = ["WINDOWINGS", "document_score", "domain_rows", "windows"]
+
+WINDOWINGS = ("paloma-reference", "strict-disjoint")
+
+
+def windows(tokens: Sequence[int], prefix_id: int, max_length_tokens: int, windowing: str) -> list[Request]:
+    """Requests that score each token once; context + continuation without its last fit `max_length_tokens`."""
+    whole = (prefix_id, *tokens)
+    requests = []
+    for start in range(0, len(tokens), max_length_tokens):
+        end = min(start + max_length_tokens, len(tokens))
+        first = start
+        if windowing == "paloma-reference" and start and end == len(tokens):
+            first = end - max_length_tokens
+        requests.append(Request(context=whole[first : start + 1], continuation=whole[start + 1 : end + 1]))
+    return requests
+
+
+def document_score(document: Document, tokens: int, sum_logprob: float) -> DocumentScore:
+    """A document's sums. A word is a run of characters between white space."""
+    return DocumentScore(
+        source=document.source,
+        subdomain=document.subdomain,
+        id=document.id,
+        tokens=tokens,
+        bytes=len(document.text.encode()),
+        chars=len(document.text),
+        words=len(document.text.split()),
+        nll_nats=max(0.0, round_significant(-sum_logprob)) + 0.0,
+    )
+
+
+def domain_rows(scores: Iterable[DocumentScore]) -> list[dict[str, Any]]:
+    """`perplexity` of results.json: sums by (source, subdomain), sorted; a null ratio without a byte of text."""
+    domains: dict[tuple[str, str], list[DocumentScore]] = {}
+    for score in scores:
+        domains.setdefault((score.source, score.subdomain), []).append(score)
+    return [_domain_row(*key, rows) for key, rows in sorted(domains.items())]
+
+
+def _domain_row(source: str, subdomain: str, rows: list[DocumentScore]) -> dict[str, Any]:
+    size_bytes = sum(row.bytes for row in rows)
+    nll_nats = round_significant(math.fsum(row.nll_nats for row in rows))
+    value = round_significant(nll_nats / (size_bytes * math.log(2))) if size_bytes else None
+    stderr = ratio_stderr([row.nll_nats / math.log(2) for row in rows], [float(row.bytes) for row in rows])
+    return {
+        "source": source,
+        "subdomain": subdomain,
+        "documents": len(rows),
+        "tokens": sum(row.tokens for row in rows),
+        "bytes": size_bytes,
+        "chars": sum(row.chars for row in rows),
+        "words": sum(row.words for row in rows),
+        "nll_nats": nll_nats,
+        "bits_per_byte": {
+            "value": value,
+            "stderr": None if stderr is None else round_significant(stderr),
+            "n": len(rows),
+        },
+    }

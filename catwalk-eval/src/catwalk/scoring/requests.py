@@ -1,0 +1,103 @@
+"""Items to requests: how text becomes token ids to score.
+
+The rule is that of lm-evaluation-harness for causal models: white space at the end of the context moves to the
+continuation, context + continuation is encoded as one text, and the tokens after the context's own are scored. Where
+a token crosses the border (the encoding of the whole does not begin with the context's), everything from the first
+differing token is scored, so that no text is lost; such items are counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from catwalk.errors import DataError
+from catwalk.model.load import Tokenizer
+from catwalk.scoring.numbers import round_logprob
+from catwalk.types import UNCONDITIONAL_CONTEXT, Item, ItemScore, Request
+
+__all__ = ["ItemRequests", "build_requests", "collect_scores"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemRequests:
+    """Distinct requests of a task's items. `conditional[i][k]` and `unconditional[i][k]` are indices into `requests`.
+
+    `truncated` counts contexts cut on the left; `crossings` continuations whose first token began in the context.
+    """
+
+    requests: list[Request]
+    conditional: list[list[int]]
+    unconditional: list[list[int]]
+    truncated: int
+    crossings: int
+
+
+def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, max_length_tokens: int) -> ItemRequests:
+    """Requests of every choice, with the item's context and with "Answer:" alone.
+
+    `prefix_id` stands in for an empty context. A tokenizer that begins every text with BOS does so here too.
+
+    Raises:
+        DataError: when a continuation alone is longer than the model's window.
+    """
+    pairs: dict[tuple[str, str], int] = {}
+    conditional = [
+        [_number(pairs, context, text) for context, text in zip(item.contexts, item.continuations, strict=True)]
+        for item in items
+    ]
+    unconditional = [[_number(pairs, UNCONDITIONAL_CONTEXT, text) for text in item.continuations] for item in items]
+    contexts = list(dict.fromkeys(context for context, _ in pairs))
+    context_ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
+    whole_ids = tokenizer.encode([context + continuation for context, continuation in pairs])
+    lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
+    requests, crossings = [], 0
+    truncated: set[tuple[int, ...]] = set()
+    for (context, continuation), ids in zip(pairs, whole_ids, strict=True):
+        border = _common_length(context_ids[context], ids)
+        crossings += border < len(context_ids[context])
+        before = [*lead, *ids[:border]] or [prefix_id]
+        scored = ids[border:]
+        if len(scored) > max_length_tokens or not scored:
+            what = f"{len(scored)} tokens; expected 1 to max_length_tokens = {max_length_tokens}"
+            raise DataError(f'the choice "{continuation[:60]}" has {what}', hint="raise --max-length")
+        # the last scored token is never fed, so that the context may keep one token more than the window has left
+        kept = before[-(max_length_tokens + 1 - len(scored)) :]
+        if len(kept) < len(before):
+            truncated.add(tuple(before))
+        requests.append(Request(context=tuple(kept), continuation=tuple(scored)))
+    return ItemRequests(
+        requests=requests,
+        conditional=conditional,
+        unconditional=unconditional,
+        truncated=len(truncated),
+        crossings=crossings,
+    )
+
+
+def _number(pairs: dict[tuple[str, str], int], context: str, continuation: str) -> int:
+    bare = context.rstrip()
+    return pairs.setdefault((bare, context[len(bare) :] + continuation), len(pairs))
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))
+
+
+def collect_scores(items: Sequence[Item], built: ItemRequests, sums: Sequence[float]) -> list[ItemScore]:
+    """Request sums back to items, rounded as they are stored. Characters and bytes count the leading space."""
+    scores = []
+    for item, with_context, without in zip(items, built.conditional, built.unconditional, strict=True):
+        scores.append(
+            ItemScore(
+                id=item.id,
+                label=item.label,
+                sum_logprobs=tuple(round_logprob(sums[index]) for index in with_context),
+                sum_logprobs_unconditional=tuple(round_logprob(sums[index]) for index in without),
+                tokens=tuple(len(built.requests[index].continuation) for index in with_context),
+                chars=tuple(len(text) for text in item.continuations),
+                bytes=tuple(len(text.encode()) for text in item.continuations),
+            )
+        )
+    return scores

@@ -1,0 +1,84 @@
+"""The tasks' texts as documents (docs/formats/document.md), so that training data can be cleaned of them."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from catwalk import DISTRIBUTION, __version__
+from catwalk.errors import ConfigError
+from catwalk.formats.jsonl import write_jsonl_gz
+from catwalk.formats.manifest import MANIFEST, write_manifest
+from catwalk.tasks.data import load_items, locate
+from catwalk.tasks.registry import find_tasks
+from catwalk.types import Item, Task
+
+__all__ = ["item_text", "write_documents"]
+
+log = logging.getLogger(__name__)
+
+
+def item_text(item: Item) -> str:
+    """Lines, each once: the item's own texts (question, passage, choices), then its whole prompt with the right answer.
+
+    A line is what decontamination by paragraph looks for; the prompt's lines find copies of the rendered benchmark.
+    """
+    answered = item.contexts[item.label] + item.continuations[item.label]
+    lines = [line.strip() for text in (*item.texts, answered) for line in text.split("\n")]
+    return "\n".join(dict.fromkeys(line for line in lines if line))
+
+
+def _row(task: Task, item: Item) -> dict[str, Any]:
+    return {
+        "id": f"{task.name}-{item.id}",
+        "text": item_text(item),
+        "source": "eval",
+        "metadata": {"subdomain": task.name, "split": task.split, "licence": task.licence, "label": item.label},
+    }
+
+
+def write_documents(names: tuple[str, ...], output: Path, data_directory: Path | None) -> None:
+    """Write `<output>/documents/<task>.jsonl.gz`, a document an item, and the manifest.
+
+    Raises:
+        ConfigError: unknown tasks, absent data, or an output that holds something else.
+    """
+    root = output / "documents"
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; expected a directory")
+    if (root / MANIFEST).is_file():
+        (root / MANIFEST).unlink()  # unfinished until written again
+    files, inputs = [], []
+    counts = {"documents": 0, "text_bytes": 0}
+    tasks = find_tasks(names)
+    for task in tasks:
+        data = locate(task, data_directory)
+        rows = [_row(task, item) for item in load_items(task, data)]
+        files.append(root / f"{task.name}.jsonl.gz")
+        write_jsonl_gz(files[-1], rows)
+        inputs += data.manifest_inputs()
+        counts["documents"] += len(rows)
+        counts["text_bytes"] += sum(len(row["text"].encode()) for row in rows)
+        log.info("%s: %d documents", task.name, len(rows))
+    for stale in _stale(root, files):
+        stale.unlink()
+    write_manifest(
+        root,
+        format="document",
+        writer=(DISTRIBUTION, __version__),
+        files=files,
+        config={"tasks": [task.name for task in tasks]},
+        counts=counts,
+        details={},
+        inputs=inputs,
+    )
+
+
+def _stale(root: Path, files: list[Path]) -> Iterator[Path]:
+    """Files that an earlier call with other tasks left."""
+    written = {file.name for file in files}
+    yield from (
+        root / f"{task.name}.jsonl.gz"
+        for task in find_tasks(("all",))
+        if (root / f"{task.name}.jsonl.gz").is_file() and f"{task.name}.jsonl.gz" not in written
+    )

@@ -1,0 +1,211 @@
+//! Text to token ids, with the tokens that begin and end a document.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::document::Place;
+use crate::error::{Code, Error, Result};
+use crate::manifest::sha256_bytes;
+
+/// The tokenizer and its special tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerPlan {
+    /// A `tokenizer.json`.
+    pub path: PathBuf,
+    /// Begins every document, when not null.
+    pub bos_token_id: Option<u32>,
+    /// Ends every document, when not null.
+    pub eos_token_id: Option<u32>,
+    /// Never written; the manifest tells it.
+    pub pad_token_id: Option<u32>,
+    /// Splits a text at its line ends before it is encoded: faster for tokenizers without a pre-tokenizer.
+    pub segment_before_tokenization: bool,
+    /// Whether special tokens that a text spells are encoded as text. `None`: only in documents whose text spells
+    /// `bos` or `eos`, which would otherwise break the document in two.
+    pub encode_special_tokens: Option<bool>,
+}
+
+/// Ids of one document.
+pub struct Encoded {
+    /// With `bos` and `eos`.
+    pub ids: Vec<u32>,
+    /// Its text spelt `bos` or `eos`, and was encoded again with special tokens as text.
+    pub respelt: bool,
+}
+
+/// Turns texts into ids; shared between threads.
+pub struct Encoder {
+    plan: TokenizerPlan,
+    bytes: Vec<u8>,
+    sha256: String,
+    vocab_size: u32,
+    tokenizer: Tokenizer,
+    /// With special tokens as text, for `encode_special_tokens: None`.
+    literal: Option<Tokenizer>,
+    adds_prefix: bool,
+}
+
+impl Encoder {
+    /// Reads a `tokenizer.json` and checks the special tokens against its vocabulary.
+    pub fn load(plan: &TokenizerPlan) -> Result<Encoder> {
+        let key = "tokenizer.name_or_path";
+        let name = plan.path.display();
+        let bytes = std::fs::read(&plan.path).map_err(|error| {
+            Error::config(key, format!("is \"{name}\", which cannot be read ({error}); expected a tokenizer.json"))
+        })?;
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| {
+            Error::config(key, format!("is \"{name}\", which is no tokenizer ({error}); expected a tokenizer.json"))
+        })?;
+        // these belong to batches of a model, not to shards
+        let unusable =
+            |error: tokenizers::Error| Error::config(key, format!("is \"{name}\", which is unusable: {error}"));
+        tokenizer.with_truncation(None).map_err(unusable)?;
+        tokenizer.with_padding(None);
+        let highest = tokenizer.get_vocab(true).into_values().max();
+        let vocab_size = highest.map_or(0, |id| id + 1).max(tokenizer.get_vocab_size(true) as u32);
+        for (token, id) in [("bos", plan.bos_token_id), ("eos", plan.eos_token_id), ("pad", plan.pad_token_id)] {
+            if let Some(id) = id.filter(|id| *id >= vocab_size) {
+                let message = format!("is {id}; expected an id below {vocab_size}, the size of the vocabulary");
+                return Err(Error::config(format!("tokenizer.{token}_token_id"), message));
+            }
+        }
+        tokenizer.set_encode_special_tokens(plan.encode_special_tokens == Some(true));
+        let literal = plan.encode_special_tokens.is_none().then(|| {
+            let mut literal = tokenizer.clone();
+            literal.set_encode_special_tokens(true);
+            literal
+        });
+        let adds_prefix = adds_prefix(&bytes);
+        Ok(Encoder {
+            plan: plan.clone(),
+            sha256: sha256_bytes(&bytes),
+            bytes,
+            vocab_size,
+            tokenizer,
+            literal,
+            adds_prefix,
+        })
+    }
+
+    /// Ids are below it.
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    /// Of the bytes of `tokenizer.json`.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The bytes of `tokenizer.json`.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Ids of a stripped text. As in dolma 1.x, `bos` and `eos` are added unless they stand there already.
+    pub fn encode(&self, text: &str, place: &Place<'_>) -> Result<Encoded> {
+        let mut ids = self.ids(&self.tokenizer, text, place)?;
+        let mut respelt = false;
+        if let Some(literal) = &self.literal {
+            if self.holds_border(&ids) {
+                ids = self.ids(literal, text, place)?;
+                respelt = true;
+                if self.holds_border(&ids) {
+                    let message = "the text is encoded to a token that begins or ends documents; expected it between documents alone \
+                                   (tokenizer.encode_special_tokens: false allows it)";
+                    return Err(place.error(Some("text"), Code::InvalidValue, message));
+                }
+            }
+        }
+        match self.plan.bos_token_id {
+            Some(bos) if ids.first() != Some(&bos) => ids.insert(0, bos),
+            _ => {}
+        }
+        match self.plan.eos_token_id {
+            Some(eos) if ids.last() != Some(&eos) => ids.push(eos),
+            _ => {}
+        }
+        Ok(Encoded { ids, respelt })
+    }
+
+    fn holds_border(&self, ids: &[u32]) -> bool {
+        ids.iter().any(|id| Some(*id) == self.plan.eos_token_id || Some(*id) == self.plan.bos_token_id)
+    }
+
+    fn ids(&self, tokenizer: &Tokenizer, text: &str, place: &Place<'_>) -> Result<Vec<u32>> {
+        let encode = |text: &str| {
+            tokenizer.encode_fast(text, false).map_err(|error| {
+                place.error(Some("text"), Code::InvalidValue, format!("the text cannot be encoded: {error}"))
+            })
+        };
+        if !self.plan.segment_before_tokenization {
+            return Ok(encode(text)?.get_ids().to_vec());
+        }
+        let mut ids = Vec::new();
+        for (index, segment) in segments(text).enumerate() {
+            if index > 0 && self.adds_prefix {
+                // the tokenizer puts a space in front of what it takes for a beginning; ours takes its place
+                let encoding = encode(&format!(" {segment}"))?;
+                ids.extend(encoding.get_ids().iter().skip(1));
+            } else {
+                ids.extend(encode(segment)?.get_ids());
+            }
+        }
+        Ok(ids)
+    }
+}
+
+/// A text cut in front of each run of line feeds.
+fn segments(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let line_feeds = rest.len() - rest.trim_start_matches('\n').len();
+        let end = rest[line_feeds..].find('\n').map_or(rest.len(), |end| line_feeds + end);
+        let (segment, after) = rest.split_at(end);
+        rest = after;
+        Some(segment)
+    })
+}
+
+/// Whether the tokenizer puts a space in front of a text.
+fn adds_prefix(tokenizer_json: &[u8]) -> bool {
+    let Ok(config) = serde_json::from_slice::<Value>(tokenizer_json) else { return false };
+    let parts = |room: &str, list: &str| -> Vec<Value> {
+        let part = &config[room];
+        match part["type"] == "Sequence" {
+            true => part[list].as_array().cloned().unwrap_or_default(),
+            false => vec![part.clone()],
+        }
+    };
+    parts("pre_tokenizer", "pretokenizers").iter().any(|part| part["add_prefix_space"] == true)
+        || parts("normalizer", "normalizers").iter().any(|part| part["type"] == "Prepend")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_keep_line_feeds_in_front() {
+        let cut: Vec<&str> = segments("a b\n\nc\nd").collect();
+        assert_eq!(cut, ["a b", "\n\nc", "\nd"]);
+        assert_eq!(segments("\n\na").collect::<Vec<_>>(), ["\n\na"]);
+        assert_eq!(segments("a\n").collect::<Vec<_>>(), ["a", "\n"]);
+    }
+
+    #[test]
+    fn prefixes_are_found_in_sequences_too() {
+        assert!(adds_prefix(br#"{"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":true},"normalizer":null}"#));
+        assert!(adds_prefix(br#"{"pre_tokenizer":null,"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"_"}]}}"#));
+        assert!(!adds_prefix(
+            br#"{"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"ByteLevel","add_prefix_space":false}]}}"#
+        ));
+    }
+}

@@ -1,0 +1,71 @@
+"""The runnable blocks of the guide and the READMEs run.
+
+A block whose fence says `console run` holds commands behind `$ `; other lines are output that a command must print. One
+that says `python run` is a script. The blocks of one page run in order in one folder that shows the repository's files:
+paths are relative to the root, and what a page makes is left behind nowhere.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from repository import ROOT, Block, blocks, tracked
+
+PAGES = [name for name in tracked() if name.endswith("README.md") or name.startswith("docs/guide/")]
+RUNNABLE = {name: [b for b in blocks(name) if b.info in ("console run", "python run")] for name in PAGES}
+
+
+def commands(block: Block) -> list[tuple[str, list[str]]]:
+    """Commands of a console block with the output that is shown for each; a line that ends in `\\` goes on."""
+    found: list[tuple[str, list[str]]] = []
+    going_on = False
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+            going_on = line.endswith("\\")
+        elif going_on:
+            found[-1] = (f"{found[-1][0]}\n{line}", [])
+            going_on = line.endswith("\\")
+        elif line.strip():
+            found[-1][1].append(line.strip())
+    return found
+
+
+def run(command: list[str], folder: Path, place: str) -> str:
+    """Output of a command that must succeed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{place}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if RUNNABLE[name]])
+def test_blocks_of_page_run(name: str, tmp_path: Path) -> None:
+    for entry in {path.split("/")[0] for path in tracked()}:
+        (tmp_path / entry).symlink_to(ROOT / entry)
+    for block in RUNNABLE[name]:
+        place = f"{name}:{block.line}"
+        if block.info == "python run":
+            run([sys.executable, "-c", block.text], tmp_path, place)
+            continue
+        for command, shown in commands(block):
+            output = run(["bash", "-euo", "pipefail", "-c", command], tmp_path, place)
+            printed = [line.strip() for line in output.splitlines()]
+            assert [line for line in shown if line not in printed] == [], f"{place}: {command}\n{output}"
+
+
+def test_pages_have_blocks_that_run() -> None:
+    assert sum(map(len, RUNNABLE.values())) > 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_fence_says_what_the_block_is(name: str) -> None:
+    known = {"text", "yaml", "json", "python", "console", "rust", "toml", "mermaid", "jinja", "bash", "make", "csv"}
+    for block in blocks(name):
+        words = block.info.split()
+        assert words, f"{name}:{block.line}: a fence without a language"
+        assert words[0] in known, f"{name}:{block.line}: {block.info}"
+        assert words[1:] in ([], ["run"]), f"{name}:{block.line}: {block.info}"

@@ -1,0 +1,266 @@
+"""The house rules of the repository, and the few exceptions that are made, each by name and with its reason."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+import pytest
+import yaml
+from repository import MAIN_PATHS, PACKAGES, ROOT, Package, blocks, modules, tracked
+
+LINES_LIMIT = 400
+MAIN_PATH_LINES_LIMIT = 250
+ENTRIES_LIMIT = 16
+TEXT = (".py", ".pyi", ".rs", ".md", ".yaml", ".yml", ".toml", ".css", ".html", ".jinja", ".sh")
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
+ABSOLUTE_PATH = re.compile(r"(?<![\w.~-])/(?:root|work|tmp|home/\w+|Users/\w+)/")
+
+LONG_FILES: dict[str, str] = {}
+CROWDED_FOLDERS: dict[str, str] = {}
+NAMES_ALLOWED: dict[str, str] = {}
+SWALLOWED: dict[str, str] = {}
+
+PYTHON_FOLDERS = [f"{package.folder}/src" for package in PACKAGES]
+by_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.folder)
+
+
+def by_file(names: list[str]) -> pytest.MarkDecorator:
+    """One test a file, which is what a failure should name."""
+    return pytest.mark.parametrize("name", names)
+
+
+def markdown() -> list[str]:
+    """Every Markdown file."""
+    return [name for name in tracked() if name.endswith(".md")]
+
+
+def test_no_file_is_longer_than_the_limit() -> None:
+    lengths = {n: len((ROOT / n).read_text(encoding="utf-8").splitlines()) for n in tracked() if n.endswith(TEXT)}
+    assert {n: length for n, length in lengths.items() if length > LINES_LIMIT and n not in LONG_FILES} == {}
+
+
+@by_file(list(MAIN_PATHS))
+def test_main_path_is_short_enough_to_read(name: str) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= MAIN_PATH_LINES_LIMIT
+
+
+def test_no_folder_has_more_entries_than_the_limit() -> None:
+    entries: dict[str, set[str]] = defaultdict(set)
+    for name in tracked():
+        path = PurePosixPath(name)
+        for child, folder in zip([path, *path.parents], path.parents, strict=False):
+            entries[str(folder)].add(child.name)
+    counts = {folder: len(names) for folder, names in entries.items()}
+    assert {f: count for f, count in counts.items() if count > ENTRIES_LIMIT and f not in CROWDED_FOLDERS} == {}
+
+
+def test_no_file_or_folder_is_named_after_nothing() -> None:
+    bad = {n for n in tracked() for part in PurePosixPath(n).parts if part.split(".")[0].lower() in FORBIDDEN_NAMES}
+    assert bad - set(NAMES_ALLOWED) == set()
+
+
+@by_package
+def test_package_imports_no_other_package(package: Package) -> None:
+    others = {other.import_name for other in PACKAGES} - {package.import_name}
+    found = []
+    for name, tree in modules(package.folder):
+        for node in ast.walk(tree):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            found += [f"{name}:{node.lineno}" for one in imported if one.split(".")[0] in others]
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", PYTHON_FOLDERS)
+def test_library_code_does_not_print(folder: str) -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in modules(folder)
+        if not name.endswith("/__main__.py")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert found == []
+
+
+def test_rust_library_code_does_not_print() -> None:
+    sources = [n for n in tracked() if n.endswith(".rs") and "/src/" in n and "/bin/" not in n]
+    printing = re.compile(r"\b(?:e?println|e?print|dbg)!\(")
+    assert [name for name in sources if printing.search((ROOT / name).read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("folder", [*PYTHON_FOLDERS, "demo"])
+def test_what_is_public_has_a_docstring(folder: str) -> None:
+    found = []
+    for name, tree in modules(folder):
+        if ast.get_docstring(tree) is None and tree.body:
+            found.append(f"{name}:1 module")
+        for owner in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")):
+            for node in owner.body:
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name[0] == "_":
+                    continue
+                if ast.get_docstring(node) is None and not _overrides(owner, node):
+                    found.append(f"{name}:{node.lineno} {node.name}")
+    assert found == []
+
+
+def _overrides(owner: ast.AST, node: ast.AST) -> bool:
+    """Whether a method's class has bases, whose docstring it may inherit; no class does of a function."""
+    return isinstance(owner, ast.ClassDef) and bool(owner.bases) and not isinstance(node, ast.ClassDef)
+
+
+@pytest.mark.parametrize("folder", PYTHON_FOLDERS)
+def test_module_says_what_it_exports(folder: str) -> None:
+    found = []
+    for name, tree in modules(folder):
+        if not tree.body or name.endswith("/__main__.py"):
+            continue
+        targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+        targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+        if not any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            found.append(name)
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", [*PYTHON_FOLDERS, "demo"])
+def test_no_error_is_swallowed(folder: str) -> None:
+    found = []
+    for name, tree in modules(folder):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ExceptHandler) or name in SWALLOWED:
+                continue
+            kind = node.type.id if isinstance(node.type, ast.Name) else None
+            every = node.type is None or kind in ("Exception", "BaseException")
+            if every and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node)):
+                found.append(f"{name}:{node.lineno}")
+    assert found == []
+
+
+def test_nothing_is_left_to_do() -> None:
+    marks = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|X" + r"XX)\b|NotImplemented" + "Error")
+    names = [n for n in tracked() if n.endswith((".py", ".rs", ".pyi", ".yaml", ".toml"))]
+    assert [n for n in names if marks.search((ROOT / n).read_text(encoding="utf-8"))] == []
+
+
+def test_no_path_of_one_machine() -> None:
+    names = [n for n in tracked() if n.endswith((*TEXT, ".json", ".txt")) or "." not in n.split("/")[-1]]
+    found = [n for n in names if ABSOLUTE_PATH.search((ROOT / n).read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def _anchors(name: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    found: set[str] = set()
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"#+ +(.*)", line):
+            text = re.sub(r"\[([^]]*)]\([^)]*\)", r"\1", heading[1]).lower()
+            found.add(re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-"))
+    return found
+
+
+@by_file(markdown())
+def test_links_of_markdown_are_live(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for block in blocks(name):
+        text = text.replace(block.text, "") if block.text else text
+    dead = []
+    for target in re.findall(r"(?<!`)\[[^]\n]*]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        if not place.exists():
+            dead.append(target)
+        elif anchor and place.suffix == ".md" and anchor not in _anchors(place.relative_to(ROOT).as_posix()):
+            dead.append(target)
+    assert dead == []
+
+
+def _tree(name: str) -> dict[str, str]:
+    """Paths of the block below the heading "The tree", relative to the file's folder, with what is said of each.
+
+    Two spaces of indent are one level; a folder ends with `/`; what follows two spaces is the description.
+    """
+    text = (ROOT / name).read_text(encoding="utf-8")
+    heading = re.search(r"^#+ .*\btree\b.*$", text, re.MULTILINE | re.IGNORECASE)
+    assert heading, f"{name} has no heading with the word tree"
+    after = text[: heading.end()].count("\n") + 1
+    block = next((block for block in blocks(name) if block.line > after), None)
+    assert block, f"{name} has no fenced block below its tree heading"
+    found: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    for line in block.text.splitlines():
+        if not line.strip():
+            continue
+        entry = re.match(r"( *)(\S+)(?: {2,}(.*))?$", line)
+        assert entry, f"{name}: no tree line: {line!r}"
+        indent = len(entry[1])
+        parents = [(depth, path) for depth, path in parents if depth < indent]
+        path = (parents[-1][1] if parents else "") + entry[2]
+        found[path] = entry[3] or ""
+        if path.endswith("/"):
+            parents.append((indent, path))
+    return found
+
+
+@by_file(["README.md", *(f"{package.folder}/README.md" for package in PACKAGES)])
+def test_tree_of_readme_is_the_real_one(name: str) -> None:
+    folder = name.removesuffix("README.md")
+    real = {n.removeprefix(folder) for n in tracked() if n.startswith(folder)}
+    folders = {f"{parent}/" for n in real for parent in PurePosixPath(n).parents} - {"./"}
+    told = _tree(name)
+    assert {path for path in told if path not in real | folders} == set()
+    opened = {""} | {str(PurePosixPath(path).parent) + "/" for path in told} - {"./"}
+    missing = set()
+    for path in real | folders:
+        parent = str(PurePosixPath(path).parent) + "/"
+        own = PurePosixPath(path).name
+        if (parent if parent != "./" else "") not in opened or own.startswith((".", "__init__")) or own == "README.md":
+            continue
+        if own != "py.typed" and not any(
+            one == path or one.startswith(path) for one in told if path.endswith("/") or one == path
+        ):
+            missing.add(path)
+    assert missing == set()
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"{node.start_mark}: {twice} twice"
+        return super().construct_mapping(node, deep)
+
+
+@by_file([name for name in tracked() if name.endswith((".yaml", ".yml"))])
+def test_yaml_is_read(name: str) -> None:
+    assert yaml.load((ROOT / name).read_text(encoding="utf-8"), _Strict) is not None  # a subclass of SafeLoader
+
+
+@by_package
+def test_changelog_begins_with_the_version_and_its_formats(package: Package) -> None:
+    text = (package.path / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## \[?(\d+\.\d+\.\d+)\]?.*\n+(.*)$", text, re.MULTILINE)
+    assert releases
+    assert releases[0][0] == package.version
+    name = r"[a-z]+ \d+(?:-\d+)?"
+    for _, line in releases:
+        assert re.fullmatch(rf"Formats: writes {name}(?:, {name})*; reads {name}(?:, {name})*", line), line
+
+
+@by_package
+def test_package_describes_itself(package: Package) -> None:
+    text = (package.path / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'license = "Apache-2.0"' in text
+    assert 'requires-python = ">=3.11"' in text
+    for file in ("README.md", "CHANGELOG.md", "tests"):
+        assert (package.path / file).exists()
+
+
+@pytest.mark.parametrize("exceptions", [LONG_FILES, CROWDED_FOLDERS, NAMES_ALLOWED, SWALLOWED])
+def test_exceptions_are_few_needed_and_explained(exceptions: dict[str, str]) -> None:
+    assert len(exceptions) <= 5
+    assert all((ROOT / name).exists() and reason for name, reason in exceptions.items())

@@ -1,0 +1,183 @@
+"""The model: equal to transformers in every family both ways, initial loss, sizes, and the hand-written gradients."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from olmo_trainer.checkpoint.layout import from_published, model_json, to_published
+from olmo_trainer.config.load import model_settings
+from olmo_trainer.config.schema import InitConfig, ModelConfig
+from olmo_trainer.data.sources import SpecialTokens
+from olmo_trainer.model.architecture import architecture_of
+from olmo_trainer.model.flops import flops_per_token, matrix_parameters, total_parameters
+from olmo_trainer.model.init import initialize, standard_deviation
+from olmo_trainer.model.loss import IGNORED, chunked_loss, plain_loss, token_nats
+from olmo_trainer.model.mlp import _SwiGLU
+from olmo_trainer.model.norm import _RMSNorm
+from olmo_trainer.model.rope import rotary_table, rotate
+from olmo_trainer.model.transformer import Transformer
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_multiple": 16,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "olmo": {"family": "olmo"},
+    "olmo-tied-clipped": {"family": "olmo", "tie_word_embeddings": True, "clip_qkv": 0.1},
+    "olmo2": {"family": "olmo2"},
+    "olmo2-grouped-tied": {"family": "olmo2", "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "llama": {"family": "llama"},
+    "llama-grouped-theta": {"family": "llama", "num_key_value_heads": 1, "rope_theta": 5e4, "norm_eps": 1e-3},
+}
+
+
+def model_of(case: str, **changes: Any) -> tuple[Transformer, ModelConfig]:
+    config = ModelConfig(**{**SHAPE, **CASES[case], **changes})
+    model = Transformer(architecture_of(config, 100))
+    initialize(model, InitConfig(std=0.2), seed=1)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:  # norm weights of one would hide a mix-up
+            torch.nn.init.uniform_(parameter, 0.5, 1.5, generator=torch.Generator().manual_seed(len(name)))
+    return model, config
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_those_of_transformers_both_ways(case: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file, save_file
+
+    model, config = model_of(case)
+    special = SpecialTokens(eos=0, bos=None, pad=1)
+    written = model_json(model.shape, special, 64, "float32")
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    save_file(to_published(model.state_dict(), model.shape), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokens_BT = torch.randint(0, 100, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, ours = theirs(tokens_BT).logits, model.logits(tokens_BT)
+    assert expected.shape[-1] == 112  # 100 tokens and padding up to a multiple of 16
+    assert expected.abs().max() > 0.5
+    assert (expected - ours).abs().max() <= 1e-5
+
+    theirs.save_pretrained(tmp_path / "theirs")
+    settings = model_settings(json.loads((tmp_path / "theirs" / "config.json").read_text()), tmp_path)
+    assert architecture_of(ModelConfig(**settings), 100) == model.shape
+    again = Transformer(architecture_of(ModelConfig(**settings), 100))
+    again.load_state_dict(from_published(load_file(tmp_path / "theirs" / "model.safetensors"), again.shape))
+    with torch.no_grad():
+        assert torch.equal(again.logits(tokens_BT), ours)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_token_sees_only_what_came_before(case: str) -> None:
+    model, _ = model_of(case)
+    tokens_BT = torch.randint(0, 100, (1, 12), generator=torch.Generator().manual_seed(0))
+    changed = tokens_BT.clone()
+    changed[0, 7] = (changed[0, 7] + 1) % 100
+    with torch.no_grad():
+        before, after = model.logits(tokens_BT), model.logits(changed)
+    torch.testing.assert_close(before[:, :7], after[:, :7])
+    assert (before[:, 7:] - after[:, 7:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("scheme", ["normal", "mitchell"])
+@pytest.mark.parametrize("family", ["olmo", "olmo2", "llama"])
+def test_initial_loss_is_that_of_a_guess(family: str, scheme: str) -> None:
+    config = ModelConfig(**{**SHAPE, "family": family, "hidden_size": 128, "vocab_multiple": 1})
+    model = Transformer(architecture_of(config, 1000))
+    init = InitConfig(scheme=scheme)  # type: ignore[arg-type]
+    initialize(model, init, seed=0)
+    tokens_BT = torch.randint(0, 1000, (16, 33), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        nats = token_nats(model(tokens_BT[:, :-1]).flatten(0, 1), model.output_weight, tokens_BT[:, 1:].flatten())
+    # a normalised hidden state makes logits of variance d·σ², which costs half of that over ln V
+    std = standard_deviation("head.weight", model.shape, init)
+    assert float(nats.mean()) == pytest.approx(math.log(1000) + 128 * std**2 / 2, abs=0.1)
+
+
+def test_initial_weights_follow_the_table_and_the_seed() -> None:
+    config = ModelConfig(**{**SHAPE, "family": "olmo", "hidden_size": 256, "intermediate_size": 512})
+    model, again = Transformer(architecture_of(config, 500)), Transformer(architecture_of(config, 500))
+    for scheme in ("normal", "mitchell"):
+        init = InitConfig(scheme=scheme)  # type: ignore[arg-type]
+        initialize(model, init, seed=5)
+        initialize(again, init, seed=5)
+        for (name, weight), other in zip(model.named_parameters(), again.parameters(), strict=True):
+            assert torch.equal(weight, other)
+            std = standard_deviation(name, model.shape, init)
+            # a normal cut off at three standard deviations has 0.9866 of its spread
+            assert float(weight.std()) == pytest.approx(0.9866 * std, rel=0.02), name
+            assert float(weight.abs().max()) <= 3 * std
+    initialize(again, init, seed=6)
+    assert not torch.equal(model.embedding, again.embedding)
+    deep = standard_deviation("blocks.2.mlp.down.weight", model.shape, InitConfig(scheme="mitchell"))
+    assert deep == pytest.approx(1 / math.sqrt(2 * 512 * 3))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_counted_parameters_are_the_models(case: str) -> None:
+    model, _ = model_of(case)
+    assert total_parameters(model.shape) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_sizes_of_published_models() -> None:
+    seven = ModelConfig(
+        family="olmo2", hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32
+    )
+    shape = architecture_of(seven, 100278)
+    assert shape.embedding_rows == 100352
+    assert total_parameters(shape) == 7_298_617_344  # allenai/OLMo-2-1124-7B
+    assert flops_per_token(shape, 4096) == 6 * matrix_parameters(shape) + 12 * 32 * 4096 * 4096
+
+
+@pytest.mark.parametrize("z_weight", [0.0, 1e-2])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_chunked_loss_is_the_plain_one(z_weight: float, ignored: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(150, 24, generator=draw, requires_grad=True)
+    weight = torch.randn(40_000, 24, generator=draw, requires_grad=True)  # three chunks of rows
+    labels = torch.randint(0, 40_000, (150,), generator=draw)
+    if ignored:
+        labels[3] = labels[60:100] = IGNORED
+    plain = plain_loss(hidden, weight, labels, z_weight, 1 / 100)
+    expected = torch.autograd.grad(plain[0], (hidden, weight))
+    chunked = chunked_loss(hidden, weight, labels, z_weight, 1 / 100)
+    found = torch.autograd.grad(chunked[0] * 3, (hidden, weight))
+    torch.testing.assert_close(chunked, plain, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, 3 * theirs, rtol=1e-4, atol=1e-6)
+    sums = token_nats(hidden, weight, labels).sum()
+    torch.testing.assert_close(sums, plain[1], rtol=1e-5, atol=1e-5)
+
+
+def test_hand_written_gradients_are_right() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 8, dtype=torch.float64, generator=draw, requires_grad=True)
+    weight = torch.randn(8, dtype=torch.float64, generator=draw, requires_grad=True)
+    torch.testing.assert_close(_RMSNorm.apply(x, weight, 1e-3), F.rms_norm(x, (8,), weight, 1e-3))
+    assert torch.autograd.gradcheck(lambda a, b: _RMSNorm.apply(a, b, 1e-3), (x, weight))
+    up, gate = x.chunk(2, dim=-1)
+    torch.testing.assert_close(_SwiGLU.apply(x), F.silu(gate) * up)
+    assert torch.autograd.gradcheck(_SwiGLU.apply, (x,))
+
+
+def test_rotation_turns_pairs_and_its_gradient_turns_them_back() -> None:
+    cos, sin = rotary_table(5, 6, 100.0)
+    x = torch.randn(1, 2, 5, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    turned = rotate(x, cos, sin)
+    pairs = torch.complex(x[..., :3], x[..., 3:])
+    angles = torch.arange(5.0)[:, None] * 100.0 ** (-torch.arange(0, 6, 2) / 6)
+    expected = pairs * torch.polar(torch.ones(5, 3), angles)
+    torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag), dim=-1))
+    (back,) = torch.autograd.grad(turned, x, turned.detach())  # the transpose of a rotation is its inverse
+    torch.testing.assert_close(back, x.detach())
