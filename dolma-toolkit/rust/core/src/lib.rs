@@ -13,6 +13,7 @@ pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
 pub mod manifest;
+pub mod mix;
 pub mod progress;
 pub mod tag;
 pub mod taggers;
