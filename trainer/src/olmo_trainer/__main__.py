@@ -7,10 +7,15 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .config.errors import ConfigError, Problem
 from .config.load import load_config
 from .formats.errors import FormatError
+
+if TYPE_CHECKING:
+    from .config.schema import RunConfig
+    from .data.sources import TrainingData
 
 __all__ = ["main"]
 
@@ -63,24 +68,33 @@ def _new(path: Path) -> Path:
     return path
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _request(arguments: argparse.Namespace) -> tuple[RunConfig, TrainingData, str]:
+    """The config and its data, all checked before torch, which takes seconds, is imported."""
+    from .data.sources import open_training_data
+
+    where = str(arguments.config)
     config = load_config(arguments.config, arguments.overrides)
+    return config, open_training_data(config.data, config.seed, where), where
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    config, data, where = _request(arguments)
     if arguments.dry_run:
         from .build import plan
 
-        sys.stdout.write(json.dumps(plan(config, str(arguments.config)), indent=2) + "\n")
+        sys.stdout.write(json.dumps(plan(config, data, where), indent=2) + "\n")
         return
     from .train import train
 
-    sys.stdout.write(f"{train(config, str(arguments.config))}\n")
+    sys.stdout.write(f"{train(config, data, where)}\n")
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    config = load_config(arguments.config, arguments.overrides)
+    config, data, where = _request(arguments)
     destination = _new(arguments.destination)
     from .build import write_initial
 
-    write_initial(config, destination, str(arguments.config))
+    write_initial(config, data, destination, where)
     sys.stdout.write(f"{destination}\n")
 
 
