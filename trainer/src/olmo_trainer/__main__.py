@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("destination", type=Path, help="directory to write")
     init.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that replace the file's")
     export = verbs.add_parser("export", help="copy a checkpoint without what only continues training")
-    export.add_argument("checkpoint", type=Path, help="checkpoint directory")
+    export.add_argument("checkpoint", type=Path, help="checkpoint directory, or that of a run for its last one")
     export.add_argument("destination", type=Path, help="directory to write")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; as they are by default")
     inspect = verbs.add_parser("inspect", help="which documents were in a step, or in which steps a document was")
@@ -60,6 +60,11 @@ def _existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(Problem(f"{path}: is not there; expected {what}"))
     return path
+
+
+def _last_of_run(path: Path) -> Path:
+    steps = [folder for folder in path.glob("checkpoints/step-*") if (folder / "manifest.json").is_file()]
+    return max(steps, key=lambda folder: int(folder.name.removeprefix("step-")), default=path)
 
 
 def _new(path: Path) -> Path:
@@ -99,7 +104,7 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    source = _existing(arguments.checkpoint, "a checkpoint directory")
+    source = _last_of_run(_existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
     destination = _new(arguments.destination)
     from .checkpoint.export import export_checkpoint
 
