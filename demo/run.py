@@ -28,7 +28,7 @@ def stages(work: Workplace, corpus: list[str]) -> list[Stage]:
         work.tool(n) for n in ("dolma", "olmo", "catwalk", "paloma", "open-instruct")
     )
     documents = "corpus/documents"
-    options = ["--seed", SEED, "--bytes-per-domain", 16_000, "--splits", "val", "test"]
+    options = ["--seed", SEED, "--bytes-per-domain", 10_000, "--splits", "test"]
     checkpoints = {"untrained": "untrained", "base": "base", "sft": "sft", "dpo": "dpo"}
 
     def score(name: str, expected_s: float) -> Stage:
@@ -130,7 +130,7 @@ def stages(work: Workplace, corpus: list[str]) -> list[Stage]:
         ),
         Stage(
             "train",
-            [[*olmo, "train", "configs/train.yaml"], [*olmo, "export", "run/checkpoints/latest", "base"]],
+            [[*olmo, "train", "configs/train.yaml"], [*olmo, "export", "run", "base"]],
             inputs=["tokens", "heldout/documents"],
             outputs=["base"],
             extra=["run"],

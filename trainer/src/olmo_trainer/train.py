@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 
-from .build import Parts, artifact_config, artifact_inputs, build_parts, open_data, resolve
+from .build import Parts, artifact_config, artifact_inputs, build_parts, resolve
 from .checkpoint.restore import capture_optimizer, load_training, load_weights, restore_optimizer
 from .checkpoint.save import Progress, TrainingState, clear_unfinished, remove_old, save_checkpoint, step_directories
 from .config.parse import as_mapping
 from .config.schema import RunConfig
+from .data.sources import TrainingData
 from .evaluate import bits_per_byte, score
 from .formats.files import sha256_of
 from .metrics.console import Console, scaled
@@ -60,12 +61,11 @@ class _Run:
     saved_step: int = -1
 
 
-def train(config: RunConfig, where: str) -> Path:
+def train(config: RunConfig, data: TrainingData, where: str) -> Path:
     """Run a config to its end, from its last whole checkpoint if it has one; returns the final checkpoint's directory.
 
     Raises: ConfigError, FormatError; TrainingFailed.
     """
-    data = open_data(config, where)
     config, shape = resolve(config, data, where)
     directory = Path(config.run_directory)
     with locked(directory, where):

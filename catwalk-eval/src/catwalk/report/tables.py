@@ -120,9 +120,9 @@ def metric_tables(models: Sequence[LoadedResults]) -> list[Table]:
             cells += [str(notes.get(key, _ABSENT)) for key in ("truncated_contexts", "border_crossings")]
             rows.append([name, *cells])
         note = (
-            "Accuracies in per cent under each normalisation. A probability mass near 0 says that the model expects "
-            "none of the choices. `cut` counts contexts cut to fit the window, `crossings` choices whose first token began in "
-            "the context."
+            "Accuracies in per cent under each normalisation. A probability mass near 0: the model expects none of the "
+            "choices. `cut` counts contexts cut to fit the window, `crossings` choices whose first token began in the "
+            "context."
         )
         columns = ["task", *METRICS, "cut", "crossings"]
         title = f"All metrics: {model.label}"

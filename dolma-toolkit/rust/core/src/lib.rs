@@ -3,12 +3,11 @@
 //! Nothing here knows of Python. Functions take settings and a [`progress::Progress`], and give an [`error::Error`].
 //! How many threads work never changes a byte of the output.
 
-pub mod attributes;
 pub mod bloom;
 pub mod dedupe;
-pub mod document;
 pub mod error;
 pub mod fasttext;
+pub mod formats;
 pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
@@ -20,3 +19,4 @@ pub mod taggers;
 pub mod tokens;
 
 pub use error::{Code, Error, Result};
+pub use formats::{attributes, document, manifest};

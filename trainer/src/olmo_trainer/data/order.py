@@ -73,19 +73,19 @@ class DataOrder:
         source_epoch, place = divmod(epoch * self.quotas[source] + index, self.sizes[source])
         return Place(position, epoch, source, int(self._permuted(source_epoch, source + 1)[place]))
 
-    def positions(self, source: int, window: int, limit: int) -> Iterator[int]:
+    def positions(self, source: int, window: int, limit: int) -> list[int]:
         """The positions below `limit` at which a window stands, rising: the inverse of `at`."""
-        quota, size = self.quotas[source], self.sizes[source]
-        for epoch, index in self._draws(source, window, quota, size):
+        found = []
+        for epoch, index in self._draws(source, window):
             if epoch * self.epoch_windows >= limit:
-                return
+                break
             slot = int(self._permuted(epoch, 0, inverse=True)[int(self._starts[source]) + index])
-            position = epoch * self.epoch_windows + slot
-            if position < limit:
-                yield position
+            found.append(epoch * self.epoch_windows + slot)
+        return sorted(position for position in found if position < limit)
 
-    def _draws(self, source: int, window: int, quota: int, size: int) -> Iterator[tuple[int, int]]:
-        """Epochs that hold a window, with its index among the source's windows of that epoch."""
+    def _draws(self, source: int, window: int) -> Iterator[tuple[int, int]]:
+        """Epochs that hold a window, never falling, with its index among the source's windows of that epoch."""
+        quota, size = self.quotas[source], self.sizes[source]
         count = 0
         while quota:
             if quota == size:
