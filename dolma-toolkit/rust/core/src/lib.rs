@@ -11,7 +11,6 @@ pub mod formats;
 pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
-pub mod manifest;
 pub mod mix;
 pub mod progress;
 pub mod tag;
