@@ -122,7 +122,11 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     "contradictions": (
         trained(contradictions),
         2,
-        ['"model.num_attention_heads" is 3', '"model.clip_qkv" is 8.0', '"train.batch_windows" is 0; expected more than 0'],
+        [
+            '"model.num_attention_heads" is 3',
+            '"model.clip_qkv" is 8.0',
+            '"train.batch_windows" is 0; expected more than 0',
+        ],
     ),
     "no config": (lambda made, place: ["train", str(place / "none.yaml")], 2, ["is not there; expected a YAML file"]),
     "no setting": (
@@ -139,7 +143,11 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     ),
     "wrong dtype": (trained(foreign_with_another_dtype), 1, ["not uint8", "hint: set the source's dtype"]),
     "odd size": (trained(odd_size), 1, ["a.npy: file is", "which is not a multiple of 2"]),
-    "no tokenizer": (trained(foreign_without_tokenizer), 2, ['"data.tokenizer" is missing', "hint: set data.tokenizer"]),
+    "no tokenizer": (
+        trained(foreign_without_tokenizer),
+        2,
+        ['"data.tokenizer" is missing', "hint: set data.tokenizer"],
+    ),
     "missing shard": (trained(missing_shard), 1, ["b.npy: file is not there"]),
     "short shard": (trained(short_shard), 1, ["b.npy: file is", "bytes long; expected"]),
     "id out of range": (trained(id_out_of_range), 1, ["a.npy", "60000 at token", "below vocab_size"]),

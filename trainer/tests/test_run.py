@@ -18,10 +18,9 @@ import pytest
 import torch
 import yaml
 from conftest import settings, write_config
-from tokenizers import Tokenizer
-
 from olmo_trainer.__main__ import main
 from olmo_trainer.evaluate import windows_of
+from tokenizers import Tokenizer
 
 TIMES = ("time_s", "throughput/device/tokens_per_second")
 
@@ -74,7 +73,12 @@ def test_an_equal_run_is_equal_in_every_byte(done: Path, made: Path, tmp_path: P
 
 
 def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made: Path, tmp_path: Path) -> None:
-    changes = {"train__steps": 24, "checkpoint__every_steps": 1, "checkpoint__keep_last": 3, "validation__every_steps": 7}
+    changes = {
+        "train__steps": 24,
+        "checkpoint__every_steps": 1,
+        "checkpoint__keep_last": 3,
+        "validation__every_steps": 7,
+    }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert olmo("train", write_config(tmp_path / "whole.yaml", settings(made, whole, **changes))) == 0
     command = ["train", str(write_config(tmp_path / "killed.yaml", settings(made, killed, **changes)))]
@@ -95,7 +99,9 @@ def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made:
     assert kills >= 2, "the run was too fast to be killed"
     assert rows_of(killed) == rows_of(whole)
     names = sorted(path.name for path in (whole / "checkpoints").iterdir())
-    assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == names == ["step-22", "step-23", "step-24"]
+    assert (
+        sorted(path.name for path in (killed / "checkpoints").iterdir()) == names == ["step-22", "step-23", "step-24"]
+    )
     for name in names:
         assert manifest(killed / "checkpoints" / name) == manifest(whole / "checkpoints" / name)
 
@@ -245,7 +251,11 @@ def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> No
     assert olmo("export", source, tmp_path / "half", "--dtype", "bfloat16") == 0
     assert not (tmp_path / "half" / "training").exists()
     half = json.loads(manifest(tmp_path / "half"))
-    assert (half["details"]["dtype"], half["details"]["step"], half["inputs"][0]["role"]) == ("bfloat16", 12, "checkpoint")
+    assert (half["details"]["dtype"], half["details"]["step"], half["inputs"][0]["role"]) == (
+        "bfloat16",
+        12,
+        "checkpoint",
+    )
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
 
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
@@ -264,9 +274,7 @@ def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> No
     assert roles == {"tokens", "validation", "checkpoint"}
 
 
-def test_a_run_gives_up_after_so_many_bad_steps(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_gives_up_after_so_many_bad_steps(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", model__init={"std": 1e30}))
     assert olmo("train", config, "train.max_skipped_steps=3") == 1
     assert "not finite for 3 steps in a row" in capsys.readouterr().err

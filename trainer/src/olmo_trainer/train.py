@@ -2,8 +2,8 @@
 
     prepare → restore → for each step: read windows, step, measure, save → finish
 
-Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint must hold to be
-continued exactly is weights, moments, the generators' states and four counters. The run directory:
+Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint
+must hold to be continued exactly is weights, moments, the generators' states and four counters. The run directory:
 
     config.yaml       the resolved config
     metrics.jsonl     a row a step

@@ -1,4 +1,4 @@
-"""`python -m olmo_trainer.formats {lineage,validate,dump}`, as docs/formats/README.md describes it for every package."""
+"""`python -m olmo_trainer.formats {lineage,validate,dump}`, as docs/formats/README.md describes it."""
 
 from __future__ import annotations
 

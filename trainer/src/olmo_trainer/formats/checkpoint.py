@@ -44,7 +44,7 @@ class CheckpointDirectory:
 
 
 def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
-    """The tensors that a `config.json` requires, in the names of transformers; None for an architecture not known here."""
+    """The tensors that a `config.json` requires, in the names of transformers; None for another architecture."""
     architecture = (config.get("architectures") or [""])[0]
     if architecture not in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
         return None
@@ -139,7 +139,9 @@ def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDir
             tensors.update(_tensors_of(directory / file_name))
         for name, file_name in index.items():
             if name not in tensors:
-                raise FormatError(directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name)
+                raise FormatError(
+                    directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name
+                )
     else:
         tensors = _tensors_of(directory / "model.safetensors")
     if manifest is not None:
@@ -177,9 +179,7 @@ def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors
     for name, shape in (required_shapes(config) or {}).items():
         tensor = tensors.get(name)
         if tensor is None:
-            raise FormatError(
-                directory / "model.safetensors", "missing_tensor", "missing", f"shape {shape}", field=name
-            )
+            raise FormatError(listing, "missing_tensor", "missing", f"shape {shape}", field=name)
         if tensor.shape != shape:
             got = f"of shape {list(tensor.shape)}"
             raise FormatError(tensor.path, "wrong_shape", got, f"{list(shape)}, as config.json implies", field=name)
