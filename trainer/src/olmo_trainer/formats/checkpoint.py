@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,10 +106,8 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
         if end > size_bytes:
             expected = f"{end} bytes, as tensor {name} says"
             raise FormatError(path, "truncated", f"{size_bytes} bytes long", expected)
-        items = 1
-        for extent in row["shape"]:
-            items *= extent
-        if row["dtype"] in _ITEM_BYTES and items * _ITEM_BYTES[row["dtype"]] != end - start:
+        needed = math.prod(row["shape"]) * _ITEM_BYTES.get(row["dtype"], 0)
+        if row["dtype"] in _ITEM_BYTES and needed != end - start:
             got = f"{end - start} bytes of {row['dtype']}"
             raise FormatError(path, "wrong_dtype", got, f"what the shape {row['shape']} needs", field=name)
         tensors[name] = Tensor(
@@ -186,8 +185,18 @@ def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors
 
 
 def dump(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row a tensor, sorted by name, with the hash of its bytes."""
+    """Yield a row a tensor, sorted by name, with the hash of its bytes.
+
+    Raises: FormatError: also where the manifest's counts are not the content's.
+    """
     opened = open_checkpoint(directory)
+    if opened.manifest is not None:
+        parameters = sum(math.prod(tensor.shape) for tensor in opened.tensors.values())
+        for name, value in (("parameters", parameters), ("tensors", len(opened.tensors))):
+            stated = field_of(opened.manifest.counts, name, "an integer", opened.manifest.path, prefix="counts.")
+            if stated != value:
+                where = opened.manifest.path
+                raise FormatError(where, "invalid_value", str(stated), str(value), field=f"counts.{name}")
     for name in sorted(opened.tensors):
         tensor = opened.tensors[name]
         with tensor.path.open("rb") as stream:
