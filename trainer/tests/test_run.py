@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -20,6 +21,7 @@ import yaml
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
 from olmo_trainer.evaluate import windows_of
+from olmo_trainer.formats.__main__ import main as formats
 from tokenizers import Tokenizer
 
 TIMES = ("time_s", "throughput/device/tokens_per_second")
@@ -152,6 +154,27 @@ def test_a_damaged_checkpoint_is_not_continued(
     path.write_bytes(content)
     assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
     assert "damaged" in capsys.readouterr().err
+
+
+def test_lineage_leads_from_the_checkpoint_to_its_data(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = done / "checkpoints" / "step-12"
+    assert olmo("export", checkpoint, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert formats(["lineage", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    identities = [hashlib.sha256(manifest(path)).hexdigest()[:12] for path in (tmp_path / "out", checkpoint)]
+    assert [line.split()[-1] for line in lines[:2]] == identities
+    assert lines[1].startswith("  checkpoint: checkpoint v1")
+    assert any(line.startswith("    tokens: tokens v1") for line in lines)
+    assert formats(["validate", "checkpoint", str(checkpoint)]) == 0
+    assert sorted(path.name for path in checkpoint.parent.parent.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+    ]
 
 
 def test_checkpoint_loads_in_transformers_with_its_tokenizer(done: Path) -> None:

@@ -68,8 +68,8 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
     """
     config, shape = resolve(config, data, where)
     directory = Path(config.run_directory)
+    parts = build_parts(config, data, shape, where)
     with locked(directory, where):
-        parts = build_parts(config, data, shape, where)
         keep_config(config, directory, where, begun=bool(step_directories(directory / "checkpoints")))
         run = _restore(config, parts, directory)
         try:
