@@ -69,7 +69,7 @@ STEPS = {
     ),
     "train": Step(
         "trainer",
-        [["olmo", "train", "train.yaml"], ["olmo", "export", "run/checkpoints/step-2", "base"]],
+        [["olmo", "train", "train.yaml"], ["olmo", "export", "run", "base"]],
         {"base": "checkpoint"},
         ["tokens", "build"],
     ),
@@ -84,7 +84,7 @@ STEPS = {
                 "data.sources=[{path: foreign, dtype: uint16, eos_token_id: 0}]",
                 "data.tokenizer=tokenizer/tokenizer.json",
             ],
-            ["olmo", "export", "run-foreign/checkpoints/step-2", "base-foreign"],
+            ["olmo", "export", "run-foreign", "base-foreign"],
         ],
         {"base-foreign": "checkpoint"},
         ["tokens", "build"],

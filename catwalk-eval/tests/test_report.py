@@ -12,10 +12,13 @@ from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.jsonl import read_object
 from catwalk.formats.results import read_results
 from catwalk.report.loaded import load_all
+from catwalk.report.page import _ticks
 from catwalk.report.write import build_tables
 from catwalk.results.verify import read_item_scores
 from catwalk.scoring.choice import item_metrics
 from catwalk.scoring.uncertainty import wilson
+from hypothesis import given
+from hypothesis import strategies as st
 
 Build = Callable[[str], Path]
 
@@ -61,6 +64,13 @@ def test_paired_differences_are_those_of_the_items(two: list[Path], capsys: pyte
     code = [next(domain for domain in side if domain["source"] == "code") for side in (first, second)]
     gap = code[1]["bits_per_byte"]["value"] - code[0]["bits_per_byte"]["value"]
     assert _cells(text, "Paired differences on documents", "code")[2].startswith(f"{gap:+.4f}")
+
+
+@given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e4))
+def test_ticks_are_few_and_within_the_limits(least: float, span: float) -> None:
+    ticks = _ticks(least, least + span)
+    assert 1 <= len(ticks) <= 10
+    assert all(least - 1e-9 <= tick <= least + span + 1e-9 for tick in ticks)
 
 
 class _Reader(HTMLParser):

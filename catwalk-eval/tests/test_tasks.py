@@ -185,6 +185,14 @@ def test_documents_hold_every_text_once(data_directory: Path, tmp_path: Path) ->
     assert {(row.source, row.subdomain) for row in rows} == {("eval", "copa")}
 
 
+def test_documents_of_another_writer_are_left_alone(data_directory: Path, tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "out" / "documents" / "corpus.jsonl.gz", [{"id": "1", "text": "x"}])
+    with pytest.raises(ConfigError, match=r"holds corpus\.jsonl\.gz"):
+        write_documents(("copa",), tmp_path / "out", data_directory)
+    assert other.is_file()
+    assert not (tmp_path / "out" / "documents" / "copa.jsonl.gz").exists()
+
+
 def test_documents_are_byte_equal_from_run_to_run(data_directory: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_documents(("sciq", "winogrande"), tmp_path / name, data_directory)

@@ -1,4 +1,4 @@
-"""Token shards, tokenizers and documents for the tests, written as docs/formats says and without the package's own writers."""
+"""Tokenizers, token shards and documents for the tests, written as docs/formats says."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-
 from olmo_trainer.checkpoint.layout import from_published, model_json, to_published
 from olmo_trainer.config.load import model_settings
 from olmo_trainer.config.schema import InitConfig, ModelConfig
@@ -56,7 +55,7 @@ def test_logits_equal_those_of_transformers_both_ways(case: str, tmp_path: Path)
     transformers = pytest.importorskip("transformers")
     from safetensors.torch import load_file, save_file
 
-    model, config = model_of(case)
+    model, _ = model_of(case)
     special = SpecialTokens(eos=0, bos=None, pad=1)
     written = model_json(model.shape, special, 64, "float32")
     (tmp_path / "config.json").write_text(json.dumps(written))

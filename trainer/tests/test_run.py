@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -18,10 +19,10 @@ import pytest
 import torch
 import yaml
 from conftest import settings, write_config
-from tokenizers import Tokenizer
-
 from olmo_trainer.__main__ import main
 from olmo_trainer.evaluate import windows_of
+from olmo_trainer.formats.__main__ import main as formats
+from tokenizers import Tokenizer
 
 TIMES = ("time_s", "throughput/device/tokens_per_second")
 
@@ -74,7 +75,12 @@ def test_an_equal_run_is_equal_in_every_byte(done: Path, made: Path, tmp_path: P
 
 
 def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made: Path, tmp_path: Path) -> None:
-    changes = {"train__steps": 24, "checkpoint__every_steps": 1, "checkpoint__keep_last": 3, "validation__every_steps": 7}
+    changes = {
+        "train__steps": 24,
+        "checkpoint__every_steps": 1,
+        "checkpoint__keep_last": 3,
+        "validation__every_steps": 7,
+    }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert olmo("train", write_config(tmp_path / "whole.yaml", settings(made, whole, **changes))) == 0
     command = ["train", str(write_config(tmp_path / "killed.yaml", settings(made, killed, **changes)))]
@@ -95,7 +101,9 @@ def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made:
     assert kills >= 2, "the run was too fast to be killed"
     assert rows_of(killed) == rows_of(whole)
     names = sorted(path.name for path in (whole / "checkpoints").iterdir())
-    assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == names == ["step-22", "step-23", "step-24"]
+    assert (
+        sorted(path.name for path in (killed / "checkpoints").iterdir()) == names == ["step-22", "step-23", "step-24"]
+    )
     for name in names:
         assert manifest(killed / "checkpoints" / name) == manifest(whole / "checkpoints" / name)
 
@@ -146,6 +154,27 @@ def test_a_damaged_checkpoint_is_not_continued(
     path.write_bytes(content)
     assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
     assert "damaged" in capsys.readouterr().err
+
+
+def test_lineage_leads_from_the_checkpoint_to_its_data(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = done / "checkpoints" / "step-12"
+    assert olmo("export", checkpoint, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert formats(["lineage", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    identities = [hashlib.sha256(manifest(path)).hexdigest()[:12] for path in (tmp_path / "out", checkpoint)]
+    assert [line.split()[-1] for line in lines[:2]] == identities
+    assert lines[1].startswith("  checkpoint: checkpoint v1")
+    assert any(line.startswith("    tokens: tokens v1") for line in lines)
+    assert formats(["validate", "checkpoint", str(checkpoint)]) == 0
+    assert sorted(path.name for path in checkpoint.parent.parent.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+    ]
 
 
 def test_checkpoint_loads_in_transformers_with_its_tokenizer(done: Path) -> None:
@@ -245,7 +274,11 @@ def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> No
     assert olmo("export", source, tmp_path / "half", "--dtype", "bfloat16") == 0
     assert not (tmp_path / "half" / "training").exists()
     half = json.loads(manifest(tmp_path / "half"))
-    assert (half["details"]["dtype"], half["details"]["step"], half["inputs"][0]["role"]) == ("bfloat16", 12, "checkpoint")
+    assert (half["details"]["dtype"], half["details"]["step"], half["inputs"][0]["role"]) == (
+        "bfloat16",
+        12,
+        "checkpoint",
+    )
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
 
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
@@ -264,9 +297,7 @@ def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> No
     assert roles == {"tokens", "validation", "checkpoint"}
 
 
-def test_a_run_gives_up_after_so_many_bad_steps(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_gives_up_after_so_many_bad_steps(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", model__init={"std": 1e30}))
     assert olmo("train", config, "train.max_skipped_steps=3") == 1
     assert "not finite for 3 steps in a row" in capsys.readouterr().err

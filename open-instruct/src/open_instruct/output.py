@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from . import WRITER
 from .errors import RequestError
@@ -37,7 +39,6 @@ class Output:
         self.metrics = self.partial / "metrics.jsonl"
         self.format_name, self.stage, self.config = format_name, stage, config
         self.inputs = sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
-        self._lock: IO[str] | None = None
 
     def is_done(self) -> bool:
         """Whether the directory already holds the result of these very settings and inputs, undamaged.
@@ -82,30 +83,31 @@ class Output:
         """Fill in the settings of `runtime` that the machine decided."""
         self.config = {**self.config, "runtime": {**self.config["runtime"], **runtime}}
 
-    def begin(self, *, keep_trainer: bool) -> Path | None:
-        """Take the work directory for this process; return the trainer checkpoint to go on from, if there is one.
+    @contextmanager
+    def begin(self, *, keep_trainer: bool) -> Iterator[Path | None]:
+        """Take the work directory for this process; give the trainer checkpoint to go on from, if there is one.
 
         Raises:
             RequestError: another process is at work in it.
         """
         self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.partial / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(
-                f"output_dir: another process is writing {self.directory}; expected to be alone"
-            ) from None
-        identity = self.partial / "identity.json"
-        text = json.dumps([self.format_name, self.stage, WRITER, self.config, self.inputs], sort_keys=True)
-        same = identity.is_file() and identity.read_text(encoding="utf-8") == text
-        if not (same and keep_trainer):
-            for path in self.partial.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            _write_whole(identity, text)
-        shutil.rmtree(self.result, ignore_errors=True)
-        return self._last_checkpoint()
+        with (self.partial / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RequestError(
+                    f"output_dir: another process is writing {self.directory}; expected to be alone"
+                ) from None
+            identity = self.partial / "identity.json"
+            text = json.dumps([self.format_name, self.stage, WRITER, self.config, self.inputs], sort_keys=True)
+            same = identity.is_file() and identity.read_text(encoding="utf-8") == text
+            if not (same and keep_trainer):
+                for path in self.partial.iterdir():
+                    if path.name != ".lock":
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _write_whole(identity, text)
+            shutil.rmtree(self.result, ignore_errors=True)
+            yield self._last_checkpoint()
 
     def _last_checkpoint(self) -> Path | None:
         found = []

@@ -78,25 +78,25 @@ def run(config: SftConfig) -> None:
         raise WorkError("data.train: no row is left to train on; expected at least one")
 
     # 5. TRL trains. Held-out rows are scored before the first step, now and then, and after the last.
-    resume_from = output.begin(keep_trainer=config.training.save_every_steps is not None)
-    trainer, progress = _build_trainer(
-        config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from
-    )
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
+        trainer, progress = _build_trainer(
+            config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from
+        )
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
-    # 6. The result is made aside and renamed into place, its manifest written last.
-    trained = trainer.model
-    if config.lora:
-        if config.lora.keep_adapter:
-            save_adapter(trained, output.result / "adapter")
-        trained = trained.merge_and_unload()
-    dtype = config.runtime.save_dtype
-    save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, dtype)
-    write_config(config, output.result / "run.yaml")
-    counts, details = describe_model(
-        output.result, dtype, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
-    )
-    output.publish(counts=counts, details=details)
+        # 6. The result is made aside and renamed into place, its manifest written last.
+        trained = trainer.model
+        if config.lora:
+            if config.lora.keep_adapter:
+                save_adapter(trained, output.result / "adapter")
+            trained = trained.merge_and_unload()
+        dtype = config.runtime.save_dtype
+        save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, dtype)
+        write_config(config, output.result / "run.yaml")
+        counts, details = describe_model(
+            output.result, dtype, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
+        )
+        output.publish(counts=counts, details=details)
     progress.report_end(time.monotonic() - began, output.directory)
 
 

@@ -30,7 +30,6 @@ __all__ = [
     "artifact_config",
     "artifact_inputs",
     "build_parts",
-    "open_data",
     "plan",
     "resolve",
     "write_initial",
@@ -135,7 +134,7 @@ def artifact_config(config: RunConfig, artifact: Path) -> dict[str, Any]:
 
 
 def artifact_inputs(config: RunConfig, data: TrainingData, artifact: Path) -> list[dict[str, Any]]:
-    """What a checkpoint was made from: tokens, the checkpoint that it began from, and what its progress was measured on."""
+    """What a checkpoint was made from: tokens, the checkpoint it began from, and what it was measured on."""
     rows = data.inputs(artifact)
     for name in config.validation.documents:
         rows += _rows_of("validation", Path(name), artifact)

@@ -1,6 +1,7 @@
-"""Which documents were in a step, and in which steps a document was: from the boundaries beside the shards and the order alone.
+"""Which documents were in a step, and in which steps a document was.
 
-Nothing is stored while training; the order is a function of the config (data/order.py), so both directions are worked out anew.
+Nothing is stored while training: the order is a function of the config (data/order.py) and the boundaries lie beside
+the shards, so both directions are worked out anew.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     prepare → restore → for each step: read windows, step, measure, save → finish
 
-Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint must hold to be
-continued exactly is weights, moments, the generators' states and four counters. The run directory:
+Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint
+must hold to be continued exactly is weights, moments, the generators' states and four counters. The run directory:
 
     config.yaml       the resolved config
     metrics.jsonl     a row a step
@@ -68,8 +68,8 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
     """
     config, shape = resolve(config, data, where)
     directory = Path(config.run_directory)
+    parts = build_parts(config, data, shape, where)
     with locked(directory, where):
-        parts = build_parts(config, data, shape, where)
         keep_config(config, directory, where, begun=bool(step_directories(directory / "checkpoints")))
         run = _restore(config, parts, directory)
         try:

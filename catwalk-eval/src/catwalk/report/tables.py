@@ -80,7 +80,8 @@ def task_table(models: Sequence[LoadedResults]) -> Table:
             metric = model.tasks[name]["metrics"][primary]
             cells.append(shown(metric["value"], metric["stderr"], metric["n"], primary))
             limits = interval(primary, metric["value"], metric["stderr"], metric["n"])
-            points.append((model.label, metric["value"], *(limits or (metric["value"],) * 2)))
+            low, high = limits or (metric["value"],) * 2
+            points.append((model.label, 100 * metric["value"], 100 * low, 100 * high))
         rows.append([name, primary, str(entry["items"]), f"{100 / entry['choices_mean']:.1f}", *cells])
         plot.append((name, points))
     if len(names) > 1:

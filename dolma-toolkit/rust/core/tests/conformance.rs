@@ -1,5 +1,7 @@
 //! Every contract vector of the formats that this crate reads: valid ones dump as expected, invalid ones fail as expected.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test may
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

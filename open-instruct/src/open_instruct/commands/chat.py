@@ -52,7 +52,7 @@ def _parse_prompt(row: dict[str, Any], path: Path, line: int) -> Conversation:
         and isinstance(messages[-1], dict)
         and messages[-1].get("role") == "user"
     ):
-        row = row | {"messages": [*messages, {"role": "assistant", "content": _UNANSWERED}]}
+        row = row | {"messages": [*row["messages"], {"role": "assistant", "content": _UNANSWERED}]}
     return parse_conversation(row, path, line)
 
 
@@ -82,8 +82,8 @@ def answer_file(chatter: Chatter, source: str, target: str, sampling: Sampling, 
     """Answer the prompt of every row: its messages without a last answer, if it has one.
 
     Rows `{"id", "source", "messages", "answer_tokens", "ended", "reference"}` go to the file `target`, or to standard
-    output where it is `-`: the last of the messages is the model's answer, `reference` the row's own. Row i is drawn with
-    the seed `sampling.seed` + i, whatever the other rows are.
+    output where it is `-`: the last of the messages is the model's answer, `reference` the row's own. Row i is drawn
+    with the seed `sampling.seed` + i, whatever the other rows are.
     """
     rows = read_prompts(source)
     lines = []

@@ -55,8 +55,8 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str) -> None:
         raise WorkError(
             f"{adapter}: does not fit {base} ({str(error).splitlines()[0]}); expected its adapter"
         ) from error
-    output.begin(keep_trainer=False)
-    save_model(model, tokenizer, template.text, stop_id, output.result, dtype)
-    counts, details = describe_model(output.result, dtype, step=0, tokens_seen=0)
-    output.publish(counts=counts, details=details)
+    with output.begin(keep_trainer=False):
+        save_model(model, tokenizer, template.text, stop_id, output.result, dtype)
+        counts, details = describe_model(output.result, dtype, step=0, tokens_seen=0)
+        output.publish(counts=counts, details=details)
     log.info("merge: %s", output.directory)

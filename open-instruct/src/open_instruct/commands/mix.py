@@ -118,11 +118,11 @@ def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) 
     for line in lines:
         ranked.append((_rank(seed, "order", line, seen[line]), line))
         seen[line] += 1
-    output.begin(keep_trainer=False)
-    output.result.mkdir(parents=True)
-    file = output.result / f"{format_name}-0000.jsonl"
-    file.write_text("".join(line for _, line in sorted(ranked)), encoding="utf-8")
-    output.publish(counts=_counts(format_name, lines), details={})
+    with output.begin(keep_trainer=False):
+        output.result.mkdir(parents=True)
+        file = output.result / f"{format_name}-0000.jsonl"
+        file.write_text("".join(line for _, line in sorted(ranked)), encoding="utf-8")
+        output.publish(counts=_counts(format_name, lines), details={})
     log.info("mix  %d rows: %s", len(lines), output.directory)
 
 

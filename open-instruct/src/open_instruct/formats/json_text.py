@@ -59,10 +59,21 @@ def open_bytes(path: Path) -> BinaryIO:
                 raise FormatError(
                     "invalid_value", path, 'needs the package zstandard; expected "pip install open-instruct[zstd]"'
                 ) from None
-            # read_across_frames: a file of several frames is one text, as `cat a.zst b.zst` makes it
-            return io.BufferedReader(zstandard.open(path, "rb"))
+            return io.BytesIO(_decompress_zstd(zstandard, path))
         case _:
             return path.open("rb")
+
+
+def _decompress_zstd(zstandard: Any, path: Path) -> bytes:
+    # the library's own stream reader takes a file that ends within a frame for a whole one
+    rest, parts = path.read_bytes(), []
+    while rest:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(rest))
+        if not frame.eof:
+            raise FormatError("truncated", path, _ENDS_EARLY)
+        rest = frame.unused_data
+    return b"".join(parts)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

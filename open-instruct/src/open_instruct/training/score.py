@@ -77,8 +77,8 @@ def score_pairs(
 ) -> dict[str, float]:
     """Give the held-out loss, rewards and accuracies, by the definitions that training uses.
 
-    `eval/rewards/accuracies` is the share of pairs whose chosen answer has the higher reward; a tie counts half, so a model that
-    is its own reference has 0.5. `eval/logps/accuracies` compares the plain log-probabilities, without the reference.
+    `eval/rewards/accuracies` is the share of pairs whose chosen answer has the higher reward; a tie counts half,
+    so a model that is its own reference has 0.5. `eval/logps/accuracies` compares plain log-probabilities.
     """
     chosen, rejected = pair_log_probs(trainer, examples)
     gains = [chosen - reference[0], rejected - reference[1]]

@@ -160,7 +160,7 @@ pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnM
     }
     if let Some(directory) = beside.as_ref().filter(|directory| directory.is_dir()) {
         let listed = open_names(directory)?;
-        for name in listed.iter().filter(|name| !artifact.files.contains(name)) {
+        if let Some(name) = listed.iter().find(|name| !artifact.files.contains(name)) {
             let path = artifact.root.join(name).display().to_string();
             let message = "the file is not there; expected one beside each document file";
             return Err(Error::format(path, None, None, Code::MissingFile, message));
