@@ -1,7 +1,18 @@
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-__all__ = ["DocumentReader", "NativeError", "__version__", "dedupe", "tag", "tag_pending", "taggers", "tokens"]
+__all__ = [
+    "DocumentReader",
+    "NativeError",
+    "__version__",
+    "dedupe",
+    "mix",
+    "mix_check",
+    "tag",
+    "tag_pending",
+    "taggers",
+    "tokens",
+]
 
 __version__: str
 
@@ -20,6 +31,8 @@ class DocumentReader:
     def line(self) -> int: ...
 
 def dedupe(settings: str, report: _Report | None = None) -> str: ...
+def mix(settings: str, report: _Report | None = None) -> str: ...
+def mix_check(settings: str) -> list[str]: ...
 def taggers() -> list[tuple[str, str]]: ...
 def tag(plan: str, report: _Report | None = None) -> tuple[int, int, int, int]: ...
 def tag_pending(plan: str) -> list[int]: ...

@@ -11,6 +11,7 @@ pub mod formats;
 pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
+pub mod mix;
 pub mod progress;
 pub mod tag;
 pub mod taggers;

@@ -4,6 +4,7 @@ mod dedupe;
 mod detach;
 mod error;
 mod list;
+mod mix;
 mod tag;
 mod tokens;
 
@@ -15,6 +16,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
     module.add_function(wrap_pyfunction!(dedupe::dedupe, module)?)?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
+    module.add_function(wrap_pyfunction!(mix::mix, module)?)?;
+    module.add_function(wrap_pyfunction!(mix::mix_check, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::tokens, module)?)?;

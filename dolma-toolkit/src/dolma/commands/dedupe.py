@@ -1,4 +1,4 @@
-"""``dolma dedupe``: marks documents or paragraphs that stood earlier in the input, as attributes beside the documents."""
+"""``dolma dedupe``: marks documents or paragraphs that stood earlier in the input."""
 
 from __future__ import annotations
 
@@ -238,7 +238,8 @@ def _owned(source: Source, config: DedupeConfig) -> bool:
 
 
 def _files(sources: Sequence[Source], name: str, config: Config) -> list[dict[str, str]]:
-    files, problems, seen = [], [], {}
+    files, problems = [], []
+    seen: dict[str, str] = {}
     for source in sources:
         if is_remote(source.name):
             hint = "copy the documents to a local disk, or mount the bucket"
