@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from conftest import settings, write_config
 
-VECTORS = Path(__file__).resolve().parents[2] / "docs" / "formats" / "vectors" / "checkpoint" / "v1" / "invalid"
+REPOSITORY = Path(__file__).resolve().parents[2]
+VECTORS = REPOSITORY / "docs" / "formats" / "vectors" / "checkpoint" / "v1" / "invalid"
 Made = Callable[[Path, Path], list[str]]
 
 
@@ -215,10 +216,10 @@ def test_shipped_configs_load_and_are_what_they_are_called() -> None:
         assert found == pytest.approx(sizes[path.stem], rel=0.01), path.stem
 
 
-DOLMA = Path(os.environ.get("DOLMA_1_2_1", "dolma-1.2.1"))
+DOLMA = Path(os.environ.get("DOLMA_ORACLE", REPOSITORY / ".venv-oracle" / "bin")) / "dolma"
 
 
-@pytest.mark.skipif(shutil.which(DOLMA) is None, reason="set DOLMA_1_2_1 to the command of dolma 1.2.1")
+@pytest.mark.skipif(not DOLMA.is_file(), reason="dolma 1.2.1 is not there: make oracle, or set DOLMA_ORACLE")
 def test_a_shard_of_dolma_1_2_1_trains(made: Path, tmp_path: Path) -> None:
     from olmo_trainer.__main__ import main
 
