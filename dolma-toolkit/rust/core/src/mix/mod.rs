@@ -12,6 +12,7 @@ mod spans;
 mod target;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fs;
 use std::path::Path;

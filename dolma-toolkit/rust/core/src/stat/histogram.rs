@@ -76,10 +76,9 @@ impl Tracker {
         let sorted = self.sorted();
         let (counts, edges) = match sorted.last() {
             None => (Vec::new(), Vec::new()),
-            Some((last, _)) if sorted.len() <= bins => {
-                let (mantissa, exponent) = split(*last);
-                let upper = lower_end((mantissa * MANTISSA_BUCKETS).floor() as i64 + 1, exponent);
-                let edges = sorted.iter().map(|(value, _)| *value).chain([upper]);
+            Some(_) if sorted.len() <= bins => {
+                let upper = self.buckets.keys().map(|bucket| lower_end(bucket.0 + 1, bucket.1)).max_by(f64::total_cmp);
+                let edges = sorted.iter().map(|(value, _)| *value).chain(upper);
                 (sorted.iter().map(|(_, count)| *count).collect(), edges.collect())
             }
             Some(_) => equal_width(&sorted, bins),
