@@ -27,6 +27,8 @@ def read_documents(path: Path) -> Iterator[dict]:
 
 
 def read_directory(directory: Path) -> Iterator[dict]:
-    """The rows of every document file below a directory, in sorted path order."""
-    for path in sorted(directory.rglob("*.jsonl*")):
-        yield from read_documents(path)
+    """The rows of every document file that the directory's manifest lists, in sorted path order."""
+    manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
+    for file in manifest["files"]:
+        if file["path"].endswith((".jsonl", ".jsonl.gz", ".json.gz")):
+            yield from read_documents(directory / file["path"])

@@ -28,7 +28,7 @@ def stages(work: Workplace, corpus: list[str]) -> list[Stage]:
         work.tool(n) for n in ("dolma", "olmo", "catwalk", "paloma", "open-instruct")
     )
     documents = "corpus/documents"
-    options = ["--seed", SEED, "--bytes-per-domain", 16_000, "--splits", "val", "test"]
+    options = ["--seed", SEED, "--bytes-per-domain", 10_000, "--splits", "test", "--whole-documents"]
     checkpoints = {"untrained": "untrained", "base": "base", "sft": "sft", "dpo": "dpo"}
 
     def score(name: str, expected_s: float) -> Stage:
@@ -56,7 +56,7 @@ def stages(work: Workplace, corpus: list[str]) -> list[Stage]:
         ),
         Stage(
             "evaluation text",
-            [[*catwalk, "documents", "--tasks", *TASKS, "--output", "evaluation/documents"]],
+            [[*catwalk, "documents", "--tasks", *TASKS, "--output", "evaluation"]],
             outputs=["evaluation/documents"],
             expected_s=3,
         ),
@@ -130,7 +130,7 @@ def stages(work: Workplace, corpus: list[str]) -> list[Stage]:
         ),
         Stage(
             "train",
-            [[*olmo, "train", "configs/train.yaml"], [*olmo, "export", "run/checkpoints/latest", "base"]],
+            [[*olmo, "train", "configs/train.yaml"], [*olmo, "export", "run", "base"]],
             inputs=["tokens", "heldout/documents"],
             outputs=["base"],
             extra=["run"],

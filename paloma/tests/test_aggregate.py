@@ -44,10 +44,24 @@ def test_numbers_and_tables_agree(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert formats(["lineage", str(tmp_path / "out")]) == 0
 
 
-def test_better_model_is_ranked_first(tmp_path: Path) -> None:
-    _, value = run(tmp_path, results(domain("a"), name="worse"), results(domain("a", nll_nats=20.0), name="better"))
-    assert value["ranking"] == {"by": "macro bits_per_byte", "models": ["better", "worse"]}
+def test_better_model_is_ranked_first_and_the_difference_is_paired_by_domain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 40 bytes each: the second model has 8 and 4 bits less, 0.2 and 0.1 a byte, and 1 bit more in the third domain
+    bits = {"worse": (40, 40, 40), "better": (32, 36, 41)}
+    values = [
+        results(*(domain("a", f"d{n}", nll_nats=b * math.log(2)) for n, b in enumerate(row)), name=name)
+        for name, row in bits.items()
+    ]
+    _, value = run(tmp_path, *values)
+    assert value["ranking"]["models"] == ["better", "worse"]
     assert value["comparable"]["perplexity"]["allowed"]
+    (difference,) = value["ranking"]["differences"]
+    assert difference["mean"] == pytest.approx((0.2 + 0.1 - 0.025) / 3)
+    deviations = [gap - difference["mean"] for gap in (0.2, 0.1, -0.025)]
+    assert difference["stderr"] == pytest.approx(math.sqrt(sum(d * d for d in deviations) / 2 / 3))
+    assert (difference["domains_better"], difference["domains"]) == (2, 3)
+    assert "worse is 0.0917 ± 0.065 above better" in capsys.readouterr().out
 
 
 def test_perplexity_is_not_ranked_across_tokenizers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +75,7 @@ def test_perplexity_is_not_ranked_across_tokenizers(tmp_path: Path, capsys: pyte
     status, value = run(tmp_path / "bpb", *pair)
     assert status == 0
     assert value["ranking"]["by"] == "macro bits_per_byte"
+    assert value["ranking"]["differences"][0]["stderr"] is None  # one domain
     out = capsys.readouterr().out
     assert "ppl" not in out.split("±")[0]
     assert "perplexity is not compared" in out

@@ -69,7 +69,9 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert (resolved["bytes_per_domain"], resolved["seed"], resolved["splits"]) == (50, 3, ["val"])
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"], ids=["list", "not yaml", "control character"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "a: [", "\x00", "seed: 1\nseed: 2"], ids=["list", "cut", "binary", "twice"]
+)
 def test_config_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(content)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from paloma.__main__ import main
-from paloma.controls import PALOMA_VOCABULARY_SHA256, judge, read_submission
+from paloma.configuration import build, read_yaml
+from paloma.controls import PALOMA_VOCABULARY_SHA256, Controls, judge, read_submission
 from results_files import domain, results, write_results
 
 FULL: dict[str, Any] = {
@@ -67,6 +68,13 @@ def test_tier(tmp_path: Path, declared: dict[str, Any] | None, tokenizer: str, t
     assert len(found.metrics) == metrics
     assert len(found.findings) == 5
     assert bool(found.notes) == (declared is None)
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "controls.yaml"
+    path.write_text("training: {removal_rate: 6e-4, tokens_seen: 1_000_000, schedule_fraction: 1}\n")
+    training = build(Controls, read_yaml(path), "").training
+    assert (training.removal_rate, training.tokens_seen, training.schedule_fraction) == (0.0006, 10**6, 1.0)
 
 
 def test_intermediate_checkpoint_is_marked(tmp_path: Path) -> None:

@@ -125,13 +125,16 @@ def manifest(
     config: dict[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """A manifest of `data` as an object; `changes` replace fields (or add them) afterwards, to break one."""
+    """A manifest of `data` as an object; `changes` replace fields (or add them) afterwards, to break one.
+
+    Beside the counts of the format's page it has one more, which a writer may add and no dump but the manifest's shows.
+    """
     return {
         "format": format,
         "version": 1,
         "writer": _WRITER,
         "config": config or {},
-        "counts": counts,
+        "counts": counts if format in ("filter", "report", "table") else counts | {"files": len(data)},
         "details": details or {},
         "files": [{"path": p, "size_bytes": len(c), "sha256": sha256(c)} for p, c in sorted(data.items())],
         "inputs": inputs or [],

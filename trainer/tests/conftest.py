@@ -1,4 +1,4 @@
-"""Made once a session: a tokenizer of 400 tokens, two shards, validation documents, and a config that trains in a second."""
+"""Made once a session: a tokenizer, shards, validation documents; and a config that trains in a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ VOCABULARY = 400
 
 def texts(count: int, seed: int) -> list[str]:
     """Sentences that have something to learn."""
-    words = "the model reads a token and then one more until nothing is left to read in this file of grüße 東京 x1".split()
+    words = (
+        "the model reads a token and then one more until nothing is left to read in this file of grüße 東京 x1".split()
+    )
     draw = random.Random(seed)
     return [" ".join(draw.choice(words) for _ in range(draw.randint(8, 40))) for _ in range(count)]
 

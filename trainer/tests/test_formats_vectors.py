@@ -1,4 +1,4 @@
-"""Every golden vector of the formats that this package touches: valid ones dump equal, invalid ones fail with their code."""
+"""Golden vectors of the formats that this package touches: valid ones dump equal, invalid ones fail as stated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from olmo_trainer.checkpoint.restore import load_weights
 from olmo_trainer.config.load import model_settings
 from olmo_trainer.config.schema import ModelConfig

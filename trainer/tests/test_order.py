@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from olmo_trainer.data.order import DataOrder, permutation
 
 
@@ -71,7 +70,7 @@ def test_positions_are_the_inverse_of_at(sizes: list[int], shares: list[float] |
         forward.setdefault((place.source, place.window), []).append(position)
     for source, size in enumerate(sizes):
         for window in range(size):
-            assert list(order.positions(source, window, limit)) == forward.get((source, window), [])
+            assert order.positions(source, window, limit) == forward.get((source, window), [])
 
 
 @pytest.mark.parametrize(("position", "again"), [(0, 0), (5, 5), (31, 31)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from olmo_trainer.config.schema import ScheduleConfig
 from olmo_trainer.optim.schedule import learning_rate
 

@@ -18,15 +18,22 @@ __all__ = ["main"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with the project's error form and the nearest flag."""
+    """argparse with the project's error form."""
 
     def error(self, message: str) -> NoReturn:
-        hint = f"{self.prog} --help"
-        if "unrecognized arguments:" in message:
-            unknown = next((word for word in message.split() if word.startswith("-")), "").partition("=")[0]
-            near = difflib.get_close_matches(unknown, self._option_string_actions, n=1)
-            hint = f"did you mean {near[0]}?" if near else hint
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=f"{self.prog} --help")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parsed arguments; an unknown flag is named with the nearest one of its command."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [f"--{key.replace('_', '-')}" for key in vars(options)]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"catwalk {options.command} --help"
+        raise ConfigError(f"unknown arguments: {' '.join(unknown)}", hint=hint)
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
     logging.getLogger("catwalk").setLevel(logging.INFO)
     try:
-        options = _parser().parse_args(arguments)
+        options = _parse(arguments)
         return int(_COMMANDS[options.command](options))
     except ConfigError as error:
         _say(error.problems, error.hint)

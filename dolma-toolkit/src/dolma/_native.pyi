@@ -1,11 +1,22 @@
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-__all__ = ["DocumentReader", "NativeError", "__version__", "tag", "tag_pending", "taggers", "tokens"]
+__all__ = [
+    "DocumentReader",
+    "NativeError",
+    "__version__",
+    "dedupe",
+    "mix",
+    "mix_check",
+    "tag",
+    "tag_pending",
+    "taggers",
+    "tokens",
+]
 
 __version__: str
 
-Report: TypeAlias = Callable[[int, int, int, int, int, float], None]
+_Report: TypeAlias = Callable[[int, int, int, int, int, float], None]
 """documents, bytes done, files done, files to do, bytes to do, seconds; called every ten seconds"""
 
 class NativeError(Exception):
@@ -19,7 +30,10 @@ class DocumentReader:
     @property
     def line(self) -> int: ...
 
+def dedupe(settings: str, report: _Report | None = None) -> str: ...
+def mix(settings: str, report: _Report | None = None) -> str: ...
+def mix_check(settings: str) -> list[str]: ...
 def taggers() -> list[tuple[str, str]]: ...
-def tag(plan: str, report: Report | None = None) -> tuple[int, int, int, int]: ...
+def tag(plan: str, report: _Report | None = None) -> tuple[int, int, int, int]: ...
 def tag_pending(plan: str) -> list[int]: ...
-def tokens(plan: str, report: Report | None = None) -> dict[str, int]: ...
+def tokens(plan: str, report: _Report | None = None) -> dict[str, int]: ...

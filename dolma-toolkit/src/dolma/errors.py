@@ -13,6 +13,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from dolma import _native
+from dolma.formats.error import FormatError
 
 __all__ = ["ConfigError", "FormatError", "Problem", "ProblemsError", "errors_of_native", "nearest", "translated"]
 
@@ -38,18 +39,6 @@ class ConfigError(ValueError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
-class FormatError(ValueError):
-    """A file does not follow its format (exit code 1); codes are those of docs/formats/README.md."""
-
-    def __init__(self, path: str, line: int | None, field: str | None, code: str, message: str) -> None:
-        self.path, self.line, self.field, self.code, self.message = path, line, field, code, message
-        super().__init__(f"{path}:{line}: {message}" if line is not None else f"{path}: {message}")
-
-    def __reduce__(self) -> tuple[type[FormatError], tuple[str, int | None, str | None, str, str]]:
-        """Errors cross process borders with all their parts."""
-        return type(self), (self.path, self.line, self.field, self.code, self.message)
 
 
 class ProblemsError(ValueError):

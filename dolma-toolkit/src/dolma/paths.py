@@ -12,7 +12,7 @@ from dolma.errors import ConfigError, Problem
 
 __all__ = ["OWN_FILES", "Source", "attributes_root", "expand", "fixed_part", "is_remote"]
 
-OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "config.yaml"})
+OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "config.yaml", "funnel.json"})
 """Files that stand beside data and are not data; a wildcard passes over them."""
 
 _WILDCARDS = "*?["

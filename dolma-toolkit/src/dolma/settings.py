@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dolma import _native
 from dolma.config import setting, to_yaml
-from dolma.errors import FormatError, Problem, ProblemsError
+from dolma.errors import FormatError, Problem, ProblemsError, errors_of_native
 from dolma.paths import Source, expand, is_remote
 from dolma.remote import stage
 
@@ -85,7 +86,10 @@ def error_log(directory: Path) -> Iterator[None]:
     """Writes the rows that were wrong to ``errors.jsonl`` in ``directory``, and removes the list of an earlier run."""
     path = directory / "errors.jsonl"
     try:
-        yield
+        try:
+            yield
+        except _native.NativeError as error:
+            raise errors_of_native(error) from None
     except (FormatError, ProblemsError) as error:
         errors = error.errors if isinstance(error, ProblemsError) else (error,)
         rows = [
@@ -95,6 +99,6 @@ def error_log(directory: Path) -> Iterator[None]:
         ]
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-        log.error(f"{len(rows)} errors are listed in {path}")
+        log.error(f"{len(errors)} errors; those of rows are listed in {path}")
         raise
     path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Checkpoints to chat models: supervised fine-tuning and preference training with TRL, joined to other tools by files."""
+"""Checkpoints to chat models: supervised fine-tuning and preference training with TRL, from files to files."""
 
 __all__ = ["WRITER", "__version__"]
 

@@ -28,6 +28,77 @@ def _dpo(options: argparse.Namespace) -> None:
     run(load_config(DpoConfig, options.config, options.overrides))
 
 
+def _chat(options: argparse.Namespace) -> None:
+    from .chat.generate import Chatter, Sampling
+    from .commands.chat import answer_file, talk
+    from .config import RuntimeSettings, TemplateSettings
+
+    if (options.input is None) != (options.output is None):
+        raise RequestError(
+            "--input and --output: one is given; expected both or none", "--output - writes to standard output"
+        )
+    for name, value, least in (
+        ("max-new-tokens", options.max_new_tokens, 1),
+        ("temperature", options.temperature, 0),
+        ("num-threads", options.num_threads if options.num_threads is not None else 1, 1),
+    ):
+        if value < least:
+            raise RequestError(f"--{name}: is {value}; expected {least} or more")
+    if not 0 < options.top_p <= 1:
+        raise RequestError(f"--top-p: is {options.top_p}; expected a number above 0, up to 1")
+    sampling = Sampling(
+        max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, seed=options.seed
+    )
+    runtime = RuntimeSettings(device=options.device, num_threads=options.num_threads)
+    chatter = Chatter(Path(options.model), runtime, TemplateSettings(name=options.template))
+    if options.input is not None:
+        answer_file(chatter, options.input, options.output, sampling, options.system)
+        return
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    talk(chatter, sys.stdin, sampling, options.system, write)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    import dataclasses
+
+    from .commands.inspect import inspect_data
+    from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
+    from .config_file import load_config
+
+    template, sequence, checkpoint, paths = TemplateSettings(), SequenceSettings(), options.checkpoint, [options.data]
+    if options.data.endswith((".yaml", ".yml")):
+        text = Path(options.data).read_text(encoding="utf-8") if Path(options.data).is_file() else ""
+        kind: type[SftConfig] | type[DpoConfig] = DpoConfig if "\nloss:" in text else SftConfig
+        config: SftConfig | DpoConfig = load_config(kind, Path(options.data), [])
+        template, sequence, paths = config.template, config.sequence, config.data.train
+        checkpoint = checkpoint or config.model
+    if checkpoint is None:
+        raise RequestError("--checkpoint: is absent; expected a directory with a tokenizer")
+    if options.template is not None:
+        template = dataclasses.replace(template, name=options.template)
+    if options.max_length_tokens is not None:
+        sequence = dataclasses.replace(sequence, max_length_tokens=options.max_length_tokens)
+    for line in inspect_data(paths, checkpoint, template, sequence, options.row):
+        sys.stdout.write(line + "\n")
+
+
+def _mix(options: argparse.Namespace) -> None:
+    from .commands.mix import mix, parse_source
+
+    sources = [parse_source(text) for text in options.sources]
+    mix(sources, options.output, format_name=options.format, seed=options.seed)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from .commands.merge import merge
+
+    merge(options.base, options.adapter, options.output, options.dtype)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="open-instruct", description="Turn a checkpoint into a chat model.")
     parser.add_argument("--version", action="version", version=f"open-instruct {__version__}")
@@ -40,14 +111,50 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("config", type=Path, help="YAML configuration")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.max_steps=100")
         command.set_defaults(run=run)
+    text = "talk to a checkpoint in the terminal, or answer a file of chats"
+    chat = commands.add_parser("chat", help=text, description=text.capitalize() + ". /new begins a new conversation.")
+    chat.add_argument("model", help="checkpoint directory")
+    chat.add_argument("--system", help="a system message to begin with")
+    chat.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
+    chat.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest token (0.7)")
+    chat.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this mass (1.0)")
+    chat.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
+    chat.add_argument("--template", help="instead of the checkpoint's own: a shipped name or a .jinja file")
+    chat.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    chat.add_argument("--num-threads", type=int, help="CPU threads")
+    chat.add_argument("--input", metavar="FILE", help="answer the prompts of these chat rows")
+    chat.add_argument("--output", metavar="FILE", help="where the answers go; - for standard output")
+    chat.set_defaults(run=_chat)
+    text = "show what training would see: sources, lengths, masks"
+    inspect = commands.add_parser("inspect", help=text, description=text.capitalize() + ".")
+    inspect.add_argument("data", help="a YAML configuration, or a file or directory of rows")
+    inspect.add_argument("--checkpoint", help="directory with the tokenizer (default: the configuration's model)")
+    inspect.add_argument("--row", type=int, help="show this row's tokens, from 0; T marks the trained ones")
+    inspect.add_argument("--template", help="a shipped name or a .jinja file")
+    inspect.add_argument("--max-length-tokens", type=int, help="longest sequence")
+    inspect.set_defaults(run=_inspect)
+    text = "draw rows from several files into one directory"
+    mix = commands.add_parser("mix", help=text, description=text.capitalize() + ".")
+    mix.add_argument("sources", nargs="+", metavar="PATH[=AMOUNT]", help="500 takes 500 rows; 0.5 half, 2.0 each twice")
+    mix.add_argument("--output", required=True, help="new directory")
+    mix.add_argument("--format", choices=["chat", "preference"], default="chat")
+    mix.add_argument("--seed", type=int, default=0)
+    mix.set_defaults(run=_mix)
+    text = "add a peft adapter to its base checkpoint"
+    merge = commands.add_parser("merge", help=text, description=text.capitalize() + ".")
+    merge.add_argument("base", help="checkpoint directory")
+    merge.add_argument("adapter", help="directory with adapter_config.json")
+    merge.add_argument("output", help="new checkpoint directory")
+    merge.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the saved weights")
+    merge.set_defaults(run=_merge)
     return parser
 
 
 def _fail(problems: list[tuple[str, str]], code: int) -> int:
     for sentence, hint in problems:
-        print(f"error: {sentence}", file=sys.stderr)
+        sys.stderr.write(f"error: {sentence}\n")
         if hint:
-            print(f"hint: {hint}", file=sys.stderr)
+            sys.stderr.write(f"hint: {hint}\n")
     return code
 
 
@@ -73,6 +180,9 @@ def main(arguments: list[str] | None = None) -> int:
         more = error.total - len(error.errors)
         problems = [(str(one), "") for one in error.errors]
         return _fail(problems + ([(f"{more} more rows are bad; expected none", "")] if more else []), 1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; so does Python's complaint about it
+        return 0
     except KeyboardInterrupt:
         return _fail([("interrupted", "the same command starts again")], 1)
     return 0

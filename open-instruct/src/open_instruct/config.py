@@ -140,7 +140,7 @@ class PreferenceLoss:
     """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     kind: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
-    """sigmoid: equation 7 of the paper; sigmoid_norm: log-probabilities per token (Tulu 3, arXiv:2411.15124, section 5.2)."""
+    """sigmoid: equation 7 of the paper; sigmoid_norm: per token (Tulu 3, arXiv:2411.15124, section 5)."""
     beta: float = 0.1
     """Strength of the tie to the reference model."""
     label_smoothing: float = 0.0
@@ -201,7 +201,9 @@ class DpoConfig:
         if self.loss.beta <= 0:
             problems.append(Problem(f"loss.beta: is {self.loss.beta}; expected a number above 0"))
         if not 0 <= self.loss.label_smoothing < 0.5:
-            problems.append(Problem(f"loss.label_smoothing: is {self.loss.label_smoothing}; expected 0 up to below 0.5"))
+            problems.append(
+                Problem(f"loss.label_smoothing: is {self.loss.label_smoothing}; expected 0 up to below 0.5")
+            )
         if self.loss.label_smoothing and self.loss.kind != "sigmoid":
             problems.append(
                 Problem(
@@ -222,7 +224,11 @@ def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
             f"data.eval_fraction: is {data.eval_fraction} beside data.eval; expected one of the two",
             "set data.eval_fraction to 0",
         ),
-        (sequence.max_length_tokens < 2, f"sequence.max_length_tokens: is {sequence.max_length_tokens}; expected 2 or more", ""),
+        (
+            sequence.max_length_tokens < 2,
+            f"sequence.max_length_tokens: is {sequence.max_length_tokens}; expected 2 or more",
+            "",
+        ),
         (optimizer.lr <= 0, f"optimizer.lr: is {optimizer.lr}; expected a number above 0", ""),
         (
             not 0 <= optimizer.warmup_fraction < 1,
@@ -246,9 +252,13 @@ def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
         rules.append((rest != 0, f"{where} training.batch_size {training.batch_size}; expected a divisor", hint))
     if config.lora is not None:
         rules.append((config.lora.rank < 1, f"lora.rank: is {config.lora.rank}; expected 1 or more", ""))
-        rules.append((not 0 <= config.lora.dropout < 1, f"lora.dropout: is {config.lora.dropout}; expected 0 up to below 1", ""))
+        rules.append(
+            (not 0 <= config.lora.dropout < 1, f"lora.dropout: is {config.lora.dropout}; expected 0 up to below 1", "")
+        )
     threads = config.runtime.num_threads
-    rules.append((threads is not None and threads < 1, f"runtime.num_threads: is {threads}; expected 1 or more, or null", ""))
+    rules.append(
+        (threads is not None and threads < 1, f"runtime.num_threads: is {threads}; expected 1 or more, or null", "")
+    )
     return [Problem(sentence, hint) for broken, sentence, hint in rules if broken]
 
 

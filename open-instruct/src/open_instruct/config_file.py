@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 
 from .errors import ConfigError, Problem, RequestError
 
-__all__ = ["Checked", "load_config", "to_plain"]
+__all__ = ["Checked", "load_config", "to_plain", "write_config"]
 
 
 class Checked(Protocol):
@@ -60,6 +60,13 @@ def to_plain(config: Any) -> dict[str, Any]:
     """Give a configuration as plain objects, lists and scalars, for YAML or a manifest."""
     plain: dict[str, Any] = dataclasses.asdict(config)
     return plain
+
+
+def write_config(config: Any, path: Path) -> None:
+    """Save a configuration with every default filled in, as YAML that `load_config` reads."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _apply_override(tree: dict[str, Any], override: str, parse: Any, problems: list[Problem]) -> None:

@@ -7,14 +7,13 @@ import logging
 import time
 from typing import Any
 
-from . import WRITER
 from .config import SftConfig
-from .config_file import to_plain
+from .config_file import write_config
 from .data.read import read_conversations, split_rows, warn_of_overlap
 from .errors import RequestError, WorkError
 from .model.load import check_model_directory
+from .output import Output
 from .training.identity import result_config, result_inputs
-from .training.output import Output
 
 __all__ = ["run"]
 
@@ -25,7 +24,7 @@ def run(config: SftConfig) -> None:
     """Train on chats and write `config.output_dir`; return at once where that is done already.
 
     Raises:
-        RequestError: a path that is not there, a template that does not fit, an output directory that holds something else.
+        RequestError: a path that is not there, a template that does not fit, an output directory in use.
         BadRows, FormatError: files that break their format.
         WorkError: nothing to train on, or a loss that is not finite.
     """
@@ -41,7 +40,9 @@ def run(config: SftConfig) -> None:
     # 2. The checkpoint is checked too; then the output: done already, or ours to make?
     directory = check_model_directory(config.model)
     inputs = result_inputs(config, "chat")
-    output = Output(config.output_dir, stage="sft", writer=WRITER, config=result_config(config), inputs=inputs)
+    output = Output(
+        config.output_dir, format_name="checkpoint", stage="sft", config=result_config(config), inputs=inputs
+    )
     if output.is_done():
         log.info("sft: already done: %s", output.directory)
         return
@@ -51,7 +52,7 @@ def run(config: SftConfig) -> None:
     from .chat.render import choose_template
     from .data.tokenize import encode_conversations
     from .model.load import add_special_tokens, load_model, load_tokenizer
-    from .model.save import save_model
+    from .model.save import describe_model, save_adapter, save_model
     from .training.process import set_up_torch
 
     device, num_threads = set_up_torch(config.runtime)
@@ -62,7 +63,7 @@ def run(config: SftConfig) -> None:
     new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
     if new_tokens and config.lora:
         raise RequestError(
-            f"template.name: {template.name} template needs {len(new_tokens)} new tokens; expected none, lora trains no embeddings",
+            f"template.name: {template.name} template needs {len(new_tokens)} new tokens; expected none with lora",
             "use a template that needs none, such as tulu",
         )
 
@@ -77,26 +78,25 @@ def run(config: SftConfig) -> None:
         raise WorkError("data.train: no row is left to train on; expected at least one")
 
     # 5. TRL trains. Held-out rows are scored before the first step, now and then, and after the last.
-    resume_from = output.begin(keep_trainer=config.training.save_every_steps is not None)
-    trainer, progress = _build_trainer(config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
+        trainer, progress = _build_trainer(
+            config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from
+        )
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
-    # 6. The result is made aside and renamed into place, its manifest written last.
-    trained = trainer.model
-    if config.lora:
-        if config.lora.keep_adapter:
-            trained.peft_config["default"].base_model_name_or_path = None  # a path of this machine
-            trained.save_pretrained(output.result / "adapter")
-            (output.result / "adapter" / "README.md").unlink(missing_ok=True)
-        trained = trained.merge_and_unload()
-    save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, config.runtime.save_dtype)
-    output.publish(
-        step=trainer.state.global_step,
-        tokens_seen=trainer.state.num_input_tokens_seen,
-        dtype=config.runtime.save_dtype,
-        architecture=trained.config.architectures[0],
-        resolved_config=to_plain(config),
-    )
+        # 6. The result is made aside and renamed into place, its manifest written last.
+        trained = trainer.model
+        if config.lora:
+            if config.lora.keep_adapter:
+                save_adapter(trained, output.result / "adapter")
+            trained = trained.merge_and_unload()
+        dtype = config.runtime.save_dtype
+        save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, dtype)
+        write_config(config, output.result / "run.yaml")
+        counts, details = describe_model(
+            output.result, dtype, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
+        )
+        output.publish(counts=counts, details=details)
     progress.report_end(time.monotonic() - began, output.directory)
 
 

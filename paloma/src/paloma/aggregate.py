@@ -5,8 +5,10 @@ find out what may be compared with what, write `aggregate.json`, two CSV tables 
 """
 
 import logging
+import math
+import statistics
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +87,14 @@ def combine(submissions: list[Submission], rank_by: str = "bpb") -> dict[str, An
         problems = [f"--rank-by: {metric} cannot be compared: {reason}" for reason in found[metric]]
         raise ConfigError(problems, "use --rank-by bpb, which does not depend on the vocabulary")
     order = None
-    if len(models) > 1 and not found[metric]:
+    measured = all(model["all"]["macro"][metric]["value"] is not None for model in models)
+    if len(models) > 1 and measured and not found[metric]:
         best_first = sorted(models, key=lambda model: (model["all"]["macro"][metric]["value"], model["label"]))
-        order = {"by": f"macro {metric}", "models": [model["label"] for model in best_first]}
+        order = {
+            "by": f"macro {metric}",
+            "models": [model["label"] for model in best_first],
+            "differences": [_difference(better, worse, metric) for better, worse in pairwise(best_first)],
+        }
     return {
         "version": 1,
         "models": models,
@@ -154,6 +161,20 @@ def obstacles(models: list[dict[str, Any]], metric: str) -> list[str]:
         if metric == "perplexity" and (None in hashes or hashes[0] != hashes[1]):
             found.append(f"{pair} have {'unknown' if None in hashes else 'different'} tokenizers")
     return found
+
+
+def _difference(better: dict[str, Any], worse: dict[str, Any], metric: str) -> dict[str, Any]:
+    """How much worse the second is, paired by domain; the error takes the domains as a sample of domains like them."""
+    values = [{(d["source"], d["subdomain"]): d[metric]["value"] for d in m["domains"]} for m in (better, worse)]
+    gaps = [values[1][key] - value for key, value in values[0].items() if value is not None]
+    return {
+        "better": better["label"],
+        "worse": worse["label"],
+        "mean": sum(gaps) / len(gaps) if gaps else None,
+        "stderr": statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None,
+        "domains": len(gaps),
+        "domains_better": sum(gap > 0 for gap in gaps),
+    }
 
 
 def read_aggregate(path: Path) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Settings from a YAML file and the command line into frozen dataclasses; all problems are told at once."""
 
 import difflib
+import re
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -12,6 +13,22 @@ __all__ = ["ConfigError", "build", "read_yaml"]
 
 T = TypeVar("T")
 _NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `6e-4` is a number, which YAML 1.1 takes for text, and no key stands twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(None, None, f'the key "{key}" stands twice', node.start_mark)
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 class ConfigError(ValueError):
@@ -30,7 +47,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: when it is not there, not YAML or no mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a subclass of SafeLoader
     except FileNotFoundError:
         raise ConfigError([f"{path}: is not there; expected a YAML file"], "check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """`paloma report`: one self-contained HTML page of aggregates, without scripts or anything from the network."""
 
+import math
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -12,7 +13,7 @@ from paloma.configuration import ConfigError
 from paloma.formats.files import atomic_file
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.metrics import frontier
-from paloma.tables import format_number
+from paloma.tables import difference_text, format_number
 
 __all__ = ["page", "report"]
 
@@ -68,7 +69,9 @@ def page(values: list[dict[str, Any]], title: str) -> str:
         raise ConfigError(
             [f"{label}: is in more than one aggregate" for label in twice], "aggregate the results together"
         )
-    sections = [_models(models), _notes(models), _pareto(models), _sources(models), _domains(models)]
+    differences = [difference for value in values if value["ranking"] for difference in value["ranking"]["differences"]]
+    compared = "".join(f"<p>{escape(difference_text(difference))}</p>" for difference in differences)
+    sections = [_models(models), _notes(models), compared, _pareto(models), _sources(models), _domains(models)]
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style>\n<h1>{escape(title)}</h1>\n"
@@ -130,9 +133,11 @@ def _sources(models: list[dict[str, Any]]) -> str:
     by_model = [{source["source"]: source for source in model["sources"]} for model in models]
     names = sorted({name for sources in by_model for name in sources})
     head = ["source", "domains", "documents"]
-    head += [
-        f"{what} {escape(model['label'])}" for model in models for what in ("bpb", "macro bpb", "ppl", "macro ppl")
-    ]
+    metrics = {"bits_per_byte": "bpb"}
+    if not obstacles(models, "perplexity"):
+        metrics["perplexity"] = "ppl"
+    titles = [f"{mean}{title}" for title in metrics.values() for mean in ("", "macro ")]
+    head += [f"{title} {escape(model['label'])}" for model in models for title in titles]
     rows = []
     for name in [*names, None]:
         groups = [
@@ -141,7 +146,7 @@ def _sources(models: list[dict[str, Any]]) -> str:
         first = next(group for group in groups if group is not None)
         row = ["all" if name is None else escape(name), f"{first['domains']:,}", f"{first['documents']:,}"]
         for group in groups:
-            for metric in ("bits_per_byte", "perplexity"):
+            for metric in metrics:
                 row += [_estimate(group[mean][metric] if group else None) for mean in ("pooled", "macro")]
         rows.append(row)
     return "<h2>Sources</h2>" + _table(head, rows, last_is_total=True)
@@ -202,12 +207,13 @@ def _pareto(models: list[dict[str, Any]]) -> str:
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 12}" text-anchor="middle">parameters</text>'
         f'<text x="{_MARGIN}" y="{_MARGIN - 16}">macro bits per byte</text>'
     )
-    for value in (min(p[1] for p in points), max(p[1] for p in points)):
+    for value in sorted({min(p[1] for p in points), max(p[1] for p in points)}):
         x, _ = place(value, low)
         axes += f'<text x="{x:.1f}" y="{_HEIGHT - _MARGIN + 18}" text-anchor="middle">{value:,.0f}</text>'
-    for value in (min(p[2] for p in points), max(p[2] for p in points)):
+    digits = max(3, 2 - math.floor(math.log10(high - low)))  # enough to tell the two apart
+    for value in sorted({min(p[2] for p in points), max(p[2] for p in points)}):
         _, y = place(left, value)
-        axes += f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3f}</text>'
+        axes += f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.{digits}f}</text>'
     return (
         "<h2>Size against loss</h2><p>Filled: no other model is at most as large and as lossy, and better in one.</p>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="parameters against macro bits per byte">{axes}'

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["csv_table", "domain_rows", "format_number", "markdown_table", "overview", "source_rows"]
+__all__ = ["csv_table", "difference_text", "domain_rows", "format_number", "markdown_table", "overview", "source_rows"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -94,9 +94,20 @@ def overview(value: dict[str, Any]) -> str:
             lines.append(
                 f"Ranked by {value['ranking']['by']}: " + " < ".join(value["ranking"]["models"]) + " (best first)."
             )
+            lines += [difference_text(difference) for difference in value["ranking"]["differences"]]
         else:
             lines.append("No ranking: these results are not comparable.")
     return "\n".join(lines)
+
+
+def difference_text(difference: dict[str, Any]) -> str:
+    """One sentence about a pair of neighbours in the ranking."""
+    error = "" if difference["stderr"] is None else f" ± {difference['stderr']:.2g}"
+    return (
+        f"{difference['worse']} is {difference['mean']:.3g}{error} above {difference['better']} (mean over domains, "
+        "paired; one standard error over domains) and above it in "
+        f"{difference['domains_better']:,} of {difference['domains']:,} domains."
+    )
 
 
 def _group(model: dict[str, Any], name: str) -> dict[str, Any] | None:

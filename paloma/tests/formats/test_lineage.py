@@ -1,6 +1,8 @@
 """The chain of manifests: whole, with a missing link, with a link that was made anew."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,16 @@ def test_many_sources_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.splitlines()[-1] == "  source: 5 more files"
     assert main(["lineage", str(made), "--all"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+def test_reader_that_has_enough_is_no_traceback(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"id": str(n), "text": "x" * 100}) + "\n" for n in range(5000))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    command = [sys.executable, "-m", "paloma.formats", "dump", "document", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1

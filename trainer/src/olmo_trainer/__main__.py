@@ -7,10 +7,15 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .config.errors import ConfigError, Problem
 from .config.load import load_config
 from .formats.errors import FormatError
+
+if TYPE_CHECKING:
+    from .config.schema import RunConfig
+    from .data.sources import TrainingData
 
 __all__ = ["main"]
 
@@ -27,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("destination", type=Path, help="directory to write")
     init.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that replace the file's")
     export = verbs.add_parser("export", help="copy a checkpoint without what only continues training")
-    export.add_argument("checkpoint", type=Path, help="checkpoint directory")
+    export.add_argument("checkpoint", type=Path, help="checkpoint directory, or that of a run for its last one")
     export.add_argument("destination", type=Path, help="directory to write")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; as they are by default")
     inspect = verbs.add_parser("inspect", help="which documents were in a step, or in which steps a document was")
@@ -57,35 +62,49 @@ def _existing(path: Path, what: str) -> Path:
     return path
 
 
+def _last_of_run(path: Path) -> Path:
+    steps = [folder for folder in path.glob("checkpoints/step-*") if (folder / "manifest.json").is_file()]
+    return max(steps, key=lambda folder: int(folder.name.removeprefix("step-")), default=path)
+
+
 def _new(path: Path) -> Path:
     if path.exists():
         raise ConfigError(Problem(f"{path}: is there already; expected a new directory", "remove it or name another"))
     return path
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _request(arguments: argparse.Namespace) -> tuple[RunConfig, TrainingData, str]:
+    """The config and its data, all checked before torch, which takes seconds, is imported."""
+    from .data.sources import open_training_data
+
+    where = str(arguments.config)
     config = load_config(arguments.config, arguments.overrides)
+    return config, open_training_data(config.data, config.seed, where), where
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    config, data, where = _request(arguments)
     if arguments.dry_run:
         from .build import plan
 
-        sys.stdout.write(json.dumps(plan(config, str(arguments.config)), indent=2) + "\n")
+        sys.stdout.write(json.dumps(plan(config, data, where), indent=2) + "\n")
         return
     from .train import train
 
-    sys.stdout.write(f"{train(config, str(arguments.config))}\n")
+    sys.stdout.write(f"{train(config, data, where)}\n")
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    config = load_config(arguments.config, arguments.overrides)
+    config, data, where = _request(arguments)
     destination = _new(arguments.destination)
     from .build import write_initial
 
-    write_initial(config, destination, str(arguments.config))
+    write_initial(config, data, destination, where)
     sys.stdout.write(f"{destination}\n")
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    source = _existing(arguments.checkpoint, "a checkpoint directory")
+    source = _last_of_run(_existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
     destination = _new(arguments.destination)
     from .checkpoint.export import export_checkpoint
 

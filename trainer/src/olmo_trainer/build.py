@@ -15,7 +15,7 @@ from .checkpoint.save import save_checkpoint
 from .config.errors import ConfigError, Problem
 from .config.parse import as_mapping
 from .config.schema import RunConfig, ValidationConfig
-from .data.sources import TrainingData, input_row, open_training_data
+from .data.sources import TrainingData, input_row
 from .evaluate import ValidationSet, open_validation
 from .formats.manifest import MANIFEST
 from .model.architecture import Architecture, architecture_of
@@ -30,7 +30,6 @@ __all__ = [
     "artifact_config",
     "artifact_inputs",
     "build_parts",
-    "open_data",
     "plan",
     "resolve",
     "write_initial",
@@ -46,14 +45,6 @@ class Parts:
     model: Transformer
     optimizer: torch.optim.AdamW
     validation: ValidationSet | None
-
-
-def open_data(config: RunConfig, where: str) -> TrainingData:
-    """The training data of a config.
-
-    Raises: ConfigError, FormatError.
-    """
-    return open_training_data(config.data, config.seed, where)
 
 
 def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfig, Architecture]:
@@ -102,9 +93,8 @@ def build_parts(config: RunConfig, data: TrainingData, shape: Architecture, wher
     return Parts(device=device, data=data, model=model, optimizer=optimizer, validation=validation)
 
 
-def plan(config: RunConfig, where: str) -> dict[str, Any]:
+def plan(config: RunConfig, data: TrainingData, where: str) -> dict[str, Any]:
     """What a run would do, without doing it: sizes, costs and how often the data is seen."""
-    data = open_data(config, where)
     config, shape = resolve(config, data, where)
     tokens = config.train.steps * config.train.batch_windows * data.sequence_length
     flops = flops_per_token(shape, data.sequence_length)
@@ -144,7 +134,7 @@ def artifact_config(config: RunConfig, artifact: Path) -> dict[str, Any]:
 
 
 def artifact_inputs(config: RunConfig, data: TrainingData, artifact: Path) -> list[dict[str, Any]]:
-    """What a checkpoint was made from: tokens, the checkpoint that it began from, and what its progress was measured on."""
+    """What a checkpoint was made from: tokens, the checkpoint it began from, and what it was measured on."""
     rows = data.inputs(artifact)
     for name in config.validation.documents:
         rows += _rows_of("validation", Path(name), artifact)
@@ -159,12 +149,11 @@ def _rows_of(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
     return [input_row(role, item, artifact) for item in sorted(path.rglob("*")) if item.is_file()]
 
 
-def write_initial(config: RunConfig, destination: Path, where: str) -> str:
+def write_initial(config: RunConfig, data: TrainingData, destination: Path, where: str) -> str:
     """Write the model of a config as it is before the first step; returns its identity.
 
     Raises: ConfigError, FormatError.
     """
-    data = open_data(config, where)
     config, shape = resolve(config, data, where)
     parts = build_parts(replace(config, validation=ValidationConfig()), data, shape, where)
     settings, inputs = artifact_config(config, destination), artifact_inputs(config, data, destination)

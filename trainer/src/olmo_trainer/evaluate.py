@@ -1,9 +1,10 @@
 """Held-out bits per byte by source and subdomain.
 
-Each document is scored by itself. Its tokens t₁ … tₙ (no token is added at the end) follow one prefix token: the beginning-of-text token
-where the tokenizer has one, else the end-of-text token. A document longer than the model is cut into disjoint windows: with the stream
-s = [prefix, t₁, …, tₙ] and length L, window k reads s[kL : (k+1)L] and predicts s[kL+1 : (k+1)L+1], so that each token is scored once and
-each window sees one token of the one before. This is lm-eval's rolling log-likelihood with one token of context.
+Each document is scored by itself. Its tokens t₁ … tₙ (none is added at the end) follow one prefix token: the
+beginning-of-text token where the tokenizer has one, else the end-of-text token. A document longer than the model is cut
+into disjoint windows: with the stream s = [prefix, t₁, …, tₙ] and length L, window k reads s[kL : (k+1)L] and predicts
+s[kL+1 : (k+1)L+1], so that each token is scored once and each window sees one token of the one before. This is
+lm-eval's rolling log-likelihood with one token of context.
 Bits per byte = Σ nats / (Σ UTF-8 bytes of the texts · ln 2), sums first: comparable across tokenizers.
 """
 

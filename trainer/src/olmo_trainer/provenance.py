@@ -1,6 +1,7 @@
-"""Which documents were in a step, and in which steps a document was: from the boundaries beside the shards and the order alone.
+"""Which documents were in a step, and in which steps a document was.
 
-Nothing is stored while training; the order is a function of the config (data/order.py), so both directions are worked out anew.
+Nothing is stored while training: the order is a function of the config (data/order.py) and the boundaries lie beside
+the shards, so both directions are worked out anew.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from .build import open_data
 from .config.errors import ConfigError, Problem
 from .config.load import load_config
 from .config.schema import RunConfig
-from .data.sources import TrainingData
+from .data.sources import TrainingData, open_training_data
 from .formats.tokens import Boundary, Shard, boundaries
 
 __all__ = ["documents_of_step", "open_run", "steps_of_document"]
@@ -33,7 +33,7 @@ def open_run(directory: Path) -> tuple[RunConfig, TrainingData]:
     if not path.is_file():
         raise ConfigError(Problem(f"{directory}: has no config.yaml; expected the directory of a run"))
     config = load_config(path, [])
-    return config, open_data(config, str(path))
+    return config, open_training_data(config.data, config.seed, str(path))
 
 
 class _Boundaries:

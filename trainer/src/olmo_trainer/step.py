@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches, loss over the whole batch's tokens, clipping, and an update that a bad number cannot reach."""
+"""One optimizer step: micro-batches, one loss over all their tokens, clipping, an update no bad number can reach."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def accumulate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add up the gradients of (inputs, labels) micro-batches; returns nats per token and mean squared normaliser.
 
-    Each micro-batch's sum is divided by the valid tokens of the **whole** batch, so the gradient does not depend on how the
-    batch was divided, even where labels are ignored unevenly.
+    Each micro-batch's sum is divided by the valid tokens of the **whole** batch, so the gradient does not depend on how
+    the batch was divided, even where labels are ignored unevenly.
     """
     loss_function = chunked_loss if train.loss == "chunked" else plain_loss
     device = model.embedding.device
@@ -71,7 +71,7 @@ def train_step(
     inputs_BT, labels_BT = labels_of(tokens_BT)
     valid_tokens = int((labels_BT != IGNORED).sum())
     micro = train.micro_batch_windows or tokens_BT.shape[0]
-    batches = zip(inputs_BT.split(micro), labels_BT.split(micro), strict=True)
+    batches = zip(torch.split(inputs_BT, micro), torch.split(labels_BT, micro), strict=True)
     nats_per_token, squares = accumulate(model, batches, train, valid_tokens)
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     grad_norm = torch.nn.utils.get_total_norm(

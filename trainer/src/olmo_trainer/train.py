@@ -2,8 +2,8 @@
 
     prepare → restore → for each step: read windows, step, measure, save → finish
 
-Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint must hold to be
-continued exactly is weights, moments, the generators' states and four counters. The run directory:
+Order of data, learning rate and initial weights are pure functions of the config and the step, so what a checkpoint
+must hold to be continued exactly is weights, moments, the generators' states and four counters. The run directory:
 
     config.yaml       the resolved config
     metrics.jsonl     a row a step
@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 
-from .build import Parts, artifact_config, artifact_inputs, build_parts, open_data, resolve
+from .build import Parts, artifact_config, artifact_inputs, build_parts, resolve
 from .checkpoint.restore import capture_optimizer, load_training, load_weights, restore_optimizer
 from .checkpoint.save import Progress, TrainingState, clear_unfinished, remove_old, save_checkpoint, step_directories
 from .config.parse import as_mapping
 from .config.schema import RunConfig
+from .data.sources import TrainingData
 from .evaluate import bits_per_byte, score
 from .formats.files import sha256_of
 from .metrics.console import Console, scaled
@@ -60,16 +61,15 @@ class _Run:
     saved_step: int = -1
 
 
-def train(config: RunConfig, where: str) -> Path:
+def train(config: RunConfig, data: TrainingData, where: str) -> Path:
     """Run a config to its end, from its last whole checkpoint if it has one; returns the final checkpoint's directory.
 
     Raises: ConfigError, FormatError; TrainingFailed.
     """
-    data = open_data(config, where)
     config, shape = resolve(config, data, where)
     directory = Path(config.run_directory)
+    parts = build_parts(config, data, shape, where)
     with locked(directory, where):
-        parts = build_parts(config, data, shape, where)
         keep_config(config, directory, where, begun=bool(step_directories(directory / "checkpoints")))
         run = _restore(config, parts, directory)
         try:

@@ -1,5 +1,6 @@
 """Tables as one self-contained HTML page: no script, no font, no picture from elsewhere."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -79,11 +80,10 @@ def _plot(rows: Sequence[tuple[str, list[tuple[str, float, float, float]]]]) -> 
         base = 14 + 22 * index
         parts.append(f'<circle cx="{_LABEL_WIDTH}" cy="{base - 4}" r="4" fill="{_colour(index)}"/>')
         parts.append(f'<text x="{_LABEL_WIDTH + 10}" y="{base}">{escape(name)}</text>')
-    for tick in range(5):
-        value = least + (most - least) * tick / 4
+    for value in _ticks(least, most):
         x = place(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{legend_height}" y2="{height - 20}"/>')
-        parts.append(f'<text class="soft" x="{x:.1f}" y="{height - 4}" text-anchor="middle">{value:.3g}</text>')
+        parts.append(f'<text class="soft" x="{x:.1f}" y="{height - 4}" text-anchor="middle">{value:g}</text>')
     y = legend_height + 10.0
     for label, points in rows:
         middle = y + _ROW_HEIGHT * (len(points) - 1) / 2 + 4
@@ -96,6 +96,14 @@ def _plot(rows: Sequence[tuple[str, list[tuple[str, float, float, float]]]]) -> 
             y += _ROW_HEIGHT
         y += 8
     return "".join([*parts, "</svg>"])
+
+
+def _ticks(least: float, most: float) -> list[float]:
+    """Four to nine round numbers within the limits: steps of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10((most - least) / 5))
+    step = next(factor * power for factor in (1, 2, 5, 10) if (most - least) / (factor * power) <= 9)
+    first = math.ceil(least / step)
+    return [round(count * step, 10) for count in range(first, math.floor(most / step) + 1)]
 
 
 def _colour(index: int) -> str:

@@ -80,7 +80,8 @@ def task_table(models: Sequence[LoadedResults]) -> Table:
             metric = model.tasks[name]["metrics"][primary]
             cells.append(shown(metric["value"], metric["stderr"], metric["n"], primary))
             limits = interval(primary, metric["value"], metric["stderr"], metric["n"])
-            points.append((model.label, metric["value"], *(limits or (metric["value"],) * 2)))
+            low, high = limits or (metric["value"],) * 2
+            points.append((model.label, 100 * metric["value"], 100 * low, 100 * high))
         rows.append([name, primary, str(entry["items"]), f"{100 / entry['choices_mean']:.1f}", *cells])
         plot.append((name, points))
     if len(names) > 1:
@@ -120,9 +121,9 @@ def metric_tables(models: Sequence[LoadedResults]) -> list[Table]:
             cells += [str(notes.get(key, _ABSENT)) for key in ("truncated_contexts", "border_crossings")]
             rows.append([name, *cells])
         note = (
-            "Accuracies in per cent under each normalisation. A probability mass near 0 says that the model expects "
-            "none of the choices. `cut` counts contexts cut to fit the window, `crossings` choices whose first token began in "
-            "the context."
+            "Accuracies in per cent under each normalisation. A probability mass near 0: the model expects none of the "
+            "choices. `cut` counts contexts cut to fit the window, `crossings` choices whose first token began in the "
+            "context."
         )
         columns = ["task", *METRICS, "cut", "crossings"]
         title = f"All metrics: {model.label}"

@@ -58,7 +58,9 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
         scored = ids[border:]
         if len(scored) > max_length_tokens or not scored:
             what = f"{len(scored)} tokens; expected 1 to max_length_tokens = {max_length_tokens}"
-            raise DataError(f'the choice "{continuation[:60]}" has {what}', hint="raise --max-length")
+            raise DataError(
+                f'the choice "{continuation[:60]}" has {what}', hint="raise --max-length, or leave the task out"
+            )
         # the last scored token is never fed, so that the context may keep one token more than the window has left
         kept = before[-(max_length_tokens + 1 - len(scored)) :]
         if len(kept) < len(before):

@@ -1,16 +1,15 @@
 """The tasks' texts as documents (docs/formats/document.md), so that training data can be cleaned of them."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from catwalk import DISTRIBUTION, __version__
 from catwalk.errors import ConfigError
 from catwalk.formats.jsonl import write_jsonl_gz
-from catwalk.formats.manifest import MANIFEST, write_manifest
+from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
 from catwalk.tasks.data import load_items, locate
-from catwalk.tasks.registry import find_tasks
+from catwalk.tasks.registry import TASKS, find_tasks
 from catwalk.types import Item, Task
 
 __all__ = ["item_text", "write_documents"]
@@ -44,13 +43,11 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
         ConfigError: unknown tasks, absent data, or an output that holds something else.
     """
     root = output / "documents"
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"output: {output} is a file; expected a directory")
-    if (root / MANIFEST).is_file():
-        (root / MANIFEST).unlink()  # unfinished until written again
+    tasks = find_tasks(names)
+    _check_output(output, root)
+    (root / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     files, inputs = [], []
     counts = {"documents": 0, "text_bytes": 0}
-    tasks = find_tasks(names)
     for task in tasks:
         data = locate(task, data_directory)
         rows = [_row(task, item) for item in load_items(task, data)]
@@ -60,8 +57,8 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
         counts["documents"] += len(rows)
         counts["text_bytes"] += sum(len(row["text"].encode()) for row in rows)
         log.info("%s: %d documents", task.name, len(rows))
-    for stale in _stale(root, files):
-        stale.unlink()
+    for stale in set(root.glob("*.jsonl.gz")) - set(files):
+        stale.unlink()  # of an earlier call with other tasks
     write_manifest(
         root,
         format="document",
@@ -74,11 +71,16 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
     )
 
 
-def _stale(root: Path, files: list[Path]) -> Iterator[Path]:
-    """Files that an earlier call with other tasks left."""
-    written = {file.name for file in files}
-    yield from (
-        root / f"{task.name}.jsonl.gz"
-        for task in find_tasks(("all",))
-        if (root / f"{task.name}.jsonl.gz").is_file() and f"{task.name}.jsonl.gz" not in written
-    )
+def _check_output(output: Path, root: Path) -> None:
+    """Only a directory that is empty or was written by this command is written to."""
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; expected a directory")
+    known = {MANIFEST, *(f"{name}.jsonl.gz" for name in TASKS)}
+    foreign = [file.name for file in root.glob("*") if file.name not in known] if root.is_dir() else []
+    if (root / MANIFEST).is_file() and read_manifest(root)["writer"]["name"] != DISTRIBUTION:
+        foreign.append(MANIFEST)
+    if foreign:
+        problem = (
+            f"output: {root} holds {sorted(foreign)[0]}, which is not of this command; expected an empty directory"
+        )
+        raise ConfigError(problem, hint="name another --output")

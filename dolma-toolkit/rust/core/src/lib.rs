@@ -3,15 +3,19 @@
 //! Nothing here knows of Python. Functions take settings and a [`progress::Progress`], and give an [`error::Error`].
 //! How many threads work never changes a byte of the output.
 
-pub mod attributes;
-pub mod document;
+pub mod bloom;
+pub mod dedupe;
 pub mod error;
 pub mod fasttext;
+pub mod formats;
+pub mod jq;
 pub mod jsonl;
-pub mod manifest;
+pub mod jsonpath;
+pub mod mix;
 pub mod progress;
 pub mod tag;
 pub mod taggers;
 pub mod tokens;
 
 pub use error::{Code, Error, Result};
+pub use formats::{attributes, document, manifest};

@@ -1,8 +1,10 @@
 //! `dolma._native`: arguments in, results out. All work is in `dolma_core`.
 
+mod dedupe;
 mod detach;
 mod error;
 mod list;
+mod mix;
 mod tag;
 mod tokens;
 
@@ -12,7 +14,10 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
+    module.add_function(wrap_pyfunction!(dedupe::dedupe, module)?)?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
+    module.add_function(wrap_pyfunction!(mix::mix, module)?)?;
+    module.add_function(wrap_pyfunction!(mix::mix_check, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::tokens, module)?)?;

@@ -1,7 +1,7 @@
 """Messages to token ids with a mask of what is trained: exactly the assistant's words and the end of its turn.
 
-Each segment of the rendered text is encoded by itself, so no token straddles the border between a prompt and an answer. That
-is what a model meets when it answers: the prompt is encoded without the answer.
+Each segment of the rendered text is encoded by itself, so no token straddles the border between a prompt and an
+answer. That is what a model meets when it answers: the prompt is encoded without the answer.
 """
 
 import re
@@ -53,7 +53,9 @@ class ConversationEncoder:
         if tokenizer.eos_token_id is None:
             raise WorkError("tokenizer_config.json: has no eos_token; expected the token that ends a text")
         self.tokenizer, self.template = tokenizer, template
-        self._tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+        self._tokens = {
+            name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
+        }
         if "bos_token" in template.text and "bos_token" not in self._tokens:
             raise RequestError(
                 f"template: {template.name} template begins with bos_token, which the tokenizer lacks; expected one",
@@ -122,7 +124,9 @@ class ConversationEncoder:
     def _find_stop(self) -> int:
         encoded = self.encode([_PROBE])[0]
         if True not in encoded.trained:
-            raise RequestError(f"template: {self.template.name} template marks no text as the assistant's; expected its answers")
+            raise RequestError(
+                f"template: {self.template.name} template marks no text as the assistant's; expected its answers"
+            )
         last = len(encoded.trained) - 1 - encoded.trained[::-1].index(True)
         stop = encoded.input_ids[last]
         if not self._special.fullmatch(self.tokenizer.convert_ids_to_tokens(stop)):

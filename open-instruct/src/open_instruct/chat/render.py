@@ -71,7 +71,7 @@ def choose_template(settings: TemplateSettings, own: str | None) -> ChatTemplate
         raise RequestError(f'template.name: is "{name}"; expected a .jinja file or one of {known}')
     if not _MARKER.search(template.text):
         raise RequestError(
-            f"template.name: {template.name} template has no {{% generation %}}; expected it around what the assistant says",
+            f"template.name: {template.name} template has no {{% generation %}}; expected it around each answer",
             f"use a shipped template: {', '.join(SHIPPED)}",
         )
     if settings.add_bos and "bos_token" not in template.text:

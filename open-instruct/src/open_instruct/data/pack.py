@@ -1,6 +1,7 @@
 """Several conversations in one sequence: best-fit decreasing over the whole data set.
 
-Each item goes into the fullest sequence that still has room for it (Ding et al. 2024, arXiv:2404.10830, section 3); nothing is cut.
+Each item goes into the fullest sequence that still has room for it (Ding et al. 2024, arXiv:2404.10830,
+section 3); nothing is cut.
 """
 
 from bisect import bisect_left, insort

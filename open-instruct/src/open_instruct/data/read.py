@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import RequestError
-from ..formats.chat import Conversation, Message, read_chat
+from ..formats.chat import Conversation, read_chat
 from ..formats.errors import FormatError
 from ..formats.preference import Pair, read_preference
 
@@ -43,9 +43,7 @@ def read_pairs(paths: Sequence[str], where: str) -> list[Pair]:
     return _read_all(paths, where, read_preference)
 
 
-def _read_all(
-    paths: Sequence[str], where: str, read: Callable[[Path], Iterator[Row | FormatError]]
-) -> list[Row]:
+def _read_all(paths: Sequence[str], where: str, read: Callable[[Path], Iterator[Row | FormatError]]) -> list[Row]:
     for path in paths:
         if not Path(path).exists():
             raise RequestError(f"{where}: {path} is not there; expected a file or a directory")
@@ -72,14 +70,14 @@ def _read_all(
 def row_hash(row: Conversation | Pair) -> bytes:
     """Give the sha256 of what a row teaches: its messages (and, of a pair, both answers), not its id or place."""
     if isinstance(row, Pair):
-        value: list[Message] | list[object] = [list(row.prompt), row.chosen, row.rejected]
+        value: list[object] = [list(row.prompt), row.chosen, row.rejected]
     else:
         value = list(row.messages)
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).digest()
 
 
 def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
-    """Split rows into (kept, held out) by their hash, so that equal rows fall on one side whatever stands around them."""
+    """Split rows into (kept, held out) by their hash, so that equal rows fall on one side in any company."""
     limit = int(fraction * 2**64)
     kept: list[Row] = []
     held_out: list[Row] = []
@@ -94,4 +92,6 @@ def warn_of_overlap(rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     known = {row_hash(row) for row in rows} if held_out else set()
     both = sum(row_hash(row) in known for row in held_out)
     if both:
-        log.warning("%d of %d held-out rows are training rows too; their loss says nothing about new text", both, len(held_out))
+        log.warning(
+            "%d of %d held-out rows are training rows too; their loss says nothing about new text", both, len(held_out)
+        )

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from ..chat.encode import IGNORED, ConversationEncoder
 from ..formats.chat import Conversation
@@ -51,7 +51,9 @@ class Examples(Generic[Example]):
         """Log the account."""
         log.info("%s: %d rows", name, len(self.rows))
         if self.truncated:
-            log.warning("%s: %d rows were longer than sequence.max_length_tokens and were truncated", name, self.truncated)
+            log.warning(
+                "%s: %d rows were longer than sequence.max_length_tokens and were truncated", name, self.truncated
+            )
         for reason, count in sorted(self.dropped.items()):
             log.warning("%s: %d rows were left out: %s", name, count, reason)
 

@@ -9,7 +9,15 @@ from .errors import FormatError, kind
 from .json_text import parse_rows, require
 from .manifest import row_files
 
-__all__ = ["ROLES", "Conversation", "Message", "check_messages", "parse_conversation", "read_chat", "read_source_fields"]
+__all__ = [
+    "ROLES",
+    "Conversation",
+    "Message",
+    "check_messages",
+    "parse_conversation",
+    "read_chat",
+    "read_source_fields",
+]
 
 ROLES = ("system", "user", "assistant")
 Message: TypeAlias = dict[str, str]
@@ -88,5 +96,5 @@ def parse_conversation(row: dict[str, Any], path: Path, line: int) -> Conversati
 
 
 def read_chat(path: Path) -> Iterator[Conversation | FormatError]:
-    """Yield each row of a file or directory, or the error that it is. Raises FormatError for the artifact as a whole."""
+    """Yield each row of a file or directory, or the error that it is. Raises FormatError for a bad artifact."""
     return parse_rows(row_files(path, "chat"), parse_conversation)

@@ -46,7 +46,12 @@ def required_shapes(config: dict[str, Any], architecture: str, path: Path) -> di
     head_width = require(optional, "head_dim", int, path) if "head_dim" in optional else width // max(heads, 1)
     key_heads = require(optional, "num_key_value_heads", int, path) if "num_key_value_heads" in optional else heads
     queries, keys = heads * head_width, key_heads * head_width
-    attention = {"q_proj": (queries, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, queries)}
+    attention = {
+        "q_proj": (queries, width),
+        "k_proj": (keys, width),
+        "v_proj": (keys, width),
+        "o_proj": (width, queries),
+    }
     feed_forward = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)}
     norms: dict[str, int] = {}
     if architecture == "Olmo2ForCausalLM":

@@ -8,8 +8,8 @@ __all__ = ["FormatError", "kind"]
 class FormatError(ValueError):
     """A file breaks the rules of its format.
 
-    `path` is as the reader was given it; `line` is 1-based or None; `field` is dotted (`messages.0.role`) or None; `code`
-    is one of the stable codes of docs/formats/README.md.
+    `path` is as the reader was given it; `line` is 1-based or None; `field` is dotted (`messages.0.role`) or None;
+    `code` is one of the stable codes of docs/formats/README.md.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""JSON files and JSONL files, plain or compressed, with the place of what is wrong. Rules 4 and 5 of docs/formats/README.md."""
+"""JSON and JSONL files, plain or compressed, with the place of what is wrong: docs/formats/README.md, rules 4 to 6."""
 
 import bz2
 import gzip
@@ -22,7 +22,6 @@ __all__ = [
     "open_bytes",
     "parse_rows",
     "read_object",
-    
     "require",
     "sha256_file",
 ]
@@ -50,9 +49,9 @@ def open_bytes(path: Path) -> BinaryIO:
         case ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]
         case ".bz2":
-            return bz2.open(path, "rb")
+            return bz2.open(path, "rb")  # type: ignore[return-value]
         case ".xz":
-            return lzma.open(path, "rb")
+            return lzma.open(path, "rb")  # type: ignore[return-value]
         case ".zst":
             try:
                 import zstandard
@@ -60,10 +59,21 @@ def open_bytes(path: Path) -> BinaryIO:
                 raise FormatError(
                     "invalid_value", path, 'needs the package zstandard; expected "pip install open-instruct[zstd]"'
                 ) from None
-            # read_across_frames: a file of several frames is one text, as `cat a.zst b.zst` makes it
-            return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
+            return io.BytesIO(_decompress_zstd(zstandard, path))
         case _:
             return path.open("rb")
+
+
+def _decompress_zstd(zstandard: Any, path: Path) -> bytes:
+    # the library's own stream reader takes a file that ends within a frame for a whole one
+    rest, parts = path.read_bytes(), []
+    while rest:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(rest))
+        if not frame.eof:
+            raise FormatError("truncated", path, _ENDS_EARLY)
+        rest = frame.unused_data
+    return b"".join(parts)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -129,7 +139,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def require(
-    value: dict[str, Any], key: str, types: type | tuple[type, ...], path: Path, *, prefix: str = "", line: int | None = None
+    value: dict[str, Any],
+    key: str,
+    types: type | tuple[type, ...],
+    path: Path,
+    *,
+    prefix: str = "",
+    line: int | None = None,
 ) -> Any:
     """Return `value[key]`, of one of `types` (a boolean is no number).
 

@@ -46,7 +46,8 @@ def _walk(path: Path, digest: str, role: str, depth: int, seen: set[str], show_a
             if sources > _SHOWN_SOURCES and not show_all:
                 hidden += 1
                 continue
-        yield f"{'  ' * (depth + 1)}{entry['role']}: {entry['path']}  {entry['size_bytes']} bytes  {entry['sha256'][:_DIGITS]}"
+        indent, digits = "  " * (depth + 1), entry["sha256"][:_DIGITS]
+        yield f"{indent}{entry['role']}: {entry['path']}  {entry['size_bytes']} bytes  {digits}"
     if hidden:
         yield f"{'  ' * (depth + 1)}source: and {hidden} more"
 

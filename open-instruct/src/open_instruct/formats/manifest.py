@@ -21,12 +21,10 @@ __all__ = [
 ]
 
 NAME = "manifest.json"
+_SPECIFIED = ("document", "attributes", "tokens", "checkpoint", "results", "chat", "preference")
+_LINEAGE_ONLY = ("tokenizer", "filter", "table", "report")
 # format -> newest version that is read
-FORMATS = dict.fromkeys(
-    ("document", "attributes", "tokens", "checkpoint", "results", "chat", "preference", "manifest")
-    + ("tokenizer", "filter", "table", "report"),
-    1,
-)
+FORMATS = dict.fromkeys((*_SPECIFIED, *_LINEAGE_ONLY), 1)
 _FIELDS: dict[str, type] = {
     "format": str,
     "version": int,
@@ -44,7 +42,10 @@ def _check_hash(entry: dict[str, Any], key: str, path: Path, prefix: str) -> Non
     value = require(entry, key, str, path, prefix=prefix)
     if not _SHA256.fullmatch(value):
         raise FormatError(
-            "invalid_value", path, f'"{prefix}{key}" is "{value}"; expected 64 lower-case hex digits', field=prefix + key
+            "invalid_value",
+            path,
+            f'"{prefix}{key}" is "{value}"; expected 64 lower-case hex digits',
+            field=prefix + key,
         )
 
 
@@ -142,7 +143,7 @@ def row_files(path: Path, wanted: str) -> list[Path]:
     """List the files of rows at `path` (a file, or a directory with or without a manifest) in the contract's order.
 
     Raises:
-        FormatError: as `read_manifest` and `check_files`; `missing_file` where nothing is at `path`, or no file of rows.
+        FormatError: as `read_manifest` and `check_files`; `missing_file` where nothing is at `path`, or no rows.
     """
     if path.is_file():
         return [path]

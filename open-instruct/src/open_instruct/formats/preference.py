@@ -45,7 +45,9 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
         return FormatError(code, path, f'"{field}" {sentence}', line=line, field=field)
 
     if chosen[:-1] != rejected[:-1]:
-        raise fail("prompt_mismatch", "rejected", 'answers another prompt; expected the messages of "chosen" before the last')
+        raise fail(
+            "prompt_mismatch", "rejected", 'answers another prompt; expected the messages of "chosen" before the last'
+        )
     _check_prompt(row.get("prompt"), chosen[:-1], fail, path, line)
     if chosen[-1] == rejected[-1]:
         raise fail("identical_answers", "rejected", 'is equal to "chosen"; expected another answer')
@@ -78,5 +80,5 @@ def _check_prompt(prompt: Any, common: tuple[Message, ...], fail: Any, path: Pat
 
 
 def read_preference(path: Path) -> Iterator[Pair | FormatError]:
-    """Yield each row of a file or directory, or the error that it is. Raises FormatError for the artifact as a whole."""
+    """Yield each row of a file or directory, or the error that it is. Raises FormatError for a bad artifact."""
     return parse_rows(row_files(path, "preference"), parse_pair)

@@ -12,10 +12,12 @@ from .errors import FormatError
 
 __all__ = ["Tensor", "hash_tensor", "read_header"]
 
-_ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
-    "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+_ITEM_BYTES = {"BOOL": 1, "BF16": 2} | {
+    f"{kind}{bits}": bits // 8
+    for kind, sizes in (("F", (16, 32, 64)), ("I", (8, 16, 32, 64)), ("U", (8, 16, 32, 64)))
+    for bits in sizes
+}
+_ITEM_BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1}
 _LENGTH_BYTES = 8
 
 

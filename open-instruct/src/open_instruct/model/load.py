@@ -30,7 +30,7 @@ def check_model_directory(path: str) -> Path:
 
 
 def load_tokenizer(directory: Path) -> Any:
-    """Load the tokenizer; one without a padding token pads with the end-of-sequence token, which the masks leave out."""
+    """Load the tokenizer; without a padding token it pads with the end-of-sequence token, which masks leave out."""
     from transformers import AutoTokenizer
 
     try:
@@ -58,8 +58,8 @@ def load_model(directory: Path, dtype: str = "float32") -> Any:
 def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> list[int]:
     """Make each text of `wanted` a single token; return the ids that are new.
 
-    New tokens take the padding rows of the embedding first; it grows only when there are none left. A new row starts as the
-    mean of the tokenizer's old rows (as Stanford Alpaca's train.py does), not as noise.
+    New tokens take the padding rows of the embedding first; it grows only when there are none left. A new row starts
+    as the mean of the tokenizer's old rows (as Stanford Alpaca's train.py does), not as noise.
     """
     import torch
 

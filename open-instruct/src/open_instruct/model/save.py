@@ -1,14 +1,17 @@
 """A model and a tokenizer to the files of a checkpoint directory (docs/formats/checkpoint.md)."""
 
-import os
+import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["save_model"]
+from ..formats.checkpoint import count_tensors, read_tensors
+from ..formats.json_text import sha256_file
+
+__all__ = ["describe_model", "save_adapter", "save_model"]
 
 
 def save_model(model: Any, tokenizer: Any, template: str, stop_id: int, directory: Path, dtype: str) -> None:
-    """Write config, generation config, weights, tokenizer and chat template; flush them to the disk.
+    """Write config, generation config, weights, tokenizer and chat template.
 
     Generation ends at the end of a turn (`stop_id`) or of the text; `config.json` names the tokenizer's end of text.
     """
@@ -29,9 +32,27 @@ def save_model(model: Any, tokenizer: Any, template: str, stop_id: int, director
     )
     model.to(dtype=getattr(torch, dtype), device="cpu").save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    # save_pretrained of a tokenizer whose template came with transformers may write it elsewhere; this is the contract's
+    # where save_pretrained puts the template has changed between versions of transformers; the contract says here
     (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+
+
+def describe_model(
+    directory: Path, dtype: str, *, step: int, tokens_seen: int
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Give the counts and the details that the manifest of a checkpoint needs, from the files in `directory`."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    details = {
+        "architecture": config["architectures"][0],
+        "dtype": dtype,
+        "step": step,
+        "tokens_seen": tokens_seen,
+        "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
+    }
+    return count_tensors(read_tensors(directory)), details
+
+
+def save_adapter(model: Any, directory: Path) -> None:
+    """Write peft's adapter alone, without a path of this machine and without peft's form letter of a README."""
+    model.peft_config["default"].base_model_name_or_path = None
+    model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ _FIXED: dict[str, Any] = {
     "logging_first_step": True,
     "logging_nan_inf_filter": False,  # it would show the last finite loss instead of nan
     "dataloader_pin_memory": False,
+    "remove_unused_columns": False,  # the rows have none, and the sampler by length needs theirs
     "max_length": None,  # rows come with their final length
     "optim": "adamw_torch_fused",
     "save_total_limit": 1,

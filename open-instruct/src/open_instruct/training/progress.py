@@ -1,4 +1,4 @@
-"""A trainer callback: metrics.jsonl, a line every ten seconds, and the held-out evaluation at step 0, every n, the end."""
+"""A trainer callback: metrics.jsonl, a line every ten seconds, and the held-out evaluation."""
 
 import json
 import logging
@@ -18,26 +18,38 @@ log = logging.getLogger(__name__)
 _LINE_EVERY_S = 10.0
 # TRL's name -> ours; what is not named here is not written
 _NAMES = {
-    "loss": "loss",
-    "learning_rate": "lr",
-    "grad_norm": "grad_norm",
-    "epoch": "epoch",
-    "entropy": "entropy",
-    "mean_token_accuracy": "token_accuracy",
-    "rewards/chosen": "rewards_chosen",
-    "rewards/rejected": "rewards_rejected",
-    "rewards/margins": "margin",
-    "rewards/accuracies": "accuracy",
-    "logps/chosen": "logps_chosen",
-    "logps/rejected": "logps_rejected",
+    "loss": "train/loss",
+    "learning_rate": "train/lr",
+    "grad_norm": "train/grad_norm",
+    "epoch": "train/epoch",
+    "entropy": "train/entropy",
+    "mean_token_accuracy": "train/token_accuracy",
+} | {
+    name: f"train/{name}"
+    for name in (
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
+    )
 }
+# counts of a held-out set, the same in every evaluation
+_COUNTS = {"eval/rows", "eval/tokens", "eval/bytes"}
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
     """Writes a row of metrics for each log and each evaluation; raises WorkError when the loss is not finite."""
 
     def __init__(
-        self, stage: str, path: Path, *, evaluate: Callable[[], dict[str, float]] | None, every: int | None, resumed_step: int
+        self,
+        stage: str,
+        path: Path,
+        *,
+        evaluate: Callable[[], dict[str, float]] | None,
+        every: int | None,
+        resumed_step: int,
     ) -> None:
         """Append to `path`; after a resumption, rows past the step that is resumed are taken out first."""
         self.stage, self.path, self.evaluate, self.every = stage, path, evaluate, every
@@ -57,7 +69,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
                     continue
                 if row["step"] <= resumed_step:
                     rows.append(line + "\n")
-                    if "eval_loss" in row:
+                    if "eval/loss" in row:
                         self.last_evaluation, self._evaluated_step = row, row["step"]
                         self.first_evaluation = self.first_evaluation or row
         self.path.write_text("".join(rows), encoding="utf-8")
@@ -97,14 +109,14 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         now = time.monotonic()
         seconds = max(now - self._last_log - self._paused_s, 1e-9)
         values = {name: float(logs[key]) for key, name in _NAMES.items() if key in logs}
-        values["tokens_seen"] = state.num_input_tokens_seen
-        values["tokens_per_s"] = round((state.num_input_tokens_seen - self._last_tokens) / seconds, 1)
+        values["train/tokens_seen"] = state.num_input_tokens_seen
+        values["train/tokens_per_s"] = round((state.num_input_tokens_seen - self._last_tokens) / seconds, 1)
         self._last_log, self._last_tokens, self._paused_s = now, state.num_input_tokens_seen, 0.0
-        self.last_loss = values["loss"]
+        self.last_loss = values["train/loss"]
         self._write(state.global_step, values)
-        if not math.isfinite(values["loss"]):
+        if not math.isfinite(values["train/loss"]):
             raise WorkError(
-                f"step {state.global_step}: the loss is {values['loss']}; expected a finite number",
+                f"step {state.global_step}: the loss is {values['train/loss']}; expected a finite number",
                 "lower optimizer.lr, or set optimizer.max_grad_norm=1",
             )
 
@@ -138,9 +150,6 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         parts = [f"loss {self.last_loss:.4g}"]
         if self.last_evaluation:
             first, last = self.first_evaluation, self.last_evaluation
-            names = [name for name in ("eval_loss", "eval_bits_per_byte", "eval_accuracy") if name in last]
+            names = [name for name in ("eval/loss", "eval/bits_per_byte", "eval/rewards/accuracies") if name in last]
             parts += [f"{name} {first[name]:.4g} -> {last[name]:.4g}" for name in names]
         log.info("%s  done in %.1f s: %s: %s", self.stage, seconds, directory, ", ".join(parts))
-
-
-_COUNTS = {"eval_rows", "eval_tokens", "eval_bytes"}

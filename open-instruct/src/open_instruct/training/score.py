@@ -48,11 +48,11 @@ def score_conversations(trainer: Any, examples: Sequence[SftExample]) -> dict[st
     tokens = sum(sum(label != IGNORED for label in row.labels[1:]) for row in examples)
     answer_bytes = sum(row.answer_bytes for row in examples)
     return {
-        "eval_rows": len(examples),
-        "eval_tokens": tokens,
-        "eval_bytes": answer_bytes,
-        "eval_loss": nats / tokens,
-        "eval_bits_per_byte": nats / (answer_bytes * math.log(2)),
+        "eval/rows": len(examples),
+        "eval/tokens": tokens,
+        "eval/bytes": answer_bytes,
+        "eval/loss": nats / tokens,
+        "eval/bits_per_byte": nats / (answer_bytes * math.log(2)),
     }
 
 
@@ -77,8 +77,8 @@ def score_pairs(
 ) -> dict[str, float]:
     """Give the held-out loss, rewards and accuracies, by the definitions that training uses.
 
-    `eval_accuracy` is the share of pairs whose chosen answer has the higher reward; a tie counts half, so a model that is
-    its own reference has 0.5. `eval_logp_accuracy` compares the plain log-probabilities, without the reference.
+    `eval/rewards/accuracies` is the share of pairs whose chosen answer has the higher reward; a tie counts half,
+    so a model that is its own reference has 0.5. `eval/logps/accuracies` compares plain log-probabilities.
     """
     chosen, rejected = pair_log_probs(trainer, examples)
     gains = [chosen - reference[0], rejected - reference[1]]
@@ -93,11 +93,11 @@ def score_pairs(
     log_sigmoid = torch.nn.functional.logsigmoid
     losses = -(1 - label_smoothing) * log_sigmoid(logits) - label_smoothing * log_sigmoid(-logits)
     return {
-        "eval_rows": len(examples),
-        "eval_loss": float(losses.mean()),
-        "eval_accuracy": float(((margins > 0).double() + 0.5 * (margins == 0).double()).mean()),
-        "eval_logp_accuracy": float((chosen > rejected).double().mean()),
-        "eval_rewards_chosen": float(rewards_chosen.mean()),
-        "eval_rewards_rejected": float(rewards_rejected.mean()),
-        "eval_margin": float(margins.mean()),
+        "eval/rows": len(examples),
+        "eval/loss": float(losses.mean()),
+        "eval/rewards/accuracies": float(((margins > 0).double() + 0.5 * (margins == 0).double()).mean()),
+        "eval/logps/accuracies": float((chosen > rejected).double().mean()),
+        "eval/rewards/chosen": float(rewards_chosen.mean()),
+        "eval/rewards/rejected": float(rewards_rejected.mean()),
+        "eval/rewards/margins": float(margins.mean()),
     }

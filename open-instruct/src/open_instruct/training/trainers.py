@@ -66,7 +66,7 @@ class PairTrainer(_Quiet, DPOTrainer):  # type: ignore[misc]
 
 
 def sft_dataset(examples: list[SftExample], packing_capacity: int | None) -> Dataset:
-    """Lay out examples for SFTTrainer; with a capacity (in tokens), several to a row, and `seq_lengths` to tell them apart."""
+    """Lay out examples for SFTTrainer; with a capacity in tokens, several to a row, told apart by `seq_lengths`."""
     if packing_capacity is None:
         return Dataset.from_dict(
             {"input_ids": [row.input_ids for row in examples], "labels": [row.labels for row in examples]}

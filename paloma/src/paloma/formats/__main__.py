@@ -1,6 +1,7 @@
 """`python -m paloma.formats lineage|validate|dump`, as docs/formats/README.md has it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(
             f"error: {error}\nhint: {error.hint or 'python -m paloma.formats validate lists every error'}\n"
         )
+        return 1
+    except BrokenPipeError:  # the reader, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""A checkpoint for others to use: without `training/`, in another dtype if asked; and the untrained model of a config."""
+"""A checkpoint for others to use: without `training/`, in another dtype if asked."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _NORMS = {
 
 
 def _table(shape: Architecture) -> list[tuple[str, list[tuple[str, int]]]]:
-    """(our name, [(published name, rows), …]): a fused weight of ours is several published ones, one below the other."""
+    """(our name, [(published name, rows), …]): a fused weight is several published ones, one below the other."""
     queries, keys = shape.heads * shape.head_width, shape.key_value_heads * shape.head_width
     table: list[tuple[str, list[tuple[str, int]]]] = [
         ("embedding", [("model.embed_tokens.weight", shape.embedding_rows)])
@@ -56,7 +56,7 @@ def to_published(state: dict[str, torch.Tensor], shape: Architecture) -> dict[st
     """Our weights as transformers stores them; a tied output matrix is left out."""
     published = {}
     for ours, parts in _table(shape):
-        pieces = state[ours].split([rows for _, rows in parts])
+        pieces = torch.split(state[ours], [rows for _, rows in parts])
         published.update({name: piece.contiguous() for (name, _), piece in zip(parts, pieces, strict=True)})
     return published
 

@@ -1,9 +1,9 @@
 """Which window stands at which place of a run: a pure function of (seed, position), and its inverse.
 
-An epoch is a permutation of its windows, drawn from `PCG64(SeedSequence([seed, epoch]))`. Adding seed and epoch instead, as is
-often done, gives seed 1 its first epoch the same order as seed 0 its second. With ratios an epoch holds so many windows of each
-source that the scarcest is used up once; a larger source goes on in the next epoch where it stopped, so nothing is seen
-twice before all of it was seen once.
+An epoch is a permutation of its windows, drawn from `PCG64(SeedSequence([seed, epoch]))`. Adding seed and epoch
+instead, as is often done, gives seed 1 in its first epoch the order of seed 0 in its second. With ratios an epoch
+holds so many windows of each source that the scarcest is used up once; a larger source goes on in the next epoch where
+it stopped, so that nothing of a source is seen twice before all of it was seen once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["DataOrder", "Place", "permutation"]
 def permutation(seed: int, epoch: int, size: int, stream: int = 0) -> npt.NDArray[np.int64]:
     """A permutation of 0 … size−1; equal arguments give equal results on every machine.
 
-    `stream` 0 orders an epoch, stream i+1 source i within itself. Each must be below 2**32, one word of the seed sequence.
+    `stream` 0 orders an epoch, stream i+1 source i within itself. Each must be below 2**32: one word of the entropy.
     """
     assert 0 <= seed < 2**32
     assert 0 <= epoch < 2**32
@@ -43,7 +43,7 @@ class Place:
 class DataOrder:
     """The order of all windows of a run, over any number of epochs.
 
-    `sizes` are the sources' numbers of windows and `ratios` their shares (any scale), None for all windows of all sources.
+    `sizes` are the sources' numbers of windows; `ratios` their shares (any scale), or None for all windows of all.
     """
 
     def __init__(self, sizes: Sequence[int], ratios: Sequence[float] | None, seed: int) -> None:
@@ -73,19 +73,19 @@ class DataOrder:
         source_epoch, place = divmod(epoch * self.quotas[source] + index, self.sizes[source])
         return Place(position, epoch, source, int(self._permuted(source_epoch, source + 1)[place]))
 
-    def positions(self, source: int, window: int, limit: int) -> Iterator[int]:
+    def positions(self, source: int, window: int, limit: int) -> list[int]:
         """The positions below `limit` at which a window stands, rising: the inverse of `at`."""
-        quota, size = self.quotas[source], self.sizes[source]
-        for epoch, index in self._draws(source, window, quota, size):
+        found = []
+        for epoch, index in self._draws(source, window):
             if epoch * self.epoch_windows >= limit:
-                return
+                break
             slot = int(self._permuted(epoch, 0, inverse=True)[int(self._starts[source]) + index])
-            position = epoch * self.epoch_windows + slot
-            if position < limit:
-                yield position
+            found.append(epoch * self.epoch_windows + slot)
+        return sorted(position for position in found if position < limit)
 
-    def _draws(self, source: int, window: int, quota: int, size: int) -> Iterator[tuple[int, int]]:
-        """Epochs that hold a window, with its index among the source's windows of that epoch."""
+    def _draws(self, source: int, window: int) -> Iterator[tuple[int, int]]:
+        """Epochs that hold a window, never falling, with its index among the source's windows of that epoch."""
+        quota, size = self.quotas[source], self.sizes[source]
         count = 0
         while quota:
             if quota == size:

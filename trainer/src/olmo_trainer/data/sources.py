@@ -91,7 +91,8 @@ def open_training_data(data: DataConfig, seed: int, where: str) -> TrainingData:
         source = WindowSource(directory, data.sequence_length)
         if len(source) == 0:
             tokens = sum(shard.tokens for shard in directory.shards)
-            what = f'"data.sources.{index}.path" is {directory.path}, whose {len(directory.shards)} shards hold {tokens} tokens'
+            held = f"whose {len(directory.shards)} shards hold {tokens} tokens"
+            what = f'"data.sources.{index}.path" is {directory.path}, {held}'
             text = f"a file with at least one window of {data.sequence_length} tokens"
             raise ConfigError(Problem(f"{where}: {what}; expected {text}", "shorten data.sequence_length"))
         sources.append(source)
@@ -190,7 +191,7 @@ def _vocabulary_rows(path: Path) -> int:
         vocabulary = content["model"]["vocab"]
         entries = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         added = [token["id"] for token in content.get("added_tokens", [])]
-        return 1 + max([*entries, *added])
+        return 1 + max(int(entry) for entry in (*entries, *added))
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
             path, "invalid_value", "no tokenizer", "a tokenizer.json of Hugging Face tokenizers"

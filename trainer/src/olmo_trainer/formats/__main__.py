@@ -1,9 +1,10 @@
-"""`python -m olmo_trainer.formats {lineage,validate,dump}`, as docs/formats/README.md describes it for every package."""
+"""`python -m olmo_trainer.formats {lineage,validate,dump}`, as docs/formats/README.md describes it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,25 +40,21 @@ def _head(name: str, path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
         check_files(manifest, checksums=True)
         head = {"format": manifest.format, "version": manifest.version, "counts": manifest.counts}
         return {**head, "details": manifest.details, "files": manifest.files, "inputs": manifest.inputs}
-    if path.is_dir() and (directory / MANIFEST).is_file():
-        manifest = read_manifest(directory, wanted=name)
-        return {"format": name, "version": manifest.version, "counts": manifest.counts}
-    return {"format": name, "version": 1, "counts": _counts(name, rows)}
+    counts = _counts(name, rows)
+    manifest_path = directory / MANIFEST
+    if name == "tokens" and path.is_dir() and manifest_path.is_file():
+        stated = read_manifest(manifest_path).counts
+        counts.update({key: stated[key] for key in ("text_bytes",) if key in stated})
+    return {"format": name, "version": 1, "counts": counts}
 
 
 def _counts(name: str, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """What the manifest of a foreign artifact would have counted, as far as its rows say."""
+    """The counts that the format's page names, as far as the content says."""
     if name == "document":
         return {"documents": len(rows), "text_bytes": sum(len(row["text"].encode()) for row in rows)}
     if name == "tokens":
         return {"documents": len(rows), "tokens": sum(len(row["tokens"]) for row in rows)}
-    items = 0
-    for row in rows:
-        product = 1
-        for extent in row["shape"]:
-            product *= extent
-        items += product
-    return {"parameters": items, "tensors": len(rows)}
+    return {"parameters": sum(math.prod(row["shape"]) for row in rows), "tensors": len(rows)}
 
 
 def _report(error: FormatError, root: Path, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class CheckpointDirectory:
 
 
 def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
-    """The tensors that a `config.json` requires, in the names of transformers; None for an architecture not known here."""
+    """The tensors that a `config.json` requires, in the names of transformers; None for another architecture."""
     architecture = (config.get("architectures") or [""])[0]
     if architecture not in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
         return None
@@ -105,10 +106,8 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
         if end > size_bytes:
             expected = f"{end} bytes, as tensor {name} says"
             raise FormatError(path, "truncated", f"{size_bytes} bytes long", expected)
-        items = 1
-        for extent in row["shape"]:
-            items *= extent
-        if row["dtype"] in _ITEM_BYTES and items * _ITEM_BYTES[row["dtype"]] != end - start:
+        needed = math.prod(row["shape"]) * _ITEM_BYTES.get(row["dtype"], 0)
+        if row["dtype"] in _ITEM_BYTES and needed != end - start:
             got = f"{end - start} bytes of {row['dtype']}"
             raise FormatError(path, "wrong_dtype", got, f"what the shape {row['shape']} needs", field=name)
         tensors[name] = Tensor(
@@ -139,7 +138,9 @@ def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDir
             tensors.update(_tensors_of(directory / file_name))
         for name, file_name in index.items():
             if name not in tensors:
-                raise FormatError(directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name)
+                raise FormatError(
+                    directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name
+                )
     else:
         tensors = _tensors_of(directory / "model.safetensors")
     if manifest is not None:
@@ -177,17 +178,25 @@ def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors
     for name, shape in (required_shapes(config) or {}).items():
         tensor = tensors.get(name)
         if tensor is None:
-            raise FormatError(
-                directory / "model.safetensors", "missing_tensor", "missing", f"shape {shape}", field=name
-            )
+            raise FormatError(listing, "missing_tensor", "missing", f"shape {shape}", field=name)
         if tensor.shape != shape:
             got = f"of shape {list(tensor.shape)}"
             raise FormatError(tensor.path, "wrong_shape", got, f"{list(shape)}, as config.json implies", field=name)
 
 
 def dump(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row a tensor, sorted by name, with the hash of its bytes."""
+    """Yield a row a tensor, sorted by name, with the hash of its bytes.
+
+    Raises: FormatError: also where the manifest's counts are not the content's.
+    """
     opened = open_checkpoint(directory)
+    if opened.manifest is not None:
+        parameters = sum(math.prod(tensor.shape) for tensor in opened.tensors.values())
+        for name, value in (("parameters", parameters), ("tensors", len(opened.tensors))):
+            stated = field_of(opened.manifest.counts, name, "an integer", opened.manifest.path, prefix="counts.")
+            if stated != value:
+                where = opened.manifest.path
+                raise FormatError(where, "invalid_value", str(stated), str(value), field=f"counts.{name}")
     for name in sorted(opened.tensors):
         tensor = opened.tensors[name]
         with tensor.path.open("rb") as stream:

@@ -91,7 +91,9 @@ def documents(files: list[Path]) -> Iterator[Document]:
                 field_of(row, name, "a string", path, line=line, optional=True)
             metadata = field_of(row, "metadata", "an object", path, line=line, optional=True, default={})
             inner = field_of(metadata, "subdomain", "a string", path, line=line, prefix="metadata.", optional=True)
-            _check_spans(field_of(row, "attributes", "an object", path, line=line, optional=True, default={}), path, line)
+            _check_spans(
+                field_of(row, "attributes", "an object", path, line=line, optional=True, default={}), path, line
+            )
             subdomain = row.get("subdomain")
             yield Document(
                 path=path,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib
 import hashlib
+import importlib
 import json
 import lzma
 import os

@@ -1,4 +1,4 @@
-"""Walk from an artifact back to the source files over the hashes of manifests. docs/formats/manifest.md, section Lineage."""
+"""Walk from an artifact back to its source files over the hashes of manifests (docs/formats/manifest.md, Lineage)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) 
                 if sources == number_of_sources:
                     yield f"{indent}source: … and {number_of_sources - _SOURCES_SHOWN} more"
                 continue
-            yield f"{indent}{row['role']}: {row['path']} ({row['size_bytes']} bytes) {row['sha256'][:12]}{_file_state(row, place)}"
+            _check_file(row, place)
+            yield f"{indent}{row['role']}: {row['path']} ({row['size_bytes']} bytes) {row['sha256'][:12]}"
             continue
         found = _manifest_at(place)
         if found is None:
@@ -63,10 +64,7 @@ def _manifest_at(place: Path) -> Manifest | None:
     return read_manifest(path) if path.is_file() else None
 
 
-def _file_state(row: dict[str, Any], place: Path) -> str:
-    if not place.is_file():
-        return ""
-    if sha256_of(place) != row["sha256"]:
+def _check_file(row: dict[str, Any], place: Path) -> None:
+    if place.is_file() and sha256_of(place) != row["sha256"]:
         expected = f"sha256 {row['sha256'][:12]}…"
         raise FormatError(place, "checksum_mismatch", "another file than was used", expected)
-    return ""

@@ -1,4 +1,4 @@
-"""Energy used, where the machine tells: RAPL for the processor, NVML for the GPU, else a declared wattage, else nothing."""
+"""Energy used: RAPL for the processor, NVML for the GPU, else a declared wattage, else nothing."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class MetricsFile:
     """Rows `{"step", "time_s", name: value, …}`; `time_s` counts the time the run was up, over all its restarts.
 
-    Opened at a resumed step, it drops the rows after that step, which will be written again, and a last line that a kill
-    cut short.
+    Opened at a resumed step, it drops the rows after that step, which will be written again, and a last line that a
+    kill cut short.
     """
 
     def __init__(self, path: Path, resumed_step: int | None) -> None:

@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.clip = shape.clip_qkv
         self.qkv = Linear(shape.width, sum(self.sizes))
         self.out = Linear(self.sizes[0], shape.width)
-        # over all heads at once, before they are split: OLMo-2's (arXiv 2501.00656, section 3.2), not Qwen's per-head norm
+        # over all heads at once, before they are split: OLMo-2's (arXiv 2501.00656), not Qwen's norm of each head
         self.query_norm = RMSNorm(self.sizes[0], shape.norm_eps) if shape.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(self.sizes[1], shape.norm_eps) if shape.qk_norm else nn.Identity()
 

@@ -1,6 +1,6 @@
 """Initial weights: every distribution in one table.
 
-`normal`: standard deviation 0.02 everywhere (OLMo-2, arXiv 2501.00656, section 3.2).
+`normal`: standard deviation 0.02 everywhere (OLMo-2, arXiv 2501.00656).
 `mitchell`: 1/√d, output projections narrower with depth (OLMo-1, allenai/OLMo olmo/initialization.py).
 Both are cut off at three standard deviations. Norm weights are one.
 """

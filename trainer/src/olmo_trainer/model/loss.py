@@ -1,7 +1,7 @@
 """Cross-entropy of the next token and its z-loss, without holding all logits.
 
-Plainly, the logits of a micro-batch are written and read about six times. Here each chunk of rows goes from hidden state to
-gradient while it is in the cache; the gradient is made in the forward pass and only scaled in the backward pass.
+Plainly, the logits of a micro-batch are written and read about six times. Here each chunk of rows goes from hidden
+state to gradient while it is in the cache; the gradient is made in the forward pass and scaled in the backward one.
 N rows (batch and time together), D width, V embedding rows.
 """
 
@@ -94,6 +94,6 @@ def token_nats(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch
     rows = max(64, _CHUNK_LOGITS.get(hidden_ND.device.type, 2**24) // weight.shape[0])
     parts = [
         F.cross_entropy(F.linear(hidden, weight).float(), labels, ignore_index=IGNORED, reduction="none")
-        for hidden, labels in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True)
+        for hidden, labels in zip(torch.split(hidden_ND, rows), torch.split(labels_N, rows), strict=True)
     ]
     return torch.cat(parts)

@@ -42,7 +42,8 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return _turn(grads[0], *ctx.saved_tensors, -1.0), None, None
+        cos_TK, sin_TK = ctx.saved_tensors
+        return _turn(grads[0], cos_TK, sin_TK, -1.0), None, None
 
 
 def rotate(x_BHTK: torch.Tensor, cos_TK: torch.Tensor, sin_TK: torch.Tensor) -> torch.Tensor:

@@ -33,10 +33,12 @@ class Block(nn.Module):
     def forward(self, x_BTD: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""
         if self.norm_after:
-            h_BTD = x_BTD + self.attention_norm(self.attention(x_BTD, rope))
-            return h_BTD + self.mlp_norm(self.mlp(h_BTD))
-        h_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope)
-        return h_BTD + self.mlp(self.mlp_norm(h_BTD))
+            h_BTD: torch.Tensor = x_BTD + self.attention_norm(self.attention(x_BTD, rope))
+            out_BTD: torch.Tensor = h_BTD + self.mlp_norm(self.mlp(h_BTD))
+        else:
+            h_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rope)
+            out_BTD = h_BTD + self.mlp(self.mlp_norm(h_BTD))
+        return out_BTD
 
 
 class Transformer(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import torch
 
@@ -12,7 +13,7 @@ from ..config.schema import TrainConfig
 __all__ = ["capture_random", "prepare", "resolve_device", "resolve_threads", "restore_random"]
 
 
-def resolve_device(train: TrainConfig, where: str) -> str:
+def resolve_device(train: TrainConfig, where: str) -> Literal["cpu", "cuda"]:
     """`cpu` or `cuda`.
 
     Raises: ConfigError: CUDA is asked for and there is none.
@@ -35,7 +36,8 @@ def prepare(device: str, threads: int, seed: int) -> torch.device:
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(device == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a write of every new tensor, changes no result
+    # filling every new tensor would cost a write and change no result
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")
     return torch.device(device)
 

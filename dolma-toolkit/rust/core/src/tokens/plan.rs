@@ -78,6 +78,11 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// The type of that name.
+    pub fn named(name: &str) -> Option<Dtype> {
+        [Dtype::Uint8, Dtype::Uint16, Dtype::Uint32].into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// As NumPy and the manifest name it.
     pub fn name(self) -> &'static str {
         match self {

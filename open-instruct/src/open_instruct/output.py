@@ -1,19 +1,18 @@
-"""The output directory of a stage: done already, not ours, or to be made; made aside and renamed into place at the end."""
+"""An output directory: done already, somebody else's, or to be made; made aside and renamed into place at the end."""
 
 import fcntl
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import yaml
-
-from ..errors import RequestError
-from ..formats.checkpoint import count_tensors, read_tensors
-from ..formats.json_text import sha256_file
-from ..formats.manifest import NAME, check_files, read_manifest, write_manifest
+from . import WRITER
+from .errors import RequestError
+from .formats.manifest import NAME, check_files, read_manifest, write_manifest
 
 __all__ = ["Output"]
 
@@ -22,19 +21,24 @@ _UNLISTED = {"metrics.jsonl", "run.yaml"}  # beside the artifact, not part of it
 
 
 class Output:
-    """One stage's output directory; `partial` beside it holds the work in progress."""
+    """A command's output directory; `partial` beside it holds the work in progress."""
 
     def __init__(
-        self, directory: str, *, stage: str, writer: dict[str, str], config: dict[str, Any], inputs: list[dict[str, Any]]
+        self,
+        directory: str | Path,
+        *,
+        format_name: str,
+        config: dict[str, Any],
+        inputs: list[dict[str, Any]],
+        stage: str | None = None,
     ) -> None:
         """Name the result by its `config` (all that the bytes depend on) and its `inputs` (manifest entries)."""
         self.directory = Path(directory)
         self.partial = self.directory.with_name(self.directory.name + ".partial")
         self.result, self.trainer = self.partial / "result", self.partial / "trainer"
         self.metrics = self.partial / "metrics.jsonl"
-        self.stage, self.writer, self.config = stage, writer, config
+        self.format_name, self.stage, self.config = format_name, stage, config
         self.inputs = sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
-        self._lock: IO[str] | None = None
 
     def is_done(self) -> bool:
         """Whether the directory already holds the result of these very settings and inputs, undamaged.
@@ -64,9 +68,9 @@ class Output:
         return True
 
     def _difference(self, manifest: dict[str, Any]) -> str:
-        if manifest["writer"] != self.writer or manifest["details"].get("stage") != self.stage:
-            name, version = manifest["writer"]["name"], manifest["writer"]["version"]
-            return f"stage {manifest['details'].get('stage')} of {name} {version}"
+        found = (manifest["writer"], manifest["format"], manifest["details"].get("stage"))
+        if found != (WRITER, self.format_name, self.stage):
+            return f"{manifest['format']} {found[2] or ''} by {WRITER['name']} {found[0]['version']}".replace("  ", " ")
         old, new = _flat(manifest["config"]), _flat(self.config)
         for key in sorted(old.keys() | new.keys()):
             if key not in _MACHINE and old.get(key) != new.get(key):
@@ -79,28 +83,31 @@ class Output:
         """Fill in the settings of `runtime` that the machine decided."""
         self.config = {**self.config, "runtime": {**self.config["runtime"], **runtime}}
 
-    def begin(self, *, keep_trainer: bool) -> Path | None:
-        """Take the work directory for this process; return the trainer checkpoint to go on from, if there is one.
+    @contextmanager
+    def begin(self, *, keep_trainer: bool) -> Iterator[Path | None]:
+        """Take the work directory for this process; give the trainer checkpoint to go on from, if there is one.
 
         Raises:
             RequestError: another process is at work in it.
         """
         self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.partial / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(f"output_dir: another process is writing {self.directory}; expected to be alone") from None
-        identity = self.partial / "identity.json"
-        text = json.dumps([self.stage, self.writer, self.config, self.inputs], sort_keys=True)
-        same = identity.is_file() and identity.read_text(encoding="utf-8") == text
-        if not (same and keep_trainer):
-            for path in self.partial.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            _write_whole(identity, text)
-        shutil.rmtree(self.result, ignore_errors=True)
-        return self._last_checkpoint()
+        with (self.partial / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RequestError(
+                    f"output_dir: another process is writing {self.directory}; expected to be alone"
+                ) from None
+            identity = self.partial / "identity.json"
+            text = json.dumps([self.format_name, self.stage, WRITER, self.config, self.inputs], sort_keys=True)
+            same = identity.is_file() and identity.read_text(encoding="utf-8") == text
+            if not (same and keep_trainer):
+                for path in self.partial.iterdir():
+                    if path.name != ".lock":
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _write_whole(identity, text)
+            shutil.rmtree(self.result, ignore_errors=True)
+            yield self._last_checkpoint()
 
     def _last_checkpoint(self) -> Path | None:
         found = []
@@ -111,27 +118,21 @@ class Output:
                 shutil.rmtree(path)
         return max(found)[1] if found else None
 
-    def publish(
-        self, *, step: int, tokens_seen: int, dtype: str, architecture: str, resolved_config: dict[str, Any]
-    ) -> None:
+    def publish(self, *, counts: dict[str, int], details: dict[str, Any]) -> None:
         """Describe the files in `result` by a manifest, written last, and rename the directory into place."""
-        shutil.copyfile(self.metrics, self.result / "metrics.jsonl")
-        _write_whole(self.result / "run.yaml", yaml.safe_dump(resolved_config, sort_keys=False))
-        found = (path.relative_to(self.result).as_posix() for path in self.result.rglob("*") if path.is_file())
+        if self.metrics.is_file():
+            shutil.copyfile(self.metrics, self.result / "metrics.jsonl")
+        found = [path.relative_to(self.result).as_posix() for path in self.result.rglob("*") if path.is_file()]
+        for name in found:
+            with (self.result / name).open("rb") as stream:
+                os.fsync(stream.fileno())
         write_manifest(
             self.result,
-            format_name="checkpoint",
-            writer=self.writer,
+            format_name=self.format_name,
+            writer=WRITER,
             config=self.config,
-            counts=count_tensors(read_tensors(self.result)),
-            details={
-                "architecture": architecture,
-                "dtype": dtype,
-                "stage": self.stage,
-                "step": step,
-                "tokens_seen": tokens_seen,
-                "tokenizer_sha256": sha256_file(self.result / "tokenizer.json"),
-            },
+            counts=counts,
+            details=details | ({"stage": self.stage} if self.stage else {}),
             files=[name for name in found if name not in _UNLISTED],
             inputs=self.inputs,
         )

@@ -58,14 +58,14 @@ pub struct Row<'a> {
     /// May be empty.
     #[serde(borrow)]
     pub text: Cow<'a, str>,
-    /// `""` where absent.
-    #[serde(borrow, default)]
+    /// `""` where absent or null.
+    #[serde(default, deserialize_with = "text_or_null")]
     pub source: Cow<'a, str>,
-    /// `""` where absent.
-    #[serde(borrow, default)]
+    /// `""` where absent or null.
+    #[serde(default, deserialize_with = "text_or_null")]
     pub added: Cow<'a, str>,
-    /// `""` where absent.
-    #[serde(borrow, default)]
+    /// `""` where absent or null.
+    #[serde(default, deserialize_with = "text_or_null")]
     pub created: Cow<'a, str>,
     /// Of the extraction.
     #[serde(borrow, default)]
@@ -76,6 +76,12 @@ pub struct Row<'a> {
     /// A JSON object of spans.
     #[serde(borrow, default)]
     pub attributes: Option<&'a RawValue>,
+}
+
+fn text_or_null<'de, D: serde::Deserializer<'de>, T: From<String> + Default>(
+    from: D,
+) -> std::result::Result<T, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.map(T::from).unwrap_or_default())
 }
 
 /// Reads one line as a row.
@@ -143,7 +149,7 @@ pub fn check_value(row: &Map<String, Value>, place: &Place<'_>) -> Result<()> {
     }
     for field in ["source", "added", "created", "subdomain"] {
         match row.get(field) {
-            None | Some(Value::String(_)) => {}
+            None | Some(Value::Null | Value::String(_)) => {}
             Some(other) => return Err(place.wrong_type(field, other, "a string")),
         }
     }
@@ -152,15 +158,15 @@ pub fn check_value(row: &Map<String, Value>, place: &Place<'_>) -> Result<()> {
         Some(other) => return Err(place.wrong_type("version", other, "a string or null")),
     }
     match row.get("metadata") {
-        None => {}
+        None | Some(Value::Null) => {}
         Some(Value::Object(metadata)) => match metadata.get("subdomain") {
-            None | Some(Value::String(_)) => {}
+            None | Some(Value::Null | Value::String(_)) => {}
             Some(other) => return Err(place.wrong_type("metadata.subdomain", other, "a string")),
         },
         Some(other) => return Err(place.wrong_type("metadata", other, "an object")),
     }
     match row.get("attributes") {
-        None => Ok(()),
+        None | Some(Value::Null) => Ok(()),
         Some(value) => attributes::check_spans(value, place),
     }
 }
@@ -201,7 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn null_version_is_a_version() {
-        assert!(parse_row(br#"{"id":"1","text":"","version":null}"#, &PLACE).is_ok());
+    fn null_in_an_optional_field_is_no_field() {
+        let line =
+            br#"{"id":"1","text":"","version":null,"source":null,"metadata":null,"attributes":null,"subdomain":null}"#;
+        let row = parse_row(line, &PLACE).unwrap();
+        assert_eq!((row.source.as_ref(), row.metadata.is_none()), ("", true));
+        assert_eq!(failure(br#"{"id":null,"text":""}"#).0, Code::WrongType);
     }
 }

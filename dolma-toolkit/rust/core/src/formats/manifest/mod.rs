@@ -157,17 +157,13 @@ impl Manifest {
             .map_err(|error| fail(None, Code::InvalidValue, format!("the manifest is unusable: {error}")))
     }
 
-    /// `unknown_format` or `unsupported_version` unless it is version 1 of `format`.
+    /// `unknown_format` unless it is a manifest of `format`.
     pub fn expect(&self, format: &str, path: &str) -> Result<()> {
-        if self.format != format {
-            let message = format!("\"format\" is \"{}\"; expected \"{format}\"", self.format);
-            return Err(Error::format(path, None, Some("format"), Code::UnknownFormat, message));
+        if self.format == format {
+            return Ok(());
         }
-        if self.version > 1 {
-            let message = format!("\"version\" is {}; expected 1, the newest that this release reads", self.version);
-            return Err(Error::format(path, None, Some("version"), Code::UnsupportedVersion, message));
-        }
-        Ok(())
+        let message = format!("\"format\" is \"{}\"; expected \"{format}\"", self.format);
+        Err(Error::format(path, None, Some("format"), Code::UnknownFormat, message))
     }
 
     /// Checks that every listed file is there with its size, and with its sha256 where `checksums` asks.
@@ -237,9 +233,35 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<Written> {
 
 const FIELDS: [&str; 8] = ["config", "counts", "details", "files", "format", "inputs", "version", "writer"];
 
+/// Formats that a manifest may name.
+pub const FORMATS: [&str; 12] = [
+    "attributes",
+    "chat",
+    "checkpoint",
+    "document",
+    "filter",
+    "manifest",
+    "preference",
+    "report",
+    "results",
+    "table",
+    "tokenizer",
+    "tokens",
+];
+
 fn check_fields(object: &Map<String, Value>, path: &str) -> Result<()> {
     let check = Fields { path };
-    for field in ["format", "version", "writer", "config", "counts", "details", "files", "inputs"] {
+    let format = check.string(object, "", "format")?;
+    if !FORMATS.contains(&format) {
+        let message = format!("\"format\" is \"{format}\"; expected one of {}", FORMATS.join(", "));
+        return check.fail("format", Code::UnknownFormat, message);
+    }
+    check.integer(object, "", "version", 1)?;
+    if object["version"].as_u64() > Some(1) {
+        let message = format!("\"version\" is {}; expected 1, the newest that this release reads", object["version"]);
+        return check.fail("version", Code::UnsupportedVersion, message);
+    }
+    for field in ["writer", "config", "counts", "details", "files", "inputs"] {
         check.present(object, "", field)?;
     }
     if let Some(unknown) = object.keys().find(|key| !FIELDS.contains(&key.as_str())) {
@@ -249,8 +271,6 @@ fn check_fields(object: &Map<String, Value>, path: &str) -> Result<()> {
             format!("\"{unknown}\" is not a field of a manifest; expected one of {}", FIELDS.join(", ")),
         );
     }
-    check.string(object, "", "format")?;
-    check.integer(object, "", "version", 1)?;
     let writer = check.object(object, "", "writer")?;
     check.string(writer, "writer.", "name")?;
     check.string(writer, "writer.", "version")?;

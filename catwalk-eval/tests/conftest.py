@@ -1,0 +1,189 @@
+"""Tiny models with a tiny tokenizer, documents, and data directories: made here, nothing is downloaded."""
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED_EVAL = REPOSITORY.parent / "shared" / "data" / "eval"
+
+_TEXT = """Rivers carry sand and clay to the sea. The sea is salt, and the wind is cold in winter.
+Question: Which animal lays eggs? Answer: the hen, the duck and the goose lay eggs in spring.
+People think that metal is heavier than wood because a nail sinks and a plank does not.
+def add(first, second): return first + second  # two numbers, one sum
+Größe, naïve, façade: letters with marks; 東京 and Δ need more bytes than one.
+"""
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Rows as a gzip file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE of 600 tokens: every text can be encoded."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|endoftext|>", "<|begin|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TEXT.splitlines() * 3, trainer)
+    directory = tmp_path_factory.mktemp("tokenizer")
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", bos_token="<|begin|>", clean_up_tokenization_spaces=False
+    )
+    wrapped.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def build_checkpoint(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Checkpoints by architecture name, each built once; do not change them, copy them."""
+    built: dict[str, Path] = {}
+
+    def build(kind: str) -> Path:
+        if kind not in built:
+            built[kind] = _build(kind, tokenizer_directory, tmp_path_factory.mktemp(kind))
+        return built[kind]
+
+    return build
+
+
+def _build(kind: str, tokenizer_directory: Path, directory: Path) -> Path:
+    import torch
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    sizes = {"vocab_size": 640, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 64, "max_position_embeddings": 512, "eos_token_id": 0, "pad_token_id": None}
+    sizes |= {"bos_token_id": None, "initializer_range": 0.3}
+    match kind:
+        case "olmo":
+            config = transformers.OlmoConfig(**sizes)
+        case "olmo2":
+            config = transformers.Olmo2Config(**sizes, num_key_value_heads=2)
+        case "llama":
+            config = transformers.LlamaConfig(**sizes, tie_word_embeddings=True)
+        case _:
+            config = transformers.GPT2Config(
+                vocab_size=640, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=0, eos_token_id=0
+            )
+    torch.manual_seed(len(kind))
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(directory)
+    for file in tokenizer_directory.iterdir():
+        shutil.copy(file, directory)
+    return directory
+
+
+@pytest.fixture
+def with_manifest(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A checkpoint of ours: with a manifest."""
+    from catwalk.formats.checkpoint import read_checkpoint
+    from catwalk.formats.manifest import write_manifest
+
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(build_checkpoint("olmo"), directory)
+    read = read_checkpoint(directory)
+    write_manifest(
+        directory,
+        format="checkpoint",
+        writer=("test", "1"),
+        files=[file for file in directory.iterdir() if file.is_file()],
+        config={},
+        counts={"parameters": read.parameters, "tensors": len(read.tensors)},
+        details={
+            "architecture": "OlmoForCausalLM",
+            "dtype": "float32",
+            "stage": "pretrain",
+            "step": 0,
+            "tokens_seen": 0,
+            "tokenizer_sha256": read.tokenizer_sha256,
+        },
+        inputs=[],
+    )
+    return directory
+
+
+@pytest.fixture
+def data_directory(tmp_path: Path) -> Path:
+    """Hand-made rows of three tasks in their original fields."""
+    root = tmp_path / "data"
+    words = ("egg", "hen", "sea", "clay", "wood", "nail", "wind", "salt", "sand", "duck", "plank", "metal")
+    write_jsonl(
+        root / "sciq" / "validation.jsonl.gz",
+        (
+            {
+                "question": f"What floats on the {word}?",
+                "distractor1": word,
+                "distractor2": f"{word} and {words[n - 1]}",
+                "distractor3": "a stone",
+                "correct_answer": words[n - 2],
+                "support": "" if n % 3 == 0 else f"Rivers carry {word} to the sea. " * (1 + 3 * n),
+            }
+            for n, word in enumerate(words)
+        ),
+    )
+    write_jsonl(
+        root / "copa" / "validation.jsonl.gz",
+        (
+            {
+                "premise": f"The {word} fell.",
+                "choice1": f"It was {words[n - 1]}.",
+                "choice2": "The wind blew.",
+                "question": "cause" if n % 2 else "effect",
+                "label": n % 2,
+                "idx": n,
+            }
+            for n, word in enumerate(words)
+        ),
+    )
+    write_jsonl(
+        root / "winogrande" / "validation.jsonl.gz",
+        (
+            {
+                "sentence": f"The {word} met the {words[n - 1]} because the _ was cold.",
+                "option1": word,
+                "option2": words[n - 1],
+                "answer": str(1 + n % 2),
+            }
+            for n, word in enumerate(words)
+        ),
+    )
+    return root
+
+
+@pytest.fixture
+def documents_directory(tmp_path: Path) -> Path:
+    """Three domains of two sources, one document of many windows, an empty text, letters of several bytes."""
+    rows = [
+        {"id": "a-0", "text": _TEXT, "source": "prose", "metadata": {"subdomain": "rivers"}},
+        {"id": "a-1", "text": "Größe 東京 Δ.", "source": "prose", "metadata": {"subdomain": "marks"}},
+        {"id": "a-2", "text": "The hen lays an egg. " * 3, "source": "prose", "metadata": {"subdomain": "rivers"}},
+        {"id": "a-3", "text": "", "source": "prose", "metadata": {"subdomain": "marks"}},
+        {"id": "b-0", "text": "def add(a, b):\n    return a + b\n" * 30, "source": "code"},
+    ]
+    root = tmp_path / "documents"
+    write_jsonl(root / "a.jsonl.gz", rows[:3])
+    write_jsonl(root / "b.jsonl.gz", rows[3:])
+    return root

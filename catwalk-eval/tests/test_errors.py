@@ -1,0 +1,226 @@
+"""Every wrong request and damaged input: the exit code, one clear message, no traceback, nothing half-written."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from catwalk.__main__ import main
+from conftest import write_jsonl
+
+Build = Callable[[str], Path]
+
+
+@pytest.fixture
+def checkpoint(build_checkpoint: Build, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(build_checkpoint("olmo"), tmp_path / "model"))
+
+
+@pytest.fixture
+def run(
+    checkpoint: Path, data_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Exit code and stderr of a run of copa; more arguments win."""
+
+    def call(*more: str, model: Path | None = None) -> tuple[int, str]:
+        base = ["run", "--model", str(model or checkpoint), "--tasks", "copa", "--data", str(data_directory)]
+        code = main([*base, "--output", str(tmp_path / "out"), "--device", "cpu", *more])
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "Traceback" not in captured.err
+        if code:
+            assert captured.err.startswith("error: ") or "\nerror: " in captured.err
+            assert not (tmp_path / "out" / "results.json").exists()
+        return code, captured.err
+
+    return call
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom catwalk.__main__ import main\n"
+        "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'tokenizers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--batch-tokens" in done.stdout
+
+
+def test_formats_command_imports_no_torch() -> None:
+    program = "import sys, catwalk.formats.__main__\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tasks", "scqi"], 'nearest: "sciq"'),
+        (["--documents", "nowhere"], "documents: nowhere is absent"),
+        (["--limit", "0"], "limit: 0 is too small"),
+        (["--dtype", "int8"], 'dtype: "int8" is unknown'),
+        (["--windowing", "sliding"], 'windowing: "sliding" is unknown'),
+        (["--device", "abacus"], '"abacus" is not a device'),
+        (["--max-length", "100000"], "more than the model's max_position_embeddings"),
+        (["--data", "nowhere"], "data: nowhere is absent"),
+        (["--batch-tokenz", "3"], "did you mean --batch-tokens?"),
+        (["batch_tokenz=3"], 'nearest: "batch_tokens"'),
+        (["limit=many"], "limit: 'many' has the wrong type; expected a whole number"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--tasks", "piqa"], "expected the rows of piqa"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_request_exits_2(run: Run, arguments: list[str], expected: str) -> None:
+    code, text = run(*arguments)
+    assert code == 2
+    assert expected in text
+
+
+def test_every_problem_of_a_request_is_listed(run: Run, tmp_path: Path) -> None:
+    settings = tmp_path / "run.yaml"
+    settings.write_text("limits: 3\nseed: x\nprefix: [eos]\n", encoding="utf-8")
+    code, text = run("--config", str(settings))
+    assert code == 2
+    assert text.count("error: ") == 3
+    code, text = run("--limit", "-1", "--dtype", "x", "--documents", "a", "b")
+    assert code == 2
+    assert text.count("error: ") == 4
+
+
+def test_absent_model_exits_2(run: Run, tmp_path: Path) -> None:
+    code, text = run(model=tmp_path / "none")
+    assert code == 2
+    assert "expected a checkpoint directory" in text
+
+
+def test_damaged_weights_exit_1(run: Run, with_manifest: Path) -> None:
+    weights = with_manifest / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    code, text = run(model=with_manifest)
+    assert code == 1
+    assert f"{weights}: the file's sha256 is" in text
+
+
+def test_cut_weights_exit_1(run: Run, checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    code, text = run()
+    assert code == 1
+    assert "its header describes" in text
+
+
+def test_absent_weights_exit_1(run: Run, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    code, text = run()
+    assert code == 1
+    assert "model.safetensors: the file is absent" in text
+
+
+@pytest.mark.parametrize("kind", ["olmo", "gpt2"])
+def test_missing_tensor_exits_1(run: Run, build_checkpoint: Build, tmp_path: Path, kind: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    model = Path(shutil.copytree(build_checkpoint(kind), tmp_path / kind))
+    tensors = load_file(model / "model.safetensors")
+    del tensors[sorted(tensors)[-1]]
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    code, text = run(model=model)
+    assert code == 1
+    assert "is absent" in text
+
+
+def test_missing_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (checkpoint / name).unlink()
+    code, text = run()
+    assert code == 1
+    assert "tokenizer.json: the file is absent" in text
+    assert "hint: copy tokenizer.json" in text
+
+
+def test_damaged_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
+    code, text = run()
+    assert code == 1
+    assert "the tokenizer cannot be loaded" in text
+
+
+def test_tokenizer_of_another_model_exits_1(run: Run, checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    last = max(value["model"]["vocab"], key=value["model"]["vocab"].get)
+    value["model"]["vocab"][last] = 5000
+    path.write_text(json.dumps(value), encoding="utf-8")
+    code, text = run()
+    assert code == 1
+    assert "the tokenizer has ids up to 5000; the embedding has 640 rows" in text
+
+
+def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
+    good = {"id": "1", "text": "hen"}
+    path = write_jsonl(tmp_path / "bad" / "x.jsonl.gz", [good, {"id": "2", "text": 7}])
+    code, text = run("--documents", str(path.parent))
+    assert code == 1
+    assert f'{path}:2: "text" is a number; expected a string' in text
+
+
+def test_cut_documents_exit_1(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"id": "1", "text": "hen"}\n' * 50)[:-12])
+    code, text = run("--documents", str(path))
+    assert code == 1
+    assert f"{path}: the compressed data end early" in text
+
+
+def test_prefix_that_the_tokenizer_has_not_exits_2(run: Run, checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer_config.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    del value["bos_token"]
+    path.write_text(json.dumps(value), encoding="utf-8")
+    code, text = run("--prefix", "bos")
+    assert code == 2
+    assert "the tokenizer has no bos token" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "nowhere"],
+        ["verify", "nowhere"],
+        ["show", "copaa"],
+        ["documents", "--tasks", "x", "--output", "y"],
+        [],
+    ],
+    ids=lambda value: " ".join(value) or "nothing",
+)
+def test_other_commands_exit_2_on_wrong_requests(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_results_without_predictions_fail_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text('{"format": "results", "version": 1}', encoding="utf-8")
+    assert main(["verify", str(tmp_path)]) == 1
+    assert '"model" is absent' in capsys.readouterr().err
+
+
+def test_formats_command_exits_2_for_a_format_that_it_does_not_read(tmp_path: Path) -> None:
+    from catwalk.formats.__main__ import main as formats_main
+
+    with pytest.raises(SystemExit) as caught:
+        formats_main(["validate", "chat", str(tmp_path)])
+    assert caught.value.code == 2
+    assert formats_main(["validate", "results", str(tmp_path / "none")]) == 2

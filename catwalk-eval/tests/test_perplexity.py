@@ -1,0 +1,147 @@
+"""Windows as the reference cuts them, sums against brute force, the ratio's standard error."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from catwalk.config import RunConfig
+from catwalk.evaluate import run
+from catwalk.formats.document import document_files, read_documents
+from catwalk.formats.results import read_document_scores, read_results
+from catwalk.scoring.perplexity import WINDOWINGS, domain_rows, windows
+from catwalk.scoring.uncertainty import ratio_stderr
+from catwalk.types import DocumentScore
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import BruteForce
+
+Build = Callable[[str], Path]
+_PREFIX = 99
+
+
+def _shown(length: int, windowing: str) -> list[tuple[list[int], list[int]]]:
+    requests = windows(list(range(length)), _PREFIX, 10, windowing)
+    return [(list(request.context), list(request.continuation)) for request in requests]
+
+
+def test_reference_windows_are_palomas() -> None:
+    # 34 tokens in windows of 10: the example of lm-evaluation-harness's rolling windows made disjoint
+    assert _shown(34, "paloma-reference") == [
+        ([_PREFIX], list(range(10))),
+        ([9], list(range(10, 20))),
+        ([19], list(range(20, 30))),
+        ([23, 24, 25, 26, 27, 28, 29], [30, 31, 32, 33]),
+    ]
+
+
+def test_strict_windows_share_nothing() -> None:
+    assert _shown(34, "strict-disjoint")[-1] == ([29], [30, 31, 32, 33])
+    assert _shown(34, "strict-disjoint")[:-1] == _shown(34, "paloma-reference")[:-1]
+
+
+@pytest.mark.parametrize("length", [1, 9, 10, 20])
+def test_windowings_agree_where_the_last_window_is_full_or_the_first(length: int) -> None:
+    assert _shown(length, "strict-disjoint") == _shown(length, "paloma-reference")
+
+
+def test_windows_are_those_of_lm_eval() -> None:
+    utilities = pytest.importorskip("lm_eval.utils")
+    for length in (1, 9, 10, 11, 34, 40, 41):
+        rolling = utilities.get_rolling_token_windows(
+            token_list=list(range(length)), prefix_token=_PREFIX, max_seq_len=10, context_len=1
+        )
+        expected = [tuple(map(list, utilities.make_disjoint_window(pair))) for pair in rolling]
+        assert _shown(length, "paloma-reference") == expected
+
+
+@given(st.integers(0, 200), st.integers(1, 40), st.sampled_from(WINDOWINGS))
+def test_every_token_is_scored_once_and_fits(length: int, window: int, windowing: str) -> None:
+    requests = windows(list(range(length)), _PREFIX, window, windowing)
+    assert [token for request in requests for token in request.continuation] == list(range(length))
+    for request in requests:
+        assert 1 <= len(request.context) + len(request.continuation) - 1 <= window
+        first = request.continuation[0]
+        assert request.context[-1] == (first - 1 if first else _PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("windowing", "prefix", "kind"),
+    [("paloma-reference", "eos", "olmo"), ("strict-disjoint", "bos", "olmo2"), ("strict-disjoint", "eos", "gpt2")],
+)
+def test_sums_equal_brute_force(
+    build_checkpoint: Build, documents_directory: Path, tmp_path: Path, windowing: str, prefix: str, kind: str
+) -> None:
+    model = build_checkpoint(kind)
+    run(
+        RunConfig(
+            model=model,
+            output=tmp_path / "out",
+            documents=(documents_directory,),
+            max_length=64,
+            windowing=windowing,
+            prefix=prefix,
+            device="cpu",
+        )
+    )
+    brute = BruteForce(model)
+    documents = [one for file in document_files(documents_directory) for one in read_documents(file)]
+    rows = list(read_document_scores(tmp_path / "out"))
+    assert [row["id"] for row in rows] == [one.id for one in documents]
+    for one, row in zip(documents, rows, strict=True):
+        nll = brute.document(one.text, {"eos": 0, "bos": 1}[prefix], 64, windowing)
+        assert row["nll_nats"] == pytest.approx(nll, rel=1e-5, abs=1e-4)
+        assert row["tokens"] == len(brute.ids(one.text))
+        assert row["bytes"] == len(one.text.encode())
+        assert row["chars"] == len(one.text)
+        assert row["words"] == len(one.text.split())
+    assert max(row["tokens"] for row in rows) > 3 * 64
+    domains = read_results(tmp_path / "out")["perplexity"]
+    assert [(domain["source"], domain["subdomain"], domain["documents"]) for domain in domains] == [
+        ("code", "", 1),
+        ("prose", "marks", 2),
+        ("prose", "rivers", 2),
+    ]
+    for domain in domains:
+        own = [row for row in rows if (row["source"], row["subdomain"]) == (domain["source"], domain["subdomain"])]
+        assert domain["nll_nats"] == pytest.approx(sum(row["nll_nats"] for row in own), rel=1e-9)
+        assert domain["bytes"] == sum(row["bytes"] for row in own)
+        bits = domain["nll_nats"] / (domain["bytes"] * math.log(2))
+        assert domain["bits_per_byte"]["value"] == pytest.approx(bits, rel=1e-9)
+    assert domains[0]["bits_per_byte"]["stderr"] is None
+
+
+def _score(nll_nats: float, size: int, id: str = "x") -> DocumentScore:
+    return DocumentScore(
+        source="s", subdomain="", id=id, tokens=size, bytes=size, chars=size, words=1, nll_nats=nll_nats
+    )
+
+
+def test_domain_of_empty_texts_has_no_ratio() -> None:
+    (row,) = domain_rows([_score(0.0, 0), _score(0.0, 0)])
+    assert row["bits_per_byte"] == {"value": None, "stderr": None, "n": 2}
+
+
+def test_ratio_stderr_is_the_spread_of_repeated_samples() -> None:
+    draw = random.Random(5)
+
+    def sample() -> tuple[list[float], list[float]]:
+        sizes = [float(draw.randint(50, 500)) for _ in range(200)]
+        return [size * draw.gauss(1.2, 0.3) for size in sizes], sizes
+
+    ratios, stderrs = [], []
+    for _ in range(400):
+        numerators, sizes = sample()
+        ratios.append(sum(numerators) / sum(sizes))
+        stderrs.append(ratio_stderr(numerators, sizes) or 0.0)
+    mean = sum(ratios) / len(ratios)
+    spread = math.sqrt(sum((ratio - mean) ** 2 for ratio in ratios) / (len(ratios) - 1))
+    # 400 repetitions know a spread to 3.5 %
+    assert sum(stderrs) / len(stderrs) == pytest.approx(spread, rel=0.12)
+
+
+def test_ratio_stderr_needs_two_documents() -> None:
+    assert ratio_stderr([1.0], [2.0]) is None
+    assert ratio_stderr([1.0, 1.0], [0.0, 0.0]) is None
+    assert ratio_stderr([2.0, 4.0], [1.0, 2.0]) == 0.0

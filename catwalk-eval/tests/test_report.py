@@ -1,0 +1,172 @@
+"""What the report says of one and of two models."""
+
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from catwalk.__main__ import main
+from catwalk.formats.__main__ import main as formats_main
+from catwalk.formats.jsonl import read_object
+from catwalk.formats.results import read_results
+from catwalk.report.loaded import load_all
+from catwalk.report.page import _ticks
+from catwalk.report.write import build_tables
+from catwalk.results.verify import read_item_scores
+from catwalk.scoring.choice import item_metrics
+from catwalk.scoring.uncertainty import wilson
+from hypothesis import given
+from hypothesis import strategies as st
+
+Build = Callable[[str], Path]
+
+
+@pytest.fixture
+def two(build_checkpoint: Build, data_directory: Path, documents_directory: Path, tmp_path: Path) -> list[Path]:
+    """Results of two models on the same items and documents."""
+    outputs = []
+    for kind in ("olmo", "olmo2"):
+        outputs.append(tmp_path / kind)
+        arguments = ["run", "--model", str(build_checkpoint(kind)), "--name", f"tiny <{kind}>", "--device", "cpu"]
+        arguments += ["--tasks", "copa", "sciq", "winogrande", "--data", str(data_directory)]
+        assert main([*arguments, "--documents", str(documents_directory), "--output", str(outputs[-1])]) == 0
+    return outputs
+
+
+def _cells(text: str, heading: str, first: str) -> list[str]:
+    section = text.split(f"## {heading}", 1)[1].split("\n## ", 1)[0]
+    line = next(line for line in section.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_headline_is_the_primary_metric_with_its_interval(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(two[0])]) == 0
+    text = capsys.readouterr().out
+    hits = [item_metrics(score)["acc_raw"] for score in read_item_scores(two[0])["copa"]]
+    share = sum(hits) / len(hits)
+    low, high = wilson(share, len(hits))
+    expected = f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    assert _cells(text, "Tasks", "copa") == ["copa", "acc_raw", "12", "50.0", expected]
+    assert "Paired" not in text
+
+
+def test_paired_differences_are_those_of_the_items(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *map(str, two)]) == 0
+    text = capsys.readouterr().out
+    hits = [[item_metrics(score)["acc_raw"] for score in read_item_scores(path)["sciq"]] for path in two]
+    difference = 100 * (sum(hits[1]) - sum(hits[0])) / len(hits[0])
+    cells = _cells(text, "Paired differences on tasks", "sciq")
+    assert cells[2] == "12"
+    assert cells[3].split(" ")[0] == f"{difference:+.1f}"
+    first, second = (read_results(path)["perplexity"] for path in two)
+    code = [next(domain for domain in side if domain["source"] == "code") for side in (first, second)]
+    gap = code[1]["bits_per_byte"]["value"] - code[0]["bits_per_byte"]["value"]
+    assert _cells(text, "Paired differences on documents", "code")[2].startswith(f"{gap:+.4f}")
+
+
+@given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e4))
+def test_ticks_are_few_and_within_the_limits(least: float, span: float) -> None:
+    ticks = _ticks(least, least + span)
+    assert 1 <= len(ticks) <= 10
+    assert all(least - 1e-9 <= tick <= least + span + 1e-9 for tick in ticks)
+
+
+class _Reader(HTMLParser):
+    """Counts tags, checks that they close, and gathers what would be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.tables = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open."""
+        self.tables += tag == "table"
+        if tag in ("script", "link", "img", "iframe") or any(name in ("src", "href") for name, _ in attrs):
+            self.fetched.append(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Nothing stays open."""
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close."""
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_self_contained_and_escaped(two: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "report"
+    assert main(["report", *map(str, two), "--output", str(output)]) == 0
+    page = (output / "report.html").read_text(encoding="utf-8")
+    reader = _Reader()
+    reader.feed(page)
+    assert reader.open == []
+    assert reader.fetched == []
+    assert "url(" not in page
+    assert "tiny <olmo>" not in page
+    assert "tiny &lt;olmo&gt;" in page
+    assert reader.tables == len(build_tables(load_all(two)))
+    places = [float(value) for value in re.findall(r' cx="([\d.]+)"', page)]
+    width = float(re.findall(r'<svg viewBox="0 0 (\d+)', page)[0])
+    assert all(0 <= place <= width for place in places)
+
+
+def test_report_is_an_artifact_with_its_lineage(
+    two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        assert main(["report", *map(str, two), "--output", str(tmp_path / name)]) == 0
+    assert (tmp_path / "one" / "manifest.json").read_bytes() == (tmp_path / "two" / "manifest.json").read_bytes()
+    assert formats_main(["validate", "manifest", str(tmp_path / "one")]) == 0
+    capsys.readouterr()
+    assert formats_main(["lineage", str(tmp_path / "one")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("  results: results") for line in lines].count(True) == 2
+    assert main(["report", str(two[0]), "--output", str(two[1])]) == 2
+
+
+def test_mean_is_absent_where_a_task_is(
+    two: list[Path], build_checkpoint: Build, data_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--model", str(build_checkpoint("llama")), "--tasks", "copa", "--data", str(data_directory)]
+    assert main([*arguments, "--device", "cpu", "--output", str(tmp_path / "third"), "--name", "third"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(two[0]), str(tmp_path / "third")]) == 0
+    text = capsys.readouterr().out
+    assert _cells(text, "Tasks", "sciq")[-1] == "–"
+    assert _cells(text, "Tasks", "mean")[-1] == "–"
+    assert re.match(r"\d+\.\d \[", _cells(text, "Tasks", "mean")[-2])
+    assert "| – |" in text.split("## Perplexity by source")[1]
+
+
+def test_results_of_equal_names_are_told_apart(two: list[Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(two[0], tmp_path / "copy"))
+    assert len({model.label for model in load_all([two[0], copy])}) == 2
+    assert main(["report", str(two[0]), str(two[0])]) == 2
+
+
+def test_results_without_a_manifest_are_reported(two: list[Path], tmp_path: Path) -> None:
+    (two[0] / "manifest.json").unlink()
+    assert main(["report", str(two[0]), "--output", str(tmp_path / "report")]) == 0
+    inputs = read_object(tmp_path / "report" / "manifest.json")["inputs"]
+    assert [Path(entry["path"]).name for entry in inputs] == [
+        "perplexity.jsonl.gz",
+        "predictions.jsonl.gz",
+        "results.json",
+    ]
+
+
+def test_lm_eval_json_has_its_layout(two: list[Path], tmp_path: Path) -> None:
+    file = tmp_path / "lm.json"
+    assert main(["report", str(two[0]), "--lm-eval-json", str(file)]) == 0
+    value = read_object(file)
+    assert {"results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config"} <= set(value)
+    assert value["n-samples"]["copa"] == {"original": 12, "effective": 12}
+    stored = read_results(two[0])["tasks"][0]["metrics"]["acc_raw"]
+    assert value["results"]["copa"]["acc,none"] == pytest.approx(stored["value"])
+    assert value["results"]["copa"]["acc_stderr,none"] == pytest.approx(stored["stderr"])
+    assert main(["report", *map(str, two), "--lm-eval-json", str(file)]) == 2

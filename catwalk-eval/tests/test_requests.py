@@ -1,0 +1,160 @@
+"""From text to requests to rows: borders, spaces, cuts, and what shares a row."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catwalk.errors import DataError
+from catwalk.model.load import Tokenizer, load_tokenizer
+from catwalk.model.rows import Row, batches, pack_alone, pack_shared
+from catwalk.scoring.requests import build_requests
+from catwalk.types import Item, Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Build = Callable[[str], Path]
+
+
+def _item(context: str, *continuations: str) -> Item:
+    return Item(id="0", contexts=(context,) * len(continuations), continuations=continuations, label=0, texts=())
+
+
+@pytest.fixture
+def tokenizer(tokenizer_directory: Path) -> Tokenizer:
+    return load_tokenizer(tokenizer_directory)
+
+
+def test_white_space_at_the_contexts_end_moves_to_the_continuation(tokenizer: Tokenizer) -> None:
+    spaced = build_requests([_item("The hen ", "lays")], tokenizer, 0, 64)
+    plain = build_requests([_item("The hen", " lays")], tokenizer, 0, 64)
+    assert spaced.requests[spaced.conditional[0][0]] == plain.requests[plain.conditional[0][0]]
+    assert tokenizer.backend.decode(list(plain.requests[0].continuation)) == " lays"
+
+
+def test_context_and_continuation_together_are_the_whole_text(tokenizer: Tokenizer) -> None:
+    built = build_requests([_item("Größe, naïve", " façade", " 東京")], tokenizer, 0, 64)
+    for index, text in zip(built.conditional[0], (" façade", " 東京"), strict=True):
+        request = built.requests[index]
+        assert [*request.context, *request.continuation] == tokenizer.encode(["Größe, naïve" + text])[0]
+
+
+def test_token_across_the_border_is_scored_and_counted(tokenizer: Tokenizer) -> None:
+    # "The" is one token and "T" another: a choice "he" that completes it cannot be cut from its context
+    whole, context = tokenizer.encode(["The", "T"])
+    assert whole[0] != context[0]
+    built = build_requests([_item("sea T", "he")], tokenizer, 0, 64)
+    assert built.crossings == 1
+    request = built.requests[built.conditional[0][0]]
+    assert [*request.context, *request.continuation] == tokenizer.encode(["sea The"])[0]
+    assert tokenizer.backend.decode(list(request.context)) == "sea"
+
+
+def test_empty_context_is_the_prefix_token(tokenizer: Tokenizer) -> None:
+    built = build_requests([_item("", " hen")], tokenizer, 1, 64)
+    assert built.requests[built.conditional[0][0]].context == (1,)
+
+
+def test_equal_requests_are_one(tokenizer: Tokenizer) -> None:
+    built = build_requests([_item("a", " x", " y"), _item("a", " y", " x"), _item("Answer:", " x")], tokenizer, 0, 64)
+    # a|x, a|y, Answer:|x, Answer:|y
+    assert len(built.requests) == 4
+    assert built.conditional == [[0, 1], [1, 0], [built.unconditional[0][0]]]
+
+
+def test_long_contexts_are_cut_on_the_left_and_counted(tokenizer: Tokenizer) -> None:
+    context = "sea " * 100
+    built = build_requests([_item(context, " hen lays", " egg")], tokenizer, 0, 16)
+    assert built.truncated == 1
+    for index in built.conditional[0]:
+        request = built.requests[index]
+        assert len(request.context) + len(request.continuation) == 17
+
+
+def test_choice_longer_than_the_window_is_an_error(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="expected 1 to max_length_tokens = 8"):
+        build_requests([_item("a", " egg" * 20)], tokenizer, 0, 8)
+
+
+def test_tokenizer_that_begins_with_bos_does_so_here(tokenizer_directory: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import TemplateProcessing
+
+    directory = tmp_path / "bos"
+    shutil.copytree(tokenizer_directory, directory)
+    backend = Backend.from_file(str(directory / "tokenizer.json"))
+    backend.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 1)])
+    backend.save(str(directory / "tokenizer.json"))
+    tokenizer = load_tokenizer(directory)
+    assert tokenizer.starts_with_bos
+    built = build_requests([_item("The hen", " lays")], tokenizer, 0, 64)
+    assert all(request.context[0] == 1 for request in built.requests)
+    assert all(request.context[1] != 1 for request in built.requests)
+
+
+_TOKENS = st.lists(st.integers(1, 9), min_size=1, max_size=7).map(tuple)
+_REQUESTS = st.lists(
+    st.builds(lambda context, continuation: Request(context=context, continuation=continuation), _TOKENS, _TOKENS),
+    min_size=1,
+    max_size=30,
+)
+
+
+def _read_back(rows: list[Row], count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """What each request's scored places see, and what they predict, straight from the meaning of a row."""
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((), ())] * count
+    for row in rows:
+        segments = np.zeros_like(row.tokens) if row.segments is None else row.segments
+        for request in dict.fromkeys(row.requests.tolist()):
+            places = row.at[row.requests == request]
+            last = int(places[-1])
+            visible = [
+                place for place in range(last + 1) if row.segments is None or segments[place] in (0, segments[last])
+            ]
+            assert row.positions[visible].tolist() == list(range(len(visible)))
+            seen[request] = (tuple(row.tokens[visible].tolist()), tuple(row.targets[row.requests == request].tolist()))
+    return seen
+
+
+@given(_REQUESTS)
+@settings(max_examples=60, deadline=None)
+def test_rows_say_what_the_requests_say(requests: list[Request]) -> None:
+    expected = [(request.context + request.continuation[:-1], request.continuation) for request in requests]
+    assert _read_back(pack_alone(requests), len(requests)) == expected
+    assert _read_back(pack_shared(requests), len(requests)) == expected
+
+
+@given(_REQUESTS, st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_batches_hold_every_row_once_within_the_budget(requests: list[Request], budget: int) -> None:
+    rows = pack_shared(requests)
+    found = list(batches(rows, budget))
+    assert sorted(index for batch in found for index in batch.requests.tolist()) == sorted(
+        index for row in rows for index in row.requests.tolist()
+    )
+    for batch in found:
+        assert batch.tokens.size <= budget or len(batch.tokens) == 1
+        predicted_from = batch.tokens.reshape(-1)[batch.places[batch.which]]
+        assert len(predicted_from) == len(batch.targets)
+
+
+def test_context_is_fed_once_for_all_its_choices() -> None:
+    requests = [Request(context=(1,) * 50, continuation=(2, 3, index)) for index in range(4)]
+    assert [len(row.tokens) for row in pack_shared(requests)] == [50 + 4 * 2]
+    assert sum(len(row.tokens) for row in pack_alone(requests)) == 4 * 52
+
+
+def test_one_token_choices_cost_nothing_more() -> None:
+    requests = [Request(context=(1, 2, 3), continuation=(index,)) for index in (7, 8)]
+    (row,) = pack_shared(requests)
+    assert row.tokens.tolist() == [1, 2, 3]
+    assert row.at.tolist() == [2, 2]
+
+
+def test_many_continuations_of_one_context_go_to_several_rows() -> None:
+    requests = [Request(context=(1, 2), continuation=(3,) * 11) for _ in range(100)]
+    rows = pack_shared(requests)
+    assert len(rows) > 1
+    assert max(len(row.tokens) for row in rows) <= 384

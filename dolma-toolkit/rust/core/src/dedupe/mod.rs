@@ -1,0 +1,270 @@
+//! `dolma dedupe`: marks the documents or paragraphs that stood earlier in the input.
+//!
+//! Many threads read rows and hash their keys; one decides them in the order of the input ([`decide`]) and writes.
+
+mod batch;
+mod decide;
+mod keys;
+mod resume;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+pub use batch::Batch;
+pub use decide::Counts;
+pub use keys::words;
+pub use settings::{DocumentFile, FilterSettings, NgramSettings, Settings, UnitSettings};
+
+use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
+use crate::error::{Error, Result};
+use crate::jsonl::{AtomicWriter, Compression, LineReader};
+use crate::manifest::sha256_file;
+use crate::progress::Progress;
+use decide::Decider;
+use keys::{KeyedRow, Keyer};
+use resume::{finished, groups, note_counts, FileCounts, Identity, Target};
+
+/// What a run did.
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// everything was there already
+    pub already_done: bool,
+    /// rows
+    pub documents: u64,
+    /// documents or paragraphs that were compared
+    pub compared: u64,
+    /// documents or paragraphs that were marked
+    pub marked: u64,
+    /// files of another run that stood in the way and were replaced
+    pub replaced_files: u64,
+    /// keys in the filter; 0 for a filter of dolma 1.x
+    pub filter_keys: u64,
+    /// keys that it was made for; 0 where only its size was given
+    pub filter_estimated_keys: u64,
+    /// its memory and disk
+    pub filter_size_bytes: u64,
+    /// share of new keys that it now calls seen
+    pub filter_false_positive_rate: f64,
+}
+
+/// Runs it.
+pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(settings.threads.max(1))
+        .build()
+        .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;
+    pool.install(|| run_in_pool(settings, progress))
+}
+
+fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
+    settings.key()?;
+    let path = &settings.bloom_filter.file;
+    let (mut filter, before) = open_filter(settings)?;
+    let identity = Identity::of(settings)?;
+    let mut already_inserted = false;
+    let mut given = before.clone();
+    if let (AnyFilter::Current(filter), false) = (&filter, settings.bloom_filter.read_only) {
+        match filter.record.runs.iter().find(|run| run.run == identity.run) {
+            Some(run) => {
+                already_inserted = true;
+                given = run.before.clone();
+            }
+            None => identity.check_not_in(&filter.record, settings)?,
+        }
+    }
+    let targets = groups(settings)
+        .into_iter()
+        .map(|group| Target::new(settings, group, &identity, given.as_ref()))
+        .collect::<Result<Vec<_>>>()?;
+    let is_new = before.is_none();
+    let may_be_done = !is_new && (already_inserted || settings.bloom_filter.read_only);
+    if may_be_done && all_done(&targets)? {
+        return Ok(Summary { already_done: true, ..summary(&filter, Counts::default(), 0) });
+    }
+    if already_inserted {
+        return finish_after_filter(settings, targets, &identity, &filter);
+    }
+    let mut replaced_files = 0;
+    for target in &targets {
+        replaced_files += target.begin()? as u64;
+    }
+    let counts = mark_files(settings, &mut filter, progress)?;
+    if let (AnyFilter::Current(filter), false) = (&mut filter, settings.bloom_filter.read_only) {
+        filter.record.runs.push(identity.record(settings, before));
+        bloom::write(filter, path)?;
+    }
+    for target in targets {
+        target.finish()?;
+    }
+    Ok(summary(&filter, counts, replaced_files))
+}
+
+fn all_done(targets: &[Target<'_>]) -> Result<bool> {
+    for target in targets {
+        if !target.is_done()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The filter, and the state of its file if there was one.
+fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
+    let (path, read_only) = (&settings.bloom_filter.file, settings.bloom_filter.read_only);
+    if path.exists() {
+        let filter = bloom::read(path)?;
+        if matches!(filter, AnyFilter::Legacy(_)) && !read_only {
+            let message = format!("\"{}\" is a filter of dolma 1.x, which can only be asked", path.display());
+            return Err(Error::config("bloom_filter.file", message)
+                .with_hint("set bloom_filter.read_only, or name a file that is not there"));
+        }
+        let file = sha256_file(path)?;
+        return Ok((filter, Some(FileState { sha256: file.sha256, size_bytes: file.size_bytes })));
+    }
+    if read_only {
+        let message = format!("\"{}\" is not there; expected a filter to ask, since read_only is set", path.display());
+        return Err(
+            Error::config("bloom_filter.file", message).with_hint("make it with a run that has read_only: false")
+        );
+    }
+    let record = Record {
+        estimated_keys: settings.bloom_filter.estimated_doc_count,
+        false_positive_rate: settings.bloom_filter.desired_false_positive_rate,
+        runs: Vec::new(),
+    };
+    Ok((AnyFilter::Current(Filter::new(settings.sizing()?, record)), None))
+}
+
+/// The filter holds this run's keys: all there is left to do is the manifests, if the attributes are all there.
+fn finish_after_filter(
+    settings: &Settings,
+    targets: Vec<Target<'_>>,
+    identity: &Identity,
+    filter: &AnyFilter,
+) -> Result<Summary> {
+    for target in &targets {
+        if !target.all_written()? {
+            let message = format!(
+                "\"{}\" already holds the keys of {}, but not all attributes of that run are there; expected a filter that does not, because every row would count as its own duplicate",
+                settings.bloom_filter.file.display(),
+                identity.inputs.first().map(|input| input.path.as_str()).unwrap_or_default(),
+            );
+            return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
+        }
+    }
+    for target in targets {
+        if !target.is_done()? {
+            target.finish()?;
+        }
+    }
+    Ok(Summary { already_done: true, ..summary(filter, Counts::default(), 0) })
+}
+
+fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Counts> {
+    let sizes = settings.files.iter().map(|file| file.path.metadata().map_or(0, |metadata| metadata.len()));
+    progress.expect(settings.files.len() as u64, sizes.sum());
+    let mut counts = Counts::default();
+    for file in &settings.files {
+        counts.add(&mark_file(settings, file, filter, progress)?);
+        progress.add_file();
+    }
+    Ok(counts)
+}
+
+/// Decides the rows of one file. Those of a file that an earlier, stopped run has finished are decided again, for the
+/// filter to know them, and not written again.
+fn mark_file(settings: &Settings, file: &DocumentFile, filter: &mut AnyFilter, progress: &Progress) -> Result<Counts> {
+    let threshold = match &settings.unit {
+        UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
+        _ => 1.0,
+    };
+    let (answering, changing) = match filter {
+        AnyFilter::Current(filter) if !settings.bloom_filter.read_only => (None, Some(filter)),
+        answering => (Some(&*answering), None),
+    };
+    let keyer = Keyer::new(settings, answering)?;
+    let mut decider = Decider::new(changing, &settings.attribute_name(), threshold);
+    let output = file.output();
+    let mut writer = match finished(&output)? {
+        Some(_) => None,
+        None => Some(AtomicWriter::create(&output)?),
+    };
+    let name = file.path.display().to_string();
+    let compression = settings.compression.as_deref().and_then(Compression::named);
+    let compression = compression.unwrap_or(Compression::of(&file.path));
+    let mut reader = LineReader::open_as(&file.path, &name, compression)?;
+    let mut next = keyed_batch(&keyer, &mut reader, &name)?;
+    let mut lines = String::new();
+    let mut stored_bytes = 0;
+    while !next.is_empty() {
+        progress.check()?;
+        let rows = std::mem::take(&mut next);
+        let (following, written) = rayon::join(
+            || keyed_batch(&keyer, &mut reader, &name),
+            || write_rows(&rows, &mut decider, &mut lines, writer.as_mut()),
+        );
+        written?;
+        next = following?;
+        progress.add_documents(rows.len() as u64);
+        progress.add_bytes(reader.stored_bytes() - stored_bytes);
+        stored_bytes = reader.stored_bytes();
+    }
+    if let Some(writer) = writer {
+        let counts = FileCounts { documents: decider.counts.documents, spans: decider.counts.spans };
+        note_counts(&output, counts)?;
+        writer.finish()?;
+    }
+    Ok(decider.counts)
+}
+
+fn keyed_batch(keyer: &Keyer<'_>, reader: &mut LineReader, name: &str) -> Result<Vec<KeyedRow>> {
+    let batch = Batch::read(reader)?;
+    let rows: Vec<Result<KeyedRow>> = (0..batch.len())
+        .into_par_iter()
+        .map(|index| {
+            let (line, place) = batch.line(index, name);
+            keyer.row(line, &place)
+        })
+        .collect();
+    let (mut good, mut errors) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match row {
+            Ok(row) => good.push(row),
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::many(errors).map_or(Ok(good), Err)
+}
+
+fn write_rows(
+    rows: &[KeyedRow],
+    decider: &mut Decider<'_>,
+    lines: &mut String,
+    writer: Option<&mut AtomicWriter>,
+) -> Result<()> {
+    lines.clear();
+    for row in rows {
+        decider.row(row, lines);
+    }
+    writer.map_or(Ok(()), |writer| writer.put(lines.as_bytes()))
+}
+
+fn summary(filter: &AnyFilter, counts: Counts, replaced_files: u64) -> Summary {
+    let mut summary = Summary {
+        documents: counts.documents,
+        compared: counts.compared,
+        marked: counts.marked,
+        replaced_files,
+        ..Summary::default()
+    };
+    if let AnyFilter::Current(filter) = filter {
+        summary.filter_keys = filter.keys();
+        summary.filter_estimated_keys = filter.record.estimated_keys;
+        summary.filter_size_bytes = filter.sizing().size_bytes();
+        summary.filter_false_positive_rate = filter.sizing().false_positive_rate(filter.keys());
+    }
+    summary
+}

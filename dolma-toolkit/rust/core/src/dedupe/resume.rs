@@ -1,0 +1,281 @@
+//! What an earlier run left, and what of it still holds.
+//!
+//! A run is known by the hash of its settings and inputs. The filter's file names every run that inserted into it; a
+//! directory of attributes names the run that is filling it until its manifest is there. So a run that was
+//! stopped goes on, a run that is done is not done again, and a filter that holds these very inputs is not
+//! asked about them, since it would answer "seen" to everything.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map, Value};
+
+use super::settings::{DocumentFile, Settings};
+use crate::bloom::{FileState, Record, Run, RunInput};
+use crate::error::{Error, Result};
+use crate::manifest::{
+    canonical_bytes, document_inputs, relative_path, sha256_bytes, sha256_file, write_file, Input, Manifest, FILE_NAME,
+};
+
+const PROGRESS_NAME: &str = ".dedupe.progress.json";
+
+/// The identity of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// hash of the settings and the inputs
+    pub run: String,
+    /// the inputs
+    pub inputs: Vec<RunInput>,
+}
+
+impl Identity {
+    /// Hashes all inputs.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        let inputs = settings
+            .files
+            .par_iter()
+            .map(|file| Ok(RunInput { path: input_name(file), sha256: sha256_file(&file.path)?.sha256 }))
+            .collect::<Result<Vec<_>>>()?;
+        let value = json!({"settings": settings.recorded(), "inputs": &inputs});
+        Ok(Self { run: sha256_bytes(&canonical_bytes(&value)), inputs })
+    }
+
+    /// This run, as a filter's file keeps it.
+    pub fn record(&self, settings: &Settings, before: Option<FileState>) -> Run {
+        Run { run: self.run.clone(), partition: settings.partition(), before, inputs: self.inputs.clone() }
+    }
+
+    /// Fails if `record` says that other runs inserted keys of these inputs.
+    pub fn check_not_in(&self, record: &Record, settings: &Settings) -> Result<()> {
+        let file = settings.bloom_filter.file.display().to_string();
+        for run in &record.runs {
+            if are_disjoint(&run.partition, &settings.partition()) {
+                continue;
+            }
+            if let Some(input) = self.inputs.iter().find(|input| run.inputs.contains(input)) {
+                let message = format!(
+                    "\"{file}\" already holds the keys of {}; expected a filter that does not, because every row would count as its own duplicate",
+                    input.path
+                );
+                return Err(Error::config("bloom_filter.file", message)
+                    .with_hint("delete that file to start again, or set bloom_filter.read_only to compare with it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Two shares of the same division of keys that have no key in common.
+fn are_disjoint(one: &str, other: &str) -> bool {
+    let parts =
+        |partition: &str| partition.split_once('/').map(|(index, count)| (index.to_string(), count.to_string()));
+    match (parts(one), parts(other)) {
+        (Some((index, count)), Some((other_index, other_count))) => count == other_count && index != other_index,
+        _ => false,
+    }
+}
+
+/// `<name of the root>/documents/<relative>`: the same wherever the root is mounted.
+fn input_name(file: &DocumentFile) -> String {
+    let absolute = std::path::absolute(&file.documents_directory).unwrap_or_default();
+    let names: Vec<String> =
+        absolute.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    let root = names.get(1).map(String::as_str).unwrap_or_default();
+    let documents = names.first().map(String::as_str).unwrap_or_default();
+    format!("{root}/{documents}/{}", file.relative)
+}
+
+/// Document files whose attributes share a directory, and so a manifest.
+#[derive(Debug)]
+pub struct Group {
+    /// `<root>/attributes/<name>`
+    pub directory: PathBuf,
+    documents_directory: PathBuf,
+    /// positions in `Settings::files`
+    pub files: Vec<usize>,
+}
+
+/// Directories in sorted order.
+pub fn groups(settings: &Settings) -> Vec<Group> {
+    let mut groups: BTreeMap<&Path, Group> = BTreeMap::new();
+    for (index, file) in settings.files.iter().enumerate() {
+        let group = groups.entry(&file.attributes_directory).or_insert_with(|| Group {
+            directory: file.attributes_directory.clone(),
+            documents_directory: file.documents_directory.clone(),
+            files: Vec::new(),
+        });
+        group.files.push(index);
+    }
+    groups.into_values().collect()
+}
+
+/// Who is filling a directory.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ProgressRecord {
+    run: String,
+    /// sha256 of the filter that the run began with
+    filter_before: Option<String>,
+}
+
+/// What a finished file holds, in the progress record's file name for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCounts {
+    /// rows
+    pub documents: u64,
+    /// spans
+    pub spans: u64,
+}
+
+/// A group in this run: what it is made from, and whether it is done.
+pub struct Target<'a> {
+    settings: &'a Settings,
+    group: Group,
+    manifest: Manifest,
+    progress: ProgressRecord,
+}
+
+impl<'a> Target<'a> {
+    /// Works out the manifest up to its files and counts.
+    pub fn new(settings: &'a Settings, group: Group, identity: &Identity, filter: Option<&FileState>) -> Result<Self> {
+        let paths: Vec<PathBuf> = group.files.iter().map(|index| settings.files[*index].path.clone()).collect();
+        let mut manifest = Manifest::new("attributes", settings.recorded());
+        manifest.inputs = document_inputs("documents", "document", &paths, &group.directory)?;
+        if let Some(filter) = filter {
+            manifest.inputs.push(Input {
+                role: "filter".to_string(),
+                path: relative_path(&settings.bloom_filter.file, &group.directory)?,
+                manifest_sha256: None,
+                sha256: Some(filter.sha256.clone()),
+                size_bytes: Some(filter.size_bytes),
+            });
+        }
+        let documents = relative_path(&group.documents_directory, &group.directory)?;
+        manifest.details = Map::from_iter([
+            ("documents".to_string(), Value::from(documents)),
+            ("keys".to_string(), json!([settings.attribute_name()])),
+        ]);
+        if settings.key()?.is_some() {
+            manifest.details.insert("byte_length_keys".to_string(), json!([settings.attribute_name()]));
+        }
+        let progress =
+            ProgressRecord { run: identity.run.clone(), filter_before: filter.map(|filter| filter.sha256.clone()) };
+        Ok(Self { settings, group, manifest, progress })
+    }
+
+    /// Whether a manifest says that this very run was finished here, and its files are there.
+    pub fn is_done(&self) -> Result<bool> {
+        let Ok(Some(manifest)) = Manifest::read(&self.group.directory) else {
+            return Ok(false);
+        };
+        let inputs_there = self.manifest.inputs.iter().all(|input| manifest.inputs.contains(input));
+        Ok(manifest.config == self.manifest.config
+            && manifest.writer == self.manifest.writer
+            && inputs_there
+            && self.names().all(|name| manifest.files.iter().any(|file| file.path == name))
+            && manifest.verify(&self.group.directory, false).is_ok())
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.group.files.iter().map(|index| self.settings.files[*index].relative.as_str())
+    }
+
+    /// Readies the directory: keeps what this run wrote before it was stopped, removes what another run wrote under
+    /// the same names. Says how many files were removed.
+    pub fn begin(&self) -> Result<usize> {
+        let directory = &self.group.directory;
+        let path = directory.join(PROGRESS_NAME);
+        let found = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
+        if found.as_ref() == Some(&self.progress) {
+            return Ok(0);
+        }
+        let old = Manifest::read(directory).ok().flatten();
+        let is_ours = |name: &str| self.names().any(|ours| ours == name);
+        if old.is_some_and(|old| old.config != self.manifest.config || old.files.iter().any(|file| is_ours(&file.path)))
+        {
+            remove(&directory.join(FILE_NAME))?;
+        }
+        let mut removed = 0;
+        for name in self.names() {
+            removed += usize::from(remove(&directory.join(name))?);
+            remove(&counts_path(&directory.join(name)))?;
+        }
+        write_file(&path, &canonical_bytes(&json!(self.progress)))?;
+        Ok(removed)
+    }
+
+    /// Writes the manifest, together with what an earlier run with these settings wrote about other documents.
+    pub fn finish(mut self) -> Result<()> {
+        let directory = self.group.directory.clone();
+        if let Some(old) = Manifest::read(&directory).ok().flatten() {
+            let ours: Vec<String> = self.names().map(str::to_string).collect();
+            if old.config == self.manifest.config && !old.files.iter().any(|file| ours.contains(&file.path)) {
+                old.counts.iter().for_each(|(name, count)| self.manifest.add_count(name, *count));
+                self.manifest.files.extend(old.files);
+                self.manifest.inputs.extend(old.inputs);
+            }
+        }
+        for name in self.names().map(str::to_string).collect::<Vec<_>>() {
+            let path = directory.join(&name);
+            let counts = finished(&path)?.unwrap_or_default();
+            self.manifest.add_count("documents", counts.documents);
+            self.manifest.add_count("spans", counts.spans);
+            self.manifest.add_file(&name, &sha256_file(&path)?);
+        }
+        self.manifest.write(&directory)?;
+        for name in self.names() {
+            remove(&counts_path(&directory.join(name)))?;
+        }
+        remove(&directory.join(PROGRESS_NAME))?;
+        Ok(())
+    }
+
+    /// Whether this run, stopped after its filter was written, left every file.
+    pub fn all_written(&self) -> Result<bool> {
+        let path = self.group.directory.join(PROGRESS_NAME);
+        let found = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
+        if found.as_ref() != Some(&self.progress) {
+            return self.is_done();
+        }
+        for name in self.names() {
+            if finished(&self.group.directory.join(name))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Notes that `output`, which is about to get its name, holds so much.
+pub fn note_counts(output: &Path, counts: FileCounts) -> Result<()> {
+    write_file(&counts_path(output), &canonical_bytes(&json!(counts))).map(drop)
+}
+
+/// What a finished output holds; `None` if it is not finished.
+pub fn finished(output: &Path) -> Result<Option<FileCounts>> {
+    if !output.exists() {
+        return Ok(None);
+    }
+    let path = counts_path(output);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::io(&path, source)),
+    }
+}
+
+fn counts_path(output: &Path) -> PathBuf {
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    output.with_file_name(format!(".{name}.counts.json"))
+}
+
+/// Removes a file; says whether it was there.
+fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::io(path, source)),
+    }
+}

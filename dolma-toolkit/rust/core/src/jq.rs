@@ -1,0 +1,200 @@
+//! jq expressions, compiled once and run on many documents. The language is that of jq 1.7, as jaq implements it.
+//!
+//! What makes a result depend on anything but the document is left out: `now`, `env`, `input`, `halt`, `debug`, `stderr`.
+
+use jaq_core::load::{self, Arena, File, Loader};
+use jaq_core::{compile, data::JustLut, unwrap_valr, Ctx, Vars};
+use jaq_json::{read, Num, Val};
+use serde_json::Value;
+
+const IMPURE: [&str; 10] =
+    ["now", "env", "halt", "halt_error", "debug", "debug_empty", "stderr", "stderr_empty", "input", "inputs"];
+
+/// A compiled expression.
+pub struct Program {
+    text: String,
+    filter: jaq_core::Filter<JustLut<Val>>,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Program({})", self.text)
+    }
+}
+
+/// A document as programs read it. Cheap to hand to many programs.
+#[derive(Clone)]
+pub struct Input(Val);
+
+impl Input {
+    /// From JSON that is known to be valid.
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
+        read::parse_single(json).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+impl Program {
+    /// Compiles `text`; the error says where it is wrong.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let pure = |name: &str| !IMPURE.contains(&name);
+        let definitions =
+            jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).filter(|definition| pure(definition.name));
+        let functions =
+            jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs()).filter(|function| pure(function.0));
+        let arena = Arena::default();
+        let modules = Loader::new(definitions)
+            .load(&arena, File { code: text, path: () })
+            .map_err(|errors| loading_error(text, &errors))?;
+        let filter = jaq_core::Compiler::default()
+            .with_funs(functions)
+            .compile(modules)
+            .map_err(|errors| compiling_error(&errors))?;
+        Ok(Self { text: text.to_string(), filter })
+    }
+
+    /// The expression as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether there is an output that is true. `null`, `false`, `0`, `""`, `[]` and `{}` are not.
+    pub fn any(&self, input: &Input) -> Result<bool, String> {
+        for output in self.run(input) {
+            if truthy(&output?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether there is an output, and all are true.
+    pub fn all(&self, input: &Input) -> Result<bool, String> {
+        let mut some = false;
+        for output in self.run(input) {
+            if !truthy(&output?) {
+                return Ok(false);
+            }
+            some = true;
+        }
+        Ok(some)
+    }
+
+    /// The outputs.
+    pub fn outputs(&self, input: &Input) -> Result<Vec<Value>, String> {
+        self.run(input)
+            .map(|output| serde_json::from_str(&output?.to_string()).map_err(|error| error.to_string()))
+            .collect()
+    }
+
+    fn run<'a>(&'a self, input: &Input) -> impl Iterator<Item = Result<Val, String>> + 'a {
+        let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new([]));
+        self.filter
+            .id
+            .run((context, input.0.clone()))
+            .map(|output| unwrap_valr(output).map_err(|error| shortened(&error.to_string())))
+    }
+}
+
+/// Messages of jq quote the value, which can be a whole document.
+fn shortened(message: &str) -> String {
+    const LIMIT: usize = 200;
+    match message.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_string(),
+    }
+}
+
+fn truthy(value: &Val) -> bool {
+    match value {
+        Val::Null => false,
+        Val::Bool(value) => *value,
+        Val::Num(Num::Int(number)) => *number != 0,
+        Val::Num(Num::Float(number)) => *number != 0.0,
+        Val::Num(Num::Dec(digits)) => digits.parse::<f64>().is_ok_and(|number| number != 0.0),
+        Val::Num(Num::BigInt(_)) => true,
+        Val::BStr(bytes) | Val::TStr(bytes) => !bytes.is_empty(),
+        Val::Arr(items) => !items.is_empty(),
+        Val::Obj(fields) => !fields.is_empty(),
+    }
+}
+
+fn loading_error(text: &str, errors: &load::Errors<&str, ()>) -> String {
+    let at = |part: &str| {
+        let start = load::span(text, part).start;
+        text[..start.min(text.len())].chars().count() + 1
+    };
+    let describe = |error: &load::Error<&str>| match error {
+        load::Error::Io(_) => "modules cannot be imported".to_string(),
+        load::Error::Lex(errors) => errors
+            .first()
+            .map(|(expected, rest)| format!("expected {} at character {}", expected.as_str(), at(rest)))
+            .unwrap_or_default(),
+        load::Error::Parse(errors) => errors
+            .first()
+            .map(|(expected, rest)| format!("expected {} at character {}", expected.as_str(), at(rest)))
+            .unwrap_or_default(),
+    };
+    errors.first().map(|(_, error)| describe(error)).unwrap_or_default()
+}
+
+fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
+    let undefined = errors.iter().flat_map(|(_, errors)| errors).next();
+    undefined.map_or_else(String::new, |(name, kind)| match kind {
+        compile::Undefined::Filter(arity) => {
+            format!("there is no function {name} with {arity} arguments")
+        }
+        other => format!("there is no {} {name}", other.as_str()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn input() -> Input {
+        Input::parse(br#"{"id":"1","text":"hello","n":0,"f":0.0,"e":1e3,"attributes":{"k":[[0,5,0.5]],"none":[]}}"#)
+            .unwrap()
+    }
+
+    #[test]
+    fn truth_is_python_like() {
+        for (text, any, all) in [
+            (".id", true, true),
+            (".n", false, false),
+            (".f", false, false),
+            (".e", true, true),
+            (".absent", false, false),
+            ("empty", false, false),
+            (".n, .id", true, false),
+            (".attributes.none", false, false),
+            (".attributes.k", true, true),
+            (r#".attributes.k | if type == "array" and length > 0 then .[0][2] < 50 else false end"#, true, true),
+            ("(.attributes.absent[0][2] // 0) > 0", false, false),
+            (".attributes.k | map(select(.[2] > 0.4)) | length", true, true),
+        ] {
+            let program = Program::new(text).unwrap();
+            assert_eq!((program.any(&input()), program.all(&input())), (Ok(any), Ok(all)), "{text}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_json() {
+        let outputs = Program::new(".attributes.k, .text[0:2]").unwrap().outputs(&input()).unwrap();
+        assert_eq!(outputs, [json!([[0, 5, 0.5]]), json!("he")]);
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let error = |text: &str| Program::new(text).unwrap_err();
+        assert_eq!(error(".a |"), "expected term at character 5");
+        assert_eq!(error(".a | frobnicate(1)"), "there is no function frobnicate with 1 arguments");
+        assert_eq!(error(".a == $x"), "there is no variable $x");
+        assert!(error("(.a").contains("closing parenthesis"), "{}", error("(.a"));
+        for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr"] {
+            assert!(error(text).contains("there is no"), "{text}");
+        }
+        let run = |text: &str| Program::new(text).unwrap().any(&input()).unwrap_err();
+        assert!(run(".text.a").contains("hello"), "{}", run(".text.a"));
+    }
+}

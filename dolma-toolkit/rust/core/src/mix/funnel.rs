@@ -1,0 +1,139 @@
+//! What became of the documents, rule by rule: `funnel.json` beside the output.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::rules::{Kind, Rules};
+
+/// Documents and bytes of text (UTF-8).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// read
+    pub documents_in: u64,
+    /// written
+    pub documents_out: u64,
+    /// of the texts read
+    pub bytes_in: u64,
+    /// of the texts written
+    pub bytes_out: u64,
+}
+
+/// What a rule drops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleFlow {
+    /// as it is written
+    pub rule: String,
+    /// what it is there for
+    pub kind: Kind,
+    /// what it would drop if it were the only rule
+    pub documents_alone: u64,
+    /// of the texts of these
+    pub bytes_alone: u64,
+    /// what it drops of what the rules before it leave
+    pub documents_in_order: u64,
+    /// of the texts of these
+    pub bytes_in_order: u64,
+}
+
+/// What a span replacement replaces, in the documents that are written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpanFlow {
+    /// the selection
+    pub span: String,
+    /// how many, overlapping ones counted each
+    pub spans: u64,
+    /// of text within them
+    pub bytes: u64,
+}
+
+/// One stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamFunnel {
+    /// of the stream
+    pub name: String,
+    /// all of it
+    #[serde(flatten)]
+    pub flow: Flow,
+    /// in the order in which they are asked
+    pub rules: Vec<RuleFlow>,
+    /// in the order of the configuration
+    pub span_replacements: Vec<SpanFlow>,
+    /// by the documents' `source`
+    pub sources: BTreeMap<String, Flow>,
+}
+
+impl StreamFunnel {
+    /// Nothing yet.
+    pub fn new(name: &str, rules: &Rules) -> Self {
+        let rule_flows = rules.names().iter().map(|name| RuleFlow {
+            rule: name.rule.clone(),
+            kind: name.kind,
+            documents_alone: 0,
+            bytes_alone: 0,
+            documents_in_order: 0,
+            bytes_in_order: 0,
+        });
+        let spans = rules.span_names().map(|span| SpanFlow { span: span.to_string(), spans: 0, bytes: 0 });
+        Self {
+            name: name.to_string(),
+            flow: Flow::default(),
+            rules: rule_flows.collect(),
+            span_replacements: spans.collect(),
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Counts a document of `bytes_in` that becomes one of `bytes_out`, or is dropped by the rules in `drops`. Gives
+    /// the position of the first of these.
+    pub fn count(&mut self, source: &str, bytes_in: u64, bytes_out: u64, drops: &[bool]) -> Option<usize> {
+        for (flow, _) in self.rules.iter_mut().zip(drops).filter(|(_, drops)| **drops) {
+            flow.documents_alone += 1;
+            flow.bytes_alone += bytes_in;
+        }
+        let first = drops.iter().position(|drops| *drops);
+        if let Some(first) = first {
+            self.rules[first].documents_in_order += 1;
+            self.rules[first].bytes_in_order += bytes_in;
+        }
+        if !self.sources.contains_key(source) {
+            self.sources.insert(source.to_string(), Flow::default());
+        }
+        for flow in self.sources.get_mut(source).into_iter().chain([&mut self.flow]) {
+            flow.documents_in += 1;
+            flow.bytes_in += bytes_in;
+            if first.is_none() {
+                flow.documents_out += 1;
+                flow.bytes_out += bytes_out;
+            }
+        }
+        first
+    }
+
+    /// Adds the counts of another part of the same stream.
+    pub fn add(&mut self, other: &Self) {
+        self.flow.add(&other.flow);
+        for (flow, other) in self.rules.iter_mut().zip(&other.rules) {
+            flow.documents_alone += other.documents_alone;
+            flow.bytes_alone += other.bytes_alone;
+            flow.documents_in_order += other.documents_in_order;
+            flow.bytes_in_order += other.bytes_in_order;
+        }
+        for (flow, other) in self.span_replacements.iter_mut().zip(&other.span_replacements) {
+            flow.spans += other.spans;
+            flow.bytes += other.bytes;
+        }
+        for (source, flow) in &other.sources {
+            self.sources.entry(source.clone()).or_default().add(flow);
+        }
+    }
+}
+
+impl Flow {
+    fn add(&mut self, other: &Self) {
+        self.documents_in += other.documents_in;
+        self.documents_out += other.documents_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
+}

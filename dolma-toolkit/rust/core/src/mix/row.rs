@@ -1,0 +1,348 @@
+//! A document with its attributes, parsed no further than needed: fields that no rule reads are copied from input to
+//! output byte for byte.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::attributes;
+use crate::document::{self, Place};
+use crate::error::{Code, Result};
+use crate::jsonpath::Needs;
+
+/// Fields of a JSON object, sorted by name, values as they stand in the line; of equal names the last counts.
+#[derive(Debug, Clone, Default)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let index = self.0.binary_search_by(|(field, _)| (**field).cmp(name)).ok()?;
+        Some(self.0[index].1)
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
+    }
+
+    fn from_unsorted(mut fields: Vec<(Cow<'a, str>, &'a RawValue)>) -> Self {
+        let sorted = fields.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !sorted {
+            // stable, so that of equal names the last in the line is the last here
+            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+            fields.reverse();
+            fields.dedup_by(|(a, _), (b, _)| a == b);
+            fields.reverse();
+        }
+        Self(fields)
+    }
+
+    /// With the fields of `others` laid over them.
+    fn overlaid(self, others: Vec<Self>) -> Self {
+        let mut fields = self.0;
+        others.into_iter().for_each(|other| fields.extend(other.0));
+        Self::from_unsorted(fields)
+    }
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Fields<'de>, M::Error> {
+                let mut fields = Vec::with_capacity(16);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields::from_unsorted(fields))
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// One span: start and end in characters, and the score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    /// first character
+    pub start: u64,
+    /// the character after the last
+    pub end: u64,
+    /// of what found it
+    pub score: f64,
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let (start, end, score) = Deserialize::deserialize(deserializer)?;
+        if start > end {
+            return Err(serde::de::Error::custom("a span ends before it starts"));
+        }
+        Ok(Self { start, end, score })
+    }
+}
+
+/// Spans that are read and forgotten.
+struct CheckedSpans;
+
+impl<'de> Deserialize<'de> for CheckedSpans {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct SpansVisitor;
+        impl<'de> Visitor<'de> for SpansVisitor {
+            type Value = CheckedSpans;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an array of [start, end, score]")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut spans: S) -> std::result::Result<CheckedSpans, S::Error> {
+                while spans.next_element::<Span>()?.is_some() {}
+                Ok(CheckedSpans)
+            }
+        }
+        deserializer.deserialize_seq(SpansVisitor)
+    }
+}
+
+/// A row of an attribute file.
+#[derive(Debug, Deserialize)]
+pub struct AttributeRow<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    attributes: Fields<'a>,
+}
+
+impl<'a> AttributeRow<'a> {
+    /// Reads a line and checks it, and that it belongs to the document `id`.
+    pub fn parse(line: &'a [u8], place: &Place<'_>, id: &str) -> Result<Self> {
+        let row = match serde_json::from_slice::<Self>(line) {
+            Ok(row) if spans_are_well_formed(&row.attributes) => row,
+            // the slow way says exactly what is wrong
+            _ => {
+                attributes::parse_value(line, place)?;
+                serde_json::from_slice(line)
+                    .map_err(|error| place.error(None, Code::InvalidValue, format!("the row is unusable: {error}")))?
+            }
+        };
+        if row.id == id {
+            return Ok(row);
+        }
+        let message = format!("\"id\" is \"{}\"; expected \"{id}\", the id of the document on this line", row.id);
+        Err(place.error(Some("id"), Code::Misaligned, message))
+    }
+}
+
+fn spans_are_well_formed(fields: &Fields<'_>) -> bool {
+    fields.iter().all(|(_, value)| serde_json::from_str::<CheckedSpans>(value.get()).is_ok())
+}
+
+/// A document and all its attributes.
+#[derive(Debug)]
+pub struct Row<'a> {
+    fields: Fields<'a>,
+    attributes: Option<Fields<'a>>,
+    /// its id
+    pub id: Cow<'a, str>,
+    /// its text
+    pub text: Cow<'a, str>,
+    /// where it comes from
+    pub source: Cow<'a, str>,
+}
+
+impl<'a> Row<'a> {
+    /// Reads a line of a document file and checks it.
+    pub fn parse(line: &'a [u8], place: &Place<'_>) -> Result<Self> {
+        let parsed = serde_json::from_slice::<Fields<'a>>(line).ok().and_then(Self::from_fields);
+        if let Some(row) = parsed {
+            return Ok(row);
+        }
+        document::parse_value(line, place)?;
+        serde_json::from_slice::<Fields<'a>>(line)
+            .ok()
+            .and_then(Self::from_fields)
+            .ok_or_else(|| place.error(None, Code::InvalidValue, "the row is unusable; expected a document"))
+    }
+
+    /// `None` unless every field has its type.
+    fn from_fields(fields: Fields<'a>) -> Option<Self> {
+        let text = |name: &str| fields.get(name).map(|raw| serde_json::from_str::<Name<'a>>(raw.get()));
+        let id = text("id")?.ok()?.0;
+        let body = text("text")?.ok()?.0;
+        let source = text("source").map_or(Ok(Name("".into())), |found| found).ok()?.0;
+        let starts = |name: &str, allowed: &[char]| fields.get(name).is_none_or(|raw| raw.get().starts_with(allowed));
+        let well_typed = ["added", "created", "subdomain"].iter().all(|name| starts(name, &['"']))
+            && starts("version", &['"', 'n'])
+            && starts("metadata", &['{'])
+            && !id.is_empty();
+        let attributes = match fields.get("attributes") {
+            None => None,
+            Some(raw) => Some(serde_json::from_str::<Fields<'a>>(raw.get()).ok().filter(spans_are_well_formed)?),
+        };
+        well_typed.then_some(Self { fields, attributes, id, text: body, source })
+    }
+
+    /// Adds attributes; of equal keys the last row's counts.
+    pub fn add_attributes(&mut self, rows: Vec<AttributeRow<'a>>) {
+        if rows.is_empty() {
+            return;
+        }
+        let before = self.attributes.take().unwrap_or_default();
+        self.attributes = Some(before.overlaid(rows.into_iter().map(|row| row.attributes).collect()));
+    }
+
+    /// The spans of an attribute, if it has it.
+    pub fn spans(&self, key: &str) -> Option<Vec<Span>> {
+        let raw = self.attributes.as_ref()?.get(key)?;
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// The keys of all attributes.
+    pub fn attribute_keys(&self) -> impl Iterator<Item = &str> {
+        self.attributes.iter().flat_map(|fields| fields.iter().map(|(key, _)| key))
+    }
+
+    /// The document as a value, with no more in it than `needs` asks for.
+    pub fn value(&self, needs: &Needs) -> Value {
+        let parse = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+        let part = |name: &str, wanted: Option<&std::collections::BTreeSet<String>>| match (name, &self.attributes) {
+            ("attributes", Some(fields)) => Some(object(fields, wanted)),
+            _ => self.fields.get(name).map(|raw| match wanted {
+                Some(_) if raw.get().starts_with('{') => {
+                    serde_json::from_str(raw.get()).map_or(Value::Null, |fields| object(&fields, wanted))
+                }
+                _ => parse(raw),
+            }),
+        };
+        let mut document = Map::new();
+        if needs.everything {
+            let names = self.fields.iter().map(|(name, _)| name).chain(["attributes"]);
+            document.extend(names.filter_map(|name| Some((name.to_string(), part(name, None)?))));
+        } else {
+            let fields = needs.fields.iter();
+            document.extend(fields.filter_map(|(name, keys)| Some((name.clone(), part(name, keys.as_ref())?))));
+        }
+        Value::Object(document)
+    }
+
+    /// The whole document as JSON, attributes included.
+    pub fn json(&self) -> Vec<u8> {
+        let mut line = Vec::new();
+        self.write(&mut line, &Changes::default());
+        line
+    }
+
+    /// Appends the document as one JSON object without a line end, top-level keys sorted.
+    pub fn write(&self, line: &mut Vec<u8>, changes: &Changes<'_>) {
+        let mut names: Vec<&str> = self.fields.iter().map(|(name, _)| name).collect();
+        for (name, present) in [("attributes", self.attributes.is_some()), ("metadata", !changes.metadata.is_empty())] {
+            if let (true, Err(index)) = (present, names.binary_search(&name)) {
+                names.insert(index, name);
+            }
+        }
+        let mut separator = b'{';
+        for name in names {
+            let discarded = changes.discard_fields.iter().any(|field| field == name);
+            let has_metadata = name == "metadata" && !changes.metadata.is_empty();
+            if discarded && !has_metadata {
+                continue;
+            }
+            line.push(separator);
+            separator = b',';
+            put_string(line, name);
+            line.push(b':');
+            match (name, &self.attributes, changes.text) {
+                ("text", _, Some(text)) => put_string(line, text),
+                ("attributes", Some(attributes), _) => put_object(line, attributes.iter(), &[]),
+                ("metadata", _, _) if has_metadata => self.put_metadata(line, changes, discarded),
+                _ => line.extend(self.fields.get(name).map_or("null", RawValue::get).as_bytes()),
+            }
+        }
+        line.push(b'}');
+    }
+
+    fn put_metadata(&self, line: &mut Vec<u8>, changes: &Changes<'_>, discarded: bool) {
+        let old = self.fields.get("metadata").filter(|_| !discarded);
+        let old: Fields<'_> = old.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        put_object(line, old.iter(), &changes.metadata);
+    }
+}
+
+/// What differs between a document and what is written of it.
+#[derive(Debug, Default)]
+pub struct Changes<'a> {
+    /// another text
+    pub text: Option<&'a str>,
+    /// strings laid over the metadata, sorted by name
+    pub metadata: Vec<(&'a str, String)>,
+    /// top-level fields that are left out
+    pub discard_fields: &'a [String],
+}
+
+fn object(fields: &Fields<'_>, wanted: Option<&std::collections::BTreeSet<String>>) -> Value {
+    let parse = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+    let some = fields.iter().filter(|(key, _)| wanted.is_none_or(|wanted| wanted.contains(*key)));
+    Value::Object(some.map(|(key, raw)| (key.to_string(), parse(raw))).collect())
+}
+
+fn put_string(line: &mut Vec<u8>, text: &str) {
+    // writing to memory cannot fail
+    let _ = serde_json::to_writer(line, text);
+}
+
+/// An object of raw values with strings laid over them; both are sorted.
+fn put_object<'v>(
+    line: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'v str, &'v RawValue)>,
+    overlay: &[(&str, String)],
+) {
+    let mut overlay = overlay.iter().peekable();
+    let mut separator = b'{';
+    let mut begin = |line: &mut Vec<u8>, name: &str| {
+        line.push(separator);
+        separator = b',';
+        put_string(line, name);
+        line.push(b':');
+    };
+    for (name, value) in fields {
+        while let Some((over, text)) = overlay.next_if(|(over, _)| *over < name) {
+            begin(line, over);
+            put_string(line, text);
+        }
+        begin(line, name);
+        match overlay.next_if(|(over, _)| *over == name) {
+            Some((_, text)) => put_string(line, text),
+            None => line.extend(value.get().as_bytes()),
+        }
+    }
+    for (over, text) in overlay {
+        begin(line, over);
+        put_string(line, text);
+    }
+    if separator == b'{' {
+        line.push(b'{');
+    }
+    let _ = line.write_all(b"}");
+}
+
+/// The keys of a row of attributes; none if the line is no such row.
+pub fn attribute_keys(line: &[u8]) -> Vec<String> {
+    serde_json::from_slice::<AttributeRow<'_>>(line)
+        .map(|row| row.attributes.iter().map(|(key, _)| key.to_string()).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,414 @@
+//! The rules of a stream: compiled once, asked about every document.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::row::{Row, Span};
+use super::settings::{RuleSettings, SpanSettings, Syntax};
+use super::spans::{replace, Replacement};
+use crate::document::Place;
+use crate::error::{Code, Error, Result};
+use crate::jq::{Input, Program};
+use crate::jsonpath::{Needs, Path};
+
+/// What a rule is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// keeps what it matches
+    Include,
+    /// drops what it matches
+    Exclude,
+    /// drops texts that are too short in the end
+    MinTextLength,
+}
+
+/// Why documents are dropped, in the order in which rules are asked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RuleName {
+    /// as it is written; several that include are one rule, with ` or ` between them
+    pub rule: String,
+    /// what it is there for
+    pub kind: Kind,
+}
+
+/// All rules of a stream.
+#[derive(Debug)]
+pub struct Rules {
+    include: Vec<Selector>,
+    exclude: Vec<Selector>,
+    replacers: Vec<Replacer>,
+    min_text_length: u64,
+    needs: Needs,
+    names: Vec<RuleName>,
+    /// top-level fields that are left out
+    pub discard_fields: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Selector {
+    JsonPath(Path),
+    Jq(Program),
+}
+
+#[derive(Debug)]
+struct Replacer {
+    /// of the selection
+    text: String,
+    selector: SpanSelector,
+    min_score: f64,
+    max_score: f64,
+    replacement: ReplacementText,
+}
+
+#[derive(Debug)]
+enum SpanSelector {
+    /// `$.attributes.<key>`, what nearly all are
+    Attribute(String),
+    Other(Selector),
+}
+
+#[derive(Debug)]
+enum ReplacementText {
+    Literal(String),
+    Selected(Program),
+}
+
+/// A text after its spans were replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// the new one
+    pub text: String,
+    /// what each replacement replaced, in the order of the configuration
+    pub counts: Vec<SpanCount>,
+}
+
+/// What one replacement replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpanCount {
+    /// how many spans
+    pub spans: u64,
+    /// bytes of text within them
+    pub bytes: u64,
+}
+
+impl Selector {
+    fn new(text: &str, syntax: Syntax, key: &str) -> Result<Self> {
+        let refuse =
+            |what: &str, reason: String| Error::config(key, format!("is `{text}`, which is no {what}: {reason}"));
+        match syntax {
+            Syntax::JsonPath => {
+                Path::new(text).map(Self::JsonPath).map_err(|error| refuse("JSONPath", error.to_string()))
+            }
+            Syntax::Jq => Program::new(text).map(Self::Jq).map_err(|error| refuse("jq expression", error)),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::JsonPath(path) => path.text(),
+            Self::Jq(program) => program.text(),
+        }
+    }
+
+    /// Keys of `attributes` that it names.
+    fn attribute_keys(&self) -> BTreeSet<String> {
+        match self {
+            Self::JsonPath(path) => {
+                let mut needs = Needs::default();
+                needs.add(path);
+                needs.keys("attributes").map(str::to_string).collect()
+            }
+            Self::Jq(program) => jq_attribute_keys(program.text()),
+        }
+    }
+}
+
+/// Keys that stand behind `.attributes` in a jq expression. One that is put together at run time is not found.
+fn jq_attribute_keys(text: &str) -> BTreeSet<String> {
+    let pattern =
+        r#"\.attributes\s*\??\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_]*)|\.?\s*\[\s*"([^"\\]+)"\s*\]|\.\s*"([^"\\]+)")"#;
+    let Ok(regex) = Regex::new(pattern) else { return BTreeSet::new() };
+    regex
+        .captures_iter(text)
+        .filter_map(|found| found.iter().skip(1).flatten().next().map(|key| key.as_str().to_string()))
+        .collect()
+}
+
+impl Rules {
+    /// Compiles them; `key` is where they stand in the configuration. All problems are told together.
+    pub fn new(settings: &RuleSettings, key: &str) -> Result<Self> {
+        let mut errors = Vec::new();
+        let (mut include, mut exclude, mut replacers) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(filter) = &settings.filter {
+            for (name, texts, selectors) in
+                [("include", &filter.include, &mut include), ("exclude", &filter.exclude, &mut exclude)]
+            {
+                for (index, text) in texts.iter().enumerate() {
+                    match Selector::new(text, filter.syntax, &format!("{key}.filter.{name}.{index}")) {
+                        Ok(selector) => selectors.push(selector),
+                        Err(error) => errors.push(error),
+                    }
+                }
+            }
+        }
+        for (index, span) in settings.span_replacement.iter().enumerate() {
+            match Replacer::new(span, &format!("{key}.span_replacement.{index}")) {
+                Ok(replacer) => replacers.push(replacer),
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(error) = Error::many(errors) {
+            return Err(error);
+        }
+        let mut needs = Needs::default();
+        let selected = replacers.iter().filter_map(|replacer| match &replacer.selector {
+            SpanSelector::Other(selector) => Some(selector),
+            SpanSelector::Attribute(_) => None,
+        });
+        for selector in include.iter().chain(&exclude).chain(selected) {
+            if let Selector::JsonPath(path) = selector {
+                needs.add(path);
+            }
+        }
+        let names = rule_names(&include, &exclude, settings.min_text_length);
+        Ok(Self {
+            include,
+            exclude,
+            replacers,
+            min_text_length: settings.min_text_length,
+            needs,
+            names,
+            discard_fields: settings.discard_fields.clone(),
+        })
+    }
+
+    /// In the order in which they are asked.
+    pub fn names(&self) -> &[RuleName] {
+        &self.names
+    }
+
+    /// The span selections, as they are written.
+    pub fn span_names(&self) -> impl Iterator<Item = &str> {
+        self.replacers.iter().map(|replacer| replacer.text.as_str())
+    }
+
+    /// Keys of `attributes` that rules name, each with where it stands in the configuration.
+    pub fn attribute_keys(&self, key: &str) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for (name, selectors) in [("include", &self.include), ("exclude", &self.exclude)] {
+            for (index, selector) in selectors.iter().enumerate() {
+                let place = format!("{key}.filter.{name}.{index}");
+                found.extend(selector.attribute_keys().into_iter().map(|named| (place.clone(), named)));
+            }
+        }
+        for (index, replacer) in self.replacers.iter().enumerate() {
+            let place = format!("{key}.span_replacement.{index}.span");
+            let keys = match &replacer.selector {
+                SpanSelector::Attribute(named) => BTreeSet::from([named.clone()]),
+                SpanSelector::Other(selector) => selector.attribute_keys(),
+            };
+            found.extend(keys.into_iter().map(|named| (place.clone(), named)));
+        }
+        found
+    }
+
+    /// Asks every rule but the last about a document: which would drop it.
+    pub fn filter(&self, view: &View<'_, '_>) -> Result<Vec<bool>> {
+        let mut drops = Vec::with_capacity(self.names.len());
+        if !self.include.is_empty() {
+            let mut keep = false;
+            for selector in &self.include {
+                keep = keep || view.includes(selector)?;
+            }
+            drops.push(!keep);
+        }
+        for selector in &self.exclude {
+            drops.push(view.excludes(selector)?);
+        }
+        Ok(drops)
+    }
+
+    /// Whether a final text is too short; `None` where no length is asked for.
+    pub fn is_too_short(&self, text: &str) -> Option<bool> {
+        (self.min_text_length > 0).then(|| (text.trim().len() as u64) < self.min_text_length)
+    }
+
+    /// What the text becomes; `None` where nothing is to be replaced.
+    pub fn replaced(&self, view: &View<'_, '_>) -> Result<Option<Replaced>> {
+        let mut spans: Vec<(usize, Span)> = Vec::new();
+        for (index, replacer) in self.replacers.iter().enumerate() {
+            let chosen = view.spans(replacer)?.into_iter();
+            let chosen = chosen.filter(|span| span.score >= replacer.min_score && span.score < replacer.max_score);
+            spans.extend(chosen.map(|span| (index, span)));
+        }
+        if spans.is_empty() {
+            return Ok(None);
+        }
+        let texts = self
+            .replacers
+            .iter()
+            .enumerate()
+            .map(|(index, replacer)| match &replacer.replacement {
+                ReplacementText::Literal(text) => Ok(text.clone()),
+                ReplacementText::Selected(program) if spans.iter().any(|(used, _)| *used == index) => {
+                    view.selected_text(program)
+                }
+                ReplacementText::Selected(_) => Ok(String::new()),
+            })
+            .collect::<Result<Vec<String>>>()?;
+        let replacements: Vec<Replacement<'_>> = spans
+            .iter()
+            .map(|(index, span)| Replacement {
+                start: span.start as usize,
+                end: span.end as usize,
+                text: &texts[*index],
+            })
+            .collect();
+        let text = replace(&view.row.text, &replacements).ok_or_else(|| {
+            let message = "more than 100 spans to replace lie within one another; expected fewer";
+            view.place.error(Some("attributes"), Code::InvalidValue, message)
+        })?;
+        let mut counts = vec![SpanCount::default(); self.replacers.len()];
+        for (index, span) in &spans {
+            counts[*index].spans += 1;
+            counts[*index].bytes += covered_bytes(&view.row.text, span);
+        }
+        Ok(Some(Replaced { text, counts }))
+    }
+}
+
+fn rule_names(include: &[Selector], exclude: &[Selector], min_text_length: u64) -> Vec<RuleName> {
+    let mut names = Vec::new();
+    if !include.is_empty() {
+        let rule = include.iter().map(Selector::text).collect::<Vec<_>>().join(" or ");
+        names.push(RuleName { rule, kind: Kind::Include });
+    }
+    names.extend(exclude.iter().map(|selector| RuleName { rule: selector.text().to_string(), kind: Kind::Exclude }));
+    if min_text_length > 0 {
+        let rule = format!("text shorter than {min_text_length} bytes");
+        names.push(RuleName { rule, kind: Kind::MinTextLength });
+    }
+    names
+}
+
+fn covered_bytes(text: &str, span: &Span) -> u64 {
+    let (start, end) = (span.start as usize, span.end as usize);
+    if text.is_ascii() {
+        return (end.min(text.len()).saturating_sub(start)) as u64;
+    }
+    text.chars().skip(start).take(end - start).map(|character| character.len_utf8() as u64).sum()
+}
+
+impl Replacer {
+    fn new(settings: &SpanSettings, key: &str) -> Result<Self> {
+        let selector = Selector::new(&settings.span, settings.syntax, &format!("{key}.span"))?;
+        let attribute = Regex::new(r"^\$@?\.attributes\.([A-Za-z0-9_]+)$")
+            .ok()
+            .and_then(|regex| regex.captures(settings.span.trim()).map(|found| found[1].to_string()));
+        let selector = match (attribute, settings.syntax) {
+            (Some(key), Syntax::JsonPath) => SpanSelector::Attribute(key),
+            _ => SpanSelector::Other(selector),
+        };
+        let replacement = match settings.replacement.strip_prefix('$') {
+            Some(program) if program.starts_with('.') => {
+                let program = Program::new(program).map_err(|reason| {
+                    let message = format!("is `{}`, which is no jq selection: {reason}", settings.replacement);
+                    Error::config(format!("{key}.replacement"), message)
+                })?;
+                ReplacementText::Selected(program)
+            }
+            _ => ReplacementText::Literal(settings.replacement.clone()),
+        };
+        Ok(Self {
+            text: settings.span.clone(),
+            selector,
+            min_score: settings.min_score.unwrap_or(f64::NEG_INFINITY),
+            max_score: settings.max_score.unwrap_or(f64::INFINITY),
+            replacement,
+        })
+    }
+}
+
+/// A document as rules see it; what they need is worked out once, when the first asks.
+pub struct View<'r, 'a> {
+    row: &'r Row<'a>,
+    place: Place<'r>,
+    needs: &'r Needs,
+    value: OnceCell<Value>,
+    input: OnceCell<std::result::Result<Input, String>>,
+}
+
+impl<'r, 'a> View<'r, 'a> {
+    /// A view of `row` for `rules`.
+    pub fn new(row: &'r Row<'a>, place: Place<'r>, rules: &'r Rules) -> Self {
+        Self { row, place, needs: &rules.needs, value: OnceCell::new(), input: OnceCell::new() }
+    }
+
+    fn value(&self) -> &Value {
+        self.value.get_or_init(|| self.row.value(self.needs))
+    }
+
+    fn ask<R>(&self, program: &Program, question: impl Fn(&Input) -> std::result::Result<R, String>) -> Result<R> {
+        let input = self.input.get_or_init(|| Input::parse(&self.row.json()));
+        input.as_ref().map_err(String::clone).and_then(question).map_err(|reason| {
+            let message = format!("the rule `{}` fails on this document: {reason}", program.text());
+            self.place.error(None, Code::InvalidValue, message)
+        })
+    }
+
+    fn includes(&self, selector: &Selector) -> Result<bool> {
+        match selector {
+            Selector::JsonPath(path) => Ok(path.matches(self.value())),
+            Selector::Jq(program) => self.ask(program, |input| program.all(input)),
+        }
+    }
+
+    fn excludes(&self, selector: &Selector) -> Result<bool> {
+        match selector {
+            Selector::JsonPath(path) => Ok(path.matches(self.value())),
+            Selector::Jq(program) => self.ask(program, |input| program.any(input)),
+        }
+    }
+
+    fn spans(&self, replacer: &Replacer) -> Result<Vec<Span>> {
+        let selector = match &replacer.selector {
+            SpanSelector::Attribute(key) => return Ok(self.row.spans(key).unwrap_or_default()),
+            SpanSelector::Other(selector) => selector,
+        };
+        let found: Vec<Value> = match selector {
+            Selector::JsonPath(path) => path.find(self.value()).into_iter().cloned().collect(),
+            Selector::Jq(program) => self.ask(program, |input| program.outputs(input))?,
+        };
+        let mut spans = Vec::new();
+        for value in found {
+            // a selection gives a list of spans, or the spans one by one
+            let is_span = value.get(0).is_some_and(Value::is_number);
+            let list = if is_span { Value::Array(vec![value]) } else { value };
+            if list.is_null() {
+                continue;
+            }
+            spans.extend(serde_json::from_value::<Vec<Span>>(list).map_err(|_| {
+                let message = format!(
+                    "`{}` selects something else than spans; expected [[start, end, score], …]",
+                    selector.text()
+                );
+                self.place.error(None, Code::WrongType, message)
+            })?);
+        }
+        Ok(spans)
+    }
+
+    fn selected_text(&self, program: &Program) -> Result<String> {
+        match self.ask(program, |input| program.outputs(input))?.as_slice() {
+            [Value::String(text)] => Ok(text.clone()),
+            _ => {
+                let message = format!("the replacement `${}` selects something else than one string", program.text());
+                Err(self.place.error(None, Code::WrongType, message))
+            }
+        }
+    }
+}

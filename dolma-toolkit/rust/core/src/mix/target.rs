@@ -1,0 +1,267 @@
+//! Output directories: what an earlier run left in them, and their manifests.
+//!
+//! A shard is finished when a hidden file beside it says so, which names the run (a hash of settings and inputs) and holds
+//! the shard's counts. The manifest takes the place of these files in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map, Value};
+
+use super::funnel::StreamFunnel;
+use super::rules::Rules;
+use super::settings::{Settings, Shard, Stream};
+use super::shard::FileCounts;
+use crate::error::{Error, Result};
+use crate::jsonl::Written;
+use crate::manifest::{canonical_bytes, document_inputs, relative_path, sha256_bytes, write_file, Manifest, FILE_NAME};
+
+/// Which documents a directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// those that are kept
+    Kept,
+    /// those that are dropped
+    Dropped,
+}
+
+/// A finished shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    run: String,
+    /// its part of the funnel
+    pub funnel: StreamFunnel,
+    sha256: String,
+    size_bytes: u64,
+    counts: FileCounts,
+}
+
+/// A directory that this run fills.
+pub struct Target<'s> {
+    settings: &'s Settings,
+    /// the directory
+    pub directory: PathBuf,
+    holds: Holds,
+    /// positions in `Settings::streams`
+    streams: Vec<usize>,
+    manifest: Manifest,
+    run: String,
+}
+
+/// One for each output directory, and one for each directory of dropped documents.
+pub fn targets(settings: &Settings) -> Result<Vec<Target<'_>>> {
+    let mut directories: BTreeMap<(&Path, bool), Vec<usize>> = BTreeMap::new();
+    for (index, stream) in settings.streams.iter().enumerate() {
+        directories.entry((&stream.output_directory, false)).or_default().push(index);
+        if let Some(dropped) = &stream.dropped_directory {
+            directories.entry((dropped, true)).or_default().push(index);
+        }
+    }
+    let found = directories.into_iter().map(|((directory, dropped), streams)| {
+        let holds = if dropped { Holds::Dropped } else { Holds::Kept };
+        Target::new(settings, directory.to_path_buf(), holds, streams)
+    });
+    found.collect()
+}
+
+impl<'s> Target<'s> {
+    fn new(settings: &'s Settings, directory: PathBuf, holds: Holds, streams: Vec<usize>) -> Result<Self> {
+        let of_streams = || streams.iter().map(|index| &settings.streams[*index]);
+        let shards = || of_streams().flat_map(|stream| &stream.shards).flat_map(|shard| &shard.inputs);
+        let documents: Vec<PathBuf> = shards().map(|input| input.path.clone()).collect();
+        let attributes: Vec<PathBuf> = shards().flat_map(|input| input.attributes.clone()).collect();
+        let config = of_streams().map(|stream| recorded(stream, &directory)).collect::<Result<Vec<Value>>>()?;
+        let holds_text = if holds == Holds::Kept { "kept" } else { "dropped" };
+        let config = Map::from_iter([("streams".to_string(), json!(config)), ("holds".to_string(), json!(holds_text))]);
+        let mut manifest = Manifest::new("document", config);
+        manifest.inputs = document_inputs("documents", "document", &documents, &directory)?;
+        manifest.inputs.extend(document_inputs("attributes", "attributes", &attributes, &directory)?);
+        let run = sha256_bytes(&manifest.bytes()?);
+        Ok(Self { settings, directory, holds, streams, manifest, run })
+    }
+
+    fn shards(&self) -> impl Iterator<Item = (&'s Stream, &'s Shard)> + '_ {
+        self.streams.iter().flat_map(|index| {
+            let stream = &self.settings.streams[*index];
+            stream.shards.iter().map(move |shard| (stream, shard))
+        })
+    }
+
+    /// Whether it belongs to the stream, and holds such documents.
+    pub fn is_of(&self, stream_index: usize, holds: Holds) -> bool {
+        self.holds == holds && self.streams.contains(&stream_index)
+    }
+
+    /// Whether a manifest says that this very run was finished here, and its files are there.
+    pub fn is_done(&self) -> bool {
+        let Ok(Some(manifest)) = Manifest::read(&self.directory) else { return false };
+        let same_inputs = manifest.inputs.len() == self.sorted_inputs().len()
+            && self.manifest.inputs.iter().all(|input| manifest.inputs.contains(input));
+        manifest.config == self.manifest.config
+            && manifest.writer == self.manifest.writer
+            && same_inputs
+            && manifest.verify(&self.directory, false).is_ok()
+            && (self.holds == Holds::Dropped || self.directory.join(FUNNEL_NAME).exists())
+    }
+
+    fn sorted_inputs(&self) -> Vec<&crate::manifest::Input> {
+        let mut inputs: Vec<_> = self.manifest.inputs.iter().collect();
+        inputs.sort_by(|a, b| (&a.role, &a.path).cmp(&(&b.role, &b.path)));
+        inputs.dedup();
+        inputs
+    }
+
+    /// Removes what another run with the same streams left. Fails if there is anything else, which would be read together
+    /// with this run's output. Says how many files were removed.
+    pub fn begin(&self) -> Result<usize> {
+        let ours: BTreeSet<&str> = self.shards().map(|(_, shard)| shard.name.as_str()).collect();
+        let mut stale: BTreeSet<String> = BTreeSet::new();
+        if let Some(old) = Manifest::read(&self.directory).ok().flatten() {
+            self.check_same_streams(&old)?;
+            stale.extend(old.files.into_iter().map(|file| file.path));
+            remove(&self.directory.join(FILE_NAME))?;
+        }
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        for name in &names {
+            let shard = name.strip_prefix('.').and_then(|name| name.strip_suffix(FINISHED_SUFFIX));
+            stale.extend(shard.filter(|shard| !ours.contains(shard)).map(str::to_string));
+        }
+        let is_data = |name: &str| name.contains(".json") && !name.starts_with('.') && !OWN_FILES.contains(&name);
+        let strange = |name: &str| is_data(name) && !stale.contains(name) && !ours.contains(name);
+        if let Some(name) = names.iter().find(|name| strange(name)) {
+            let message = format!(
+                "\"{}\" holds {name}, which this run does not write; expected no other documents, since both would be read together",
+                self.directory.display()
+            );
+            return Err(Error::config("output.path", message).with_hint("name another directory, or remove that file"));
+        }
+        let mut removed = 0;
+        for (_, shard) in self.shards() {
+            if self.finished(shard)?.is_none() {
+                stale.insert(shard.name.clone());
+            }
+        }
+        for name in stale {
+            remove(&self.finished_path(&name))?;
+            removed += usize::from(remove(&self.directory.join(&name))?);
+        }
+        Ok(removed)
+    }
+
+    fn check_same_streams(&self, old: &Manifest) -> Result<()> {
+        let names = |config: &Map<String, Value>| -> BTreeSet<String> {
+            let streams = config.get("streams").and_then(Value::as_array).into_iter().flatten();
+            streams.filter_map(|stream| stream["name"].as_str().map(str::to_string)).collect()
+        };
+        let (before, now) = (names(&old.config), names(&self.manifest.config));
+        let ours = old.writer.name == self.manifest.writer.name && !before.is_empty();
+        if ours && before.is_subset(&now) {
+            return Ok(());
+        }
+        let message = format!(
+            "\"{}\" holds the output of other work ({}); expected an empty directory or an earlier output of the same streams",
+            self.directory.display(),
+            if before.is_empty() { old.format.clone() } else { before.into_iter().collect::<Vec<_>>().join(", ") },
+        );
+        Err(Error::config("output.path", message).with_hint("name another directory, or mix all streams in one run"))
+    }
+
+    /// What a shard holds, if this run has finished it.
+    pub fn finished(&self, shard: &Shard) -> Result<Option<Finished>> {
+        let path = self.finished_path(&shard.name);
+        let Ok(bytes) = fs::read(&path) else { return Ok(None) };
+        let Ok(finished) = serde_json::from_slice::<Finished>(&bytes) else { return Ok(None) };
+        let size_bytes = fs::metadata(self.directory.join(&shard.name)).map(|metadata| metadata.len()).ok();
+        Ok((finished.run == self.run && size_bytes == Some(finished.size_bytes)).then_some(finished))
+    }
+
+    /// Notes that a shard, which has its name now, is finished.
+    pub fn note(&self, shard: &Shard, funnel: &StreamFunnel, written: Written, counts: FileCounts) -> Result<()> {
+        let finished = Finished {
+            run: self.run.clone(),
+            funnel: funnel.clone(),
+            sha256: written.sha256,
+            size_bytes: written.size_bytes,
+            counts,
+        };
+        write_file(&self.finished_path(&shard.name), &canonical_bytes(&json!(finished))).map(drop)
+    }
+
+    fn finished_path(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!(".{file_name}{FINISHED_SUFFIX}"))
+    }
+
+    /// Writes the funnel and the manifest.
+    pub fn finish(mut self, rules: &[Rules]) -> Result<()> {
+        let streams = self.streams.iter().map(|index| (self.settings.streams[*index].name.as_str(), &rules[*index]));
+        let mut funnels: Vec<StreamFunnel> = streams.map(|(name, rules)| StreamFunnel::new(name, rules)).collect();
+        let shards: Vec<(&Stream, &Shard)> = self.shards().collect();
+        for (stream, shard) in &shards {
+            let Some(finished) = self.finished(shard)? else { continue };
+            let path = shard.name.as_str();
+            self.manifest.add_file(path, &Written { size_bytes: finished.size_bytes, sha256: finished.sha256 });
+            self.manifest.add_count("documents", finished.counts.documents);
+            self.manifest.add_count("text_bytes", finished.counts.text_bytes);
+            if let Some(funnel) = funnels.iter_mut().find(|funnel| funnel.name == stream.name) {
+                funnel.add(&finished.funnel);
+            }
+        }
+        if self.holds == Holds::Kept {
+            write_file(&self.directory.join(FUNNEL_NAME), &canonical_bytes(&json!({"streams": funnels})))?;
+        }
+        self.manifest.write(&self.directory)?;
+        for (_, shard) in shards {
+            remove(&self.finished_path(&shard.name))?;
+        }
+        Ok(())
+    }
+
+    /// The funnels of a finished directory.
+    pub fn funnels(&self) -> Result<Vec<StreamFunnel>> {
+        if self.holds == Holds::Dropped {
+            return Ok(Vec::new());
+        }
+        let path = self.directory.join(FUNNEL_NAME);
+        let bytes = fs::read(&path).map_err(|source| Error::io(&path, source))?;
+        #[derive(Deserialize)]
+        struct Funnel {
+            streams: Vec<StreamFunnel>,
+        }
+        let funnel = serde_json::from_slice::<Funnel>(&bytes);
+        Ok(funnel.map(|funnel| funnel.streams).unwrap_or_default())
+    }
+}
+
+const FUNNEL_NAME: &str = "funnel.json";
+const FINISHED_SUFFIX: &str = ".mixed.json";
+/// Files that stand beside documents and are none.
+const OWN_FILES: [&str; 4] = [FUNNEL_NAME, FILE_NAME, "metrics.jsonl", "errors.jsonl"];
+
+fn recorded(stream: &Stream, directory: &Path) -> Result<Value> {
+    let mut shards = Map::new();
+    for shard in &stream.shards {
+        let inputs =
+            shard.inputs.iter().map(|input| relative_path(&input.path, directory)).collect::<Result<Vec<_>>>()?;
+        shards.insert(shard.name.clone(), json!(inputs));
+    }
+    let sets =
+        stream.attribute_directories.iter().map(|set| relative_path(set, directory)).collect::<Result<Vec<_>>>()?;
+    let mut value = json!(stream.rules);
+    value["name"] = json!(stream.name);
+    value["attributes"] = json!(sets);
+    value["shards"] = Value::Object(shards);
+    Ok(value)
+}
+
+fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::io(path, source)),
+    }
+}

@@ -1,0 +1,307 @@
+"""``dolma dedupe``: marks documents or paragraphs that stood earlier in the input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dolma import _native
+from dolma.config import REQUIRED, load, setting, to_yaml
+from dolma.errors import ConfigError, Problem, translated
+from dolma.paths import Source, attributes_root, expand, is_remote
+from dolma.progress import Reporter, bytes_text, count_text
+
+__all__ = ["Config", "deduper", "run"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NgramConfig:
+    """Comparison of n-grams of words instead of whole paragraphs."""
+
+    ngram_length: int = setting(0, "words in each n-gram; 0 compares whole paragraphs")
+    stride: int = setting(0, "words from the start of one n-gram to the start of the next; 0 takes them all")
+    overlap_threshold: float = setting(1.0, "share of n-grams seen earlier from which a paragraph is marked")
+    skip_short_paragraphs: bool = setting(False, "leave paragraphs with fewer than two n-grams alone")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DocumentsConfig:
+    """Documents as a whole."""
+
+    attribute_name: str = setting(REQUIRED, "key of the attribute")
+    key: str = setting(REQUIRED, "JSONPath of the string that is compared, e.g. $.text or $.metadata.url")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParagraphsConfig:
+    """Paragraphs of the text."""
+
+    attribute_name: str = setting(REQUIRED, "key of the attribute")
+    by_ngram: NgramConfig | None = setting(None, "compare n-grams instead of whole paragraphs")
+    paragraph_separator: str = setting("\n", "what stands between paragraphs")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DedupeConfig:
+    """What is compared, and what is left alone."""
+
+    name: str | None = setting(None, "name of the attribute directory; the attribute's name if not given")
+    documents: DocumentsConfig | None = setting(None, "compare documents")
+    paragraphs: ParagraphsConfig | None = setting(None, "compare paragraphs")
+    skip_empty: bool = setting(False, "leave what is empty or white space alone")
+    min_length: int = setting(0, "leave what is shorter alone (bytes of a document's key, characters of a paragraph)")
+    min_words: int = setting(0, "leave what has fewer words alone (Unicode word boundaries)")
+    num_partitions: int = setting(1, "number of shares into which the keys are divided, each decided by its own run")
+    partition_index: int = setting(0, "the share that this run decides")
+    file_partition: bool = setting(False, "divide the files instead of the keys")
+    document_dir: str = setting("documents", "directory in the paths that `attributes/<name>` replaces")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BloomFilterConfig:
+    """The filter, by its size or by what it is to hold."""
+
+    file: str = setting(REQUIRED, "file of the filter; made if it is not there, extended if it is")
+    read_only: bool = setting(False, "compare with the filter and leave it as it is")
+    size_in_bytes: int = setting(0, "size of a new filter")
+    estimated_doc_count: int = setting(0, "documents or paragraphs that a new filter is for")
+    desired_false_positive_rate: float = setting(0.0, "rate at which a new filter may then be wrong")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressionConfig:
+    """Compression, where the names of files do not say it."""
+
+    input: str | None = setting(None, "of the documents: gz, zst, bz2, xz or an empty string")
+    output: str | None = setting(None, "of the attributes; they have the documents' names, which must agree")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkDirConfig:
+    """Kept for configurations of dolma 1.x; nothing is written there."""
+
+    input: str | None = setting(None, "not used")
+    output: str | None = setting(None, "not used")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of ``dolma dedupe``."""
+
+    documents: list[str] = setting([], "document files or patterns, in the order in which the first of equals is kept")
+    dedupe: DedupeConfig = setting(REQUIRED, "what is compared")
+    bloom_filter: BloomFilterConfig = setting(REQUIRED, "the filter")
+    processes: int = setting(1, "number of threads; the output does not depend on it")
+    compression: CompressionConfig = setting(CompressionConfig(), "compression")
+    work_dir: WorkDirConfig = setting(WorkDirConfig(), "kept for configurations of dolma 1.x")
+    is_s3_volume: bool = setting(False, "only false: output files are renamed when they are whole")
+    dryrun: bool = setting(False, "print the settings and the plan, then stop")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        yield from _check_unit(self.dedupe)
+        yield from _check_filter(self.bloom_filter)
+        if self.processes < 1:
+            yield Problem("processes", f"is {self.processes}; expected at least 1")
+        if self.is_s3_volume:
+            hint = "write to a local disk and copy the attributes"
+            yield Problem("is_s3_volume", "is true; expected false, since such volumes cannot rename a file", hint)
+        if self.compression.input not in (None, "", "gz", "zst", "bz2", "xz"):
+            yield Problem("compression.input", f'is "{self.compression.input}"; expected gz, zst, bz2, xz or ""')
+
+
+def _check_unit(config: DedupeConfig) -> Iterator[Problem]:
+    if (config.documents is None) == (config.paragraphs is None):
+        what = "are both given" if config.documents else "are both missing"
+        yield Problem("dedupe.documents and dedupe.paragraphs", f"{what}; expected one of them")
+    for key, least in (("min_length", 0), ("min_words", 0), ("num_partitions", 1), ("partition_index", 0)):
+        value = getattr(config, key)
+        if value < least:
+            yield Problem(f"dedupe.{key}", f"is {value}; expected at least {least}")
+    if config.partition_index >= config.num_partitions:
+        expected = f"expected less than num_partitions, {config.num_partitions}"
+        yield Problem("dedupe.partition_index", f"is {config.partition_index}; {expected}")
+    for key in ("name", "document_dir"):
+        value = getattr(config, key)
+        if value is not None and (not value or "/" in value or value in (".", "..")):
+            yield Problem(f"dedupe.{key}", f'is "{value}"; expected the name of one directory')
+    if config.paragraphs is None:
+        return
+    if not config.paragraphs.paragraph_separator:
+        yield Problem("dedupe.paragraphs.paragraph_separator", "is empty; expected at least one character")
+    ngram = config.paragraphs.by_ngram
+    if ngram is not None:
+        prefix = "dedupe.paragraphs.by_ngram"
+        for key in ("ngram_length", "stride"):
+            if getattr(ngram, key) < 0:
+                yield Problem(f"{prefix}.{key}", f"is {getattr(ngram, key)}; expected at least 0")
+        if not 0 <= ngram.overlap_threshold <= 1:
+            yield Problem(f"{prefix}.overlap_threshold", f"is {ngram.overlap_threshold}; expected 0 to 1")
+
+
+def _check_filter(config: BloomFilterConfig) -> Iterator[Problem]:
+    for key in ("size_in_bytes", "estimated_doc_count"):
+        if getattr(config, key) < 0:
+            yield Problem(f"bloom_filter.{key}", f"is {getattr(config, key)}; expected at least 0")
+    if not 0 <= config.desired_false_positive_rate < 1:
+        yield Problem(
+            "bloom_filter.desired_false_positive_rate",
+            f"is {config.desired_false_positive_rate}; expected more than 0 and less than 1",
+        )
+    sized = config.size_in_bytes > 0 or (config.estimated_doc_count > 0 and config.desired_false_positive_rate > 0)
+    if not sized and not os.path.exists(config.file) and not config.read_only:
+        yield Problem(
+            "bloom_filter",
+            "has no size; expected size_in_bytes, or estimated_doc_count and desired_false_positive_rate",
+        )
+
+
+def run(config: Config) -> None:
+    """Marks duplicates; see ``docs/guide/dedupe-and-mix.md``."""
+    settings = _settings(config)
+    if config.dryrun:
+        outputs = [f"# {file['attributes_directory']}/{file['relative']}" for file in settings["files"]]
+        sys.stdout.write("\n".join([to_yaml(config).rstrip(), *outputs]) + "\n")
+        return
+    directories = sorted({Path(file["attributes_directory"]) for file in settings["files"]})
+    reporter = Reporter("dedupe", directories)
+    start = time.monotonic()
+    summary = _run_native(settings, reporter)
+    for directory in directories:
+        (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    _warn(summary, config)
+    reporter.finish(time.monotonic() - start, summary, _text(summary, config))
+
+
+def deduper(config: Mapping[str, Any]) -> None:
+    """Runs ``dolma dedupe`` with settings as a mapping, as in dolma 1.x: the keys are those of the command.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        FormatError: a document is wrong.
+    """
+    run(load(Config, config))
+
+
+@translated
+def _run_native(settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(_native.dedupe(json.dumps(settings), reporter))
+    return summary
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Settings as the core takes them: every path worked out, defaults filled in."""
+    dedupe = config.dedupe
+    unit = dedupe.documents or dedupe.paragraphs
+    assert unit is not None  # `check` saw to it
+    name = dedupe.name or unit.attribute_name
+    if dedupe.num_partitions > 1:
+        name = f"{name}_{dedupe.partition_index}"
+    sources = expand(config.documents)
+    if dedupe.file_partition:
+        sources = [source for source in sources if _owned(source, dedupe)]
+    compared = dataclasses.asdict(unit)
+    if dedupe.paragraphs is not None:
+        ngram = dedupe.paragraphs.by_ngram
+        compared["by_ngram"] = dataclasses.asdict(ngram) if ngram is not None and ngram.ngram_length > 0 else None
+    return {
+        "files": _files(sources, name, config),
+        "unit": {"documents" if dedupe.documents else "paragraphs": compared},
+        "skip_empty": dedupe.skip_empty,
+        "min_length": dedupe.min_length,
+        "min_words": dedupe.min_words,
+        "num_partitions": 1 if dedupe.file_partition else dedupe.num_partitions,
+        "partition_index": 0 if dedupe.file_partition else dedupe.partition_index,
+        "attribute_suffix": f"_{dedupe.partition_index}" if dedupe.num_partitions > 1 else "",
+        "compression": config.compression.input,
+        "bloom_filter": dataclasses.asdict(config.bloom_filter),
+        "threads": config.processes,
+    }
+
+
+def _owned(source: Source, config: DedupeConfig) -> bool:
+    """Whether the file belongs to this partition: by its name below the document directory, on every machine alike."""
+    import hashlib
+
+    relative = source.name.partition(f"/{config.document_dir}/")[2] or source.name
+    digest = hashlib.sha256(relative.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % config.num_partitions == config.partition_index
+
+
+def _files(sources: Sequence[Source], name: str, config: Config) -> list[dict[str, str]]:
+    files, problems = [], []
+    seen: dict[str, str] = {}
+    for source in sources:
+        if is_remote(source.name):
+            hint = "copy the documents to a local disk, or mount the bucket"
+            problems.append(Problem("documents", f'is "{source.name}"; expected a local path', hint))
+            continue
+        real = os.path.realpath(source.path)
+        if real in seen:
+            problems.append(Problem("documents", f'names one file twice: "{seen[real]}" and "{source.name}"'))
+        seen[real] = source.name
+        try:
+            documents, attributes, relative = attributes_root(source.path, name, config.dedupe.document_dir)
+        except ValueError as error:
+            hint = f"put the files below a directory `{config.dedupe.document_dir}`, or set dedupe.document_dir"
+            problems.append(Problem("documents", f'is "{source.name}", which {error}', hint))
+            continue
+        extension, wanted = _extension(source.path), config.compression.output
+        if wanted is not None and wanted != extension:
+            message = f'is "{wanted}"; expected "{extension}", since the attributes of {source.name} have its name'
+            problems.append(Problem("compression.output", message))
+        files.append(
+            {
+                "path": source.path,
+                "relative": relative,
+                "documents_directory": str(documents),
+                "attributes_directory": str(attributes),
+            }
+        )
+    if problems:
+        raise ConfigError(problems)
+    return files
+
+
+def _extension(path: str) -> str:
+    extension = os.path.splitext(path)[1].removeprefix(".")
+    return {"zstd": "zst"}.get(extension, extension) if extension in ("gz", "zst", "zstd", "bz2", "xz") else ""
+
+
+def _warn(summary: Mapping[str, Any], config: Config) -> None:
+    if summary["replaced_files"]:
+        log.warning("dedupe  replaced %d attribute files of another run", summary["replaced_files"])
+    wanted = config.bloom_filter.desired_false_positive_rate
+    rate = summary["filter_false_positive_rate"]
+    if not config.bloom_filter.read_only and wanted and rate > 1.5 * wanted:
+        log.warning(
+            "dedupe  the filter holds %s keys and was made for %s: %.2g of new ones now count as duplicates, not %.2g; "
+            "make a new one with a larger bloom_filter.estimated_doc_count",
+            count_text(summary["filter_keys"]),
+            count_text(summary["filter_estimated_keys"]),
+            rate,
+            wanted,
+        )
+
+
+def _text(summary: Mapping[str, Any], config: Config) -> str:
+    if summary["already_done"]:
+        return "nothing to do: all attributes are there"
+    unit = "documents" if config.dedupe.documents else "paragraphs"
+    parts = [
+        f"{count_text(summary['documents'])} documents",
+        f"{count_text(summary['marked'])} of {count_text(summary['compared'])} {unit} marked",
+    ]
+    if summary["filter_keys"]:
+        parts.append(f"filter {count_text(summary['filter_keys'])} keys, {bytes_text(summary['filter_size_bytes'])}")
+        parts.append(f"false-positive rate {summary['filter_false_positive_rate']:.1g}")
+    return ", ".join(parts)

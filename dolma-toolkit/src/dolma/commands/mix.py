@@ -1,0 +1,195 @@
+"""``dolma mix``: filters documents by their attributes, replaces spans, writes new documents."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dolma import _native
+from dolma.config import REQUIRED, load, setting, to_yaml
+from dolma.errors import Problem, translated
+from dolma.mixing import funnel_lines, plan
+from dolma.progress import Reporter, bytes_text, count_text
+
+__all__ = ["Config", "mixer", "run"]
+
+log = logging.getLogger(__name__)
+
+SYNTAXES = ("jsonpath", "jq")
+COMPRESSIONS = ("", "gz", "zst", "bz2", "xz")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where documents go, and what is left out of them."""
+
+    path: str = setting(REQUIRED, "directory of the output")
+    max_size_in_bytes: int = setting(2 * 2**30, "compressed input that goes into one output file")
+    discard_fields: list[str] = setting([], "top-level fields that are left out")
+    min_text_length: int = setting(0, "bytes that a text, stripped, must have in the end")
+    keep_dropped: str | None = setting(None, "directory for the documents that are dropped, each with the reason")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """Which documents are kept."""
+
+    include: list[str] = setting([], "expressions of which one has to match")
+    exclude: list[str] = setting([], "expressions of which none may match")
+    syntax: str = setting("jsonpath", "of the expressions: jsonpath or jq")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpanReplacementConfig:
+    """What replaces spans of the text."""
+
+    span: str = setting(REQUIRED, "expression that selects spans")
+    min_score: float | None = setting(None, "replace spans with this score or more")
+    max_score: float | None = setting(None, "replace spans with less than this score")
+    replacement: str = setting("", "{} stands for the text of the span; $.a.b for a string of the document")
+    syntax: str = setting("jsonpath", "of the expression: jsonpath or jq")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressionConfig:
+    """Compression, where the names of files do not say it."""
+
+    input: str | None = setting(None, "of documents and attributes: gz, zst, bz2, xz or an empty string")
+    output: str | None = setting(None, "of the output (default: gz)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """Documents that are treated alike."""
+
+    name: str = setting(REQUIRED, "beginning of the names of its output files")
+    documents: list[str] = setting([], "document files or patterns")
+    output: OutputConfig = setting(REQUIRED, "the output")
+    attributes: list[str] = setting([], "names of directories under attributes/; of equal keys the last one counts")
+    filter: FilterConfig | None = setting(None, "which documents are kept")
+    span_replacement: list[SpanReplacementConfig] = setting([], "what replaces spans")
+    compression: CompressionConfig = setting(CompressionConfig(), "compression")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkDirConfig:
+    """Kept for configurations of dolma 1.x; nothing is written there."""
+
+    input: str | None = setting(None, "not used")
+    output: str | None = setting(None, "not used")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of ``dolma mix``."""
+
+    streams: list[StreamConfig] = setting([], "what is mixed; written in a file")
+    processes: int = setting(1, "number of threads; the output does not depend on it")
+    shuffle: bool = setting(True, "pack inputs into output files; no: one output for each input, with its name")
+    work_dir: WorkDirConfig = setting(WorkDirConfig(), "kept for configurations of dolma 1.x")
+    dryrun: bool = setting(False, "print the settings and the plan, then stop")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        if not self.streams:
+            yield Problem("streams", "is empty; expected at least one stream")
+        if self.processes < 1:
+            yield Problem("processes", f"is {self.processes}; expected at least 1")
+        seen: dict[tuple[str, str], int] = {}
+        for index, stream in enumerate(self.streams):
+            yield from _check_stream(stream, f"streams.{index}")
+            other = seen.setdefault((os.path.realpath(stream.output.path), stream.name), index)
+            if other != index:
+                message = f'is "{stream.name}", as in streams.{other}, which has the same output.path'
+                yield Problem(f"streams.{index}.name", f"{message}; expected different names")
+
+
+def _check_stream(stream: StreamConfig, key: str) -> Iterator[Problem]:
+    if not stream.name or "/" in stream.name or stream.name.startswith("."):
+        yield Problem(f"{key}.name", f'is "{stream.name}"; expected the beginning of a file name')
+    output = stream.output
+    if output.max_size_in_bytes < 1:
+        yield Problem(f"{key}.output.max_size_in_bytes", f"is {output.max_size_in_bytes}; expected at least 1")
+    if output.min_text_length < 0:
+        yield Problem(f"{key}.output.min_text_length", f"is {output.min_text_length}; expected at least 0")
+    for field in {"id", "text"} & set(output.discard_fields):
+        yield Problem(f"{key}.output.discard_fields", f'names "{field}", which every document has to have')
+    if output.keep_dropped is not None and os.path.realpath(output.keep_dropped) == os.path.realpath(output.path):
+        yield Problem(f"{key}.output.keep_dropped", f'is "{output.keep_dropped}", as path; expected another directory')
+    expressions = [(f"{key}.filter.syntax", stream.filter.syntax)] if stream.filter else []
+    for index, span in enumerate(stream.span_replacement):
+        expressions.append((f"{key}.span_replacement.{index}.syntax", span.syntax))
+        if span.min_score is None and span.max_score is None:
+            expected = "expected at least one of them"
+            yield Problem(f"{key}.span_replacement.{index}", f"has neither min_score nor max_score; {expected}")
+    for place, syntax in expressions:
+        if syntax not in SYNTAXES:
+            yield Problem(place, f'is "{syntax}"; expected jsonpath or jq')
+    for name in ("input", "output"):
+        value = getattr(stream.compression, name)
+        if value is not None and value not in COMPRESSIONS:
+            yield Problem(f"{key}.compression.{name}", f'is "{value}"; expected gz, zst, bz2, xz or ""')
+
+
+def run(config: Config) -> None:
+    """Mixes; see ``docs/guide/dedupe-and-mix.md``."""
+    settings = plan(config)
+    outputs = [Path(stream["output_directory"]) for stream in settings["streams"]]
+    if config.dryrun:
+        shards = [f"# {d}/{s['name']}" for d, t in zip(outputs, settings["streams"], strict=True) for s in t["shards"]]
+        sys.stdout.write("\n".join([to_yaml(config).rstrip(), *shards]) + "\n")
+        return
+    directories = sorted(set(outputs))
+    reporter = Reporter("mix", directories)
+    start = time.monotonic()
+    for warning in _check_native(settings):
+        log.warning("mix  %s", warning)
+    summary = _run_native(settings, reporter)
+    for directory in directories:
+        (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    if summary["replaced_files"]:
+        log.warning("mix  removed %d files of an earlier run with other settings", summary["replaced_files"])
+    for line in funnel_lines(summary["streams"]):
+        log.info(line)
+    counts = _totals(summary["streams"])
+    reporter.finish(time.monotonic() - start, counts, _text(summary["already_done"], counts))
+
+
+def mixer(config: Mapping[str, Any]) -> None:
+    """Runs ``dolma mix`` with settings as a mapping, as in dolma 1.x: the keys are those of the command.
+
+    Raises:
+        ConfigError: a setting is wrong, or an attribute that a rule names is in no loaded set.
+        FormatError: a document or attribute row is wrong, or they do not belong together.
+    """
+    run(load(Config, config))
+
+
+@translated
+def _check_native(settings: Mapping[str, Any]) -> list[str]:
+    return _native.mix_check(json.dumps(settings))
+
+
+@translated
+def _run_native(settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(_native.mix(json.dumps(settings), reporter))
+    return summary
+
+
+def _totals(streams: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    keys = ("documents_in", "documents_out", "bytes_in", "bytes_out")
+    return {key: sum(stream[key] for stream in streams) for key in keys}
+
+
+def _text(already_done: bool, counts: Mapping[str, int]) -> str:
+    if already_done:
+        return "nothing to do: all documents are there"
+    documents = f"{count_text(counts['documents_out'])} of {count_text(counts['documents_in'])} documents kept"
+    return f"{documents}, {bytes_text(counts['bytes_out'])} of {bytes_text(counts['bytes_in'])} of text"

@@ -1,0 +1,6 @@
+"""The formats of docs/formats that this package reads and writes, in Python alone: stdlib, numpy and msgspec.
+
+``python -m dolma.formats {lineage,validate,dump}`` is the command.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,138 @@
+"""Rows of attributes and their documents: docs/formats/attributes.md, version 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dolma.formats import manifest
+from dolma.formats.error import FormatError
+from dolma.formats.fields import Fields
+from dolma.formats.files import artifact_files, holds_rows, lines, parse_object
+
+__all__ = ["parse", "read", "spans"]
+
+Row = dict[str, Any]
+
+
+def spans(fields: Fields) -> dict[str, list[list[float]]]:
+    """The object of spans, scores as floating point.
+
+    Raises:
+        FormatError: at the first span that breaks the format.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for key in fields.value:
+        found[key] = [_span(span, f"{key}.{index}", fields) for index, span in enumerate(fields.array(key))]
+    return found
+
+
+def _span(span: Any, name: str, fields: Fields) -> list[float]:
+    if not isinstance(span, list):
+        raise fields.wrong_type(name, span, "an array of [start, end, score]")
+    if len(span) != 3:
+        raise fields.error(name, "invalid_value", f"has {len(span)} parts; expected [start, end, score]")
+    start, end, score = span
+    for index, value in enumerate((start, end)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise fields.wrong_type(f"{name}.{index}", value, "an integer")
+    if not isinstance(score, int | float) or isinstance(score, bool):
+        raise fields.wrong_type(f"{name}.2", score, "a number")
+    if not 0 <= start <= end:
+        raise fields.error(name, "out_of_range", f"is [{start}, {end}]; expected 0 ≤ start ≤ end")
+    return [start, end, float(score)]
+
+
+def parse(data: bytes, path: str, line: int) -> Row:
+    """One line as ``{"id", "attributes"}``.
+
+    Raises:
+        FormatError: at the first field that breaks the format.
+    """
+    fields = Fields(parse_object(data, path, line), path, line)
+    row = {"id": fields.string("id"), "attributes": spans(fields.object("attributes"))}
+    fields.optional_string("source")
+    return row
+
+
+def read(path: Path, documents: Path | None, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
+    """Every good row and what it adds to the counts; what is wrong is appended to ``errors``.
+
+    ``documents`` is the directory (or file) of the documents; without it the one that the manifest names, if there.
+    """
+    found = manifest.read_optional(path, "attributes")
+    byte_keys: list[str] = []
+    if found:
+        details = found.details
+        details.array("keys")
+        beside = found.directory / details.string("documents")
+        byte_keys = list(details.value.get("byte_length_keys") or [])
+        documents = documents or (beside if beside.is_dir() else None)
+        errors.extend(manifest.check_files(found))
+        if errors:
+            return
+    root, names = artifact_files(path, found.paths if found else None, holds_rows)
+    if documents is not None and documents.is_dir():
+        listed = manifest.read_optional(documents, "document")
+        for name in artifact_files(documents, listed.paths if listed else None, holds_rows)[1]:
+            if name not in names:
+                message = "the file is not there; expected one beside each document file"
+                errors.append(FormatError(str(root / name), None, None, "missing_file", message))
+    counts = {"documents": 0, "spans": 0}
+    for name in names:
+        texts = None
+        if documents is not None:
+            texts = _texts(documents if documents.is_file() else documents / name)
+        for row, added in _read_file(root / name, texts, byte_keys, errors):
+            counts = {key: counts[key] + added[key] for key in counts}
+            yield row, added
+    if found and not errors:
+        errors.extend(manifest.check_counts(found, counts))
+
+
+def _texts(path: Path) -> Iterator[Row]:
+    from dolma.formats import document
+
+    if path.is_file():
+        for line, data in lines(path):
+            yield document.parse(data, str(path), line)
+
+
+def _read_file(
+    path: Path, texts: Iterator[Row] | None, byte_keys: list[str], errors: list[FormatError]
+) -> Iterator[tuple[Row, dict[str, int]]]:
+    line = 0
+    try:
+        for line, data in lines(path):
+            document = next(texts, None) if texts is not None else None
+            if texts is not None and document is None:
+                message = "the row has no document; expected as many rows as documents"
+                errors.append(FormatError(str(path), line, None, "misaligned", message))
+                return
+            try:
+                row = parse(data, str(path), line)
+                if document is not None:
+                    _check_alignment(row, document, byte_keys, Fields(row, str(path), line))
+            except FormatError as error:
+                errors.append(error)
+                continue
+            yield row, {"documents": 1, "spans": sum(map(len, row["attributes"].values()))}
+        if texts is not None and next(texts, None) is not None:
+            message = f"the file ends after {line} rows; expected a row for each document"
+            errors.append(FormatError(str(path), line + 1, None, "misaligned", message))
+    except FormatError as error:  # a damaged file, or a document that is none
+        errors.append(error)
+
+
+def _check_alignment(row: Row, document: Row, byte_keys: list[str], fields: Fields) -> None:
+    if row["id"] != document["id"]:
+        raise fields.error("id", "misaligned", f'is "{row["id"]}"; expected "{document["id"]}", the document\'s')
+    length = {False: len(document["text"]), True: len(document["text"].encode())}
+    for key, found in row["attributes"].items():
+        in_bytes = key in byte_keys
+        for index, (_, end, _) in enumerate(found):
+            if end > length[in_bytes]:
+                unit = "bytes" if in_bytes else "code points"
+                message = f"ends at {end}; expected at most {length[in_bytes]}, the {unit} of the text"
+                raise fields.error(f"attributes.{key}.{index}", "out_of_range", message)

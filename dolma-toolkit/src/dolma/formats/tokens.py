@@ -1,0 +1,147 @@
+"""Token shards: docs/formats/tokens.md, version 1."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dolma.formats import manifest
+from dolma.formats.error import FormatError
+from dolma.formats.files import artifact_files, open_text, sha256_of
+
+__all__ = ["DTYPES", "MissingArgumentError", "read"]
+
+DTYPES = ("uint8", "uint16", "uint32")
+
+Row = dict[str, Any]
+Ids = npt.NDArray[np.unsignedinteger[Any]]
+
+
+class MissingArgumentError(ValueError):
+    """Files without a manifest do not say it; carries the name of the flag."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    dtype: str
+    vocab_size: int | None = None
+    eos_token_id: int | None = None
+    """Ends documents; checked in tables only where a manifest names it."""
+    bos_token_id: int | None = None
+    checked: bool = False
+
+
+def read(
+    path: Path, dtype: str | None, eos_token_id: int | None, errors: list[FormatError]
+) -> Iterator[tuple[Row, dict[str, int]]]:
+    """Every document of the good shards and what it adds to the counts; what is wrong is appended to ``errors``.
+
+    Raises:
+        MissingArgumentError: ``dtype`` or ``eos_token_id`` is needed.
+    """
+    found = manifest.read_optional(path, "tokens")
+    if found:
+        shape = _shape(found, errors)
+        if errors:
+            return
+    elif dtype is None:
+        raise MissingArgumentError("dtype")
+    else:
+        shape = _Shape(dtype, eos_token_id=eos_token_id)
+    root, names = artifact_files(path, found.paths if found else None, lambda name: name.endswith(".npy"))
+    counts = {"documents": 0, "tokens": 0}
+    for name in names:
+        try:
+            ids = _ids(root / name, shape)
+            table = (root / name).with_suffix(".csv.gz")
+            rows = _table(table, ids, shape) if table.is_file() else _separated(ids, shape)
+            for row in rows:
+                added = {"documents": 1, "tokens": row["end"] - row["start"]}
+                counts = {key: counts[key] + added[key] for key in counts}
+                yield {"file": name, **row, "tokens": ids[row["start"] : row["end"]].tolist()}, added
+        except FormatError as error:
+            errors.append(error)
+    if found and not errors:
+        errors.extend(manifest.check_counts(found, counts))
+
+
+def _shape(found: manifest.Manifest, errors: list[FormatError]) -> _Shape:
+    details = found.details
+    dtype = details.string("dtype")
+    if dtype not in DTYPES:
+        raise details.error("dtype", "invalid_value", f'is "{dtype}"; expected one of {", ".join(DTYPES)}')
+    ids: dict[str, int | None] = {}
+    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        ids[name] = None if details.get(name) is None else details.integer(name)
+    vocab_size = details.integer("vocab_size")
+    tokenizer_sha256 = details.hash("tokenizer_sha256")
+    errors.extend(manifest.check_files(found))
+    tokenizer = found.directory / "tokenizer.json"
+    if not errors and tokenizer.is_file() and sha256_of(tokenizer) != tokenizer_sha256:
+        message = f'the sha256 is another; expected "details.tokenizer_sha256" {tokenizer_sha256[:12]}…'
+        errors.append(FormatError(str(tokenizer), None, None, "checksum_mismatch", message))
+    return _Shape(dtype, vocab_size, ids["eos_token_id"], ids["bos_token_id"], checked=True)
+
+
+def _ids(path: Path, shape: _Shape) -> Ids:
+    size_bytes, item_bytes = path.stat().st_size, np.dtype(shape.dtype).itemsize
+    if size_bytes % item_bytes:
+        message = f"the file has {size_bytes} bytes; expected a multiple of {item_bytes}"
+        raise FormatError(str(path), None, None, "wrong_dtype", message)
+    little = np.dtype(shape.dtype).newbyteorder("<")
+    ids: Ids = np.memmap(path, dtype=little, mode="r") if size_bytes else np.empty(0, little)
+    if shape.vocab_size is not None and ids.size and int(ids.max()) >= shape.vocab_size:
+        position = int(np.argmax(ids >= shape.vocab_size))
+        message = f"token {position} is {int(ids[position])}; expected an id below {shape.vocab_size}"
+        raise FormatError(str(path), None, None, "out_of_range", message)
+    return ids
+
+
+def _separated(ids: Ids, shape: _Shape) -> Iterator[Row]:
+    if shape.eos_token_id is None:
+        raise MissingArgumentError("eos_token_id")
+    ends = (np.flatnonzero(ids == shape.eos_token_id) + 1).tolist()
+    if ids.size and (not ends or ends[-1] != ids.size):
+        ends.append(int(ids.size))
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield {"start": start, "end": end, "id": "", "src": "", "loc": 0}
+
+
+def _table(path: Path, ids: Ids, shape: _Shape) -> Iterator[Row]:
+    before, line = 0, None
+    for line, columns in enumerate(csv.reader(open_text(path)), start=1):
+
+        def fail(field: str | None, code: str, message: str, line: int = line) -> FormatError:
+            return FormatError(str(path), line, field, code, f'"{field}" {message}' if field else message)
+
+        if len(columns) != 5:
+            raise fail(None, "invalid_value", f"the row has {len(columns)} columns; expected start,end,id,src,loc")
+        numbers = {}
+        for name, text in (("start", columns[0]), ("end", columns[1]), ("loc", columns[4])):
+            if not (text.isascii() and text.removeprefix("-").isdigit()):
+                raise fail(name, "wrong_type", f'is "{text}"; expected an integer')
+            numbers[name] = int(text)
+        start, end = numbers["start"], numbers["end"]
+        if start != before:
+            raise fail("start", "bad_boundary", f"is {start}; expected {before}, where the document before ends")
+        if not start <= end <= ids.size:
+            raise fail("end", "bad_boundary", f"is {end}; expected from {start} to {ids.size}")
+        part = ids[start:end]
+        if shape.checked and part.size and shape.eos_token_id is not None:
+            if part[-1] != shape.eos_token_id:
+                raise fail("end", "bad_boundary", f"follows token {int(part[-1])}; expected {shape.eos_token_id}")
+            if (part[:-1] == shape.eos_token_id).any():
+                raise fail(None, "bad_boundary", f"token {shape.eos_token_id} stands within; expected it at the end")
+        if shape.checked and part.size and shape.bos_token_id not in (None, int(part[0])):
+            raise fail("start", "bad_boundary", f"is at token {int(part[0])}; expected {shape.bos_token_id}")
+        before = end
+        yield {"start": start, "end": end, "id": columns[2], "src": columns[3], "loc": numbers["loc"]}
+    if before != ids.size:
+        message = f'"end" is {before} in the last row; expected {ids.size}, the number of tokens'
+        raise FormatError(str(path), line, "end", "bad_boundary", message)

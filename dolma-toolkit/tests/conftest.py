@@ -1,0 +1,78 @@
+"""What the tests share: the command in this process, documents, a tokenizer, and what only some machines have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from dolma_corpus import Dolma, Result, make_rows, write_rows
+
+REPOSITORY = Path(__file__).parents[2]
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture
+def dolma(capsys: pytest.CaptureFixture[str]) -> Dolma:
+    """Runs ``dolma`` with these arguments in this process."""
+    from dolma.__main__ import main
+
+    def run(*arguments: object, code: int | None = 0) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        found = exit.value.code if isinstance(exit.value.code, int) else 0
+        result = Result(found, captured.out, captured.err)
+        assert "Traceback" not in result.err
+        assert code is None or result.code == code, result.err
+        return result
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``documents/`` with three packed files in a nested tree; it is the current directory's."""
+    monkeypatch.chdir(tmp_path)
+    for index, name in enumerate(["a.jsonl.gz", "web/b.jsonl.gz", "web/deep/c.jsonl"]):
+        write_rows(tmp_path / "documents" / name, make_rows(120, 1000 * index))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE of 322 entries; ``<|end|>`` is 0, ``<|pad|>`` 1, ``<|mail|>`` 2."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|end|>", "<|pad|>", "<|mail|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([row["text"] for row in make_rows(300)], trainer)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    """The commands of dolma 1.2.1: ``$DOLMA_ORACLE`` (a venv's bin directory) or ``.venv-oracle`` in the repository."""
+    for path in (os.environ.get("DOLMA_ORACLE"), REPOSITORY / ".venv-oracle" / "bin"):
+        if path and (Path(path) / "dolma").exists():
+            return Path(path)
+    pytest.skip("dolma 1.2.1 is not here; set DOLMA_ORACLE to the bin directory of a venv that has it")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data beside the repository."""
+    if not (SHARED / "tokenizers").is_dir():
+        pytest.skip("there is no ../shared/data")
+    return SHARED

@@ -1,0 +1,340 @@
+"""``dolma tag``: attribute files, taggers in Python, what is kept of an earlier run."""
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dolma_corpus import Dolma, artifact_hashes, make_rows, read_rows, write_rows
+
+from dolma.core.registry import TaggerRegistry
+
+MODULE = '''
+import dolma
+from dolma.core.data_types import DocResult, Document, DocumentWithMetadata, Span
+from dolma.core.taggers import BaseTagger, BaseTaggerWithMetadata
+
+
+@dolma.add_tagger("letter_e")
+class LetterE(BaseTagger):
+    """Every e, with its share of the text."""
+
+    def predict(self, doc: Document) -> DocResult:
+        spans = [Span(i, i + 1, "letter e!", 1 / len(doc.text)) for i, c in enumerate(doc.text) if c == "e"]
+        return DocResult(doc=doc, spans=spans)
+
+
+@dolma.add_tagger("license-name")
+class License(BaseTaggerWithMetadata):
+    """What the metadata says."""
+
+    @property
+    def defaults(self) -> list[str]:
+        return ["known"]
+
+    def predict(self, doc: DocumentWithMetadata) -> DocResult:
+        known = [Span(0, len(doc.text), "known", 1)] if doc.metadata.get("license") else []
+        return DocResult(doc=doc, spans=known)
+
+
+@dolma.add_tagger("fails")
+class Fails(BaseTagger):
+    def predict(self, doc: Document) -> DocResult:
+        if doc.id.endswith("7"):
+            raise KeyError("seven")
+        return DocResult(doc=doc, spans=[])
+
+
+@dolma.add_tagger("beyond")
+class Beyond(BaseTagger):
+    def predict(self, doc: Document) -> DocResult:
+        return DocResult(doc=doc, spans=[Span(0, len(doc.text) + 1, "x")])
+'''
+
+
+@pytest.fixture
+def module(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (corpus / "my_taggers.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield "my_taggers.py"
+    sys.modules.pop("my_taggers", None)
+    for name in ("letter_e", "license-name", "fails", "beyond"):
+        TaggerRegistry.remove(name)
+
+
+def attribute_files(root: Path, name: str) -> dict[str, list[dict[str, object]]]:
+    directory = root / "attributes" / name
+    manifest = json.loads((directory / "manifest.json").read_text())
+    return {entry["path"]: read_rows(directory / entry["path"]) for entry in manifest["files"]}
+
+
+def test_one_directory_a_tagger_beside_the_documents(dolma: Dolma, corpus: Path) -> None:
+    dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1", "c4_v2")
+    assert sorted(path.name for path in (corpus / "attributes").iterdir()) == ["c4_v2", "char_length_v1"]
+    files = attribute_files(corpus, "char_length_v1")
+    assert sorted(files) == ["a.jsonl.gz", "web/b.jsonl.gz", "web/deep/c.jsonl"]
+    for name, rows in files.items():
+        documents = read_rows(corpus / "documents" / name)
+        assert [row["id"] for row in rows] == [document["id"] for document in documents]
+        for row, document in zip(rows, documents, strict=True):
+            length = len(document["text"])
+            key = "char_length_v1__char_length_v1__length"
+            assert list(row) == ["id", "attributes", "source"]
+            assert row["attributes"] == {key: [[0, length, length]]}
+    manifest = json.loads((corpus / "attributes/char_length_v1/manifest.json").read_text())
+    assert manifest["format"] == "attributes"
+    assert manifest["counts"] == {"documents": 360, "spans": 360}
+    assert manifest["details"] == {"documents": "../../documents", "keys": ["char_length_v1__char_length_v1__length"]}
+    assert [entry["path"] for entry in manifest["inputs"]] == [f"../../documents/{name}" for name in sorted(files)]
+
+
+def test_attributes_of_a_document_artifact_name_its_manifest(dolma: Dolma, corpus: Path) -> None:
+    import hashlib
+
+    from dolma.formats.manifest import canonical_bytes
+
+    files = []
+    for path in sorted((corpus / "documents").rglob("*.jsonl*")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        name = path.relative_to(corpus / "documents").as_posix()
+        files.append({"path": name, "size_bytes": path.stat().st_size, "sha256": digest})
+    manifest = {"format": "document", "version": 1, "writer": {"name": "test", "version": "1"}, "config": {}}
+    manifest |= {"counts": {}, "details": {}, "files": files, "inputs": []}
+    data = canonical_bytes(manifest)
+    (corpus / "documents/manifest.json").write_bytes(data)
+    dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1")
+    inputs = json.loads((corpus / "attributes/char_length_v1/manifest.json").read_text())["inputs"]
+    identity = hashlib.sha256(data).hexdigest()
+    assert inputs == [{"role": "documents", "path": "../../documents", "manifest_sha256": identity}]
+    from dolma.formats.__main__ import main
+
+    assert main(["validate", "attributes", str(corpus / "attributes/char_length_v1")]) == 0
+
+
+def test_experiment_puts_native_and_python_taggers_into_one_file(dolma: Dolma, corpus: Path, module: str) -> None:
+    taggers = ["letter_e", "char_length_v1", "license-name"]
+    modules = ["--tagger_modules", module]
+    dolma("tag", "--documents", "documents/a.jsonl.gz", "--taggers", *taggers, *modules, "--experiment", "my-exp")
+    rows = attribute_files(corpus, "my-exp")["a.jsonl.gz"]
+    documents = read_rows(corpus / "documents/a.jsonl.gz")
+    for row, document in zip(rows, documents, strict=True):
+        text = document["text"]
+        wanted = {}
+        if "e" in text:
+            share = round(1 / len(text), 5)
+            wanted["my_exp__letter_e__letter_e_"] = [[i, i + 1, share] for i, c in enumerate(text) if c == "e"]
+        wanted["my_exp__char_length_v1__length"] = [[0, len(text), len(text)]]
+        wanted["my_exp__license_name__known"] = []
+        assert row["attributes"] == wanted
+        assert list(row["attributes"]) == list(wanted)
+    assert not (corpus / "attributes/my-exp/.spool").exists()
+
+
+def test_python_tagger_sees_metadata(dolma: Dolma, corpus: Path, module: str) -> None:
+    rows = [{"id": "1", "text": "a", "metadata": {"license": "MIT"}}, {"id": "2", "text": "b", "metadata": None}]
+    write_rows(corpus / "documents/m.jsonl", rows)
+    arguments = ["--documents", "documents/m.jsonl", "--taggers", "license-name", "--tagger_modules", module]
+    dolma("tag", *arguments, "--debug")
+    found = [row["attributes"] for row in attribute_files(corpus, "license_name")["m.jsonl"]]
+    assert found == [{"license_name__license_name__known": [[0, 1, 1.0]]}, {"license_name__license_name__known": []}]
+
+
+def test_bytes_do_not_depend_on_workers(dolma: Dolma, corpus: Path, module: str) -> None:
+    taggers = ["--taggers", "gopher_v2", "letter_e", "pii_regex_v1", "--tagger_modules", module]
+    for processes in (1, 2, 4):
+        arguments = [
+            "--documents",
+            "documents/**/*",
+            *taggers,
+            "--experiment",
+            f"e{processes}",
+            "--processes",
+            processes,
+        ]
+        dolma("tag", *arguments)
+    first, *others = [
+        {
+            name: gzip.decompress((corpus / f"attributes/e{processes}" / name).read_bytes()).replace(
+                f"e{processes}__".encode(), b"e__"
+            )
+            for name in ("a.jsonl.gz", "web/b.jsonl.gz")
+        }
+        for processes in (1, 2, 4)
+    ]
+    assert all(other == first for other in others)
+
+
+def test_manifest_is_equal_at_any_number_of_workers(dolma: Dolma, corpus: Path) -> None:
+    hashes = []
+    for processes in (1, 2, 5):
+        arguments = ["--documents", "documents/**/*", "--taggers", "gopher_v1", "c4_v1", "--experiment", "e"]
+        dolma("tag", *arguments, "--processes", processes, "--ignore_existing")
+        hashes.append(artifact_hashes(corpus / "attributes/e"))
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+def test_second_run_does_nothing_and_a_changed_document_file_is_tagged_again(dolma: Dolma, corpus: Path) -> None:
+    arguments = ["tag", "--documents", "documents/**/*", "--taggers", "char_length_v1"]
+    dolma(*arguments)
+    directory = corpus / "attributes/char_length_v1"
+    before = artifact_hashes(directory)
+    times = {name: (directory / name).stat().st_mtime_ns for name in before if name != "manifest.json"}
+    assert "0 files (3 were finished before)" in dolma(*arguments).err
+    assert artifact_hashes(directory) == before
+    assert times == {name: (directory / name).stat().st_mtime_ns for name in times}
+    write_rows(corpus / "documents/a.jsonl.gz", make_rows(50))
+    assert "1 files (2 were finished before)" in dolma(*arguments).err
+    assert len(attribute_files(corpus, "char_length_v1")["a.jsonl.gz"]) == 50
+    assert "3 files (0 were finished before)" in dolma(*arguments, "--ignore_existing").err
+
+
+def test_new_document_file_joins_the_finished_ones(dolma: Dolma, corpus: Path) -> None:
+    dolma("tag", "--documents", "documents/a.jsonl.gz", "--taggers", "char_length_v1")
+    dolma("tag", "--documents", "documents/web/**/*", "--taggers", "char_length_v1")
+    apart = artifact_hashes(corpus / "attributes/char_length_v1")
+    dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1", "--ignore_existing")
+    assert artifact_hashes(corpus / "attributes/char_length_v1") == apart
+    assert len(apart) == 4
+
+
+def test_other_settings_in_the_same_experiment_are_refused(dolma: Dolma, corpus: Path) -> None:
+    dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1", "--experiment", "e")
+    before = artifact_hashes(corpus / "attributes/e")
+    result = dolma("tag", "--documents", "documents/**/*", "--taggers", "c4_v2", "--experiment", "e", code=2)
+    assert "made with other settings" in result.err
+    assert "hint: " in result.err
+    assert artifact_hashes(corpus / "attributes/e") == before
+    dolma("tag", "--documents", "documents/**/*", "--taggers", "c4_v2", "--experiment", "e", "--ignore_existing")
+
+
+def test_files_of_other_tools_are_not_overwritten(dolma: Dolma, corpus: Path) -> None:
+    theirs = write_rows(corpus / "attributes/char_length_v1/a.jsonl.gz", [{"id": "1", "attributes": {}}])
+    data = theirs.read_bytes()
+    arguments = ["tag", "--documents", "documents/a.jsonl.gz", "--taggers", "char_length_v1"]
+    assert "by another tool" in dolma(*arguments, code=2).err
+    assert theirs.read_bytes() == data
+    dolma(*arguments, "--ignore_existing")
+    assert theirs.read_bytes() != data
+
+
+@pytest.mark.parametrize("tagger", ["gopher_v2", "letter_e"])
+def test_kill_and_run_again_gives_the_same_bytes(dolma: Dolma, corpus: Path, module: str, tagger: str) -> None:
+    for index in range(8):
+        write_rows(corpus / f"documents/many/{index}.jsonl.gz", make_rows(600, index * 600))
+    arguments = ["tag", "--documents", "documents/**/*", "--taggers", tagger, "--tagger_modules", module]
+    records = corpus / "attributes" / tagger / ".progress.jsonl"
+    killed = 0
+    for wanted in (1, 4):
+        process = subprocess.Popen([sys.executable, "-m", "dolma", *arguments], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (records.exists() and records.read_text().count('"keys"') >= wanted):
+            time.sleep(0.001)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    dolma(*arguments)
+    after = artifact_hashes(corpus / "attributes" / tagger)
+    dolma(*arguments, "--ignore_existing")
+    assert artifact_hashes(corpus / "attributes" / tagger) == after
+    assert len(after) == 12
+
+
+def test_destination_takes_the_place_of_the_derived_one(dolma: Dolma, corpus: Path) -> None:
+    (corpus / "documents").rename(corpus / "texts")
+    arguments = ["--documents", "texts/a.jsonl.gz", "texts/web/**/*", "--taggers", "char_length_v1", "c4_v2"]
+    dolma("tag", *arguments, "--destination", "out/a", "out/web")
+    assert (corpus / "out/a/a.jsonl.gz").exists()
+    assert (corpus / "out/web/deep/c.jsonl").exists()
+    keys = json.loads((corpus / "out/web/manifest.json").read_text())["details"]["keys"]
+    assert {key.split("__")[0] for key in keys} == {"char_length_v1", "c4_v2"}
+    assert "has 1 entries; expected 2" in dolma("tag", *arguments, "--destination", "out", code=2).err
+    assert 'has no directory "documents"' in dolma("tag", *arguments, code=2).err
+
+
+def test_bad_rows_of_several_files_are_told_together(dolma: Dolma, corpus: Path) -> None:
+    (corpus / "documents/x.jsonl").write_text('{"id":"1","text":"a"}\n{"id":"2"}\n{"id":"3","text":4}\n')
+    whole = (corpus / "documents/a.jsonl.gz").read_bytes()
+    (corpus / "documents/a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    result = dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1", code=1)
+    assert 'error: documents/x.jsonl:2: "text" is missing; expected a string' in result.err
+    assert 'error: documents/x.jsonl:3: "text" is a number; expected a string' in result.err
+    assert "error: documents/a.jsonl.gz: the compressed file ends early" in result.err
+    directory = corpus / "attributes/char_length_v1"
+    assert {row["code"] for row in read_rows(directory / "errors.jsonl")} == {
+        "missing_field",
+        "wrong_type",
+        "truncated",
+    }
+    # what was right is kept, and what was wrong left nothing
+    assert (
+        sorted(p.name for p in directory.rglob("*.jsonl*") if p.name[0] not in ".e")
+        == ["b.jsonl.gz", "c.jsonl", "metrics.jsonl"][:2]
+    )
+    assert not (directory / "manifest.json").exists()
+    (corpus / "documents/x.jsonl").unlink()
+    (corpus / "documents/a.jsonl.gz").write_bytes(whole)
+    assert (
+        "1 files (2 were finished before)"
+        in dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1").err
+    )
+    assert not (directory / "errors.jsonl").exists()
+
+
+def test_failing_python_tagger_is_told_with_document_and_line(dolma: Dolma, corpus: Path, module: str) -> None:
+    arguments = ["--documents", "documents/a.jsonl.gz", "--tagger_modules", module, "--processes", "2"]
+    result = dolma("tag", *arguments, "--taggers", "fails", code=1)
+    assert 'error: documents/a.jsonl.gz:8: tagger "fails" failed on document "d,7": KeyError: \'seven\'' in result.err
+    assert "my_taggers.py:" in result.err
+    assert "and 2 more" in result.err
+    result = dolma("tag", *arguments, "--taggers", "beyond", code=1)
+    assert 'tagger "beyond" gave the span [0, 4, 1.0]' in result.err
+    assert not (corpus / "attributes/fails/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--taggers", "gopher_v3"], 'taggers.0: is "gopher_v3", which is not a tagger\nhint: did you mean "gopher_v'),
+        (["--taggers", "c4_v2", "c4_v2"], 'taggers.1: is "c4_v2" again'),
+        ([], "taggers: is empty"),
+        (["--taggers", "c4_v2", "--experiment", "1st"], 'experiment: is "1st"'),
+        (["--taggers", "c4_v2", "--processes", "0"], "processes: is 0; expected at least 1"),
+        (["--taggers", "c4_v2", "--tagger_modules", "no.such.module"], "tagger_modules.0: is"),
+        (["--taggers", "c4_v2", "--profile.steps", "3"], "profile.steps: is 3"),
+        (["--taggers", "c4_v2", "--compression.input", "rar"], 'compression.input: is "rar"'),
+    ],
+)
+def test_wrong_request_exits_2(dolma: Dolma, corpus: Path, arguments: list[str], message: str) -> None:
+    result = dolma("tag", "--documents", "documents/**/*", *arguments, code=2)
+    assert f"error: {message}" in result.err
+    assert not (corpus / "attributes").exists()
+
+
+def test_patterns_that_match_nothing_are_all_named(dolma: Dolma, corpus: Path) -> None:
+    result = dolma("tag", "--documents", "documents/*.zst", "gone.gz", "--taggers", "c4_v2", code=2)
+    assert 'error: documents.0: is "documents/*.zst", which matches no file' in result.err
+    assert 'error: documents.1: is "gone.gz", which is not there' in result.err
+
+
+def test_profile_tells_where_the_time_goes(dolma: Dolma, corpus: Path, module: str) -> None:
+    arguments = ["--documents", "documents/a.jsonl.gz", "--taggers", "letter_e", "--tagger_modules", module]
+    result = dolma("tag", *arguments, "--profile.enable", "--profile.sort_key", "cumulative")
+    assert "my_taggers.py" in result.out
+    dolma("tag", *arguments, "--ignore_existing", "--profile.enable", "--profile.output", "profile.txt")
+    assert "function calls" in (corpus / "profile.txt").read_text()
+
+
+def test_dryrun_prints_the_settings_and_writes_nothing(dolma: Dolma, corpus: Path) -> None:
+    import yaml
+
+    result = dolma("tag", "--documents", "documents/**/*", "--taggers", "c4_v2", "--dryrun")
+    assert yaml.safe_load(result.out)["taggers"] == ["c4_v2"]
+    assert not (corpus / "attributes").exists()
+    # what is printed is a file that gives the same settings
+    (corpus / "again.yaml").write_text(result.out)
+    assert dolma("-c", "again.yaml", "tag").out == result.out

@@ -1,0 +1,74 @@
+"""Holding out, packing, and which positions reach the vocabulary projection."""
+
+from pathlib import Path
+
+import torch
+from conftest import chat_rows, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+from open_instruct.data.pack import pack_lengths
+from open_instruct.data.read import read_conversations, split_rows, warn_of_overlap
+
+
+def _rows(path: Path, count: int):
+    return read_conversations([str(write_rows(path / "rows.jsonl", chat_rows(count)))], "data.train")
+
+
+def test_split_depends_on_a_row_alone(tmp_path):
+    rows = _rows(tmp_path, 400)
+    kept, held_out = split_rows(rows, 0.25)
+    assert len(kept) + len(held_out) == 400
+    assert 60 < len(held_out) < 140
+    again, _ = split_rows(rows[::-1][:200], 0.25)
+    assert {row.messages[0]["content"] + row.id for row in again} <= {
+        row.messages[0]["content"] + row.id for row in kept
+    }
+    assert split_rows(rows, 0.0)[1] == []
+
+
+def test_equal_rows_fall_on_one_side(tmp_path, caplog):
+    rows = _rows(tmp_path, 40) * 2
+    kept, held_out = split_rows(rows, 0.5)
+    warn_of_overlap(kept, held_out)
+    assert not caplog.records
+    warn_of_overlap(kept, kept[:3])
+    assert "3 of 3 held-out rows are training rows too" in caplog.text
+
+
+@given(st.lists(st.integers(1, 50), max_size=80), st.integers(50, 120))
+def test_packing_holds_every_item_once_within_capacity(lengths, capacity):
+    bins = pack_lengths(lengths, capacity)
+    assert sorted(item for members in bins for item in members) == list(range(len(lengths)))
+    sums = [sum(lengths[item] for item in members) for members in bins]
+    assert all(0 < total <= capacity for total in sums)
+    # best fit leaves at most one bin half empty or less full
+    assert sum(2 * total <= capacity for total in sums) <= 1
+
+
+def test_packing_takes_the_fullest_bin_with_room():
+    assert pack_lengths([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
+
+
+def test_only_trained_positions_are_projected_and_the_loss_is_the_same(checkpoint):
+    import open_instruct.training.trainers  # noqa: F401 - sets the switch
+    import trl.trainer.utils
+    from transformers import AutoModelForCausalLM
+
+    assert trl.trainer.utils._use_triton(torch.device("cpu"))
+    results = []
+    for switch in (trl.trainer.utils._use_triton, lambda device: False):
+        model = AutoModelForCausalLM.from_pretrained(checkpoint())
+        original, trl.trainer.utils._use_triton = trl.trainer.utils._use_triton, switch
+        try:
+            trl.trainer.utils.add_fused_lm_head(model)
+            ids = torch.arange(2, 26).view(2, 12)
+            labels = ids.clone()
+            labels[:, :7] = -100
+            output = model(input_ids=ids, labels=labels, fused_lm_head=True)
+            output.loss.backward()
+        finally:
+            trl.trainer.utils._use_triton = original
+        results.append((output.loss.item(), model.lm_head.weight.grad, output.log_probs))
+    assert abs(results[0][0] - results[1][0]) < 1e-6
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-6)
+    assert torch.allclose(results[0][2], results[1][2], atol=1e-6)

@@ -1,0 +1,263 @@
+"""What a user gets wrong, through the command: message, hint, exit code; no traceback, nothing left behind."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import chat_rows, pair_rows, write_rows
+from open_instruct.__main__ import main
+from open_instruct.config import DpoConfig, SftConfig
+from open_instruct.config_file import load_config, to_plain, write_config
+from open_instruct.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+BAD_CHATS = {
+    "unknown role": (
+        {"messages": [{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        '"messages.0.role" is "human"; expected "system", "user" or "assistant"',
+    ),
+    "malformed line": ('{"messages": [', "the line is not JSON"),
+    "blank line": ("", "the line is a blank line; expected one JSON object"),
+    "missing field": ({"conversation": []}, '"messages" is absent; expected an array'),
+    "no answer": ({"messages": [{"role": "user", "content": "a"}]}, '"messages" has no assistant\'s answer'),
+}
+
+
+@pytest.fixture
+def command(tmp_path, checkpoint, capfd):
+    """Run a stage on data in a fresh process's manner; return (exit code, standard error)."""
+
+    def run(stage: str, data: Path, *overrides: str, model: object = None) -> tuple[int, str]:
+        config = tmp_path / "run.yaml"
+        config.write_text(
+            f"model: {model or checkpoint()}\noutput_dir: {tmp_path / 'out'}\ndata: {{train: [{data}]}}\n"
+        )
+        code = main([stage, str(config), "training.max_steps=1", *overrides])
+        error = capfd.readouterr().err
+        assert "Traceback" not in error
+        if code:
+            assert error.startswith("error: ")
+            assert not (tmp_path / "out").exists()
+            assert not list((tmp_path).glob("out.partial/result/*"))
+        return code, error
+
+    return run
+
+
+@pytest.mark.parametrize("case", BAD_CHATS)
+def test_bad_chat_row_is_named_with_its_line(command, tmp_path, case):
+    row, sentence = BAD_CHATS[case]
+    data = write_rows(tmp_path / "chats.jsonl", [chat_rows(1)[0], row, chat_rows(2)[1]])
+    code, error = command("sft", data)
+    assert code == 1
+    assert error.startswith(f"error: {data}:2: {sentence}")
+
+
+def test_all_bad_rows_are_named_at_once(command, tmp_path):
+    data = write_rows(tmp_path / "chats.jsonl", [row for row, _ in BAD_CHATS.values()] * 5)
+    code, error = command("sft", data)
+    assert code == 1
+    assert error.count("error: ") == 21
+    assert "error: 5 more rows are bad; expected none" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda row: row["rejected"].__setitem__(0, {"role": "user", "content": "other"}),
+            '"rejected" answers another prompt',
+        ),
+        (lambda row: row.update(rejected=row["chosen"]), '"rejected" is equal to "chosen"'),
+        (lambda row: row.pop("chosen"), '"chosen" is absent; expected an array'),
+    ],
+    ids=["prompt_mismatch", "identical_answers", "missing_field"],
+)
+def test_bad_pair_is_named_with_its_line(command, tmp_path, change, sentence):
+    rows = pair_rows(2)
+    change(rows[1])
+    data = write_rows(tmp_path / "pairs.jsonl", rows)
+    code, error = command("dpo", data)
+    assert code == 1
+    assert error.startswith(f"error: {data}:2: {sentence}")
+
+
+def _copy(checkpoint, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint(), tmp_path / "model"))
+
+
+def test_damaged_checkpoints_are_refused(command, chats, checkpoint, tmp_path, run):
+    whole = run("sft", chats)  # has a manifest
+    model = _copy(lambda: whole, tmp_path)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert command("sft", chats, model=model) == (
+        1,
+        f"error: {model}/model.safetensors: has another sha256; expected the manifest's\n",
+    )
+    (model / "manifest.json").unlink()
+    (model / "model.safetensors").write_bytes(weights[:-100])
+    code, error = command("sft", chats, model=model)
+    assert (code, "as its header says" in error) == (1, True)
+    (model / "model.safetensors").unlink()
+    code, error = command("sft", chats, model=model)
+    assert (code, "model.safetensors: is not there" in error) == (1, True)
+
+
+def test_checkpoint_without_tokenizer_is_refused(command, chats, checkpoint, tmp_path):
+    model = _copy(checkpoint, tmp_path)
+    (model / "tokenizer.json").unlink()
+    code, error = command("sft", chats, model=model)
+    assert (code, error) == (1, f"error: {model}/tokenizer.json: is not there; expected the checkpoint's tokenizer\n")
+    (model / "tokenizer.json").write_text("{}")
+    code, error = command("sft", chats, model=model)
+    assert (code, f"error: {model}/tokenizer.json: cannot be read" in error) == (1, True)
+
+
+def test_checkpoint_of_other_shapes_is_refused(command, chats, checkpoint, tmp_path):
+    model = _copy(checkpoint, tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    code, error = command("sft", chats, model=model)
+    assert code == 1
+    assert '"model.layers.0.mlp.gate_proj.weight" has the shape [48, 32]; expected [64, 32]' in error
+
+
+def test_wrong_paths_are_wrong_requests(command, chats, tmp_path):
+    assert command("sft", tmp_path / "none.jsonl") == (
+        2,
+        f"error: data.train: {tmp_path}/none.jsonl is not there; expected a file or a directory\n",
+    )
+    code, error = command("sft", chats, model="allenai/OLMo-1B-hf")
+    assert (code, "model: allenai/OLMo-1B-hf is not a directory" in error, "nothing is downloaded" in error) == (
+        2,
+        True,
+        True,
+    )
+    assert main(["sft", str(tmp_path / "none.yaml")]) == 2
+    assert main(["chat", str(tmp_path / "none")]) == 2
+    assert main(["mix", str(tmp_path / "none.jsonl"), "--output", str(tmp_path / "mixed")]) == 2
+    assert main(["merge", str(tmp_path / "none"), str(tmp_path), str(tmp_path / "merged")]) == 2
+
+
+def test_every_problem_of_a_configuration_is_named(command, chats):
+    code, error = command(
+        "sft",
+        chats,
+        "trainign.max_steps=3",
+        "optimizer.lrr=1",
+        "sequence.packing=maybe",
+        "lora.rank=0.5",
+        "runtime.device=tpu",
+    )
+    assert code == 2
+    assert error.splitlines() == [
+        "error: trainign: is not a key; expected one of this section's",
+        'hint: did you mean "training"?',
+        "error: optimizer.lrr: is not a key; expected one of this section's",
+        'hint: did you mean "optimizer.lr"?',
+        'error: sequence.packing: is "maybe"; expected true or false',
+        "error: lora.rank: is 0.5; expected an integer",
+        'error: runtime.device: is "tpu"; expected "auto" or "cpu" or "cuda"',
+    ]
+
+
+def test_values_that_do_not_go_together_are_named(command, chats):
+    code, error = command("sft", chats, "training.micro_batch_size=3", "data.eval_fraction=1", "training.batch_size=8")
+    assert code == 2
+    assert "error: data.eval_fraction: is 1.0; expected 0 up to below 1" in error
+    assert "hint: set training.micro_batch_size to 2" in error
+    code, error = command("dpo", chats, "loss.kind=sigmoid_norm", "loss.label_smoothing=0.1", "sequence.packing=true")
+    assert (code, error.count("error: ")) == (2, 2)
+
+
+def test_template_without_markers_is_a_wrong_request(command, chats, tmp_path):
+    template = tmp_path / "bare.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    code, error = command("sft", chats, f"template.name={template}")
+    assert code == 2
+    assert error.splitlines()[-1] == "hint: use a shipped template: tulu, zephyr, plain, chatml, llama3"
+    code, error = command("sft", chats, "template.name=tuluu")
+    assert (code, "expected a .jinja file or one of tulu" in error) == (2, True)
+
+
+def test_new_tokens_are_refused_where_they_would_stay_untrained(command, chats, pairs):
+    assert command("sft", chats, "template.name=chatml", "lora.rank=2")[0] == 2
+    assert command("dpo", pairs, "template.name=chatml")[0] == 2
+
+
+def test_nothing_to_train_on_is_a_failure(command, tmp_path):
+    data = write_rows(tmp_path / "long.jsonl", [chat_rows(1)[0]])
+    code, error = command("sft", data, "sequence.max_length_tokens=4", "sequence.too_long=drop")
+    assert (code, "no row is left to train on" in error) == (1, True)
+
+
+def test_output_directory_that_holds_something_else_is_refused(run, chats, tmp_path, capfd, caplog):
+    caplog.set_level("INFO")
+    output = run("sft", chats)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    config = tmp_path / "sft-0.yaml"
+    assert main(["sft", str(config)]) == 0
+    assert "already done" in caplog.text
+    capfd.readouterr()
+    assert main(["sft", str(config), "optimizer.lr=0.5"]) == 2
+    assert "made with optimizer.lr = 0.01, not 0.5" in capfd.readouterr().err
+    write_rows(chats, chat_rows(7))
+    assert main(["sft", str(config)]) == 2
+    assert "made from other inputs" in capfd.readouterr().err
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    (output / "config.json").write_text("{}")
+    write_rows(chats, chat_rows(8))
+    assert main(["sft", str(config)]) == 1  # the result is there, but damaged
+    shutil.rmtree(output)
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    assert main(["sft", str(config)]) == 2
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configuration_loads_and_comes_back_from_its_own_yaml(path, tmp_path):
+    kind = DpoConfig if "dpo" in path.stem else SftConfig
+    config = load_config(kind, path, [])
+    write_config(config, tmp_path / "again.yaml")
+    assert load_config(kind, tmp_path / "again.yaml", []) == config
+
+
+def test_sft_yaml_names_every_key():
+    import yaml
+
+    written = yaml.safe_load((CONFIGS / "sft.yaml").read_text())
+    config = to_plain(load_config(SftConfig, CONFIGS / "sft.yaml", []))
+    assert written.keys() == config.keys()
+    for section in ("data", "template", "sequence", "optimizer", "training", "runtime"):
+        assert written[section].keys() == config[section].keys(), section
+
+
+def test_partial_section_keeps_the_defaults_of_its_own_configuration(tmp_path):
+    path = tmp_path / "dpo.yaml"
+    path.write_text("model: m\noutput_dir: o\ndata: {train: [x]}\ntraining: {max_steps: 5}\n")
+    config = load_config(DpoConfig, path, ["loss.beta=0.5", "lora.rank=8"])
+    assert (config.training.batch_size, config.training.max_steps, config.optimizer.lr) == (32, 5, 5e-7)
+    assert (config.loss.beta, config.lora.rank, config.lora.alpha) == (0.5, 8, 16.0)
+    with pytest.raises(ConfigError):
+        load_config(DpoConfig, path, ["no_equals_sign"])
+
+
+def test_help_and_bad_requests_do_not_import_torch(tmp_path):
+    script = "import sys; from open_instruct.__main__ import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    script += "assert not {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules), sorted(sys.modules)"
+    for arguments in (["--help"], ["sft", "--help"], ["sft", "none.yaml"], ["chat", "none", "--temperature", "-1"]):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began < 30
+
+
+def test_unknown_command_exits_2():
+    done = subprocess.run([sys.executable, "-m", "open_instruct", "grpo"], check=False, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)

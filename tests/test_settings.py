@@ -1,0 +1,67 @@
+"""Every shipped settings file is read by its package, for which unknown keys and wrong types are errors."""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from repository import ROOT, tracked
+
+Loader = Callable[[Path], Any]
+
+
+def _dolma(command: str) -> Loader:
+    def load(path: Path) -> Any:
+        config = importlib.import_module("dolma.config")
+        return config.load(importlib.import_module(f"dolma.commands.{command}").Config, config.read_file(str(path)), {})
+
+    return load
+
+
+def _paloma(module: str, kind: str) -> Loader:
+    def load(path: Path) -> Any:
+        configuration = importlib.import_module("paloma.configuration")
+        values = configuration.read_yaml(path)
+        return configuration.build(getattr(importlib.import_module(module), kind), values, path.name)
+
+    return load
+
+
+def _trainer(path: Path) -> Any:
+    return importlib.import_module("olmo_trainer.config.load").load_config(path, [])
+
+
+def _catwalk(path: Path) -> Any:
+    return importlib.import_module("catwalk.config").load_config(path, {}, [])
+
+
+def _instruct(kind: str) -> Loader:
+    def load(path: Path) -> Any:
+        config = getattr(importlib.import_module("open_instruct.config"), kind)
+        return importlib.import_module("open_instruct.config_file").load_config(config, path, [])
+
+    return load
+
+
+LOADERS: list[tuple[str, Loader]] = [
+    (r"(demo|dolma-toolkit)/configs/(.*-)?tag\.yaml", _dolma("tag")),
+    (r"(demo|dolma-toolkit)/configs/(.*-)?mix\.yaml", _dolma("mix")),
+    (r"(demo|dolma-toolkit)/configs/(.*-)?tokens\.yaml", _dolma("tokens")),
+    (r"(demo|dolma-toolkit)/configs/(.*-)?(dedupe|remember-.*|recognize-.*)\.yaml", _dolma("dedupe")),
+    (r"(trainer/configs/.*|demo/configs/train)\.yaml", _trainer),
+    (r"catwalk-eval/configs/.*\.yaml", _catwalk),
+    (r"paloma/configs/build\.yaml", _paloma("paloma.build", "BuildConfig")),
+    (r"paloma/configs/controls\.yaml", _paloma("paloma.controls", "Controls")),
+    (r"(open-instruct|demo)/configs/(.*-)?sft\.yaml", _instruct("SftConfig")),
+    (r"(open-instruct|demo)/configs/(.*-)?dpo\.yaml", _instruct("DpoConfig")),
+]
+SHIPPED = [name for name in tracked() if name.endswith((".yaml", ".yml"))]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_settings_are_read_by_their_package(name: str) -> None:
+    loaders = [load for pattern, load in LOADERS if re.fullmatch(pattern, name)]
+    assert len(loaders) == 1, f"{name}: no loader is known; add one to LOADERS"
+    assert loaders[0](ROOT / name) is not None

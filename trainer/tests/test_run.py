@@ -1,0 +1,323 @@
+"""Whole runs: the same whatever happened on the way, traceable, loadable by transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import settings, write_config
+from olmo_trainer.__main__ import main
+from olmo_trainer.evaluate import windows_of
+from olmo_trainer.formats.__main__ import main as formats
+from tokenizers import Tokenizer
+
+TIMES = ("time_s", "throughput/device/tokens_per_second")
+
+
+def olmo(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock says."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def manifest(path: Path) -> bytes:
+    return (path / "manifest.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def done(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 12 steps that nothing interrupted."""
+    root = tmp_path_factory.mktemp("runs")
+    assert olmo("train", write_config(root / "c.yaml", settings(made, root / "run"))) == 0
+    return root / "run"
+
+
+def test_a_run_leaves_every_step_once_and_learns(done: Path) -> None:
+    rows = rows_of(done)
+    assert [row["step"] for row in rows] == list(range(13))
+    assert [row["step"] for row in rows if "eval/bpb" in row] == [0, 5, 10, 12]
+    assert {"eval/s/bpb", "eval/s/n0/bpb", "eval/s/n1/bpb"} <= set(rows[0])
+    assert rows[-1]["eval/bpb"] < rows[0]["eval/bpb"] - 0.3
+    assert rows[1]["train/CrossEntropyLoss"] == pytest.approx(math.log(384), abs=0.2)
+    assert rows[-1]["throughput/total_tokens"] == 12 * 4 * 16
+    assert rows[2]["optim/learning_rate_group0"] == 0.01
+    assert sorted(path.name for path in (done / "checkpoints").iterdir()) == ["step-12", "step-3", "step-6", "step-9"]
+    resolved = yaml.safe_load((done / "config.yaml").read_text())
+    assert (resolved["model"]["embedding_size"], resolved["model"]["rope_theta"]) == (384, 5e5)
+
+
+def test_an_equal_run_is_equal_in_every_byte(done: Path, made: Path, tmp_path: Path) -> None:
+    """Elsewhere too, where the data lies at the same relative place."""
+    copied, place = tmp_path / made.name, tmp_path / done.relative_to(made.parent)
+    shutil.copytree(made, copied)
+    config = settings(copied, place, checkpoint__keep_last=1, logging__metrics_every_steps=4)
+    assert olmo("train", write_config(tmp_path / "c.yaml", config)) == 0
+    assert [path.name for path in (place / "checkpoints").iterdir()] == ["step-12"]
+    assert manifest(place / "checkpoints" / "step-12") == manifest(done / "checkpoints" / "step-12")
+    assert [row["step"] for row in rows_of(place)] == [0, 4, 5, 8, 10, 12]
+
+
+def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made: Path, tmp_path: Path) -> None:
+    changes = {
+        "train__steps": 24,
+        "checkpoint__every_steps": 1,
+        "checkpoint__keep_last": 3,
+        "validation__every_steps": 7,
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert olmo("train", write_config(tmp_path / "whole.yaml", settings(made, whole, **changes))) == 0
+    command = ["train", str(write_config(tmp_path / "killed.yaml", settings(made, killed, **changes)))]
+    context, draw, kills, within = multiprocessing.get_context("fork"), random.Random(), 0, 0
+    while True:
+        child = context.Process(target=lambda: os._exit(main(command)))
+        child.start()
+        child.join(timeout=draw.uniform(0.02, 0.1 + 0.04 * kills))
+        if child.is_alive():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            kills += 1
+            within += any(path.name.startswith(".step") for path in (killed / "checkpoints").glob("*"))
+            continue
+        assert child.exitcode == 0
+        break
+    assert kills >= 2, "the run was too fast to be killed"
+    assert rows_of(killed) == rows_of(whole)
+    names = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert (
+        sorted(path.name for path in (killed / "checkpoints").iterdir()) == names == ["step-22", "step-23", "step-24"]
+    )
+    for name in names:
+        assert manifest(killed / "checkpoints" / name) == manifest(whole / "checkpoints" / name)
+
+
+@pytest.mark.parametrize("moment", ["saving", "deleting", "row"])
+def test_what_a_kill_leaves_half_done_is_cleared(done: Path, made: Path, tmp_path: Path, moment: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    checkpoints = run / "checkpoints"
+    if moment == "saving":
+        (checkpoints / "step-12" / "manifest.json").unlink()
+        (checkpoints / "step-12").rename(checkpoints / ".step-12.writing")
+    elif moment == "deleting":
+        shutil.rmtree(checkpoints / "step-12")
+        (checkpoints / "step-3").rename(checkpoints / ".step-3.deleting")
+    else:
+        shutil.rmtree(checkpoints / "step-12")
+        text = (run / "metrics.jsonl").read_text()
+        (run / "metrics.jsonl").write_text(text[:-25])
+    config = settings(made, run)
+    config["data"]["sources"][0]["path"] = str(made / "tokens")
+    assert olmo("train", write_config(tmp_path / "c.yaml", config)) == 0
+    assert rows_of(run) == rows_of(done)
+    weights = "step-12/model.safetensors"
+    assert (checkpoints / weights).read_bytes() == (done / "checkpoints" / weights).read_bytes()
+    assert not list(checkpoints.glob(".*"))
+
+
+def test_a_run_is_not_continued_with_another_config(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(made, done, optimizer__learning_rate=0.02, train__steps=14, logging__console_every_s=1)
+    assert olmo("train", write_config(tmp_path / "c.yaml", config)) == 2
+    told = capsys.readouterr().err
+    assert '"optimizer.learning_rate" is 0.02; expected 0.01' in told
+    assert '"train.steps" is 14; expected 12' in told
+    assert "console_every_s" not in told
+
+
+def test_a_damaged_checkpoint_is_not_continued(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    path = run / "checkpoints" / "step-12" / "training" / "optimizer.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_lineage_leads_from_the_checkpoint_to_its_data(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = done / "checkpoints" / "step-12"
+    assert olmo("export", checkpoint, tmp_path / "out") == 0
+    capsys.readouterr()
+    assert formats(["lineage", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    identities = [hashlib.sha256(manifest(path)).hexdigest()[:12] for path in (tmp_path / "out", checkpoint)]
+    assert [line.split()[-1] for line in lines[:2]] == identities
+    assert lines[1].startswith("  checkpoint: checkpoint v1")
+    assert any(line.startswith("    tokens: tokens v1") for line in lines)
+    assert formats(["validate", "checkpoint", str(checkpoint)]) == 0
+    assert sorted(path.name for path in checkpoint.parent.parent.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+    ]
+
+
+def test_checkpoint_loads_in_transformers_with_its_tokenizer(done: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    directory = done / "checkpoints" / "step-12"
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id)
+    assert ids == (0, 1, None)
+    assert ids == (model.config.eos_token_id, model.config.pad_token_id, model.config.bos_token_id)
+    assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (0, 1)
+    text = "the model reads grüße 東京\n"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer(text).input_ids == Tokenizer.from_file(str(directory / "tokenizer.json")).encode(text).ids
+
+
+def test_bits_per_byte_in_the_loop_are_those_of_a_plain_computation(done: Path, made: Path) -> None:
+    """Recomputed with transformers, a document and a window at a time."""
+    transformers = pytest.importorskip("transformers")
+    import gzip
+
+    directory = done / "checkpoints" / "step-12"
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    nats: dict[str, float] = defaultdict(float)
+    size: dict[str, int] = defaultdict(int)
+    longest = 0
+    lines = gzip.decompress((made / "held_out" / "documents" / "v.jsonl.gz").read_bytes()).splitlines()
+    for row in map(json.loads, lines):
+        stream = [0, *tokenizer.encode(row["text"]).ids]
+        longest = max(longest, len(stream))
+        for start in range(0, len(stream) - 1, 16):
+            part = torch.tensor([stream[start : start + 17]])
+            with torch.no_grad():
+                scores = model(part[:, :-1]).logits.double().log_softmax(-1)
+            value = -float(scores.gather(2, part[:, 1:, None]).sum())
+            for name in ("eval/bpb", f"eval/s/{row['metadata']['subdomain']}/bpb"):
+                nats[name] += value
+        for name in ("eval/bpb", f"eval/s/{row['metadata']['subdomain']}/bpb"):
+            size[name] += len(row["text"].encode())
+    assert longest > 33, "no document needs three windows"
+    last = rows_of(done)[-1]
+    for name, value in nats.items():
+        assert last[name] == pytest.approx(value / size[name] / math.log(2), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9])
+def test_windows_score_each_token_once_after_the_one_before(count: int) -> None:
+    ids = list(range(100, 100 + count))
+    pairs = [pair for inputs, labels in windows_of(ids, 7, 4) for pair in zip(inputs, labels, strict=True)]
+    assert pairs == list(zip([7, *ids], ids, strict=False))
+
+
+def read_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_inspect_finds_documents_of_steps_and_steps_of_documents(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = [{"path": str(made / "tokens"), "ratio": 2}, {"path": str(made / "more"), "ratio": 1}]
+    run = tmp_path / "run"
+    changes = {"data__sources": sources, "train__steps": 40, "train__batch_windows": 8, "validation": {}}
+    changes |= {"checkpoint": {}, "model__num_hidden_layers": 1, "logging__metrics_every_steps": 40}
+    assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run, **changes))) == 0
+    capsys.readouterr()
+    steps_of: dict[str, set[int]] = defaultdict(set)
+    for step in range(1, 41):
+        assert olmo("inspect", run, "--step", step) == 0
+        rows = read_lines(capsys)
+        assert sum(row["end"] - row["start"] for row in rows) == 8 * 16
+        assert len({row["position"] for row in rows}) == 8
+        for row in rows:
+            steps_of[row["id"]].add(step)
+    ids = np.fromfile(made / "tokens" / "a.npy", dtype="<u2")
+    tokenizer = Tokenizer.from_file(str(made / "tokenizer.json"))
+    for row in rows:
+        if row["file"] == "a.npy":
+            text = tokenizer.decode(ids[row["start"] : row["end"]].tolist(), skip_special_tokens=False)
+            assert text.startswith(row["text"])
+            assert row["src"] == "a.jsonl.gz"
+    assert len(steps_of) > 150
+    for identifier in [*sorted(steps_of)[::9], *(set(f"d{n}" for n in range(240)) - set(steps_of))]:
+        assert olmo("inspect", run, "--document", identifier) == 0
+        (found,) = read_lines(capsys)
+        assert found["steps"] == sorted(steps_of.get(identifier, set())), identifier
+    assert olmo("inspect", run, "--step", 41) == 2
+    assert olmo("inspect", run, "--document", "nobody") == 2
+    assert olmo("inspect", run, "--step", 1, "--rank", 1) == 2
+
+
+def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
+    source = done / "checkpoints" / "step-12"
+    assert olmo("export", source, tmp_path / "half", "--dtype", "bfloat16") == 0
+    assert not (tmp_path / "half" / "training").exists()
+    half = json.loads(manifest(tmp_path / "half"))
+    assert (half["details"]["dtype"], half["details"]["step"], half["inputs"][0]["role"]) == (
+        "bfloat16",
+        12,
+        "checkpoint",
+    )
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+
+    config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
+    assert olmo("init", config, tmp_path / "untrained") == 0
+    before, after = (load_file(path / "model.safetensors") for path in (tmp_path / "untrained", source))
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+
+    # a run from the untrained weights is the run that drew them itself; the model is read from the checkpoint
+    same = settings(made, tmp_path / "same", init_from=str(tmp_path / "untrained"))
+    del same["model"]
+    assert olmo("train", write_config(tmp_path / "same.yaml", same)) == 0
+    weights = "checkpoints/step-12/model.safetensors"
+    assert (tmp_path / "same" / weights).read_bytes() == (done / weights).read_bytes()
+    roles = {row["role"] for row in json.loads(manifest(tmp_path / "same" / "checkpoints" / "step-12"))["inputs"]}
+    assert roles == {"tokens", "validation", "checkpoint"}
+
+
+def test_a_run_gives_up_after_so_many_bad_steps(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", model__init={"std": 1e30}))
+    assert olmo("train", config, "train.max_skipped_steps=3") == 1
+    assert "not finite for 3 steps in a row" in capsys.readouterr().err
+    rows = rows_of(tmp_path / "run")
+    assert [row["optim/skipped_steps"] for row in rows[1:]] == [1, 2, 3]
+    assert rows[1]["optim/total_grad_norm"] is None
+
+
+def test_dry_run_says_what_a_run_would_do(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
+    assert olmo("train", config, "--dry-run", "train.steps=30") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["tokens"], plan["steps"], plan["micro_batches"]) == (30 * 4 * 16, 30, 2)
+    assert plan["parameters"] - plan["parameters_without_embeddings"] == 384 * 16
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_gets_the_rows_offline(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    changes = {"wandb__enabled": True, "train__steps": 2, "validation": {}, "checkpoint": {}}
+    assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes))) == 0
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
