@@ -25,7 +25,8 @@ fn main() {
         documents.last_mut().unwrap().push_str(part);
     }
     let options = TaggerOptions { language_model: std::env::var_os("DOLMA_LID_MODEL").map(Into::into) };
-    for (name, _) in names().iter().filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|wanted| wanted == name)) {
+    for (name, _) in names().iter().filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|wanted| wanted == name))
+    {
         let Ok(tagger) = build(name, &options) else { continue };
         let mut spans = Vec::new();
         tagger.tag(&Text::new("warm"), &mut spans).unwrap();

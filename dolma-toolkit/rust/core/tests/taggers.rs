@@ -1,5 +1,7 @@
 //! What holds for every tagger: no text makes it fail, and every span lies in the text.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
