@@ -35,7 +35,7 @@ def function_pairs(document: dict) -> Iterator[Pair]:
         tree = ast.parse(document["text"])
     except (SyntaxError, ValueError):
         return
-    package = document.get("metadata", {}).get("subdomain", "")
+    package = document.get("subdomain") or document.get("metadata", {}).get("subdomain", "")
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue

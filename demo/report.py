@@ -84,12 +84,16 @@ def task_section(results: dict[str, dict]) -> str:
     rows, lines = [], []
     for task in tasks:
         values: list[tuple[float, float] | None] = []
-        line: list[object] = [task, by_task[names[0]][task]["items"], by_task[names[0]][task]["primary_metric"]]
+        line: list[object] = [
+            task,
+            by_task[names[0]][task]["items"],
+            by_task[names[0]][task]["primary_metric"].removeprefix("acc_"),
+        ]
         for name in names:
             entry = by_task[name][task]
             metric = entry["metrics"][entry["primary_metric"]]
             values.append((metric["value"], metric["stderr"]))
-            line.append(f"{metric['value']:.3f} ± {1.96 * metric['stderr']:.3f}")
+            line.append(f"{metric['value']:.2f} ± {1.96 * metric['stderr']:.2f}")
         rows.append((task, values))
         lines.append(line)
     picture = charts.interval_chart(rows, names, [CHANCE.get(task, 0.5) for task in tasks])

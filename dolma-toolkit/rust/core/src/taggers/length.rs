@@ -1,9 +1,7 @@
 //! Lengths of documents and paragraphs in bytes, code points and words of several kinds.
 
-use unicode_segmentation::UnicodeSegmentation;
-
-use super::unicode::{is_space, strip, Classes, WHITE_SPACE, WORD};
-use super::{Span, Tagger, Text};
+use super::unicode::{strip, Classes, WHITE_SPACE, WORD};
+use super::{word_break, Span, Tagger, Text};
 use crate::error::Result;
 
 /// One number for the whole document.
@@ -88,12 +86,12 @@ pub fn num_word_runs_and_one(text: &str) -> usize {
 
 /// Words by UAX 29, white space between them too, of the stripped text.
 pub fn num_unicode_words(text: &str) -> usize {
-    strip(text).split_word_bounds().count()
+    word_break::count(strip(text)).all
 }
 
 /// Words by UAX 29 that are not white space.
 pub fn num_filled_unicode_words(text: &str) -> usize {
-    strip(text).split_word_bounds().filter(|word| !word.chars().all(is_space)).count()
+    word_break::count(strip(text)).filled
 }
 
 #[cfg(test)]

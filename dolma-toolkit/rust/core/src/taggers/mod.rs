@@ -7,14 +7,13 @@ mod language;
 mod length;
 mod ngrams;
 mod pii;
-mod pii_exact;
-mod pii_legacy;
 mod pretokenizer;
 mod punctuation;
 mod random;
 mod repetitions;
 mod text;
 mod unicode;
+mod word_break;
 
 use std::borrow::Cow;
 use std::path::PathBuf;

@@ -20,8 +20,12 @@ pub const PUNCTUATION: u16 = 1 << 5;
 pub const PUNCTUATION_OR_SYMBOL: u16 = 1 << 6;
 /// The blocks that `not_alphanum_paragraph_v1` counts as pictures.
 pub const PICTURE: u16 = 1 << 7;
+/// `\p{Extended_Pictographic}`: what a joiner joins in word breaking.
+pub const PICTOGRAPH: u16 = 1 << 8;
+/// The bits above this one are the value of Word_Break, one of `WORD_BREAKS`.
+pub const WORD_BREAK_SHIFT: u32 = 9;
 
-const PATTERNS: [(u16, &str); 8] = [
+const PATTERNS: [(u16, &str); 9] = [
     (LETTER, r"\p{L}"),
     (NUMBER, r"\p{N}"),
     (DIGIT, r"\p{Nd}"),
@@ -30,6 +34,29 @@ const PATTERNS: [(u16, &str); 8] = [
     (PUNCTUATION, r"\p{P}"),
     (PUNCTUATION_OR_SYMBOL, r"[\p{P}\p{S}--\p{Alphabetic}]"),
     (PICTURE, r"[\x{2600}-\x{27BF}\x{1F300}-\x{1F64F}\x{1F680}-\x{1F6FF}]"),
+    (PICTOGRAPH, r"\p{Extended_Pictographic}"),
+];
+
+/// Values of Word_Break (UAX 29, table 3) but for Other, which is 0; the first has number 1.
+const WORD_BREAKS: [&str; 18] = [
+    "CR",
+    "LF",
+    "Newline",
+    "Extend",
+    "Format",
+    "ZWJ",
+    "ALetter",
+    "Hebrew_Letter",
+    "Numeric",
+    "Katakana",
+    "ExtendNumLet",
+    "Single_Quote",
+    "Double_Quote",
+    "MidNumLet",
+    "MidLetter",
+    "MidNum",
+    "Regional_Indicator",
+    "WSegSpace",
 ];
 
 const BLOCK: usize = 256;
@@ -56,6 +83,12 @@ impl Classes {
         self.blocks[usize::from(self.block_of[code_point / BLOCK])][code_point % BLOCK]
     }
 
+    /// The value of Word_Break: a place in table 3 of UAX 29 as `word_break` numbers them, 0 for Other.
+    #[inline]
+    pub fn word_break(&self, character: char) -> u8 {
+        (self.of(character) >> WORD_BREAK_SHIFT) as u8
+    }
+
     /// Whether `character` is in any of `classes`.
     #[inline]
     pub fn has(&self, character: char, classes: u16) -> bool {
@@ -64,8 +97,13 @@ impl Classes {
 
     fn compute() -> Classes {
         let mut flat = vec![0_u16; NUM_CODE_POINTS];
-        for (class, pattern) in PATTERNS {
-            for (first, last) in ranges(pattern) {
+        let classes = PATTERNS.iter().map(|&(class, pattern)| (class, pattern.to_owned()));
+        let word_breaks = WORD_BREAKS
+            .iter()
+            .zip(1_u16..)
+            .map(|(value, number)| (number << WORD_BREAK_SHIFT, format!(r"\p{{Word_Break={value}}}")));
+        for (class, pattern) in classes.chain(word_breaks) {
+            for (first, last) in ranges(&pattern) {
                 for entry in &mut flat[first as usize..=last as usize] {
                     *entry |= class;
                 }
@@ -87,9 +125,17 @@ impl Classes {
 }
 
 fn ranges(pattern: &str) -> Vec<(char, char)> {
-    let Ok(hir) = regex_syntax::parse(pattern) else { unreachable!("{pattern} is a class that regex-syntax knows") };
-    let HirKind::Class(Class::Unicode(class)) = hir.kind() else { unreachable!("{pattern} is one class") };
-    class.ranges().iter().map(|range| (range.start(), range.end())).collect()
+    let Ok(hir) = regex_syntax::parse(pattern) else { unreachable!("regex-syntax knows {pattern}") };
+    match hir.kind() {
+        HirKind::Class(Class::Unicode(class)) => {
+            class.ranges().iter().map(|range| (range.start(), range.end())).collect()
+        }
+        // a class of one character comes as that character
+        HirKind::Literal(literal) => {
+            String::from_utf8_lossy(&literal.0).chars().map(|character| (character, character)).collect()
+        }
+        _ => unreachable!("{pattern} is one class"),
+    }
 }
 
 /// What Python's `str.split`, `str.strip`, `str.isspace` and the `\s` of its `re` call white space:
@@ -167,18 +213,18 @@ mod tests {
 
     #[test]
     fn classes_of_some_characters() {
-        let classes = Classes::get();
-        assert_eq!(classes.of('a'), LETTER | WORD);
-        assert_eq!(classes.of('7'), NUMBER | DIGIT | WORD);
-        assert_eq!(classes.of('٣'), NUMBER | DIGIT | WORD);
-        assert_eq!(classes.of('²'), NUMBER);
-        assert_eq!(classes.of('_'), WORD | PUNCTUATION | PUNCTUATION_OR_SYMBOL);
-        assert_eq!(classes.of('$'), PUNCTUATION_OR_SYMBOL);
-        assert_eq!(classes.of('Ⓐ'), WORD);
-        assert_eq!(classes.of('\u{300}'), WORD);
-        assert_eq!(classes.of('\u{1F600}'), PUNCTUATION_OR_SYMBOL | PICTURE);
-        assert_eq!(classes.of('\u{2028}'), WHITE_SPACE);
-        assert_eq!(classes.of('\u{10ffff}'), 0);
+        let of = |character| Classes::get().of(character) & 0xff;
+        assert_eq!(of('a'), LETTER | WORD);
+        assert_eq!(of('7'), NUMBER | DIGIT | WORD);
+        assert_eq!(of('٣'), NUMBER | DIGIT | WORD);
+        assert_eq!(of('²'), NUMBER);
+        assert_eq!(of('_'), WORD | PUNCTUATION | PUNCTUATION_OR_SYMBOL);
+        assert_eq!(of('$'), PUNCTUATION_OR_SYMBOL);
+        assert_eq!(of('Ⓐ'), WORD);
+        assert_eq!(of('\u{300}'), WORD);
+        assert_eq!(of('\u{1F600}'), PUNCTUATION_OR_SYMBOL | PICTURE);
+        assert_eq!(of('\u{2028}'), WHITE_SPACE);
+        assert_eq!(of('\u{10ffff}'), 0);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Personal data: e-mail addresses, phone numbers, IP addresses. Versions 1 and 2 find what dolma 1.2.1 finds; version 3 is right.
 
+mod exact;
+mod legacy;
+
 use memchr::memmem;
 
-use super::pii_exact;
-use super::pii_legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
 
-pub(super) const EMAIL: &str = "EMAIL_ADDRESS";
-pub(super) const PHONE: &str = "PHONE_NUMBER";
-pub(super) const ADDRESS: &str = "IP_ADDRESS";
+const EMAIL: &str = "EMAIL_ADDRESS";
+const PHONE: &str = "PHONE_NUMBER";
+const ADDRESS: &str = "IP_ADDRESS";
 
 /// Code points on each side of a number in which "isbn", "doi" or "#" say that it is something else.
 const CONTEXT_CHARS: usize = 100;
@@ -99,7 +101,7 @@ pub struct PiiExact;
 
 impl Tagger for PiiExact {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
-        let found = pii_exact::find(text.as_str());
+        let found = exact::find(text.as_str());
         let mut found_chars = 0;
         for &(start_byte, end_byte, kind) in &found {
             let span = text.span(start_byte, end_byte, kind, 1.0);

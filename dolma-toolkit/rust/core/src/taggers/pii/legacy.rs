@@ -1,5 +1,5 @@
 //! The e-mail, phone and address expressions of dolma 1.2.1, matched in linear time: the same matches that a backtracking engine
-//! finds, one after the other from the left. They are wrong in places (docs/guide/taggers.md); `pii_exact` is right.
+//! finds, one after the other from the left. They are wrong in places (docs/guide/taggers.md); `exact` is right.
 //!
 //! All positions are bytes of the text that is searched.
 
@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use memchr::{memchr_iter, memmem};
 use regex::Regex;
 
-use super::unicode::{space_length, space_length_before, Classes, DIGIT};
+use super::super::unicode::{space_length, space_length_before, Classes, DIGIT};
 
 /// A match of `[.\s@,?!;:)(]*([^\s@]+@[^\s@,?!;:)(]+?)[.\s@,?!;:)(]?[\s]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

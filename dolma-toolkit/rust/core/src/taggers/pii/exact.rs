@@ -2,7 +2,7 @@
 
 use memchr::memchr_iter;
 
-use super::pii::{ADDRESS, EMAIL, PHONE};
+use super::{ADDRESS, EMAIL, PHONE};
 
 /// Longest local part and label (RFC 5321, section 4.5.3.1.1; RFC 1035, section 2.3.4).
 const MAX_LOCAL_BYTES: usize = 64;
