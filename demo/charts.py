@@ -111,7 +111,8 @@ def interval_chart(
             if value is None:
                 continue
             y, x, half = top + 5 + 14 * place, left + value[0] * scale, 1.96 * value[1] * scale
-            parts.append(f'<line class="line c{place}" x1="{x - half:.1f}" x2="{x + half:.1f}" y1="{y}" y2="{y}"/>')
+            low, high = max(x - half, left), min(x + half, left + scale)  # an accuracy stays within 0 and 1
+            parts.append(f'<line class="line c{place}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
             parts.append(dot(place, x, y, f"{names[place]}: {value[0]:.3f} ± {1.96 * value[1]:.3f}"))
     return "".join(parts) + "</svg>" + legend(names)
 

@@ -28,7 +28,7 @@ BUDGET_BYTES = {"docs": 180_000, "code": 320_000}
 MAX_DOMAINS = 24
 """Packages that the corpus is made of: the standard library and the largest installed ones."""
 
-MAX_FILE_BYTES = 120_000
+MAX_FILE_BYTES = 16_000
 TEXT_SUFFIXES = (".md", ".rst", ".txt")
 SKIPPED_PARTS = {
     "test",

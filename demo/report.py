@@ -84,12 +84,16 @@ def task_section(results: dict[str, dict]) -> str:
     rows, lines = [], []
     for task in tasks:
         values: list[tuple[float, float] | None] = []
-        line: list[object] = [task, by_task[names[0]][task]["items"], by_task[names[0]][task]["primary_metric"]]
+        line: list[object] = [
+            task,
+            by_task[names[0]][task]["items"],
+            by_task[names[0]][task]["primary_metric"].removeprefix("acc_"),
+        ]
         for name in names:
             entry = by_task[name][task]
             metric = entry["metrics"][entry["primary_metric"]]
             values.append((metric["value"], metric["stderr"]))
-            line.append(f"{metric['value']:.3f} ± {1.96 * metric['stderr']:.3f}")
+            line.append(f"{metric['value']:.2f} ± {1.96 * metric['stderr']:.2f}")
         rows.append((task, values))
         lines.append(line)
     picture = charts.interval_chart(rows, names, [CHANCE.get(task, 0.5) for task in tasks])
@@ -151,7 +155,7 @@ def adaptation_section(work: Path) -> str:
         + card(
             "<h3>DPO: share of held-out pairs with the right answer preferred</h3>",
             charts.line_chart({"held-out accuracy": accuracy}, "step", "accuracy"),
-            f'<p class="note">before {accuracy[0][1]:.3f} (0 where no margin yet), after {accuracy[-1][1]:.3f}</p>',
+            f'<p class="note">before {accuracy[0][1]:.3f} (0.5: no preference yet), after {accuracy[-1][1]:.3f}</p>',
         )
         + "</div><h3>Three chats with the final model</h3>"
         + card(chats)

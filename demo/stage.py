@@ -17,7 +17,7 @@ import psutil
 from artifact import file_hash
 
 ENERGY_COUNTERS = "/sys/class/powercap"
-SAMPLE_S = 0.5
+SAMPLE_S = 0.1
 
 
 class Failed(Exception):
@@ -194,13 +194,15 @@ class MemoryWatch(threading.Thread):
 
     def run(self) -> None:
         """Sample until stopped."""
-        while not self.ended.wait(SAMPLE_S):
+        while True:
             try:
                 family = [self.process, *self.process.children(recursive=True)]
                 total = sum(member.memory_info().rss for member in family)
+                self.peak_bytes = max(self.peak_bytes, total)
             except psutil.Error:
-                continue  # a process ended between the listing and the reading
-            self.peak_bytes = max(self.peak_bytes, total)
+                pass  # a process ended between the listing and the reading; the next sample counts
+            if self.ended.wait(SAMPLE_S):
+                return
 
     def stop(self) -> None:
         """End the sampling."""

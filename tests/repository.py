@@ -33,9 +33,12 @@ class Package:
 
     @property
     def version(self) -> str:
-        """As pyproject.toml has it."""
-        version: str = tomllib.loads((self.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-        return version
+        """As pyproject.toml has it, or Cargo.toml where that leaves it to the Rust side."""
+        project = tomllib.loads((self.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        if "version" in project.get("dynamic", []):
+            cargo = tomllib.loads((self.path / "Cargo.toml").read_text(encoding="utf-8"))
+            return str(cargo["workspace"]["package"]["version"])
+        return str(project["version"])
 
 
 PACKAGES = (
@@ -46,8 +49,10 @@ PACKAGES = (
     Package("open-instruct", "open_instruct"),
 )
 
-# the file of each package that is read top to bottom
+# the files of each package that are read top to bottom
 MAIN_PATHS = (
+    "dolma-toolkit/rust/core/src/tag/mod.rs",
+    "dolma-toolkit/rust/core/src/tokens/mod.rs",
     "trainer/src/olmo_trainer/train.py",
     "catwalk-eval/src/catwalk/evaluate.py",
     "paloma/src/paloma/aggregate.py",

@@ -63,7 +63,21 @@ def test_pages_have_blocks_that_run() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_fence_says_what_the_block_is(name: str) -> None:
-    known = {"text", "yaml", "json", "python", "console", "rust", "toml", "mermaid", "jinja", "bash", "make", "csv"}
+    known = {
+        "text",
+        "yaml",
+        "json",
+        "python",
+        "console",
+        "sh",
+        "rust",
+        "toml",
+        "mermaid",
+        "jinja",
+        "bash",
+        "make",
+        "csv",
+    }
     for block in blocks(name):
         words = block.info.split()
         assert words, f"{name}:{block.line}: a fence without a language"

@@ -19,7 +19,11 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.~-])/(?:root|work|tmp|home/\w+|Users/\w+)/"
 LONG_FILES: dict[str, str] = {}
 CROWDED_FOLDERS: dict[str, str] = {}
 NAMES_ALLOWED: dict[str, str] = {}
-SWALLOWED: dict[str, str] = {}
+SWALLOWED = {
+    "dolma-toolkit/src/dolma/remote.py": "each protocol has its own errors; all are told as one problem",
+    "dolma-toolkit/src/dolma/tagging/modules.py": "a user's module may raise anything; it is told with its place",
+    "dolma-toolkit/src/dolma/tagging/spool.py": "a user's tagger may raise anything; it is told with its place",
+}
 
 PYTHON_FOLDERS = [f"{package.folder}/src" for package in PACKAGES]
 by_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.folder)
@@ -138,9 +142,25 @@ def test_no_error_is_swallowed(folder: str) -> None:
 
 
 def test_nothing_is_left_to_do() -> None:
-    marks = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|X" + r"XX)\b|NotImplemented" + "Error")
+    marks = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|X" + r"XX)\b|\b(?:to" + "do|unimple" + r"mented)!\(")
     names = [n for n in tracked() if n.endswith((".py", ".rs", ".pyi", ".yaml", ".toml"))]
     assert [n for n in names if marks.search((ROOT / n).read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("folder", [*PYTHON_FOLDERS, "demo"])
+def test_only_an_abstract_method_is_not_implemented(folder: str) -> None:
+    found = []
+    for name, tree in modules(folder):
+        raising = {
+            n.lineno for n in ast.walk(tree) if isinstance(n, ast.Raise) and "NotImplementedError" in ast.unparse(n)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and any(
+                "abstractmethod" in ast.unparse(d) for d in node.decorator_list
+            ):
+                raising -= {inner.lineno for inner in ast.walk(node) if isinstance(inner, ast.Raise)}
+        found += [f"{name}:{line}" for line in sorted(raising)]
+    assert found == []
 
 
 def test_no_path_of_one_machine() -> None:
@@ -177,10 +197,14 @@ def test_links_of_markdown_are_live(name: str) -> None:
     assert dead == []
 
 
+_PLAIN = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "py.typed"}  # in every package; not worth a line
+
+
 def _tree(name: str) -> dict[str, str]:
     """Paths of the block below the heading "The tree", relative to the file's folder, with what is said of each.
 
-    Two spaces of indent are one level; a folder ends with `/`; what follows two spaces is the description.
+    A deeper indent is a level below; a folder ends with `/`; names of one folder may share a line, separated by commas;
+    what follows two spaces is the description, and a file of the same folder that it names is told too.
     """
     text = (ROOT / name).read_text(encoding="utf-8")
     heading = re.search(r"^#+ .*\btree\b.*$", text, re.MULTILINE | re.IGNORECASE)
@@ -193,12 +217,18 @@ def _tree(name: str) -> dict[str, str]:
     for line in block.text.splitlines():
         if not line.strip():
             continue
-        entry = re.match(r"( *)(\S+)(?: {2,}(.*))?$", line)
+        entry = re.match(r"( *)(\S+(?:, \S+)*)(?: {2,}(.*))?$", line)
         assert entry, f"{name}: no tree line: {line!r}"
         indent = len(entry[1])
         parents = [(depth, path) for depth, path in parents if depth < indent]
-        path = (parents[-1][1] if parents else "") + entry[2]
+        first, *others = entry[2].split(", ")
+        path = (parents[-1][1] if parents else "") + first
+        folder = path[: path.rstrip("/").rfind("/") + 1]
         found[path] = entry[3] or ""
+        found |= {folder + other: entry[3] or "" for other in others}
+        for mentioned in re.findall(r"[\w.-]+\.(?:py|rs|yaml|toml|md|css)\b", entry[3] or ""):
+            if ((ROOT / name).parent / folder / mentioned).exists():
+                found[folder + mentioned] = ""
         if path.endswith("/"):
             parents.append((indent, path))
     return found
@@ -216,11 +246,9 @@ def test_tree_of_readme_is_the_real_one(name: str) -> None:
     for path in real | folders:
         parent = str(PurePosixPath(path).parent) + "/"
         own = PurePosixPath(path).name
-        if (parent if parent != "./" else "") not in opened or own.startswith((".", "__init__")) or own == "README.md":
+        if (parent if parent != "./" else "") not in opened or own.startswith((".", "__init__")) or own in _PLAIN:
             continue
-        if own != "py.typed" and not any(
-            one == path or one.startswith(path) for one in told if path.endswith("/") or one == path
-        ):
+        if not any(one == path or one.startswith(path) for one in told if path.endswith("/") or one == path):
             missing.add(path)
     assert missing == set()
 

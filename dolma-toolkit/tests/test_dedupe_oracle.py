@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from oracle import corpus, oracle, ours, read_rows, run, write_rows
 
 SOURCES = ("c4", "docs", "genesis", "science_abstracts", "wiki")

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from oracle import corpus, oracle, ours, read_rows, run, write_rows
 
 TEXT = "hello world foo, zwölf Boxkämpfer"

@@ -55,26 +55,38 @@ def _refusal(source: Source, key: str) -> Problem | None:
 def _copy(source: Source, directory: Path, key: str) -> Source | Problem:
     if not is_remote(source.name):
         return source
-    import smart_open
-
     name = PurePosixPath(urlparse(source.name).path).name or "documents"
     target = directory / f"{hashlib.sha256(source.name.encode()).hexdigest()[:16]}-{name}"
     if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            # bytes as stored: the core unpacks, and finds what is truncated
-            with smart_open.open(source.name, "rb", compression="disable") as remote, partial.open("wb") as local:
-                shutil.copyfileobj(remote, local, 1 << 20)
-                local.flush()
-                os.fsync(local.fileno())
+            _fetch(source.name, target)
         except ImportError as error:
             hint = 'install "dolma-toolkit[s3]" or "dolma-toolkit[gcs]"'
             return Problem(key, f'is "{source.name}", which needs a package that is not installed ({error})', hint)
-        except Exception as error:
-            # each protocol has its own errors; all mean that the file cannot be had
-            partial.unlink(missing_ok=True)
-            return Problem(key, f'is "{source.name}", which cannot be read: {type(error).__name__}: {error}')
-        os.replace(partial, target)
+        except _FetchError as error:
+            return Problem(key, f'is "{source.name}", which cannot be read: {error}')
         log.info("staged %s", source.name)
     return replace(source, path=str(target))
+
+
+class _FetchError(OSError):
+    """A remote file cannot be had; each protocol has its own errors for it."""
+
+
+def _fetch(url: str, target: Path) -> None:
+    import smart_open
+
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        # bytes as stored: the core unpacks, and finds what is truncated
+        with smart_open.open(url, "rb", compression="disable") as remote, partial.open("wb") as local:
+            shutil.copyfileobj(remote, local, 1 << 20)
+            local.flush()
+            os.fsync(local.fileno())
+    except ImportError:
+        raise
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        raise _FetchError(f"{type(error).__name__}: {error}") from error
+    os.replace(partial, target)

@@ -13,6 +13,7 @@ pub mod jsonl;
 pub mod jsonpath;
 pub mod mix;
 pub mod progress;
+pub mod stat;
 pub mod tag;
 pub mod taggers;
 pub mod tokens;

@@ -5,6 +5,7 @@ mod detach;
 mod error;
 mod list;
 mod mix;
+mod stat;
 mod tag;
 mod tokens;
 
@@ -18,6 +19,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
     module.add_function(wrap_pyfunction!(mix::mix, module)?)?;
     module.add_function(wrap_pyfunction!(mix::mix_check, module)?)?;
+    module.add_function(wrap_pyfunction!(stat::stat, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::tokens, module)?)?;

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from dolma.errors import ConfigError, Problem
 
-__all__ = ["import_modules", "source_sha256"]
+__all__ = ["import_modules", "source_sha256", "told"]
+
+
+class _ImportFailure(Exception):
+    """What a user's module raised, and where."""
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -23,18 +27,30 @@ def import_modules(names: Iterable[str]) -> None:
     """
     problems = []
     for index, name in enumerate(names):
-        key = f"tagger_modules.{index}"
         try:
-            _import(name)
-        except ModuleNotFoundError as error:
-            hint = "give a path to the file, or put its directory on PYTHONPATH"
-            problems.append(Problem(key, f'is "{name}", which cannot be imported ({error}); expected a module', hint))
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-            problems.append(Problem(key, f'is "{name}", which fails on import: {reason}'))
+            _guarded_import(name)
+        except _ImportFailure as failure:
+            problems.append(
+                Problem(f"tagger_modules.{index}", f'is "{name}", which {failure.args[0]}', failure.args[1])
+            )
     if problems:
         raise ConfigError(problems)
+
+
+def _guarded_import(name: str) -> None:
+    try:
+        _import(name)
+    except ModuleNotFoundError as error:
+        hint = "give a path to the file, or put its directory on PYTHONPATH"
+        raise _ImportFailure(f"cannot be imported ({error}); expected a module", hint) from error
+    except Exception as error:
+        raise _ImportFailure(f"fails on import: {told(error)}", "") from error
+
+
+def told(error: Exception) -> str:
+    """An exception of a user's code in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({frames[-1].filename}:{frames[-1].lineno})"
 
 
 def _import(name: str) -> None:

@@ -10,7 +10,6 @@ import logging
 import multiprocessing
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from dolma.core.data_types import Document, DocumentWithMetadata
 from dolma.core.registry import TaggerRegistry
 from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError, errors_of_native
-from dolma.tagging.modules import import_modules
+from dolma.tagging.modules import import_modules, told
 
 __all__ = ["SpoolTask", "run_spools"]
 
@@ -103,9 +102,7 @@ def _start_worker(taggers: Sequence[str], modules: Sequence[str]) -> None:
         try:
             _made.append((name, TaggerRegistry.get(name)()))
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-            raise ConfigError([Problem("taggers", f'"{name}" cannot be made: {reason}')]) from None
+            raise ConfigError([Problem("taggers", f'"{name}" cannot be made: {told(error)}')]) from None
 
 
 def _spool_file(task: SpoolTask) -> int | list[Exception]:
@@ -141,6 +138,17 @@ def _spool_file(task: SpoolTask) -> int | list[Exception]:
     return documents
 
 
+class _TaggerFailure(Exception):
+    """What a user's tagger raised, and where."""
+
+
+def _tag(tagger: BaseTagger, document: Document) -> list[tuple[str, int, int, float]]:
+    try:
+        return tagger.tag(document)
+    except Exception as error:
+        raise _TaggerFailure(told(error)) from error
+
+
 def _spans(
     name: str,
     tagger: BaseTagger,
@@ -156,14 +164,9 @@ def _spans(
     else:
         document = Document(source, id, text, version)
     try:
-        spans = tagger.tag(document)
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f"{frames[-1].filename}:{frames[-1].lineno}"
-        reason = f"{type(error).__name__}: {error}"
-        report(
-            FormatError(*place, None, "invalid_value", f'tagger "{name}" failed on document "{id}": {reason} ({where})')
-        )
+        spans = _tag(tagger, document)
+    except _TaggerFailure as failure:
+        report(FormatError(*place, None, "invalid_value", f'tagger "{name}" failed on document "{id}": {failure}'))
         return []
     length = len(text)
     for kind, start, end, score in spans:

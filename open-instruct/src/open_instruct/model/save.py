@@ -1,6 +1,7 @@
 """A model and a tokenizer to the files of a checkpoint directory (docs/formats/checkpoint.md)."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,22 @@ def save_model(model: Any, tokenizer: Any, template: str, stop_id: int, director
     )
     model.to(dtype=getattr(torch, dtype), device="cpu").save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    _keep_tokenizer_bytes(Path(tokenizer.name_or_path) / "tokenizer.json", directory / "tokenizer.json")
     # where save_pretrained puts the template has changed between versions of transformers; the contract says here
     (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _keep_tokenizer_bytes(original: Path, saved: Path) -> None:
+    """Put the model's own tokenizer.json back unless tokens were added to it.
+
+    transformers writes an equal tokenizer in other bytes, and the hash of the bytes is what says that two checkpoints
+    share a tokenizer.
+    """
+    if not original.is_file():
+        return
+    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (original, saved))
+    if all(before.get(part) == after.get(part) for part in ("model", "added_tokens")):
+        shutil.copyfile(original, saved)
 
 
 def describe_model(

@@ -7,8 +7,6 @@ mod decide;
 mod keys;
 mod resume;
 mod settings;
-#[cfg(test)]
-mod tests;
 
 use rayon::prelude::*;
 use serde::Serialize;

@@ -12,6 +12,7 @@ mod spans;
 mod target;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::fs;
 use std::path::Path;
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 pub use funnel::{Flow, RuleFlow, SpanFlow, StreamFunnel};
+pub use row::{AttributeRow, Span};
 pub use rules::Kind;
 pub use settings::{FilterSettings, RuleSettings, Settings, Shard, ShardInput, SpanSettings, Stream, Syntax};
 pub use spans::{replace, Replacement};

@@ -129,12 +129,22 @@ pub struct AttributeRow<'a> {
 }
 
 impl<'a> AttributeRow<'a> {
+    /// Reads a line; `None` if anything is wrong with it.
+    pub fn read(line: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(line).ok().filter(|row| spans_are_well_formed(&row.attributes))
+    }
+
+    /// Keys and spans, in the order of the keys.
+    pub fn spans(&self) -> impl Iterator<Item = (&str, Vec<Span>)> {
+        self.attributes.iter().map(|(key, raw)| (key, serde_json::from_str(raw.get()).unwrap_or_default()))
+    }
+
     /// Reads a line and checks it, and that it belongs to the document `id`.
     pub fn parse(line: &'a [u8], place: &Place<'_>, id: &str) -> Result<Self> {
-        let row = match serde_json::from_slice::<Self>(line) {
-            Ok(row) if spans_are_well_formed(&row.attributes) => row,
+        let row = match Self::read(line) {
+            Some(row) => row,
             // the slow way says exactly what is wrong
-            _ => {
+            None => {
                 attributes::parse_value(line, place)?;
                 serde_json::from_slice(line)
                     .map_err(|error| place.error(None, Code::InvalidValue, format!("the row is unusable: {error}")))?

@@ -1,17 +1,15 @@
 //! The rules of a stream: compiled once, asked about every document.
 
-use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use regex::Regex;
-use serde_json::Value;
 
-use super::row::{Row, Span};
+use super::row::Span;
 use super::settings::{RuleSettings, SpanSettings, Syntax};
 use super::spans::{replace, Replacement};
-use crate::document::Place;
+use super::view::View;
 use crate::error::{Code, Error, Result};
-use crate::jq::{Input, Program};
+use crate::jq::Program;
 use crate::jsonpath::{Needs, Path};
 
 /// What a rule is there for.
@@ -42,30 +40,30 @@ pub struct Rules {
     exclude: Vec<Selector>,
     replacers: Vec<Replacer>,
     min_text_length: u64,
-    needs: Needs,
+    pub(super) needs: Needs,
     names: Vec<RuleName>,
     /// top-level fields that are left out
     pub discard_fields: Vec<String>,
 }
 
 #[derive(Debug)]
-enum Selector {
+pub(super) enum Selector {
     JsonPath(Path),
     Jq(Program),
 }
 
 #[derive(Debug)]
-struct Replacer {
+pub(super) struct Replacer {
     /// of the selection
     text: String,
-    selector: SpanSelector,
+    pub(super) selector: SpanSelector,
     min_score: f64,
     max_score: f64,
     replacement: ReplacementText,
 }
 
 #[derive(Debug)]
-enum SpanSelector {
+pub(super) enum SpanSelector {
     /// `$.attributes.<key>`, what nearly all are
     Attribute(String),
     Other(Selector),
@@ -107,7 +105,7 @@ impl Selector {
         }
     }
 
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Self::JsonPath(path) => path.text(),
             Self::Jq(program) => program.text(),
@@ -330,85 +328,5 @@ impl Replacer {
             max_score: settings.max_score.unwrap_or(f64::INFINITY),
             replacement,
         })
-    }
-}
-
-/// A document as rules see it; what they need is worked out once, when the first asks.
-pub struct View<'r, 'a> {
-    row: &'r Row<'a>,
-    place: Place<'r>,
-    needs: &'r Needs,
-    value: OnceCell<Value>,
-    input: OnceCell<std::result::Result<Input, String>>,
-}
-
-impl<'r, 'a> View<'r, 'a> {
-    /// A view of `row` for `rules`.
-    pub fn new(row: &'r Row<'a>, place: Place<'r>, rules: &'r Rules) -> Self {
-        Self { row, place, needs: &rules.needs, value: OnceCell::new(), input: OnceCell::new() }
-    }
-
-    fn value(&self) -> &Value {
-        self.value.get_or_init(|| self.row.value(self.needs))
-    }
-
-    fn ask<R>(&self, program: &Program, question: impl Fn(&Input) -> std::result::Result<R, String>) -> Result<R> {
-        let input = self.input.get_or_init(|| Input::parse(&self.row.json()));
-        input.as_ref().map_err(String::clone).and_then(question).map_err(|reason| {
-            let message = format!("the rule `{}` fails on this document: {reason}", program.text());
-            self.place.error(None, Code::InvalidValue, message)
-        })
-    }
-
-    fn includes(&self, selector: &Selector) -> Result<bool> {
-        match selector {
-            Selector::JsonPath(path) => Ok(path.matches(self.value())),
-            Selector::Jq(program) => self.ask(program, |input| program.all(input)),
-        }
-    }
-
-    fn excludes(&self, selector: &Selector) -> Result<bool> {
-        match selector {
-            Selector::JsonPath(path) => Ok(path.matches(self.value())),
-            Selector::Jq(program) => self.ask(program, |input| program.any(input)),
-        }
-    }
-
-    fn spans(&self, replacer: &Replacer) -> Result<Vec<Span>> {
-        let selector = match &replacer.selector {
-            SpanSelector::Attribute(key) => return Ok(self.row.spans(key).unwrap_or_default()),
-            SpanSelector::Other(selector) => selector,
-        };
-        let found: Vec<Value> = match selector {
-            Selector::JsonPath(path) => path.find(self.value()).into_iter().cloned().collect(),
-            Selector::Jq(program) => self.ask(program, |input| program.outputs(input))?,
-        };
-        let mut spans = Vec::new();
-        for value in found {
-            // a selection gives a list of spans, or the spans one by one
-            let is_span = value.get(0).is_some_and(Value::is_number);
-            let list = if is_span { Value::Array(vec![value]) } else { value };
-            if list.is_null() {
-                continue;
-            }
-            spans.extend(serde_json::from_value::<Vec<Span>>(list).map_err(|_| {
-                let message = format!(
-                    "`{}` selects something else than spans; expected [[start, end, score], …]",
-                    selector.text()
-                );
-                self.place.error(None, Code::WrongType, message)
-            })?);
-        }
-        Ok(spans)
-    }
-
-    fn selected_text(&self, program: &Program) -> Result<String> {
-        match self.ask(program, |input| program.outputs(input))?.as_slice() {
-            [Value::String(text)] => Ok(text.clone()),
-            _ => {
-                let message = format!("the replacement `${}` selects something else than one string", program.text());
-                Err(self.place.error(None, Code::WrongType, message))
-            }
-        }
     }
 }

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::funnel::StreamFunnel;
 use super::row::{AttributeRow, Changes, Row};
-use super::rules::{Kind, Rules, View};
+use super::rules::{Kind, Rules};
 use super::settings::{Shard, ShardInput, Stream};
+use super::view::View;
 use crate::document::Place;
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, LineReader};

@@ -1,0 +1,190 @@
+//! `dolma stat`: how the scores and lengths of attributes are distributed.
+
+mod histogram;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Map};
+
+pub use histogram::{Summary, Tracker};
+
+use crate::attributes;
+use crate::document::Place;
+use crate::error::{Error, Result};
+use crate::jsonl::{AtomicWriter, LineReader};
+use crate::manifest::{document_inputs, Manifest};
+use crate::mix::{AttributeRow, Span};
+use crate::progress::Progress;
+
+/// What is asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// attribute files
+    pub files: Vec<PathBuf>,
+    /// only attributes whose key it finds
+    pub regex: Option<String>,
+    /// most bins of a histogram
+    pub bins: usize,
+    /// directory of the report, if one is wanted
+    pub report: Option<PathBuf>,
+    /// how many threads work
+    pub threads: usize,
+}
+
+/// One distribution for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// `<attribute>/score` or `<attribute>/length`
+    pub name: String,
+    /// number of values
+    pub total: u64,
+    /// of the values
+    pub sum: f64,
+    /// smallest value
+    pub least: f64,
+    /// greatest value
+    pub most: f64,
+    /// at the shares of [`SHARES`], to five digits
+    pub quantiles: Vec<f64>,
+    /// ten bins: counts, then edges
+    pub histogram: (Vec<u64>, Vec<f64>),
+}
+
+/// Shares of the quantiles.
+pub const SHARES: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
+
+/// What a run found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// rows read
+    pub documents: u64,
+    /// sorted by name
+    pub rows: Vec<Row>,
+}
+
+type Trackers = BTreeMap<String, (Tracker, Tracker)>;
+
+/// Runs it; writes the report if one is wanted.
+pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
+    let regex = settings.regex.as_deref().map(Regex::new).transpose().map_err(|error| {
+        let reason = error.to_string().replace('\n', " ");
+        Error::config("regex", format!("is no regular expression: {reason}"))
+    })?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(settings.threads.max(1))
+        .build()
+        .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;
+    let sizes = settings.files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len()));
+    progress.expect(settings.files.len() as u64, sizes.sum());
+    let parts: Vec<Result<(u64, Trackers)>> =
+        pool.install(|| settings.files.par_iter().map(|path| track_file(path, regex.as_ref(), progress)).collect());
+    let (mut documents, mut trackers, mut errors) = (0, Trackers::new(), Vec::new());
+    // in the order of the files: sums of floating-point numbers depend on it
+    for part in parts {
+        match part {
+            Ok((count, found)) => {
+                documents += count;
+                for (key, (scores, lengths)) in found {
+                    let tracker = trackers.entry(key).or_default();
+                    tracker.0.merge(scores);
+                    tracker.1.merge(lengths);
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if let Some(error) = Error::many(errors) {
+        return Err(error);
+    }
+    let named = || {
+        trackers
+            .iter()
+            .flat_map(|(key, (scores, lengths))| [(format!("{key}/score"), scores), (format!("{key}/length"), lengths)])
+    };
+    if let Some(directory) = &settings.report {
+        let summaries: Vec<Summary> = named().map(|(name, tracker)| tracker.summary(&name, settings.bins)).collect();
+        write_report(settings, directory, documents, &summaries)?;
+    }
+    Ok(Report { documents, rows: named().map(|(name, tracker)| row(name, tracker)).collect() })
+}
+
+fn track_file(path: &Path, regex: Option<&Regex>, progress: &Progress) -> Result<(u64, Trackers)> {
+    let mut reader = LineReader::open(path)?;
+    let name = path.display().to_string();
+    let (mut trackers, mut line_number, mut told_bytes) = (Trackers::new(), 0, 0);
+    while let Some(line) = reader.next_line()? {
+        line_number += 1;
+        let place = Place { path: &name, line: line_number };
+        let Some(row) = AttributeRow::read(line) else {
+            attributes::parse_value(line, &place)?;
+            continue;
+        };
+        for (key, spans) in row.spans() {
+            if regex.is_none_or(|regex| regex.is_match(key)) {
+                track(&mut trackers, key, &spans);
+            }
+        }
+        if line_number % 1024 == 0 {
+            progress.check()?;
+            progress.add_documents(1024);
+            progress.add_bytes(reader.stored_bytes() - told_bytes);
+            told_bytes = reader.stored_bytes();
+        }
+    }
+    progress.add_documents(line_number % 1024);
+    progress.add_bytes(reader.stored_bytes() - told_bytes);
+    progress.add_file();
+    Ok((line_number, trackers))
+}
+
+/// An attribute without spans counts as one span of nothing, as in dolma 1.x.
+fn track(trackers: &mut Trackers, key: &str, spans: &[Span]) {
+    let nothing = [Span { start: 0, end: 0, score: 0.0 }];
+    let spans = if spans.is_empty() { &nothing } else { spans };
+    if !trackers.contains_key(key) {
+        trackers.insert(key.to_string(), (Tracker::default(), Tracker::default()));
+    }
+    let Some((scores, lengths)) = trackers.get_mut(key) else { return };
+    for span in spans {
+        // fastText's probabilities can be a little more than 1
+        let score = if key.contains("__label__") { span.score.min(1.0) } else { span.score };
+        scores.add(score);
+        lengths.add((span.end - span.start) as f64);
+    }
+}
+
+fn row(name: String, tracker: &Tracker) -> Row {
+    let summary = tracker.summary(&name, 10);
+    let (least, most) = tracker.range();
+    Row {
+        name,
+        total: summary.total,
+        sum: summary.sum,
+        least,
+        most,
+        quantiles: SHARES.iter().map(|share| tracker.quantile(*share)).collect(),
+        histogram: (summary.counts, summary.bins),
+    }
+}
+
+fn write_report(settings: &Settings, directory: &Path, documents: u64, summaries: &[Summary]) -> Result<()> {
+    const NAME: &str = "summaries.jsonl.gz";
+    let mut writer = AtomicWriter::create(&directory.join(NAME))?;
+    for summary in summaries {
+        writer.put(format!("{}\n", json!(summary)).as_bytes())?;
+    }
+    let written = writer.finish()?;
+    let config = json!({"bins": settings.bins, "regex": settings.regex});
+    let config = config.as_object().cloned().unwrap_or_else(Map::new);
+    let mut manifest = Manifest::new("table", config);
+    manifest.add_file(NAME, &written);
+    manifest.add_count("documents", documents);
+    manifest.add_count("rows", summaries.len() as u64);
+    manifest.inputs = document_inputs("attributes", "attributes", &settings.files, directory)?;
+    manifest.write(directory).map(drop)
+}

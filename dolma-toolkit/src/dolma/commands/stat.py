@@ -1,0 +1,115 @@
+"""``dolma stat``: how the scores and lengths of attributes are distributed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dolma import _native
+from dolma.config import setting, to_yaml
+from dolma.errors import ConfigError, Problem, translated
+from dolma.paths import expand, is_remote
+from dolma.progress import Reporter, count_text
+
+__all__ = ["Config", "run"]
+
+log = logging.getLogger(__name__)
+
+QUANTILES = ("1%", "5%", "25%", "50%", "75%", "95%", "99%")
+BAR_WIDTH = 40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkDirConfig:
+    """Kept for configurations of dolma 1.x; nothing is written there."""
+
+    input: str | None = setting(None, "not used")
+    output: str | None = setting(None, "not used")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of ``dolma stat``."""
+
+    attributes: list[str] = setting([], "attribute files or patterns")
+    report: str | None = setting(None, "directory for summaries.jsonl.gz")
+    bins: int = setting(1000, "most bins of a histogram in the report")
+    processes: int = setting(1, "number of threads; the output does not depend on it")
+    seed: int = setting(0, "kept for configurations of dolma 1.x; nothing is random here")
+    total: bool = setting(False, "print the number and the sum of the values too")
+    debug: bool = setting(False, "kept for configurations of dolma 1.x; not used")
+    regex: str | None = setting(None, "only attributes whose key this finds")
+    work_dir: WorkDirConfig = setting(WorkDirConfig(), "kept for configurations of dolma 1.x")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        for key in ("bins", "processes"):
+            if getattr(self, key) < 1:
+                yield Problem(key, f"is {getattr(self, key)}; expected at least 1")
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                yield Problem("regex", f'is "{self.regex}", which is no regular expression: {error}')
+
+
+def run(config: Config) -> None:
+    """Prints the distributions to stdout, and writes the report where one is wanted."""
+    sources = expand(config.attributes, "attributes")
+    remote = [source.name for source in sources if is_remote(source.name)]
+    if remote:
+        raise ConfigError([Problem("attributes", f'is "{name}"; expected a local path') for name in remote])
+    settings = {
+        "files": [source.path for source in sources],
+        "regex": config.regex,
+        "bins": config.bins,
+        "report": config.report,
+        "threads": config.processes,
+    }
+    directories = [] if config.report is None else [Path(config.report)]
+    reporter = Reporter("stat", directories)
+    start = time.monotonic()
+    report = _run_native(settings, reporter)
+    for directory in directories:
+        (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    sys.stdout.write("".join(line + "\n" for line in _lines(report["rows"], config.total)))
+    if not report["rows"]:
+        log.warning("stat  no attribute was found%s", f" whose key matches {config.regex}" if config.regex else "")
+    counts = {"documents": report["documents"], "rows": len(report["rows"])}
+    text = f"{count_text(report['documents'])} documents, {len(report['rows'])} distributions"
+    reporter.finish(time.monotonic() - start, counts, text)
+
+
+@translated
+def _run_native(settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(_native.stat(json.dumps(settings), reporter))
+    return report
+
+
+def _lines(rows: list[dict[str, Any]], total: bool) -> Iterator[str]:
+    for row in rows:
+        yield row["name"]
+        if total:
+            yield f"  values {row['total']:,}  sum {_number(row['sum'])}"
+        shares = zip(("least", *QUANTILES, "most"), (row["least"], *row["quantiles"], row["most"]), strict=True)
+        yield "  " + "  ".join(f"{name} {_number(value)}" for name, value in shares)
+        counts, edges = row["histogram"]
+        labels = [f"[{_number(low)}, {_number(high)})" for low, high in itertools.pairwise(edges)]
+        width = max(map(len, labels))
+        for label, count in zip(labels, counts, strict=True):
+            bar = "#" * round(BAR_WIDTH * count / max(counts))
+            yield f"  {label:<{width}}  {count:>10,}  {count / row['total']:7.2%}  {bar}".rstrip()
+        yield ""
+
+
+def _number(value: float) -> str:
+    """Five significant digits at most."""
+    return f"{value:.5g}" if abs(value) < 1e5 or value != int(value) else f"{value:,.0f}"
