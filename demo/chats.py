@@ -91,7 +91,11 @@ def write_split(output: Path, split: str, pairs: list[Pair], documents: Path) ->
 
     rows = []
     for index, (name, question, answer) in enumerate(contrast):
-        other = contrast[(index + 1) % len(contrast)][2]  # hash order: a neighbour is an arbitrary other function
+        # the wrong answers are those of the chats, in hash order: were they the pairs' own, each answer would be
+        # preferred once and rejected once, and the model would be pulled back and forth
+        other = chats[index % len(chats)][2]
+        if other == answer:
+            other = chats[(index + 1) % len(chats)][2]
         user = message("user", question)
         rows.append(
             {

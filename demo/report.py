@@ -155,7 +155,7 @@ def adaptation_section(work: Path) -> str:
         + card(
             "<h3>DPO: share of held-out pairs with the right answer preferred</h3>",
             charts.line_chart({"held-out accuracy": accuracy}, "step", "accuracy"),
-            f'<p class="note">before {accuracy[0][1]:.3f} (0 where no margin yet), after {accuracy[-1][1]:.3f}</p>',
+            f'<p class="note">before {accuracy[0][1]:.3f} (0.5: no preference yet), after {accuracy[-1][1]:.3f}</p>',
         )
         + "</div><h3>Three chats with the final model</h3>"
         + card(chats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 from dolma.core.data_types import DocResult, Document, DocumentWithMetadata
@@ -13,7 +13,7 @@ TAGGER_SCORE_PRECISION = 5
 """Decimals that a score keeps."""
 
 
-class BaseTagger:
+class BaseTagger(ABC):
     """Derive from it, write ``predict``, and register the class with ``@dolma.add_tagger("name")``.
 
     One instance is made in each worker process, without arguments.
@@ -29,7 +29,6 @@ class BaseTagger:
     @abstractmethod
     def predict(self, doc: Any) -> DocResult:
         """The spans of one document. ``doc`` is a Document."""
-        raise NotImplementedError(f"{type(self).__name__} does not define predict")
 
     def tag(self, doc: Document) -> list[tuple[str, int, int, float]]:
         """``(type, start, end, score)`` of each span, in the order in which ``predict`` gives them."""
@@ -42,4 +41,3 @@ class BaseTaggerWithMetadata(BaseTagger):
     @abstractmethod
     def predict(self, doc: DocumentWithMetadata) -> DocResult:
         """The spans of one document."""
-        raise NotImplementedError(f"{type(self).__name__} does not define predict")

@@ -116,7 +116,7 @@ fn addresses(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// North American numbers: area code, exchange code, line; with or without +1, brackets and separators.
+/// North American numbers: area code, exchange code, line; with or without 1 before, brackets, separators, an extension.
 fn phones(text: &str) -> Vec<(usize, usize)> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -141,13 +141,10 @@ fn phone_end(text: &str, start: usize) -> Option<usize> {
         bytes.get(at..at + count).is_some_and(|part| part.iter().all(u8::is_ascii_digit)).then_some(at + count)
     };
     let mut at = start;
-    if is(at, b"+") {
-        at += 1;
-        if !is(at, b"1") {
-            return None;
-        }
-    }
-    if is(at, b"1") {
+    if bytes[start..].starts_with(b"+1") || bytes[start..].starts_with(b"001") {
+        at += if bytes[start] == b'+' { 2 } else { 3 };
+        at += usize::from(is(at, b"-. "));
+    } else if is(at, b"1") {
         at += 1;
         at += usize::from(is(at, b"-. "));
     }
@@ -170,9 +167,23 @@ fn phone_end(text: &str, start: usize) -> Option<usize> {
     }
     at = digits(at, 3)?;
     at += usize::from(is(at, b"-. "));
-    at = digits(at, 4)?;
+    at = extension_end(bytes, digits(at, 4)?);
     let continues = is(at, b"-.,/") && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
     (!continues && !is_word_after(text, at)).then_some(at)
+}
+
+/// The end of an extension of up to six digits after `at`, as "x12" or " ext. 12"; `at` without one.
+fn extension_end(bytes: &[u8], at: usize) -> usize {
+    let mut end = at + usize::from(bytes.get(at) == Some(&b' '));
+    let Some(word) = [&b"ext."[..], b"ext", b"x"].into_iter().find(|word| bytes[end..].starts_with(word)) else {
+        return at;
+    };
+    end += word.len();
+    end += usize::from(bytes.get(end) == Some(&b' '));
+    match bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count() {
+        length @ 1..=6 => end + length,
+        _ => at,
+    }
 }
 
 /// Whether what stands before `at` makes the digits there part of something longer.
@@ -233,6 +244,10 @@ mod tests {
             [("206.555.0100", PHONE), ("+1 206 555 0101", PHONE)]
         );
         assert_eq!(found("2065550100"), [("2065550100", PHONE)]);
+        assert_eq!(
+            found("206-555-0100x12, 001 206 555 0101 ext. 7"),
+            [("206-555-0100x12", PHONE), ("001 206 555 0101 ext. 7", PHONE)]
+        );
         for text in [
             "12065550100123",
             "ISBN 206 555 0100",

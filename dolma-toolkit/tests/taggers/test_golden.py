@@ -1,4 +1,4 @@
-"""Rows of every native tagger that needs no model. `python tests/test_taggers_golden.py` records them anew."""
+"""Rows of every native tagger that needs no model. `python tests/taggers/test_golden.py` records them anew."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent / "golden" / "taggers.jsonl"
+GOLDEN = Path(__file__).parent / "golden.jsonl"
 TEXTS = {
     "empty": "",
     "prose": "The quick (\u201cbrown\u201d) fox can\u2019t jump 32.3 feet, right?\nIt is to be that, so\u2026\n\n* a\n",
@@ -45,5 +45,4 @@ def test_rows_are_those_that_were_recorded(tmp_path: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         lines = [json.dumps(row, sort_keys=True) + "\n" for row in record(Path(temporary))]
-    GOLDEN.parent.mkdir(exist_ok=True)
     GOLDEN.write_text("".join(lines), encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CORPUS = ROOT.parent / "shared" / "data" / "corpus"
 ORACLE = Path(os.environ.get("DOLMA_ORACLE", ROOT / ".venv-oracle" / "bin"))
 SOURCE_BYTES = int(os.environ.get("DOLMA_ORACLE_BYTES", "20000")) or sys.maxsize
