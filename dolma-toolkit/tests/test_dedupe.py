@@ -148,6 +148,10 @@ def test_a_filter_grows_with_more_documents(folder: Path) -> None:
     manifest = json.loads((folder / "attributes" / "step" / "manifest.json").read_text())
     assert [entry["path"] for entry in manifest["files"]] == ["a.jsonl.gz", "b.jsonl.gz", "deep/c.jsonl.gz"]
     assert manifest["counts"]["documents"] == 600
+    before = [entry["path"] for entry in manifest["inputs"] if entry["role"] == "filter"]
+    assert set(before) == {"../../filter.bin#before"}
+    command = [sys.executable, "-m", "dolma.formats", "lineage", "attributes/step"]
+    assert "filter.bin#before" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_evaluation_text_is_remembered_and_recognized(folder: Path) -> None:

@@ -146,7 +146,7 @@ impl<'a> Target<'a> {
         if let Some(filter) = filter {
             manifest.inputs.push(Input {
                 role: "filter".to_string(),
-                path: relative_path(&settings.bloom_filter.file, &group.directory)?,
+                path: filter_path(settings, &group)?,
                 manifest_sha256: None,
                 sha256: Some(filter.sha256.clone()),
                 size_bytes: Some(filter.size_bytes),
@@ -246,6 +246,12 @@ impl<'a> Target<'a> {
         }
         Ok(true)
     }
+}
+
+/// A filter that the run extends is no longer there as it was before; the name must not lead to what it is now.
+fn filter_path(settings: &Settings, group: &Group) -> Result<String> {
+    let path = relative_path(&settings.bloom_filter.file, &group.directory)?;
+    Ok(if settings.bloom_filter.read_only { path } else { format!("{path}#before") })
 }
 
 /// Notes that `output`, which is about to get its name, holds so much.
