@@ -43,7 +43,7 @@ check: setup ## format, lint and types: ruff, mypy, rustfmt, clippy
 	cd dolma-toolkit && ../.venv/bin/python -c 'import dolma._native' && ../.venv/bin/python -m mypy.stubtest dolma._native
 	cd dolma-toolkit && cargo fmt --check && cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 
-bench: setup ## timings of each package beside its peers, written to <package>/bench/
+bench: setup oracle ## timings beside the peers on the text that `make demo` gathered, written to <package>/bench/
 	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done
 
 docs: setup ## write the generated pages anew: format vectors, command reference

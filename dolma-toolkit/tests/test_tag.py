@@ -264,6 +264,7 @@ def test_bad_rows_of_several_files_are_told_together(dolma: Dolma, corpus: Path)
     assert 'error: documents/x.jsonl:2: "text" is missing; expected a string' in result.err
     assert 'error: documents/x.jsonl:3: "text" is a number; expected a string' in result.err
     assert "error: documents/a.jsonl.gz: the compressed file ends early" in result.err
+    assert result.err.count("hint: ") == 2
     directory = corpus / "attributes/char_length_v1"
     assert {row["code"] for row in read_rows(directory / "errors.jsonl")} == {
         "missing_field",
@@ -338,3 +339,18 @@ def test_dryrun_prints_the_settings_and_writes_nothing(dolma: Dolma, corpus: Pat
     # what is printed is a file that gives the same settings
     (corpus / "again.yaml").write_text(result.out)
     assert dolma("-c", "again.yaml", "tag").out == result.out
+
+
+def test_interrupt_stops_soon_and_says_what_is_kept(corpus: Path) -> None:
+    for index in range(6):
+        write_rows(corpus / f"documents/many/{index}.jsonl.gz", make_rows(20_000, index * 20_000))
+    arguments = ["tag", "--documents", "documents/**/*", "--taggers", "gopher_v2", "repetitions_v1"]
+    process = subprocess.Popen([sys.executable, "-m", "dolma", *arguments], stderr=subprocess.PIPE, text=True)
+    records = corpus / "attributes/gopher_v2/.progress.jsonl"
+    while process.poll() is None and not records.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert err.splitlines() == ["interrupted; finished files are kept, and the same command goes on from there"]
+    assert not (corpus / "attributes/gopher_v2/manifest.json").exists()

@@ -14,6 +14,17 @@ __all__ = ["main"]
 
 SHOWN_ERRORS = 10
 
+_ROW = "mend the row or leave the file out; what was finished is kept"
+_FILE = "write or fetch the file again; what was finished is kept"
+_OTHER = "name the artifact that the message expects, or make it again"
+HINTS = {
+    **dict.fromkeys(("not_json", "not_object", "missing_field", "wrong_type", "invalid_value", "out_of_range"), _ROW),
+    **dict.fromkeys(("truncated", "wrong_size", "checksum_mismatch", "missing_file", "wrong_dtype"), _FILE),
+    **dict.fromkeys(("unknown_format", "misaligned"), _OTHER),
+    "unsupported_version": "install a newer dolma-toolkit",
+}
+"""What to do, by the code of the error."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits the process with its code."""
@@ -38,9 +49,12 @@ def _code(argv: Sequence[str]) -> int:
             _say(f"error: {_text(one)}")
         if len(error.errors) > SHOWN_ERRORS:
             _say(f"error: and {len(error.errors) - SHOWN_ERRORS} more")
+        for hint in dict.fromkeys(HINTS.get(getattr(one, "code", ""), "") for one in error.errors):
+            _hint(hint)
         return 1
     except FormatError as error:
         _say(f"error: {error}")
+        _hint(HINTS.get(error.code, ""))
         return 1
     except BrokenPipeError:
         # the reader of our stdout has seen enough; keep the interpreter's own flush at exit quiet
@@ -58,6 +72,11 @@ def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _hint(text: str) -> None:
+    if text:
+        _say(f"hint: {text}")
 
 
 def _say(text: str) -> None:
