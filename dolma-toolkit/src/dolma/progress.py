@@ -26,7 +26,7 @@ class Reporter:
     def __call__(
         self, documents: int, bytes_done: int, files: int, total_files: int, total_bytes: int, seconds: float
     ) -> None:
-        """Logs one line and appends one row; ``bytes_done`` and ``total_bytes`` count stored (compressed) input."""
+        """Logs one line and appends one row; the bytes are of stored input, or of text."""
         rate = documents / seconds if seconds > 0 else 0.0
         remaining_s = (total_bytes - bytes_done) * seconds / bytes_done if bytes_done else None
         parts = [

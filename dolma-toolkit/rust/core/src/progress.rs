@@ -23,13 +23,13 @@ pub struct Progress {
 pub struct Snapshot {
     /// Rows done.
     pub documents: u64,
-    /// Bytes of input done, as stored (compressed).
+    /// Bytes done: of stored (compressed) input, or of text where a job says so.
     pub bytes: u64,
     /// Files done.
     pub files: u64,
     /// Files to do.
     pub total_files: u64,
-    /// Bytes to do, as stored.
+    /// Bytes to do, of the same kind.
     pub total_bytes: u64,
 }
 
@@ -45,7 +45,7 @@ impl Progress {
         self.documents.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// `count` more stored bytes are done.
+    /// `count` more bytes are done.
     pub fn add_bytes(&self, count: u64) {
         self.bytes.fetch_add(count, Ordering::Relaxed);
     }

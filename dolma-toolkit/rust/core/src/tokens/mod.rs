@@ -68,7 +68,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let mut shards = Shards::open(&plan.destination, &fingerprint)?;
     let mut summary = Summary { shards_discarded: shards.discarded, ..Summary::default() };
     if !shards.finished {
-        progress.expect(checked.len() as u64, checked.iter().map(|file| file.written.size_bytes).sum());
+        progress.expect(checked.len() as u64, checked.iter().map(|file| file.text_bytes).sum());
         let groups = order::groups(plan);
         let digits = shards::digits(groups.len());
         for (index, files) in groups.into_iter().enumerate() {
@@ -119,6 +119,7 @@ fn write_group(
             let skipped = skip.min(window.len() as u64);
             skip -= skipped;
             progress.add_documents(skipped);
+            progress.add_bytes(text_bytes(&window[..skipped as usize]));
             for chunk in window[skipped as usize..].chunks(CHUNK_DOCUMENTS) {
                 progress.check()?;
                 let encoded: Vec<Result<encode::Encoded>> = pool.install(|| {
@@ -135,12 +136,17 @@ fn write_group(
                     )?;
                 }
                 progress.add_documents(chunk.len() as u64);
+                progress.add_bytes(text_bytes(chunk));
             }
         }
         Ok(())
     })
     .and_then(|()| writer.finish())?;
     Ok(respelt)
+}
+
+fn text_bytes(documents: &[order::Document]) -> u64 {
+    documents.iter().map(|document| document.text.len() as u64).sum()
 }
 
 fn inputs(plan: &Plan, checked: &[Checked]) -> Result<Vec<Input>> {

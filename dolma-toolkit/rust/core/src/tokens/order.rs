@@ -54,7 +54,6 @@ struct OpenFile {
     key: u64,
     size_bytes: u64,
     reader: LineReader,
-    counted_bytes: u64,
 }
 
 /// Gives the documents of a group, window by window.
@@ -98,7 +97,6 @@ impl<'a> Stream<'a> {
             let position = self.position();
             let open = &mut self.ring[position];
             let Some(line) = open.reader.next_line()? else {
-                self.progress.add_bytes(open.reader.stored_bytes() - open.counted_bytes);
                 self.progress.add_file();
                 self.ring.remove(position);
                 // the file behind the one that ended is next
@@ -106,9 +104,6 @@ impl<'a> Stream<'a> {
                 continue;
             };
             let line = line.to_vec();
-            let stored_bytes = open.reader.stored_bytes();
-            self.progress.add_bytes(stored_bytes - open.counted_bytes);
-            open.counted_bytes = stored_bytes;
             let (id, text) = self.plan.fields.read(&line, &open.reader.place())?;
             self.turn = position + 1;
             let stripped = strip(&text);
@@ -129,7 +124,7 @@ impl<'a> Stream<'a> {
             let reader = file.open()?;
             let size_bytes = std::fs::metadata(&file.path).map_or(1, |file| file.len().max(1));
             let key = file_key(self.plan, index);
-            self.ring.push(OpenFile { index, key, size_bytes, reader, counted_bytes: 0 });
+            self.ring.push(OpenFile { index, key, size_bytes, reader });
         }
         Ok(())
     }

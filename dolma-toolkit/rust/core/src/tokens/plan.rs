@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::encode::TokenizerPlan;
 use super::fields::Fields;
-use super::order::Document;
+use super::order::{strip, Document};
 use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader, Written};
@@ -132,6 +132,8 @@ impl Plan {
 /// What the first read of a file tells.
 pub(super) struct Checked {
     pub written: Written,
+    /// UTF-8 bytes of the stripped texts.
+    pub text_bytes: u64,
 }
 
 /// Reads every file and every row; all that is wrong is told before any work is done.
@@ -139,7 +141,7 @@ pub(super) fn check_files(plan: &Plan, progress: &Progress) -> Result<Vec<Checke
     let check = |file: &TextFile| -> Result<Checked> {
         let mut reader = file.open()?;
         let mut errors = Vec::new();
-        let mut rows = 0u64;
+        let (mut rows, mut text_bytes) = (0u64, 0u64);
         while errors.len() < REPORTED_ROWS {
             let line = match reader.next_line() {
                 Ok(Some(line)) => line.to_vec(),
@@ -153,13 +155,14 @@ pub(super) fn check_files(plan: &Plan, progress: &Progress) -> Result<Vec<Checke
             if rows % 1024 == 0 {
                 progress.check()?;
             }
-            if let Err(error) = plan.fields.read(&line, &reader.place()) {
-                errors.push(error);
+            match plan.fields.read(&line, &reader.place()) {
+                Ok((_, text)) => text_bytes += strip(&text).len() as u64,
+                Err(error) => errors.push(error),
             }
         }
         match Error::many(errors) {
             Some(error) => Err(error),
-            None => Ok(Checked { written: sha256_file(&file.path)? }),
+            None => Ok(Checked { written: sha256_file(&file.path)?, text_bytes }),
         }
     };
     let results: Vec<Result<Checked>> = plan.files.par_iter().with_max_len(1).map(check).collect();
