@@ -345,7 +345,13 @@ def test_interrupt_stops_soon_and_says_what_is_kept(corpus: Path) -> None:
     for index in range(6):
         write_rows(corpus / f"documents/many/{index}.jsonl.gz", make_rows(20_000, index * 20_000))
     arguments = ["tag", "--documents", "documents/**/*", "--taggers", "gopher_v2", "repetitions_v1"]
-    process = subprocess.Popen([sys.executable, "-m", "dolma", *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dolma", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts its background jobs with interrupts ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     records = corpus / "attributes/gopher_v2/.progress.jsonl"
     while process.poll() is None and not records.exists():
         time.sleep(0.005)
