@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CORPUS ?=
-WORK ?= demo/work
+WORK ?= demo/output
 PACKAGES := dolma-toolkit trainer catwalk-eval paloma open-instruct
 UV := .venv/bin/uv
 INSTALL := $(UV) pip install --quiet --python .venv/bin/python -c constraints.txt --build-constraints constraints.txt
@@ -68,4 +68,4 @@ oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (test
 	fi
 
 clean: ## remove environments, builds and the demo's work
-	rm -rf .venv .venvs .venv-oracle demo/work dolma-toolkit/target
+	rm -rf .venv .venvs .venv-oracle demo/output dolma-toolkit/target

@@ -44,7 +44,7 @@ def main() -> int:
     """The command: 0 done, 1 a stage failed, 2 the request was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--work", type=Path, default=HERE / "work", help="where everything is written (default: demo/work)"
+        "--work", type=Path, default=HERE / "output", help="where everything is written (default: demo/output)"
     )
     parser.add_argument(
         "--corpus", nargs="*", default=[], help="directories or files of documents instead of the Python installation"

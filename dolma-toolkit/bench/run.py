@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CORPUS = ROOT / "demo" / "work" / "corpus" / "documents"
+CORPUS = ROOT / "demo" / "output" / "corpus" / "documents"
 ROUNDS = 3
 FILTER = ["--bloom_filter.estimated_doc_count", "1000000", "--bloom_filter.desired_false_positive_rate", "1e-5"]
 COMMANDS = {
