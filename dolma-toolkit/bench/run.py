@@ -19,7 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "demo" / "output" / "corpus" / "documents"
 ROUNDS = 3
-FILTER = ["--bloom_filter.estimated_doc_count", "1000000", "--bloom_filter.desired_false_positive_rate", "1e-5"]
+FILTER = [
+    *["--no-bloom_filter.read_only", "--bloom_filter.estimated_doc_count", "1000000"],
+    *["--bloom_filter.desired_false_positive_rate", "1e-5"],
+]
 COMMANDS = {
     "tag gopher_v2 c4_v2": ["tag", "--taggers", "gopher_v2", "c4_v2", "--experiment", "rules"],
     "tag pii_regex_with_counts_fast_v2": ["tag", "--taggers", "pii_regex_with_counts_fast_v2", "--experiment", "pii"],
