@@ -7,42 +7,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dolma.config import REQUIRED, setting
-from dolma.config.shared import WorkDir, at_least, shown_and_done
+from dolma.config.shared import at_least, shown_and_done
 from dolma.errors import ConfigError, Problem, nearest, translated
 from dolma.files.places import remotely
 from dolma.formats.packed import PACKINGS
-from dolma.tokenizer.derive import derive
-from dolma.tokenizer.sources import Known, details_of, item_type_problems, shards_of
+from dolma.tokenizer.derive import ShardsConfig, derive
+from dolma.tokenizer.sources import details_of, shards_of
 
 __all__ = ["Config", "run"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(ShardsConfig):
     """Settings of ``dolma tokens pack``."""
 
-    sources: list[str] = setting([], "directories of token shards")
-    destination: str = setting(REQUIRED, "directory for the sequences; a shard for each source shard")
     sequence_length: int = setting(REQUIRED, "tokens of a sequence")
     packing: str = setting("best_fit", "best_fit: documents that fit are not cut; concatenate: cut at every length")
     pad_token_id: int | None = setting(None, "fills sequences up (default: the one that the manifest tells)")
-    processes: int = setting(1, "number of threads; never changes the sequences")
-    tokenizer_name_or_path: str | None = setting(None, "tokenizer of shards without a manifest")
-    dtype: str | None = setting(None, "item type of shards without a manifest (default: by the tokenizer)")
-    eos_token_id: int | None = setting(None, "token that ends documents in shards without a manifest")
-    work_dir: WorkDir = setting(WorkDir(), "")
-    dryrun: bool = setting(False, "print the settings and stop")
 
     def check(self) -> Iterator[Problem]:
         """What no single key can tell."""
-        if not self.sources:
-            yield Problem("sources", "is empty; expected directories of token shards")
+        yield from super().check()
         if self.packing not in PACKINGS:
             expected = f"expected {' or '.join(PACKINGS)}"
             yield Problem("packing", f'is "{self.packing}"; {expected}', nearest(self.packing, PACKINGS))
-        yield from at_least(1, sequence_length=self.sequence_length, processes=self.processes)
-        yield from at_least(0, pad_token_id=self.pad_token_id, eos_token_id=self.eos_token_id)
-        yield from item_type_problems(self.dtype)
+        yield from at_least(1, sequence_length=self.sequence_length)
+        yield from at_least(0, pad_token_id=self.pad_token_id)
 
 
 @remotely()
@@ -52,8 +42,7 @@ def run(config: Config) -> None:
     if shown_and_done(config):
         return
     shards = shards_of(config.sources)
-    known = Known(config.tokenizer_name_or_path, config.dtype, config.eos_token_id)
-    details, tokenizer = details_of(shards, known)
+    details, tokenizer = details_of(shards, config.known())
     pad = details["pad_token_id"] if config.pad_token_id is None else config.pad_token_id
     if pad is None:
         hint = "give --pad_token_id; where nothing is to be told apart, the id of eos serves"
@@ -63,9 +52,10 @@ def run(config: Config) -> None:
         raise ConfigError([Problem("pad_token_id", message)])
     shape = {"sequence_length": config.sequence_length, "packing": config.packing, "pad_token_id": pad}
     settings = {"command": "tokens pack", **shape}
-    destination = Path(config.destination)
     work = {"command": "pack", **shape}
-    derive(config, destination, config.processes, shards, details, tokenizer, settings, work, told=_padding)
+    derive(
+        config, Path(config.destination), config.processes, shards, details, tokenizer, settings, work, told=_padding
+    )
 
 
 def _padding(counts: Mapping[str, int]) -> str:

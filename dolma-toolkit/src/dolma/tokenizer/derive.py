@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dolma import _native
-from dolma.config.shared import error_log, save_config
+from dolma.config import REQUIRED, setting
+from dolma.config.shared import WorkDir, at_least, error_log, save_config
 from dolma.core.progress import Reporter, count_text
-from dolma.tokenizer.sources import Shard
+from dolma.errors import Problem
+from dolma.tokenizer.sources import Known, Shard, item_type_problems
 
-__all__ = ["derive"]
+__all__ = ["ShardsConfig", "derive"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardsConfig:
+    """Settings of every command that makes something of each token shard."""
+
+    sources: list[str] = setting([], "directories of token shards")
+    destination: str = setting(REQUIRED, "directory for the results; one of each source shard")
+    processes: int = setting(1, "number of threads; never changes the results")
+    tokenizer_name_or_path: str | None = setting(None, "tokenizer of shards without a manifest")
+    dtype: str | None = setting(None, "item type of shards without a manifest (default: by the tokenizer)")
+    eos_token_id: int | None = setting(None, "token that ends documents in shards without a manifest")
+    work_dir: WorkDir = setting(WorkDir(), "")
+    dryrun: bool = setting(False, "print the settings and stop")
+
+    def check(self) -> Iterator[Problem]:
+        """What no single key can tell."""
+        if not self.sources:
+            yield Problem("sources", "is empty; expected directories of token shards")
+        yield from at_least(1, processes=self.processes)
+        yield from at_least(0, eos_token_id=self.eos_token_id)
+        yield from item_type_problems(self.dtype)
+
+    def known(self) -> Known:
+        """What is told of shards without a manifest."""
+        return Known(self.tokenizer_name_or_path, self.dtype, self.eos_token_id)
 
 
 def derive(
