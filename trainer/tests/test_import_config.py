@@ -67,6 +67,7 @@ data:
 _SEVEN = "4096, n_heads: 32, n_layers: 32, mlp_hidden_size: 22016, weight_tying: false"
 _CLIPPED = f"{_SEVEN}, clip_qkv: 8.0"
 _ONE = "2048, n_heads: 16, n_layers: 16, mlp_ratio: 8"
+_OLMOE = "2048, n_heads: 16, n_layers: 16, mlp_ratio: 1"
 _THIRTEEN = "5120, n_heads: 40, n_layers: 40, mlp_hidden_size: 27648"
 
 
@@ -138,10 +139,28 @@ def test_official_shapes_are_the_presets(
     assert run.model.init.scheme == model.init.scheme
 
 
+def test_a_run_of_olmoe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SECOND.replace("block_type: sequential", "block_type: moe, moe_top_k: 8, moe_num_experts: 64")
+    text = text.replace("d_model: 4096, n_heads: 32, n_layers: 32, mlp_hidden_size: 22016", f"d_model: {_OLMOE}")
+    text = text.replace("norm_after: true", "norm_after: false, moe_zloss_weight: 0.002, moe_loss_weight: 0.03")
+    text = text.replace("eps: 1e-6", "eps: 1e-5").replace("rope_theta: 500000, ", "").replace("100278", "50280")
+    text = text.replace("100352", "50304").replace("eos_token_id: 100257", "eos_token_id: 0")
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "part-0.npy").write_bytes(b"")
+    run, _ = imported(text, tmp_path, capsys)
+    model = build(ModelConfig, apply_preset({"preset": "olmoe-1b-7b"}, "test"), "test")
+    shape, preset = architecture_of(run.model, 0), architecture_of(model, 50304)
+    assert total_parameters(shape) == total_parameters(preset) == 6_919_161_856
+    assert shape.routing is not None
+    assert (shape.routing.balance_weight, shape.routing.z_weight) == (0.03, 0.002)
+    assert {source.eos_token_id for source in run.data.sources} == {50279}  # OLMoE's own file says 0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("name: cosine_with_warmup", "name: staircase", '"scheduler.name" is staircase; expected cosine_with_warmup'),
+        ("block_type: sequential", "block_type: mamba", '"model.block_type" is mamba; expected sequential or moe'),
         ("alibi: false", "alibi: true", '"model.alibi" is True; expected False'),
         ("amp_bf16", "amp_fp16", '"precision" is amp_fp16; expected amp_bf16 or fp32'),
         ("${run_name}", "${no_name}", "${no_name} refers to nothing"),

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..config.errors import ConfigError, Problem
-from ..config.native import core_model, olmo_model
+from ..config.native import core_model, olmo_eos, olmo_model
 from ..config.parse import build, read_mapping
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
@@ -136,13 +136,10 @@ def _olmo(directory: Path) -> Foreign:
         "attn_norm": ([before], [-1]),
         "ff_norm": ([after], [-1]),
     }
-    eos = described.get("eos_token_id")
-    if eos == 0 and described["vocab_size"] == 50280:
-        eos = 50279  # a mistake of the first releases' configs, which OLMo's own converter mends too
     return Foreign(
         model=model,
         weights=_renamed(_tensors(directory), "transformer.blocks.", block, _OLMO, directory),
-        eos=eos,
+        eos=olmo_eos(described),
         bos=None,
         pad=described.get("pad_token_id"),
         max_positions=described.get("max_sequence_length", 2048),

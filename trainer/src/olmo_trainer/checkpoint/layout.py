@@ -154,6 +154,7 @@ def model_json(shape: Architecture, special: SpecialTokens, max_positions: int, 
     if shape.family in ("olmo3", "mistral", "mixtral"):
         config["sliding_window"] = next((window for window in shape.windows if window), None)
     if shape.family == "olmo3":
+        config["sliding_window"] = config["sliding_window"] or 4096  # transformers wants one even where none is used
         kinds = {True: "sliding_attention", False: "full_attention"}
         config["layer_types"] = [kinds[window is not None] for window in shape.windows]
     return config | _routing_json(shape)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import ConfigError, Problem
 
-__all__ = ["core_model", "olmo_model"]
+__all__ = ["core_model", "olmo_eos", "olmo_model"]
 
 
 def _refuse_others(where: Path, wanted: list[tuple[str, Any, tuple[Any, ...]]]) -> None:
@@ -26,23 +26,36 @@ def _need(mapping: dict[str, Any], names: str, where: Path) -> None:
         raise ConfigError(*missing)
 
 
+def olmo_eos(model: dict[str, Any]) -> int | None:
+    """The id that ends a document.
+
+    Configs of OLMo-1's vocabulary that say 0 are mistaken, as OLMo's own converter knows: its end-of-text token is the
+    last.
+    """
+    eos: int | None = model.get("eos_token_id")
+    return 50279 if eos == 0 and model.get("vocab_size") == 50280 else eos
+
+
 def olmo_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The group `model` of a config.yaml of allenai/OLMo (OLMo-1, OLMo-2 and its ladder).
+    """The group `model` of a config.yaml of allenai/OLMo (OLMo-1, OLMo-2 and its ladder, OLMoE).
 
     Raises: ConfigError: an option that this trainer does not have.
     """
     _need(model, "d_model n_heads n_layers vocab_size", where)
     norm, affine = model.get("layer_norm_type", "default"), bool(model.get("layer_norm_with_affine", True))
+    block = model.get("block_type", "sequential")
     kind = (
+        block,
         "rms_norm" if norm == "rms" else "layer_norm",
         affine,
         bool(model.get("norm_after", False)),
         bool(model.get("attention_layer_norm", False)),
     )
     families = {
-        ("layer_norm", False, False, False): "olmo",
-        ("rms_norm", True, True, True): "olmo2",
-        ("rms_norm", True, False, False): "llama",
+        ("sequential", "layer_norm", False, False, False): "olmo",
+        ("sequential", "rms_norm", True, True, True): "olmo2",
+        ("sequential", "rms_norm", True, False, False): "llama",
+        ("moe", "rms_norm", True, False, True): "olmoe",
     }
     no = (False, None)
     _refuse_others(
@@ -50,12 +63,13 @@ def olmo_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
         [
             ("model.layer_norm_type", norm, ("default", "low_precision", "rms")),
             ("model.activation_type", model.get("activation_type", "swiglu"), ("swiglu",)),
-            ("model.block_type", model.get("block_type", "sequential"), ("sequential",)),
+            ("model.block_type", block, ("sequential", "moe")),
+            ("model.moe_dropless", block == "moe" and not model.get("moe_dropless", True), (False,)),
             ("model.rope", model.get("rope", False), (True,)),
             *((f"model.{name}", model.get(name), no) for name in ("alibi", "include_bias", "bias_for_layer_norm")),
             *((f"model.{name}", model.get(name), no) for name in ("embedding_layer_norm", "scale_logits")),
             *((f"model.{name}_dropout", model.get(f"{name}_dropout") or 0, (0,)) for name in _DROPOUTS),
-            ("(layer norm, affine, norm_after, attention_layer_norm)", kind, tuple(families)),
+            ("(block, layer norm, affine, norm_after, attention_layer_norm)", kind, tuple(families)),
         ],
     )
     width, heads = model["d_model"], model["n_heads"]
@@ -74,9 +88,17 @@ def olmo_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
         "clip_qkv": model.get("clip_qkv"),
         "embedding_size": model.get("embedding_size") or model["vocab_size"],
     }
+    if block == "moe":
+        settings |= {name: model[theirs] for name, theirs in _MOE.items() if model.get(theirs) is not None}
     return settings
 
 
+_MOE = {
+    "num_experts": "moe_num_experts",
+    "num_experts_per_tok": "moe_top_k",
+    "router_aux_loss_coef": "moe_loss_weight",
+    "router_z_loss_coef": "moe_zloss_weight",
+}
 _DROPOUTS = ("attention", "residual", "embedding")
 
 

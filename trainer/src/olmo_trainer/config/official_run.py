@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from .errors import ConfigError, Problem
-from .native import olmo_model
+from .native import olmo_eos, olmo_model
 from .parse import read_mapping
 
 __all__ = ["import_run"]
@@ -151,7 +151,7 @@ def _data(
         notes.append("data.label_mask_paths: name each source's directory in data.sources.N.label_masks")
     shard = {
         "dtype": data.get("effective_memmap_dtype") or data.get("memmap_dtype") or "uint16",
-        "eos_token_id": model.get("eos_token_id"),
+        "eos_token_id": olmo_eos(model),
         "pad_token_id": model.get("pad_token_id"),
     }
     settings: dict[str, Any] = {
