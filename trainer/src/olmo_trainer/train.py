@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from .build import Parts, artifact_config, artifact_inputs, begin, build_parts, last_step, open_loader, resolve
+from .checkpoint.mirror import take_back
 from .checkpoint.run_state import Saver, load_run
 from .checkpoint.save import Progress, clear_unfinished, remove, step_directories
 from .config.schema import RunConfig
@@ -80,6 +81,7 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
         parts = build_parts(config, data, shape, where, ranks)  # a bad request ends here and leaves no directory
         if ranks.writes:
             stack.enter_context(locked(directory, where))
+            take_back(directory / "checkpoints", config.checkpoint.remote, where)
         done_steps = max((step for step, _ in step_directories(directory / "checkpoints")), default=0)
         if ranks.writes:
             keep_config(config, directory, where, begun=done_steps > 0)

@@ -1,38 +1,150 @@
-"""Copies of a run's whole checkpoints elsewhere, by fsspec: an object store, another machine."""
+"""Copies of a run elsewhere, by fsspec: an object store, another machine; and the way back from there.
+
+    <url>/config.yaml  order.json  metrics.jsonl  checkpoints/step-<n>/
+
+A checkpoint there is whole if it has a manifest, which is copied last; the run's own files are copied before it, so
+that the rows up to its step are there too.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
-from ..formats.manifest import MANIFEST
-from .save import step_directories
+from ..config.errors import ConfigError, Problem
+from ..data.order_manifest import ORDER
+from ..formats.checkpoint import open_checkpoint
+from ..formats.errors import FormatError
+from ..formats.files import write_atomically
+from ..formats.manifest import MANIFEST, read_manifest
+from .save import publish, step_directories
 
-__all__ = ["mirror"]
+__all__ = ["fetch", "mirror", "take_back"]
 
 log = logging.getLogger(__name__)
 
+_RUN_FILES = ("config.yaml", ORDER, "metrics.jsonl")
+
 
 def mirror(checkpoints: Path, url: str) -> None:
-    """Copy every checkpoint that is not there yet, manifests last, so that one with a manifest is whole there too.
+    """Copy every checkpoint that is not there yet, or is another there, and the run's files as they are now.
 
-    Nothing there is ever deleted. What a kill or a failure cut short is copied again by the next call.
+    No checkpoint of another step is touched. What a kill or a failure cut short is copied again by the next call.
 
     Raises: OSError, or what the file system of the URL raises.
     """
-    files, root = fsspec.core.url_to_fs(url)
+    files, root = _store(url, "checkpoint.remote")
+    files.makedirs(root, exist_ok=True)
+    for path in (checkpoints.parent / name for name in _RUN_FILES):
+        if path.is_file():
+            _put_whole(files, path, f"{root}/{path.name}")
     for _, directory in step_directories(checkpoints):
-        place = f"{root.rstrip('/')}/checkpoints/{directory.name}"
+        place = f"{root}/checkpoints/{directory.name}"
         if files.exists(f"{place}/{MANIFEST}"):
-            continue
-        paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
-        for path in (*paths, directory / MANIFEST):
+            if files.cat_file(f"{place}/{MANIFEST}") == (directory / MANIFEST).read_bytes():
+                continue
+            files.rm_file(f"{place}/{MANIFEST}")
+        for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST):
             target = f"{place}/{path.relative_to(directory).as_posix()}"
             files.makedirs(target.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), target)
+        _put_whole(files, directory / MANIFEST, f"{place}/{MANIFEST}")
         log.info("copied %s to %s", directory.name, place)
-    for name in ("config.yaml", "order.json", "metrics.jsonl"):
-        if (checkpoints.parent / name).is_file():
-            files.put_file(str(checkpoints.parent / name), f"{root.rstrip('/')}/{name}")
+
+
+def _put_whole(files: Any, path: Path, target: str) -> None:
+    """Copy a file by another name first: where a store's writes are not atomic, half a file must not count."""
+    parent, _, name = target.rpartition("/")
+    files.put_file(str(path), f"{parent}/.{name}.writing")
+    files.mv(f"{parent}/.{name}.writing", target)
+
+
+def take_back(checkpoints: Path, url: str | None, where: str) -> None:
+    """Fetch the newest whole checkpoint of a run, and the run's files, to a directory that has no checkpoint.
+
+    A copy that is not what its manifest says is told of and the one before it taken; it loses its manifest, so that it
+    is copied anew when the run comes to its step again.
+
+    Raises: ConfigError; FormatError: none of the copies is whole, where there are some; what the file system raises.
+    """
+    if url is None or step_directories(checkpoints):
+        return
+    files, root = _store(url, f'{where}: "checkpoint.remote"')
+    places = _copies(files, root)
+    for name in _RUN_FILES if places else ():  # first, for with a checkpoint here nothing is fetched any more
+        if files.exists(f"{root}/{name}"):
+            write_atomically(checkpoints.parent / name, files.cat_file(f"{root}/{name}"))
+    damaged: dict[str, FormatError] = {}
+    for place in places:
+        try:
+            with publish(checkpoints / place.rpartition("/")[2]) as temporary:
+                _fetch(files, place, temporary)
+                for other in damaged:
+                    files.rm_file(f"{other}/{MANIFEST}")
+        except FormatError as error:
+            log.warning("%s: not whole (%s); trying the one before", place, error.sentence)
+            damaged[place] = error
+            continue
+        log.info("fetched %s", place)
+        return
+    if damaged:
+        raise next(iter(damaged.values()))
+
+
+def fetch(url: str, destination: Path) -> None:
+    """Fetch a checkpoint, or the newest whole one of a run, to a new directory; every file is checked.
+
+    Raises: ConfigError: there is none; FormatError: it is not what its manifest says; what the file system raises.
+    """
+    files, root = _store(url, url)
+    places = [root] if files.exists(f"{root}/{MANIFEST}") else _copies(files, root)
+    if not places:
+        raise ConfigError(Problem(f"{url}: has no {MANIFEST} and no checkpoints; expected a checkpoint, or a run"))
+    with publish(destination) as temporary:
+        _fetch(files, places[0], temporary)
+
+
+def _store(url: str, what: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it.
+
+    Raises: ConfigError: fsspec does not know it, or the package for it is not installed.
+    """
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            Problem(f"{what}: {url} cannot be reached ({error}); expected a URL that fsspec knows")
+        ) from error
+    return files, root.rstrip("/")
+
+
+def _copies(files: Any, root: str) -> list[str]:
+    """The checkpoints of a run that have a manifest, the newest first."""
+    files.invalidate_cache()
+    try:
+        names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/checkpoints", detail=False)]
+    except FileNotFoundError:
+        return []
+    steps = sorted((int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name)), reverse=True)
+    places = (f"{root}/checkpoints/step-{step}" for step in steps)
+    return [place for place in places if files.exists(f"{place}/{MANIFEST}")]
+
+
+def _fetch(files: Any, place: str, directory: Path) -> None:
+    """Fetch the files that a manifest lists into a directory that nobody sees yet, and hold them against it.
+
+    Raises: FormatError; what the file system raises.
+    """
+    files.get_file(f"{place}/{MANIFEST}", str(directory / MANIFEST))
+    names = [row["path"] for row in read_manifest(directory, wanted="checkpoint").files]
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        files.get([f"{place}/{name}" for name in names], [str(directory / name) for name in names])
+    except FileNotFoundError as error:
+        raise FormatError(place, "missing_file", "not there", "the files that its manifest lists") from error
+    open_checkpoint(directory)

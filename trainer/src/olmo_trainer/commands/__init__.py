@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import convert, export, generate, import_config, inspect, launch, report, soup, train
+from . import convert, export, fetch, generate, import_config, inspect, launch, report, soup, train
 
 __all__ = ["MODULES"]
 
-MODULES: tuple[ModuleType, ...] = (train, launch, convert, export, generate, soup, import_config, inspect, report)
+MODULES: tuple[ModuleType, ...] = (
+    train,
+    launch,
+    convert,
+    export,
+    fetch,
+    generate,
+    soup,
+    import_config,
+    inspect,
+    report,
+)
 """Modules with `add(verbs)`; each parser sets `work`, a function of the parsed arguments."""

@@ -27,7 +27,8 @@ class CheckpointConfig:
     background: bool = False
     """Whether files are written while training goes on; takes a copy of the state in memory."""
     remote: str | None = None
-    """Where whole checkpoints are copied to after they are written: a URL that fsspec knows, as "s3://bucket/run"."""
+    """Where whole checkpoints are copied to after they are written: a URL that fsspec knows, as "s3://bucket/run". A
+    run whose directory has no checkpoint goes on from the newest whole one there."""
 
 
 @dataclass(frozen=True, kw_only=True)
