@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as processes
+from forked import on_ranks
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, ParallelConfig, StabilityConfig, TrainConfig
 from olmo_trainer.data.order import rank_slice
 from olmo_trainer.model.architecture import architecture_of
@@ -98,11 +97,9 @@ def cases(world: int) -> dict[str, tuple[ModelConfig, ParallelConfig, str, Clip]
     return found
 
 
-def work(local_rank: int, world: int, port: int, out: str) -> None:
-    names = {"RANK": local_rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="localhost")
-    torch.set_num_threads(1)
+def work(world: int, out: str) -> None:
     with joined_ranks("cpu", timeout_s=60) as ranks:
+        local_rank = int(os.environ["LOCAL_RANK"])
         assert (ranks.rank, ranks.world, ranks.writes) == (local_rank, world, local_rank == 0)
         assert ranks.agree(f"said by {ranks.rank}") == "said by 0"
         found: dict[str, Any] = {name: case(ranks, *settings) for name, settings in cases(world).items()}
@@ -141,10 +138,7 @@ def _see(found: dict[str, set[torch.dtype]], kind: str, module: torch.nn.Module,
 
 def results(world: int, directory: Path) -> list[dict[str, dict[str, Any]]]:
     """What every rank found."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes.spawn(work, (world, port, str(directory)), nprocs=world)
+    on_ranks(world, work, world, str(directory))
     return [torch.load(directory / f"{rank}.pt") for rank in range(world)]
 
 

@@ -1,4 +1,4 @@
-"""Whole runs started by `olmo launch`: dealt out, sharded, saved, and taken up by another number of ranks."""
+"""Whole runs of several ranks: started, dealt out, sharded, saved, and taken up by another number of ranks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import settings, write_config
+from forked import on_ranks
 from olmo_trainer.__main__ import main
 from safetensors.torch import load_file
 
@@ -21,10 +22,11 @@ def train(world: int, config: Path) -> None:
     if world == 1:
         assert main(["train", str(config)]) == 0
         return
-    command = [sys.executable, "-m", "olmo_trainer", "launch", str(config), "--nproc", str(world)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == done.stderr.count("train  done") == 1
+    on_ranks(world, trained, config)
+
+
+def trained(config: Path) -> None:
+    assert main(["train", str(config)]) == 0
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -67,6 +69,20 @@ def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     train(1, write_config(root / "c.yaml", settings(made, root / "run", **changes("ddp", 12))))
     return root / "run"
+
+
+def test_launch_starts_ranks_that_save_and_tell_once(whole: Path, made: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes("fsdp", 3)))
+    command = [sys.executable, "-m", "olmo_trainer", "launch", str(config), "--nproc", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == done.stderr.count("train  done") == 1
+    rows = rows_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    for row, expected in zip(rows, rows_of(whole), strict=False):
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert (tmp_path / "run" / "checkpoints" / "step-3" / "manifest.json").is_file()
+    assert json.loads((tmp_path / "run" / "order.json").read_text())["ranks"] == [[1, 2]]
 
 
 @pytest.mark.parametrize(
