@@ -34,12 +34,18 @@ TEMPLATE = b"""{%- for message in messages -%}
 """
 
 
-def _config(architecture: str, **changes: Any) -> dict[str, Any]:
+_FAMILIES = "Olmo Olmo2 Olmo3 Olmoe Llama Mistral Mixtral".split()
+_ROUTED = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
+_EXPERT = {
+    "Olmoe": ("mlp", "gate_proj", "up_proj", "down_proj"),
+    "Mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
+}
+
+
+def _config(family: str, **changes: Any) -> dict[str, Any]:
     return {
-        "architectures": [architecture],
-        "model_type": {"OlmoForCausalLM": "olmo", "Olmo2ForCausalLM": "olmo2", "LlamaForCausalLM": "llama"}[
-            architecture
-        ],
+        "architectures": [f"{family}ForCausalLM"],
+        "model_type": family.lower(),
         "vocab_size": 64,
         "hidden_size": 16,
         "intermediate_size": 24,
@@ -60,31 +66,33 @@ def _config(architecture: str, **changes: Any) -> dict[str, Any]:
 
 def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensors of docs/formats/checkpoint.md, section Tensors."""
-    architecture = config["architectures"][0]
+    family = config["architectures"][0].removesuffix("ForCausalLM")
     width, inner = config["hidden_size"], config["intermediate_size"]
     head_width = width // config["num_attention_heads"]
     key_width = config["num_key_value_heads"] * head_width
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], width)}
-    norms = {
-        "OlmoForCausalLM": {},
-        "Olmo2ForCausalLM": {
-            "self_attn.q_norm": width,
-            "self_attn.k_norm": key_width,
-            "post_attention_layernorm": width,
-            "post_feedforward_layernorm": width,
-        },
-        "LlamaForCausalLM": {"input_layernorm": width, "post_attention_layernorm": width},
-    }[architecture]
+    norms: dict[str, int] = {}
+    if family in ("Olmo2", "Olmo3", "Olmoe"):
+        norms |= {"self_attn.q_norm": width, "self_attn.k_norm": key_width}
+    if family in ("Olmo2", "Olmo3"):
+        norms |= {"post_attention_layernorm": width, "post_feedforward_layernorm": width}
+    elif family != "Olmo":
+        norms |= {"input_layernorm": width, "post_attention_layernorm": width}
+    room, gate, up, down = _EXPERT.get(family, ("mlp", "gate_proj", "up_proj", "down_proj"))
+    experts = [f"{room}.experts.{number}" for number in range(config.get(_ROUTED.get(family, ""), 0))] or [room]
     for layer in range(config["num_hidden_layers"]):
         matrices: dict[str, tuple[int, ...]] = {
             "self_attn.q_proj": (width, width),
             "self_attn.k_proj": (key_width, width),
             "self_attn.v_proj": (key_width, width),
             "self_attn.o_proj": (width, width),
-            "mlp.gate_proj": (inner, width),
-            "mlp.up_proj": (inner, width),
-            "mlp.down_proj": (width, inner),
-        } | {name: (size,) for name, size in norms.items()}
+        }
+        if family in _ROUTED:
+            matrices[f"{room}.gate"] = (len(experts), width)
+        for expert in experts:
+            matrices |= {f"{expert}.{gate}": (inner, width), f"{expert}.{up}": (inner, width)}
+            matrices[f"{expert}.{down}"] = (width, inner)
+        matrices |= {name: (size,) for name, size in norms.items()}
         shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in matrices.items()}
     if norms:
         shapes["model.norm.weight"] = (width,)
@@ -190,9 +198,9 @@ def _ours(
 
 def _valid() -> list[Case]:
     # 70 rows of embedding over 64 tokens: the last six are padding
-    olmo = _config("OlmoForCausalLM", vocab_size=70)
-    olmo2 = _config("Olmo2ForCausalLM", rms_norm_eps=1e-6)
-    llama = _config("LlamaForCausalLM", rms_norm_eps=1e-5, num_key_value_heads=1, tie_word_embeddings=True)
+    olmo = _config("Olmo", vocab_size=70)
+    olmo2 = _config("Olmo2", rms_norm_eps=1e-6)
+    llama = _config("Llama", rms_norm_eps=1e-5, num_key_value_heads=1, tie_word_embeddings=True)
     state = _safetensors({"exp_avg.0": ("F32", (2,), b"\x00" * 8)})
     first, second, third = _draw(olmo, 1), _draw(olmo2, 2, "BF16"), _draw(llama, 3)
     more = {
@@ -205,6 +213,21 @@ def _valid() -> list[Case]:
         ("olmo2_sharded_bfloat16", {_CONFIG: pretty(olmo2), **_sharded(second, 2)}, second),
         ("llama_tied_after_sft", _ours(llama, third, more, stage="sft"), third),
     ]
+    narrow = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_key_value_heads": 1}
+    narrow |= {"rms_norm_eps": 1e-5}
+    # transformers 5 gives the sliding layers its own default, whatever rope_theta at the top says
+    narrow_olmo3 = narrow | {"rope_theta": 500000.0}
+    windows = {"num_hidden_layers": 2, "sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]}
+    routed = {"num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": False}
+    others = {
+        "olmo3_one_layer_with_a_window": _config("Olmo3", **narrow_olmo3 | windows),
+        "olmoe_four_experts": _config("Olmoe", **narrow | routed),
+        "mistral_window_of_three": _config("Mistral", **narrow, sliding_window=3, head_dim=4),
+        "mixtral_four_experts": _config("Mixtral", **narrow, num_local_experts=4, num_experts_per_tok=2),
+    }
+    for seed, (name, config) in enumerate(others.items(), start=5):
+        tensors = _draw(config, seed)
+        made.append((name, {_CONFIG: pretty(config), _MODEL: _safetensors(tensors)}, tensors))
     return [
         Case(name=name, data=data, dump=_dump(tensors), beside={"probe.json": _probe(data)})
         for name, data, tensors in made
@@ -212,8 +235,8 @@ def _valid() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    """Valid: the three architectures, whole, in shards and tied. Invalid: one of each rule, on a smaller model."""
-    config = _config("LlamaForCausalLM", hidden_size=8, intermediate_size=8, num_hidden_layers=1, rms_norm_eps=1e-5)
+    """Valid: the seven architectures, whole, in shards and tied. Invalid: one of each rule, on a smaller model."""
+    config = _config("Llama", hidden_size=8, intermediate_size=8, num_hidden_layers=1, rms_norm_eps=1e-5)
     config |= {"tie_word_embeddings": True}
     tensors = _draw(config, 4)
     name = "model.layers.0.self_attn.k_proj.weight"
@@ -239,6 +262,11 @@ def cases() -> list[Case]:
         change(value)
         return invalid(case, ours | {"manifest.json": pretty(value)}, code, "manifest.json", None, field)
 
+    mixtral = _config("Mixtral", hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_local_experts=2)
+    experts = _draw(mixtral, 9)
+    expert = "model.layers.0.block_sparse_moe.experts.1.w2.weight"
+    without_expert = _safetensors({key: value for key, value in experts.items() if key != expert})
+    untold_experts = {key: value for key, value in mixtral.items() if key != "num_local_experts"}
     untold = manifest("checkpoint", without, _counts(tensors), details=_details(config))
     return [
         *_valid(),
@@ -254,6 +282,22 @@ def cases() -> list[Case]:
         weights("wrong_shape", "wrong_shape", name, _safetensors(tensors | {name: (dtype, (4, 16), content)})),
         weights("wrong_dtype", "wrong_dtype", name, _safetensors(tensors | {name: ("BF16", (8, 8), content)})),
         weights("truncated", "truncated", None, whole[:-100]),
+        invalid(
+            "missing_expert",
+            {_CONFIG: pretty(mixtral), _MODEL: without_expert},
+            "missing_tensor",
+            _MODEL,
+            None,
+            expert,
+        ),
+        invalid(
+            "untold_experts",
+            {_CONFIG: pretty(untold_experts), _MODEL: _safetensors(experts)},
+            "missing_field",
+            _CONFIG,
+            None,
+            "num_local_experts",
+        ),
         invalid(
             "missing_shard",
             {_CONFIG: pretty(config), **{k: v for k, v in shards.items() if k != second}},

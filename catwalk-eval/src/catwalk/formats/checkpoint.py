@@ -16,6 +16,8 @@ __all__ = ["Checkpoint", "dump", "read_checkpoint", "validate"]
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_FAMILIES = ("Olmo", "Olmo2", "Olmo3", "Olmoe", "Llama", "Mistral", "Mixtral")
+_EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
 _IDENTITY_FILES = (
     "config.json",
     "tokenizer.json",
@@ -149,7 +151,8 @@ def _check_tensors(config: Record, tensors: list[Tensor], directory: Path) -> No
 
 def _expected_shapes(config: Record, architecture: str) -> dict[str, tuple[int, ...]]:
     """Tensor names as transformers writes them; nothing for an architecture that the contract does not define."""
-    if architecture not in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
+    family = architecture.removesuffix("ForCausalLM")
+    if family not in _FAMILIES:
         return {}
     value = config.value
     width, inner, vocabulary = (config.integer(key) for key in ("hidden_size", "intermediate_size", "vocab_size"))
@@ -157,35 +160,45 @@ def _expected_shapes(config: Record, architecture: str) -> dict[str, tuple[int, 
     key_heads = heads if value.get("num_key_value_heads") is None else config.integer("num_key_value_heads")
     head_width = width // heads if value.get("head_dim") is None else config.integer("head_dim")
     query, key = heads * head_width, key_heads * head_width
-    attention_bias, mlp_bias = bool(value.get("attention_bias")), bool(value.get("mlp_bias"))
+    attention_bias = bool(value.get("attention_bias")) and family not in ("Mistral", "Mixtral")
+    mlp_bias = bool(value.get("mlp_bias")) and family == "Llama"
+    matrices = [
+        ("self_attn.q_proj", (query, width), attention_bias),
+        ("self_attn.k_proj", (key, width), attention_bias),
+        ("self_attn.v_proj", (key, width), attention_bias),
+        ("self_attn.o_proj", (width, query), attention_bias),
+    ]
+    room, gate, up, down = "mlp", "gate_proj", "up_proj", "down_proj"
+    if family == "Mixtral":
+        room, gate, up, down = "block_sparse_moe", "w1", "w3", "w2"
+    parts = [room]
+    if family in _EXPERTS:
+        count = config.integer(_EXPERTS[family], minimum=1)
+        parts = [f"{room}.experts.{number}" for number in range(count)]
+        matrices.append((f"{room}.gate", (count, width), False))
+    for part in parts:
+        matrices += [(f"{part}.{name}", (inner, width), mlp_bias) for name in (gate, up)]
+        matrices.append((f"{part}.{down}", (width, inner), mlp_bias))
+    norms: dict[str, int] = {}
+    if family in ("Olmo2", "Olmo3", "Olmoe"):
+        norms |= {"self_attn.q_norm": query, "self_attn.k_norm": key}
+    if family in ("Olmo2", "Olmo3"):
+        norms |= {"post_attention_layernorm": width, "post_feedforward_layernorm": width}
+    elif family != "Olmo":  # its layer norm has no parameters
+        norms |= {"input_layernorm": width, "post_attention_layernorm": width}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
-    if architecture != "OlmoForCausalLM":  # its layer norm has no parameters
+    if norms:
         shapes["model.norm.weight"] = (width,)
-    # transformers ties by default for none of the three: an absent key means false
+    # transformers ties by default for none of them: an absent key means false
     if not value.get("tie_word_embeddings", False):
         shapes["lm_head.weight"] = (vocabulary, width)
     for layer in range(config.integer("num_hidden_layers")):
         prefix = f"model.layers.{layer}."
-        for name, (rows, columns), bias in (
-            ("self_attn.q_proj", (query, width), attention_bias),
-            ("self_attn.k_proj", (key, width), attention_bias),
-            ("self_attn.v_proj", (key, width), attention_bias),
-            ("self_attn.o_proj", (width, query), attention_bias),
-            ("mlp.gate_proj", (inner, width), mlp_bias),
-            ("mlp.up_proj", (inner, width), mlp_bias),
-            ("mlp.down_proj", (width, inner), mlp_bias),
-        ):
+        for name, (rows, columns), bias in matrices:
             shapes[f"{prefix}{name}.weight"] = (rows, columns)
             if bias:
                 shapes[f"{prefix}{name}.bias"] = (rows,)
-        if architecture == "Olmo2ForCausalLM":
-            shapes[f"{prefix}self_attn.q_norm.weight"] = (query,)
-            shapes[f"{prefix}self_attn.k_norm.weight"] = (key,)
-            shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
-            shapes[f"{prefix}post_feedforward_layernorm.weight"] = (width,)
-        elif architecture == "LlamaForCausalLM":
-            shapes[f"{prefix}input_layernorm.weight"] = (width,)
-            shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
+        shapes |= {f"{prefix}{name}.weight": (size,) for name, size in norms.items()}
     return shapes
 
 

@@ -19,7 +19,8 @@ _DETAILS: dict[str, type] = {
     "tokens_seen": int,
     "tokenizer_sha256": str,
 }
-_KNOWN = ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM")
+_FAMILIES = ("Olmo", "Olmo2", "Olmo3", "Olmoe", "Llama", "Mistral", "Mixtral")
+_EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
 
 
 def _read_config(directory: Path) -> tuple[dict[str, Any], str]:
@@ -38,7 +39,8 @@ def required_shapes(config: dict[str, Any], architecture: str, path: Path) -> di
     Raises:
         FormatError: `missing_field` or `wrong_type` in `config.json`.
     """
-    if architecture not in _KNOWN:
+    family = architecture.removesuffix("ForCausalLM")
+    if family not in _FAMILIES:
         return {}
     sizes = ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers", "num_attention_heads")
     width, inner, vocabulary, layers, heads = (int(require(config, name, int, path)) for name in sizes)
@@ -47,34 +49,42 @@ def required_shapes(config: dict[str, Any], architecture: str, path: Path) -> di
     key_heads = require(optional, "num_key_value_heads", int, path) if "num_key_value_heads" in optional else heads
     queries, keys = heads * head_width, key_heads * head_width
     attention = {
-        "q_proj": (queries, width),
-        "k_proj": (keys, width),
-        "v_proj": (keys, width),
-        "o_proj": (width, queries),
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, queries),
     }
-    feed_forward = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)}
+    room, gate, up, down = "mlp", "gate_proj", "up_proj", "down_proj"
+    if family == "Mixtral":
+        room, gate, up, down = "block_sparse_moe", "w1", "w3", "w2"
+    parts = [room]
+    if family in _EXPERTS:
+        parts = [f"{room}.experts.{number}" for number in range(int(require(config, _EXPERTS[family], int, path)))]
+    feed_forward = {f"{part}.{name}": (inner, width) for part in parts for name in (gate, up)}
+    feed_forward |= {f"{part}.{down}": (width, inner) for part in parts}
     norms: dict[str, int] = {}
-    if architecture == "Olmo2ForCausalLM":
-        norms = {"self_attn.q_norm": queries, "self_attn.k_norm": keys}
+    if family in ("Olmo2", "Olmo3", "Olmoe"):
+        norms |= {"self_attn.q_norm": queries, "self_attn.k_norm": keys}
+    if family in ("Olmo2", "Olmo3"):
         norms |= {"post_attention_layernorm": width, "post_feedforward_layernorm": width}
-    elif architecture == "LlamaForCausalLM":
-        norms = {"input_layernorm": width, "post_attention_layernorm": width}
+    elif family != "Olmo":
+        norms |= {"input_layernorm": width, "post_attention_layernorm": width}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (vocabulary, width)
     if norms:
         shapes["model.norm.weight"] = (width,)
-    mlp_bias = architecture == "LlamaForCausalLM" and config.get("mlp_bias")
+    attention_bias = config.get("attention_bias") and family not in ("Mistral", "Mixtral")
+    mlp_bias = family == "Llama" and config.get("mlp_bias")
     for layer in range(layers):
         start = f"model.layers.{layer}."
-        for part, matrices, bias in (
-            ("self_attn", attention, config.get("attention_bias")),
-            ("mlp", feed_forward, mlp_bias),
-        ):
+        for matrices, bias in ((attention, attention_bias), (feed_forward, mlp_bias)):
             for name, shape in matrices.items():
-                shapes[f"{start}{part}.{name}.weight"] = shape
+                shapes[f"{start}{name}.weight"] = shape
                 if bias:
-                    shapes[f"{start}{part}.{name}.bias"] = shape[:1]
+                    shapes[f"{start}{name}.bias"] = shape[:1]
+        if family in _EXPERTS:
+            shapes[f"{start}{room}.gate.weight"] = (len(parts), width)
         shapes |= {f"{start}{name}.weight": (size,) for name, size in norms.items()}
     return shapes
 

@@ -18,6 +18,8 @@ __all__ = ["CheckpointDirectory", "Tensor", "dump", "open_checkpoint", "required
 
 VERSION = 1
 DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_FAMILIES = "Olmo Olmo2 Olmo3 Olmoe Llama Mistral Mixtral".split()
+_EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -46,37 +48,44 @@ class CheckpointDirectory:
 
 def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
     """The tensors that a `config.json` requires, in the names of transformers; None for another architecture."""
-    architecture = (config.get("architectures") or [""])[0]
-    if architecture not in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
+    family = (config.get("architectures") or [""])[0].removesuffix("ForCausalLM")
+    if family not in _FAMILIES:
         return None
     width, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads = config["num_attention_heads"]
     head_width = config.get("head_dim") or width // heads
     query = heads * head_width
     key = (config.get("num_key_value_heads") or heads) * head_width
+    block: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj.weight": (query, width),
+        "self_attn.k_proj.weight": (key, width),
+        "self_attn.v_proj.weight": (key, width),
+        "self_attn.o_proj.weight": (width, query),
+    }
+    room, gate, up, down = "mlp", "gate_proj", "up_proj", "down_proj"
+    if family == "Mixtral":
+        room, gate, up, down = "block_sparse_moe", "w1", "w3", "w2"
+    parts = [room]
+    if family in _EXPERTS:
+        parts = [f"{room}.experts.{number}" for number in range(config[_EXPERTS[family]])]
+        block[f"{room}.gate.weight"] = (len(parts), width)
+    for part in parts:
+        block |= {f"{part}.{gate}.weight": (inner, width), f"{part}.{up}.weight": (inner, width)}
+        block[f"{part}.{down}.weight"] = (width, inner)
+    biased = [
+        "self_attn" if config.get("attention_bias") and family not in ("Mistral", "Mixtral") else None,
+        "mlp" if config.get("mlp_bias") and family == "Llama" else None,
+    ]
+    block |= {f"{name[:-6]}bias": shape[:1] for name, shape in block.items() if name.partition(".")[0] in biased}
+    if family in ("Olmo2", "Olmo3", "Olmoe"):
+        block |= {"self_attn.q_norm.weight": (query,), "self_attn.k_norm.weight": (key,)}
+    if family != "Olmo":
+        other = "post_feedforward_layernorm" if family in ("Olmo2", "Olmo3") else "input_layernorm"
+        block |= {"post_attention_layernorm.weight": (width,), f"{other}.weight": (width,)}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, width)}
     for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        shapes[f"{prefix}self_attn.q_proj.weight"] = (query, width)
-        shapes[f"{prefix}self_attn.k_proj.weight"] = (key, width)
-        shapes[f"{prefix}self_attn.v_proj.weight"] = (key, width)
-        shapes[f"{prefix}self_attn.o_proj.weight"] = (width, query)
-        shapes[f"{prefix}mlp.gate_proj.weight"] = (inner, width)
-        shapes[f"{prefix}mlp.up_proj.weight"] = (inner, width)
-        shapes[f"{prefix}mlp.down_proj.weight"] = (width, inner)
-        if architecture == "Olmo2ForCausalLM":
-            shapes[f"{prefix}self_attn.q_norm.weight"] = (query,)
-            shapes[f"{prefix}self_attn.k_norm.weight"] = (key,)
-            shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
-            shapes[f"{prefix}post_feedforward_layernorm.weight"] = (width,)
-        elif architecture == "LlamaForCausalLM":
-            shapes[f"{prefix}input_layernorm.weight"] = (width,)
-            shapes[f"{prefix}post_attention_layernorm.weight"] = (width,)
-    biased = {"self_attn": config.get("attention_bias"), "mlp": config.get("mlp_bias") and architecture[0] == "L"}
-    for name, shape in list(shapes.items()):
-        if any(f".{part}." in name and on for part, on in biased.items()) and name.endswith("_proj.weight"):
-            shapes[name.removesuffix("weight") + "bias"] = shape[:1]
-    if architecture != "OlmoForCausalLM":
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in block.items()}
+    if family != "Olmo":
         shapes["model.norm.weight"] = (width,)
     if not config.get("tie_word_embeddings", False):
         shapes["lm_head.weight"] = (vocab, width)
@@ -164,8 +173,9 @@ def _check_details(manifest: Manifest) -> None:
 def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors: dict[str, Tensor]) -> None:
     heads = config.get("num_attention_heads")
     sizes = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads".split()
-    if config["architectures"][0] in ("OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM"):
-        for name in sizes:
+    family = config["architectures"][0].removesuffix("ForCausalLM")
+    if family in _FAMILIES:
+        for name in (*sizes, *([_EXPERTS[family]] if family in _EXPERTS else ())):
             if field_of(config, name, "an integer", where) < 1:
                 raise FormatError(where, "invalid_value", shown(config[name]), "1 or more", field=name)
         for name in ("num_key_value_heads", "head_dim"):
