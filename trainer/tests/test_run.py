@@ -152,7 +152,41 @@ def test_a_damaged_checkpoint_is_not_continued(
     content[-5] ^= 1
     path.write_bytes(content)
     assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
-    assert "damaged" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "damaged" in told
+    assert f"hint: remove {run}/checkpoints/step-12 to go on from the checkpoint before it" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("checkpoints/step-9/manifest.json", "manifest.json: file is not there; expected a whole checkpoint"),
+        ("metrics.jsonl", "metrics.jsonl:4: line is damaged; expected the row of a step"),
+    ],
+)
+def test_damage_is_told_before_a_run_goes_on(
+    name: str, told: str, done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    shutil.rmtree(run / "checkpoints" / "step-12")
+    if name.endswith(".jsonl"):
+        lines = (run / name).read_text().splitlines(keepends=True)
+        (run / name).write_text("".join([*lines[:3], "?" * 9 + "\n", *lines[4:]]))
+    else:
+        (run / name).unlink()
+    assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(
+    done: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine has another number of cores, and sums depend on the number of threads in the last bit."""
+    run = tmp_path / "run"
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    shutil.copytree(done, run)
+    assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run, train__num_threads=None))) == 0
 
 
 def test_lineage_leads_from_the_checkpoint_to_its_data(
@@ -262,7 +296,7 @@ def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> No
 def test_a_run_gives_up_after_so_many_bad_steps(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", model__init={"std": 1e30}))
     assert olmo("train", config, "train.max_skipped_steps=3") == 1
-    assert "not finite for 3 steps in a row" in capsys.readouterr().err
+    assert "for 3 steps in a row" in capsys.readouterr().err
     rows = rows_of(tmp_path / "run")
     assert [row["optim/skipped_steps"] for row in rows[1:]] == [1, 2, 3]
     assert rows[1]["optim/total_grad_norm"] is None

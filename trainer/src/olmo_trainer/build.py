@@ -33,6 +33,7 @@ from .optim.guard import Guard
 from .optim.update import GatedOptimizer, build_optimizer
 from .runtime.device import TensorBatch, prepare, resolve_device, resolve_threads, tensors_of
 from .runtime.ranks import ALONE, Ranks
+from .runtime.run_directory import begun_with
 from .runtime.sharded import Gradients, distribute
 
 __all__ = [
@@ -82,7 +83,7 @@ def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfi
         steps=config.train.steps or _steps("duration", config.train.duration, batches, data, shape, where),
         duration=None,
         device=resolve_device(config.train, where),
-        num_threads=resolve_threads(config.train),
+        num_threads=resolve_threads(config.train, begun_with(Path(config.run_directory))),
         micro_batch_windows=config.train.micro_batch_windows or config.train.batch_windows,
     )
     if train.stop_at is not None:

@@ -27,7 +27,7 @@ from .checkpoint.mirror import take_back
 from .checkpoint.run_state import Saver, load_run
 from .checkpoint.save import Progress, clear_unfinished, remove, step_directories
 from .config.schema import RunConfig
-from .data.order_manifest import keep_order
+from .data.order_manifest import keep_left_out, keep_order
 from .data.sources import TrainingData
 from .evaluation.bits_per_byte import bits_per_byte, score
 from .evaluation.tasks import task_values
@@ -113,6 +113,8 @@ def _restore(config: RunConfig, parts: Parts, directory: Path) -> _Run:
     finished = step_directories(checkpoints)
     progress = load_run(parts, finished[-1][1]) if finished else Progress()
     parts.data.order.gaps = progress.left_out
+    if ranks.writes:  # a rewind that a kill undid may not come again
+        keep_left_out(progress.left_out, directory)
     metrics = MetricsFile(directory / "metrics.jsonl", progress.step if finished else None, writes=ranks.writes)
     gpu = parts.device.index or 0 if parts.device.type == "cuda" else None
     destination = checkpoints / "step-0"  # every step's directory sees the same relative paths

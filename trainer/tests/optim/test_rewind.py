@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,21 @@ def test_going_back_twice_leaves_both_out_and_a_third_time_is_the_end(
     assert "2 bad steps in a row at step 8 after going back 2 times" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "order.json").read_text())["left_out"] == [[16, 32]]
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"step-3", "step-6"}
+
+
+def test_a_way_back_that_a_kill_undid_is_not_told(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the same steps need not be bad again; what is left out is what the checkpoint says."""
+    run = tmp_path / "run"
+    config = write_config(tmp_path / "c.yaml", settings(made, run, **CHANGES))
+    data = opened(config)
+    with monkeypatch.context() as patch:
+        poison(patch, data, [8, 9], float("nan"))
+        assert olmo("train", config, "train.stop_at=10 steps") == 0
+    assert json.loads((run / "order.json").read_text())["left_out"] == [[28, 36]]
+    for step in (9, 10):
+        shutil.rmtree(run / "checkpoints" / f"step-{step}")
+    assert olmo("train", config) == 0
+    assert json.loads((run / "order.json").read_text())["left_out"] == []
 
 
 def test_gaps_and_the_order_are_inverse() -> None:

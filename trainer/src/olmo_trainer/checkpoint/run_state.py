@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from ..build import Parts
 from ..config.schema import CheckpointConfig
+from ..formats.errors import FormatError
 from ..runtime.device import capture_random, restore_random
 from .mirror import mirror
 from .restore import load_training, load_weights, restore_optimizer
@@ -33,9 +34,14 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
     """Put all parts as they were when a checkpoint was saved; returns how far that was.
 
     Every rank reads the files and keeps its part, so the number of ranks may be another than when it was saved.
+    Raises: FormatError: the checkpoint is damaged.
     """
-    load_weights(parts.model, checkpoint)
-    training = load_training(checkpoint)
+    try:
+        load_weights(parts.model, checkpoint)
+        training = load_training(checkpoint)
+    except FormatError as error:
+        error.hint = error.hint or f"remove {checkpoint} to go on from the checkpoint before it"
+        raise
     restore_optimizer(parts.model, parts.optimizer, checkpoint / "training")
     restore_random(parts.device, training.random)
     parts.guard.restore(training.guard)

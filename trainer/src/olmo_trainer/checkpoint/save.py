@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from ..config.schema import CheckpointConfig
 from ..data.sources import TrainingData
+from ..formats.errors import FormatError
 from ..formats.files import sha256_of
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
@@ -229,10 +230,17 @@ def step_directories(root: Path) -> list[tuple[int, Path]]:
 
 
 def clear_unfinished(root: Path) -> None:
-    """Remove what a killed run had begun to write or to delete."""
-    for path in [*root.glob(".*.writing"), *root.glob(".*.deleting")] if root.is_dir() else ():
+    """Remove what a killed run had begun to write or to delete.
+
+    Raises: FormatError: something has the name of a checkpoint and is none, which no run of ours leaves behind.
+    """
+    for path in [*root.glob(".*.writing"), *root.glob(".*.deleting")]:
         log.info("removing unfinished %s", path.name)
         shutil.rmtree(path)
+    whole = [path for _, path in step_directories(root)]
+    for path in root.glob("step-*"):
+        if path not in whole:
+            raise FormatError(path / MANIFEST, "missing_file", "not there", "a whole checkpoint", hint=f"remove {path}")
 
 
 def remove_old(root: Path, settings: CheckpointConfig) -> None:

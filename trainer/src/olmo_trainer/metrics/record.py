@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from ..formats.errors import FormatError
 from ..formats.files import write_atomically
 
 __all__ = ["MetricsFile"]
@@ -19,6 +20,7 @@ class MetricsFile:
 
     Opened at a resumed step, it drops the rows after that step, which will be written again, and a last line that a
     kill cut short. One that does not write, on other ranks than the first, knows the last row alone.
+    Raises: FormatError: `not_json`.
     """
 
     def __init__(self, path: Path, resumed_step: int | None, *, writes: bool = True) -> None:
@@ -72,8 +74,12 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if not path.is_file():
         return rows
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
             break
-        rows.append(json.loads(line))
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            hint = "remove the line: the row of its step is lost"
+            raise FormatError(path, "not_json", "damaged", "the row of a step", line=number, hint=hint) from error
     return rows

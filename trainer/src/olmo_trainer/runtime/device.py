@@ -36,9 +36,10 @@ def resolve_device(train: TrainConfig, where: str) -> Literal["cpu", "cuda"]:
     return train.device
 
 
-def resolve_threads(train: TrainConfig) -> int:
-    """The number of CPU threads."""
-    return train.num_threads or os.cpu_count() or 1
+def resolve_threads(train: TrainConfig, begun: dict[str, Any]) -> int:
+    """The number of CPU threads: as asked, else as the run was begun with, else all of the machine."""
+    before: int | None = begun.get("train", {}).get("num_threads")
+    return train.num_threads or before or os.cpu_count() or 1
 
 
 def prepare(device: str, threads: int, seed: int, local_rank: int = 0) -> torch.device:

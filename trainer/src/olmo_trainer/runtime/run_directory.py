@@ -13,7 +13,7 @@ from ..config.parse import as_mapping, read_mapping, written
 from ..config.schema import RunConfig
 from ..formats.files import write_atomically
 
-__all__ = ["keep_config", "locked"]
+__all__ = ["begun_with", "keep_config", "locked"]
 
 # a run may be continued with other values of these: no weight depends on them
 _FREE = (
@@ -49,29 +49,34 @@ def locked(directory: Path, where: str) -> Iterator[None]:
         yield
 
 
+def begun_with(directory: Path) -> dict[str, Any]:
+    """The resolved config that a run was begun with; empty for a new one."""
+    path = directory / "config.yaml"
+    return read_mapping(path, []) if path.is_file() else {}
+
+
 def keep_config(config: RunConfig, directory: Path, where: str, *, begun: bool) -> None:
     """Write the resolved config; for a run that has begun, check first that it is the one it was begun with.
 
     Raises: ConfigError: with every setting that differs and that weights depend on.
     """
-    path = directory / "config.yaml"
-    if begun and path.is_file():
-        before, after = _flat(read_mapping(path, [])), _flat(as_mapping(config))
+    if begun and (kept := begun_with(directory)):
+        before, after = _flat(kept), _flat(as_mapping(config))
         changed = [
             key for key in sorted({*before, *after}) if not key.startswith(_FREE) and before.get(key) != after.get(key)
         ]
         if changed:
-            begun_with = f"with which {directory} was begun"
+            since = f"with which {directory} was begun"
             raise ConfigError(
                 *(
                     Problem(
-                        f'{where}: "{key}" is {after.get(key)}; expected {before.get(key)}, {begun_with}',
+                        f'{where}: "{key}" is {after.get(key)}; expected {before.get(key)}, {since}',
                         "set run_directory to begin another run",
                     )
                     for key in changed
                 )
             )
-    write_atomically(path, written(config).encode())
+    write_atomically(directory / "config.yaml", written(config).encode())
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -73,8 +73,8 @@ def react(progress: Progress, config: RunConfig) -> None:
         )
     if bad >= config.train.max_skipped_steps:
         raise TrainingFailed(
-            f"{where}: loss or gradient is not finite for {bad} steps in a row; "
-            "expected finite numbers (train.max_skipped_steps)"
+            f"{where}: loss or gradient is not finite, or an outlier, for {bad} steps in a row; "
+            "expected fewer (train.max_skipped_steps)"
         )
 
 

@@ -80,7 +80,7 @@ class TrainConfig:
     num_threads: int | None = None
     """CPU threads; sums depend on it in the last bit. All cores when null."""
     max_skipped_steps: int = 10
-    """Consecutive steps with a loss or gradient that is not finite before the run gives up."""
+    """Consecutive steps that are skipped before the run gives up."""
 
 
 def problems(train: TrainConfig) -> list[Finding]:
