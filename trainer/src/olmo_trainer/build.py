@@ -32,9 +32,10 @@ from .model.transformer import Transformer
 from .optim.guard import Guard
 from .optim.update import GatedOptimizer, build_optimizer
 from .runtime.device import TensorBatch, prepare, resolve_device, resolve_threads, tensors_of
-from .runtime.ranks import ALONE, Ranks
+from .runtime.ranks import ALONE, Ranks, check_world
 from .runtime.run_directory import begun_with
 from .runtime.sharded import Gradients, distribute
+from .runtime.tensor import check_divisible
 
 __all__ = [
     "Parts",
@@ -77,6 +78,7 @@ def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfi
         raise ConfigError(
             Problem(f"{where}: {what}; expected {data.vocab_size} rows or more for {data.tokenizer_path}")
         )
+    check_divisible(shape, config.train.parallel.tensor_ranks, where)
     batches = BatchPlan(config.train, data.sequence_length)
     train = replace(
         config.train,
@@ -117,8 +119,9 @@ def build_parts(config: RunConfig, data: TrainingData, shape: Architecture, wher
     prefix = data.special.bos if data.special.bos is not None else data.special.eos
     validation = open_validation(config.validation, data.tokenizer_path, prefix, data.sequence_length, where)
     tasks = open_tasks(config.validation, data.tokenizer_path, data.special, data.sequence_length, where)
+    products = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     with torch.device("meta"):
-        model = Transformer(shape, torch.bfloat16 if config.train.precision == "bf16" else torch.float32)
+        model = Transformer(shape, products, ranks.tensor)
     distribute(model, model.blocks, config.train.parallel, ranks, device)
     if config.train.recompute != "none":
         recompute_blocks(model, config.train.recompute, config.train.recompute_every)
@@ -161,7 +164,7 @@ def open_loader(config: RunConfig, parts: Parts, progress: Progress, steps: int)
     data, device, ranks, settings = parts.data, parts.device, parts.gradients.ranks, config.data.loader
     sizes = (parts.batches.windows(step) for step in range(progress.step + 1, steps + 1))
     return Loader(
-        lambda batch: tensors_of(data.read(rank_slice(batch, ranks.rank, ranks.world)), device),
+        lambda batch: tensors_of(data.read(rank_slice(batch, ranks.data_rank, ranks.data_world)), device),
         positions_of(progress.position, sizes),
         threads=settings.threads,
         ahead=settings.ahead,
@@ -176,14 +179,23 @@ def last_step(config: RunConfig) -> int:
 
 
 def plan(
-    config: RunConfig, data: TrainingData, where: str, *, ranks: int = 1, tokens_per_second: float | None = None
+    config: RunConfig,
+    data: TrainingData,
+    where: str,
+    *,
+    ranks: int | None = None,
+    tokens_per_second: float | None = None,
 ) -> dict[str, Any]:
     """What a run would do, without doing it: sizes, costs and how often the data is seen.
 
-    Time and energy are told for a given pace of all ranks together; energy for `energy.declared_watts` of them all.
+    Without a number of `ranks` they are as few as can be: one, or one tensor group. Time and energy are told for a
+    given pace of all ranks together; energy for `energy.declared_watts` of them all.
     """
     config, shape = resolve(config, data, where)
     assert config.train.steps is not None
+    ranks = ranks or config.train.parallel.tensor_ranks
+    check_world(config.train, ranks, where)
+    windows_of_rank = config.train.batch_windows * config.train.parallel.tensor_ranks // ranks
     tokens = BatchPlan(config.train, data.sequence_length).tokens(config.train.steps)
     flops = flops_per_token(shape, data.sequence_length)
     seconds = tokens / tokens_per_second if tokens_per_second else None
@@ -195,12 +207,13 @@ def plan(
         - shape.embedding_rows * shape.width * (1 if shape.tied else 2),
         "flops_per_token": flops,
         "flops": flops * tokens,
+        "flops_per_rank": flops * tokens // ranks,
         "memory_per_rank_bytes": memory_of_rank(shape, config.train, config.optimizer, data.sequence_length, ranks),
         "seconds": seconds,
         **spent,
         "steps": config.train.steps,
         "batch_tokens": config.train.batch_windows * data.sequence_length,
-        "micro_batches": math.ceil(config.train.batch_windows / (config.train.micro_batch_windows or 1)),
+        "micro_batches": math.ceil(windows_of_rank / (config.train.micro_batch_windows or 1)),
         "tokens": tokens,
         "epoch_tokens": data.order.epoch_windows * data.sequence_length,
         "epochs": tokens / (data.order.epoch_windows * data.sequence_length),

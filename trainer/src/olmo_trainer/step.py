@@ -69,7 +69,9 @@ def accumulate(
         hidden_BTD = model(inputs_BT.to(device, non_blocking=True), documents_BT, loss_share=loss_share)
         hidden_ND = hidden_BTD.flatten(0, 1)
         labels_N = labels_BT.to(device, non_blocking=True).reshape(-1)
-        loss, part_nats, part_squares = loss_function(hidden_ND, model.output_weight, labels_N, train.z_loss, scale)
+        loss, part_nats, part_squares = loss_function(
+            hidden_ND, model.output_weight, labels_N, train.z_loss, scale, model.tensor
+        )
         if gradients is not None:
             gradients.begin(is_last=number == len(micro_batches))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -118,12 +120,12 @@ def train_step(
     inputs_BT, labels_BT = labels_of(_cut(tokens_BT, sequence_length), _cut(counted_BT, sequence_length))
     micro *= inputs_BT.shape[0] // tokens_BT.shape[0]
     documents_BT = _cut(document_ids_BT, sequence_length)
-    valid_tokens = int(ranks.sum((labels_BT != IGNORED).sum()))
+    valid_tokens = int(ranks.sum_of_data((labels_BT != IGNORED).sum()))
     inputs, labels = torch.split(inputs_BT, micro), torch.split(labels_BT, micro)
     documents = [None] * len(inputs) if documents_BT is None else torch.split(documents_BT[:, :-1], micro)
     batches = list(zip(inputs, labels, documents, strict=True))
-    sums = accumulate(model, batches, train, valid_tokens, inputs_BT.numel() * ranks.world, gradients)
-    nats_per_token, squares = ranks.sum(torch.stack(sums)).unbind()
+    sums = accumulate(model, batches, train, valid_tokens, inputs_BT.numel() * ranks.data_world, gradients)
+    nats_per_token, squares = ranks.sum_of_data(torch.stack(sums)).unbind()
     if statistics is not None:
         statistics.tensors()
     grad_norm, clipping_rate, is_accepted, is_outlier = _clipped(model, optimizer, nats_per_token, clip, guard)
@@ -148,16 +150,17 @@ def _clipped(
     model: Transformer, optimizer: GatedOptimizer, nats: torch.Tensor, clip: Clip, guard: Guard
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Judge the step and clip its gradients; returns their norm before, the share clipped, and the two judgements."""
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(norms_of(gradients)))
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
+    gradients = [parameter.grad for parameter in named.values() if parameter.grad is not None]
+    norms = torch.stack(norms_of(gradients, [model.divisions.get(name) for name in named]))
+    norm = torch.linalg.vector_norm(norms)
     is_accepted, is_outlier = guard.judge(nats, norm)
     rate = torch.zeros_like(norm)
     if clip.max_norm is not None:
         rate = clip_by_norm(gradients, norm, clip.max_norm)
     elif clip.max_ratio is not None:
-        for parameter in parameters:
+        for parameter in named.values():
             optimizer.state[parameter].setdefault("grad_norm_exp_avg", torch.zeros((), device=norm.device))
-        means = [optimizer.state[parameter]["grad_norm_exp_avg"] for parameter in parameters]
-        rate = clip_by_history(gradients, means, clip, is_accepted)
+        means = [optimizer.state[parameter]["grad_norm_exp_avg"] for parameter in named.values()]
+        rate = clip_by_history(gradients, norms, means, clip, is_accepted)
     return norm, rate, is_accepted, is_outlier

@@ -77,7 +77,7 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
     directory = Path(config.run_directory)
     check_world(config.train, world_size(), where)
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined_ranks(config.train.device))
+        ranks = stack.enter_context(joined_ranks(config.train.device, config.train.parallel.tensor_ranks))
         parts = build_parts(config, data, shape, where, ranks)  # a bad request ends here and leaves no directory
         if ranks.writes:
             stack.enter_context(locked(directory, where))
@@ -85,7 +85,7 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
         done_steps = max((step for step, _ in step_directories(directory / "checkpoints")), default=0)
         if ranks.writes:
             keep_config(config, directory, where, begun=done_steps > 0)
-            keep_order(config, data, directory, done_steps=done_steps, world_size=ranks.world)
+            keep_order(config, data, directory, done_steps=done_steps, world_size=ranks.data_world)
         else:
             logging.disable(logging.WARNING)  # the first rank says it for all
         ranks.agree("the first rank has found nothing wrong")
@@ -183,7 +183,7 @@ def _loop(run: _Run) -> Path:
             run.progress = advance(run.progress, taken, config, rate=rate, accepted=accepted, outlier=outlier)
             values = values_of_step(run.parts, run.progress, stats, rate, run.energy)
             values |= speed.values(
-                tokens=windows.tokens_BT.numel(),
+                tokens=windows.tokens_BT.numel() // model.tensor.size,
                 total_tokens=run.progress.position * data.sequence_length,
                 sequence_length=batches.sequence_length(step),
                 elapsed_s=time.monotonic() - begun,
@@ -191,7 +191,7 @@ def _loop(run: _Run) -> Path:
             )
             if config.data.instance_filter is not None:
                 masked = torch.tensor(windows.masked_instances)
-                values["train/masked_instances"] = int(run.parts.gradients.ranks.sum(masked))
+                values["train/masked_instances"] = int(run.parts.gradients.ranks.sum_of_data(masked))
             measured = _due(step, config.validation.every_steps, steps)
             if measured:
                 values |= _validate(run)

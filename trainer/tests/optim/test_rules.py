@@ -160,13 +160,14 @@ def test_clip_by_history_follows_its_table() -> None:
             ema = mean + (norm * coefficient - mean) * 0.1
         gradients = [torch.tensor([norm, 0.0]), torch.tensor([0.1])]
         clip = Clip(max_ratio=1.5, beta=0.9, keeps_history=number > 1)
-        rate = clip_by_history(gradients, means, clip, torch.tensor(True))
+        rate = clip_by_history(gradients, torch.tensor([norm, 0.1]), means, clip, torch.tensor(True))
         assert float(gradients[0][0]) == pytest.approx(norm * coefficient, rel=1e-6)
         assert float(rate) == (0.5 if coefficient < 1 else 0)
         assert float(means[0]) == pytest.approx(ema or 0.0, rel=1e-6)
     assert ema == pytest.approx(2 + 0.1 * 1 - 0.1 * (2.1 - 1), rel=1e-5)  # 2, then clipped to 3, then 1
     before = float(means[0])
-    clip_by_history([torch.tensor([9.0]), torch.tensor([9.0])], means, Clip(max_ratio=1.5), torch.tensor(False))
+    high = [torch.tensor([9.0]), torch.tensor([9.0])]
+    clip_by_history(high, torch.cat(high), means, Clip(max_ratio=1.5), torch.tensor(False))
     assert float(means[0]) == before
 
 

@@ -18,7 +18,7 @@ from ..formats.errors import FormatError
 from ..formats.files import read_json
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from ..runtime.sharded import part_like, put
+from ..runtime.sharded import part_like, put, whole
 from .layout import from_published, published_shapes
 from .save import Progress, TrainingState
 from .shards import read_shards
@@ -43,12 +43,14 @@ def load_weights(model: Transformer, directory: Path) -> None:
             raise FormatError(opened.tensors[name].path, "wrong_shape", got, expected, field=name)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
-        put(tensor, state[name])
+        put(tensor, state[name], model.divisions.get(name))
 
 
 def _hollow(model: Transformer) -> dict[str, torch.Tensor]:
     """The model's weights without their numbers, whole where they are sharded."""
-    return {name: torch.empty(tensor.shape, device="meta") for name, tensor in model.state_dict().items()}
+    sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    sizes |= {name: division.size(sizes[name]) for name, division in model.divisions.items()}
+    return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
 
 
 def read_model(directory: Path, compute_dtype: torch.dtype = torch.float32) -> tuple[Transformer, dict[str, Any]]:
@@ -85,12 +87,14 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     """Put back the optimizer's state from `training/`: one file, or the shards that any number of ranks wrote."""
     parameters = dict(model.named_parameters())
     file, shards = directory / "optimizer.safetensors", directory / "optimizer"
-    tensors = load_file(file) if file.is_file() else read_shards(parameters, shards)
+    tensors = load_file(file) if file.is_file() else read_shards(parameters, model.divisions, shards)
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
-        place = parameters[name]
-        is_whole = tensor.shape == place.shape and not isinstance(tensor, DTensor)
-        states[name][key] = part_like(tensor, place) if is_whole else tensor.to(place.device)
+        place, division = parameters[name], model.divisions.get(name)
+        if not tensor.ndim or (isinstance(tensor, DTensor) and division is None):
+            states[name][key] = tensor.to(place.device)
+        else:
+            states[name][key] = part_like(whole(tensor), place, division)
     for name, parameter in parameters.items():
         optimizer.state[parameter] = states[name]

@@ -23,7 +23,7 @@ from ..formats.errors import FormatError
 from ..formats.files import sha256_of
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
-from ..runtime.sharded import whole
+from ..runtime.sharded import by_rows, whole
 from .layout import ARCHITECTURES, generation_json, model_json, to_published, tokenizer_json
 
 __all__ = [
@@ -119,7 +119,9 @@ def _sync(paths: list[Path]) -> None:
 
 def whole_weights(model: Transformer, *, keep: bool = True) -> dict[str, torch.Tensor]:
     """All weights on the CPU, gathered from all ranks, which must ask together; nothing unless `keep`."""
-    gathered = ((name, whole(tensor.detach())) for name, tensor in model.state_dict().items())
+    gathered = (
+        (name, whole(tensor.detach(), model.divisions.get(name))) for name, tensor in model.state_dict().items()
+    )
     return {name: tensor.cpu() for name, tensor in gathered if keep}
 
 
@@ -128,15 +130,16 @@ def capture_optimizer(
 ) -> dict[str, torch.Tensor]:
     """The optimizer's state by the names of the weights, on the CPU, gathered from all ranks; nothing unless `keep`.
 
-    Without `gather` each rank has the state itself, as it is.
+    Without `gather` each rank has the state itself, as it is; what is divided in tensor groups by rows of the whole.
     """
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
+            division = model.divisions.get(name) if value.ndim else None
             if not gather:
-                tensors[f"{key}.{name}"] = value.detach()
+                tensors[f"{key}.{name}"] = by_rows(whole(value.detach(), division)) if division else value.detach()
                 continue
-            gathered = whole(value.detach())
+            gathered = whole(value.detach(), division)
             if keep:
                 tensors[f"{key}.{name}"] = gathered.cpu().clone()
     return tensors

@@ -20,6 +20,9 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
+from ..runtime.sharded import by_rows
+from ..runtime.tensor import Division
+
 __all__ = ["begin_shards", "read_shards", "settle_shards"]
 
 
@@ -51,14 +54,20 @@ def settle_shards(directory: Path) -> None:
             stream.write(settled.ljust(size))
 
 
-def read_shards(parameters: Mapping[str, nn.Parameter], directory: Path) -> dict[str, torch.Tensor]:
-    """The state of an optimizer by `key.name`, sharded as its parameters are."""
+def read_shards(
+    parameters: Mapping[str, nn.Parameter], divisions: Mapping[str, Division], directory: Path
+) -> dict[str, torch.Tensor]:
+    """The state of an optimizer by `key.name`, sharded as its parameters are, or by rows where they are divided."""
     found = HuggingFaceStorageReader(str(directory)).read_metadata().state_dict_metadata
     tensors: dict[str, torch.Tensor] = {}
     for full_name, row in found.items():
         size = torch.Size(getattr(row, "size"))  # noqa: B009
-        place = parameters[full_name.partition(".")[2]]
-        tensors[full_name] = torch.zeros_like(place.detach()) if size == place.shape else torch.zeros(size)
+        name = full_name.partition(".")[2]
+        place = parameters[name]
+        if size and name in divisions:
+            tensors[full_name] = by_rows(torch.zeros(size, device=place.device))
+        else:
+            tensors[full_name] = torch.zeros_like(place.detach()) if size == place.shape else torch.zeros(size)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is")
         reader = HuggingFaceStorageReader(str(directory))

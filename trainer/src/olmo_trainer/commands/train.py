@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
     train.add_argument(
         "--dry-run", action="store_true", help="print parameters, operations, memory, time and batches, and stop"
     )
-    train.add_argument("--ranks", type=int, default=1, help="with --dry-run: processes that share the work")
+    train.add_argument("--ranks", type=int, help="with --dry-run: processes that share the work")
     train.add_argument(
         "--tokens-per-second", type=float, help="with --dry-run: pace of all of them, for time and energy"
     )
@@ -39,7 +39,7 @@ def _train(arguments: argparse.Namespace) -> None:
         from ..build import plan
 
         pace = arguments.tokens_per_second
-        told = plan(config, data, where, ranks=max(1, arguments.ranks), tokens_per_second=pace)
+        told = plan(config, data, where, ranks=arguments.ranks and max(1, arguments.ranks), tokens_per_second=pace)
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
         return
     from ..train import train

@@ -130,7 +130,7 @@ def score_windows(
             inputs_BT[row, : len(inputs[index])] = torch.tensor(inputs[index])
             labels_BT[row, : len(labels[index])] = torch.tensor(labels[index])
         hidden_ND = model(inputs_BT.to(device)).flatten(0, 1)
-        nats_N = token_nats(hidden_ND, model.output_weight, labels_BT.flatten().to(device))
+        nats_N = token_nats(hidden_ND, model.output_weight, labels_BT.flatten().to(device), model.tensor)
         sums = nats_N.view(len(batch), width).double().sum(dim=1).tolist()
         for index, nats in zip(batch, sums, strict=True):
             nats_of_window[index] = nats

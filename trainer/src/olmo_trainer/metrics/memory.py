@@ -20,6 +20,7 @@ def memory_of_rank(
     keys and values before and after rotation, attention's output and the MLP's inner values. With full recomputation
     a block keeps its input alone. Buffers of kernels and communication are not in it.
     """
+    shape, ranks = shape.part(train.parallel.tensor_ranks), ranks // train.parallel.tensor_ranks
     division = {"ddp": 1, "fsdp": ranks, "hsdp": train.parallel.shard_ranks or 1}[train.parallel.kind]
     weights = -(-_FLOAT32 * total_parameters(shape) // division)
     windows = min(train.micro_batch_windows or train.batch_windows, -(-train.batch_windows // ranks))

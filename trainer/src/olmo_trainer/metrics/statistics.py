@@ -36,7 +36,7 @@ class StepStatistics:
         self._model, self._optimizer = model, optimizer
         self._found: dict[str, torch.Tensor] = {}
         self._elements: dict[str, int] = {}
-        self._has_shards = False
+        self._has_shards = model.tensor.size > 1
         model.watch = self._activation
 
     def _activation(self, name: str, hidden_BTD: torch.Tensor) -> None:
@@ -57,7 +57,8 @@ class StepStatistics:
             for kind, tensor in kinds.items():
                 if tensor is None:
                     continue
-                self._elements[f"optim/{kind}/{name}"] = tensor.numel()
+                parts = self._model.tensor.size if name in self._model.divisions else 1
+                self._elements[f"optim/{kind}/{name}"] = tensor.numel() * parts
                 if isinstance(tensor, DTensor):
                     self._has_shards, tensor = True, tensor.to_local()
                 self._found[f"optim/{kind}/{name}"] = _summary(tensor)
@@ -72,12 +73,15 @@ class StepStatistics:
             torch.distributed.all_reduce(extremes_N2, torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(sums_N3)
             table_N5 = torch.cat([extremes_N2, sums_N3], dim=1)
-        return dict(_named(zip(self._found, table_N5.tolist(), strict=True), self._elements))
+        rows = zip(self._found, table_N5.tolist(), strict=True)
+        return dict(_named(rows, self._elements, self._model.tensor.size))
 
 
-def _named(rows: Iterable[tuple[str, list[float]]], elements: dict[str, int]) -> Iterable[tuple[str, float]]:
+def _named(
+    rows: Iterable[tuple[str, list[float]]], elements: dict[str, int], tensor_ranks: int
+) -> Iterable[tuple[str, float]]:
     for name, (negative_low, high, total, squares, count) in rows:
-        copies = count / elements.get(name, count)  # of a tensor that several ranks hold
+        copies = count / elements.get(name, count // tensor_ranks)  # of a tensor that several ranks hold
         yield f"{name}.min", -negative_low
         yield f"{name}.max", high
         yield f"{name}.avg", total / count

@@ -53,6 +53,16 @@ class Architecture:
     """For each layer the tokens that a query sees, itself included; None for all before it."""
     routing: Routing | None
 
+    def part(self, tensor_ranks: int) -> Architecture:
+        """What one of so many ranks computes of it (runtime/tensor.py); the width is that of the residual stream."""
+        return replace(
+            self,
+            heads=self.heads // tensor_ranks,
+            key_value_heads=self.key_value_heads // tensor_ranks,
+            inner_width=self.inner_width // tensor_ranks,
+            embedding_rows=self.embedding_rows // tensor_ranks,
+        )
+
     def scales_rope(self, layer: int) -> bool:
         """Whether the layer's angles are stretched: OLMo-3 does so where attention is full alone."""
         return self.rope_scaling is not None and (self.family != "olmo3" or self.windows[layer] is None)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..runtime.tensor import UNDIVIDED, TensorGroup
 from .architecture import Architecture
 from .cache import LayerCache
 from .linear import Linear
@@ -20,18 +21,22 @@ __all__ = ["Attention"]
 
 
 class Attention(nn.Module):
-    """One fused projection (rows: all queries, all keys, all values), rotation, SDPA, output projection."""
+    """One fused projection (rows: all queries, all keys, all values), rotation, SDPA, output projection.
 
-    def __init__(self, shape: Architecture) -> None:
+    `shape` is this rank's part of the model in a tensor group.
+    """
+
+    def __init__(self, shape: Architecture, tensor: TensorGroup = UNDIVIDED) -> None:
         super().__init__()
+        self.tensor = tensor
         self.heads, self.groups, self.head_width = shape.heads, shape.key_value_heads, shape.head_width
         self.sizes = [count * shape.head_width for count in (self.heads, self.groups, self.groups)]
         self.clip = shape.clip_qkv
         self.qkv = Linear(shape.width, sum(self.sizes), shape.attention_bias)
-        self.out = Linear(self.sizes[0], shape.width, shape.attention_bias)
+        self.out = Linear(self.sizes[0], shape.width, shape.attention_bias, tensor)
         # over all heads at once, before they are split: OLMo-2's (arXiv 2501.00656), not Qwen's norm of each head
-        self.query_norm = RMSNorm(self.sizes[0], shape.norm_eps) if shape.qk_norm else nn.Identity()
-        self.key_norm = RMSNorm(self.sizes[1], shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.query_norm = RMSNorm(self.sizes[0], shape.norm_eps, tensor) if shape.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(self.sizes[1], shape.norm_eps, tensor) if shape.qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -42,7 +47,7 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """(B, T, D) to (B, T, D); `rope` holds the cosines and sines of T positions, those after the cache's if any."""
         B, T, _ = x_BTD.shape
-        q, k, v = self.qkv(x_BTD).split(self.sizes, dim=-1)
+        q, k, v = self.qkv(self.tensor.enter(x_BTD)).split(self.sizes, dim=-1)
         q, k = self.query_norm(q), self.key_norm(k)
         if self.clip is not None:
             q, k, v = (x.clamp(-self.clip, self.clip) for x in (q, k, v))

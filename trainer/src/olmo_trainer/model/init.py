@@ -73,4 +73,6 @@ def draw(name: str, size: torch.Size, shape: Architecture, init: InitConfig, see
 def initialize(model: Transformer, init: InitConfig, seed: int) -> None:
     """Draw all weights."""
     for name, parameter in model.named_parameters():
-        put(parameter, draw(name, parameter.shape, model.shape, init, seed))
+        division = model.divisions.get(name)
+        size = division.size(parameter.shape) if division else parameter.shape
+        put(parameter, draw(name, size, model.shape, init, seed), division)

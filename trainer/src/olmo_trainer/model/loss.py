@@ -2,6 +2,7 @@
 
 Plainly, the logits of a micro-batch are written and read about six times. Here each chunk of rows goes from hidden
 state to gradient while it is in the cache; the gradient is made in the forward pass and scaled in the backward one.
+In a tensor group each rank has V of the rows, and only two numbers a position are exchanged.
 N rows (batch and time together), D width, V embedding rows.
 """
 
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..runtime.tensor import UNDIVIDED, TensorGroup
+
 __all__ = ["IGNORED", "LossSums", "chunked_loss", "plain_loss", "token_nats"]
 
 IGNORED = -100  # the label of a position that carries no loss
@@ -21,23 +24,53 @@ LossSums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def plain_loss(
-    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor, z_weight: float, scale: float
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    labels_N: torch.Tensor,
+    z_weight: float,
+    scale: float,
+    tensor: TensorGroup = UNDIVIDED,
 ) -> LossSums:
     """`scale · Σ (nats + z_weight · logsumexp²)` over the rows with a label, then Σ nats and Σ logsumexp² apart.
 
     The first is differentiable, the others are for the record; all are float32 scalars.
     """
-    logits_NV = F.linear(hidden_ND, weight_VD.to(hidden_ND.dtype)).float()
+    logits_NV = tensor.joined(F.linear(tensor.enter(hidden_ND), weight_VD.to(hidden_ND.dtype)).float())
     nats = F.cross_entropy(logits_NV, labels_N, ignore_index=IGNORED, reduction="sum")
     squares = (logits_NV.logsumexp(dim=-1)[labels_N != IGNORED] ** 2).sum()
     total = nats + z_weight * squares if z_weight else nats
     return scale * total, nats.detach(), squares.detach()
 
 
+def _log_softmax(
+    logits: torch.Tensor, label: torch.Tensor, tensor: TensorGroup
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities (N, V), those of the labels, logsumexp; then the labels' columns and −1 where they are here."""
+    if tensor.size == 1:
+        chosen = logits.gather(1, label)[:, 0]
+        log_probability = F.log_softmax(logits, dim=-1)
+        chosen_log_probability = log_probability.gather(1, label)[:, 0]
+        norm = chosen - chosen_log_probability  # logsumexp, without another pass
+        return log_probability, chosen_log_probability, norm, label, logits.new_full((), -1.0).expand_as(label)
+    place = label - tensor.rank * logits.shape[1]
+    is_here = (place >= 0) & (place < logits.shape[1])
+    place = place.clamp(0, logits.shape[1] - 1)
+    chosen = torch.where(is_here, logits.gather(1, place), 0.0)[:, 0]
+    norms, chosens = torch.stack(tensor.gather(torch.stack([logits.logsumexp(dim=-1), chosen]))).unbind(dim=1)
+    norm, chosen = norms.logsumexp(dim=0), chosens.sum(dim=0)
+    return logits.sub_(norm[:, None]), chosen - norm, norm, place, -is_here.to(logits.dtype)
+
+
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_weight: float, scale: float
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        z_weight: float,
+        scale: float,
+        tensor: TensorGroup,
     ) -> LossSums:
         compute_weight = weight.to(hidden.dtype)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
@@ -49,17 +82,14 @@ class _ChunkedLoss(torch.autograd.Function):
             counted = labels[part] != IGNORED
             label = labels[part].clamp_min(0)[:, None]
             logits = F.linear(hidden[part], compute_weight).float()
-            chosen = logits.gather(1, label)[:, 0]
-            log_probability = F.log_softmax(logits, dim=-1)
-            chosen_log_probability = log_probability.gather(1, label)[:, 0]
-            norm = chosen - chosen_log_probability  # logsumexp, without another pass
+            log_probability, chosen_log_probability, norm, place, one_less = _log_softmax(logits, label, tensor)
             nats -= torch.where(counted, chosen_log_probability, 0.0).sum()
             squares += torch.where(counted, norm**2, 0.0).sum()
             # d/dlogits of nats is softmax − onehot, of z is 2·logsumexp·softmax
             grad = log_probability.exp_()
             if z_weight:
                 grad *= 1 + 2 * z_weight * norm[:, None]
-            grad.scatter_add_(1, label, grad.new_full((), -1.0).expand_as(label))
+            grad.scatter_add_(1, place, one_less)
             grad = grad.to(hidden.dtype)
             # 1/tokens, and 0 for ignored rows: applied to the narrow matrices, not to the wide one
             row_scale = torch.where(counted, scale, 0.0).to(hidden.dtype)[:, None]
@@ -76,24 +106,32 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None, None, None
+        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None, None, None, None
 
 
 def chunked_loss(
-    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor, z_weight: float, scale: float
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    labels_N: torch.Tensor,
+    z_weight: float,
+    scale: float,
+    tensor: TensorGroup = UNDIVIDED,
 ) -> LossSums:
     """What `plain_loss` gives, a chunk of rows at a time."""
-    result: LossSums = _ChunkedLoss.apply(hidden_ND, weight_VD, labels_N, z_weight, scale)  # type: ignore[no-untyped-call]
+    hidden_ND = tensor.enter(hidden_ND)
+    result: LossSums = _ChunkedLoss.apply(hidden_ND, weight_VD, labels_N, z_weight, scale, tensor)  # type: ignore[no-untyped-call]
     return result
 
 
 @torch.no_grad()
-def token_nats(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+def token_nats(
+    hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor, tensor: TensorGroup = UNDIVIDED
+) -> torch.Tensor:
     """−ln p of each label (N), float32; 0 where the label is IGNORED."""
     weight = weight_VD.to(hidden_ND.dtype)
     rows = max(64, _CHUNK_LOGITS.get(hidden_ND.device.type, 2**24) // weight.shape[0])
     parts = [
-        F.cross_entropy(F.linear(hidden, weight).float(), labels, ignore_index=IGNORED, reduction="none")
+        F.cross_entropy(tensor.joined(F.linear(hidden, weight).float()), labels, ignore_index=IGNORED, reduction="none")
         for hidden, labels in zip(torch.split(hidden_ND, rows), torch.split(labels_N, rows), strict=True)
     ]
     return torch.cat(parts)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..runtime.tensor import UNDIVIDED, TensorGroup
 from .linear import Linear
 
 __all__ = ["MLP", "swiglu"]
@@ -43,14 +44,18 @@ def swiglu(up_gate: torch.Tensor) -> torch.Tensor:
 
 
 class MLP(nn.Module):
-    """Feed-forward part; rows of `up_gate` are first all of up, then all of gate, so that one product does for both."""
+    """Feed-forward part; rows of `up_gate` are first all of up, then all of gate, so that one product does for both.
 
-    def __init__(self, width: int, inner_width: int, bias: bool = False) -> None:
+    `inner_width` is this rank's share of it in a tensor group.
+    """
+
+    def __init__(self, width: int, inner_width: int, bias: bool = False, tensor: TensorGroup = UNDIVIDED) -> None:
         super().__init__()
+        self.tensor = tensor
         self.up_gate = Linear(width, 2 * inner_width, bias)
-        self.down = Linear(inner_width, width, bias)
+        self.down = Linear(inner_width, width, bias, tensor)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""
-        down: torch.Tensor = self.down(swiglu(self.up_gate(x_BTD)))
+        down: torch.Tensor = self.down(swiglu(self.up_gate(self.tensor.enter(x_BTD))))
         return down

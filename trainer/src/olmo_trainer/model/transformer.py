@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..runtime.tensor import UNDIVIDED, TensorGroup, divisions_of
 from .architecture import Architecture
 from .attention import Attention
 from .cache import LayerCache
@@ -27,10 +28,11 @@ __all__ = ["Block", "Transformer"]
 class Block(nn.Module):
     """Attention and MLP, each added to the residual stream."""
 
-    def __init__(self, shape: Architecture) -> None:
+    def __init__(self, shape: Architecture, tensor: TensorGroup = UNDIVIDED) -> None:
         super().__init__()
-        self.attention = Attention(shape)
-        self.mlp = MoE(shape, shape.routing) if shape.routing else MLP(shape.width, shape.inner_width, shape.mlp_bias)
+        self.attention = Attention(shape, tensor)
+        dense = (shape.width, shape.inner_width, shape.mlp_bias, tensor)
+        self.mlp = MoE(shape, shape.routing) if shape.routing else MLP(*dense)
         self.attention_norm = build_norm(shape.norm, shape.width, shape.norm_eps)
         self.mlp_norm = build_norm(shape.norm, shape.width, shape.norm_eps)
         self.norm_after = shape.norm_after
@@ -59,23 +61,27 @@ class Transformer(nn.Module):
     """Embedding, blocks, final norm; the output matrix is applied by the loss, which need not hold all logits at once.
 
     Weights are float32 and unset (init.py sets them). `compute_dtype` is the type of the residual stream and the
-    matrix products.
+    matrix products. In a tensor group a model has its rank's part of the weights, and `shape` is that of the whole.
     """
 
-    def __init__(self, shape: Architecture, compute_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, shape: Architecture, compute_dtype: torch.dtype = torch.float32, tensor: TensorGroup = UNDIVIDED
+    ) -> None:
         super().__init__()
-        self.shape, self.compute_dtype = shape, compute_dtype
-        self.embedding = nn.Parameter(torch.empty(shape.embedding_rows, shape.width))
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.shape, self.compute_dtype, self.tensor = shape, compute_dtype, tensor
+        self.divisions = divisions_of(shape, tensor)
+        own = shape.part(tensor.size)
+        self.embedding = nn.Parameter(torch.empty(own.embedding_rows, shape.width))
+        self.blocks = nn.ModuleList(Block(own, tensor) for _ in range(shape.layers))
         self.norm = build_norm(shape.norm, shape.width, shape.norm_eps)
-        self.head = None if shape.tied else Linear(shape.width, shape.embedding_rows)
+        self.head = None if shape.tied else Linear(shape.width, own.embedding_rows)
         self.watch: Callable[[str, torch.Tensor], None] | None = None
         """Is shown the residual stream (B, T, D) behind the embedding and each block."""
         self._rope: dict[bool, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def output_weight(self) -> torch.Tensor:
-        """The (V, D) matrix from the last hidden state to logits."""
+        """The (V, D) matrix from the last hidden state to logits; in a tensor group this rank's rows of it."""
         return self.embedding if self.head is None else self.head.weight
 
     def _rotary(self, start: int, stop: int, scaled: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +112,7 @@ class Transformer(nn.Module):
         shape, length = self.shape, tokens_BT.shape[1]
         start = caches[0].length if caches else 0
         tables = {scaled: self._rotary(start, start + length, scaled) for scaled in self._scalings}
-        x_BTD = F.embedding(tokens_BT, self.embedding).to(self.compute_dtype)
+        x_BTD = self._embedded(tokens_BT)
         windows = set() if caches else set(shape.windows)  # with a cache, attention goes by positions
         masks = {window: mask_of(length, window, document_ids_BT, x_BTD.device) for window in windows}
         if self.watch is not None:
@@ -119,13 +125,23 @@ class Transformer(nn.Module):
         out: torch.Tensor = self.norm(x_BTD)
         return out
 
+    def _embedded(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        if self.tensor.size == 1:
+            return F.embedding(tokens_BT, self.embedding).to(self.compute_dtype)
+        rows = self.embedding.shape[0]
+        places_BT = tokens_BT - self.tensor.rank * rows
+        here_BT = (places_BT >= 0) & (places_BT < rows)
+        x_BTD = F.embedding(places_BT.clamp(0, rows - 1), self.embedding)
+        return self.tensor.leave(torch.where(here_BT[..., None], x_BTD, 0.0).to(self.compute_dtype))
+
     @property
     def _scalings(self) -> set[bool]:
         return {self.shape.scales_rope(layer) for layer in range(self.shape.layers)}
 
     def logits(self, tokens_BT: torch.Tensor, document_ids_BT: torch.Tensor | None = None) -> torch.Tensor:
         """All logits (B, T, V), in `compute_dtype`: for comparison and small inputs."""
-        return F.linear(self(tokens_BT, document_ids_BT), self.output_weight.to(self.compute_dtype))
+        hidden_BTD = self.tensor.enter(self(tokens_BT, document_ids_BT))
+        return self.tensor.joined(F.linear(hidden_BTD, self.output_weight.to(self.compute_dtype)))
 
     def take_router_statistics(
         self, sum_of_ranks: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..config.schema import OptimizerConfig
-from ..runtime.sharded import local, norms_of
+from ..runtime.sharded import local
 
 __all__ = ["Clip", "clip_by_history", "clip_by_norm", "clip_of_step"]
 
@@ -46,15 +46,18 @@ def clip_by_norm(gradients: list[torch.Tensor], norm: torch.Tensor, max_norm: fl
 
 
 def clip_by_history(
-    gradients: list[torch.Tensor], means: list[torch.Tensor], clip: Clip, accepted: torch.Tensor
+    gradients: list[torch.Tensor],
+    norms: torch.Tensor,
+    means: list[torch.Tensor],
+    clip: Clip,
+    accepted: torch.Tensor,
 ) -> torch.Tensor:
-    """Scale each gradient in place to at most `max_ratio` times its mean norm; returns the share that was scaled.
+    """Scale each gradient in place to at most `max_ratio` times the mean of its `norms`; returns the share scaled.
 
     A mean (a scalar, 0 before there is one) begins with the first norm, from the second step on as in OLMo-1, and goes
     on with the norms after clipping, of accepted steps alone.
     """
     assert clip.max_ratio is not None
-    norms = torch.stack(norms_of(gradients))
     before = torch.stack(means)
     mean = torch.where(before == 0, norms, before)
     coefficients = (clip.max_ratio * mean / (norms + _TINY)).clamp(max=1.0)

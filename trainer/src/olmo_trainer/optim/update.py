@@ -26,7 +26,8 @@ _State = dict[str, torch.Tensor]
 class GatedOptimizer(torch.optim.Optimizer):
     """Groups hold `params`, `names`, `rule`, `weight_decay`, `rate_ratio` (of the scheduled rate), `lr` and `splits`.
 
-    `splits` has for each parameter the rows of the matrices that are stacked in it. Where `found_inf` is 1, `step`
+    `splits` has for each parameter the rows of the matrices that are stacked in it, `divisions` how it is divided in a
+    tensor group. Where `found_inf` is 1, `step`
     leaves everything as it is; moments that do not exist yet become zeros.
     """
 
@@ -99,17 +100,17 @@ def _muon(group: _Group, state: dict[torch.Tensor, _State], found_inf: torch.Ten
     parameters are sharded, every rank gathers and orthogonalises the whole matrix.
     """
     momentum = group["momentum"]
-    for parameter, splits in zip(group["params"], group["splits"], strict=True):
+    for parameter, splits, division in zip(group["params"], group["splits"], group["divisions"], strict=True):
         if parameter.grad is None:
             continue
         mean = state[parameter].setdefault("momentum", torch.zeros_like(parameter))
         new_mean = torch.lerp(mean, parameter.grad, 1 - momentum)
-        direction = whole(torch.lerp(parameter.grad, new_mean, momentum))
+        direction = whole(torch.lerp(parameter.grad, new_mean, momentum), division)
         matrices = torch.split(direction, splits, dim=-2)
         update = torch.cat([orthogonalized(m) * (0.2 * max(m.shape[-2:]) ** 0.5) for m in matrices], dim=-2)
         weight = local(parameter)
         decayed = weight * (1 - group["lr"] * group["weight_decay"])
-        _keep(weight, decayed.sub_(local(part_like(update, parameter)), alpha=group["lr"]), found_inf)
+        _keep(weight, decayed.sub_(local(part_like(update, parameter, division)), alpha=group["lr"]), found_inf)
         _keep(local(mean), local(new_mean), found_inf)
 
 
@@ -148,6 +149,7 @@ def build_optimizer(model: Transformer, optimizer: OptimizerConfig, where: str) 
             "params": [parameters[name] for name in group.names],
             "names": list(group.names),
             "splits": [_splits(name, parameters[name], model) for name in group.names],
+            "divisions": [model.divisions.get(name) for name in group.names],
             "rule": group.rule,
             "weight_decay": group.weight_decay,
             "rate_ratio": group.rate_ratio,
@@ -161,7 +163,8 @@ def _splits(name: str, parameter: torch.Tensor, model: Transformer) -> list[int]
     """Rows of the matrices in a parameter: queries, keys and values are one, as are an MLP's two inner matrices."""
     if parameter.ndim < 2:
         return []
-    rows = parameter.shape[-2]
+    division = model.divisions.get(name)
+    rows = (division.size(parameter.shape) if division else parameter.shape)[-2]
     if name.endswith("attention.qkv.weight"):
         keys = model.shape.key_value_heads * model.shape.head_width
         return [rows - 2 * keys, keys, keys]

@@ -5,23 +5,29 @@ over groups of `shard_ranks`, and gather a block's when it is computed. What is 
 routers, stays whole on every rank; embedding and output matrix are gathered in float32, since sums over tokens go into
 their gradients. Other matrices are gathered in the type of the products; gradients are always summed in float32.
 
+Under all of them, ranks may share each product in groups (tensor.py); what a rank has of a weight is then divided
+further as above, among the ranks with the same part.
+
 Each rank's loss is divided by the valid tokens of all ranks' batches, so gradients are summed, never averaged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from ..config.schema import ParallelConfig
 from .ranks import Ranks
+from .tensor import Division
 
-__all__ = ["Gradients", "distribute", "local", "norms_of", "part_like", "put", "whole"]
+__all__ = ["Gradients", "by_rows", "distribute", "local", "norms_of", "part_like", "put", "whole"]
 
 
 class Gradients:
@@ -30,7 +36,7 @@ class Gradients:
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self.ranks, self._is_last, self._work = ranks, False, list[Any]()
         self._sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
-        if ranks.world > 1:
+        if ranks.data_world > 1:
             for parameter in model.parameters():
                 if not isinstance(parameter, DTensor):
                     parameter.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
@@ -38,7 +44,7 @@ class Gradients:
     def _complete(self, parameter: torch.Tensor) -> None:
         if self._is_last:
             assert parameter.grad is not None
-            self._work.append(dist.all_reduce(parameter.grad, async_op=True))
+            self._work.append(dist.all_reduce(parameter.grad, group=self.ranks.data_group, async_op=True))
 
     def begin(self, *, is_last: bool) -> None:
         """Before the backward pass of a micro-batch."""
@@ -58,7 +64,7 @@ def distribute(
     model: nn.Module, blocks: nn.ModuleList, parallel: ParallelConfig, ranks: Ranks, device: torch.device
 ) -> None:
     """Shard a model that is on the meta device and give it unset memory on `device`; `ddp` has nothing to shard."""
-    if ranks.world > 1 and parallel.kind != "ddp":
+    if ranks.data_world > 1 and parallel.kind != "ddp":
         mesh = ranks.mesh(device.type, parallel.shard_ranks)
         kept = {
             parameter
@@ -89,26 +95,36 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def whole(tensor: torch.Tensor, division: Division | None = None) -> torch.Tensor:
     """The whole tensor. All ranks must ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return division.whole(gathered) if division else gathered
 
 
-def part_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def part_like(full: torch.Tensor, like: torch.Tensor, division: Division | None = None) -> torch.Tensor:
     """A whole tensor, equal on all ranks, divided as another is; nothing is sent."""
+    full = division.part(full) if division else full
     if not isinstance(like, DTensor):
         return full.to(like.device)
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
+def by_rows(full: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, equal on all ranks, divided by rows among all of them; nothing is sent."""
+    mesh = init_device_mesh(full.device.type, (dist.get_world_size(),))
+    return distribute_tensor(full, mesh, [Shard(0)], src_data_rank=None)
+
+
 @torch.no_grad()
-def put(place: torch.Tensor, full: torch.Tensor) -> None:
+def put(place: torch.Tensor, full: torch.Tensor, division: Division | None = None) -> None:
     """Write a whole tensor, equal on all ranks, into one that may be sharded."""
-    local(place).copy_(local(part_like(full, place)))
+    local(place).copy_(local(part_like(full, place, division)))
 
 
-def norms_of(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The norm of each whole tensor, the same bits on every rank, with one exchange for all of them."""
+def norms_of(tensors: list[torch.Tensor], divisions: Sequence[Division | None] = ()) -> list[torch.Tensor]:
+    """The norm of each whole tensor, the same bits on every rank, with one exchange for all of them; with tensor groups
+    two.
+    """
     norms = list(torch._foreach_norm([local(tensor) for tensor in tensors]))
     places = [index for index, tensor in enumerate(tensors) if isinstance(tensor, DTensor)]
     if places:
@@ -117,6 +133,12 @@ def norms_of(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         mesh = first.device_mesh if first.device_mesh.ndim == 1 else first.device_mesh["shard"]
         squares = torch.stack([norms[index] for index in places]) ** 2
         dist.all_reduce(squares, group=mesh.get_group())
+        for index, norm in zip(places, squares.sqrt().unbind(), strict=True):
+            norms[index] = norm
+    if places := [index for index, division in enumerate(divisions) if division]:
+        division = divisions[places[0]]
+        assert division is not None
+        squares = division.group.sum(torch.stack([norms[index] for index in places]) ** 2)
         for index, norm in zip(places, squares.sqrt().unbind(), strict=True):
             norms[index] = norm
     return norms

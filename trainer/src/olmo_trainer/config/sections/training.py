@@ -40,6 +40,9 @@ class ParallelConfig:
     """Ranks of a group of `hsdp`: those of a machine, usually."""
     reshard_after_forward: bool = True
     """Whether a block's weights are gathered again for its backward pass; `false` takes memory and saves traffic."""
+    tensor_ranks: int = 1
+    """Neighbouring ranks that share each matrix product and read the same windows; the other ranks are divided as
+    `kind` says. For dense models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ def problems(train: TrainConfig) -> list[Finding]:
             "train.micro_batch_windows": train.micro_batch_windows,
             "train.num_threads": train.num_threads,
             "train.parallel.shard_ranks": train.parallel.shard_ranks,
+            "train.parallel.tensor_ranks": train.parallel.tensor_ranks,
             "train.recompute_every": train.recompute_every,
             "train.max_skipped_steps": train.max_skipped_steps,
         }
