@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as processes
+from forked import on_ranks
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, ParallelConfig, StabilityConfig, TrainConfig
 from olmo_trainer.config.sections.model import RopeScalingConfig
 from olmo_trainer.data.order import rank_slice
@@ -127,11 +125,9 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
     return {"begun": begun, "rows": rows, "gradients": kept, "weights": weights, "nats": nats, "statistics": seen}
 
 
-def work(rank: int, world: int, port: int, out: str) -> None:
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port, "MASTER_ADDR": "localhost"}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    torch.set_num_threads(1)
+def work(world: int, out: str) -> None:
     with joined_ranks("cpu", tensor_ranks=2, timeout_s=60) as ranks:
+        rank = ranks.rank
         assert (ranks.data_rank, ranks.tensor.rank, ranks.data_world) == (rank // 2, rank % 2, world // 2)
         assert float(ranks.sum_of_data(torch.ones(()))) == world // 2
         assert torch.stack(ranks.tensor.gather(torch.tensor([rank]))).flatten().tolist() == [rank - rank % 2, rank | 1]
@@ -151,10 +147,7 @@ def alone() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_that_share_products_do_the_steps_of_one(world: int, alone: dict[str, Any], tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes.start_processes(work, (world, port, str(tmp_path)), nprocs=world, start_method="fork")
+    on_ranks(world, work, world, str(tmp_path))
     each = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for name, index in each[0]:
         expected = alone[name]
