@@ -33,7 +33,7 @@ from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM
 
-VOCABULARY, LENGTH, EOS, PAD = 8192, 256, 0, 1
+VOCABULARY, LENGTH, WINDOWS, EOS, PAD = 8192, 256, 4, 0, 1
 HELD_OUT_CHARACTERS = 2000
 OLMO = [sys.executable, "-m", "olmo_trainer"]
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -47,17 +47,20 @@ DENSE = {
     "tie_word_embeddings": True,
 }
 EXPERTS = {**DENSE, "family": "olmoe", "intermediate_size": 432, "num_experts": 8, "num_experts_per_tok": 2}
-MODELS: dict[str, tuple[str, bool, dict[str, Any]]] = {
-    "dense": ("OLMo-2", True, DENSE),
-    "window": ("OLMo-3, 64 tokens in three of four layers", True, {**DENSE, "family": "olmo3", "sliding_window": 64}),
-    "moe": (
+MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "dense": ("OLMo-2", 300, DENSE),
+    "dense-short": ("OLMo-2", 150, DENSE),
+    "window": ("OLMo-3, 64 tokens in three of four layers", 150, {**DENSE, "family": "olmo3", "sliding_window": 64}),
+    "moe": ("OLMoE, 2 of 8 experts", 150, EXPERTS),
+    "moe-alone": (
         "OLMoE, 2 of 8 experts, no router losses",
-        True,
+        150,
         {**EXPERTS, "router_aux_loss_coef": 0.0, "router_z_loss_coef": 0.0},
     ),
-    "moe-balanced": ("OLMoE, 2 of 8 experts, router losses", False, EXPERTS),
 }
-"""What it is, whether Trainer can do the same, and the group `model` of its config."""
+"""What it is, its steps and the group `model` of its config."""
+PAIRS = ("dense", "window", "moe-alone")
+"""Those that Trainer trains too; its balance of experts is another (hf_trainer.py)."""
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -112,8 +115,8 @@ def config_of(name: str, work: Path, arguments: argparse.Namespace) -> Path:
         "optimizer": {"learning_rate": 2e-3, "decay_embeddings": True},
         "schedule": {"kind": "cosine", "warmup": 0.08, "final_ratio": 0.1},
         "train": {
-            "steps": arguments.steps,
-            "batch_windows": arguments.batch_windows,
+            "steps": MODELS[name][1] * arguments.longer,
+            "batch_windows": WINDOWS,
             "device": "cpu",
             "num_threads": arguments.threads,
         },
@@ -158,7 +161,7 @@ def ours(config: Path, place: Path, work: Path, arguments: argparse.Namespace) -
     untrained(config, place)
     subprocess.run([*OLMO, "train", config], check=True, stdout=subprocess.DEVNULL)
     first, *rows = [json.loads(line) for line in (place / "ours" / "metrics.jsonl").read_text().splitlines()]
-    trained = place / "ours" / "checkpoints" / f"step-{arguments.steps}"
+    trained = place / "ours" / "checkpoints" / f"step-{len(rows)}"
     with safe_open(trained / "model.safetensors", "pt") as weights:
         sizes = [math.prod(weights.get_slice(key).get_shape()) for key in weights.keys()]
     return {
@@ -177,7 +180,7 @@ def theirs(config: Path, place: Path, work: Path, arguments: argparse.Namespace)
     seconds = statistics.median(row["seconds"] for row in rows[1:])
     return {
         "losses": [row["loss"] for row in rows],
-        "tokens_per_second": LENGTH * arguments.batch_windows / seconds,
+        "tokens_per_second": LENGTH * WINDOWS / seconds,
         "bpb": bits_per_byte(place / "theirs", work),
     }
 
@@ -185,21 +188,20 @@ def theirs(config: Path, place: Path, work: Path, arguments: argparse.Namespace)
 def table(work: Path, arguments: argparse.Namespace) -> str:
     """The page, of what is measured so far."""
     held_out = [row["text"] for path in (work / "held-out" / "documents").iterdir() for row in rows_of(path)]
-    steps, windows, size = arguments.steps, arguments.batch_windows, sum(len(text.encode()) for text in held_out)
+    size = sum(len(text.encode()) for text in held_out)
     lines = [
         f"""# A small model on real text, beside plain transformers.Trainer
 
-`python bench/corpus.py --documents ../../shared/data/corpus --work DIR --steps {steps} --batch-windows {windows}`
+`python bench/corpus.py --documents ../../shared/data/corpus --work DIR --longer {arguments.longer}`
 
-{steps} steps of {windows} windows of {LENGTH} tokens ({steps * windows * LENGTH / 1e6:.2f} M, vocabulary
-{VOCABULARY}), float32, {arguments.threads} thread; cosine from 2e-3 to 2e-4 after a warmup of 8 %,
-AdamW (0.9, 0.95), decay 0.1, clip 1. Both begin with the weights of `olmo init` and read the same windows in
-the same order. Bits per byte of {len(held_out)} held-out documents ({size / 1e3:.0f} kB) by one scorer on
-transformers' models; "in the loop" is what the run itself says. The machine did other work: tokens a second
-are medians of steps and no comparison of speed.
+Steps of {WINDOWS} windows of {LENGTH} tokens (vocabulary {VOCABULARY}), float32; cosine from 2e-3 to 2e-4
+after a warmup of 8 %, AdamW (0.9, 0.95), decay 0.1, clip 1. Both begin with the weights of `olmo init` and read
+the same windows in the same order. Bits per byte of {len(held_out)} held-out documents ({size / 1e3:.0f} kB) by one
+scorer on transformers' models; "in the loop" is what the run itself says. The machine did other work: tokens a second
+are medians of steps and no comparison of speed. A token reaches 10 M of the parameters of a model with experts.
 
-| model | parameters | untrained | ours, in the loop | ours | Trainer | difference | tokens/s, ours and Trainer |
-|---|---|---|---|---|---|---|---|"""
+| model | parameters | steps | untrained | in the loop | ours | Trainer | difference | tokens/s, ours and Trainer |
+|---|---|---|---|---|---|---|---|---|"""
     ]
     losses = [
         "",
@@ -221,7 +223,12 @@ are medians of steps and no comparison of speed.
             apart = [abs(a - b) for a, b in zip(one["losses"], other["losses"], strict=True)]
             last.append(f"{statistics.mean(other['losses'][-50:]):.4f}")
             last += [f"{max(part):.1e}" for part in (apart[:10], apart[:100], apart)]
-        cells = [f"{name}: {what}", f"{one['parameters'] / 1e6:.2f} M", f"{one['untrained']:.3f}"]
+        cells = [
+            f"{name}: {what}",
+            f"{one['parameters'] / 1e6:.2f} M",
+            str(len(one["losses"])),
+            f"{one['untrained']:.3f}",
+        ]
         cells += [f"{one['in_loop']:.5f}", f"{one['bpb']:.5f}", *bpb, pace]
         lines.append(f"| {' | '.join(cells)} |")
         losses.append(f"| {' | '.join([name, *last, *[''] * (5 - len(last))])} |")
@@ -234,8 +241,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="directory for all that is made")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch-windows", type=int, default=4)
+    parser.add_argument("--longer", type=int, default=1, help="so many times the steps")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dolma", type=Path, default=Path(sys.executable).with_name("dolma"), help="the command")
     arguments = parser.parse_args()
@@ -255,7 +261,7 @@ def main() -> None:
         config = config_of(name, work, arguments)
         for side in arguments.sides:
             kept = work / name / f"{side}.json"
-            if kept.is_file() or (side == "theirs" and not MODELS[name][1]):
+            if kept.is_file() or (side == "theirs" and name not in PAIRS):
                 continue
             kept.parent.mkdir(exist_ok=True)
             kept.write_text(json.dumps(SIDES[side](config, kept.parent, work, arguments)), encoding="utf-8")
