@@ -237,7 +237,8 @@ def artifact_config(config: RunConfig, artifact: Path) -> dict[str, Any]:
     for name in ("run_directory", "validation", "checkpoint", "logging", "wandb", "energy"):
         del mapping[name]
     del mapping["train"]["max_skipped_steps"], mapping["train"]["stop_at"], mapping["data"]["loader"]
-    del mapping["stability"]["max_rewinds"], mapping["stability"]["slow_rise_nats"]
+    for name in ("max_rewinds", "slow_rise_nats", "slow_rise_action"):
+        del mapping["stability"][name]
 
     def seen(path: str | None) -> str | None:
         return None if path is None else Path(os.path.relpath(path, artifact)).as_posix()

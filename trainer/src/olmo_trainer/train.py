@@ -43,7 +43,7 @@ from .optim.schedule import rate_of_step
 from .runtime.ranks import check_world, joined_ranks, world_size
 from .runtime.run_directory import keep_config, locked
 from .runtime.signals import Stopped, StopRequest, stop_on_signal
-from .runtime.watch import Rewind, advance, may_save, react, take_up, warn_of_rise
+from .runtime.watch import Rewind, advance, may_save, react, slow_rise, take_up
 from .step import train_step
 
 __all__ = ["train"]
@@ -201,11 +201,11 @@ def _loop(run: _Run) -> Path:
                 _record(run, step, values)
             console.step(step, values)
             react(run.progress, config)
-            warn_of_rise(step, values["stability/slow_rise"], config)
+            risen = slow_rise(step, values["stability/slow_rise"], config)
             if _due(step, config.checkpoint.every_steps, steps) and may_save(run.progress, config):
                 _save(run)
-            if _told_to_stop(run):
-                raise Stopped(f"{config.run_directory}: told to stop; saved at step {run.saved_step}")
+            if _has_to_stop(run, risen is not None):
+                raise risen or Stopped(f"{config.run_directory}: told to stop; saved at step {run.saved_step}")
     if run.saved_step != steps:
         _save(run)
     run.saver.finish(writes=run.parts.gradients.ranks.writes)
@@ -218,9 +218,9 @@ def _due(step: int, every: int | None, last: int) -> bool:
     return step == last or (every is not None and step % every == 0)
 
 
-def _told_to_stop(run: _Run) -> bool:
-    """Whether any rank was told to stop; all is then saved, if the state is worth it."""
-    if not run.parts.gradients.ranks.sum(torch.tensor(int(run.stop.is_made))):
+def _has_to_stop(run: _Run, has_risen: bool) -> bool:
+    """Whether the loss has risen, or any rank was told to stop; all is then saved, if the state is worth it."""
+    if not run.parts.gradients.ranks.sum(torch.tensor(int(run.stop.is_made or has_risen))):
         return False
     if run.saved_step != run.progress.step and may_save(run.progress, run.config):
         _save(run)

@@ -112,6 +112,20 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert ranks == [row for before, row in zip([[0, 0], *dealt], dealt, strict=False) if row[1] != before[1]]
 
 
+@pytest.mark.parametrize(("kind", "tensor_ranks"), [("ddp", 1), ("fsdp", 1), ("ddp", 2)])
+def test_statistics_are_those_of_all_ranks(kind: str, tensor_ranks: int, made: Path, tmp_path: Path) -> None:
+    rows = []
+    for world in (1, 2):
+        config = settings(
+            made, tmp_path / str(world), **changes(kind, 2, min(world, tensor_ranks)), logging__statistics_every_steps=1
+        )
+        train(world, write_config(tmp_path / "c.yaml", config))
+        rows.append(rows_of(tmp_path / str(world))[1:])
+    for alone, together in zip(*rows, strict=True):
+        assert {"activation/embedding.min", "activation/blocks.1.norm", "optim/grad/embedding.avg"} <= alone.keys()
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-6)
+
+
 def test_ranks_that_a_batch_cannot_be_dealt_to_are_refused(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,6 @@ class StepStatistics:
         self._model, self._optimizer = model, optimizer
         self._found: dict[str, torch.Tensor] = {}
         self._elements: dict[str, int] = {}
-        self._has_shards = model.tensor.size > 1
         model.watch = self._activation
 
     def _activation(self, name: str, hidden_BTD: torch.Tensor) -> None:
@@ -60,15 +59,15 @@ class StepStatistics:
                 parts = self._model.tensor.size if name in self._model.divisions else 1
                 self._elements[f"optim/{kind}/{name}"] = tensor.numel() * parts
                 if isinstance(tensor, DTensor):
-                    self._has_shards, tensor = True, tensor.to_local()
+                    tensor = tensor.to_local()
                 self._found[f"optim/{kind}/{name}"] = _summary(tensor)
 
     def values(self) -> dict[str, float]:
-        """The numbers of all names. Where weights are sharded, every rank must ask; all get those of the whole."""
+        """The numbers of all names, over the tokens and shards of all ranks, which must ask together."""
         if not self._found:
             return {}
         table_N5 = torch.stack(list(self._found.values()))
-        if self._has_shards:
+        if torch.distributed.is_initialized():
             extremes_N2, sums_N3 = table_N5[:, :2].contiguous(), table_N5[:, 2:].contiguous()
             torch.distributed.all_reduce(extremes_N2, torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(sums_N3)

@@ -29,6 +29,7 @@ _FREE = (
     "train.parallel.",
     "stability.max_rewinds",
     "stability.slow_rise_nats",
+    "stability.slow_rise_action",
 )
 
 

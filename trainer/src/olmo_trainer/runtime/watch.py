@@ -18,7 +18,7 @@ from ..data.batches import BatchPlan
 from ..data.order import DataOrder, joined
 from ..data.order_manifest import keep_left_out
 
-__all__ = ["Rewind", "TrainingFailed", "advance", "may_save", "react", "take_up", "warn_of_rise"]
+__all__ = ["Rewind", "TrainingFailed", "advance", "may_save", "react", "slow_rise", "take_up"]
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,20 @@ def react(progress: Progress, config: RunConfig) -> None:
         )
 
 
-def warn_of_rise(step: int, rise_nats: float, config: RunConfig) -> None:
-    """Say that the smoothed loss is above its lowest, once in so many steps as it is smoothed over."""
-    if step % config.stability.slow_rise_steps == 0 and rise_nats > config.stability.slow_rise_nats:
-        log.warning("step %d: the smoothed loss is %.3f nats above its lowest", step, rise_nats)
+def slow_rise(step: int, rise_nats: float, config: RunConfig) -> TrainingFailed | None:
+    """Warn of a smoothed loss above its lowest, once in so many steps as it is smoothed over.
+
+    What is returned is to end the run, once it is saved.
+    """
+    stability = config.stability
+    if step % stability.slow_rise_steps or rise_nats <= stability.slow_rise_nats:
+        return None
+    told = f"step {step}: the mean loss of {stability.slow_rise_steps} steps is {rise_nats:.3f} nats above its lowest"
+    if stability.slow_rise_action == "stop":
+        limit = f"{stability.slow_rise_nats} at most (stability.slow_rise_nats)"
+        return TrainingFailed(f"{config.run_directory}: {told}; expected {limit}; saved")
+    log.warning(told)
+    return None
 
 
 def take_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .findings import Finding, more_than_zero, zero_or_more
 
@@ -26,7 +27,9 @@ class StabilityConfig:
     slow_rise_steps: int = 1000
     """Steps over which the loss is smoothed to see whether it rises."""
     slow_rise_nats: float = 0.05
-    """Rise above the lowest smoothed loss that is warned of."""
+    """Rise above the lowest smoothed loss that something is done about, looked at every `slow_rise_steps`."""
+    slow_rise_action: Literal["warn", "stop"] = "warn"
+    """`stop` saves, says what was seen and ends with status 1; no batch is to blame, so there is none to leave out."""
 
 
 def problems(stability: StabilityConfig) -> list[Finding]:
