@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
+from olmo_trainer.checkpoint.save import step_directories
 
 CLOCKS = ("time_s", "throughput/device/", "System/", "energy/")
 
@@ -22,13 +23,14 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def kill_at(child: Any, checkpoints: Path, after_s: float, *, while_saving: bool) -> tuple[bool, bool]:
-    """Kill a process after so long, or when it writes after that; whether it was killed, and whether in a save."""
+def kill_at(child: Any, run: Path, steps: int, after_s: float, *, while_saving: bool) -> tuple[bool, bool]:
+    """Kill a process so long after it has done a step, or when it then saves; whether it was, and whether in a save."""
+    metrics, checkpoints = run / "metrics.jsonl", run / "checkpoints"
+    while child.is_alive() and not (metrics.is_file() and metrics.read_bytes().count(b"\n") > steps):
+        time.sleep(0.001)
     child.join(timeout=after_s)
-    until = time.monotonic() + 5
-    while while_saving and child.is_alive() and time.monotonic() < until:
-        if list(checkpoints.glob(".step-*.writing")):
-            break
+    while while_saving and child.is_alive() and not list(checkpoints.glob(".step-*.writing")):
+        pass
     if not child.is_alive():
         return False, False
     os.kill(child.pid, signal.SIGKILL)
@@ -41,7 +43,7 @@ def kill_at(child: Any, checkpoints: Path, after_s: float, *, while_saving: bool
 def test_ten_kills_leave_no_trace(background: bool, made: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     changes: dict[str, Any] = {
-        "train__steps": 300,
+        "train__steps": 120,
         "checkpoint": {"every_steps": 2, "keep_last": 2, "pin": [4], "background": background},
         "validation__every_steps": 50,
         "energy__declared_watts": 100.0,
@@ -54,9 +56,9 @@ def test_ten_kills_leave_no_trace(background: bool, made: Path, tmp_path: Path) 
         child = context.Process(target=lambda: os._exit(main(["train", str(configs[1])])))
         child.start()
         if kills < 10:
-            was_killed, was_saving = kill_at(
-                child, killed / "checkpoints", draw.uniform(0.1, 0.5), while_saving=kills % 2 == 0
-            )
+            done = max((step for step, _ in step_directories(killed / "checkpoints")), default=0)
+            steps, after_s, while_saving = done + draw.randint(0, 7), draw.uniform(0, 0.03), kills % 2 == 0
+            was_killed, was_saving = kill_at(child, killed, steps, after_s, while_saving=while_saving)
             kills += was_killed
             within += was_saving
             if was_killed:
@@ -67,7 +69,7 @@ def test_ten_kills_leave_no_trace(background: bool, made: Path, tmp_path: Path) 
     assert kills == 10, f"the run was done after {kills} kills"
     assert within >= 3
     ours, theirs = rows_of(killed), rows_of(whole)
-    assert [row["step"] for row in ours] == list(range(301))
+    assert [row["step"] for row in ours] == list(range(121))
     for row, expected in zip(ours, theirs, strict=True):
         assert row.keys() == expected.keys()
         assert {k: v for k, v in row.items() if not k.startswith(CLOCKS)} == {
@@ -79,7 +81,7 @@ def test_ten_kills_leave_no_trace(background: bool, made: Path, tmp_path: Path) 
     assert ours[-1]["energy/declared_joules"] >= 10 * theirs[-1]["time_s"]
     names = sorted(path.name for path in (killed / "checkpoints").iterdir())
     assert (
-        names == sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step-298", "step-300", "step-4"]
+        names == sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step-118", "step-120", "step-4"]
     )
     for name in names:
         for file in ("model", "training/optimizer", "training/guard", "training/random"):
