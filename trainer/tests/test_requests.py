@@ -1,4 +1,4 @@
-"""The command in processes of its own: wrong requests and bad data, each with its message, hint and exit status."""
+"""Wrong requests and bad data, each with its message, hint and exit status."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import settings, write_config
+from olmo_trainer.__main__ import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VECTORS = REPOSITORY / "docs" / "formats" / "vectors" / "checkpoint" / "v1" / "invalid"
@@ -166,34 +166,26 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
 }
 
 
-def run(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "olmo_trainer", *arguments], capture_output=True, text=True, timeout=280, **options
-    )
-
-
-@pytest.fixture(scope="module")
-def answers(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
-    """Every case's process, two at a time."""
-    places = {name: tmp_path_factory.mktemp("case") for name in CASES}
-    with ThreadPoolExecutor(2) as pool:
-        futures = {name: pool.submit(run, make(made, places[name])) for name, (make, _, _) in CASES.items()}
-    for name, place in places.items():
-        allowed = {"made", "c.yaml"} | ({"run"} if name == "id out of range" else set())  # found while training
-        left = {path.name for path in place.iterdir()} - allowed | {path.name for path in place.rglob("*step-*")}
-        assert left == set(), f"{name} left something half-written"
-    return {name: future.result() for name, future in futures.items()}
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_bad_request_is_answered(name: str, answers: dict[str, subprocess.CompletedProcess[str]]) -> None:
-    _, status, messages = CASES[name]
-    answer = answers[name]
-    assert (answer.returncode, answer.stdout) == (status, ""), answer.stderr
+def test_bad_request_is_answered(name: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, expected, messages = CASES[name]
+    arguments = make(made, tmp_path)
+    if name == "no flag":  # argparse ends the process itself
+        command = [sys.executable, "-m", "olmo_trainer", *arguments]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        status, out, err = answer.returncode, answer.stdout, answer.stderr
+    else:
+        capsys.readouterr()
+        status = main(arguments)
+        out, err = capsys.readouterr()
+    assert (status, out) == (expected, ""), err
     for message in messages:
-        assert message in answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert "error: " in answer.stderr
+        assert message in err
+    assert "Traceback" not in err
+    assert "error: " in err
+    allowed = {"made", "c.yaml"} | ({"run"} if name == "id out of range" else set())
+    left = {path.name for path in tmp_path.iterdir()} - allowed | {path.name for path in tmp_path.rglob("*step-*")}
+    assert left == set(), "something half-written is left"
 
 
 def test_help_and_formats_do_not_import_torch(made: Path) -> None:
@@ -224,10 +216,9 @@ def test_shipped_configs_load_and_are_what_they_are_called() -> None:
 DOLMA = Path(os.environ.get("DOLMA_ORACLE", REPOSITORY / ".venv-oracle" / "bin")) / "dolma"
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not DOLMA.is_file(), reason="dolma 1.2.1 is not there: make oracle, or set DOLMA_ORACLE")
 def test_a_shard_of_dolma_1_2_1_trains(made: Path, tmp_path: Path) -> None:
-    from olmo_trainer.__main__ import main
-
     destination = tmp_path / "foreign"
     flags = {
         "documents": made / "held_out" / "documents" / "v.jsonl.gz",

@@ -87,7 +87,7 @@ def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made:
     while True:
         child = context.Process(target=lambda: os._exit(main(command)))
         child.start()
-        child.join(timeout=draw.uniform(0.02, 0.1 + 0.04 * kills))
+        child.join(timeout=draw.uniform(0.02, 0.1 + 0.08 * kills))
         if child.is_alive():
             assert child.pid is not None
             os.kill(child.pid, signal.SIGKILL)

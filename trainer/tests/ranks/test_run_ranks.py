@@ -14,7 +14,7 @@ from forked import on_ranks
 from olmo_trainer.__main__ import main
 from safetensors.torch import load_file
 
-SLOW = pytest.mark.slow
+PROCESSES = pytest.mark.processes
 TIMES = ("time_s", "throughput/device/", "System/", "energy/")
 
 
@@ -76,6 +76,7 @@ def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+@PROCESSES
 def test_launch_starts_ranks_that_save_and_tell_once(whole: Path, made: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes("fsdp", 3)))
     command = [sys.executable, "-m", "olmo_trainer", "launch", str(config), "--nproc", "2"]
@@ -94,9 +95,9 @@ def test_launch_starts_ranks_that_save_and_tell_once(whole: Path, made: Path, tm
     "stages",
     [
         [(1, "ddp", 1, 3), (2, "fsdp", 1, 6), (4, "fsdp", 1, 9), (1, "fsdp", 1, 12)],
-        pytest.param([(1, "ddp", 1, 3), (2, "ddp", 2, 6), (2, "fsdp", 1, 9), (1, "ddp", 1, 12)], marks=SLOW),
-        pytest.param([(4, "fsdp", 2, 3), (2, "fsdp", 2, 6), (4, "ddp", 2, 12)], marks=SLOW),
-        pytest.param([(4, "ddp", 1, 3), (2, "ddp", 1, 12)], marks=SLOW),
+        pytest.param([(1, "ddp", 1, 3), (2, "ddp", 2, 6), (2, "fsdp", 1, 9), (1, "ddp", 1, 12)], marks=PROCESSES),
+        pytest.param([(4, "fsdp", 2, 3), (2, "fsdp", 2, 6), (4, "ddp", 2, 12)], marks=PROCESSES),
+        pytest.param([(4, "ddp", 1, 3), (2, "ddp", 1, 12)], marks=PROCESSES),
     ],
 )
 def test_a_run_goes_on_with_another_number_of_ranks(
@@ -137,7 +138,7 @@ def test_ranks_that_a_batch_cannot_be_dealt_to_are_refused(
     assert '"train.parallel.shard_ranks" is 2; expected a divisor of the 3 ranks' in told
 
 
-@pytest.mark.slow
+@PROCESSES
 @pytest.mark.parametrize(("kind", "tensor_ranks"), [("ddp", 1), ("fsdp", 1), ("fsdp", 2)])
 def test_as_many_ranks_as_before_give_the_same_bytes(kind: str, tensor_ranks: int, made: Path, tmp_path: Path) -> None:
     runs = [tmp_path / "straight", tmp_path / "stopped"]

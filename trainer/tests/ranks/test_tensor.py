@@ -145,7 +145,7 @@ def alone() -> dict[str, dict[str, Any]]:
     return {name: case(name, ParallelConfig(), ALONE) for name in FAMILIES}
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.processes)])
 def test_ranks_that_share_products_do_the_steps_of_one(world: int, alone: dict[str, Any], tmp_path: Path) -> None:
     on_ranks(world, work, world, str(tmp_path))
     each = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
