@@ -32,9 +32,10 @@ setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
 demo: setup ## text of the Python installation -> documents -> tokens -> model -> scores -> chat model -> report
 	.venv/bin/python demo/run.py --work '$(WORK)' $(if $(CORPUS),--corpus $(CORPUS))
 
-test: setup check oracle envs ## the tests of every package, and those of the whole
+# a plain `pytest` in a package takes a minute: it leaves out the markers `oracle` and `processes`, which are run here
+test: setup check oracle envs ## the tests of every package, those beside dolma 1.2.1 too, and those of the whole
 	cd dolma-toolkit && cargo test --quiet --release --workspace
-	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q); done
+	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
 	.venv/bin/python -m pytest -q tests
 
 slow: setup oracle ## the long tests: every command killed at random moments and run again, many random cases

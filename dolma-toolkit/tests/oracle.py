@@ -1,16 +1,20 @@
 """dolma 1.2.1 as the reference: where it is, and how the tests run both on the same files.
 
+Each of its commands is a process that takes a second to start. So tests of one kind share a run: all streams of one
+``mix``, all documents of one ``tag``; and what starts it has the marker ``oracle``.
+
 Its commands are looked for in the directory that ``DOLMA_ORACLE`` names, or in ``.venv-oracle/bin`` at the root of the
 repository; without them the tests that need them are skipped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,11 +52,23 @@ def run(command: Path | str, name: str, config: Mapping[str, Any], folder: Path)
 
 
 def ours(name: str, config: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The same with this package."""
+    """The same with this package, in this process."""
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config))
-    command = [sys.executable, "-m", "dolma", "-c", str(path), name]
-    return subprocess.run(command, capture_output=True, text=True, timeout=110)
+    return here(["-c", str(path), name])
+
+
+def here(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """This package's command with these arguments, in this process."""
+    from dolma.__main__ import main
+
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as exit:
+            status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

@@ -38,6 +38,7 @@ def summaries(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("bins", [7])
+@pytest.mark.oracle
 def test_one_file_gives_the_reference_summaries(attributes: Path, dolma: Dolma, bins: int) -> None:
     command = reference_command()
     path = f"{attributes}/attributes/e/a.jsonl.gz"

@@ -12,13 +12,14 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from oracle import corpus, oracle, read_rows, write_rows
+from oracle import corpus, here, oracle, read_rows, write_rows
+
+pytestmark = pytest.mark.oracle
 
 SETTINGS = {
     "tag": """
@@ -116,15 +117,22 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {side: folder / side for side in ("ours", "theirs")}
 
 
-def run_all(side: Path, command: list[str], tokenizer: Path) -> dict[str, str]:
-    """Every settings file in turn; what each wrote to stderr."""
+def run_all(side: Path, tokenizer: Path, command: Path | None) -> dict[str, str]:
+    """Every settings file in turn, by that command or by this package; what each wrote to stderr."""
     told = {}
-    environment = {**os.environ, "SIDE": str(side), "TOKENIZER": str(tokenizer), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {"SIDE": str(side), "TOKENIZER": str(tokenizer), "TOKENIZERS_PARALLELISM": "false"}
     for name, text in SETTINGS.items():
         path = side / f"{name.replace(' ', '_')}.yaml"
         path.write_text(text)
-        arguments = [*command, "-c", str(path), name.split()[0]]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=100, env=environment)
+        arguments = ["-c", str(path), name.split()[0]]
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, value in environment.items():
+                patch.setenv(variable, value)
+            if command is None:
+                done = here(arguments)
+            else:
+                whole = [str(command), *arguments]
+                done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=100)
         assert done.returncode == 0, (name, done.stderr[-2000:])
         told[name] = done.stderr
     return told
@@ -140,8 +148,8 @@ def told(sides: dict[str, Path], shared: Path, tmp_path_factory: pytest.TempPath
         content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
         tokenizer = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
         tokenizer.write_text(json.dumps(content))
-    run_all(sides["theirs"], [str(oracle())], tokenizer)
-    return run_all(sides["ours"], [sys.executable, "-m", "dolma"], tokenizer)
+    run_all(sides["theirs"], tokenizer, oracle())
+    return run_all(sides["ours"], tokenizer, None)
 
 
 def rounded(rows: Any) -> list[Any]:

@@ -166,6 +166,7 @@ def test_every_key_is_an_option(dolma: Dolma, corpus: Path, command: str) -> Non
     assert [path.name for path in corpus.iterdir()] == ["documents"]
 
 
+@pytest.mark.oracle
 def test_these_are_the_keys_of_1_2_1(tmp_path: Path) -> None:
     """Its help names no option that the lists here leave out."""
     import re
@@ -180,6 +181,7 @@ def test_these_are_the_keys_of_1_2_1(tmp_path: Path) -> None:
         assert keys.keys() - {"compression.input"} <= options | {"is_s3_volume"} or command == "tag"
 
 
+@pytest.mark.oracle
 def test_an_unknown_key_is_refused_as_in_1_2_1(dolma: Dolma, corpus: Path) -> None:
     settings = {"documents": [f"{corpus}/documents/*"], "taggers": ["c4_v2"], "tagers": ["c4_v1"]}
     done = run(oracle(), "tag", settings, corpus)

@@ -193,6 +193,7 @@ def rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.oracle
 def test_the_same_package_gives_the_rows_of_1_2_1(folder: Path, model: str) -> None:
     theirs = tag([str(oracle())], folder, TAGGERS, "--experiment", "theirs", model=model)
     assert theirs.returncode == 0, theirs.stderr

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from oracle import corpus, oracle, ours, read_rows, run, write_rows
 
+pytestmark = pytest.mark.oracle
+
 SOURCES = ("c4", "docs", "genesis", "science_abstracts", "wiki")
 
 

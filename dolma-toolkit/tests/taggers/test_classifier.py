@@ -84,6 +84,7 @@ def _rows(path: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.oracle
 def test_rows_are_those_of_dolma(dolma: Dolma, oracle: Path, tmp_path: Path, name: str) -> None:
     model = _train(tmp_path, LABELS[name])
     _documents(tmp_path)

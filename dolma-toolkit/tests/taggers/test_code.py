@@ -72,6 +72,7 @@ def _scores(name: str, text: str, **metadata: object) -> dict[str, float]:
     return {kind: score for kind, _, _, score in found}
 
 
+@pytest.mark.oracle
 def test_code_is_tagged_as_1_2_1_tags_it(tmp_path: Path) -> None:
     pytest.importorskip("detect_secrets")
     # beyond that detect-secrets takes seconds a file

@@ -9,6 +9,8 @@ import pytest
 from oracle import corpus, read_rows
 from taggers.peer import compare
 
+pytestmark = pytest.mark.oracle
+
 HOSTS = """# remark
 0.0.0.0 ads.example.net
 127.0.0.1 tracker.example.org

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from oracle import here
 
 ROOT = Path(__file__).resolve().parents[3]
 CORPUS = ROOT.parent / "shared" / "data" / "corpus"
@@ -75,6 +76,7 @@ DEFECTS = [
 ]
 
 pytestmark = [
+    pytest.mark.oracle,
     pytest.mark.skipif(not (ORACLE / "dolma").exists(), reason="no dolma 1.2.1 in DOLMA_ORACLE or .venv-oracle"),
     pytest.mark.timeout(900 if SOURCE_BYTES < sys.maxsize else 7200),
 ]
@@ -128,32 +130,17 @@ def write(directory: Path, documents: list[dict[str, str]]) -> str:
     return str(path)
 
 
-def tag(command: list[str], documents: list[dict[str, str]], taggers: list[str], directory: Path) -> list[Row]:
-    """The attributes of each document, as `dolma tag` writes them."""
-    path = write(directory, documents)
-    # the oracle has a package of the same name, which must not be looked for here
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHONPATH" or command[0] == sys.executable
-    }
-    run = subprocess.run(
-        [
-            *command,
-            "tag",
-            "--documents",
-            path,
-            "--experiment",
-            "e",
-            "--processes",
-            "1",
-            "--debug",
-            "--taggers",
-            *taggers,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+def tag(command: Path | None, documents: list[dict[str, str]], taggers: list[str], directory: Path) -> list[Row]:
+    """The attributes of each document, as that command's `tag` writes them, or this package's."""
+    arguments = ["tag", "--documents", write(directory, documents), "--experiment", "e", "--processes", "1", "--debug"]
+    arguments += ["--taggers", *taggers]
+    if command is None:
+        run = here(arguments)
+    else:
+        # the oracle has a package of the same name, which must not be looked for here
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        whole = [str(command), *arguments]
+        run = subprocess.run(whole, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
     with gzip.open(directory / "attributes" / "e" / "part.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
@@ -181,8 +168,8 @@ def test_rows_equal_those_of_dolma_1_2_1(kind: str, tmp_path: Path) -> None:
     documents = corpus_documents() if kind == "corpus" else made_documents()
     documents = [document for document in documents if (kind == "wordless") != bool(document["text"].split())]
     taggers = [name for name in TAGGERS if kind != "wordless" or name not in DIVIDES_BY_WORDS]
-    theirs = tag([str(ORACLE / "dolma")], documents, taggers, tmp_path / "theirs")
-    ours = tag([sys.executable, "-m", "dolma"], documents, taggers, tmp_path / "ours")
+    theirs = tag(ORACLE / "dolma", documents, taggers, tmp_path / "theirs")
+    ours = tag(None, documents, taggers, tmp_path / "ours")
     for document, our_row, their_row in zip(documents, ours, theirs, strict=True):
         known = {defect.tagger for defect in DEFECTS if defect.concerns in document["text"]}
         found = differing_taggers(our_row, their_row)
@@ -192,15 +179,15 @@ def test_rows_equal_those_of_dolma_1_2_1(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.tagger)
 def test_a_listed_difference_is_still_one(defect: Defect, tmp_path: Path) -> None:
     documents = [{"id": "1", "source": "", "text": f"{defect.concerns}\nsecond line"}]
-    theirs = tag([str(ORACLE / "dolma")], documents, [defect.tagger], tmp_path / "theirs")
-    ours = tag([sys.executable, "-m", "dolma"], documents, [defect.tagger], tmp_path / "ours")
+    theirs = tag(ORACLE / "dolma", documents, [defect.tagger], tmp_path / "theirs")
+    ours = tag(None, documents, [defect.tagger], tmp_path / "ours")
     assert differing_taggers(ours[0], theirs[0]) == {defect.tagger}
 
 
 @pytest.mark.parametrize("name", DIVIDES_BY_WORDS)
 def test_a_text_without_words_scores_minus_one_where_1_2_1_ends(name: str, tmp_path: Path) -> None:
     documents = [{"id": "1", "source": "", "text": " \n"}]
-    ours = tag([sys.executable, "-m", "dolma"], documents, [name], tmp_path / "ours")
+    ours = tag(None, documents, [name], tmp_path / "ours")
     assert ours[0][f"e__{name}__doc"] == [[0, 2, -1.0]]
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        tag([str(ORACLE / "dolma")], documents, [name], tmp_path / "theirs")
+        tag(ORACLE / "dolma", documents, [name], tmp_path / "theirs")

@@ -89,6 +89,8 @@ import dolma
 from dolma.core.data_types import DocResult, Document, Span
 from dolma.core.taggers import BaseTagger
 
+pytestmark = pytest.mark.oracle
+
 
 @dolma.add_tagger("vowels-v1")
 class Vowels(BaseTagger):

@@ -159,6 +159,7 @@ reshard.reshard(reshard.ReshardingConfig(source_prefixes=sources, **given))
 
 
 @pytest.mark.parametrize("limit", [{"max_size_bytes": 6000}, {"max_num_files": 4}], ids=["size", "number"])
+@pytest.mark.oracle
 def test_shards_are_those_of_dolma(
     dolma: Dolma, shards: Path, corpus: Path, tokenizer_path: Path, limit: dict[str, int]
 ) -> None:
