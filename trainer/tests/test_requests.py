@@ -43,6 +43,7 @@ def several_problems(config: dict[str, Any], made: Path) -> None:
 def contradictions(config: dict[str, Any], made: Path) -> None:
     config["model"].update(num_attention_heads=3, clip_qkv=8.0)
     config["train"].update(batch_windows=0, duration="1ep")
+    config["data"]["sources"][0]["max_tokens"] = 3
 
 
 def foreign(config: dict[str, Any], made: Path) -> None:
@@ -128,6 +129,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
             '"model.clip_qkv" is 8.0',
             '"train.batch_windows" is 0; expected more than 0',
             '"train.steps" is given beside train.duration; expected one of',
+            '"data.sources.0.max_tokens" is 3; expected data.sequence_length 16 or more',
         ],
     ),
     "no config": (lambda made, place: ["train", str(place / "none.yaml")], 2, ["is not there; expected a YAML file"]),

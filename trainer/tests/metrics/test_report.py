@@ -24,6 +24,8 @@ def test_report_of_a_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     for part in ("eval/s/n0/bpb", "Learning rate", "kg CO₂e", "checkpoint v1 (", "tokens v1 (", "learning_rate: 0.01"):
         assert part in text, part
     assert "What went wrong" not in text
+    assert ">step</text>" in text
+    assert "<td>tokens</td><td>384</td>" in text
     assert "<script" not in text
     assert olmo("report", tmp_path / "run", "--output", tmp_path / "again.html") == 0
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
@@ -47,4 +49,9 @@ def test_a_chart_loses_no_spike() -> None:
     assert min(heights) == 10.0
     assert svg.find("line[@class='mark']/title").text == "step 7: skipped & more"  # type: ignore[union-attr]
     assert chart([("nothing", [])]) == ""
+    many = chart([(f"block {number}", [(1, number), (9, number)]) for number in range(24)])
+    svg = ElementTree.fromstring(many[: many.index("</svg>") + 6])
+    assert len({line.get("stroke") for line in svg.findall("polyline")}) == 24
+    (end,) = (text for text in svg.findall("text") if text.text == "9")
+    assert float(end.get("x", "900")) < 880  # the last label is not cut off
     assert "polyline" in chart([("flat", [(1, 0.0)])])

@@ -6,10 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from olmo_trainer.model import mask as mask_module
-from olmo_trainer.model.mask import attend, document_ids, mask_of
+from olmo_trainer.model.mask import attend, mask_of
 from test_model import model_of
 
 CPU = torch.device("cpu")
+
+
+def document_ids(lengths: list[list[int]]) -> torch.Tensor:
+    """The number of each position's document (B, T)."""
+    return torch.tensor([[number for number, size in enumerate(parts) for _ in range(size)] for parts in lengths])
 
 
 @pytest.mark.parametrize("case", ["olmo2", "olmo3", "mistral", "mixtral-window", "olmoe-clipped"])
@@ -19,17 +24,13 @@ def test_documents_of_one_window_are_as_if_apart(case: str, monkeypatch: pytest.
     lengths = [[3, 20, 1, 16], [25, 15]]
     tokens_BT = torch.randint(0, 100, (2, 40), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        together = model.logits(tokens_BT, document_ids(lengths, 40))
+        together = model.logits(tokens_BT, document_ids(lengths))
         whole = model.logits(tokens_BT)
         for row, parts in enumerate(lengths):
             apart = [model.logits(part[None])[0] for part in tokens_BT[row].split(parts)]
             # positions differ, but rotary attention knows distances alone
             torch.testing.assert_close(together[row], torch.cat(apart), rtol=1e-4, atol=2e-5)
     assert (together - whole).abs().max() > 1e-2
-
-
-def test_document_numbers_follow_lengths_and_padding_is_apart() -> None:
-    assert document_ids([[2, 1], [5, 9]], 6).tolist() == [[0, 0, 1, -1, -1, -1], [0, 0, 0, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("block", [4, 256])
@@ -40,7 +41,7 @@ def test_blocks_equal_one_mask(
     monkeypatch.setattr(mask_module, "_BLOCK", block)
     draw = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 20, 8, generator=draw, requires_grad=True) for _ in range(3))
-    ids = document_ids(lengths, 20) if lengths else torch.zeros(2, 20, dtype=torch.long)
+    ids = document_ids(lengths) if lengths else torch.zeros(2, 20, dtype=torch.long)
     seen = torch.zeros(2, 20, 20, dtype=torch.bool)
     for row in range(2):
         for i in range(20):
@@ -60,7 +61,7 @@ def test_blocks_equal_one_mask(
 
 def test_what_no_query_of_a_block_sees_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_module, "_BLOCK", 4)
-    mask = mask_of(16, None, document_ids([[6, 10], [5, 11]], 16), CPU)
+    mask = mask_of(16, None, document_ids([[6, 10], [5, 11]]), CPU)
     assert [(start, stop, first) for start, stop, first, _ in mask.blocks] == [
         (0, 4, 0),
         (4, 8, 0),

@@ -12,7 +12,7 @@ Series = tuple[str, Sequence[tuple[int, float]]]
 """A name, and (step, value) by rising step."""
 
 _COLOURS = ("#2f7ed8", "#d9812f", "#3a9d5d", "#b0489c", "#c0443c", "#7a6fd0", "#8a8a2a", "#2a9a9a")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 260, 70, 12, 10, 28
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 270, 70, 24, 10, 40
 _BUCKETS = 400
 
 
@@ -32,6 +32,11 @@ def _ticks(low: float, high: float) -> list[float]:
     step = 10 ** math.floor(math.log10(high - low))
     step *= next(part for part in (0.2, 0.5, 1.0, 2.0) if (high - low) / (step * part) <= 9)
     return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _colour(number: int, count: int) -> str:
+    """A colour of its own for each of `count` curves; more than a few go round the circle in their order."""
+    return _COLOURS[number] if count <= len(_COLOURS) else f"hsl({330 * number // count} 65% 48%)"
 
 
 def chart(series: Sequence[Series], marks: Sequence[tuple[int, str]] = ()) -> str:
@@ -58,19 +63,20 @@ def chart(series: Sequence[Series], marks: Sequence[tuple[int, str]] = ()) -> st
     for step in _ticks(first, max(last, first + 1)):
         if step == int(step):
             out.append(f'<text x="{x(step)}" y="{bottom + 18}" text-anchor="middle">{int(step)}</text>')
+    out.append(f'<text x="{(_LEFT + right) / 2:.0f}" y="{bottom + 34}" text-anchor="middle">step</text>')
     for step, what in marks:
         if first <= step <= last:
             line = f'<line class="mark" x1="{x(step)}" x2="{x(step)}" y1="{_TOP}" y2="{bottom}">'
             out.append(f"{line}<title>step {step}: {escape(what)}</title></line>")
     for number, (name, part) in enumerate(series):
         path = " ".join(f"{x(step)},{y(value)}" for step, value in _thinned(part))
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = _colour(number, len(series))
         out.append(f'<polyline stroke="{colour}" points="{path}"><title>{escape(name)}</title></polyline>')
     out.append("</svg>")
     if len(series) > 1:
         keys = (
-            f'<span style="color:{_COLOURS[number % len(_COLOURS)]}">■</span> {escape(name)}'
+            f'<span><i style="color:{_colour(number, len(series))}">■</i> {escape(name)}</span>'
             for number, (name, _) in enumerate(series)
         )
-        out.append(f'<p class="keys">{" &nbsp; ".join(keys)}</p>')
+        out.append(f'<p class="keys">{" ".join(keys)}</p>')
     return "\n".join(out)

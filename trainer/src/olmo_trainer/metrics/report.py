@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -26,6 +27,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line) } td + td { text-align: right }
 pre { font-size: .8rem; overflow-x: auto; border: 1px solid var(--line); padding: .6rem }
 svg { width: 100%; height: auto } svg text { fill: var(--soft); font: 11px system-ui, sans-serif }
+p.keys span { display: inline-block; margin-right: 1rem } p.keys i { font-style: normal }
 svg .grid { stroke: var(--line) } svg .mark { stroke: #c0443c; stroke-width: 2; stroke-dasharray: 3 3 }
 svg polyline { fill: none; stroke-width: 1.5 }
 """
@@ -58,6 +60,8 @@ def render_report(directory: Path) -> str:
         f"<h1>{escape(directory.name)}</h1>",
         _table(_summary(found)),
     ]
+    if marks:
+        out.append('<p class="note">A dashed red line is a step that was skipped or gone back from; see below.</p>')
     for title, names in _charts(found):
         picture = chart([_series(found, name) for name in names], marks)
         if picture:
@@ -74,7 +78,7 @@ def render_report(directory: Path) -> str:
 
 def _charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     """(title, names of metrics) of each picture, in the order of the page."""
-    names = sorted({name for row in found for name in row})
+    names = sorted({name for row in found for name in row}, key=_natural)
     return [
         ("Loss (nats a token)", ["train/CrossEntropyLoss"]),
         ("Learning rate", [name for name in names if name.startswith("optim/learning_rate_group")]),
@@ -85,6 +89,11 @@ def _charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         ("Norm of each block's output", [n for n in names if n.startswith("activation/") and n.endswith(".norm")]),
         ("Energy (kWh, machines)", ["energy/kWh_machines"]),
     ]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts block 2 before block 10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _series(found: Sequence[dict[str, Any]], name: str) -> Series:
@@ -108,8 +117,13 @@ def _marks(found: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
 def _summary(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     last = found[-1] if found else {}
     told = [("last step", f"{last.get('step', 0)}")]
-    told += [(what, f"{last[name]:.6g}") for name, what in _SUMMARY if last.get(name) is not None]
+    told += [(what, _figure(last[name])) for name, what in _SUMMARY if last.get(name) is not None]
     return told
+
+
+def _figure(value: float) -> str:
+    """Four digits or more of a number, written out."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _table(cells: Sequence[tuple[str, str]]) -> str:

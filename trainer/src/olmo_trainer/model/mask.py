@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Mask", "allowed", "attend", "document_ids", "mask_of"]
+__all__ = ["Mask", "allowed", "attend", "mask_of"]
 
 _BLOCK = 256  # queries at a time: what none of them sees is not computed, and a block's mask stays small
 
@@ -21,18 +21,6 @@ class Mask:
     """Blocks of queries (first query, last + 1, first key, who sees what: (B or 1, 1, Q, S)); none at all: causal."""
 
     blocks: tuple[tuple[int, int, int, torch.Tensor], ...] = ()
-
-
-def document_ids(lengths: list[list[int]], length: int) -> torch.Tensor:
-    """The number of each position's document (B, T), for each window's document lengths.
-
-    Positions past the last document, padding, are documents of their own number −1.
-    """
-    ids_BT = torch.full((len(lengths), length), -1)
-    for row, parts in zip(ids_BT, lengths, strict=True):
-        numbers = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(parts, dtype=torch.long))[:length]
-        row[: len(numbers)] = numbers
-    return ids_BT
 
 
 def allowed(queries_Q: torch.Tensor, keys_S: torch.Tensor, window: int | None) -> torch.Tensor:

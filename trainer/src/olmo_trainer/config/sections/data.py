@@ -99,6 +99,9 @@ def problems(data: DataConfig) -> list[Finding]:
             found.append((f"{key}.ratio", source.ratio, "more than 0", "leave the source out instead"))
         limits = {f"{key}.max_tokens": source.max_tokens, f"{key}.max_repetition": source.max_repetition}
         found += more_than_zero(limits)
+        if source.max_tokens is not None and 0 < source.max_tokens < data.sequence_length:
+            text = f"data.sequence_length {data.sequence_length} or more, a window"
+            found.append((f"{key}.max_tokens", source.max_tokens, text, None))
     found += zero_or_more({"data.loader.threads": data.loader.threads})
     found += more_than_zero({"data.loader.ahead": data.loader.ahead})
     return found + _filter_problems(data.instance_filter)
