@@ -35,7 +35,7 @@ from .metrics.console import Console, scaled
 from .metrics.energy import EnergyMeter
 from .metrics.record import MetricsFile
 from .metrics.row import values_of_step
-from .metrics.sinks import Sink, open_sinks
+from .metrics.sinks import Copies, open_copies
 from .metrics.speed import Speed
 from .metrics.statistics import StepStatistics
 from .optim.clip import clip_of_step
@@ -61,7 +61,7 @@ class _Run:
     progress: Progress
     metrics: MetricsFile
     energy: EnergyMeter
-    sinks: list[Sink]
+    copies: Copies
     saver: Saver
     stop: StopRequest
     artifact: tuple[dict[str, Any], list[dict[str, Any]]]
@@ -100,8 +100,7 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
         finally:
             run.saver.wait()
             run.metrics.close()
-            for sink in run.sinks:
-                sink.close()
+            run.copies.close()
 
 
 def _restore(config: RunConfig, parts: Parts, directory: Path) -> _Run:
@@ -126,7 +125,7 @@ def _restore(config: RunConfig, parts: Parts, directory: Path) -> _Run:
         progress=progress,
         metrics=metrics,
         energy=EnergyMeter(config.energy, gpu_index=gpu, carried=metrics.reached, ranks=ranks),
-        sinks=open_sinks(config, artifact, progress.step) if ranks.writes else [],
+        copies=open_copies(config, artifact, progress.step, writes=ranks.writes),
         saver=Saver(config.checkpoint, checkpoints),
         stop=StopRequest(),
         artifact=(artifact, artifact_inputs(config, parts.data, destination)),
@@ -148,6 +147,7 @@ def _go_back(run: _Run, rewind: Rewind) -> None:
     directory = run.checkpoints.parent if writes else None
     run.progress = take_up(restored, run.progress, rewind, parts.batches, parts.data.order, directory)
     run.metrics.cut(run.progress.step)
+    run.copies.drop(run.progress.step)
     run.saved_step = run.progress.step if good else -1
 
 
@@ -236,12 +236,12 @@ def _validate(run: _Run) -> dict[str, float]:
 
 def _record(run: _Run, step: int, values: dict[str, float]) -> None:
     run.metrics.write(step, values)
-    for sink in run.sinks:
-        sink.write(step, values)
+    run.copies.write(step, values)
 
 
 def _save(run: _Run) -> None:
     """Write the checkpoint of the step just done; rows up to it are on the disk first."""
     run.metrics.sync()
+    run.copies.settle()
     run.saved_step = run.progress.step
     run.saver.save(run.parts, run.progress, *run.artifact)

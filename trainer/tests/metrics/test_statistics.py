@@ -86,5 +86,8 @@ def test_peaks_are_the_makers_or_none() -> None:
     assert peak_flops("NVIDIA A100-SXM4-80GB", torch.float32) == 19.5e12
     assert peak_flops("NVIDIA GB200", bf16) == 2500e12
     assert peak_flops("AMD Instinct MI250X", bf16) == 191.5e12
+    assert peak_flops("AMD Instinct MI250X", torch.float32) == 47.85e12
+    assert peak_flops("NVIDIA L40S", bf16) == 2 * peak_flops("NVIDIA L40", bf16) - 0.05e12 == 362.05e12
+    assert peak_flops("NVIDIA B200", bf16) == 2250e12
     assert peak_flops("NVIDIA GeForce RTX 9999", bf16) is None
     assert matmul_peak(torch.device("cpu"), torch.float32, size=64, seconds=0.01) > 1e6
