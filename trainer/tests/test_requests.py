@@ -37,6 +37,9 @@ def several_problems(config: dict[str, Any], made: Path) -> None:
     config["optimizer"]["learning_rte"] = 1
     config["model"]["hidden_size"] = "wide"
     config["model"]["family"] = "olmo9"
+    config["model"]["preset"] = ["olmo2-1b"]
+    config["optimizer"]["weight_decay"] = float("nan")
+    config["data"]["sources"][0]["ratio"] = float("inf")
     del config["train"]["batch_windows"]
 
 
@@ -117,6 +120,9 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
             '"optimizer.learning_rte" is an unknown key',
             'hint: did you mean "optimizer.learning_rate"?',
             '"model.hidden_size" is "wide"; expected an integer',
+            '"model.preset" is a list; expected a string',
+            '"optimizer.weight_decay" is nan; expected a number',
+            '"data.sources.0.ratio" is inf; expected',
             '"model.family" is "olmo9"; expected "olmo" or "olmo2" or "olmo3"',
             '"train.batch_windows" is missing; expected an integer',
         ],

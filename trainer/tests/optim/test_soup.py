@@ -79,13 +79,20 @@ def test_a_soup_is_the_mean_and_says_of_what(
     assert olmo("soup", *runs, tmp_path / "soup") == 2
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"model__intermediate_size": 32}, '"intermediate_size" is 32; expected 24, as in'),
+        ({"model__rope_theta": 1e4}, '"rope_theta" is 10000.0; expected 500000.0, as in'),  # tensors of the same shapes
+    ],
+)
 def test_a_soup_of_different_models_is_refused(
-    made: Path, tmp_path: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+    changed: dict[str, float], told: str, made: Path, tmp_path: Path, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = settings(made, tmp_path / "run", model__intermediate_size=32)
+    config = settings(made, tmp_path / "run", **changed)
     assert olmo("init", write_config(tmp_path / "c.yaml", config), tmp_path / "other") == 0
     assert olmo("soup", begun, tmp_path / "other", tmp_path / "soup") == 1
-    assert "expected shape" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "soup").exists()
 
 

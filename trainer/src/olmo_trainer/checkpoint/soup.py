@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from ..config.published import model_settings
 from ..data.sources import input_row
 from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
 from ..formats.errors import FormatError
@@ -30,7 +31,8 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
     """Write the mean of the weights, in the files and types of the first checkpoint; returns its identity.
 
     Sums are float64; no more than one tensor of each checkpoint is in memory.
-    Raises: FormatError: a checkpoint is damaged, has no manifest, other tensors or another tokenizer than the first.
+    Raises: FormatError: a checkpoint is damaged, has no manifest, or other tensors, another model or tokenizer than
+        the first.
     """
     opened = [open_checkpoint(source) for source in sources]
     _check_alike(opened)
@@ -71,6 +73,7 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
             raise FormatError(
                 checkpoint.path / "manifest.json", "missing_file", "not there", "a checkpoint with a manifest"
             )
+        _check_settings(first, checkpoint)
         for name, tensor in {**first.tensors, **checkpoint.tensors}.items():
             wanted, found = first.tensors.get(name), checkpoint.tensors.get(name)
             if wanted is None or found is None or wanted.shape != found.shape:
@@ -84,6 +87,15 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
         if mine != others:
             path = checkpoint.path / "tokenizer.json"
             raise FormatError(path, "checksum_mismatch", f"another tokenizer ({others[:12]}…)", f"that of {first.path}")
+
+
+def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> None:
+    """The same shapes may mean other models: another number of heads, another rotary base."""
+    wanted, found = (model_settings(opened.config, opened.path / "config.json") for opened in (first, other))
+    for name, value in wanted.items():
+        if found.get(name) != value and not name.startswith("router_"):  # weights of losses are of training alone
+            got, expected = f"{found.get(name)}", f"{value}, as in {first.path}"
+            raise FormatError(other.path / "config.json", "invalid_value", got, expected, field=name)
 
 
 def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: list[CheckpointDirectory]) -> None:

@@ -71,10 +71,10 @@ def apply_preset(model: dict[str, Any], where: str) -> dict[str, Any]:
     Raises: ConfigError: there is no such preset.
     """
     name = model.get("preset")
-    if name is None:
-        return model
+    if not isinstance(name, str):
+        return model  # none, or of a wrong type, which is told of with all others
     if name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
         message = f'{where}: "model.preset" is {name}; expected one of {", ".join(PRESETS)}'
         raise ConfigError(Problem(message, f'did you mean "{near}"?'))
     return {**PRESETS[name], **model}
