@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from dolma_corpus import Dolma, make_rows, read_rows, write_rows
 
+pytestmark = pytest.mark.oracle
+
 END = 0
 Oracle = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,8 +90,6 @@ MODULE = """
 import dolma
 from dolma.core.data_types import DocResult, Document, Span
 from dolma.core.taggers import BaseTagger
-
-pytestmark = pytest.mark.oracle
 
 
 @dolma.add_tagger("vowels-v1")
