@@ -120,8 +120,6 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
             seen = statistics.values()
     nats = score_windows(made, tokens[:3, :-1].tolist(), tokens[:3, 1:].tolist(), 32, "windows")
     weights = {key: whole(tensor.detach(), made.divisions.get(key)) for key, tensor in made.state_dict().items()}
-    if parallel.kind == "ddp" and ranks.data_world > 1:
-        seen = {key: value for key, value in seen.items() if not key.startswith("activation/")}
     return {"begun": begun, "rows": rows, "gradients": kept, "weights": weights, "nats": nats, "statistics": seen}
 
 
