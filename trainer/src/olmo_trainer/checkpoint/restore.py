@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch.distributed.tensor import DTensor
 
 from ..config.parse import build
 from ..config.published import model_settings
@@ -18,10 +17,9 @@ from ..formats.errors import FormatError
 from ..formats.files import read_json
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from ..runtime.sharded import part_like, put, whole
+from ..runtime.sharded import is_shard, part_like, put, whole
 from .layout import from_published, published_shapes
 from .save import Progress, TrainingState
-from .shards import read_shards
 
 __all__ = ["load_training", "load_weights", "read_model", "restore_optimizer"]
 
@@ -85,6 +83,8 @@ def load_training(directory: Path) -> TrainingState:
 
 def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, directory: Path) -> None:
     """Put back the optimizer's state from `training/`: one file, or the shards that any number of ranks wrote."""
+    from .shards import read_shards  # of much that a model to look at does not need
+
     parameters = dict(model.named_parameters())
     file, shards = directory / "optimizer.safetensors", directory / "optimizer"
     tensors = load_file(file) if file.is_file() else read_shards(parameters, model.divisions, shards)
@@ -92,7 +92,7 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
         place, division = parameters[name], model.divisions.get(name)
-        if not tensor.ndim or (isinstance(tensor, DTensor) and division is None):
+        if not tensor.ndim or (is_shard(tensor) and division is None):
             states[name][key] = tensor.to(place.device)
         else:
             states[name][key] = part_like(whole(tensor), place, division)

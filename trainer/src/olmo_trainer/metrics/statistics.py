@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from ..model.transformer import Transformer
 from ..optim.update import GatedOptimizer
+from ..runtime.sharded import is_shard
 
 __all__ = ["StepStatistics"]
 
@@ -58,7 +58,7 @@ class StepStatistics:
                     continue
                 parts = self._model.tensor.size if name in self._model.divisions else 1
                 self._elements[f"optim/{kind}/{name}"] = tensor.numel() * parts
-                if isinstance(tensor, DTensor):
+                if is_shard(tensor):
                     tensor = tensor.to_local()
                 self._found[f"optim/{kind}/{name}"] = _summary(tensor)
 

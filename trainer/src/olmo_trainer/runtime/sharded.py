@@ -13,21 +13,23 @@ Each rank's loss is divided by the valid tokens of all ranks' batches, so gradie
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from ..config.schema import ParallelConfig
 from .ranks import Ranks
 from .tensor import Division
 
-__all__ = ["Gradients", "by_rows", "distribute", "local", "norms_of", "part_like", "put", "whole"]
+if TYPE_CHECKING:  # importing it takes as long as importing torch, and one process needs nothing of it
+    from torch.distributed.tensor import DTensor
+
+__all__ = ["Gradients", "by_rows", "distribute", "is_shard", "local", "norms_of", "part_like", "put", "whole"]
 
 
 class Gradients:
@@ -35,10 +37,13 @@ class Gradients:
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self.ranks, self._is_last, self._work = ranks, False, list[Any]()
-        self._sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        self._sharded = list[Any]()
         if ranks.data_world > 1:
+            from torch.distributed.fsdp import FSDPModule
+
+            self._sharded += [module for module in model.modules() if isinstance(module, FSDPModule)]
             for parameter in model.parameters():
-                if not isinstance(parameter, DTensor):
+                if not is_shard(parameter):
                     parameter.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
 
     def _complete(self, parameter: torch.Tensor) -> None:
@@ -65,6 +70,8 @@ def distribute(
 ) -> None:
     """Shard a model that is on the meta device and give it unset memory on `device`; `ddp` has nothing to shard."""
     if ranks.data_world > 1 and parallel.kind != "ddp":
+        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
         mesh = ranks.mesh(device.type, parallel.shard_ranks)
         kept = {
             parameter
@@ -90,27 +97,37 @@ def distribute(
     model.to_empty(device=device)
 
 
+def is_shard(tensor: torch.Tensor) -> TypeGuard[DTensor]:
+    """Whether a rank has a part of the tensor by torch's account: there can be none before the type is imported."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a tensor, sharing its memory; a tensor that is not sharded is its own part."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_shard(tensor) else tensor
 
 
 def whole(tensor: torch.Tensor, division: Division | None = None) -> torch.Tensor:
     """The whole tensor. All ranks must ask together."""
-    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    gathered = tensor.full_tensor() if is_shard(tensor) else tensor
     return division.whole(gathered) if division else gathered
 
 
 def part_like(full: torch.Tensor, like: torch.Tensor, division: Division | None = None) -> torch.Tensor:
     """A whole tensor, equal on all ranks, divided as another is; nothing is sent."""
     full = division.part(full) if division else full
-    if not isinstance(like, DTensor):
+    if not is_shard(like):
         return full.to(like.device)
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def by_rows(full: torch.Tensor) -> torch.Tensor:
     """A whole tensor, equal on all ranks, divided by rows among all of them; nothing is sent."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
     mesh = init_device_mesh(full.device.type, (dist.get_world_size(),))
     return distribute_tensor(full, mesh, [Shard(0)], src_data_rank=None)
 
@@ -126,10 +143,10 @@ def norms_of(tensors: list[torch.Tensor], divisions: Sequence[Division | None] =
     two.
     """
     norms = list(torch._foreach_norm([local(tensor) for tensor in tensors]))
-    places = [index for index, tensor in enumerate(tensors) if isinstance(tensor, DTensor)]
+    places = [index for index, tensor in enumerate(tensors) if is_shard(tensor)]
     if places:
         first = tensors[places[0]]
-        assert isinstance(first, DTensor)
+        assert is_shard(first)
         mesh = first.device_mesh if first.device_mesh.ndim == 1 else first.device_mesh["shard"]
         squares = torch.stack([norms[index] for index in places]) ** 2
         dist.all_reduce(squares, group=mesh.get_group())
