@@ -1,7 +1,8 @@
 """Cross-entropy of the next token and its z-loss, without holding all logits.
 
-Plainly, the logits of a micro-batch are written and read about six times. Here each chunk of rows goes from hidden
-state to gradient while it is in the cache; the gradient is made in the forward pass and scaled in the backward one.
+Plainly, the logits of a micro-batch are written and read about six times. Here they are made for a chunk of rows, large
+enough that the weights are read seldom, and turned into gradients in place, a few rows at a time while these are in the
+cache. The gradient is made in the forward pass and scaled in the backward one.
 In a tensor group each rank has V of the rows, and only two numbers a position are exchanged.
 N rows (batch and time together), D width, V embedding rows.
 """
@@ -18,7 +19,8 @@ from ..runtime.tensor import UNDIVIDED, TensorGroup
 __all__ = ["IGNORED", "LossSums", "chunked_loss", "plain_loss", "token_nats"]
 
 IGNORED = -100  # the label of a position that carries no loss
-_CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}  # 8 MiB in float32 fit a CPU's cache; a GPU wants large products
+_CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # 64 MiB in float32: large products, and little beside the model
+_BLOCK_LOGITS = {"cpu": 2**19, "cuda": 2**27}  # 2 MiB in float32 fit a core's cache; on a GPU, all at once
 
 LossSums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -73,32 +75,40 @@ class _ChunkedLoss(torch.autograd.Function):
         tensor: TensorGroup,
     ) -> LossSums:
         compute_weight = weight.to(hidden.dtype)
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.empty_like(weight)
         nats = torch.zeros((), device=hidden.device)
         squares = torch.zeros((), device=hidden.device)
-        rows = max(64, _CHUNK_LOGITS.get(hidden.device.type, 2**24) // weight.shape[0])
+        rows = _rows(_CHUNK_LOGITS, weight, hidden.shape[0])
+        few = rows if tensor.size > 1 else _rows(_BLOCK_LOGITS, weight, rows)  # ranks wait for each other seldom
+        buffer = hidden.new_empty(rows, weight.shape[0])
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             counted = labels[part] != IGNORED
             label = labels[part].clamp_min(0)[:, None]
-            logits = F.linear(hidden[part], compute_weight).float()
-            log_probability, chosen_log_probability, norm, place, one_less = _log_softmax(logits, label, tensor)
-            nats -= torch.where(counted, chosen_log_probability, 0.0).sum()
-            squares += torch.where(counted, norm**2, 0.0).sum()
-            # d/dlogits of nats is softmax − onehot, of z is 2·logsumexp·softmax
-            grad = log_probability.exp_()
-            if z_weight:
-                grad *= 1 + 2 * z_weight * norm[:, None]
-            grad.scatter_add_(1, place, one_less)
-            grad = grad.to(hidden.dtype)
+            grad = buffer[: len(label)]
+            torch.mm(hidden[part], compute_weight.T, out=grad)  # logits; made into their gradients below
+            for here in (slice(first, first + few) for first in range(0, len(label), few)):
+                log_probability, chosen_log_probability, norm, place, one_less = _log_softmax(
+                    grad[here].float(), label[here], tensor
+                )
+                nats -= torch.where(counted[here], chosen_log_probability, 0.0).sum()
+                squares += torch.where(counted[here], norm**2, 0.0).sum()
+                # d/dlogits of nats is softmax − onehot, of z is 2·logsumexp·softmax
+                probability = log_probability.exp_()
+                if z_weight:
+                    probability *= 1 + 2 * z_weight * norm[:, None]
+                probability.scatter_add_(1, place, one_less)
+                grad[here] = probability
             # 1/tokens, and 0 for ignored rows: applied to the narrow matrices, not to the wide one
             row_scale = torch.where(counted, scale, 0.0).to(hidden.dtype)[:, None]
             torch.mm(grad, compute_weight, out=grad_hidden[part])
             grad_hidden[part] *= row_scale
             if hidden.dtype == torch.float32:
-                grad_weight.addmm_(grad.T, hidden[part] * row_scale)
-            else:
+                grad_weight.addmm_(grad.T, hidden[part] * row_scale, beta=1.0 if start else 0.0)
+            elif start:
                 grad_weight += grad.T @ (hidden[part] * row_scale)
+            else:
+                grad_weight.copy_(grad.T @ (hidden[part] * row_scale))
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(nats, squares)
         return scale * (nats + z_weight * squares), nats, squares
@@ -106,7 +116,14 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
+        if grads[0].device.type == "cpu" and grads[0] == 1:  # a pass over the widest matrix saved; asking costs nothing
+            return grad_hidden, grad_weight, None, None, None, None
         return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None, None, None, None
+
+
+def _rows(logits: dict[str, int], weight: torch.Tensor, at_most: int) -> int:
+    """Rows whose logits are about so many on the weight's device."""
+    return max(1, min(at_most, logits.get(weight.device.type, 2**24) // weight.shape[0]))
 
 
 def chunked_loss(
@@ -129,7 +146,7 @@ def token_nats(
 ) -> torch.Tensor:
     """−ln p of each label (N), float32; 0 where the label is IGNORED."""
     weight = weight_VD.to(hidden_ND.dtype)
-    rows = max(64, _CHUNK_LOGITS.get(hidden_ND.device.type, 2**24) // weight.shape[0])
+    rows = _rows(_CHUNK_LOGITS, weight, hidden_ND.shape[0])
     parts = [
         F.cross_entropy(tensor.joined(F.linear(hidden, weight).float()), labels, ignore_index=IGNORED, reduction="none")
         for hidden, labels in zip(torch.split(hidden_ND, rows), torch.split(labels_N, rows), strict=True)
