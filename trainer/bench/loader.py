@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from olmo_trainer.config.parse import build
@@ -63,7 +62,7 @@ def forget(directory: Path) -> None:
         os.close(descriptor)
 
 
-def megabytes_per_second(data: TrainingData, threads: int, seconds: float = 2.0) -> tuple[float, float]:
+def megabytes_per_second(data: TrainingData, threads: int, seconds: float = 1.0) -> tuple[float, float]:
     """Bytes of shards read a second and a second of CPU time, at most an epoch."""
     batches = data.order.epoch_windows // BATCH
     data.order.at(0)  # the permutation is not what is timed
@@ -83,40 +82,59 @@ def seconds_of(work: object) -> float:
     return time.perf_counter() - begun
 
 
+def measure(megabytes: int, directory: Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of both tables."""
+    root = Path(tempfile.mkdtemp(dir=directory))
+    reading: list[dict[str, Any]] = []
+    try:
+        for files in (1, 10_000):
+            shards = root / str(files)
+            write_shards(shards, files, megabytes * 500_000)
+            data = opened(shards)
+            for threads in (0, 1, 2):
+                forget(shards)
+                cold, _ = megabytes_per_second(data, threads)
+                warm, of_cpu = max(megabytes_per_second(data, threads) for _ in range(2))
+                held = sum(os.readlink(f"/proc/self/fd/{name}").startswith(str(root)) for name in descriptors())
+                row = {"files": files, "threads": threads, "cold": cold, "warm": warm, "open": held, "of_cpu": of_cpu}
+                reading.append(row)
+            shutil.rmtree(shards)
+    finally:
+        shutil.rmtree(root)
+    work: list[dict[str, Any]] = []
+    seconds = seconds_of(lambda: permutation(0, 0, 10**8))
+    work.append({"work": "order of an epoch", "size": "10⁸ windows", "seconds": seconds})
+    ends = np.cumsum(np.maximum(1, np.random.default_rng(0).lognormal(6, 1.2, 10**6)).astype(np.int64))
+    _, sizes = pieces_of(np.concatenate(([0], ends[:-1])), ends, LENGTH, truncate=False)
+    seconds = seconds_of(lambda: best_fit_decreasing(sizes, LENGTH))
+    padding = 1 - sizes.sum() / (best_fit_decreasing(sizes, LENGTH)[1] * LENGTH)
+    named = f"best-fit packing, {100 * padding:.3f} % padding"
+    work.append({"work": named, "size": "10⁶ documents", "seconds": seconds})
+    ids_BT = np.random.default_rng(0).zipf(1.3, (512, LENGTH)) % 50_000
+    seconds = seconds_of(lambda: repetitive(ids_BT, 1, 13, 32))
+    work.append({"work": "filter of repetitions", "size": "10⁶ tokens", "seconds": seconds})
+    return {"reading": reading, "work": work}
+
+
+def tables(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What `measure` gave, as lines of Markdown."""
+    lines = [
+        "| files | threads | cold, MB/s | warm, MB/s | open files | warm, MB a CPU second |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["reading"]:
+        speeds = f"{row['cold']:.0f} | {row['warm']:.0f} | {row['open']} | {row['of_cpu']:.0f}"
+        lines.append(f"| {row['files']} | {row['threads']} | {speeds} |")
+    lines += ["", "| work | size | seconds |", "|---|---|---|"]
+    return [*lines, *(f"| {row['work']} | {row['size']} | {row['seconds']:.3g} |" for row in found["work"])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--directory", type=Path)
     arguments = parser.parse_args()
-    root = Path(tempfile.mkdtemp(dir=arguments.directory))
-    try:
-        print("| files | threads | cold, MB/s | warm, MB/s | open files | warm, MB a CPU second |")
-        print("|---|---|---|---|---|---|")
-        for files in (1, 10_000):
-            directory = root / str(files)
-            write_shards(directory, files, arguments.megabytes * 500_000)
-            data = opened(directory)
-            for threads in (0, 1, 2):
-                forget(directory)
-                cold, _ = megabytes_per_second(data, threads)
-                warm, of_cpu = max(megabytes_per_second(data, threads) for _ in range(3))
-                held = sum(os.readlink(f"/proc/self/fd/{name}").startswith(str(root)) for name in descriptors())
-                print(f"| {files} | {threads} | {cold:.0f} | {warm:.0f} | {held} | {of_cpu:.0f} |")
-                sys.stdout.flush()
-            shutil.rmtree(directory)
-    finally:
-        shutil.rmtree(root)
-    print("\n| work | size | seconds |\n|---|---|---|")
-    print(f"| order of an epoch | 10⁸ windows | {seconds_of(lambda: permutation(0, 0, 10**8)):.1f} |")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    ends = np.cumsum(np.maximum(1, np.random.default_rng(0).lognormal(6, 1.2, 10**6)).astype(np.int64))
-    _, sizes = pieces_of(np.concatenate(([0], ends[:-1])), ends, LENGTH, truncate=False)
-    taken = seconds_of(lambda: best_fit_decreasing(sizes, LENGTH))
-    padding = 1 - sizes.sum() / (best_fit_decreasing(sizes, LENGTH)[1] * LENGTH)
-    print(f"| best-fit packing, {100 * padding:.3f}% padding | 10⁶ documents | {taken:.1f} |")
-    ids_BT = np.random.default_rng(0).zipf(1.3, (512, LENGTH)) % 50_000
-    print(f"| filter of repetitions | 10⁶ tokens | {seconds_of(lambda: repetitive(ids_BT, 1, 13, 32)):.3f} |")
-    print(f"\nMemory after the order: {peak:.2f} GB.")
+    print("\n".join(tables(measure(arguments.megabytes, arguments.directory))))
 
 
 def descriptors() -> list[str]:

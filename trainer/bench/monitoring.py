@@ -1,0 +1,55 @@
+"""What seeing a run costs: the seconds that judging, statistics, rows and lines take within `olmo train`'s own loop."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from olmo_trainer.metrics.console import Console
+from olmo_trainer.metrics.record import MetricsFile
+from olmo_trainer.metrics.speed import Speed
+from olmo_trainer.metrics.statistics import StepStatistics
+from olmo_trainer.optim.guard import Guard
+
+_STATISTICS = [(StepStatistics, "_activation"), (StepStatistics, "tensors"), (StepStatistics, "values")]
+_EVERY_STEP = [(Guard, "judge"), (Guard, "values"), (Speed, "values"), (MetricsFile, "write"), (Console, "step")]
+
+
+class Watched:
+    """Seconds by kind of work: `statistics` (of the steps that are looked at) and `every step`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def take_times(self, loop: ModuleType) -> None:
+        """Time all monitoring of a loop from now on."""
+        for kind, places in (("statistics", _STATISTICS), ("every step", _EVERY_STEP)):
+            for owner, name in places:
+                setattr(owner, name, self._timed(getattr(owner, name), kind))
+        for name in ("values_of_step", "react", "slow_rise"):
+            setattr(loop, name, self._timed(getattr(loop, name), "every step"))
+
+    def _timed(self, work: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            begun, before = time.perf_counter(), sum(self.seconds.values())
+            try:
+                return work(*arguments, **named)
+            finally:  # what is timed within it counts once
+                within = sum(self.seconds.values()) - before
+                self.seconds[kind] += time.perf_counter() - begun - within
+
+        return timed
+
+
+def without_monitoring(loop: ModuleType) -> None:
+    """A loop that judges no step and writes nothing down."""
+    yes, no = torch.tensor(True), torch.tensor(False)
+    Guard.judge = lambda *_: (yes, no)  # type: ignore[method-assign]
+    for owner, name in ((Speed, "values"), (MetricsFile, "write"), (Console, "step")):
+        setattr(owner, name, lambda *_, **__: {})
+    loop.values_of_step = lambda *_: {"stability/slow_rise": 0.0}
+    loop.react = lambda *_: None
