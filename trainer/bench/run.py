@@ -235,6 +235,9 @@ def monitoring(arguments: argparse.Namespace) -> dict[str, float] | None:
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:
     """Where and how it is measured; no names and no paths."""
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else _cpu()
+    said = sys.argv[1:]
+    if "--output" in said:  # where it is written does not matter, and no path is told
+        del said[said.index("--output") : said.index("--output") + 2]
     chosen = {name: getattr(arguments, name) for name in ("batch", "length", "dtype", "threads", "compile", "steps")}
     return {
         "device": device,
@@ -242,7 +245,7 @@ def machine(arguments: argparse.Namespace) -> dict[str, Any]:
         "load_at_start": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "command": " ".join(["python bench/run.py", *sys.argv[1:]]),
+        "command": " ".join(["python bench/run.py", *said]),
         **chosen,
     }
 

@@ -20,7 +20,7 @@ __all__ = ["IGNORED", "LossSums", "chunked_loss", "plain_loss", "token_nats"]
 
 IGNORED = -100  # the label of a position that carries no loss
 _CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # 64 MiB in float32: large products, and little beside the model
-_BLOCK_LOGITS = {"cpu": 2**19, "cuda": 2**27}  # 2 MiB in float32 fit a core's cache; on a GPU, all at once
+_BLOCK_LOGITS = {"cpu": 2**20, "cuda": 2**27}  # 4 MiB in float32 fit the cores' caches; on a GPU, all at once
 
 LossSums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
