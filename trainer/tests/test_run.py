@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 from collections import defaultdict
@@ -177,6 +178,26 @@ def test_damage_is_told_before_a_run_goes_on(
         (run / name).unlink()
     assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_full_disk_is_told_and_what_was_saved_goes_on(
+    sharded: bool, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = settings(made, tmp_path / "run", validation={}, checkpoint__sharded=sharded, train__steps=4)
+    config = write_config(tmp_path / "c.yaml", run)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # no file may grow beyond
+    try:
+        assert olmo("train", config) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    told = capsys.readouterr().err
+    assert "not written" in told.splitlines()[-1]
+    assert "File too large" in told
+    assert olmo("train", config) == 0
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-3", "step-4"]
 
 
 def test_a_run_goes_on_with_the_threads_it_was_begun_with(

@@ -23,7 +23,7 @@ from .save import (
     save_checkpoint,
     whole_weights,
 )
-from .shards import begin_shards, settle_shards
+from .shards import begin_shards, failure_told, settle_shards
 
 __all__ = ["Saver", "load_run"]
 
@@ -83,8 +83,9 @@ class Saver:
             pending = begin_shards(training.optimizer, shards, self._group, background=own)
 
         def write() -> None:
-            if pending is not None:
-                pending.result()
+            if pending is not None and shards is not None:
+                with failure_told(shards):
+                    pending.result()
             if shards is not None and self._group is not None:
                 dist.barrier(self._group)
             if not writes:

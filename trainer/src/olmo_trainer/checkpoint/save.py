@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -78,6 +79,17 @@ def writer() -> dict[str, str]:
     return {"name": "olmo-trainer", "version": version("olmo-trainer")}
 
 
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """One safetensors file.
+
+    Raises: OSError: it cannot be written, as on a full disk.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path}: not written ({error})") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON with sorted keys and a line end."""
     path.write_text(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -100,7 +112,7 @@ def write_weights(directory: Path, weights: dict[str, torch.Tensor], shard_bytes
     for name, shard in zip(names, shards, strict=True):
         # parts of a tensor share memory, which safetensors does not store twice: give each its own
         own = {key: tensor.contiguous().clone() for key, tensor in shard.items()}
-        save_file(own, directory / name, metadata={"format": "pt"})
+        _save_tensors(own, directory / name, metadata={"format": "pt"})
     if len(shards) > 1:
         places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         index = {"metadata": {"total_size": total}, "weight_map": places}
@@ -191,7 +203,7 @@ def _write(
 ) -> str:
     progress = training.progress if training else Progress()
     published = to_published(weights, model.shape)
-    save_file(published, temporary / "model.safetensors", metadata={"format": "pt"})
+    _save_tensors(published, temporary / "model.safetensors", metadata={"format": "pt"})
     write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
     write_json(temporary / "generation_config.json", generation_json(data.special))
     shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
@@ -200,9 +212,9 @@ def _write(
     if training is not None:
         (temporary / "training").mkdir(exist_ok=True)
         if not (temporary / "training" / "optimizer").is_dir():
-            save_file(training.optimizer, temporary / "training" / "optimizer.safetensors")
-        save_file(training.random, temporary / "training" / "random.safetensors")
-        save_file(training.guard, temporary / "training" / "guard.safetensors")
+            _save_tensors(training.optimizer, temporary / "training" / "optimizer.safetensors")
+        _save_tensors(training.random, temporary / "training" / "random.safetensors")
+        _save_tensors(training.guard, temporary / "training" / "guard.safetensors")
         write_json(temporary / "training" / "state.json", vars(progress))
     return write_manifest(
         temporary,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -23,7 +25,20 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from ..runtime.sharded import by_rows
 from ..runtime.tensor import Division
 
-__all__ = ["begin_shards", "read_shards", "settle_shards"]
+__all__ = ["begin_shards", "failure_told", "read_shards", "settle_shards"]
+
+
+@contextmanager
+def failure_told(directory: Path) -> Iterator[None]:
+    """Make of torch's exception, which is none of the usual ones, what writing a file raises.
+
+    Raises: OSError: of the first rank that failed.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        rank, (cause, _) = min(error.failures.items())
+        raise OSError(f"{directory}: not written by rank {rank} ({cause})") from error
 
 
 def begin_shards(tensors: dict[str, torch.Tensor], directory: Path, group: Any, *, background: bool) -> Any:
@@ -31,7 +46,7 @@ def begin_shards(tensors: dict[str, torch.Tensor], directory: Path, group: Any, 
     directory.mkdir(parents=True, exist_ok=True)
     planner = DefaultSavePlanner(dedup_save_to_lowest_rank=True)  # the other way draws who writes what
     writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), failure_told(directory):
         warnings.filterwarnings("ignore", message="torch.distributed is")
         if background and dist.is_initialized():
             return async_save(tensors, storage_writer=writer, process_group=group, planner=planner)
