@@ -98,16 +98,16 @@ def test_a_run_that_went_back_is_the_run_without_the_bad_batches(
     assert plain == expected
 
     capsys.readouterr()
-    taken: list[int] = []
+    taken: list[tuple[int, int]] = []
     steps_of: dict[str, set[int]] = {}
     for step in range(1, 13):
         assert olmo("inspect", run, "--step", step) == 0
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        taken += [window for _, window in sorted({(row["position"], row["window"]) for row in found})]
+        taken += sorted({(row["position"], row["window"]) for row in found})
         for row in found:
             steps_of.setdefault(row["id"], set()).add(step)
     positions = [*range(gap[0]), *range(gap[1], 48 + gap[1] - gap[0])]
-    assert taken == [data.order.at(position).window for position in positions]
+    assert taken == [(position, data.order.at(position).window) for position in positions]
     for identifier, steps in sorted(steps_of.items())[::7]:
         assert olmo("inspect", run, "--document", identifier) == 0
         assert json.loads(capsys.readouterr().out)["steps"] == sorted(steps)

@@ -50,8 +50,8 @@ class Provenance:
     def documents_of_step(self, step: int, rank: int | None, *, text: bool) -> Iterator[dict[str, Any]]:
         """A row for each stretch of a document that was trained on in a step (from 1), by all ranks or by one.
 
-        `instance` counts windows through all sources; `start` and `end` are token offsets in the file; `text` is the
-        stretch as the model saw it.
+        `position` is that of the order, which leaves gaps where the run went back; `instance` counts windows through
+        all sources; `start` and `end` are token offsets in the file; `text` is the stretch as the model saw it.
         Raises: ConfigError: no such step or rank; FormatError: shards that are not what they were.
         """
         positions = self._positions(step)
@@ -71,7 +71,7 @@ class Provenance:
                     start, end = max(document.start, piece.start), min(document.end, piece.end)
                     yield {
                         "step": step,
-                        "position": position,
+                        "position": place.position,
                         **who,
                         "epoch": place.epoch,
                         "instance": self.known.order.number(place),
@@ -123,7 +123,7 @@ class Provenance:
                         "seen": [
                             {
                                 "step": step,
-                                "position": position,
+                                "position": known.order.shifted(position),
                                 **self._who(position, step),
                                 "window": window,
                             }
