@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,14 @@ from conftest import settings, write_config
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, ParallelConfig, TrainConfig
 from olmo_trainer.metrics.memory import memory_of_rank
 from olmo_trainer.model.architecture import architecture_of
+from olmo_trainer.model.flops import flops_per_token, matrix_parameters
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.recompute import recompute_blocks
 from olmo_trainer.model.transformer import Transformer
+from olmo_trainer.step import accumulate
 from test_run import olmo
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 MODEL = ModelConfig(family="olmo2", hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4)
 
@@ -60,3 +66,55 @@ def test_a_dry_run_tells_time_and_energy(made: Path, tmp_path: Path, capsys: pyt
     assert told["energy/kgCO2e"] == pytest.approx(384 * 500 / 3.6e6 * 1.2 * 0.4)
     assert told["flops"] == told["flops_per_token"] * 768
     assert not (tmp_path / "run").exists()
+
+
+def counted(model: ModelConfig, length: int) -> tuple[float, float]:
+    """Operations a token of a forward and backward pass that torch counts: in weights' products, and in attention's."""
+    shape = architecture_of(model, 128)
+    transformer = Transformer(shape)
+    initialize(transformer, model.init, 0)
+    tokens_BT = torch.randint(128, (2, length))
+    train = TrainConfig(batch_windows=2, steps=1, loss="plain")  # torch does not count products with `out=`
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        accumulate(transformer, [(tokens_BT, tokens_BT, None)], train, 2 * length, 2 * length)
+    by_operator = {str(name): count / (2 * length) for name, count in counter.get_flop_counts()["Global"].items()}
+    return by_operator.pop("aten.mm"), sum(by_operator.values())
+
+
+@pytest.mark.parametrize("family", ["dense", "moe", "window"])
+def test_operations_are_those_that_torch_counts(family: str) -> None:
+    """Where a window is shorter than the sequence, a token costs what it costs in a sequence of the window's length."""
+    kinds: dict[str, dict[str, Any]] = {
+        "dense": {"family": "olmo2", "num_key_value_heads": 2},
+        "moe": {"family": "olmoe", "num_experts": 4, "num_experts_per_tok": 2},
+        "window": {"family": "mistral", "sliding_window": 16},
+    }
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    model = ModelConfig(**sizes, **kinds[family])
+    shape = architecture_of(model, 128)
+    products, _ = counted(model, 64)
+    _, attention = counted(model, 16 if family == "window" else 64)
+    assert products == 6 * matrix_parameters(shape)
+    assert products + attention == flops_per_token(shape, 64)
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_memory_is_near_what_a_run_takes(made: Path, tmp_path: Path, recompute: str) -> None:
+    """The growth of the greatest resident set from a small model to one of 17 M weights, within 30 %."""
+    peaks, estimates = [], []
+    large = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "embedding_size": 8192}
+    large |= {"num_attention_heads": 6, "num_key_value_heads": 6, "tie_word_embeddings": False}
+    for name, length, sizes in (("small", 64, {}), ("large", 512, large)):
+        changes: dict[str, Any] = {f"model__{key}": value for key, value in sizes.items()}
+        train = {"steps": 2, "batch_windows": 2, "device": "cpu", "num_threads": 1, "recompute": recompute}
+        changes |= {"train": train, "data__sequence_length": length, "validation": {}, "checkpoint": {}}
+        config = write_config(tmp_path / f"{name}.yaml", settings(made, tmp_path / name, **changes))
+        run = multiprocessing.get_context("fork").Process(target=olmo, args=("train", config))
+        run.start()
+        run.join()
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        peaks.append(1e6 * json.loads(rows[-1])["System/Peak Memory (MB)"])
+        shape = architecture_of(ModelConfig(**settings(made, tmp_path, **changes)["model"]), 400)
+        told = memory_of_rank(shape, TrainConfig(**train), OptimizerConfig(learning_rate=0.1), length, 1)
+        estimates.append(told["total_estimate"])
+    assert estimates[1] - estimates[0] == pytest.approx(peaks[1] - peaks[0], rel=0.3)

@@ -18,7 +18,8 @@ def memory_of_rank(
 
     Activations are what the backward pass of a micro-batch needs: of each block its input, two norms' outputs, queries,
     keys and values before and after rotation, attention's output and the MLP's inner values. With full recomputation
-    a block keeps its input alone. Buffers of kernels and communication are not in it.
+    a block keeps its input alone, but for the one that is worked out again. Buffers of kernels, of the loss and of
+    communication are not in it, nor is what Python and torch take by themselves.
     """
     shape, ranks = shape.part(train.parallel.tensor_ranks), ranks // train.parallel.tensor_ranks
     division = {"ddp": 1, "fsdp": ranks, "hsdp": train.parallel.shard_ranks or 1}[train.parallel.kind]
@@ -31,11 +32,12 @@ def memory_of_rank(
     again = shape.layers // train.recompute_every if train.recompute == "full" else 0
     values = (shape.layers - again) * kept + (again + 2) * shape.width
     logits = 2 * _FLOAT32 * shape.embedding_rows if train.loss == "plain" else 0
-    activations = tokens * (values * (2 if train.precision == "bf16" else 4) + logits)
+    tokens_bytes = tokens * (2 if train.precision == "bf16" else 4)
     parts = {
         "weights": weights,
         "gradients": weights,
         "moments": weights * (2 if optimizer.kind == "adamw" else 1),
-        "activations_estimate": activations,
+        "activations_estimate": tokens_bytes * values + tokens * logits,
+        "recomputed_estimate": tokens_bytes * kept if again else 0,
     }
     return {**parts, "total_estimate": sum(parts.values())}
