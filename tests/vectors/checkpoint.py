@@ -272,13 +272,9 @@ def cases() -> list[Case]:
         *_valid(),
         invalid("no_configuration", {_MODEL: whole}, "missing_file", _CONFIG),
         settings("configuration_not_json", "not_json", None, b'{"architectures": [}\n'),
-        settings("configuration_not_object", "not_object", None, b"[]\n"),
         settings("no_architectures", "missing_field", "architectures", pretty(no_architecture)),
         settings("two_architectures", "invalid_value", "architectures", pretty(config | {"architectures": ["A", "B"]})),
         settings("width_is_word", "wrong_type", "hidden_size", pretty(config | {"hidden_size": "8"})),
-        weights(
-            "missing_tensor", "missing_tensor", name, _safetensors({k: v for k, v in tensors.items() if k != name})
-        ),
         weights("wrong_shape", "wrong_shape", name, _safetensors(tensors | {name: (dtype, (4, 16), content)})),
         weights("wrong_dtype", "wrong_dtype", name, _safetensors(tensors | {name: ("BF16", (8, 8), content)})),
         weights("truncated", "truncated", None, whole[:-100]),

@@ -109,7 +109,7 @@ def damaged_checkpoint(made: Path, place: Path) -> list[str]:
 
 
 def missing_tensor(made: Path, place: Path) -> list[str]:
-    return ["export", str(VECTORS / "missing_tensor" / "data"), str(place / "out")]
+    return ["export", str(VECTORS / "missing_expert" / "data"), str(place / "out")]
 
 
 CASES: dict[str, tuple[Made, int, list[str]]] = {

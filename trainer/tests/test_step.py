@@ -178,3 +178,16 @@ def test_masks_do_not_depend_on_the_division_and_documents_do_not_see_each_other
     labels[:, 9] = IGNORED
     whole, _ = accumulate(model, [(inputs, labels, documents[:, :-1])], train, count, inputs.numel())
     assert float(whole) == pytest.approx(float(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["chunked", "plain"])
+def test_a_batch_without_a_counted_token_is_refused(loss: str) -> None:
+    model, optimizer, train = parts(loss=loss)
+    guard, clip = Guard(StabilityConfig(), torch.device("cpu")), Clip(max_norm=1.0)
+    step(model, optimizer, batch(1), train, guard=guard)
+    before, guarded = everything(model, optimizer), guard.capture()
+    nothing = torch.zeros(8, 17, dtype=torch.bool)
+    stats = train_step(model, optimizer, batch(2), train, 0.01, clip, guard, counted_BT=nothing)
+    assert (stats.valid_tokens, bool(stats.is_accepted)) == (0, False)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(model, optimizer), strict=True))
+    assert torch.equal(guarded["accepted_values"], guard.capture()["accepted_values"])

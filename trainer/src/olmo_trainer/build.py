@@ -189,7 +189,7 @@ def plan(
     """What a run would do, without doing it: sizes, costs and how often the data is seen.
 
     Without a number of `ranks` they are as few as can be: one, or one tensor group. Time and energy are told for a
-    given pace of all ranks together; energy for `energy.declared_watts` of them all.
+    given pace of all ranks together; energy for one machine of `energy.declared_watts`.
     """
     config, shape = resolve(config, data, where)
     assert config.train.steps is not None

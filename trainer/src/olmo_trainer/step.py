@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -61,7 +62,7 @@ def accumulate(
     loss_function = chunked_loss if train.loss == "chunked" else plain_loss
     device = model.embedding.device
     nats, squares = torch.zeros((), device=device), torch.zeros((), device=device)
-    scale = 1.0 / max(1, valid_tokens)
+    scale = 1.0 / valid_tokens if valid_tokens else math.nan  # nothing to learn from: the guard refuses the step
     for number, (inputs_BT, labels_BT, documents_BT) in enumerate(micro_batches, start=1):
         if documents_BT is not None:
             documents_BT = documents_BT.to(device, non_blocking=True)

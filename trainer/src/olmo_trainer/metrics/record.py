@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -13,6 +14,8 @@ from ..formats.errors import FormatError
 from ..formats.files import write_atomically
 
 __all__ = ["MetricsFile"]
+
+log = logging.getLogger(__name__)
 
 
 class MetricsFile:
@@ -28,6 +31,8 @@ class MetricsFile:
         self._stream: IO[str] | None = None
         self.reached: dict[str, Any] = (_whole_rows(path) or [{}])[-1]
         """The last row that was ever written, dropped ones included: what was spent was spent."""
+        if resumed_step and not self.reached and writes:
+            log.warning("%s: holds no row of the %d steps before; their time and energy are lost", path, resumed_step)
         self.cut(-1 if resumed_step is None else resumed_step)
         self._begun = time.monotonic() - float(self.last.get("time_s", 0.0))
 

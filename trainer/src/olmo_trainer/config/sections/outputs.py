@@ -67,7 +67,7 @@ class EnergyConfig:
     """Energy is read from RAPL and NVML where the machine has them, else reckoned from a declared wattage."""
 
     declared_watts: float | None = None
-    """Power of the machine, where it cannot be read."""
+    """Power of each machine, where it cannot be read; a dry run knows one machine."""
     pue: float = 1.0
     """Power usage effectiveness: what the data centre takes over what its machines take."""
     grid_kg_per_kwh: float | None = None
