@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from ..data.sources import Batch
 __all__ = [
     "TensorBatch",
     "capture_random",
+    "keep_freed_memory",
     "prepare",
     "resolve_device",
     "resolve_threads",
@@ -47,6 +49,8 @@ def prepare(device: str, threads: int, seed: int, local_rank: int = 0) -> torch.
 
     `threads` are shared by the ranks of a machine; each has a GPU of its own.
     """
+    if device == "cpu":
+        keep_freed_memory()
     torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(device == "cpu")
@@ -54,6 +58,18 @@ def prepare(device: str, threads: int, seed: int, local_rank: int = 0) -> torch.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("highest")
     return torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for what is wanted next: mallopt(3). Another C library is left as it is.
+
+    By default a large tensor's memory goes back to the kernel at once, and the next step waits for the same pages to be
+    given out and filled with zeros again: a tenth of its time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no allocation has a mapping of its own
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap's end is not given back
 
 
 def capture_random(device: torch.device) -> dict[str, torch.Tensor]:
