@@ -34,7 +34,7 @@ demo: setup ## text of the Python installation -> documents -> tokens -> model -
 
 # a plain `pytest` in a package takes a minute: it leaves out the markers `oracle` and `processes`, which are run here
 test: setup check oracle envs ## the tests of every package, those beside dolma 1.2.1 too, and those of the whole
-	cd dolma-toolkit && cargo test --quiet --release --workspace
+	cd dolma-toolkit && cargo test --quiet --profile quick --workspace
 	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
 	.venv/bin/python -m pytest -q tests
 
