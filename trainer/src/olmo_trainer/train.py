@@ -197,14 +197,17 @@ def _loop(run: _Run) -> Path:
                 values |= _validate(run)
             if statistics is not None:
                 values |= statistics.values()
-            if statistics or measured or _due(step, config.logging.metrics_every_steps, steps):
-                _record(run, step, values)
+            risen = slow_rise(step, values["stability/slow_rise"], config)
+            stops = _has_to_stop(run, risen is not None)
+            saves = (stops or _due(step, config.checkpoint.every_steps, steps)) and may_save(run.progress, config)
+            if statistics or measured or saves or stops or _due(step, config.logging.metrics_every_steps, steps):
+                _record(run, step, values)  # also where the run may go on from: its last row knows what was spent
             console.step(step, values)
             react(run.progress, config)
-            risen = slow_rise(step, values["stability/slow_rise"], config)
-            if _due(step, config.checkpoint.every_steps, steps) and may_save(run.progress, config):
+            if saves:
                 _save(run)
-            if _has_to_stop(run, risen is not None):
+            if stops:
+                run.saver.wait()
                 raise risen or Stopped(f"{config.run_directory}: told to stop; saved at step {run.saved_step}")
     if run.saved_step != steps:
         _save(run)
@@ -219,13 +222,8 @@ def _due(step: int, every: int | None, last: int) -> bool:
 
 
 def _has_to_stop(run: _Run, has_risen: bool) -> bool:
-    """Whether the loss has risen, or any rank was told to stop; all is then saved, if the state is worth it."""
-    if not run.parts.gradients.ranks.sum(torch.tensor(int(run.stop.is_made or has_risen))):
-        return False
-    if run.saved_step != run.progress.step and may_save(run.progress, run.config):
-        _save(run)
-    run.saver.wait()
-    return True
+    """Whether the loss has risen, or any rank was told to stop."""
+    return bool(run.parts.gradients.ranks.sum(torch.tensor(int(run.stop.is_made or has_risen))))
 
 
 def _validate(run: _Run) -> dict[str, float]:

@@ -9,10 +9,12 @@ import signal
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
+from olmo_trainer.checkpoint.save import Progress
 from olmo_trainer.commands.launch import torchrun_command
 
 
@@ -76,21 +78,26 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(made: Path, tmp_path: Path, mon
     from olmo_trainer import train
 
     def command(name: str) -> list[str]:
-        return ["train", str(write_config(tmp_path / f"{name}.yaml", settings(made, tmp_path / name)))]
+        config = settings(made, tmp_path / name)
+        config["logging"] = {**config.get("logging", {}), "metrics_every_steps": 4}
+        return ["train", str(write_config(tmp_path / f"{name}.yaml", config))]
 
     assert main(command("whole")) == 0
-    before, record = signal.getsignal(signal.SIGTERM), train._record
+    before, advance = signal.getsignal(signal.SIGTERM), train.advance
 
-    def told(run: train._Run, step: int, values: dict[str, float]) -> None:
-        record(run, step, values)
-        if step == 5:
+    def told(*arguments: Any, **settings: Any) -> Progress:
+        progress = advance(*arguments, **settings)
+        if progress.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
+        return progress
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_record", told)
+        patch.setattr(train, "advance", told)
         assert main(command("stopped")) == 75
     assert signal.getsignal(signal.SIGTERM) is before
     assert (tmp_path / "stopped" / "checkpoints" / "step-5" / "manifest.json").is_file()
+    rows = (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["step"] == 5  # what was spent until then is not forgotten
     assert main(command("stopped")) == 0
     last = [tmp_path / name / "checkpoints" / "step-12" / "manifest.json" for name in ("whole", "stopped")]
     assert last[0].read_bytes() == last[1].read_bytes()

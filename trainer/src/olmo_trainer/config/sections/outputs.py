@@ -36,7 +36,7 @@ class LoggingConfig:
     """What is written while training."""
 
     metrics_every_steps: int = 1
-    """Steps between rows of metrics.jsonl."""
+    """Steps between rows of metrics.jsonl; what is saved or scored has its row too."""
     statistics_every_steps: int | None = 50
     """Steps between rows with the least, greatest and mean value and the norm of every weight, gradient, moment and
     block's output; never when null."""
