@@ -196,15 +196,22 @@ def test_a_run_with_all_of_it_is_the_same_stopped_or_not_with_any_number_of_thre
     assert [row["path"].split("/")[-2:] for row in inputs if row["role"] == "label_masks"] == [["masks", "a.npy"]]
 
 
-def test_what_is_masked_has_no_say_in_a_run(made: Path, masked: dict[str, Any], tmp_path: Path) -> None:
-    """A run whose labels are all masked in a step has no gradient; its loss is 0, not NaN, and weights only decay."""
+def test_steps_in_which_no_token_counts_are_refused(
+    made: Path, masked: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even weight decay changes a weight, and a run with nothing to learn from gives up."""
     (source,) = masked["data__sources"]
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.npy").write_bytes(bytes((Path(source["path"]) / "a.npy").stat().st_size // 2))
-    changes = {**masked, "data__sources": [{**source, "label_masks": str(tmp_path / "none")}], "train__steps": 2}
-    assert main(["train", str(write_config(tmp_path / "c.yaml", config_of(made, tmp_path / "run", **changes)))]) == 0
+    changes = {
+        **masked,
+        "data__sources": [{**source, "label_masks": str(tmp_path / "none")}],
+        "train__max_skipped_steps": 3,
+    }
+    assert main(["train", str(write_config(tmp_path / "c.yaml", config_of(made, tmp_path / "run", **changes)))]) == 1
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["train/CrossEntropyLoss"], row["optim/total_grad_norm"]) for row in rows[1:]] == [(0, 0)] * 2
+    assert [row["train/CrossEntropyLoss"] for row in rows[1:]] == [None] * 3
+    assert "in which no token counts" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,11 @@ def react(progress: Progress, config: RunConfig) -> None:
     bad, where, rewind_after = progress.consecutive_bad_steps, config.run_directory, config.stability.rewind_after
     if not bad:
         return
-    log.warning("step %d: loss or gradient is not finite, or an outlier; %d in a row", progress.step, bad)
+    log.warning(
+        "step %d: one whose loss or gradient is not finite, in which no token counts, or an outlier; %d in a row",
+        progress.step,
+        bad,
+    )
     if rewind_after is not None and bad >= rewind_after:
         if progress.rewinds < config.stability.max_rewinds:
             raise Rewind(progress.step - bad + 1)
