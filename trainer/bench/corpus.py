@@ -49,14 +49,12 @@ DENSE = {
 EXPERTS = {**DENSE, "family": "olmoe", "intermediate_size": 432, "num_experts": 8, "num_experts_per_tok": 2}
 WINDOW = {**DENSE, "family": "olmo3", "sliding_window": 64}
 MODELS: dict[str, tuple[str, int, float, dict[str, Any]]] = {
-    "dense": ("OLMo-2", 300, 2e-3, DENSE),
-    "dense-short": ("OLMo-2", 150, 2e-3, DENSE),
-    "window": ("OLMo-3, 64 tokens in three of four layers", 150, 2e-3, WINDOW),
-    "window-slow": ("the same", 100, 5e-4, WINDOW),
-    "moe": ("OLMoE, 2 of 8 experts", 150, 2e-3, EXPERTS),
+    "dense": ("OLMo-2", 300, 1e-3, DENSE),
+    "window": ("OLMo-3, 64 tokens in three of four layers", 150, 1e-3, WINDOW),
+    "moe": ("OLMoE, 2 of 8 experts", 150, 1e-3, EXPERTS),
 }
 """What it is, its steps, its peak learning rate and the group `model` of its config."""
-PAIRS = ("dense", "window", "window-slow")
+PAIRS = ("dense", "window")
 """Those that Trainer trains too; its balance of experts is another (hf_trainer.py)."""
 
 
