@@ -77,7 +77,7 @@ def react(progress: Progress, config: RunConfig) -> None:
         )
     if bad >= config.train.max_skipped_steps:
         raise TrainingFailed(
-            f"{where}: loss or gradient is not finite, or an outlier, for {bad} steps in a row; "
+            f"{where}: loss or gradient is not finite or an outlier, or no token counts, for {bad} steps in a row; "
             "expected fewer (train.max_skipped_steps)"
         )
 
