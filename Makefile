@@ -77,4 +77,4 @@ oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (test
 	fi
 
 clean: ## remove environments, builds and the demo's work
-	rm -rf .venv .venvs .venv-oracle demo/output dolma-toolkit/target
+	rm -rf .venv .venvs .venv-oracle .venv-peers demo/output dolma-toolkit/target
