@@ -32,7 +32,7 @@ setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
 demo: setup ## text of the Python installation -> documents -> tokens -> model -> scores -> chat model -> report
 	.venv/bin/python demo/run.py --work '$(WORK)' $(if $(CORPUS),--corpus $(CORPUS))
 
-# a plain `pytest` in a package takes a minute: it leaves out the markers `oracle` and `processes`, which are run here
+# a plain `pytest` in a package leaves out what starts many processes, markers `oracle` and `processes`; it is run here
 test: setup check oracle envs ## the tests of every package, those beside dolma 1.2.1 too, and those of the whole
 	cd dolma-toolkit && cargo test --quiet --profile quick --workspace
 	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
