@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["MAIN_PATHS", "PACKAGES", "ROOT", "Block", "Package", "blocks", "modules", "tracked"]
+__all__ = ["PACKAGES", "ROOT", "Block", "Package", "blocks", "modules", "tracked"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,15 +50,6 @@ PACKAGES = (
 )
 
 # the files of each package that are read top to bottom
-MAIN_PATHS = (
-    "dolma-toolkit/rust/core/src/tag/mod.rs",
-    "dolma-toolkit/rust/core/src/tokens/mod.rs",
-    "trainer/src/olmo_trainer/train.py",
-    "catwalk-eval/src/catwalk/evaluate.py",
-    "paloma/src/paloma/aggregate.py",
-    "open-instruct/src/open_instruct/sft.py",
-    "open-instruct/src/open_instruct/dpo.py",
-)
 
 
 @cache

@@ -2,22 +2,16 @@
 
 import ast
 import re
-from collections import defaultdict
 from pathlib import PurePosixPath
 
 import pytest
 import yaml
-from repository import MAIN_PATHS, PACKAGES, ROOT, Package, blocks, modules, tracked
+from repository import PACKAGES, ROOT, Package, blocks, modules, tracked
 
-LINES_LIMIT = 400
-MAIN_PATH_LINES_LIMIT = 250
-ENTRIES_LIMIT = 16
 TEXT = (".py", ".pyi", ".rs", ".md", ".yaml", ".yml", ".toml", ".css", ".html", ".jinja", ".sh")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
 ABSOLUTE_PATH = re.compile(r"(?<![\w.~-])/(?:root|work|tmp|home/\w+|Users/\w+)/")
 
-LONG_FILES: dict[str, str] = {}
-CROWDED_FOLDERS: dict[str, str] = {}
 NAMES_ALLOWED: dict[str, str] = {}
 SWALLOWED = {
     "dolma-toolkit/src/dolma/files/remote.py": "each protocol has its own errors; all are told as one problem",
@@ -39,24 +33,20 @@ def markdown() -> list[str]:
     return [name for name in tracked() if name.endswith(".md")]
 
 
-def test_no_file_is_longer_than_the_limit() -> None:
-    lengths = {n: len((ROOT / n).read_text(encoding="utf-8").splitlines()) for n in tracked() if n.endswith(TEXT)}
-    assert {n: length for n, length in lengths.items() if length > LINES_LIMIT and n not in LONG_FILES} == {}
+# Files that several packages carry, since no package imports another.
+VENDORED = {
+    "inspection.py": [
+        "trainer/src/olmo_trainer/formats",
+        "catwalk-eval/src/catwalk/formats",
+        "open-instruct/src/open_instruct/formats",
+    ],
+}
 
 
-@by_file(list(MAIN_PATHS))
-def test_main_path_is_short_enough_to_read(name: str) -> None:
-    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= MAIN_PATH_LINES_LIMIT
-
-
-def test_no_folder_has_more_entries_than_the_limit() -> None:
-    entries: dict[str, set[str]] = defaultdict(set)
-    for name in tracked():
-        path = PurePosixPath(name)
-        for child, folder in zip([path, *path.parents], path.parents, strict=False):
-            entries[str(folder)].add(child.name)
-    counts = {folder: len(names) for folder, names in entries.items()}
-    assert {f: count for f, count in counts.items() if count > ENTRIES_LIMIT and f not in CROWDED_FOLDERS} == {}
+@pytest.mark.parametrize("name", list(VENDORED))
+def test_vendored_file_is_the_same_in_every_package(name: str) -> None:
+    first, *others = [(ROOT / folder / name).read_bytes() for folder in VENDORED[name]]
+    assert all(other == first for other in others)
 
 
 def test_no_file_or_folder_is_named_after_nothing() -> None:
@@ -290,7 +280,7 @@ def test_package_describes_itself(package: Package) -> None:
         assert (package.path / file).exists()
 
 
-@pytest.mark.parametrize("exceptions", [LONG_FILES, CROWDED_FOLDERS, NAMES_ALLOWED, SWALLOWED])
+@pytest.mark.parametrize("exceptions", [NAMES_ALLOWED, SWALLOWED])
 def test_exceptions_are_few_needed_and_explained(exceptions: dict[str, str]) -> None:
     assert len(exceptions) <= 5
     assert all((ROOT / name).exists() and reason for name, reason in exceptions.items())

@@ -1,0 +1,323 @@
+"""What a model directory says of itself, read once and without torch: positions, attention, dtypes, tokens, template.
+
+`inspect_checkpoint` is the only place that knows under which of its many names a model keeps such a fact. The file is
+the same, byte for byte, in every package that reads checkpoints, and imports none of its package.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+__all__ = [
+    "PROBE_TEXTS",
+    "Inspection",
+    "InspectionError",
+    "inspect_checkpoint",
+    "open_tokenizer",
+    "tokenizer_difference",
+]
+
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+)
+_DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.bin")
+
+# Words, digits, runs of spaces, line ends, contractions, other scripts, and marks that normalizers change.
+PROBE_TEXTS = (
+    "In 2023 don't\n\n\ndef f(x):\n    return 12345\n",
+    " leading,  two  spaces\tand a tab \r\n",
+    "The café’s naïve façade: ½ ﬁne — “quoted” … 1,234.5e-6",
+    "cafe\u0301 ＦＵＬＬ width ① \u00a0\u200b\ufeff end",
+    "日本語の文章と한국어 그리고 русский, العربية, हिन्दी, ไทย",
+    "emoji 👩‍👩‍👧 and 🇩🇪 flags",
+    "https://example.org/a_b?c=d#e <tag attr='v'>&amp;</tag> /* x += 1; */ HTMLParser snake_case",
+)
+
+
+class InspectionError(ValueError):
+    """A file of a model directory that cannot be what it must be. `code` is one of docs/formats/README.md."""
+
+    def __init__(self, code: str, path: Path, message: str, *, field: str | None = None, hint: str | None = None):
+        super().__init__(f"{path}: {message}" + (f"\nhint: {hint}" if hint else ""))
+        self.code, self.path, self.message, self.field, self.hint = code, path, message, field, hint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """The facts of one model directory. Each is read when it is first asked for.
+
+    `config`, `generation_config` and `tokenizer_config` are the files' objects, empty where a file is not there.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tokenizer_config: dict[str, Any]
+
+    # ---- the model
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """The configuration of the language model: `config`, or the part of it that a multimodal model keeps apart."""
+        inner = self.config.get("text_config")
+        return inner if isinstance(inner, dict) else self.config
+
+    @property
+    def architecture(self) -> str:
+        """The first of `architectures`; empty where there is none."""
+        names = self.config.get("architectures")
+        return str(names[0]) if isinstance(names, list) and names else ""
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that the model can hold at once; None where its configuration sets no limit."""
+        found = (self.text_config.get(name) for name in _POSITIONS)
+        return next((value for value in found if type(value) is int and value > 0), None)
+
+    @property
+    def special_attention(self) -> str | None:
+        """What this attention does beside looking at all earlier tokens, by its settings; None where nothing."""
+        config = self.text_config
+        inner = config.get("attn_config")
+        position: dict[str, Any] = inner if isinstance(inner, dict) else {}
+        if config.get("alibi") or position.get("alibi") or config.get("model_type") in ("bloom", "mpt"):
+            return "ALiBi: its bias depends on the distance in the row"
+        window = config.get("sliding_window") or position.get("sliding_window_size") or config.get("window_size")
+        if type(window) is int and window > 0 and config.get("use_sliding_window", True):
+            return f"a sliding window of {window} tokens"
+        kinds = {str(kind) for kind in config.get("layer_types") or ()} - {"full_attention"}
+        if kinds:
+            return f"layers of the kind {', '.join(sorted(kinds))}"
+        if config.get("attention_chunk_size"):
+            return f"attention within chunks of {config['attention_chunk_size']} tokens"
+        if "local" in json.dumps(config.get("attention_types") or config.get("attention_layers") or ""):
+            return "layers of local attention"
+        for name in ("state_size", "ssm_state_size", "mamba_d_state", "attention_hidden_size", "lru_width"):
+            if config.get(name):
+                return f"a recurrent state ({name})"
+        return None
+
+    # ---- the weights
+
+    @cached_property
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Of each stored tensor its dtype, as safetensors writes it, and its shape; sorted by name.
+
+        Raises:
+            InspectionError: `missing_file` where there are no safetensors, with a way to make them of a pickle.
+        """
+        index = self.directory / "model.safetensors.index.json"
+        names = ["model.safetensors"]
+        if index.is_file():
+            weight_map = _read_object(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise InspectionError("missing_field", index, '"weight_map" is not there; expected an object')
+            names = sorted({str(name) for name in weight_map.values()})
+        found = {}
+        for name in names:
+            path = self.directory / name
+            if not path.is_file():
+                raise self._missing_weights(path)
+            try:
+                with safe_open(path, framework="np") as file:
+                    for key in file.keys():
+                        entry = file.get_slice(key)
+                        found[key] = (str(entry.get_dtype()), tuple(entry.get_shape()))
+            except SafetensorError as error:
+                raise InspectionError("truncated", path, f"is not a whole safetensors file ({error})") from error
+        return dict(sorted(found.items()))
+
+    def _missing_weights(self, path: Path) -> InspectionError:
+        for name in _PICKLES:
+            if (self.directory / name).is_file():
+                sentence = f"is not there, but {name} is; expected weights as safetensors, since a pickle can run code"
+                load = f"AutoModelForCausalLM.from_pretrained('{self.directory}', dtype='auto')"
+                script = f"from transformers import AutoModelForCausalLM; {load}.save_pretrained('{self.directory}')"
+                return InspectionError("missing_file", path, sentence, hint=f'python -c "{script}"')
+        return InspectionError("missing_file", path, "is not there; expected the weights")
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes of the stored weights, that of most parameters first: `("bfloat16", "float32")`."""
+        counts: dict[str, int] = {}
+        for dtype, shape in self.tensors.values():
+            size = 1
+            for extent in shape:
+                size *= extent
+            name = _DTYPES.get(dtype, dtype)
+            counts[name] = counts.get(name, 0) + size
+        return tuple(sorted(counts, key=lambda name: (-counts[name], name)))
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the input embedding: ids are below it. From the weights, else `vocab_size`."""
+        for name, (_, shape) in self.tensors.items():
+            if name.endswith(_EMBEDDINGS) and len(shape) == 2:
+                return shape[0]
+        size = self.text_config.get("vocab_size")
+        if type(size) is not int:
+            path = self.directory / "config.json"
+            raise InspectionError("missing_field", path, '"vocab_size" is not there; expected an integer')
+        return size
+
+    # ---- the tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """tokenizer.json as it is, whatever class tokenizer_config.json names. See `open_tokenizer`."""
+        return open_tokenizer(self.directory / "tokenizer.json")
+
+    def special_token_id(self, kind: str) -> int | None:
+        """Id of the `bos`, `eos`, `pad` or `unk` token: the tokenizer's, else the configuration's.
+
+        None where there is none. A token that the tokenizer does not know or the embedding does not hold is none.
+        """
+        value = self.tokenizer_config.get(f"{kind}_token")
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            found = self.tokenizer.token_to_id(text)
+            return found if found is not None and found < self.embedding_rows else None
+        for config in (self.text_config, self.config, self.generation_config):
+            ids = _ids(config.get(f"{kind}_token_id"))
+            if ids:
+                return ids[0] if ids[0] < self.embedding_rows else None
+        return None
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Ids that end a generated text: those of generation_config.json, else of config.json, else EOS."""
+        for config in (self.generation_config, self.config, self.text_config):
+            ids = _ids(config.get("eos_token_id"))
+            if ids:
+                return ids
+        end = self.special_token_id("eos")
+        return () if end is None else (end,)
+
+    @cached_property
+    def starts_with_bos(self) -> bool:
+        """Whether the tokenizer puts BOS before each text: `add_bos_token`, else tokenizer.json's post-processor."""
+        bos = self.special_token_id("bos")
+        if bos is None:
+            return False
+        wanted = self.tokenizer_config.get("add_bos_token")
+        if isinstance(wanted, bool):
+            return wanted
+        plain = self.tokenizer.encode("a", add_special_tokens=False).ids
+        ids = self.tokenizer.encode("a").ids
+        return len(ids) > len(plain) and ids[0] == bos
+
+    @property
+    def document_prefix(self) -> str | None:
+        """The token before a document's first one, `bos` or `eos`: docs/formats/checkpoint.md, *Before a document*."""
+        if self.starts_with_bos:
+            return "bos"
+        return next((kind for kind in ("eos", "bos") if self.special_token_id(kind) is not None), None)
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The chat template, wherever it is kept; of several the one named `default`."""
+        path = self.directory / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        value = self.tokenizer_config.get("chat_template")
+        if value is None:
+            value = _read_object(self.directory / "chat_template.json", optional=True).get("chat_template")
+        if isinstance(value, list):
+            named = {str(row.get("name")): row.get("template") for row in value if isinstance(row, dict)}
+            value = named.get("default", next(iter(named.values()), None))
+        return value if isinstance(value, str) else None
+
+
+def inspect_checkpoint(directory: Path) -> Inspection:
+    """Read the configurations of a model directory; the rest is read when it is asked for.
+
+    Raises:
+        InspectionError: `missing_file` without config.json, `not_json`, `not_object`.
+    """
+    return Inspection(
+        directory=directory,
+        config=_read_object(directory / "config.json"),
+        generation_config=_read_object(directory / "generation_config.json", optional=True),
+        tokenizer_config=_read_object(directory / "tokenizer_config.json", optional=True),
+    )
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """Open a tokenizer.json as all five tools use it.
+
+    Neither truncates nor pads, and a text that spells a special token (`</s>`) is text: pass `add_special_tokens=False`
+    to `encode` for no others.
+
+    Raises:
+        InspectionError: `missing_file`, naming what is there instead; `not_json` or `invalid_value`.
+    """
+    if not path.is_file():
+        other = [name for name in _foreign_tokenizers(path.parent)]
+        found = f"is not there, but {other[0]} is" if other else "is not there"
+        hint = None
+        if other:
+            script = f"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{path.parent}')"
+            hint = f"python -c \"{script}.save_pretrained('{path.parent}')\""
+        raise InspectionError("missing_file", path, f"{found}; expected the tokenizer", hint=hint)
+    _read_object(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises nothing narrower
+        sentence = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InspectionError("invalid_value", path, f"is not a tokenizer that can be read ({sentence})") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def tokenizer_difference(first: Tokenizer, second: Tokenizer) -> str | None:
+    """Say where two tokenizers differ, by their tokens and then on `PROBE_TEXTS`; None where they do not."""
+    one, two = (tokenizer.get_vocab(with_added_tokens=True) for tokenizer in (first, second))
+    if one != two:
+        both = {**{id: text for text, id in two.items()}, **{id: text for text, id in one.items()}}
+        for id, text in sorted(both.items()):
+            if one.get(text) != id or two.get(text) != id:
+                other = {number: name for name, number in two.items()}.get(id)
+                return f"id {id} is {text!r} in one and {'no token' if other is None else repr(other)} in the other"
+    for text in PROBE_TEXTS:
+        ids = [tokenizer.encode(text, add_special_tokens=False).ids for tokenizer in (first, second)]
+        if ids[0] != ids[1]:
+            return f"{text!r} is {len(ids[0])} tokens {ids[0][:8]}… in one and {len(ids[1])} {ids[1][:8]}… in the other"
+    return None
+
+
+def _foreign_tokenizers(directory: Path) -> Iterator[str]:
+    for pattern in ("tokenizer.model", "*.tiktoken", "tekken.json", "spiece.model", "*.spm", "vocab.json", "vocab.txt"):
+        yield from sorted(path.name for path in directory.glob(pattern))
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(id for id in values if type(id) is int and id >= 0))
+
+
+def _read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if not path.is_file():
+        if optional:
+            return {}
+        raise InspectionError("missing_file", path, "is not there; expected a JSON object")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InspectionError("not_json", path, f"is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise InspectionError("not_object", path, f"is {type(value).__name__} in JSON; expected an object")
+    return value
