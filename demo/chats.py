@@ -2,7 +2,9 @@
 
 `python demo/chats.py OUTPUT TRAINING_DOCUMENTS HELD_OUT_DOCUMENTS` writes four artifacts below OUTPUT:
 `chats/{train,heldout}` (docs/formats/chat.md) and `preferences/{train,heldout}` (docs/formats/preference.md), the
-held-out ones from documents that the model has not seen. The rejected answer is the docstring of another function.
+held-out ones from documents that the model has not seen. A preference is about the form alone: the answer as plain
+text is chosen, the same answer written as a docstring in triple quotes is rejected. A model of this size can learn that,
+which it could not of two contents.
 Documents without functions (a corpus of prose) give questions about how a text goes on instead.
 """
 
@@ -90,19 +92,14 @@ def write_split(output: Path, split: str, pairs: list[Pair], documents: Path) ->
     artifact.finish(config={"max": MAX_CHATS[split]}, counts={"conversations": len(rows), "messages": 2 * len(rows)})
 
     rows = []
-    for index, (name, question, answer) in enumerate(contrast):
-        # the wrong answers are those of the chats, in hash order: were they the pairs' own, each answer would be
-        # preferred once and rejected once, and the model would be pulled back and forth
-        other = chats[index % len(chats)][2]
-        if other == answer:
-            other = chats[(index + 1) % len(chats)][2]
+    for name, question, answer in contrast:
         user = message("user", question)
         rows.append(
             {
                 "id": name,
                 "source": source,
                 "chosen": [user, message("assistant", answer)],
-                "rejected": [user, message("assistant", other)],
+                "rejected": [user, message("assistant", f'"""{answer}"""')],
             }
         )
     artifact = Artifact(output / "preferences" / split, "preference")

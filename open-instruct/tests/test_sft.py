@@ -12,6 +12,7 @@ from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import ChatTemplate, read_shipped
 from open_instruct.formats.__main__ import main as formats
 from open_instruct.formats.json_text import sha256_file
+from open_instruct.training.trainers import LengthGroupedBatches
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -201,3 +202,20 @@ def test_loss_that_is_not_finite_ends_the_run(run, chats, checkpoint, tmp_path, 
     output = run("sft", chats, model=broken, expect=1)
     assert "the loss is nan; expected a finite number" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_batches_of_one_length_come_in_no_order_of_length():
+    lengths = [10 + (number * 7919) % 311 for number in range(1603)]
+    sampler = LengthGroupedBatches(lengths, 16, seed=3)
+    rows = list(sampler)
+    assert sorted(rows) == list(range(1603))
+    assert rows == list(sampler)
+    sampler.set_epoch(1)
+    assert rows != list(sampler)
+    batches = [[lengths[row] for row in rows[start : start + 16]] for start in range(0, len(rows), 16)]
+    assert max(batches[0]) == max(lengths)
+    assert len(batches[-1]) == 3
+    # similar lengths within a batch, and means of neighbouring batches that do not follow each other
+    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 30
+    means = torch.tensor([sum(batch) / len(batch) for batch in batches[1:-1]])
+    assert abs(torch.corrcoef(torch.stack([means[:-1], means[1:]]))[0, 1]) < 0.3

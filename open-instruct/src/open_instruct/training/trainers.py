@@ -1,17 +1,20 @@
 """TRL's SFT and DPO trainers, fed with rows that are token ids already. Nothing of the training loop is ours."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 import trl.trainer.utils
 from datasets import Dataset
 from transformers import PrinterCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import DPOTrainer, SFTTrainer
 
 from ..data.pack import pack_lengths
 from ..data.tokenize import PairExample, SftExample
 from .score import pair_log_probs
 
-__all__ = ["PairTrainer", "SftTrainer", "pair_dataset", "sft_dataset"]
+__all__ = ["LengthGroupedBatches", "PairTrainer", "SftTrainer", "pair_dataset", "sft_dataset"]
 
 
 def _project_trained_positions_only() -> None:
@@ -35,7 +38,54 @@ class _Quiet:
         """Write none."""
 
 
-class SftTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
+class LengthGroupedBatches(torch.utils.data.Sampler[int]):
+    """Rows of about equal length in each batch, the batches in random order, the one with the longest row first.
+
+    transformers' own sampler leaves the batches sorted by length within stretches of up to fifty, longest first, so
+    that loss and gradients follow the length as a saw-tooth. The order is a function of the seed and the epoch.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        """Take a length for each row; a batch is what one optimizer step sees."""
+        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the rows' numbers."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        # the first has the longest row, so that memory runs out soon or never; a last short one stays the last
+        middle = batches[1:-1]
+        order = torch.randperm(len(middle), generator=generator).tolist()
+        for batch in [*batches[:1], *(middle[place] for place in order), *batches[1:][-1:]]:
+            yield from batch
+
+
+class _ByLength:
+    """Groups rows by length, where the settings ask for it, without leaving them sorted."""
+
+    args: Any
+    train_dataset: Any
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        name = self.args.length_column_name
+        lengths = rows[name] if name in rows.column_names else [len(ids) for ids in rows["input_ids"]]
+        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedBatches(lengths, step_size, self.args.data_seed)
+
+
+class SftTrainer(_Quiet, _ByLength, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer, which takes `input_ids` and `labels` as they are."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
@@ -44,7 +94,7 @@ class SftTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
 
 
-class PairTrainer(_Quiet, DPOTrainer):  # type: ignore[misc]
+class PairTrainer(_Quiet, _ByLength, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer, with our ids in place of its own encoding of text."""
 
     def __init__(self, *args: Any, examples: list[PairExample], **keywords: Any) -> None:
