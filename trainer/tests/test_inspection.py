@@ -88,6 +88,27 @@ def test_plain_attention_is_plain(config: dict[str, Any], tmp_path: Path) -> Non
     assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).special_attention is None
 
 
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({}, None),
+        ({"sliding_window": 8, "use_sliding_window": False}, None),
+        ({"sliding_window": 8}, 8),
+        ({"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}, 8),
+        ({"attention_chunk_size": 16, "layer_types": ["chunked_attention", "full_attention"]}, 16),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, 0),
+        ({"sliding_window": 8, "layer_types": ["linear_attention", "sliding_attention"]}, 0),
+        ({"sliding_window": 8, "alibi": True}, 0),
+        ({"sliding_window": 8, "model_type": "bloom"}, 0),
+        ({"attention_types": [[["global", "local"], 2]], "window_size": 4}, 0),
+        ({"window_size": 4}, 0),
+        ({"sliding_window": 8, "mamba_d_state": 16}, 0),
+    ],
+)
+def test_rows_that_a_window_holds_are_plain(config: dict[str, Any], length: int | None, tmp_path: Path) -> None:
+    assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).plain_length == length
+
+
 def test_stops_are_those_of_the_generation_config_first(tmp_path: Path) -> None:
     config = {"eos_token_id": 1, "vocab_size": 264}
     assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).stop_token_ids == (1,)

@@ -109,6 +109,25 @@ class Inspection:
                 return f"a recurrent state ({name})"
         return None
 
+    @property
+    def plain_length(self) -> int | None:
+        """Tokens up to which a row is seen whole by every layer, whatever the layers do to longer ones.
+
+        None where any row is, 0 where none is: rows of at most so many tokens can share a context under a mask of
+        their own. A window or a chunk of n tokens changes nothing for n tokens; ALiBi, local layers that count places
+        of the row and recurrent states change all.
+        """
+        if self.special_attention is None:
+            return None
+        config = self.text_config
+        windows, chunk = (config.get("sliding_window"), config.get("attention_chunk_size"))
+        lengths = [length for length in (windows, chunk) if type(length) is int and length > 0]
+        kinds = {str(kind) for kind in config.get("layer_types") or ()}
+        kinds -= {"full_attention", "sliding_attention", "chunked_attention"}
+        others = dict(config) | dict.fromkeys(("sliding_window", "attention_chunk_size", "layer_types"))
+        rest = Inspection(directory=self.directory, config=others, generation_config={}, tokenizer_config={})
+        return 0 if kinds or rest.special_attention or not lengths else min(lengths)
+
     # ---- the weights
 
     @cached_property
