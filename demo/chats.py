@@ -2,9 +2,9 @@
 
 `python demo/chats.py OUTPUT TRAINING_DOCUMENTS HELD_OUT_DOCUMENTS` writes four artifacts below OUTPUT:
 `chats/{train,heldout}` (docs/formats/chat.md) and `preferences/{train,heldout}` (docs/formats/preference.md), the
-held-out ones from documents that the model has not seen. A preference is about the form alone: the answer as plain
-text is chosen, the same answer written as a docstring in triple quotes is rejected. A model of this size can learn that,
-which it could not of two contents.
+held-out ones from documents that the model has not seen. A preference is about the form alone: the answer in
+triple quotes, ready to be pasted below the signature, is chosen, and the same answer as plain text, which is what the
+chats taught, is rejected. A model of this size can learn that, but not which of two contents is right.
 Documents without functions (a corpus of prose) give questions about how a text goes on instead.
 """
 
@@ -98,8 +98,8 @@ def write_split(output: Path, split: str, pairs: list[Pair], documents: Path) ->
             {
                 "id": name,
                 "source": source,
-                "chosen": [user, message("assistant", answer)],
-                "rejected": [user, message("assistant", f'"""{answer}"""')],
+                "chosen": [user, message("assistant", f'"""{answer}"""')],
+                "rejected": [user, message("assistant", answer)],
             }
         )
     artifact = Artifact(output / "preferences" / split, "preference")

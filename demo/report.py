@@ -139,6 +139,9 @@ def adaptation_section(work: Path) -> str:
     answers = tables.read_metrics(work / "answers" / "answers.jsonl")
     train, held_out = tables.thinned(tables.curve(sft, "train/loss")), tables.curve(sft, "eval/loss")
     accuracy = tables.curve(dpo, "eval/rewards/accuracies")
+    pairs = int(tables.curve(dpo, "eval/rows")[-1][1])
+    plain = tables.curve(dpo, "eval/logps/accuracies")
+    low, high = tables.share_interval(accuracy[-1][1], pairs)
     chats = "".join(
         f'<div class="chat"><div class="who">user</div><pre>{html.escape(row["question"])}</pre>'
         f'<div class="who">model</div><pre>{html.escape(row["answer"])}</pre>'
@@ -153,9 +156,12 @@ def adaptation_section(work: Path) -> str:
             f'<p class="note">held-out chats: base {held_out[0][1]:.3f}, after SFT {held_out[-1][1]:.3f}</p>',
         )
         + card(
-            "<h3>DPO: share of held-out pairs with the right answer preferred</h3>",
-            charts.line_chart({"held-out accuracy": accuracy}, "step", "accuracy"),
-            f'<p class="note">before {accuracy[0][1]:.3f} (0.5: no preference yet), after {accuracy[-1][1]:.3f}</p>',
+            "<h3>DPO: share of held-out pairs with the quoted answer preferred to the plain one</h3>",
+            charts.line_chart({"by reward": accuracy, "by probability": plain}, "step", "share of pairs"),
+            f'<p class="note">by reward, the gain over the model before DPO: {accuracy[0][1]:.3f} before, which is no '
+            f"preference, {accuracy[-1][1]:.3f} after "
+            f"(95 % interval {low:.3f} to {high:.3f}, n = {pairs}); "
+            f"by probability {plain[0][1]:.3f} before, {plain[-1][1]:.3f} after</p>",
         )
         + "</div><h3>Three chats with the final model</h3>"
         + card(chats)

@@ -33,6 +33,14 @@ def curve(rows: list[dict], name: str) -> list[tuple[float, float]]:
     return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
 
 
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of n cases, which is sound near 0 and 1 too (Wilson 1927)."""
+    z = 1.959964  # 97.5 % point of the normal distribution
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
+
+
 def thinned(points: list[tuple[float, float]], count: int = 120) -> list[tuple[float, float]]:
     """Means over consecutive groups, so that at most `count` points remain."""
     size = max(1, math.ceil(len(points) / count))
