@@ -10,6 +10,7 @@ import sys
 from .commands import MODULES
 from .config.errors import ConfigError
 from .formats.errors import FormatError
+from .formats.inspection import InspectionError
 from .runtime.signals import STOPPED_STATUS, Stopped
 
 __all__ = ["main"]
@@ -57,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems if is_first else ():  # a request is as wrong for every rank
             _say(problem.message, problem.hint)
         return 2
-    except FormatError as error:
-        _say(str(error), error.hint)
+    except (FormatError, InspectionError) as error:
+        found = FormatError.of(error) if isinstance(error, InspectionError) else error
+        _say(str(found), found.hint)
         return 1
     except (OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError):

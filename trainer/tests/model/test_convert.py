@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import math
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,11 @@ from olmo_trainer.checkpoint.layout import to_published
 from olmo_trainer.checkpoint.restore import read_model
 from olmo_trainer.config.errors import ConfigError
 from olmo_trainer.config.load import load_config
+from olmo_trainer.formats.__main__ import main as formats
 from olmo_trainer.formats.checkpoint import open_checkpoint
 from safetensors.torch import load_file, save_file
 from test_model import model_of
+from tokenizers import Tokenizer, pre_tokenizers
 
 VOCABULARY = 400
 TINY: dict[str, Any] = {
@@ -247,3 +252,179 @@ def test_what_this_trainer_does_not_have_is_said(
     assert '"model.alibi" is True; expected False' in told
     assert '"model.block_type" is llama; expected sequential' in told
     assert main(["convert", "hf2olmo", str(source), str(tmp_path / "ours"), "--shard-size", "5 boxes"]) == 2
+
+
+def instruct(directory: Path, made: Path, **config: Any) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A tiny Llama as a Hugging Face directory with a tokenizer, and its weights."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**TINY, **config}))
+    model.save_pretrained(directory)
+    (directory / "tokenizer.json").write_bytes((made / "tokenizer.json").read_bytes())
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "pad_token": "<|padding|>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return directory, load_file(directory / "model.safetensors")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change a JSON file; None takes a field away."""
+    value = {**(json.loads(path.read_text()) if path.is_file() else {}), **changes}
+    path.write_text(json.dumps({name: item for name, item in value.items() if item is not None}))
+
+
+def both_ways(theirs: Path, place: Path, *flags: str) -> Path:
+    """A directory that came in and went out again."""
+    assert main(["convert", "hf2olmo", str(theirs), str(place / "ours"), *flags]) == 0
+    assert main(["convert", "olmo2hf", str(place / "ours"), str(place / "back"), *flags]) == 0
+    return place / "back"
+
+
+def test_conversion_keeps_what_lies_beside_the_weights(made: Path, tmp_path: Path) -> None:
+    theirs, _ = instruct(tmp_path / "theirs", made, eos_token_id=[0, 5, 7], attention_dropout=0.25)
+    sampling = {"eos_token_id": [0, 5, 7], "do_sample": True, "temperature": 0.6}
+    files = {
+        "generation_config.json": json.dumps(sampling),
+        "special_tokens_map.json": '{"eos_token": "<|endoftext|>"}',
+        "chat_template.jinja": "{{ messages }}",
+        "additional_chat_templates/tools.jinja": "{{ tools }}",
+    }
+    (theirs / "additional_chat_templates").mkdir()
+    for name, text in files.items():
+        (theirs / name).write_text(text)
+    edit(theirs / "config.json", rope_theta=12345.0, rope_parameters=None, of_others={"kept": 1})
+    edit(theirs / "tokenizer_config.json", model_max_length=77, chat_template="of the settings")
+    back = both_ways(theirs, tmp_path, "--verify")
+    assert {name: (back / name).read_text() for name in files} == files
+    config, kept = (json.loads((back / name).read_text()) for name in ("config.json", "tokenizer_config.json"))
+    assert (config["eos_token_id"], config["attention_dropout"], config["of_others"]) == ([0, 5, 7], 0.25, {"kept": 1})
+    assert config["rope_parameters"]["rope_theta"] == 12345.0
+    assert (kept["model_max_length"], kept["chat_template"]) == (77, "of the settings")
+    assert main(["soup", str(tmp_path / "ours"), str(tmp_path / "ours"), str(tmp_path / "soup")]) == 0
+    assert {name: (tmp_path / "soup" / name).read_text() for name in files} == files
+
+
+def test_conversion_finds_the_end_token_wherever_it_is_told(made: Path, tmp_path: Path) -> None:
+    for number, place in enumerate(("generation_config.json", "tokenizer_config.json")):
+        theirs, _ = instruct(tmp_path / f"theirs-{number}", made)
+        edit(theirs / "config.json", eos_token_id=None)
+        (theirs / "generation_config.json").unlink()
+        if place.startswith("generation"):
+            edit(theirs / place, eos_token_id=[5, 0])
+        assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / f"ours-{number}")]) == 0
+        config = json.loads((tmp_path / f"ours-{number}" / "config.json").read_text())
+        assert config["eos_token_id"] == (5 if number == 0 else 0)
+
+
+def test_conversion_keeps_each_tensors_dtype(made: Path, tmp_path: Path) -> None:
+    theirs, weights = instruct(tmp_path / "theirs", made)
+    mixed = {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in weights.items()}
+    save_file(mixed, theirs / "model.safetensors", metadata={"format": "pt"})
+    back = both_ways(theirs, tmp_path, "--verify")
+    for place in (tmp_path / "ours", back):
+        found = load_file(place / "model.safetensors")
+        assert {name: tensor.dtype for name, tensor in found.items()} == {n: t.dtype for n, t in mixed.items()}
+        assert json.loads((place / "manifest.json").read_text())["details"]["dtype"] == "bfloat16"
+        assert formats(["validate", "checkpoint", str(place)]) == 0
+    assert main(["soup", str(back), str(back), str(tmp_path / "soup")]) == 0
+    assert load_file(tmp_path / "soup" / "model.safetensors")["model.norm.weight"].dtype == torch.float32
+
+
+def test_conversion_unties_an_output_matrix_of_its_own(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, weights = instruct(tmp_path / "theirs", made, tie_word_embeddings=True)
+    head = 2 * weights["model.embed_tokens.weight"]
+    save_file({**weights, "lm_head.weight": head}, theirs / "model.safetensors", metadata={"format": "pt"})
+    assert main(["generate", str(theirs), "--prompt", "the"]) == 1
+    assert '"lm_head.weight" is another matrix' in capsys.readouterr().err
+    back = both_ways(theirs, tmp_path, "--verify")
+    assert json.loads((back / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.equal(load_file(back / "model.safetensors")["lm_head.weight"], head)
+    # one that is the embedding again is no other
+    same = weights["model.embed_tokens.weight"].clone()
+    save_file({**weights, "lm_head.weight": same}, theirs / "model.safetensors", metadata={"format": "pt"})
+    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "tied")]) == 0
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+
+
+def test_conversion_takes_the_class_that_leaves_the_tokenizer_as_it_is(made: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    theirs, _ = instruct(tmp_path / "theirs", made)
+    own = Tokenizer.from_file(str(theirs / "tokenizer.json"))
+    own.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), own.pre_tokenizer])
+    own.save(str(theirs / "tokenizer.json"))
+    edit(theirs / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", auto_map={"AutoTokenizer": ["x.Y", None]})
+    text = "In 2023 the model\n\n\nreads 12345"
+    want = own.encode(text, add_special_tokens=False).ids
+    back = both_ways(theirs, tmp_path)
+    for place in (tmp_path / "ours", back):
+        assert transformers.AutoTokenizer.from_pretrained(place)(text).input_ids == want
+
+
+def test_conversion_refuses_tokens_that_only_the_settings_have(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, _ = instruct(tmp_path / "theirs", made)
+    edit(theirs / "tokenizer_config.json", pad_token="<|of nobody|>")
+    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 1
+    assert "'<|of nobody|>'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(
+    value: float, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, weights = instruct(tmp_path / "theirs", made)
+    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 0
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights[name][3, 4] = value
+    save_file(weights, theirs / "model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(tmp_path / "ours", tmp_path / "bad")
+    save_file(weights, tmp_path / "bad" / "model.safetensors", metadata={"format": "pt"})
+    rows = json.loads((tmp_path / "bad" / "manifest.json").read_text())
+    row = next(row for row in rows["files"] if row["path"] == "model.safetensors")
+    row["sha256"] = hashlib.sha256((tmp_path / "bad" / "model.safetensors").read_bytes()).hexdigest()
+    row["size_bytes"] = (tmp_path / "bad" / "model.safetensors").stat().st_size
+    edit(tmp_path / "bad" / "manifest.json", files=rows["files"])
+    for verb in (
+        ["convert", "hf2olmo", str(theirs), str(tmp_path / "out"), "--verify"],
+        ["convert", "olmo2hf", str(tmp_path / "bad"), str(tmp_path / "out")],
+        ["export", str(tmp_path / "bad"), str(tmp_path / "out")],
+        ["soup", str(tmp_path / "ours"), str(tmp_path / "bad"), str(tmp_path / "out")],
+        ["generate", str(tmp_path / "bad"), "--prompt", "the"],
+    ):
+        capsys.readouterr()
+        assert main(verb) == 1, verb
+        told = capsys.readouterr().err
+        assert f'"{name}" is {"NaN" if value != value else "infinity"} in 1 of 1536 places' in told, verb
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "ours", "theirs"], verb
+
+
+def test_a_failed_verification_leaves_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, _ = instruct(tmp_path / "theirs", made)
+    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 0
+    for difference in (0.5, math.nan):
+        monkeypatch.setattr("olmo_trainer.checkpoint.convert.logit_difference", lambda *_, told=difference: (told, 1.0))
+        for direction, source in (("hf2olmo", theirs), ("olmo2hf", tmp_path / "ours")):
+            assert main(["convert", direction, str(source), str(tmp_path / "out"), "--verify"]) == 1
+            assert ".writing" not in capsys.readouterr().err
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
+
+
+def test_pickled_weights_are_named_with_the_way_out(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, weights = instruct(tmp_path / "theirs", made)
+    torch.save(weights, theirs / "pytorch_model.bin")
+    (theirs / "model.safetensors").unlink()
+    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 1
+    told = capsys.readouterr().err
+    assert "model.safetensors: file is not there, but pytorch_model.bin is; expected weights as safetensors" in told
+    assert "hint: python -c" in told
+    assert formats(["validate", "checkpoint", str(theirs)]) == 1
+    assert capsys.readouterr().err.startswith(
+        "missing_file model.safetensors: file is not there, but pytorch_model.bin"
+    )

@@ -2,75 +2,85 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from ..config.errors import ConfigError, Problem
 from ..data.sources import SpecialTokens, input_row
-from ..formats.errors import FormatError
 from ..formats.files import sha256_of
+from ..formats.inspection import open_tokenizer
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
+from .beside import check_tokenizer, keep_beside
 from .foreign import Foreign, read_foreign
 from .layout import ARCHITECTURES, generation_json, model_json, published_shapes, tokenizer_json
 from .restore import read_model
 from .save import DTYPES, publish, write_json, write_weights, writer
+from .weights import check_finite, dtype_of_most, needed_weights
 
 __all__ = ["import_checkpoint", "logit_difference"]
 
+_THEIRS = ("attention_dropout", "initializer_range", "use_cache", "output_router_logits")  # no part of our model
+# of a configuration: what names code that is not copied, and what a reader writes anew
+_LEFT_OUT = ("auto_map", "_name_or_path", "transformers_version", "torch_dtype", "rope_scaling", "rope_parameters")
+
 
 def import_checkpoint(
-    source: Path, destination: Path, dtype: str | None, shard_bytes: int | None, tokenizer: Path | None
+    source: Path,
+    destination: Path,
+    dtype: str | None,
+    shard_bytes: int | None,
+    tokenizer: Path | None,
+    check: Callable[[Path, Foreign], None] | None = None,
 ) -> Foreign:
     """Write a checkpoint of ours from a Hugging Face, OLMo or OLMo-core directory.
 
+    What it had beside the weights stays, and each tensor's dtype unless one is given. `check` sees the directory before
+    it gets its name.
     Raises: ConfigError: a model that this trainer does not have, or no tokenizer; FormatError: damaged files.
     """
     foreign = read_foreign(source)
     tokenizer = tokenizer or source / "tokenizer.json"
-    if not tokenizer.is_file():
+    if not tokenizer.is_file() and not foreign.is_published:
         message = f"{source}: tokenizer.json is not there; expected the model's tokenizer"
         raise ConfigError(Problem(message, "name one with --tokenizer"))
+    opened = open_tokenizer(tokenizer)
     if foreign.eos is None:
         raise ConfigError(Problem(f"{source}: eos_token_id is not told; expected the id that ends a document"))
     special = SpecialTokens(eos=foreign.eos, bos=foreign.bos, pad=foreign.pad)
     shape = architecture_of(foreign.model, 0)
     with torch.device("meta"):
         needed = published_shapes(Transformer(shape).state_dict(), shape)
-    weights = {}
-    for name, size in needed.items():
-        if name not in foreign.weights:
-            raise FormatError(source, "missing_tensor", "missing", f"shape {size}", field=name)
-        weights[name] = foreign.weights[name].to(DTYPES[dtype]) if dtype else foreign.weights[name]
-        if weights[name].shape != size:
-            got = f"of shape {list(weights[name].shape)}"
-            raise FormatError(source, "wrong_shape", got, f"{list(size)}, as the configuration implies", field=name)
-    dtype_name = str(weights["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+    weights = needed_weights(foreign.weights, needed, source)
+    if dtype is not None:
+        weights = {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
+    check_finite(weights, source)
+    main_dtype = dtype_of_most(weights)
     with publish(destination) as temporary:
         write_weights(temporary, weights, shard_bytes)
-        write_json(temporary / "config.json", model_json(shape, special, foreign.max_positions, dtype_name))
-        write_json(temporary / "generation_config.json", generation_json(special))
+        kept = {name: value for name, value in foreign.config.items() if name not in _LEFT_OUT}
+        config = {**kept, **model_json(shape, special, foreign.max_positions, main_dtype), **foreign.stops}
+        write_json(temporary / "config.json", {**config, **{name: kept[name] for name in _THEIRS if name in kept}})
+        write_json(temporary / "generation_config.json", {**generation_json(special), **foreign.stops})
+        write_json(temporary / "tokenizer_config.json", tokenizer_json(opened, special, foreign.max_positions))
+        keep_beside(source, temporary)
         shutil.copyfile(tokenizer, temporary / "tokenizer.json")
-        settings = source / "tokenizer_config.json"
-        if settings.is_file():
-            shutil.copyfile(settings, temporary / "tokenizer_config.json")
-        else:
-            described = tokenizer_json(Tokenizer.from_file(str(tokenizer)), special, foreign.max_positions)
-            write_json(temporary / "tokenizer_config.json", described)
+        check_tokenizer(temporary, destination)
         write_manifest(
             temporary,
             format="checkpoint",
             writer=writer(),
-            config={"dtype": dtype_name},
+            config={"dtype": main_dtype},
             counts={"parameters": sum(tensor.numel() for tensor in weights.values()), "tensors": len(weights)},
             details={
                 "architecture": ARCHITECTURES[shape.family],
-                "dtype": dtype_name,
+                "dtype": main_dtype,
                 "stage": "pretrain",
                 "step": 0,
                 "tokens_seen": 0,
@@ -78,6 +88,8 @@ def import_checkpoint(
             },
             inputs=_inputs(source, destination),
         )
+        if check is not None:
+            check(temporary, foreign)
     return foreign
 
 
@@ -89,6 +101,7 @@ def _inputs(source: Path, destination: Path) -> list[dict[str, Any]]:
 def logit_difference(ours: Path, reference: Path) -> tuple[float, float]:
     """The largest difference between our logits and transformers' on random tokens, and the largest logit; float32.
 
+    Infinite where either has a logit that is not finite.
     Raises: ConfigError: transformers is not installed.
     """
     try:
@@ -102,4 +115,5 @@ def logit_difference(ours: Path, reference: Path) -> tuple[float, float]:
     tokens_BT = torch.randint(0, model.shape.embedding_rows, (2, 64), generator=draw)
     with torch.no_grad():
         expected = theirs(tokens_BT).logits
-        return float((model.logits(tokens_BT) - expected).abs().max()), float(expected.abs().max())
+        apart, largest = (model.logits(tokens_BT) - expected).abs().max(), expected.abs().max()
+    return (float(apart) if torch.isfinite(apart) else math.inf), float(largest)

@@ -7,9 +7,10 @@ taken.
 from __future__ import annotations
 
 import base64
+import logging
 import pickletools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ from ..config.sections.model import problems
 from ..formats.checkpoint import open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.files import read_json
+from ..formats.inspection import inspect_checkpoint
+from .weights import HEAD, stored_weights, unties
 
 __all__ = ["Foreign", "read_foreign"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,14 @@ class Foreign:
     max_positions: int
     is_published: bool
     """Whether transformers can read the directory."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Its config.json, where it is transformers'."""
+
+    @property
+    def stops(self) -> dict[str, Any]:
+        """`eos_token_id` of config.json as it was, which may be a list; empty where it has none."""
+        stated = self.config.get("eos_token_id")
+        return {} if stated is None else {"eos_token_id": stated}
 
 
 def read_foreign(directory: Path) -> Foreign:
@@ -54,20 +67,41 @@ def read_foreign(directory: Path) -> Foreign:
     config = read_json(directory / "config.json")
     if "architectures" not in config and isinstance(config.get("model"), dict):
         return _core(directory, config)
-    opened = open_checkpoint(directory)
-    weights: dict[str, torch.Tensor] = {}
-    for path in sorted({tensor.path for tensor in opened.tensors.values()}):
-        weights.update(load_file(path))
-    eos = config.get("eos_token_id")
+    return _hugging_face(directory)
+
+
+def _hugging_face(directory: Path) -> Foreign:
+    opened, found = open_checkpoint(directory), inspect_checkpoint(directory)
+    config, where = opened.config, directory / "config.json"
+    model = _build(model_settings(config, where), where)
+    weights = stored_weights(opened)
+    if model.tie_word_embeddings and unties(weights):
+        log.warning("%s: %s is stored and is not the embedding; tie_word_embeddings becomes false", where, HEAD)
+        model = replace(model, tie_word_embeddings=False)
+    stops = found.stop_token_ids if "eos_token_id" in {**config, **found.generation_config} else ()
+    eos = next(iter(_listed(config.get("eos_token_id")) or stops), None)
+    if eos is None and (directory / "tokenizer.json").is_file():
+        eos = found.special_token_id("eos")
+    pad = config.get("pad_token_id")
+    if pad is not None and not 0 <= pad < (model.embedding_size or 0):
+        log.warning(
+            '%s: "pad_token_id" is %d, not in the embedding of %d rows; left out', where, pad, model.embedding_size
+        )
+        pad = None
     return Foreign(
-        model=_build(model_settings(config, directory / "config.json"), directory / "config.json"),
+        model=model,
         weights=weights,
-        eos=eos[0] if isinstance(eos, list) else eos,
+        eos=eos,
         bos=config.get("bos_token_id"),
-        pad=config.get("pad_token_id"),
-        max_positions=config.get("max_position_embeddings", 2048),
+        pad=pad,
+        max_positions=found.max_positions or 2048,
         is_published=True,
+        config=config,
     )
+
+
+def _listed(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _build(settings: dict[str, Any], where: Path) -> ModelConfig:
@@ -136,9 +170,10 @@ def _olmo(directory: Path) -> Foreign:
         "attn_norm": ([before], [-1]),
         "ff_norm": ([after], [-1]),
     }
+    weights = _renamed(_tensors(directory), "transformer.blocks.", block, _OLMO, directory)
     return Foreign(
-        model=model,
-        weights=_renamed(_tensors(directory), "transformer.blocks.", block, _OLMO, directory),
+        model=replace(model, tie_word_embeddings=model.tie_word_embeddings and not unties(weights)),
+        weights=weights,
         eos=olmo_eos(described),
         bos=None,
         pad=described.get("pad_token_id"),

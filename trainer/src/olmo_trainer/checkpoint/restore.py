@@ -20,6 +20,7 @@ from ..model.transformer import Transformer
 from ..runtime.sharded import is_shard, part_like, put, whole
 from .layout import from_published, published_shapes
 from .save import Progress, TrainingState
+from .weights import HEAD, needed_weights, stored_weights, unties
 
 __all__ = ["load_training", "load_weights", "read_model", "restore_optimizer"]
 
@@ -30,15 +31,12 @@ def load_weights(model: Transformer, directory: Path) -> None:
     Raises: FormatError: `checksum_mismatch`, `missing_tensor`, `wrong_shape`, ….
     """
     opened = open_checkpoint(directory)
-    published: dict[str, torch.Tensor] = {}
-    for path in sorted({tensor.path for tensor in opened.tensors.values()}):
-        published.update(load_file(path))
-    for name, shape in published_shapes(_hollow(model), model.shape).items():
-        if name not in published:
-            raise FormatError(directory / "config.json", "missing_tensor", "missing", f"shape {shape}", field=name)
-        if published[name].shape != shape:
-            got, expected = f"of shape {list(published[name].shape)}", f"{list(shape)}, as config.json implies"
-            raise FormatError(opened.tensors[name].path, "wrong_shape", got, expected, field=name)
+    stored = stored_weights(opened)
+    if model.shape.tied and unties(stored):
+        expected = "the embedding, as tie_word_embeddings says"
+        hint = "olmo convert hf2olmo unties the two"
+        raise FormatError(opened.tensors[HEAD].path, "invalid_value", "another matrix", expected, field=HEAD, hint=hint)
+    published = needed_weights(stored, published_shapes(_hollow(model), model.shape), directory)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
         put(tensor, state[name], model.divisions.get(name))

@@ -181,14 +181,21 @@ def save_checkpoint(
 
 @contextmanager
 def publish(destination: Path) -> Iterator[Path]:
-    """A directory to write into under a temporary name, which gets its own name when the block ends well."""
+    """A directory to write into under a temporary name, which gets its own name when the block ends well.
+
+    Where it does not, nothing is left.
+    """
     temporary = destination.with_name(f".{destination.name}.writing")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
-    yield temporary
-    _sync([*temporary.rglob("*"), temporary])
-    temporary.rename(destination)
+    try:
+        yield temporary
+        _sync([*temporary.rglob("*"), temporary])
+        temporary.rename(destination)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     _sync([destination.parent])
 
 

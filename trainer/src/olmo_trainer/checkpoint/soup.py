@@ -18,13 +18,14 @@ from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.files import sha256_of
 from ..formats.manifest import write_manifest
+from .beside import keep_beside
 from .save import publish, writer
+from .weights import check_finite
 
 __all__ = ["average_checkpoints"]
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-_COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_COPIED_TOO = ("model.safetensors.index.json",)
+_COPIED = ("config.json", "model.safetensors.index.json")
 
 
 def average_checkpoints(sources: list[Path], destination: Path) -> str:
@@ -44,7 +45,8 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
     with publish(destination) as temporary:
         for path, tensors in sorted(files.items()):
             _write_file(temporary / path.name, path, tensors, opened)
-        for name in (*_COPIED, *_COPIED_TOO):
+        keep_beside(first.path, temporary)
+        for name in _COPIED:
             if (first.path / name).is_file():
                 shutil.copyfile(first.path / name, temporary / name)
         seen = {name: max(manifest.details[name] for manifest in manifests) for name in ("step", "tokens_seen")}
@@ -109,8 +111,11 @@ def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: 
         for tensor in sorted(tensors, key=lambda tensor: tensor.start):
             total = torch.zeros(tensor.shape, dtype=torch.float64)
             for checkpoint in opened:
-                with safe_open(checkpoint.tensors[tensor.name].path, framework="pt") as weights:
-                    total += weights.get_tensor(tensor.name)
+                stored = checkpoint.tensors[tensor.name].path
+                with safe_open(stored, framework="pt") as weights:
+                    value = weights.get_tensor(tensor.name)
+                check_finite({tensor.name: value}, stored)
+                total += value
             mean = (total / len(opened)).to(_DTYPES[tensor.dtype]).contiguous()
             stream.seek(tensor.start)
             stream.write(mean.reshape(-1).view(torch.uint8).numpy().astype(np.uint8, copy=False).tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -49,28 +50,45 @@ def _convert(arguments: argparse.Namespace) -> None:
     source = existing(arguments.source, "a directory with a model")
     source = source if inwards else last_of_run(source)
     destination = new(arguments.destination)
+    verify = arguments.verify
+    if verify and importlib.util.find_spec("transformers") is None:
+        hint = "pip install 'olmo-trainer[convert]'"
+        raise ConfigError(Problem("--verify: transformers is not installed; expected it", hint))
+
+    def compare(written: Path, *, published: bool) -> None:
+        # two programs on two directories; on one where transformers cannot read the source, or the weights were rounded
+        theirs = source if published and arguments.dtype is None else written
+        _verify(*((written, theirs) if inwards else (theirs, written)), names={written: destination})
+
     if inwards:
         from ..checkpoint.convert import import_checkpoint
 
-        foreign = import_checkpoint(source, destination, arguments.dtype, shard_bytes, arguments.tokenizer)
-        published = foreign.is_published
+        import_checkpoint(
+            source,
+            destination,
+            arguments.dtype,
+            shard_bytes,
+            arguments.tokenizer,
+            (lambda written, foreign: compare(written, published=foreign.is_published)) if verify else None,
+        )
     else:
         from ..checkpoint.export import export_checkpoint
 
-        export_checkpoint(source, destination, arguments.dtype, shard_bytes)
-        published = True
-    if arguments.verify:
-        # two programs on two directories; on one where transformers cannot read the source, or the weights were rounded
-        apart = published and arguments.dtype is None
-        _verify(*((destination, source) if inwards else (source, destination)) if apart else (destination, destination))
+        check = (lambda written: compare(written, published=True)) if verify else None
+        export_checkpoint(source, destination, arguments.dtype, shard_bytes, check)
     sys.stdout.write(f"{destination}\n")
 
 
-def _verify(ours: Path, theirs: Path) -> None:
+def _verify(ours: Path, theirs: Path, names: dict[Path, Path]) -> None:
+    """Compare logits; `names` are those that directories will have once this is done.
+
+    Raises: RuntimeError: they differ.
+    """
     from ..checkpoint.convert import logit_difference
 
     difference, largest = logit_difference(ours, theirs)
     told = f"logits differ by {difference:.1e} at most, where the largest is {largest:.3g}"
-    if difference > _TOLERANCE * max(1.0, largest):
-        raise RuntimeError(f"{ours}: {told}; expected those of transformers on {theirs}")
-    sys.stderr.write(f"verified: {told}: olmo on {ours}, transformers on {theirs}\n")
+    shown, reference = names.get(ours, ours), names.get(theirs, theirs)
+    if not difference <= _TOLERANCE * max(1.0, largest):
+        raise RuntimeError(f"{shown}: {told}; expected those of transformers on {reference}; nothing was written")
+    sys.stderr.write(f"verified: {told}: olmo on {shown}, transformers on {reference}\n")

@@ -43,6 +43,7 @@ def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
         ("rope_parameters.mscale", rope.get("mscale"), (None,)),
         ("rope_parameters.truncate", rope.get("truncate", True), (True,)),
         ("partial_rotary_factor", rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1)), (1,)),
+        ("quantization_config", config.get("quantization_config"), (None,)),
         ("router_jitter_noise", config.get("router_jitter_noise") or 0, (0,)),
     ]
     problems = [

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import checkpoint, document, tokens
 from .errors import FormatError
+from .inspection import InspectionError
 from .lineage import lineage
 from .manifest import MANIFEST, check_files, read_manifest
 
@@ -115,8 +116,9 @@ def main(argv: list[str] | None = None) -> int:
     root = arguments.path if arguments.path.is_dir() else arguments.path.parent
     try:
         _run(arguments)
-    except FormatError as error:
-        _report(error, root, as_json=getattr(arguments, "json", False))
+    except (FormatError, InspectionError) as error:
+        found = FormatError.of(error) if isinstance(error, InspectionError) else error
+        _report(found, root, as_json=getattr(arguments, "json", False))
         return 1
     except _Request as error:
         sys.stderr.write(f"error: {error}\n")

@@ -12,6 +12,7 @@ from typing import Any
 
 from .errors import FormatError, shown
 from .files import field_of, read_json, sha256_of
+from .inspection import InspectionError, inspect_checkpoint
 from .manifest import MANIFEST, Manifest, check_files, read_manifest
 
 __all__ = ["CheckpointDirectory", "Tensor", "dump", "open_checkpoint", "required_shapes"]
@@ -151,17 +152,27 @@ def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDir
                     directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name
                 )
     else:
+        if not (directory / "model.safetensors").is_file():
+            try:
+                _ = inspect_checkpoint(directory).tensors
+            except InspectionError as error:  # knows what is there instead
+                raise FormatError.of(error) from error
         tensors = _tensors_of(directory / "model.safetensors")
     if manifest is not None:
-        _check_details(manifest)
+        _check_details(manifest, {DTYPE_NAMES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()})
     _check_tensors(directory, config, where, tensors)
     return CheckpointDirectory(path=directory, config=config, architecture=names[0], tensors=tensors, manifest=manifest)
 
 
-def _check_details(manifest: Manifest) -> None:
+def _check_details(manifest: Manifest, stored: set[str]) -> None:
     kinds = {"architecture": "a string", "dtype": "a string", "stage": "a string", "tokenizer_sha256": "a string"}
     for name, kind in {**kinds, "step": "an integer", "tokens_seen": "an integer"}.items():
         field_of(manifest.details, name, kind, manifest.path, prefix="details.")
+    if manifest.details["dtype"] not in stored:
+        expected = f"that of most parameters, which are {' and '.join(sorted(stored))}"
+        raise FormatError(
+            manifest.path, "wrong_dtype", shown(manifest.details["dtype"]), expected, field="details.dtype"
+        )
     tokenizer = manifest.directory / "tokenizer.json"
     if not tokenizer.is_file():
         raise FormatError(tokenizer, "missing_file", "not there", "the tokenizer of the checkpoint")

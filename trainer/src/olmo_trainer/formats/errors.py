@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .inspection import InspectionError
+
 __all__ = ["CODES", "FormatError", "shown"]
 
 CODES = frozenset(
@@ -32,6 +34,16 @@ class FormatError(ValueError):
         subject = f'"{field}"' if field is not None else ("line" if line is not None else "file")
         self.sentence = f"{subject} is {got}; expected {expected}"
         super().__init__(f"{self.where}: {self.sentence}")
+
+    @classmethod
+    def of(cls, error: InspectionError) -> FormatError:
+        """What the inspection of a checkpoint found, as an error of its format."""
+        subject = "" if error.message.startswith('"') else "file "
+        sentence = subject + error.message
+        found = cls(error.path, error.code, "", "", field=error.field, hint=error.hint)
+        found.sentence = sentence
+        found.args = (f"{error.path}: {sentence}",)
+        return found
 
     @property
     def where(self) -> str:
