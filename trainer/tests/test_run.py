@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +23,8 @@ from conftest import settings, write_config
 from olmo_trainer.__main__ import main
 from olmo_trainer.evaluation.bits_per_byte import windows_of
 from olmo_trainer.formats.__main__ import main as formats
+from olmo_trainer.formats.inspection import inspect_checkpoint
+from shards import write_json
 from tokenizers import Tokenizer
 
 TIMES = ("time_s", "throughput/device/", "System/")
@@ -315,12 +318,127 @@ def test_export_init_and_init_from(done: Path, made: Path, tmp_path: Path) -> No
 
 
 def test_a_run_gives_up_after_so_many_bad_steps(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", model__init={"std": 1e30}))
+    overflowing = settings(made, tmp_path / "run", model__init={"std": 1e30}, validation={})
+    config = write_config(tmp_path / "c.yaml", overflowing)
     assert olmo("train", config, "train.max_skipped_steps=3") == 1
     assert "for 3 steps in a row" in capsys.readouterr().err
     rows = rows_of(tmp_path / "run")
     assert [row["optim/skipped_steps"] for row in rows[1:]] == [1, 2, 3]
     assert rows[1]["optim/total_grad_norm"] is None
+
+
+def test_a_score_that_is_no_number_ends_the_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN is no perfect score, neither of a document nor of a choice."""
+    overflowing = settings(made, tmp_path / "run", model__init={"std": 1e30})
+    config = write_config(tmp_path / "c.yaml", overflowing)
+    assert olmo("train", config) == 1
+    assert re.search(r'v.jsonl.gz:\d: document "v\d" has a log-likelihood of nan;', capsys.readouterr().err)
+    request = {"context": "the", "continuation": " model"}
+    row = {"request": request, "doc_id": 7, "idx": 0, "label": 0}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    tasks = {"tasks": [{"name": "t", "path": str(tmp_path / "t.jsonl")}]}
+    assert olmo("train", write_config(tmp_path / "c.yaml", {**overflowing, "validation": tasks})) == 1
+    assert "t.jsonl: question 7 has a log-likelihood of nan;" in capsys.readouterr().err
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_equal_shards_elsewhere_continue_a_run(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What counts is the content, not where it lies."""
+    place, run = tmp_path / "made", tmp_path / "run"
+    shutil.copytree(made, place)
+    foreign = {"dtype": "uint16", "eos_token_id": 0, "pad_token_id": 1}
+    for name in ("manifest.json", "tokenizer.json"):
+        shutil.copyfile(place / "tokens" / name, place / name)
+    (place / "tokens" / "manifest.json").unlink()
+    (place / "tokens" / "tokenizer.json").unlink()
+    sources = [{"path": str(place / "tokens"), **foreign}]
+    changes = {"data__sources": sources, "data__tokenizer": str(place / "tokenizer.json"), "validation": {}}
+    begun = settings(made, run, **changes, train__stop_at="5 steps")
+    assert olmo("train", write_config(tmp_path / "c.yaml", begun)) == 0
+    moved = tmp_path / "moved"
+    place.rename(moved)
+    config = settings(made, run, **changes)
+    config["data"].update(tokenizer=str(moved / "tokenizer.json"), sources=[{**sources[0], "path": f"{moved}/tokens"}])
+    path = write_config(tmp_path / "c.yaml", config)
+    (moved / "tokenizer.json").write_text((moved / "tokenizer.json").read_text() + " ")
+    assert olmo("train", path) == 2  # another tokenizer
+    assert '"data.tokenizer" is' in capsys.readouterr().err
+    shutil.copyfile(made / "tokenizer.json", moved / "tokenizer.json")
+    held = (moved / "tokens" / "b.npy").read_bytes()
+    (moved / "tokens" / "b.npy").write_bytes(held[:-2] + b"\2\0")
+    assert olmo("train", path) == 2  # other shards
+    (moved / "tokens" / "b.npy").write_bytes(held)
+    assert olmo("train", path) == 0
+    weights = "checkpoints/step-12/model.safetensors"
+    assert (run / weights).read_bytes() == (done / weights).read_bytes()
+
+
+def test_a_finished_run_goes_on_where_its_rates_stay(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, status in (("constant", 0), ("cosine", 2)):
+        changes = {"schedule__kind": kind, "validation": {}, "checkpoint": {}}
+        config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / kind, **changes, train__steps=6))
+        assert olmo("train", config) == 0
+        capsys.readouterr()
+        assert olmo("train", config, "train.steps=9") == status
+    told = capsys.readouterr().err
+    assert '"train.steps" is 9; expected 6' in told
+    assert f"init_from={tmp_path / 'cosine'}/checkpoints/step-6 and init_moments=true" in told
+    changes["schedule__kind"] = "constant"
+    whole = settings(made, tmp_path / "whole", **changes, train__steps=9)
+    assert olmo("train", write_config(tmp_path / "c.yaml", whole)) == 0
+    weights = "checkpoints/step-9/model.safetensors"
+    assert (tmp_path / "whole" / weights).read_bytes() == (tmp_path / "constant" / weights).read_bytes()
+    shorter = settings(made, tmp_path / "constant", **changes, train__steps=4)
+    assert olmo("train", write_config(tmp_path / "c.yaml", shorter)) == 2
+
+
+def test_a_run_begins_from_a_model_of_the_shards_tokenizer(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert olmo("export", done / "checkpoints" / "step-12", model) == 0
+    own = Tokenizer.from_file(str(model / "tokenizer.json"))
+    content = json.loads(own.to_str())
+    names = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    content["model"]["vocab"][names[-1]], content["model"]["vocab"][names[-2]] = len(names) - 2, len(names) - 1
+    (model / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False))
+    (model / "manifest.json").unlink()
+    changes = {"init_from": str(model), "validation": {}, "checkpoint": {}, "train__steps": 2}
+    config = settings(made, tmp_path / "run", **changes)
+    del config["model"]
+    path = write_config(tmp_path / "c.yaml", config)
+    for flags in ([], ["--dry-run"]):
+        assert olmo("train", path, *flags) == 2
+        told = capsys.readouterr().err
+        assert f"whose tokenizer is not {made}/tokens/tokenizer.json (id {len(names) - 2} is {names[-1]!r}" in told
+        assert "init_tokenizer=other" in told
+    assert olmo("train", path, "init_tokenizer=other") == 0
+    # one that is written otherwise and does the same is no other
+    (model / "tokenizer.json").write_text(json.dumps(json.loads(own.to_str()), indent=7))
+    assert olmo("train", path, f"run_directory={tmp_path / 'again'}") == 0
+
+
+def test_documents_that_begin_with_bos_are_measured_after_it(made: Path, tmp_path: Path) -> None:
+    """One rule: what the loop scored is what a reader of the checkpoint finds by its own settings."""
+    shutil.copytree(made, tmp_path / "made")
+    tokens = tmp_path / "made" / "tokens"
+    row = json.loads((tokens / "manifest.json").read_text())
+    row["details"]["bos_token_id"] = 2
+    write_json(tokens / "manifest.json", row)
+    for name, prefix, config in (
+        ("with", "bos", settings(tmp_path / "made", tmp_path / "with", train__steps=2)),
+        ("without", "eos", settings(made, tmp_path / "without", train__steps=2)),
+    ):
+        assert olmo("train", write_config(tmp_path / "c.yaml", config)) == 0
+        found = inspect_checkpoint(tmp_path / name / "checkpoints" / "step-2")
+        assert (found.document_prefix, found.starts_with_bos) == (prefix, prefix == "bos")
+        assert found.special_token_id(prefix) == (2 if prefix == "bos" else 0)
+    scores = [rows_of(tmp_path / name)[0]["eval/bpb"] for name in ("with", "without")]
+    assert scores[0] != scores[1]
 
 
 def test_dry_run_says_what_a_run_would_do(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from .data.order import positions_of, rank_slice
 from .data.sources import TrainingData, check_repetition, input_row
 from .evaluation.bits_per_byte import ValidationSet, open_validation
 from .evaluation.tasks import TaskSet, open_tasks
+from .formats.files import sha256_of
+from .formats.inspection import inspect_checkpoint, open_tokenizer, tokenizer_difference
 from .formats.manifest import MANIFEST
 from .metrics.energy import footprint
 from .metrics.memory import memory_of_rank
@@ -36,6 +39,8 @@ from .runtime.ranks import ALONE, Ranks, check_world
 from .runtime.run_directory import begun_with
 from .runtime.sharded import Gradients, distribute
 from .runtime.tensor import check_divisible
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Parts",
@@ -78,6 +83,7 @@ def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfi
         raise ConfigError(
             Problem(f"{where}: {what}; expected {data.vocab_size} rows or more for {data.tokenizer_path}")
         )
+    _check_beginning(config, data, where)
     check_divisible(shape, config.train.parallel.tensor_ranks, where)
     batches = BatchPlan(config.train, data.sequence_length)
     train = replace(
@@ -94,6 +100,37 @@ def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfi
     assert train.steps is not None
     check_repetition(config, data, batches.first_window(train.steps + 1), where)
     return replace(config, model=resolved(config.model, shape), train=train), shape
+
+
+def _check_beginning(config: RunConfig, data: TrainingData, where: str) -> None:
+    """Hold the checkpoint to begin from against the shards: their ids must mean the same to both.
+
+    Raises: ConfigError: the tokenizers differ and `init_tokenizer` does not say so.
+    """
+    if config.init_from is None:
+        return
+    found = inspect_checkpoint(Path(config.init_from))
+    path = found.directory / "tokenizer.json"
+    if not path.is_file():
+        log.warning("%s: is not there; expected that of the shards, with which it could be compared", path)
+        return
+    if sha256_of(path) != data.tokenizer_sha256:
+        difference = tokenizer_difference(found.tokenizer, open_tokenizer(data.tokenizer_path))
+        if difference is not None and config.init_tokenizer == "same":
+            what = f'{where}: "init_from" is {config.init_from}, whose tokenizer is not {data.tokenizer_path}'
+            hint = "tokenize the documents with the checkpoint's tokenizer, or set init_tokenizer=other"
+            raise ConfigError(Problem(f"{what} ({difference}); expected one tokenizer for both", hint))
+        if difference is not None:
+            log.warning("%s: has another tokenizer than the shards (%s)", config.init_from, difference)
+    ours = "eos" if data.special.bos is None else "bos"
+    if found.document_prefix not in (None, ours):
+        theirs = str(found.document_prefix).upper()
+        log.warning(
+            "%s: reads a document after %s, and the shards' documents begin after %s; the model written follows them",
+            config.init_from,
+            theirs,
+            ours.upper(),
+        )
 
 
 def _steps(name: str, text: str | None, batches: BatchPlan, data: TrainingData, shape: Architecture, where: str) -> int:

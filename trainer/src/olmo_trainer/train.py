@@ -82,9 +82,9 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
         if ranks.writes:
             stack.enter_context(locked(directory, where))
             take_back(directory / "checkpoints", config.checkpoint.remote, where)
-        done_steps = max((step for step, _ in step_directories(directory / "checkpoints")), default=0)
+        done_steps, last = max(step_directories(directory / "checkpoints"), default=(0, None))
         if ranks.writes:
-            keep_config(config, directory, where, begun=done_steps > 0)
+            keep_config(config, directory, where, last, lambda place: artifact_inputs(config, data, place))
             keep_order(config, data, directory, done_steps=done_steps, world_size=ranks.data_world)
         else:
             logging.disable(logging.WARNING)  # the first rank says it for all

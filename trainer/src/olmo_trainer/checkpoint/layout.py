@@ -203,11 +203,15 @@ def generation_json(special: SpecialTokens) -> dict[str, Any]:
 
 
 def tokenizer_json(tokenizer: Tokenizer, special: SpecialTokens, max_positions: int) -> dict[str, Any]:
-    """tokenizer_config.json, such that AutoTokenizer's special ids are the model's."""
+    """tokenizer_config.json, such that AutoTokenizer's special ids are the model's.
+
+    Documents that began with BOS when the model was trained begin with it when it is measured.
+    """
     tokens = {"bos_token": special.bos, "eos_token": special.eos, "pad_token": special.pad}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_positions,
+        **({} if special.bos is None else {"add_bos_token": True}),
         **{name: tokenizer.id_to_token(token) for name, token in tokens.items() if token is not None},
     }

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from ..build import Parts
 from ..config.schema import CheckpointConfig
 from ..formats.errors import FormatError
+from ..formats.manifest import read_manifest
 from ..runtime.device import capture_random, restore_random
 from .mirror import mirror
 from .restore import load_training, load_weights, restore_optimizer
@@ -36,6 +37,10 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
     Every rank reads the files and keeps its part, so the number of ranks may be another than when it was saved.
     Raises: FormatError: the checkpoint is damaged.
     """
+    known = read_manifest(checkpoint, wanted="checkpoint").details.get("tokenizer_sha256")
+    if known != parts.data.tokenizer_sha256:
+        got, expected = "another tokenizer", f"that of {checkpoint}, with which the run was begun"
+        raise FormatError(parts.data.tokenizer_path, "checksum_mismatch", got, expected)
     try:
         load_weights(parts.model, checkpoint)
         training = load_training(checkpoint)

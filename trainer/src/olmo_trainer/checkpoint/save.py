@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 
 from ..config.schema import CheckpointConfig
 from ..data.sources import TrainingData
 from ..formats.errors import FormatError
 from ..formats.files import sha256_of
+from ..formats.inspection import open_tokenizer
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
 from ..runtime.sharded import by_rows, whole
 from .layout import ARCHITECTURES, generation_json, model_json, to_published, tokenizer_json
+from .weights import check_finite
 
 __all__ = [
     "DTYPES",
@@ -210,11 +211,12 @@ def _write(
 ) -> str:
     progress = training.progress if training else Progress()
     published = to_published(weights, model.shape)
+    check_finite(published, temporary.with_name(temporary.name[1:].removesuffix(".writing")))
     _save_tensors(published, temporary / "model.safetensors", metadata={"format": "pt"})
     write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
     write_json(temporary / "generation_config.json", generation_json(data.special))
     shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(data.tokenizer_path))
+    tokenizer = open_tokenizer(data.tokenizer_path)
     write_json(temporary / "tokenizer_config.json", tokenizer_json(tokenizer, data.special, data.sequence_length))
     if training is not None:
         (temporary / "training").mkdir(exist_ok=True)

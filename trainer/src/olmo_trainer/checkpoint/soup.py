@@ -17,6 +17,7 @@ from ..data.sources import input_row
 from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.files import sha256_of
+from ..formats.inspection import open_tokenizer, tokenizer_difference
 from ..formats.manifest import write_manifest
 from .beside import keep_beside
 from .save import publish, writer
@@ -88,7 +89,10 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
         mine, others = (manifest.details["tokenizer_sha256"] for manifest in (first.manifest, checkpoint.manifest))
         if mine != others:
             path = checkpoint.path / "tokenizer.json"
-            raise FormatError(path, "checksum_mismatch", f"another tokenizer ({others[:12]}…)", f"that of {first.path}")
+            difference = tokenizer_difference(open_tokenizer(first.path / path.name), open_tokenizer(path))
+            if difference is not None:
+                got = f"another tokenizer ({difference})"
+                raise FormatError(path, "checksum_mismatch", got, f"that of {first.path}")
 
 
 def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> None:

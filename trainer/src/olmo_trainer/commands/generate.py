@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..config.errors import ConfigError, Problem
+from ..formats.inspection import inspect_checkpoint
 from .request import Verbs, existing, last_of_run
 
 __all__ = ["add"]
@@ -43,26 +43,26 @@ def _check(arguments: argparse.Namespace) -> None:
 def _generate(arguments: argparse.Namespace) -> None:
     _check(arguments)
     directory = last_of_run(existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
-    path = existing(directory / "tokenizer.json", "the checkpoint's tokenizer")
+    found = inspect_checkpoint(directory)
+    tokenizer = found.tokenizer
     import torch
-    from tokenizers import Tokenizer
 
     from ..checkpoint.restore import read_model
     from ..model.generate import generate
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, config = read_model(directory)
+    model, _ = read_model(directory)
     model.to(device)
-    tokenizer = Tokenizer.from_file(str(path))
-    eos: Any = config.get("eos_token_id")
-    ends = set(eos) if isinstance(eos, list) else {eos}
+    ends, longest = set(found.stop_token_ids), found.max_positions
+    first = [found.special_token_id("bos")] if found.starts_with_bos else []
     for prompt in arguments.prompt:
-        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-        if config.get("bos_token_id") is not None:
-            ids = [config["bos_token_id"], *ids]
-        ids = ids or [min(ends)]  # nothing to go on: a text begins after the end of one
-        if len(ids) + arguments.max_tokens > config.get("max_position_embeddings", len(ids) + arguments.max_tokens):
-            sys.stderr.write(f"note: the text may grow longer than {config['max_position_embeddings']} tokens\n")
+        ids = [*first, *tokenizer.encode(prompt, add_special_tokens=False).ids]
+        if not ids and found.document_prefix is not None:  # nothing to go on: as at the beginning of a document
+            ids = [found.special_token_id(found.document_prefix)]
+        if not ids:
+            raise ConfigError(Problem("--prompt: is empty; expected text, for this model has no token to begin with"))
+        if longest is not None and len(ids) + arguments.max_tokens > longest:
+            sys.stderr.write(f"note: the text may grow longer than {longest} tokens\n")
         new: list[int] = []
         for chosen_B in generate(
             model,

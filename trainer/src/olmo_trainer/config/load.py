@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..formats.files import field_of, read_json
+from ..formats.inspection import InspectionError, inspect_checkpoint
 from .check import check
 from .errors import ConfigError, Problem
 from .parse import build, read_mapping
@@ -57,9 +57,9 @@ def _take_model_from(directory: Path, mapping: dict[str, Any], where: str) -> No
             Problem(f'{where}: "init_from" is {directory}, which has no config.json; expected a checkpoint directory')
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(Problem(f"{path}: file is not JSON; expected a transformers configuration")) from error
+        config = inspect_checkpoint(directory).config
+    except InspectionError as error:
+        raise ConfigError(Problem(f"{path}: file {error.message}", error.hint)) from error
     settings = model_settings(config, path)
     given = mapping.get("model") or {}
     if not isinstance(given, dict):

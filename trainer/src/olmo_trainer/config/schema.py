@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .sections.data import DataConfig, InstanceFilterConfig, LoaderConfig, SourceConfig, TokenDtype
 from .sections.evaluation import TaskConfig, ValidationConfig
@@ -54,6 +55,9 @@ class RunConfig:
     """Of initial weights and data order."""
     init_from: str | None = None
     """Checkpoint to begin from; `model` is then taken from its config.json."""
+    init_tokenizer: Literal["same", "other"] = "same"
+    """Whether the checkpoint to begin from must have the tokenizer of the shards; `other` has the run begin with a
+    model that knows the ids as other tokens."""
     init_moments: bool = False
     """Whether to begin with its optimizer's moments too, which its `training/` holds."""
     anneal: str | None = None

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from ..config.errors import ConfigError, Problem
 from ..formats.errors import FormatError
 from ..formats.files import rows
+from ..formats.inspection import open_tokenizer
 from ..formats.tokens import Boundary, Shard, TokenDirectory, boundaries
 from .order import rank_slice
 from .order_manifest import KnownOrder, verified
@@ -177,7 +178,7 @@ class Provenance:
             raise ConfigError(Problem(f"{directory.path}: has no tokenizer.json; expected {text}", "leave out --text"))
         self._check(directory, shard.path)
         if path not in self._tokenizers:
-            self._tokenizers[path] = Tokenizer.from_file(str(path))
+            self._tokenizers[path] = open_tokenizer(path)
         decoded: str = self._tokenizers[path].decode(shard.ids()[start:end].tolist(), skip_special_tokens=False)
         return decoded
 

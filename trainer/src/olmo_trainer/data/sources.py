@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..config.errors import ConfigError, Problem
 from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
 from ..formats.errors import FormatError
 from ..formats.files import sha256_of
+from ..formats.inspection import open_tokenizer
 from ..formats.manifest import MANIFEST
 from ..formats.tokens import TokenDirectory, boundaries, open_tokens
 from .order import DataOrder
@@ -303,16 +303,7 @@ def _tokenizer(data: DataConfig, directories: list[TokenDirectory], where: str) 
 
 def _vocabulary_rows(path: Path) -> int:
     """One more than the largest id of a tokenizer.json."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        vocabulary = content["model"]["vocab"]
-        entries = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        added = [token["id"] for token in content.get("added_tokens", [])]
-        return 1 + max(int(entry) for entry in (*entries, *added))
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            path, "invalid_value", "no tokenizer", "a tokenizer.json of Hugging Face tokenizers"
-        ) from error
+    return 1 + max(open_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1)
 
 
 def _special_tokens(directories: list[TokenDirectory], rows: int, where: str) -> SpecialTokens:

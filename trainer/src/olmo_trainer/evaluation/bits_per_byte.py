@@ -1,10 +1,10 @@
 """Held-out bits per byte by source and subdomain.
 
-Each document is scored by itself. Its tokens t₁ … tₙ (none is added at the end) follow one prefix token: the
-beginning-of-text token where the tokenizer has one, else the end-of-text token. A document longer than the model is cut
-into disjoint windows: with the stream s = [prefix, t₁, …, tₙ] and length L, window k reads s[kL : (k+1)L] and predicts
-s[kL+1 : (k+1)L+1], so that each token is scored once and each window sees one token of the one before. This is
-lm-eval's rolling log-likelihood with one token of context.
+Each document is scored by itself. Its tokens t₁ … tₙ (none is added at the end) follow one prefix token: BOS where the
+documents of the shards begin with it, else EOS (docs/formats/checkpoint.md, *Before a document*). A document longer
+than the model is cut into disjoint windows: with the stream s = [prefix, t₁, …, tₙ] and length L, window k reads
+s[kL : (k+1)L] and predicts s[kL+1 : (k+1)L+1], so that each token is scored once and each window sees one token of the
+one before. This is lm-eval's rolling log-likelihood with one token of context.
 Bits per byte = Σ nats / (Σ UTF-8 bytes of the texts · ln 2), sums first: comparable across tokenizers.
 """
 
@@ -14,16 +14,16 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from ..config.errors import ConfigError, Problem
 from ..config.schema import ValidationConfig
 from ..formats.document import document_files, documents
+from ..formats.inspection import open_tokenizer
 from ..model.loss import IGNORED, token_nats
 from ..model.transformer import Transformer
 
@@ -34,11 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSet:
-    """Windows to score; `domain_of_document` names each document's (source, subdomain)."""
+    """Windows to score; `names` are of documents with their places, `domain_of_document` their (source, subdomain)."""
 
     inputs: list[list[int]]
     labels: list[list[int]]
     document_of_window: list[int]
+    names: list[str]
     domain_of_document: list[tuple[str, str]]
     bytes_of_document: list[int]
     batch_tokens: int
@@ -70,11 +71,12 @@ def open_validation(
                 for name in missing
             )
         )
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    tokenizer = open_tokenizer(tokenizer_path)
     found = ValidationSet(
         inputs=[],
         labels=[],
         document_of_window=[],
+        names=[],
         domain_of_document=[],
         bytes_of_document=[],
         batch_tokens=settings.batch_tokens,
@@ -91,6 +93,7 @@ def open_validation(
                 found.inputs.append(inputs)
                 found.labels.append(labels)
                 found.document_of_window.append(len(found.domain_of_document))
+            found.names.append(f'{document.path}:{document.line}: document "{document.id}"')
             found.domain_of_document.append(domain)
             found.bytes_of_document.append(len(document.text.encode("utf-8")))
     if not found.inputs:
@@ -100,8 +103,12 @@ def open_validation(
 
 
 def score(model: Transformer, validation: ValidationSet) -> list[float]:
-    """Σ −ln p of each document, in nats."""
-    nats = score_windows(model, validation.inputs, validation.labels, validation.batch_tokens, "documents")
+    """Σ −ln p of each document, in nats.
+
+    Raises: RuntimeError: one is not finite.
+    """
+    names = [validation.names[document] for document in validation.document_of_window]
+    nats = score_windows(model, validation.inputs, validation.labels, validation.batch_tokens, "documents", names)
     nats_of_document = [0.0] * len(validation.domain_of_document)
     for window, document in enumerate(validation.document_of_window):
         nats_of_document[document] += nats[window]
@@ -110,10 +117,16 @@ def score(model: Transformer, validation: ValidationSet) -> list[float]:
 
 @torch.no_grad()
 def score_windows(
-    model: Transformer, inputs: list[list[int]], labels: list[list[int]], batch_tokens: int, what: str
+    model: Transformer,
+    inputs: list[list[int]],
+    labels: list[list[int]],
+    batch_tokens: int,
+    what: str,
+    names: Sequence[str],
 ) -> list[float]:
-    """Σ −ln p of each window's labels, in nats; labels that are IGNORED count nothing.
+    """Σ −ln p of each window's labels, in nats; labels that are IGNORED count nothing. `names` are for errors.
 
+    Raises: RuntimeError: a sum is not finite: no metric made of it would mean anything.
     Windows of like length are scored together, padded at their end, where causal attention keeps padding out of sight.
     """
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
@@ -133,6 +146,9 @@ def score_windows(
         nats_N = token_nats(hidden_ND, model.output_weight, labels_BT.flatten().to(device), model.tensor)
         sums = nats_N.view(len(batch), width).double().sum(dim=1).tolist()
         for index, nats in zip(batch, sums, strict=True):
+            if not math.isfinite(nats):
+                expected = "a finite number; the model overflows"
+                raise RuntimeError(f"{names[index]} has a log-likelihood of {-nats}; expected {expected}")
             nats_of_window[index] = nats
         start += len(batch)
         if (now := time.monotonic()) - reported > 10:

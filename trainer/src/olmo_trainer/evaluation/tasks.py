@@ -24,6 +24,7 @@ from ..config.schema import ValidationConfig
 from ..data.sources import SpecialTokens
 from ..formats.errors import FormatError
 from ..formats.files import field_of, rows
+from ..formats.inspection import open_tokenizer
 from ..model.loss import IGNORED
 from ..model.transformer import Transformer
 from .bits_per_byte import score_windows
@@ -52,6 +53,8 @@ class TaskSet:
     labels: list[list[int]]
     tokens: list[int]
     """How many are scored, of each request."""
+    names: list[str]
+    """Of each request, the first question that asks it."""
     questions: list[tuple[int, list[_Choice]]]
     batch_tokens: int
 
@@ -64,7 +67,7 @@ def open_tasks(
     Raises: ConfigError: a file is not there, holds nothing, or has a choice longer than the model; FormatError.
     """
     found: list[TaskSet] = []
-    tokenizer = Tokenizer.from_file(str(tokenizer_path)) if settings.tasks else None
+    tokenizer = open_tokenizer(tokenizer_path) if settings.tasks else None
     for number, task in enumerate(settings.tasks):
         assert tokenizer is not None
         place, path = f'{where}: "validation.tasks.{number}.path"', Path(task.path)
@@ -83,6 +86,7 @@ def open_tasks(
                 inputs=encoder.inputs,
                 labels=encoder.labels,
                 tokens=encoder.tokens,
+                names=[f"{path}: question {question}" for question in encoder.asked],
                 questions=questions,
                 batch_tokens=settings.batch_tokens,
             )
@@ -110,7 +114,8 @@ def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[i
         if sorted(choices) != list(range(len(choices))) or labels[question] not in choices:
             got = f"choices {sorted(choices)} and label {labels[question]} of question {question}"
             raise FormatError(path, "invalid_value", got, "choices from 0 on, and one of them as label", field="idx")
-        found.append((labels[question], [encoder.choice(*choices[index]) for index in range(len(choices))]))
+        texts_of = [choices[index] for index in range(len(choices))]
+        found.append((labels[question], [encoder.choice(*pair, question=question) for pair in texts_of]))
     return found
 
 
@@ -121,20 +126,20 @@ class _Encoder:
         self.inputs: list[list[int]] = []
         self.labels: list[list[int]] = []
         self.tokens: list[int] = []
+        self.asked: list[int] = []
         self._tokenizer, self._length = tokenizer, length
         self._prefix = special.eos if special.bos is None else special.bos
-        with_special = tokenizer.encode("a").ids
-        self._lead = [special.bos] if special.bos is not None and with_special[:1] == [special.bos] else []
+        self._lead = [] if special.bos is None else [special.bos]  # as a document of the shards begins
         self._numbers: dict[tuple[str, str], int] = {}
 
-    def choice(self, context: str, continuation: str) -> _Choice:
+    def choice(self, context: str, continuation: str, *, question: int) -> _Choice:
         """The numbers of a choice's two requests."""
-        conditional = self._number(context, continuation)
-        return _Choice(
-            text=continuation, conditional=conditional, unconditional=self._number(_UNCONDITIONAL, continuation)
+        conditional, unconditional = (
+            self._number(before, continuation, question) for before in (context, _UNCONDITIONAL)
         )
+        return _Choice(text=continuation, conditional=conditional, unconditional=unconditional)
 
-    def _number(self, context: str, continuation: str) -> int:
+    def _number(self, context: str, continuation: str, question: int) -> int:
         bare = context.rstrip()
         pair = bare, context[len(bare) :] + continuation
         if pair not in self._numbers:
@@ -147,6 +152,7 @@ class _Encoder:
             self.inputs.append([*before, *scored][:-1])
             self.labels.append([IGNORED] * (len(before) - 1) + scored)
             self.tokens.append(len(scored))
+            self.asked.append(question)
         return self._numbers[pair]
 
     def _ids(self, text: str) -> list[int]:
@@ -158,7 +164,7 @@ def task_values(model: Transformer, tasks: Sequence[TaskSet]) -> dict[str, float
     """`eval/downstream/<task>_<metric>` of every task; of one whose questions have one choice, bits per byte alone."""
     values: dict[str, float] = {}
     for task in tasks:
-        nats = score_windows(model, task.inputs, task.labels, task.batch_tokens, task.name)
+        nats = score_windows(model, task.inputs, task.labels, task.batch_tokens, task.name, task.names)
         found = _metrics(task, [min(0.0, round(-value, 6)) for value in nats])  # catwalk's: noise makes no choice
         values |= {f"eval/downstream/{task.name}_{name}": value for name, value in found.items()}
     return values

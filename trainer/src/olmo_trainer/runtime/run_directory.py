@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from ..config.errors import ConfigError, Problem
-from ..config.parse import as_mapping, read_mapping, written
+from ..config.parse import as_mapping, build, read_mapping, written
 from ..config.schema import RunConfig
+from ..data.batches import BatchPlan
 from ..formats.files import write_atomically
+from ..formats.manifest import read_manifest
+from ..optim.schedule import rate_of_step
 
 __all__ = ["begun_with", "keep_config", "locked"]
 
@@ -31,6 +35,9 @@ _FREE = (
     "stability.slow_rise_nats",
     "stability.slow_rise_action",
 )
+
+# where what is read lies: another place is no other run if it has the same content
+_PLACES = re.compile(r"init_from|anneal|data\.tokenizer|data\.sources\.\d+\.(path|label_masks)")
 
 
 @contextmanager
@@ -56,28 +63,69 @@ def begun_with(directory: Path) -> dict[str, Any]:
     return read_mapping(path, []) if path.is_file() else {}
 
 
-def keep_config(config: RunConfig, directory: Path, where: str, *, begun: bool) -> None:
-    """Write the resolved config; for a run that has begun, check first that it is the one it was begun with.
+def keep_config(
+    config: RunConfig, directory: Path, where: str, last: Path | None, inputs: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    """Write the resolved config; for a run with a `last` checkpoint, check first that it is the one it was begun with.
 
+    Other places of what is read are no other config where `inputs`, the manifest's rows as seen from a checkpoint, have
+    the same sha256; another number of steps is none where the steps that are done had the same learning rates.
     Raises: ConfigError: with every setting that differs and that weights depend on.
     """
-    if begun and (kept := begun_with(directory)):
-        before, after = _flat(kept), _flat(as_mapping(config))
+    if last is not None and (kept := begun_with(directory)):
+        path = directory / "config.yaml"
+        was = build(RunConfig, kept, str(path))
+        before, after = _flat(as_mapping(was)), _flat(as_mapping(config))
         changed = [
             key for key in sorted({*before, *after}) if not key.startswith(_FREE) and before.get(key) != after.get(key)
         ]
+        if any(_PLACES.fullmatch(key) for key in changed) and _contents(inputs(last)) == _contents(
+            read_manifest(last).inputs
+        ):
+            changed = [key for key in changed if not _PLACES.fullmatch(key)]
+        if changed == ["train.steps"] and _same_rates(was, config, step_of(last)):
+            changed = []
         if changed:
             since = f"with which {directory} was begun"
             raise ConfigError(
                 *(
                     Problem(
                         f'{where}: "{key}" is {after.get(key)}; expected {before.get(key)}, {since}',
-                        "set run_directory to begin another run",
+                        _hint(key, last, config),
                     )
                     for key in changed
                 )
             )
     write_atomically(directory / "config.yaml", written(config).encode())
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a run's checkpoint, by its name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _hint(key: str, last: Path, config: RunConfig) -> str:
+    if key == "train.steps":
+        kind = config.schedule.kind
+        begin = f"set another run_directory, init_from={last} and init_moments=true"
+        return f"the {kind} schedule of the steps done depends on it; to train on from where the run is, {begin}"
+    return "set run_directory to begin another run"
+
+
+def _contents(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What a run reads to train on, wherever it lies."""
+    rows = ((str(row["role"]), row.get("manifest_sha256") or row["sha256"]) for row in inputs)
+    return sorted(row for row in rows if row[0] != "validation")
+
+
+def _same_rates(before: RunConfig, after: RunConfig, done: int) -> bool:
+    """Whether the steps done have the learning rates of the config that they are to be continued with."""
+    if after.train.steps is None or after.train.steps < done:
+        return False
+    plans = [BatchPlan(config.train, config.data.sequence_length) for config in (before, after)]
+    return all(
+        rate_of_step(step, before, plans[0]) == rate_of_step(step, after, plans[1]) for step in range(1, done + 1)
+    )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
