@@ -60,6 +60,14 @@ def _rows(name: str, rows: list[dict[str, Any]], line: int, field: str | None = 
     )
 
 
+def _listed(name: str, value: str, code: str, field: str) -> Case:
+    """Three rows of which the second has a wrong value under a key that the manifest lists."""
+    data = {_PART: gz(json_lines(_ROWS[:1]) + _row(f'{{"k": {value}}}') + b"\n" + json_lines(_ROWS[2:]))}
+    stated = _manifest(data, _ROWS)
+    stated["details"] |= {"keys": ["k"]}
+    return invalid(name, {**data, "manifest.json": pretty(stated)}, code, _PART, 2, field)
+
+
 def _row(attributes: str, id: str = "a-2") -> bytes:
     return f'{{"id": "{id}", "attributes": {attributes}}}'.encode()
 
@@ -77,7 +85,25 @@ def cases() -> list[Case]:
     value = _manifest(data, _ROWS)
     integers = [{"attributes": {"dup": [[0, 45, 1]]}, "id": "1"}]
     long = gz(json_lines([{"id": f"t-{n}", "attributes": {"k": [[n, n * n, n**3]]}} for n in range(60)]))
+    free: list[dict[str, Any]] = [
+        {
+            "id": "a-1",
+            "attributes": {"toxicity": 0.7, "pii": {"email": [[6, 11, 0.9]], "too_much": False}, "none": None},
+        },
+        {
+            "id": "a-2",
+            "attributes": {"spans": [[0, 5, 0.5, "PER", [1]], [6, 9, 0.25, None, []]], "pair": [[0, 1, 1], [2]]},
+        },
+        {"id": "a-3", "attributes": {"label": "好评", "backwards": [[2, 1, 1.5]]}},
+    ]
     return [
+        Case(
+            name="any_json",
+            data={_PART: gz(json_lines(free))},
+            dump=[head("attributes", {"documents": 3, "spans": 2}), *free],
+            arguments=_FLAGS,
+            beside=_BESIDE,
+        ),
         Case(name="aligned_by_flag", data=data, dump=_dump(_ROWS), arguments=_FLAGS, beside=_BESIDE),
         Case(name="with_manifest", data={**data, "manifest.json": pretty(value)}, dump=_dump(_ROWS), beside=_BESIDE),
         Case(
@@ -94,10 +120,11 @@ def cases() -> list[Case]:
         _lines("not_json", b"{", "not_json", aligned=False),
         _lines("not_object", b"3", "not_object", aligned=False),
         _lines("missing_attributes", b'{"id": "a-2"}', "missing_field", "attributes", aligned=False),
-        _lines("start_is_float", _row('{"k": [[0.0, 1, 1]]}'), "wrong_type", "attributes.k.0.0", aligned=False),
-        _lines("score_is_boolean", _row('{"k": [[0, 1, true]]}'), "wrong_type", "attributes.k.0.2", aligned=False),
-        _lines("span_of_two", _row('{"k": [[0, 1, 1], [1, 2]]}'), "invalid_value", "attributes.k.1", aligned=False),
-        _lines("span_backwards", _row('{"k": [[2, 1, 1]]}'), "out_of_range", "attributes.k.0", aligned=False),
+        _listed("start_is_float", "[[0.0, 1, 1]]", "wrong_type", "attributes.k.0.0"),
+        _listed("score_is_boolean", "[[0, 1, true]]", "wrong_type", "attributes.k.0.2"),
+        _listed("span_of_two", "[[0, 1, 1], [1, 2]]", "invalid_value", "attributes.k.1"),
+        _listed("span_backwards", "[[2, 1, 1]]", "out_of_range", "attributes.k.0"),
+        _listed("no_spans", "0.7", "wrong_type", "attributes.k"),
         _lines("span_past_end", _row(f'{{"k": [[0, {_ASTRAL_LENGTH + 1}, 1]]}}'), "out_of_range", "attributes.k.0"),
         _lines("other_id", _row("{}", "a-9"), "misaligned", "id"),
         _rows("row_too_few", _ROWS[:2], 3),

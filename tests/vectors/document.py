@@ -1,5 +1,6 @@
 """Vectors of docs/formats/document.md."""
 
+import json
 from typing import Any
 
 from .cases import ASTRAL, Case, compress, gz, head, invalid, json_lines, manifest, pretty
@@ -23,7 +24,8 @@ ROWS: list[dict[str, Any]] = [
 
 def normal(row: dict[str, Any]) -> dict[str, Any]:
     """The row as every reader dumps it."""
-    metadata = dict(row.get("metadata") or {})
+    metadata = row.get("metadata") or {}
+    metadata = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)
     if row.get("subdomain") is not None:
         metadata["subdomain"] = row["subdomain"]
     return {
@@ -86,7 +88,22 @@ def cases() -> list[Case]:
             "source": None,
             "attributes": None,
         },
+        {
+            "text": "attributes of another tool",
+            "id": "p-4",
+            "metadata": '{"url": "https://example.org", "subdomain": "inside"}',
+            "attributes": {
+                "toxicity": 0.7,
+                "pii": {"email": [[6, 15, 1]]},
+                "four": [[0, 1, 0.5, "x"]],
+                "backwards": [[2, 1, 0]],
+            },
+        },
     ]
+    # a field that stands twice: the last one counts, as in Python's json
+    repeated = (
+        b'{"id": "r-1", "text": "first", "source": "a", "metadata": {"a": 1}, "text": "second", "metadata": {"b": 2}}\n'
+    )
     whole = gz(json_lines(ROWS))
     long = gz(json_lines([{"id": f"t-{n}", "text": f"{n * n} {n**3} {n**4}"} for n in range(40)]))
     return [
@@ -97,6 +114,11 @@ def cases() -> list[Case]:
         ),
         Case(name="every_compression", data=compressed, dump=_dump(single)),
         Case(name="foreign_rows", data={"x.jsonl": json_lines(foreign)[:-1]}, dump=_dump(foreign)),
+        Case(
+            name="repeated_field",
+            data={"x.jsonl": repeated},
+            dump=_dump([{"id": "r-1", "text": "second", "source": "a", "metadata": {"b": 2}}]),
+        ),
         Case(
             name="no_documents",
             data={"z.jsonl": b"", "manifest.json": pretty(manifest("document", {"z.jsonl": b""}, _counts([])))},
@@ -117,12 +139,9 @@ def cases() -> list[Case]:
             "wrong_type",
             "metadata.subdomain",
         ),
-        _lines(
-            "span_backwards",
-            b'{"id": "a-2", "text": "abc", "attributes": {"k": [[2, 1, 0]]}}',
-            "out_of_range",
-            "attributes.k.0",
-        ),
+        _lines("metadata_is_no_json", b'{"id": "a-2", "text": "x", "metadata": "url"}', "wrong_type", "metadata"),
+        _lines("metadata_is_list", b'{"id": "a-2", "text": "x", "metadata": "[1]"}', "wrong_type", "metadata"),
+        _lines("attributes_are_list", b'{"id": "a-2", "text": "x", "attributes": [1]}', "wrong_type", "attributes"),
         # 8 bytes of trailer and some data are gone: no line of it may be believed to be the last
         invalid("truncated", {"part.jsonl.gz": long[:-40]}, "truncated", "part.jsonl.gz"),
         _with_manifest("unknown_format", "unknown_format", "manifest.json", "format", format="tokens"),

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import shutil
+import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from dolma.config import load, read_file
@@ -118,6 +120,8 @@ def _command_parser(name: str, config: type[Any]) -> argparse.ArgumentParser:
         prog=f"dolma {name}",
         usage=f"dolma [-c FILE] {name} [--key value ...]",
         description=(COMMANDS | SUBCOMMANDS)[name],
+        epilog=_file_settings(config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
@@ -145,6 +149,32 @@ def _add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str
             parser.add_argument(f"--{key}", dest=key, nargs="*", metavar="VALUE", help=text)
         else:
             parser.add_argument(f"--{key}", dest=key, metavar="VALUE", help=text)
+
+
+def _file_settings(config: type[Any]) -> str | None:
+    """Settings that have no option, since they stand in lists of mappings: a file has them."""
+    width = shutil.get_terminal_size().columns - 2
+    lines: list[str] = []
+    for key, field in _listed(config, "", in_list=False):
+        first = f"  {key}"
+        column = 24
+        first = first.ljust(column) if len(first) < column - 1 else f"{first}\n{' ' * column}"
+        rest = textwrap.wrap(_help(field).replace("%%", "%"), max(20, width - column))
+        lines.append(first + f"\n{' ' * column}".join(rest))
+    return "\n".join(["in a file (`-c FILE`); `[]` stands for each item of a list:", *lines]) if lines else None
+
+
+def _listed(config: type[Any], prefix: str, *, in_list: bool) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        cls, key = _without_none(hints[field.name]), f"{prefix}{field.name}"
+        item = typing.get_args(cls)[0] if typing.get_origin(cls) is list else None
+        if dataclasses.is_dataclass(item):
+            yield from _listed(cast(type, item), f"{key}[].", in_list=True)
+        elif dataclasses.is_dataclass(cls):
+            yield from _listed(cast(type, cls), f"{key}.", in_list=in_list)
+        elif in_list:
+            yield key, field
 
 
 def _without_none(cls: Any) -> Any:

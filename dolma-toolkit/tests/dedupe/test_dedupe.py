@@ -260,11 +260,6 @@ def test_a_foreign_file_is_no_filter(folder: Path, dolma: Dolma) -> None:
     assert "a Bloom filter" in result.err
 
 
-def test_a_filter_that_is_too_small_says_so(folder: Path, dolma: Dolma) -> None:
-    settings = config(PARAGRAPHS, bloom_filter={"estimated_doc_count": 20})
-    assert "made for 20" in dolma("-c", configured(folder, settings), "dedupe").err
-
-
 def test_dryrun_writes_nothing(folder: Path, dolma: Dolma) -> None:
     result = dolma("-c", configured(folder, config(DOCUMENTS)), "dedupe", "--dryrun")
     assert "# attributes/dup/deep/c.jsonl.gz" in result.out
@@ -367,3 +362,92 @@ def test_an_oversized_filter_is_refused_before_it_is_made(folder: Path, dolma: D
     path = configured(folder, config(DOCUMENTS, bloom_filter={"estimated_doc_count": 10**15}))
     assert "expected at most the" in dolma("-c", path, "dedupe", code=2).err
     assert not (folder / "filter.bin").exists()
+
+
+def distinct(folder: Path, count: int, name: str = "documents/many.jsonl") -> None:
+    for old in (folder / "documents").rglob("*.gz"):
+        old.unlink()
+    lines = [f"line {number} of a corpus in which no line stands twice" for number in range(count)]
+    rows = [{"id": str(n), "text": "\n".join(lines[n : n + 10])} for n in range(0, count, 10)]
+    write_rows(folder / name, rows)
+
+
+@pytest.mark.parametrize("unit", ["paragraphs", "ngrams", "documents"])
+def test_a_filter_for_too_few_keys_grows(folder: Path, unit: str, caplog: pytest.LogCaptureFixture) -> None:
+    distinct(folder, 20_000)
+    dedupe = {"paragraphs": PARAGRAPHS, "ngrams": NGRAMS, "documents": DOCUMENTS}[unit]
+    few = {
+        "bloom_filter": {"estimated_doc_count": 20, "desired_false_positive_rate": 1e-3},
+        "documents": ["documents/*"],
+    }
+    dolma.deduper(config(dedupe, **few))
+    marked = [
+        mark
+        for mark in (row["attributes"].get("dup") for row in read_rows(folder / "attributes/dup/many.jsonl"))
+        if mark
+    ]
+    if unit != "ngrams":  # which do repeat: "of a corpus"
+        assert sum(map(len, marked)) <= {"paragraphs": 60, "documents": 6}[unit]
+    assert "estimated_doc_count is 20, and there are more keys" in caplog.text
+    # the filter is that of the larger estimate alone, and the attributes those of the filter
+    first = artifact_hashes(folder / "attributes/dup"), (folder / "filter.bin").read_bytes()
+    (folder / "filter.bin").unlink()
+    dolma.deduper(config(dedupe, processes=3, **few))
+    assert first == (artifact_hashes(folder / "attributes/dup"), (folder / "filter.bin").read_bytes())
+
+
+def test_a_filter_that_cannot_grow_stops_the_run(folder: Path, dolma: Dolma) -> None:
+    distinct(folder, 20_000)
+    by_size = config(PARAGRAPHS, documents=["documents/*"])
+    by_size["bloom_filter"] = {"file": "filter.bin", "size_in_bytes": 1000}
+    result = dolma("-c", configured(folder, by_size), "dedupe", code=1)
+    assert "calls" in result.err
+    assert "of new ones seen; expected at most 1.00 %" in result.err
+    assert not (folder / "filter.bin").exists()
+    assert not (folder / "attributes/dup/manifest.json").exists()
+    # one that holds keys of another run keeps its size
+    distinct(folder, 100)
+    rate = {"estimated_doc_count": 100, "desired_false_positive_rate": 1e-3}
+    dolma("-c", configured(folder, config(PARAGRAPHS, bloom_filter=rate, documents=["documents/*"])), "dedupe")
+    before = (folder / "filter.bin").read_bytes()
+    (folder / "documents/many.jsonl").unlink()
+    distinct(folder, 20_000, "documents/more.jsonl")
+    more = config({**PARAGRAPHS, "name": "more"}, bloom_filter=rate, documents=["documents/more.jsonl"])
+    assert "expected at most 0.10 %" in dolma("-c", configured(folder, more), "dedupe", code=1).err
+    assert (folder / "filter.bin").read_bytes() == before
+
+
+def test_a_filter_that_holds_too_much_is_not_asked(folder: Path, dolma: Dolma) -> None:
+    distinct(folder, 1000)
+    rate = {"estimated_doc_count": 1000, "desired_false_positive_rate": 1e-2}
+    dolma("-c", configured(folder, config(PARAGRAPHS, bloom_filter=rate, documents=["documents/*"])), "dedupe")
+    asked = config({**PARAGRAPHS, "name": "asked"}, documents=["documents/*"])
+    asked["bloom_filter"] = {"file": "filter.bin", "read_only": True, "desired_false_positive_rate": 1e-6}
+    assert "of new ones seen; expected at most" in dolma("-c", configured(folder, asked), "dedupe", code=1).err
+    asked["bloom_filter"] = {"file": "filter.bin", "read_only": True}
+    dolma("-c", configured(folder, asked), "dedupe")
+
+
+def test_a_separator_from_the_command_line(folder: Path, dolma: Dolma) -> None:
+    distinct(folder, 10)
+    write_rows(folder / "documents/many.jsonl", [{"id": str(n), "text": f"same\n\n{n}"} for n in range(2)])
+    arguments = ["dedupe", "--documents", "documents/*", "--dedupe.paragraphs.attribute_name"]
+    size = ["--bloom_filter.estimated_doc_count", "10", "--bloom_filter.desired_false_positive_rate", "1e-6"]
+    found = dolma(
+        *arguments, "dup", "--dedupe.paragraphs.paragraph_separator", r"\n\n", "--bloom_filter.file", "f.bin", *size
+    )
+    assert "1 of 4 paragraphs marked" in found.err
+    never = ["--dedupe.paragraphs.paragraph_separator", "|", "--bloom_filter.file", "g.bin"]
+    assert 'the paragraph_separator "|" never occurs' in dolma(*arguments, "other", *never, *size).err
+
+
+def test_the_hint_for_a_growing_directory_works(folder: Path, dolma: Dolma) -> None:
+    distinct(folder, 10)
+    dolma("-c", configured(folder, config(PARAGRAPHS, documents=["documents/*"])), "dedupe")
+    write_rows(
+        folder / "documents/new.jsonl", [{"id": "n", "text": "line 3 of a corpus in which no line stands twice"}]
+    )
+    result = dolma("-c", configured(folder, config(PARAGRAPHS, documents=["documents/*"])), "dedupe", code=2)
+    assert "name the new files alone" in result.err
+    dolma("-c", configured(folder, config(PARAGRAPHS, documents=["documents/new.jsonl"])), "dedupe")
+    assert read_rows(folder / "attributes/dup/new.jsonl")[0]["attributes"]["dup"]

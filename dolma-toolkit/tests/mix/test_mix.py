@@ -383,3 +383,45 @@ def test_wrong_rows_are_listed(folder: Path, dolma: Dolma) -> None:
     write_rows(file, rows)
     dolma("-c", path, "mix")
     assert not (folder / "out/errors.jsonl").exists()
+
+
+def test_a_rule_in_the_other_language_gets_a_hint(folder: Path, dolma: Dolma) -> None:
+    for syntax, rule, hint in [
+        ("jsonpath", ".metadata.n >= 1", "syntax: jq"),
+        ("jq", "$.metadata[?(@.n >= 1)]", "syntax: jsonpath"),
+    ]:
+        path = configured(folder, stream(filter={"include": [rule], "syntax": syntax}))
+        assert f"set `{hint}` beside it" in dolma("-c", path, "mix", code=2).err
+
+
+def test_help_lists_every_setting_of_a_stream(dolma: Dolma) -> None:
+    text = dolma("mix", "--help").out
+    for key in (
+        "name",
+        "documents",
+        "attributes",
+        "output.path",
+        "output.max_size_in_bytes",
+        "filter.syntax",
+        "compression.input",
+    ):
+        assert f"streams[].{key}" in text, key
+    assert "streams[].span_replacement[].min_score" in text
+    assert "bytes of compressed input" in text
+
+
+def test_regular_expressions_of_jq_know_unicode(folder: Path) -> None:
+    rules = [
+        r'.text | test("na\\w+ve\\b")',
+        r'.text | test("NAÏVE"; "i")',
+        r'.text | test("東京\\b")',
+        r'.text | test("\\p{Han}(?!x)")',
+    ]
+    texts = [str(row["text"]) for row in mix(stream(filter={"include": [rules[0]], "syntax": "jq"}))]
+    assert texts
+    assert all("naïve" in text for text in texts)
+    for number, rule in enumerate(rules[1:], 1):
+        output = {"path": f"out{number}"}
+        kept = mix(stream(filter={"include": [rule], "syntax": "jq"}, output=output))
+        assert kept, rule
+        assert all(("naïve" if number == 1 else "東京") in row["text"] for row in kept), rule

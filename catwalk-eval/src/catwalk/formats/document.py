@@ -1,5 +1,6 @@
 """docs/formats/document.md, version 1: text with an id, a source and a subdomain."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class Document:
     created: str
     version: str | None
     metadata: dict[str, Any]
-    attributes: dict[str, list[list[float]]]
+    attributes: dict[str, Any]
 
     @property
     def subdomain(self) -> str:
@@ -69,11 +70,12 @@ def read_documents(path: Path) -> Iterator[Document]:
 def _document(record: Record) -> Document:
     identifier = record.text("id", empty=False)
     text = record.text("text")
-    metadata = dict(record.record("metadata").value) if record.value.get("metadata") is not None else {}
+    given = _metadata(record)
+    metadata = dict(given.value)
     if record.value.get("subdomain") is not None:
         metadata["subdomain"] = record.text("subdomain")
     elif metadata.get("subdomain") is not None:
-        record.record("metadata").text("subdomain")
+        given.text("subdomain")
     return Document(
         id=identifier,
         text=text,
@@ -82,35 +84,24 @@ def _document(record: Record) -> Document:
         created=record.optional_text("created"),
         version=None if record.value.get("version") is None else record.text("version"),
         metadata=metadata,
-        attributes=_attributes(record),
+        attributes={} if record.value.get("attributes") is None else record.record("attributes").value,
     )
 
 
-def _attributes(record: Record) -> dict[str, list[list[float]]]:
-    """Spans merged into a row follow the rules of docs/formats/attributes.md."""
-    if record.value.get("attributes") is None:
-        return {}
-    attributes = record.record("attributes")
-    return {
-        key: [_span(attributes, key, n, span) for n, span in enumerate(attributes.array(key))]
-        for key in attributes.value
-    }
-
-
-def _span(record: Record, key: str, index: int, span: Any) -> list[float]:
-    name = f"{key}.{index}"
-    if not isinstance(span, list):
-        raise record.wrong_type(name, "an array", span)
-    if len(span) != 3:
-        raise record.error("invalid_value", name, f"has {len(span)} items; expected [start, end, score]")
-    for place, value in enumerate(span):
-        allowed = (int,) if place < 2 else (int, float)
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            raise record.wrong_type(f"{name}.{place}", "an integer" if place < 2 else "a number", value)
-    start, end, score = span
-    if not 0 <= start <= end:
-        raise record.error("out_of_range", name, f"is [{start}, {end}]; expected 0 ≤ start ≤ end")
-    return [start, end, float(score)]
+def _metadata(record: Record) -> Record:
+    """The object of metadata, which may be there as JSON text."""
+    value = record.value.get("metadata")
+    if value is None:
+        return Record(value={}, path=record.path, line=record.line)
+    if isinstance(value, str):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise record.wrong_type("metadata", "an object, or one as JSON text", value)
+        record = Record(value={"metadata": parsed}, path=record.path, line=record.line)
+    return record.record("metadata")
 
 
 def validate(path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,9 @@ class ParagraphsConfig:
 
     attribute_name: str = setting(REQUIRED, "key of the attribute")
     by_ngram: NgramConfig | None = setting(None, "compare n-grams instead of whole paragraphs")
-    paragraph_separator: str = setting("\n", "what stands between paragraphs")
+    paragraph_separator: str = setting(
+        "\n", "what stands between paragraphs; \\n, \\r, \\t and \\\\ are read as in a file of settings"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ def _check_unit(config: DedupeConfig) -> Iterator[Problem]:
             yield Problem(f"dedupe.{key}", f'is "{value}"; expected the name of one directory')
     if config.paragraphs is None:
         return
-    if not config.paragraphs.paragraph_separator:
+    if not config.paragraphs.paragraph_separator:  # as it was given: `_unescaped` never makes it empty
         yield Problem("dedupe.paragraphs.paragraph_separator", "is empty; expected at least one character")
     ngram = config.paragraphs.by_ngram
     if ngram is not None:
@@ -209,6 +212,7 @@ def _settings(config: Config) -> dict[str, Any]:
         sources = [source for source in sources if _owned(source, dedupe)]
     compared = dataclasses.asdict(unit)
     if dedupe.paragraphs is not None:
+        compared["paragraph_separator"] = _unescaped(dedupe.paragraphs.paragraph_separator)
         ngram = dedupe.paragraphs.by_ngram
         compared["by_ngram"] = dataclasses.asdict(ngram) if ngram is not None and ngram.ngram_length > 0 else None
     return {
@@ -224,6 +228,12 @@ def _settings(config: Config) -> dict[str, Any]:
         "bloom_filter": dataclasses.asdict(config.bloom_filter),
         "threads": config.processes,
     }
+
+
+def _unescaped(separator: str) -> str:
+    r"""A shell passes ``\n`` as two characters; no text has these between its paragraphs."""
+    signs = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nrt\\])", lambda found: signs[found[1]], separator)
 
 
 def _owned(source: Source, config: DedupeConfig) -> bool:
@@ -269,17 +279,17 @@ def _files(sources: Sequence[Source], name: str, config: Config) -> list[dict[st
 def _warn(summary: Mapping[str, Any], config: Config) -> None:
     if summary["replaced_files"]:
         log.warning("dedupe  replaced %d attribute files of another run", summary["replaced_files"])
-    wanted = config.bloom_filter.desired_false_positive_rate
-    rate = summary["filter_false_positive_rate"]
-    if not config.bloom_filter.read_only and wanted and rate > 1.5 * wanted:
+    if summary["filter_grown_from"]:
         log.warning(
-            "dedupe  the filter holds %s keys and was made for %s: %.2g of new ones now count as duplicates, not %.2g; "
-            "make a new one with a larger bloom_filter.estimated_doc_count",
-            count_text(summary["filter_keys"]),
+            "dedupe  bloom_filter.estimated_doc_count is %s, and there are more keys: the filter was made anew for %s",
+            count_text(summary["filter_grown_from"]),
             count_text(summary["filter_estimated_keys"]),
-            rate,
-            wanted,
         )
+    unit = config.dedupe.paragraphs
+    if unit is not None and summary["documents"] and summary["compared"] <= summary["documents"] and not unit.by_ngram:
+        shown = json.dumps(_unescaped(unit.paragraph_separator), ensure_ascii=False)
+        if summary["separators"] == 0:
+            log.warning("dedupe  the paragraph_separator %s never occurs; whole texts were compared", shown)
 
 
 def _text(summary: Mapping[str, Any], config: Config) -> str:

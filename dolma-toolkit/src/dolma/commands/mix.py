@@ -19,7 +19,7 @@ from dolma.core.progress import Reporter, bytes_text, count_text
 from dolma.errors import Problem, translated
 from dolma.files.places import remotely
 from dolma.mixing.choice import BudgetConfig, SampleConfig, ShuffleConfig, SplitConfig, check_choice, check_seed
-from dolma.mixing.plan import funnel_lines, plan
+from dolma.mixing.plan import funnel_lines, plan, warnings_of
 
 __all__ = ["Config", "mixer", "run"]
 
@@ -33,12 +33,14 @@ class OutputConfig:
     """Where documents go, and what is left out of them."""
 
     path: str = setting(REQUIRED, "directory of the output")
-    max_size_in_bytes: int = setting(2 * 2**30, "compressed input that goes into one output file")
+    max_size_in_bytes: int = setting(2 * 2**30, "bytes of compressed input that go into one output file")
     format: str | None = setting(
         None, "of the output: jsonl or parquet (default: jsonl; without shuffle, that of each input)"
     )
     discard_fields: list[str] = setting([], "top-level fields that are left out")
-    min_text_length: int = setting(0, "bytes that a text, stripped, must have in the end")
+    min_text_length: int = setting(
+        0, "bytes (UTF-8) that a text, without white space at its ends, must have in the end"
+    )
     keep_dropped: str | None = setting(None, "directory for the documents that are dropped, each with the reason")
 
 
@@ -55,7 +57,7 @@ class FilterConfig:
 class SpanReplacementConfig:
     """What replaces spans of the text."""
 
-    span: str = setting(REQUIRED, "expression that selects spans")
+    span: str = setting(REQUIRED, "expression that selects spans [start, end, score], in characters of the text")
     min_score: float | None = setting(None, "replace spans with this score or more")
     max_score: float | None = setting(None, "replace spans with less than this score")
     replacement: str = setting("", "{} stands for the text of the span; $.a.b for a string of the document")
@@ -180,6 +182,8 @@ def run(config: Config) -> None:
         log.warning("mix  removed %d files of an earlier run with other settings", summary["replaced_files"])
     for line in funnel_lines(summary["streams"]):
         log.info(line)
+    for line in warnings_of(summary["streams"]):
+        log.warning("mix  %s", line)
     counts = _totals(summary["streams"])
     reporter.finish(time.monotonic() - start, counts, _text(summary["already_done"], counts))
 

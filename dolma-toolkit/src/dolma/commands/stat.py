@@ -75,6 +75,8 @@ def run(config: Config) -> None:
     sys.stdout.write("".join(line + "\n" for line in _lines(report["rows"], config.total)))
     if not report["rows"]:
         log.warning("stat  no attribute was found%s", f" whose key matches {config.regex}" if config.regex else "")
+    for key, count in report["others"].items():
+        log.warning('stat  %s values of "%s" are neither spans nor numbers; they are left out', f"{count:,}", key)
     counts = {"documents": report["documents"], "rows": len(report["rows"])}
     text = f"{count_text(report['documents'])} documents, {len(report['rows'])} distributions"
     reporter.finish(time.monotonic() - start, counts, text)

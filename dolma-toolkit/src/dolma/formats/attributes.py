@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,42 @@ from dolma.formats.error import FormatError
 from dolma.formats.fields import Fields
 from dolma.formats.files import artifact_files, attributes_name, documents_name, holds_rows, lines, parse_object
 
-__all__ = ["parse", "read", "spans"]
+__all__ = ["is_spans", "parse", "read", "values"]
 
 Row = dict[str, Any]
 
 
-def spans(fields: Fields) -> dict[str, list[list[float]]]:
-    """The object of spans, scores as floating point.
+def values(fields: Fields, span_keys: Collection[str] = ()) -> dict[str, Any]:
+    """The object of attributes: any JSON, and spans under ``span_keys``. Scores of spans are floating point.
 
     Raises:
         FormatError: at the first span that breaks the format.
     """
-    found: dict[str, list[list[float]]] = {}
-    for key in fields.value:
-        found[key] = [_span(span, f"{key}.{index}", fields) for index, span in enumerate(fields.array(key))]
-    return found
+    return {
+        key: _spans(key, fields) if key in span_keys or is_spans(value) else value
+        for key, value in fields.value.items()
+    }
 
 
-def _span(span: Any, name: str, fields: Fields) -> list[float]:
+def is_spans(value: Any) -> bool:
+    """Whether a value is a list of spans, as far as one can tell: there may be other lists of three numbers."""
+    try:
+        _spans("_", Fields({"_": value}, ""))
+    except FormatError:
+        return False
+    return True
+
+
+def _spans(key: str, fields: Fields) -> list[list[Any]]:
+    return [_span(span, f"{key}.{index}", fields) for index, span in enumerate(fields.array(key))]
+
+
+def _span(span: Any, name: str, fields: Fields) -> list[Any]:
     if not isinstance(span, list):
         raise fields.wrong_type(name, span, "an array of [start, end, score]")
-    if len(span) != 3:
+    if len(span) < 3:
         raise fields.error(name, "invalid_value", f"has {len(span)} parts; expected [start, end, score]")
-    start, end, score = span
+    start, end, score, *more = span
     for index, value in enumerate((start, end)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise fields.wrong_type(f"{name}.{index}", value, "an integer")
@@ -41,17 +54,17 @@ def _span(span: Any, name: str, fields: Fields) -> list[float]:
         raise fields.wrong_type(f"{name}.2", score, "a number")
     if not 0 <= start <= end:
         raise fields.error(name, "out_of_range", f"is [{start}, {end}]; expected 0 ≤ start ≤ end")
-    return [start, end, float(score)]
+    return [start, end, float(score), *more]
 
 
-def parse(data: bytes, path: str, line: int) -> Row:
-    """One line as ``{"id", "attributes"}``.
+def parse(data: bytes, path: str, line: int, span_keys: Collection[str] = ()) -> Row:
+    """One line as ``{"id", "attributes"}``; what stands under ``span_keys`` has to be spans.
 
     Raises:
         FormatError: at the first field that breaks the format.
     """
     fields = Fields(parse_object(data, path, line), path, line)
-    row = {"id": fields.string("id"), "attributes": spans(fields.object("attributes"))}
+    row = {"id": fields.string("id"), "attributes": values(fields.object("attributes"), span_keys)}
     fields.optional_string("source")
     return row
 
@@ -63,9 +76,10 @@ def read(path: Path, documents: Path | None, errors: list[FormatError]) -> Itera
     """
     found = manifest.read_optional(path, "attributes")
     byte_keys: list[str] = []
+    span_keys: list[str] = []
     if found:
         details = found.details
-        details.array("keys")
+        span_keys = details.array("keys")
         beside = found.directory / details.string("documents")
         byte_keys = list(details.value.get("byte_length_keys") or [])
         documents = documents or (beside if beside.is_dir() else None)
@@ -85,7 +99,7 @@ def read(path: Path, documents: Path | None, errors: list[FormatError]) -> Itera
         texts = None
         if documents is not None:
             texts = _texts(documents if documents.is_file() else documents / documents_name(name))
-        for row, added in _read_file(root / name, texts, byte_keys, errors):
+        for row, added in _read_file(root / name, texts, span_keys, byte_keys, errors):
             counts = {key: counts[key] + added[key] for key in counts}
             yield row, added
     if found and not errors:
@@ -101,7 +115,7 @@ def _texts(path: Path) -> Iterator[Row]:
 
 
 def _read_file(
-    path: Path, texts: Iterator[Row] | None, byte_keys: list[str], errors: list[FormatError]
+    path: Path, texts: Iterator[Row] | None, span_keys: list[str], byte_keys: list[str], errors: list[FormatError]
 ) -> Iterator[tuple[Row, dict[str, int]]]:
     line = 0
     try:
@@ -112,13 +126,16 @@ def _read_file(
                 errors.append(FormatError(str(path), line, None, "misaligned", message))
                 return
             try:
-                row = parse(data, str(path), line)
+                row = parse(data, str(path), line, span_keys)
                 if document is not None:
                     _check_alignment(row, document, byte_keys, Fields(row, str(path), line))
             except FormatError as error:
                 errors.append(error)
                 continue
-            yield row, {"documents": 1, "spans": sum(map(len, row["attributes"].values()))}
+            yield (
+                row,
+                {"documents": 1, "spans": sum(len(found) for found in row["attributes"].values() if is_spans(found))},
+            )
         if texts is not None and next(texts, None) is not None:
             message = f"the file ends after {line} rows; expected a row for each document"
             errors.append(FormatError(str(path), line + 1, None, "misaligned", message))
@@ -132,7 +149,7 @@ def _check_alignment(row: Row, document: Row, byte_keys: list[str], fields: Fiel
     length = {False: len(document["text"]), True: len(document["text"].encode())}
     for key, found in row["attributes"].items():
         in_bytes = key in byte_keys
-        for index, (_, end, _) in enumerate(found):
+        for index, (_, end, *_) in enumerate(found if is_spans(found) else ()):
             if end > length[in_bytes]:
                 unit = "bytes" if in_bytes else "code points"
                 message = f"ends at {end}; expected at most {length[in_bytes]}, the {unit} of the text"

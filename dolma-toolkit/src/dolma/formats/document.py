@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dolma.formats import attributes, manifest
+from dolma.formats import manifest
 from dolma.formats.error import FormatError
 from dolma.formats.fields import Fields
 from dolma.formats.files import artifact_files, holds_rows, lines, parse_object
@@ -30,12 +30,24 @@ def parse(data: bytes, path: str, line: int) -> Row:
     for name in ("source", "added", "created"):
         row[name] = fields.optional_string(name) or ""
     row["version"] = fields.optional_string("version")
-    metadata = fields.optional_object("metadata")
+    metadata = _metadata(fields)
     metadata.optional_string("subdomain")
     subdomain = fields.optional_string("subdomain")
     row["metadata"] = metadata.value if subdomain is None else metadata.value | {"subdomain": subdomain}
-    row["attributes"] = attributes.spans(fields.optional_object("attributes"))
+    row["attributes"] = fields.optional_object("attributes").value
     return row
+
+
+def _metadata(fields: Fields) -> Fields:
+    """The object of metadata, which may be there as JSON text."""
+    value = fields.value.get("metadata")
+    if isinstance(value, str):
+        try:
+            value = parse_object(value.encode(), fields.path, fields.line)
+        except FormatError:
+            raise fields.wrong_type("metadata", value, "an object, or one as JSON text") from None
+        fields = Fields({"metadata": value}, fields.path, fields.line)
+    return fields.optional_object("metadata")
 
 
 def files(path: Path) -> tuple[manifest.Manifest | None, Path, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from dolma.mixing.choice import recorded_choice
 if TYPE_CHECKING:
     from dolma.commands.mix import Config, StreamConfig
 
-__all__ = ["funnel_lines", "plan"]
+__all__ = ["funnel_lines", "plan", "warnings_of"]
 
 
 def plan(config: Config) -> dict[str, Any]:
@@ -196,3 +197,28 @@ def funnel_lines(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"  part-{number:02d}  {counts}  score {low}…{high}"
         share = 100 * stream["documents_out"] / total
         yield f"  kept {stream['documents_out']:,} ({share:.1f}%), {bytes_text(stream['bytes_out'])} of text"
+
+
+def warnings_of(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What of a funnel is rather a mistake than a wish: rules that read what is not there."""
+    for stream in streams:
+        if not stream["documents_in"]:
+            continue
+        for rule in stream["rules"]:
+            for read in rule.get("reads", []):
+                dropped, without = read["documents_dropped"], f"have no {read['field']}"
+                start = f"{stream['name']}: {rule['kind']} `{rule['rule']}`"
+                why = "jq takes a missing field for null, which is smaller than every number and text"
+                if dropped:
+                    counts = f"{dropped:,} of the {rule['documents_alone']:,} documents that it drops {without}"
+                    yield f"{start}: {counts} ({why}); guard it, as in `{_guard(read['field'])}`"
+                elif not read["is_found"]:
+                    yield f"{start}: no document has {read['field']}, or all have null there"
+        for span in stream["span_replacements"]:
+            nested = not re.fullmatch(r"\s*\$@?\.attributes\.[A-Za-z0-9_]+\s*", span["span"])
+            if nested and not span["spans"] and stream["documents_out"]:
+                yield f"{stream['name']}: `{span['span']}` selects no span in any document that is written"
+
+
+def _guard(field: str) -> str:
+    return f".{field} != null and …"

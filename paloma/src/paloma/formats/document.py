@@ -1,5 +1,6 @@
 """docs/formats/document.md, version 1: rows of text with an id and a source."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ class Document:
     created: str = ""
     version: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    attributes: dict[str, list[list[float]]] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def subdomain(self) -> str:
@@ -39,7 +40,7 @@ def parse_document(data: bytes, path: Path, line: int) -> Document:
         FormatError: with the codes of the contract.
     """
     row = Fields(json_value(data, path, line), path, line)
-    metadata = row.optional_object("metadata")
+    metadata = _metadata(row)
     inner, outer = metadata.optional_text("subdomain"), row.optional_text("subdomain")
     values = metadata.value
     if outer is not None and outer != inner:
@@ -52,30 +53,22 @@ def parse_document(data: bytes, path: Path, line: int) -> Document:
         created=row.optional_text("created") or "",
         version=row.optional_text("version"),
         metadata=values,
-        attributes=_spans(row.optional_object("attributes")),
+        attributes=row.optional_object("attributes").value,
     )
 
 
-def _spans(attributes: Fields) -> dict[str, list[list[float]]]:
-    spans: dict[str, list[list[float]]] = {}
-    for key in attributes.value:
-        spans[key] = []
-        for position, span in enumerate(attributes.array(key)):
-            place = f"{key}.{position}"
-            if type(span) is not list:
-                raise attributes.error("wrong_type", place, "no array", "[start, end, score]")
-            if len(span) != 3:
-                raise attributes.error("invalid_value", place, f"{len(span)} elements long", "[start, end, score]")
-            start, end, score = span
-            for index, (value, kinds) in enumerate(((start, (int,)), (end, (int,)), (score, (int, float)))):
-                if type(value) not in kinds:
-                    raise attributes.error(
-                        "wrong_type", f"{place}.{index}", f"{value!r}", "integers and a number as score"
-                    )
-            if not 0 <= start <= end:
-                raise attributes.error("out_of_range", place, f"from {start} to {end}", "0 ≤ start ≤ end")
-            spans[key].append([start, end, float(score)])
-    return spans
+def _metadata(row: Fields) -> Fields:
+    """The object of metadata, which may be there as JSON text."""
+    text = row.value.get("metadata")
+    if type(text) is not str:
+        return row.optional_object("metadata")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if type(value) is not dict:
+        raise row.error("wrong_type", "metadata", "text", "an object, or one as JSON text")
+    return Fields({"metadata": value}, row.path, row.line).optional_object("metadata")
 
 
 def document_files(path: Path) -> list[Path]:

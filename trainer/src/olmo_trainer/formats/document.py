@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,29 +52,20 @@ def _fits(name: str) -> bool:
     return plain.endswith(_SUFFIXES) and name != MANIFEST
 
 
-def _check_spans(attributes: dict[str, Any], path: Path, line: int) -> None:
-    for key, spans in attributes.items():
-        field = f"attributes.{key}"
-        if not isinstance(spans, list):
-            raise FormatError(path, "wrong_type", shown(spans), "an array", line=line, field=field)
-        for index, span in enumerate(spans):
-            _check_span(span, path, line, f"{field}.{index}")
-
-
-def _check_span(span: Any, path: Path, line: int, field: str) -> None:
-    if not isinstance(span, list):
-        raise FormatError(path, "wrong_type", shown(span), "[start, end, score]", line=line, field=field)
-    if len(span) != 3:
-        got = f"an array of {len(span)}"
-        raise FormatError(path, "invalid_value", got, "[start, end, score]", line=line, field=field)
-    for index, part in enumerate(span):
-        kinds = (int, float) if index == 2 else (int,)
-        if isinstance(part, bool) or not isinstance(part, kinds):
-            expected = "a number" if index == 2 else "an integer"
-            raise FormatError(path, "wrong_type", shown(part), expected, line=line, field=f"{field}.{index}")
-    if not 0 <= span[0] <= span[1]:
-        got = f"[{span[0]}, {span[1]}]"
-        raise FormatError(path, "out_of_range", got, "0 ≤ start ≤ end", line=line, field=field)
+def _metadata(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
+    """The object of metadata, which may be there as JSON text."""
+    value = row.get("metadata")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            expected = "an object, or one as JSON text"
+            raise FormatError(path, "wrong_type", shown(row["metadata"]), expected, line=line, field="metadata")
+        return value
+    found: dict[str, Any] = field_of(row, "metadata", "an object", path, line=line, optional=True, default={})
+    return found
 
 
 def documents(files: list[Path]) -> Iterator[Document]:
@@ -89,11 +81,9 @@ def documents(files: list[Path]) -> Iterator[Document]:
             text = field_of(row, "text", "a string", path, line=line)
             for name in ("source", "added", "created", "subdomain", "version"):
                 field_of(row, name, "a string", path, line=line, optional=True)
-            metadata = field_of(row, "metadata", "an object", path, line=line, optional=True, default={})
+            metadata = _metadata(row, path, line)
             inner = field_of(metadata, "subdomain", "a string", path, line=line, prefix="metadata.", optional=True)
-            _check_spans(
-                field_of(row, "attributes", "an object", path, line=line, optional=True, default={}), path, line
-            )
+            field_of(row, "attributes", "an object", path, line=line, optional=True, default={})
             subdomain = row.get("subdomain")
             yield Document(
                 path=path,
@@ -131,13 +121,9 @@ def dump(path: Path) -> Iterator[dict[str, Any]]:
     """Yield a row a document with the defaults filled in."""
     for document in validate(path):
         row = document.row
-        metadata = row.get("metadata") or {}
+        metadata = _metadata(row, document.path, document.line)
         if row.get("subdomain") is not None:
             metadata = {**metadata, "subdomain": row["subdomain"]}
-        attributes = {
-            key: [[start, end, float(value)] for start, end, value in spans]
-            for key, spans in (row.get("attributes") or {}).items()
-        }
         yield {
             "id": document.id,
             "text": document.text,
@@ -146,5 +132,5 @@ def dump(path: Path) -> Iterator[dict[str, Any]]:
             "created": row.get("created") or "",
             "version": row.get("version"),
             "metadata": metadata,
-            "attributes": attributes,
+            "attributes": row.get("attributes") or {},
         }

@@ -27,6 +27,16 @@ pub enum AnyFilter {
     Legacy(LegacyFilter),
 }
 
+impl AnyFilter {
+    /// Expected share of keys that were never inserted and are called seen.
+    pub fn false_positive_rate(&self) -> f64 {
+        match self {
+            Self::Current(filter) => filter.false_positive_rate(),
+            Self::Legacy(filter) => filter.false_positive_rate(),
+        }
+    }
+}
+
 /// Reads the filter at `path`.
 ///
 /// Errors: `truncated`, `checksum_mismatch`, `unknown_format` (no filter), `unsupported_version`, `invalid_value`.

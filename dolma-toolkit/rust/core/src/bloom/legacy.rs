@@ -44,6 +44,13 @@ impl LegacyFilter {
         })
     }
 
+    /// Expected share of keys that were never inserted and are called seen: that of the bits that are set, as often as there
+    /// are hashes.
+    pub fn false_positive_rate(&self) -> f64 {
+        let set: u64 = self.words.iter().map(|word| u64::from(word.count_ones())).sum();
+        (set as f64 / (self.words.len() as f64 * 32.0)).powi(self.hashers.len() as i32)
+    }
+
     /// The first hash of a key, which dolma 1.x divides keys among partitions by.
     pub fn first_hash(&self, parts: &VecDeque<&str>) -> u64 {
         self.hashers.first().map_or(0, |hasher| hasher.hash_one(parts))

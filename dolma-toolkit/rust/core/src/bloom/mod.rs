@@ -161,6 +161,11 @@ impl Filter {
         missing == 0
     }
 
+    /// Expected share of keys that were never inserted and are called seen.
+    pub fn false_positive_rate(&self) -> f64 {
+        self.sizing().false_positive_rate(self.keys)
+    }
+
     fn positions(&self, key: u128) -> impl Iterator<Item = (usize, u64)> {
         positions(key, self.words.len() as u64, self.hashes)
     }

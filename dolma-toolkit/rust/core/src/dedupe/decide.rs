@@ -19,6 +19,8 @@ pub struct Counts {
     pub marked: u64,
     /// spans written, marked or not
     pub spans: u64,
+    /// separators of paragraphs
+    pub separators: u64,
 }
 
 impl Counts {
@@ -28,6 +30,7 @@ impl Counts {
         self.compared += other.compared;
         self.marked += other.marked;
         self.spans += other.spans;
+        self.separators += other.separators;
     }
 }
 
@@ -50,9 +53,15 @@ impl<'f> Decider<'f> {
         Self { filter, attribute, threshold, unseen: Vec::new(), counts: Counts::default() }
     }
 
+    /// Whether the filter holds so much that it calls more than this share of new keys seen.
+    pub fn is_beyond(&self, rate: f64) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.false_positive_rate() > rate)
+    }
+
     /// Appends the row of attributes to `line`.
     pub fn row(&mut self, row: &KeyedRow, line: &mut String) {
         self.counts.documents += 1;
+        self.counts.separators += row.separators;
         line.push_str("{\"attributes\":{");
         match &row.keys {
             RowKeys::Document { probe, length_bytes } => self.document(*probe, *length_bytes, line),
@@ -163,7 +172,7 @@ mod tests {
         let mut found = Vec::new();
         for keys in rows {
             let mut line = String::new();
-            decider.row(&KeyedRow { id: "\"1\"".into(), keys: keys.clone() }, &mut line);
+            decider.row(&KeyedRow { id: "\"1\"".into(), separators: 0, keys: keys.clone() }, &mut line);
             found.push(line);
         }
         found

@@ -30,6 +30,8 @@ pub enum Probe {
 pub struct KeyedRow {
     /// as JSON
     pub id: String,
+    /// how often the paragraphs' separator occurs
+    pub separators: u64,
     /// what to decide
     pub keys: RowKeys,
 }
@@ -112,15 +114,17 @@ impl<'a> Keyer<'a> {
     /// Reads one line.
     pub fn row(&self, line: &[u8], place: &Place<'_>) -> Result<KeyedRow> {
         let row = parse_row(line, place)?;
+        let mut separators = 0;
         let keys = match &self.settings.unit {
             UnitSettings::Documents { .. } => self.document(&row, line, place)?,
+            UnitSettings::Paragraphs { .. } if row.text.is_empty() => RowKeys::Paragraphs(None),
             UnitSettings::Paragraphs { paragraph_separator, by_ngram, .. } => {
-                let paragraphs =
-                    (!row.text.is_empty()).then(|| self.paragraphs(&row.text, paragraph_separator, by_ngram.as_ref()));
-                RowKeys::Paragraphs(paragraphs)
+                let (paragraphs, pieces) = self.paragraphs(&row.text, paragraph_separator, by_ngram.as_ref());
+                separators = pieces - 1;
+                RowKeys::Paragraphs(Some(paragraphs))
             }
         };
-        Ok(KeyedRow { id: Value::from(row.id).to_string(), keys })
+        Ok(KeyedRow { id: Value::from(row.id).to_string(), separators, keys })
     }
 
     fn document(&self, row: &Row<'_>, line: &[u8], place: &Place<'_>) -> Result<RowKeys> {
@@ -137,9 +141,11 @@ impl<'a> Keyer<'a> {
         Ok(RowKeys::Document { probe, length_bytes: text.len() })
     }
 
-    fn paragraphs(&self, text: &str, separator: &str, by_ngram: Option<&NgramSettings>) -> Vec<Paragraph> {
-        let (mut paragraphs, mut hashes) = (Vec::new(), Vec::new());
+    /// Those that are long enough, and how many there are in all.
+    fn paragraphs(&self, text: &str, separator: &str, by_ngram: Option<&NgramSettings>) -> (Vec<Paragraph>, u64) {
+        let (mut paragraphs, mut hashes, mut pieces) = (Vec::new(), Vec::new(), 0);
         for (start, end, paragraph) in split_paragraphs(text, separator) {
+            pieces += 1;
             let long_enough =
                 self.settings.min_length == 0 || paragraph.chars().count() as u64 >= self.settings.min_length;
             if !long_enough || !self.is_compared(paragraph) {
@@ -151,7 +157,7 @@ impl<'a> Keyer<'a> {
             };
             paragraphs.push(Paragraph { start, end, probes });
         }
-        paragraphs
+        (paragraphs, pieces)
     }
 
     fn is_compared(&self, text: &str) -> bool {
@@ -256,22 +262,37 @@ fn key_text<'r>(
         serde_json::from_slice::<Value>(json).map_err(|error| place.error(None, Code::NotJson, error.to_string()))
     };
     let only_metadata = !needs.everything && needs.fields.keys().eq(["metadata"]);
-    let document = match row.metadata {
-        Some(metadata) if only_metadata => {
-            Value::Object(Map::from_iter([("metadata".to_string(), parse(metadata.get().as_bytes())?)]))
-        }
-        _ => parse(line)?,
+    let mut document = if only_metadata && row.metadata.is_some() { Value::Object(Map::new()) } else { parse(line)? };
+    if let Some(metadata) = &row.metadata {
+        // the row knows metadata that are JSON text as the object that they are
+        document["metadata"] = parse(metadata.get().as_bytes())?;
+    }
+    let found = path.first(&document);
+    if let Some(text) = found.and_then(comparable) {
+        return Ok(Cow::Owned(text));
+    }
+    let (is, code) = match found {
+        Some(number @ Value::Number(_)) => (format!("the number {number}, which is not exact"), Code::OutOfRange),
+        Some(other) => (kind(other).to_string(), Code::WrongType),
+        None => ("missing".to_string(), Code::MissingField),
     };
-    match path.first(&document) {
-        Some(Value::String(text)) => Ok(Cow::Owned(text.clone())),
-        Some(other) => {
-            let message = format!("the key {} is {}; expected a string", path.text(), kind(other));
-            Err(place.error(Some(path.text()), Code::WrongType, message))
-        }
-        None => {
-            let message = format!("the key {} is missing; expected a string to compare", path.text());
-            Err(place.error(Some(path.text()), Code::MissingField, message))
-        }
+    let message = format!("the key {} is {is}; expected a string or a number to compare", path.text());
+    Err(place.error(Some(path.text()), code, message))
+}
+
+/// What a key is compared as. A number is its digits, `1.0` those of `1`; beyond what 64 bits hold exactly, where different
+/// numbers would look alike, there is nothing to compare.
+fn comparable(value: &Value) -> Option<String> {
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(float) if float.abs() >= MAX_EXACT => None,
+            Some(float) if float.fract() == 0.0 => Some((float as i64).to_string()),
+            _ => Some(number.to_string()),
+        },
+        _ => None,
     }
 }
 

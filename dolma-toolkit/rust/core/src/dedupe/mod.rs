@@ -19,7 +19,7 @@ pub use settings::{DocumentFile, FilterSettings, NgramSettings, Normalize, Setti
 pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, LineReader};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
@@ -48,6 +48,10 @@ pub struct Summary {
     pub filter_size_bytes: u64,
     /// share of new keys that it now calls seen
     pub filter_false_positive_rate: f64,
+    /// keys that it was first made for, where there were more
+    pub filter_grown_from: Option<u64>,
+    /// separators of paragraphs in the texts
+    pub separators: u64,
 }
 
 /// Runs it.
@@ -95,7 +99,14 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     for target in &targets {
         replaced_files += target.begin()? as u64;
     }
-    let counts = mark_files(settings, &mut filter, progress)?;
+    let first_estimate = settings.bloom_filter.estimated_doc_count;
+    let counts = loop {
+        if let Some(counts) = mark_files(settings, &mut filter, progress)? {
+            break counts;
+        }
+        filter = grown(settings, &filter, before.is_none())?;
+        targets.iter().try_for_each(Target::begin_again)?;
+    };
     if let (AnyFilter::Current(filter), false) = (&mut filter, settings.bloom_filter.read_only) {
         filter.record.runs.push(identity.record(settings, before));
         bloom::write(filter, path)?;
@@ -103,7 +114,43 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     for target in targets {
         target.finish()?;
     }
-    Ok(summary(&filter, counts, replaced_files))
+    let mut summary = summary(&filter, counts, replaced_files);
+    summary.filter_grown_from = Some(first_estimate).filter(|first| is_new && summary.filter_estimated_keys > *first);
+    Ok(summary)
+}
+
+/// A larger filter in place of one that holds so much that it would call new keys seen more often than was asked. One that
+/// keys of earlier runs are in cannot be made anew, and one whose size was given has this size.
+fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool) -> Result<AnyFilter> {
+    const FACTOR: u64 = 4;
+    let record = match filter {
+        AnyFilter::Current(filter) if is_new && settings.bloom_filter.size_in_bytes == 0 => &filter.record,
+        _ => return Err(overfull(settings, filter)),
+    };
+    let estimated_keys = record.estimated_keys.max(1).saturating_mul(FACTOR);
+    let record = Record { estimated_keys, ..record.clone() };
+    Ok(AnyFilter::Current(Filter::new(settings.sizing(estimated_keys)?, record)))
+}
+
+fn overfull(settings: &Settings, filter: &AnyFilter) -> Error {
+    let accepted = accepted_rate(settings, filter);
+    let keys = match filter {
+        AnyFilter::Current(filter) => format!("{} keys", filter.keys()),
+        AnyFilter::Legacy(_) => "so many keys".to_string(),
+    };
+    let message = format!(
+        "the filter holds {keys}, and calls {:.2} % of new ones seen; expected at most {:.2} %. Make one anew that is large enough, of all documents, by a larger bloom_filter.estimated_doc_count or bloom_filter.size_in_bytes",
+        100.0 * filter.false_positive_rate(),
+        100.0 * accepted,
+    );
+    Error::format(settings.bloom_filter.file.display().to_string(), None, None, Code::OutOfRange, message)
+}
+
+fn accepted_rate(settings: &Settings, filter: &AnyFilter) -> f64 {
+    settings.accepted_rate(match filter {
+        AnyFilter::Current(filter) => Some(&filter.record),
+        AnyFilter::Legacy(_) => None,
+    })
 }
 
 fn all_done(targets: &[Target<'_>]) -> Result<bool> {
@@ -129,6 +176,9 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
             return Err(Error::config("bloom_filter.file", message)
                 .with_hint("set bloom_filter.read_only, or name a file that is not there"));
         }
+        if read_only && filter.false_positive_rate() > accepted_rate(settings, &filter) {
+            return Err(overfull(settings, &filter));
+        }
         let file = sha256_file(path)?;
         return Ok((filter, Some(FileState { sha256: file.sha256, size_bytes: file.size_bytes })));
     }
@@ -143,7 +193,7 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
         false_positive_rate: settings.bloom_filter.desired_false_positive_rate,
         runs: Vec::new(),
     };
-    Ok((AnyFilter::Current(Filter::new(settings.sizing()?, record)), None))
+    Ok((AnyFilter::Current(Filter::new(settings.sizing(settings.bloom_filter.estimated_doc_count)?, record)), None))
 }
 
 /// The filter holds this run's keys: all there is left to do is the manifests, if the attributes are all there.
@@ -173,20 +223,29 @@ fn finish_after_filter(
     Ok(Summary { already_done: true, ..summary(filter, Counts::default(), 0) })
 }
 
-fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Counts> {
+/// `None` where the filter is too small for all of it.
+fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Option<Counts>> {
     let sizes = settings.files.iter().map(|file| file.path.metadata().map_or(0, |metadata| metadata.len()));
-    progress.expect(settings.files.len() as u64, sizes.sum());
+    let before = progress.snapshot();
+    progress.expect(before.files + settings.files.len() as u64, before.bytes + sizes.sum::<u64>());
     let mut counts = Counts::default();
     for file in &settings.files {
-        counts.add(&mark_file(settings, file, filter, progress)?);
+        let Some(of_file) = mark_file(settings, file, filter, progress)? else { return Ok(None) };
+        counts.add(&of_file);
         progress.add_file();
     }
-    Ok(counts)
+    Ok(Some(counts))
 }
 
 /// Decides the rows of one file. Those of a file that an earlier, stopped run has finished are decided again, for the
 /// filter to know them, and not written again.
-fn mark_file(settings: &Settings, file: &DocumentFile, filter: &mut AnyFilter, progress: &Progress) -> Result<Counts> {
+fn mark_file(
+    settings: &Settings,
+    file: &DocumentFile,
+    filter: &mut AnyFilter,
+    progress: &Progress,
+) -> Result<Option<Counts>> {
+    let accepted_rate = accepted_rate(settings, filter);
     let threshold = match &settings.unit {
         UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
         _ => 1.0,
@@ -217,6 +276,9 @@ fn mark_file(settings: &Settings, file: &DocumentFile, filter: &mut AnyFilter, p
             || write_rows(&rows, &mut decider, &mut lines, writer.as_mut()),
         );
         written?;
+        if decider.is_beyond(accepted_rate) {
+            return Ok(None);
+        }
         next = following?;
         progress.add_documents(rows.len() as u64);
         progress.add_bytes(reader.stored_bytes() - stored_bytes);
@@ -227,7 +289,7 @@ fn mark_file(settings: &Settings, file: &DocumentFile, filter: &mut AnyFilter, p
         note_counts(&output, counts)?;
         writer.finish()?;
     }
-    Ok(decider.counts)
+    Ok(Some(decider.counts))
 }
 
 fn keyed_batch(keyer: &Keyer<'_>, reader: &mut LineReader, name: &str) -> Result<Vec<KeyedRow>> {
@@ -268,13 +330,14 @@ fn summary(filter: &AnyFilter, counts: Counts, replaced_files: u64) -> Summary {
         compared: counts.compared,
         marked: counts.marked,
         replaced_files,
+        separators: counts.separators,
         ..Summary::default()
     };
     if let AnyFilter::Current(filter) = filter {
         summary.filter_keys = filter.keys();
         summary.filter_estimated_keys = filter.record.estimated_keys;
         summary.filter_size_bytes = filter.sizing().size_bytes();
-        summary.filter_false_positive_rate = filter.sizing().false_positive_rate(filter.keys());
+        summary.filter_false_positive_rate = filter.false_positive_rate();
     }
     summary
 }

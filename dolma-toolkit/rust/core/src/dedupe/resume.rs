@@ -61,7 +61,7 @@ impl Identity {
                     input.path
                 );
                 return Err(Error::config("bloom_filter.file", message)
-                    .with_hint("delete that file to start again, or set bloom_filter.read_only to compare with it"));
+                    .with_hint("where files were added, name the new files alone in documents: they are compared with what the filter holds. Else delete that file to start again, or set bloom_filter.read_only to compare with it"));
             }
         }
         Ok(())
@@ -222,6 +222,16 @@ impl<'a> Target<'a> {
             removed += usize::from(remove(&directory.join(name))?);
         }
         Ok(removed)
+    }
+
+    /// Forgets what this run wrote: it starts again with a larger filter.
+    pub fn begin_again(&self) -> Result<()> {
+        for name in self.names() {
+            let path = self.group.directory.join(name);
+            remove(&counts_path(&path))?;
+            remove(&path)?;
+        }
+        Ok(())
     }
 
     /// Writes the manifest, together with what an earlier run with these settings wrote about other documents.

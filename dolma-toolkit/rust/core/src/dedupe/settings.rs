@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
-use crate::bloom::{available_memory_bytes, Sizing};
+use crate::bloom::{available_memory_bytes, Record, Sizing};
 use crate::error::{Error, Result};
 use crate::jsonpath::Path as JsonPath;
 
@@ -147,10 +147,10 @@ impl Settings {
         Ok(Some(path))
     }
 
-    /// Size of a new filter; refuses one that the memory cannot hold.
-    pub fn sizing(&self) -> Result<Sizing> {
+    /// Size of a new filter for `keys` keys; refuses one that the memory cannot hold.
+    pub fn sizing(&self, keys: u64) -> Result<Sizing> {
         let filter = &self.bloom_filter;
-        let (keys, rate) = (filter.estimated_doc_count, filter.desired_false_positive_rate);
+        let rate = filter.desired_false_positive_rate;
         let sizing = match filter.size_in_bytes {
             0 => Sizing::for_keys(keys, rate),
             size_bytes => Sizing::for_size(size_bytes, keys, rate),
@@ -168,6 +168,14 @@ impl Settings {
             }
             _ => Ok(sizing),
         }
+    }
+
+    /// The share of new keys that the filter may call seen: what is asked for, else what it was made for, else a hundredth.
+    pub fn accepted_rate(&self, record: Option<&Record>) -> f64 {
+        const OF_A_SIZE: f64 = 0.01;
+        let asked = [self.bloom_filter.desired_false_positive_rate, record.map_or(0.0, |record| record.false_positive_rate)];
+        // a filter of exactly its keys is at its rate, but for the last digits
+        asked.into_iter().find(|rate| *rate > 0.0).unwrap_or(OF_A_SIZE) * 1.000_001
     }
 
     /// The settings that the output depends on, as manifests keep them.

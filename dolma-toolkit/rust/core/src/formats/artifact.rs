@@ -144,13 +144,14 @@ fn document_dump(mut row: Map<String, Value>) -> Value {
         "created": take("created").unwrap_or_else(|| json!("")),
         "version": take("version"),
         "metadata": metadata,
-        "attributes": float_scores(attributes),
+        "attributes": attributes,
     })
 }
 
-/// Scores as floating point: `1` is `1.0`.
+/// Scores of spans as floating point: `1` is `1.0`.
 fn float_scores(mut attributes: Value) -> Value {
-    for spans in attributes.as_object_mut().into_iter().flat_map(Map::values_mut) {
+    let lists = attributes.as_object_mut().into_iter().flat_map(Map::values_mut);
+    for spans in lists.filter(|value| attributes::are_spans(value)) {
         for span in spans.as_array_mut().into_iter().flatten() {
             if let Some(score) = span.get_mut(2) {
                 *score = json!(score.as_f64());
@@ -164,11 +165,12 @@ fn float_scores(mut attributes: Value) -> Value {
 /// against the documents. `each` gets every row as docs/formats/attributes.md, *Dump*, says.
 pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnMut(Value)) -> Result<Counts> {
     let artifact = open(path, "attributes", holds_rows)?;
-    let mut byte_keys = Vec::new();
+    let (mut byte_keys, mut span_keys) = (Vec::new(), Vec::new());
     let mut beside = documents.map(Path::to_owned);
     if let Some(manifest) = &artifact.manifest {
         check_details(manifest, &artifact.root)?;
         byte_keys = strings(manifest.details.get("byte_length_keys"));
+        span_keys = strings(manifest.details.get("keys"));
         let resolved = manifest.details["documents"].as_str().map(|relative| artifact.root.join(relative));
         beside = beside.or(resolved.filter(|directory| directory.is_dir()));
     }
@@ -193,6 +195,9 @@ pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnM
         while let Some(line) = reader.next_line()? {
             let line = line.to_vec();
             let row = attributes::parse_value(&line, &reader.place())?;
+            for (key, value) in span_keys.iter().filter_map(|key| Some((key, row["attributes"].get(key)?))) {
+                attributes::check_spans(key, value, &reader.place())?;
+            }
             if let Some(texts) = texts.as_mut() {
                 check_alignment(&row, texts, &reader, &byte_keys)?;
             }
@@ -200,6 +205,7 @@ pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnM
                 .as_object()
                 .into_iter()
                 .flat_map(Map::values)
+                .filter(|value| attributes::are_spans(value))
                 .filter_map(Value::as_array)
                 .map(Vec::len)
                 .sum();
@@ -282,7 +288,7 @@ fn check_alignment(
             true => (document.text.len() as u64, "bytes"),
             false => (length_chars, "code points"),
         };
-        for (index, span) in spans.as_array().into_iter().flatten().enumerate() {
+        for (index, span) in spans.as_array().filter(|_| attributes::are_spans(spans)).into_iter().flatten().enumerate() {
             if span[1].as_u64().is_some_and(|end| end > length) {
                 let field = format!("attributes.{key}.{index}");
                 let message =

@@ -23,7 +23,7 @@ pub fn round_score(score: f64) -> f64 {
     format!("{score:.5}").parse().unwrap_or(score)
 }
 
-/// Reads one line of an attribute file and checks it.
+/// Reads one line of an attribute file and checks it. A value may be any JSON.
 pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
     let row = parse_object(line, place)?;
     match row.get("id") {
@@ -33,7 +33,7 @@ pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>>
     }
     match row.get("attributes") {
         None => return Err(place.missing("attributes", "an object")),
-        Some(value) => check_spans(value, place)?,
+        Some(value) => check_object(value, place)?,
     }
     match row.get("source") {
         None | Some(Value::Null | Value::String(_)) => Ok(row),
@@ -41,28 +41,35 @@ pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>>
     }
 }
 
-/// Checks an object of spans: `{key: [[start, end, score], …]}` with `0 ≤ start ≤ end`.
-pub fn check_spans(value: &Value, place: &Place<'_>) -> Result<()> {
-    let Value::Object(attributes) = value else {
-        return Err(place.wrong_type("attributes", value, "an object"));
-    };
-    for (key, spans) in attributes {
-        let field = || format!("attributes.{key}");
-        let Value::Array(spans) = spans else {
-            return Err(place.wrong_type(&field(), spans, "an array of [start, end, score]"));
-        };
-        for (index, span) in spans.iter().enumerate() {
-            check_span(span, &|| format!("{}.{index}", field()), place)?;
-        }
+/// Checks that attributes are an object; what stands in it is free.
+pub fn check_object(value: &Value, place: &Place<'_>) -> Result<()> {
+    match value {
+        Value::Object(_) => Ok(()),
+        other => Err(place.wrong_type("attributes", other, "an object")),
     }
-    Ok(())
+}
+
+/// Checks that the value of `key` is a list of spans: `[[start, end, score], …]` with `0 ≤ start ≤ end`. A span may have
+/// more parts.
+pub fn check_spans(key: &str, value: &Value, place: &Place<'_>) -> Result<()> {
+    let field = || format!("attributes.{key}");
+    let Value::Array(spans) = value else {
+        return Err(place.wrong_type(&field(), value, "an array of [start, end, score]"));
+    };
+    let mut numbered = spans.iter().enumerate();
+    numbered.try_for_each(|(index, span)| check_span(span, &|| format!("{}.{index}", field()), place))
+}
+
+/// Whether a value is a list of spans, as far as one can tell: there may be other lists of three numbers.
+pub fn are_spans(value: &Value) -> bool {
+    check_spans("", value, &Place { path: "", line: 0 }).is_ok()
 }
 
 fn check_span(span: &Value, field: &dyn Fn() -> String, place: &Place<'_>) -> Result<()> {
     let Value::Array(parts) = span else {
         return Err(place.wrong_type(&field(), span, "an array of [start, end, score]"));
     };
-    let [start, end, score] = parts.as_slice() else {
+    let [start, end, score, ..] = parts.as_slice() else {
         let message = format!("\"{}\" has {} parts; expected [start, end, score]", field(), parts.len());
         return Err(place.error(Some(&field()), Code::InvalidValue, message));
     };

@@ -71,11 +71,15 @@ pub struct Row<'a> {
     #[serde(borrow, default)]
     pub version: Option<Cow<'a, str>>,
     /// A JSON object.
-    #[serde(borrow, default)]
-    pub metadata: Option<&'a RawValue>,
-    /// A JSON object of spans.
+    #[serde(borrow, default, deserialize_with = "raw_or_null")]
+    pub metadata: Option<Cow<'a, RawValue>>,
+    /// A JSON object.
     #[serde(borrow, default)]
     pub attributes: Option<&'a RawValue>,
+}
+
+fn raw_or_null<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Option<Cow<'de, RawValue>>, D::Error> {
+    Ok(Option::<&RawValue>::deserialize(from)?.map(Cow::Borrowed))
 }
 
 fn text_or_null<'de, D: serde::Deserializer<'de>, T: From<String> + Default>(
@@ -91,23 +95,55 @@ pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
     // the typed parse takes an array for an object whose fields stand in order
     let is_object = line.trim_ascii_start().starts_with(b"{");
     if let (true, Ok(row)) = (is_object, serde_json::from_slice::<Row<'a>>(line)) {
-        let object = |raw: Option<&RawValue>| raw.is_none_or(|raw| raw.get().starts_with('{') && is_shallow(raw.get()));
-        // spans merged into the row are rare and worth the full check
-        if !row.id.is_empty() && object(row.metadata) && row.attributes.is_none() {
+        let object = |raw: &RawValue| raw.get().starts_with('{') && is_shallow(raw.get());
+        // attributes merged into the row are rare and worth the full check
+        if !row.id.is_empty() && row.metadata.as_deref().is_none_or(object) && row.attributes.is_none() {
             return Ok(row);
         }
     }
-    check_value(&parse_object(line, place)?, place)?;
-    // duplicate keys are the one thing that the full parse allows and the typed one does not
-    serde_json::from_slice(line)
-        .map_err(|error| place.error(None, Code::InvalidValue, format!("the row is unusable: {error}")))
+    let row = parse_value(line, place)?;
+    // a field that stands twice, metadata as JSON text: what the typed parse does not take and the full one does
+    let text = |name: &str| row.get(name).and_then(Value::as_str).map(|text| Cow::Owned(text.to_string()));
+    let metadata = match row.get("metadata").filter(|value| !value.is_null()) {
+        Some(metadata) => {
+            let raw = RawValue::from_string(metadata.to_string());
+            Some(Cow::Owned(raw.map_err(|error| place.error(Some("metadata"), Code::NotJson, error.to_string()))?))
+        }
+        None => None,
+    };
+    Ok(Row {
+        id: text("id").unwrap_or_default(),
+        text: text("text").unwrap_or_default(),
+        source: text("source").unwrap_or_default(),
+        added: text("added").unwrap_or_default(),
+        created: text("created").unwrap_or_default(),
+        version: text("version"),
+        metadata,
+        attributes: None,
+    })
 }
 
-/// Reads one line as a JSON object and checks every field of the format.
+/// Reads one line as a JSON object and checks every field of the format. Of a field that stands twice the last counts;
+/// metadata that are JSON text become the object that the text holds.
 pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
-    let row = parse_object(line, place)?;
+    let mut row = parse_object(line, place)?;
+    if let Some(Value::String(text)) = row.get("metadata") {
+        let metadata = Value::Object(metadata_of_text(text, place)?);
+        row.insert("metadata".to_string(), metadata);
+    }
     check_value(&row, place)?;
     Ok(row)
+}
+
+/// The object that a text holds: programs that know columns of text alone write metadata so.
+pub(crate) fn metadata_of_text(text: &str, place: &Place<'_>) -> Result<Map<String, Value>> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(metadata)) if is_shallow(text) => Ok(metadata),
+        _ => {
+            let message = "\"metadata\" is text that holds no JSON object; expected an object, or one as JSON text";
+            Err(place.error(Some("metadata"), Code::WrongType, message))
+        }
+    }
 }
 
 /// Whether the value of a field nests no deeper than a row is parsed: text that is copied unparsed could.
@@ -195,7 +231,7 @@ pub fn check_value(row: &Map<String, Value>, place: &Place<'_>) -> Result<()> {
     }
     match row.get("attributes") {
         None | Some(Value::Null) => Ok(()),
-        Some(value) => attributes::check_spans(value, place),
+        Some(value) => attributes::check_object(value, place),
     }
 }
 
@@ -230,7 +266,8 @@ mod tests {
         assert_eq!(failure(b" ").0, Code::NotJson);
         assert_eq!(failure(b"{\"id\":\"1\",\"text\":\"\xff\"}").0, Code::NotJson);
         assert_eq!(failure(br#"{"id":"1","text":"","metadata":3}"#).1.as_deref(), Some("metadata"));
-        assert_eq!(failure(br#"{"id":"1","text":"","attributes":{"k":[[2,1,1.0]]}}"#).0, Code::OutOfRange);
+        assert_eq!(failure(br#"{"id":"1","text":"","metadata":"3"}"#).1.as_deref(), Some("metadata"));
+        assert_eq!(failure(br#"{"id":"1","text":"","attributes":[[0,1,1.0]]}"#).0, Code::WrongType);
         assert!(failure(br#"{"id":"#).2.contains("not JSON (EOF while parsing a value, column 6)"));
     }
 
@@ -241,5 +278,18 @@ mod tests {
         let row = parse_row(line, &PLACE).unwrap();
         assert_eq!((row.source.as_ref(), row.metadata.is_none()), ("", true));
         assert_eq!(failure(br#"{"id":null,"text":""}"#).0, Code::WrongType);
+    }
+
+    #[test]
+    fn of_a_field_that_stands_twice_the_last_counts() {
+        let line = br#"{"id":"1","text":"first","metadata":{"a":1},"source":"s","text":"second","metadata":{"b":2}}"#;
+        let row = parse_row(line, &PLACE).unwrap();
+        assert_eq!((&*row.text, &*row.source, row.metadata.unwrap().get()), ("second", "s", r#"{"b":2}"#));
+    }
+
+    #[test]
+    fn metadata_may_be_json_text() {
+        let row = parse_row(br#"{"id":"1","text":"","metadata":"{\"url\":\"x\"}"}"#, &PLACE).unwrap();
+        assert_eq!(row.metadata.unwrap().get(), r#"{"url":"x"}"#);
     }
 }

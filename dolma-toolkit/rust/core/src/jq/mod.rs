@@ -3,7 +3,11 @@
 //! What makes a result depend on anything but the document is left out: `now`, `env`, `input`, `halt`, `debug`, `stderr`.
 
 mod needs;
+mod reads;
+mod regex;
 mod simple;
+
+use std::collections::BTreeSet;
 
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::{compile, data::JustLut, unwrap_valr, Ctx, Vars};
@@ -11,11 +15,17 @@ use jaq_json::{read, Num, Val};
 use serde_json::Value;
 
 use crate::document::is_shallow;
-use crate::jsonpath::Needs;
+use crate::jsonpath::{Needs, Read};
 use simple::Simple;
 
 const IMPURE: [&str; 10] =
     ["now", "env", "halt", "halt_error", "debug", "debug_empty", "stderr", "stderr_empty", "input", "inputs"];
+
+/// What jaq has otherwise than jq 1.7, or not at all.
+const DEFINITIONS: &str = include_str!("definitions.jq");
+
+/// Functions of jaq that [`regex`] replaces.
+const REGULAR: [&str; 3] = ["matches", "split_matches", "split_"];
 
 /// What a thread needs that compiles or runs programs: both call themselves for each part of an expression.
 pub const STACK_BYTES: usize = 64 << 20;
@@ -28,6 +38,7 @@ const MAX_PARTS: usize = 4000;
 pub struct Program {
     text: String,
     needs: Needs,
+    reads: Vec<Read>,
     simple: Option<Simple>,
     filter: jaq_core::Filter<JustLut<Val>>,
 }
@@ -61,10 +72,15 @@ impl Program {
             return Err(format!("it has {parts} signs and words; expected at most {MAX_PARTS} ({instead})"));
         }
         let pure = |name: &str| !IMPURE.contains(&name);
-        let definitions =
-            jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).filter(|definition| pure(definition.name));
-        let functions =
-            jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs()).filter(|function| pure(function.0));
+        let ours = load::parse(DEFINITIONS, |parser| parser.defs()).unwrap_or_default();
+        // the names that are defined anew, with all their numbers of arguments
+        let anew: BTreeSet<&str> = ours.iter().map(|definition| definition.name).collect();
+        let definitions = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+        let definitions = definitions.filter(|definition| pure(definition.name) && !anew.contains(definition.name));
+        let definitions: Vec<_> = definitions.chain(ours.iter().cloned()).collect();
+        let functions = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+        let functions = functions.filter(|function| pure(function.0) && !anew.contains(function.0));
+        let functions = functions.filter(|function| !REGULAR.contains(&function.0)).chain(regex::functions());
         let arena = Arena::default();
         let modules = Loader::new(definitions)
             .load(&arena, File { code: text, path: () })
@@ -75,7 +91,8 @@ impl Program {
             .map_err(|errors| compiling_error(&errors))?;
         let term = load::parse(text, |parser| parser.term());
         let needs = term.as_ref().map_or_else(Needs::everything, needs::needs);
-        Ok(Self { text: text.to_string(), needs, simple: term.as_ref().and_then(Simple::new), filter })
+        let reads = term.as_ref().map(reads::reads).unwrap_or_default();
+        Ok(Self { text: text.to_string(), needs, reads, simple: term.as_ref().and_then(Simple::new), filter })
     }
 
     /// The expression as it was written.
@@ -86,6 +103,11 @@ impl Program {
     /// The parts of a document that it looks at; it gives the same on a document without the others.
     pub fn needs(&self) -> &Needs {
         &self.needs
+    }
+
+    /// The fields that it reads by name, as far as that can be told.
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
     /// Whether [`Program::quick`] is worth asking.
@@ -262,6 +284,50 @@ mod tests {
     fn outputs_are_json() {
         let outputs = Program::new(".attributes.k, .text[0:2]").unwrap().outputs(&input()).unwrap();
         assert_eq!(outputs, [json!([[0, 5, 0.5]]), json!("he")]);
+    }
+
+    #[test]
+    fn regular_expressions_know_unicode() {
+        let input = Input::parse("{\"text\":\"café 日本語\",\"up\":\"CAFÉ\"}".as_bytes()).unwrap();
+        for (text, expected) in [
+            (r#".text | test("caf\\w ")"#, json!(true)),
+            (r#".up | test("café"; "i")"#, json!(true)),
+            (r#".text | test("caf\\p{L}\\b")"#, json!(true)),
+            (r#".text | test("café(?! x)")"#, json!(true)),
+            (r#".text | test(["CAFÉ", "i"])"#, json!(true)),
+            (r#".text | test("cafe"; null)"#, json!(false)),
+            (r#"[.text | match("\\p{Han}+") | .offset, .length, .string]"#, json!([5, 3, "日本語"])),
+            (r#".text | capture("(?<word>\\w+) (?<x>a)?") | [.word, .x]"#, json!(["café", null])),
+            (r#"[.text | scan("\\w+")]"#, json!(["café", "日本語"])),
+            (r#".text | gsub("(?<c>é|語)"; "<\(.c)>")"#, json!("caf<é> 日本<語>")),
+            (r#".text | [splits(" ")]"#, json!(["café", "日本語"])),
+            (r#"[.up | match(""; "g") | .offset]"#, json!([0, 1, 2, 3, 4])),
+            (r#"[.up | match(""; "gn")] | length"#, json!(0)),
+        ] {
+            assert_eq!(Program::new(text).unwrap().outputs(&input), Ok(vec![expected]), "{text}");
+        }
+        let run = |text: &str| Program::new(text).unwrap().any(&input).unwrap_err();
+        assert!(run(r#".text | test("(")"#).contains("no regular expression"), "{}", run(r#".text | test("(")"#));
+        assert!(run(r#".text | test("a"; "q")"#).contains("expected g, i"), "{}", run(r#".text | test("a"; "q")"#));
+    }
+
+    #[test]
+    fn functions_that_jaq_lacks_are_there() {
+        let input = Input::parse(br#"{"lang":"en","tags":["x","a\"b",1,null],"deep":[1,[2,{}]]}"#).unwrap();
+        for (text, expected) in [
+            (r#".lang | IN("en", "de")"#, json!(true)),
+            (r#"IN(.tags[]; "y", 1)"#, json!(true)),
+            (".tags | @csv", json!(r#""x","a""b",1,"#)),
+            (".tags | @tsv", json!("x\ta\"b\t1\t")),
+            ("[.deep | tostream]", json!([[[0], 1], [[1, 0], 2], [[1, 1], {}], [[1, 1]], [[1]]])),
+            ("fromstream(.deep | tostream)", json!([1, [2, {}]])),
+            ("[1 | truncate_stream([[0], 1], [[1, 0], 2], [[1, 0]], [[1]])]", json!([[[0], 2], [[0]]])),
+            (r#"[.tags[] | ltrimstr("x")]"#, json!(["", "a\"b", 1, null])),
+            (r#".lang | rtrimstr("n")"#, json!("e")),
+            (r#"INDEX(.tags[:2][]; .) | keys"#, json!(["a\"b", "x"])),
+        ] {
+            assert_eq!(Program::new(text).unwrap().outputs(&input), Ok(vec![expected]), "{text}");
+        }
     }
 
     #[test]

@@ -14,8 +14,10 @@ mod evaluate;
 mod needs;
 mod parse;
 mod parse_filter;
+mod reads;
 
 pub use needs::Needs;
+pub use reads::Read;
 
 use regex::Regex;
 use serde_json::Value;

@@ -5,7 +5,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::row::Row;
+use super::row::{Attribute, Row};
 use super::settings::{BudgetSettings, BudgetUnit, RuleSettings, SampleSettings, SplitSettings};
 use crate::document::Place;
 use crate::error::{Code, Result};
@@ -162,7 +162,10 @@ impl Choice {
 
     fn score(&self, row: &Row<'_>, place: &Place<'_>) -> Result<Option<f64>> {
         let Some(split) = &self.split else { return Ok(None) };
-        let first = row.spans(&split.attribute).and_then(|spans| spans.first().map(|span| span.score));
+        let first = match row.attribute(&split.attribute) {
+            Some(Attribute::Number(score)) => Some(score),
+            _ => row.spans(&split.attribute, place)?.first().map(|span| span.score),
+        };
         match first.or(split.missing) {
             // -0 and 0 are one score
             Some(score) => Ok(Some(score + 0.0)),
@@ -177,11 +180,14 @@ impl Choice {
 
 /// The length that an attribute holds: the sum of its scores, which for one span over the whole is its score.
 fn length(row: &Row<'_>, place: &Place<'_>, key: &str) -> Result<u64> {
-    let Some(spans) = row.spans(key) else {
-        let message = format!("has no \"{key}\"; expected it to hold the document's length");
-        return Err(place.error(Some("attributes"), Code::MissingField, message));
+    let sum: f64 = match row.attribute(key) {
+        None => {
+            let message = format!("has no \"{key}\"; expected it to hold the document's length");
+            return Err(place.error(Some("attributes"), Code::MissingField, message));
+        }
+        Some(Attribute::Number(number)) => number,
+        Some(_) => row.spans(key, place)?.iter().map(|span| span.score).sum(),
     };
-    let sum: f64 = spans.iter().map(|span| span.score).sum();
     if sum >= 0.0 {
         return Ok(sum.round() as u64);
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::choice::Fate;
-use super::rules::{Kind, Rules};
+use super::rules::{Kind, Rules, Watched};
+use super::view::View;
 
 /// Documents and bytes of text (UTF-8).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,17 @@ pub struct Flow {
     pub bytes_in: u64,
     /// of the texts written
     pub bytes_out: u64,
+}
+
+/// A field that a rule reads without asking whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingFlow {
+    /// dotted
+    pub field: String,
+    /// whether any document has it
+    pub is_found: bool,
+    /// documents without it that the rule drops, where it may drop them for want of the field
+    pub documents_dropped: u64,
 }
 
 /// What a rule drops.
@@ -35,6 +47,9 @@ pub struct RuleFlow {
     pub documents_in_order: u64,
     /// of the texts of these
     pub bytes_in_order: u64,
+    /// fields that are missing in some documents
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<MissingFlow>,
 }
 
 /// What a span replacement replaces, in the documents that are written.
@@ -83,13 +98,23 @@ pub struct StreamFunnel {
 impl StreamFunnel {
     /// Nothing yet.
     pub fn new(name: &str, rules: &Rules) -> Self {
-        let rule_flows = rules.names().iter().map(|name| RuleFlow {
+        let reads = |rule: usize| {
+            let watched = rules.watched.iter().filter(move |watched| watched.rule == rule);
+            let flow = |watched: &Watched| MissingFlow {
+                field: watched.names.join("."),
+                is_found: false,
+                documents_dropped: 0,
+            };
+            watched.map(flow).collect()
+        };
+        let rule_flows = rules.names().iter().enumerate().map(|(index, name)| RuleFlow {
             rule: name.rule.clone(),
             kind: name.kind,
             documents_alone: 0,
             bytes_alone: 0,
             documents_in_order: 0,
             bytes_in_order: 0,
+            reads: reads(index),
         });
         let spans = rules.span_names().map(|span| SpanFlow { span: span.to_string(), spans: 0, bytes: 0 });
         Self {
@@ -141,6 +166,26 @@ impl StreamFunnel {
         first
     }
 
+    /// Counts which of the fields that rules read the document lacks; `drops` are those of the filters.
+    pub fn watch(&mut self, rules: &Rules, view: &View<'_, '_>, drops: &[bool]) {
+        // in each rule the flows stand in the order of what is watched
+        let mut place = 0;
+        for (index, watched) in rules.watched.iter().enumerate() {
+            let is_next = index > 0 && rules.watched[index - 1].rule == watched.rule;
+            place = if is_next { place + 1 } else { 0 };
+            let dropped = watched.drops_without && drops.get(watched.rule).copied().unwrap_or_default();
+            let Some(flow) = self.rules.get_mut(watched.rule).and_then(|rule| rule.reads.get_mut(place)) else { continue };
+            if flow.is_found && !dropped {
+                continue;
+            }
+            if view.has(&watched.names) {
+                flow.is_found = true;
+            } else if dropped {
+                flow.documents_dropped += 1;
+            }
+        }
+    }
+
     /// Adds the counts of another part of the same stream.
     pub fn add(&mut self, other: &Self) {
         self.flow.add(&other.flow);
@@ -149,6 +194,10 @@ impl StreamFunnel {
             flow.bytes_alone += other.bytes_alone;
             flow.documents_in_order += other.documents_in_order;
             flow.bytes_in_order += other.bytes_in_order;
+            for (read, other) in flow.reads.iter_mut().zip(&other.reads) {
+                read.is_found |= other.is_found;
+                read.documents_dropped += other.documents_dropped;
+            }
         }
         for (flow, other) in self.span_replacements.iter_mut().zip(&other.span_replacements) {
             flow.spans += other.spans;

@@ -21,8 +21,8 @@ mod view;
 
 use serde::Serialize;
 
-pub use funnel::{Flow, PartFlow, RuleFlow, SpanFlow, StreamFunnel};
-pub use row::{AttributeRow, Span};
+pub use funnel::{Flow, MissingFlow, PartFlow, RuleFlow, SpanFlow, StreamFunnel};
+pub use row::{Attribute, AttributeRow, Span};
 pub use rules::Kind;
 pub use settings::{
     BudgetSettings, BudgetUnit, FilterSettings, RuleSettings, SampleSettings, Settings, Shard, ShardInput,

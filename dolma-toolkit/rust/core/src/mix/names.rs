@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::row::{attribute_keys, Row};
-use super::rules::Rules;
+use super::rules::{NamedKey, Rules};
 use super::settings::{Settings, Stream};
 use crate::attributes::variable_name;
-use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader};
 use crate::manifest::{relative_path, Manifest};
@@ -16,8 +15,8 @@ use crate::manifest::{relative_path, Manifest};
 /// Rows of a file without a manifest that are looked at first; all are if a name is not in these.
 const SAMPLE_ROWS: u64 = 200;
 
-/// Fails if a rule names attributes of an experiment or tagger that no loaded set holds, and gives a warning for each
-/// span type that is in no row.
+/// Fails if a rule names attributes of an experiment or tagger that no loaded set holds, without asking first whether they
+/// are there, and gives a warning for each other name that is in no row.
 pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
@@ -28,16 +27,15 @@ pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
                 break;
             }
             known = Known::of(stream, limit)?;
-            named.retain(|(_, key)| !known.keys.contains(key));
+            named.retain(|named| !known.keys.contains(&named.key));
         }
-        for (place, key) in named {
+        for NamedKey { place, key, is_guarded } in named {
+            let is_needed = place.contains(".budget.") || place.contains(".split.");
             match known.judge(&key) {
-                Verdict::Strange => errors.push(unknown(&place, &key, &known)),
+                Verdict::Strange if !is_guarded => errors.push(unknown(&place, &key, &known)),
                 // a rule may match nothing, but what chooses documents needs its number of every document
-                Verdict::Absent if place.contains(".budget.") || place.contains(".split.") => {
-                    errors.push(unknown(&place, &key, &known));
-                }
-                Verdict::Absent => warnings.push(format!(
+                Verdict::Absent if is_needed => errors.push(unknown(&place, &key, &known)),
+                _ => warnings.push(format!(
                     "{place}: no document has the attribute \"{key}\", so the rule matches nothing{}",
                     known.nearest(&key).map(|near| format!(" (did you mean \"{near}\"?)")).unwrap_or_default()
                 )),
@@ -123,8 +121,7 @@ impl Known {
     /// Attributes that stand in the documents themselves; only files whose first rows have some are read further.
     fn add_inline(&mut self, stream: &Stream, path: &Path, limit: u64) -> Result<()> {
         let inline = |line: &[u8]| {
-            let place = Place { path: "", line: 0 };
-            let row = Row::parse(line, &place).ok();
+            let row = Row::read(line);
             row.map(|row| row.attribute_keys().map(str::to_string).collect()).unwrap_or_default()
         };
         let complete = self.complete;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -91,33 +91,79 @@ pub struct Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let (start, end, score) = Deserialize::deserialize(deserializer)?;
-        if start > end {
-            return Err(serde::de::Error::custom("a span ends before it starts"));
+        struct SpanVisitor;
+        impl<'de> Visitor<'de> for SpanVisitor {
+            type Value = Span;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("[start, end, score]")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut parts: S) -> std::result::Result<Span, S::Error> {
+                let few = |count: usize| serde::de::Error::invalid_length(count, &self);
+                let start = parts.next_element()?.ok_or_else(|| few(0))?;
+                let end = parts.next_element()?.ok_or_else(|| few(1))?;
+                let score = parts.next_element()?.ok_or_else(|| few(2))?;
+                // what else a tool keeps with a span
+                while parts.next_element::<IgnoredAny>()?.is_some() {}
+                if start > end {
+                    return Err(serde::de::Error::custom("a span ends before it starts"));
+                }
+                Ok(Span { start, end, score })
+            }
         }
-        Ok(Self { start, end, score })
+        deserializer.deserialize_seq(SpanVisitor)
     }
 }
 
-/// Spans that are read and forgotten.
-struct CheckedSpans;
+/// JSON of which every string can be read and every number is finite; read and forgotten.
+struct Sound;
 
-impl<'de> Deserialize<'de> for CheckedSpans {
+impl<'de> Deserialize<'de> for Sound {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct SpansVisitor;
-        impl<'de> Visitor<'de> for SpansVisitor {
-            type Value = CheckedSpans;
+        struct SoundVisitor;
+        impl<'de> Visitor<'de> for SoundVisitor {
+            type Value = Sound;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an array of [start, end, score]")
+                formatter.write_str("JSON")
             }
 
-            fn visit_seq<S: SeqAccess<'de>>(self, mut spans: S) -> std::result::Result<CheckedSpans, S::Error> {
-                while spans.next_element::<Span>()?.is_some() {}
-                Ok(CheckedSpans)
+            fn visit_unit<E>(self) -> std::result::Result<Sound, E> {
+                Ok(Sound)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> std::result::Result<Sound, E> {
+                Ok(Sound)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> std::result::Result<Sound, E> {
+                Ok(Sound)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> std::result::Result<Sound, E> {
+                Ok(Sound)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> std::result::Result<Sound, E> {
+                Ok(Sound)
+            }
+
+            fn visit_str<E>(self, _: &str) -> std::result::Result<Sound, E> {
+                Ok(Sound)
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> std::result::Result<Sound, S::Error> {
+                while items.next_element::<Sound>()?.is_some() {}
+                Ok(Sound)
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> std::result::Result<Sound, M::Error> {
+                while fields.next_entry::<Sound, Sound>()?.is_some() {}
+                Ok(Sound)
             }
         }
-        deserializer.deserialize_seq(SpansVisitor)
+        deserializer.deserialize_any(SoundVisitor)
     }
 }
 
@@ -135,12 +181,12 @@ impl<'a> AttributeRow<'a> {
     pub fn read(line: &'a [u8]) -> Option<Self> {
         // an array would pass for an object whose fields stand in order
         let line = Some(line).filter(|line| line.trim_ascii_start().starts_with(b"{"))?;
-        serde_json::from_slice::<Self>(line).ok().filter(|row| spans_are_well_formed(&row.attributes))
+        serde_json::from_slice::<Self>(line).ok().filter(|row| values_are_sound(&row.attributes))
     }
 
-    /// Keys and spans, in the order of the keys.
-    pub fn spans(&self) -> impl Iterator<Item = (&str, Vec<Span>)> {
-        self.attributes.iter().map(|(key, raw)| (key, serde_json::from_str(raw.get()).unwrap_or_default()))
+    /// Keys and values, in the order of the keys.
+    pub fn values(&self) -> impl Iterator<Item = (&str, Attribute)> {
+        self.attributes.iter().map(|(key, raw)| (key, Attribute::of(raw)))
     }
 
     /// Reads a line and checks it, and that it belongs to the document `id`.
@@ -162,10 +208,34 @@ impl<'a> AttributeRow<'a> {
     }
 }
 
-fn spans_are_well_formed(fields: &Fields<'_>) -> bool {
-    let is_well_formed =
-        |json: &str| attributes::are_plain_spans(json) || serde_json::from_str::<CheckedSpans>(json).is_ok();
-    fields.iter().all(|(_, value)| is_well_formed(value.get()))
+/// Values of attributes are any JSON, and copied as they stand; so it is here that what no reader could take is found.
+fn values_are_sound(fields: &Fields<'_>) -> bool {
+    let is_sound = |json: &str| attributes::are_plain_spans(json) || serde_json::from_str::<Sound>(json).is_ok();
+    fields.iter().all(|(_, value)| is_sound(value.get()))
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attribute {
+    /// what taggers write
+    Spans(Vec<Span>),
+    /// one score of the whole document, as other tools write it
+    Number(f64),
+    /// `null`, which is as good as no attribute
+    Null,
+    /// any other JSON
+    Other,
+}
+
+impl Attribute {
+    fn of(raw: &RawValue) -> Self {
+        match raw.get().as_bytes().first() {
+            Some(b'[') => serde_json::from_str(raw.get()).map_or(Self::Other, Self::Spans),
+            Some(b'n') => Self::Null,
+            Some(b'-' | b'0'..=b'9') => serde_json::from_str(raw.get()).map_or(Self::Other, Self::Number),
+            _ => Self::Other,
+        }
+    }
 }
 
 /// A document and all its attributes.
@@ -182,17 +252,10 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Reads a line of a document file and checks it.
-    pub fn parse(line: &'a [u8], place: &Place<'_>) -> Result<Self> {
-        let parsed = serde_json::from_slice::<Fields<'a>>(line).ok().and_then(Self::from_fields);
-        if let Some(row) = parsed {
-            return Ok(row);
-        }
-        document::parse_value(line, place)?;
-        serde_json::from_slice::<Fields<'a>>(line)
-            .ok()
-            .and_then(Self::from_fields)
-            .ok_or_else(|| place.error(None, Code::InvalidValue, "the row is unusable; expected a document"))
+    /// Reads a line of a document file; `None` if anything about it is unusual. Then [`usual`] makes it usual, or says what
+    /// is wrong with it.
+    pub fn read(line: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice::<Fields<'a>>(line).ok().and_then(Self::from_fields)
     }
 
     /// `None` unless every field has its type.
@@ -200,16 +263,19 @@ impl<'a> Row<'a> {
         let text = |name: &str| fields.get(name).map(|raw| serde_json::from_str::<Name<'a>>(raw.get()));
         let id = text("id")?.ok()?.0;
         let body = text("text")?.ok()?.0;
-        let source = text("source").map_or(Ok(Name("".into())), |found| found).ok()?.0;
-        let starts = |name: &str, allowed: &[char]| fields.get(name).is_none_or(|raw| raw.get().starts_with(allowed));
-        let well_typed = ["added", "created", "subdomain"].iter().all(|name| starts(name, &['"']))
-            && starts("version", &['"', 'n'])
-            && starts("metadata", &['{'])
+        let optional = |name: &str| fields.get(name).filter(|raw| raw.get() != "null");
+        let source = match optional("source") {
+            Some(raw) => serde_json::from_str::<Name<'a>>(raw.get()).ok()?.0,
+            None => "".into(),
+        };
+        let starts = |name: &str, sign: char| optional(name).is_none_or(|raw| raw.get().starts_with(sign));
+        let well_typed = ["added", "created", "subdomain", "version"].iter().all(|name| starts(name, '"'))
+            && starts("metadata", '{')
             && !id.is_empty()
             && fields.iter().all(|(name, raw)| name == "attributes" || document::is_shallow(raw.get()));
-        let attributes = match fields.get("attributes") {
+        let attributes = match optional("attributes") {
             None => None,
-            Some(raw) => Some(serde_json::from_str::<Fields<'a>>(raw.get()).ok().filter(spans_are_well_formed)?),
+            Some(raw) => Some(serde_json::from_str::<Fields<'a>>(raw.get()).ok().filter(values_are_sound)?),
         };
         well_typed.then_some(Self { fields, attributes, id, text: body, source })
     }
@@ -223,10 +289,24 @@ impl<'a> Row<'a> {
         self.attributes = Some(before.overlaid(rows.into_iter().map(|row| row.attributes).collect()));
     }
 
-    /// The spans of an attribute, if it has it.
-    pub fn spans(&self, key: &str) -> Option<Vec<Span>> {
-        let raw = self.attributes.as_ref()?.get(key)?;
-        serde_json::from_str(raw.get()).ok()
+    /// An attribute, if the document has it.
+    pub fn attribute(&self, key: &str) -> Option<Attribute> {
+        Some(Attribute::of(self.attributes.as_ref()?.get(key)?)).filter(|value| *value != Attribute::Null)
+    }
+
+    /// The spans of an attribute, none if the document does not have it. It is an error if they are anything else.
+    pub fn spans(&self, key: &str, place: &Place<'_>) -> Result<Vec<Span>> {
+        match self.attribute(key) {
+            None => Ok(Vec::new()),
+            Some(Attribute::Spans(spans)) => Ok(spans),
+            Some(_) => {
+                let raw = self.attributes.as_ref().and_then(|fields| fields.get(key)).map_or("null", RawValue::get);
+                let value = serde_json::from_str(raw).unwrap_or_default();
+                attributes::check_spans(key, &value, place)?;
+                let message = format!("\"attributes.{key}\" holds no spans; expected [[start, end, score], …]");
+                Err(place.error(Some(&format!("attributes.{key}")), Code::WrongType, message))
+            }
+        }
     }
 
     /// The keys of all attributes.
@@ -386,6 +466,30 @@ fn put_object<'v>(
         line.push(b'{');
     }
     let _ = line.write_all(b"}");
+}
+
+/// The line of a document of which something is unusual, as a usual one: metadata that are JSON text become the object that
+/// the text holds. Fails where the line is no document.
+pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
+    document::parse_value(line, place)?;
+    let unusable = || place.error(None, Code::InvalidValue, "the row is unusable; expected a document");
+    let fields = serde_json::from_slice::<Fields<'_>>(line).map_err(|_| unusable())?;
+    let text = fields.get("metadata").and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    let mut usual = Vec::with_capacity(line.len());
+    let mut separator = b'{';
+    for (name, raw) in fields.iter() {
+        usual.push(separator);
+        separator = b',';
+        put_string(&mut usual, name);
+        usual.push(b':');
+        match text.as_deref().filter(|_| name == "metadata") {
+            // a line end between the parts of JSON would end the row
+            Some(json) => usual.extend(json.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })),
+            None => usual.extend(raw.get().as_bytes()),
+        }
+    }
+    usual.push(b'}');
+    Row::read(&usual).is_some().then_some(usual).ok_or_else(unusable)
 }
 
 /// The keys of a row of attributes; none if the line is no such row.

@@ -1,6 +1,7 @@
 //! The rules of a stream: compiled once, asked about every document.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
@@ -10,7 +11,7 @@ use super::spans::{replace, Replacement};
 use super::view::View;
 use crate::error::{Code, Error, Result};
 use crate::jq::Program;
-use crate::jsonpath::{Needs, Path};
+use crate::jsonpath::{Needs, Path, Read};
 
 /// What a rule is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -51,8 +52,21 @@ pub struct Rules {
     names: Vec<RuleName>,
     /// keys of attributes that sample, budget and split read, with their places in the configuration
     chosen_by: Vec<(&'static str, String)>,
+    /// fields that filters read without asking whether they are there
+    pub(super) watched: Vec<Watched>,
     /// top-level fields that are left out
     pub discard_fields: Vec<String>,
+}
+
+/// A field that a filter reads: where it is missing, jq compares `null`, and JSONPath finds nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// position in [`Rules::names`]
+    pub rule: usize,
+    /// from the document inwards
+    pub names: Vec<String>,
+    /// `null` is less than every number, so documents without the field may be dropped for it
+    pub drops_without: bool,
 }
 
 #[derive(Debug)]
@@ -104,8 +118,17 @@ pub struct SpanCount {
 
 impl Selector {
     fn new(text: &str, syntax: Syntax, key: &str) -> Result<Self> {
-        let refuse =
-            |what: &str, reason: String| Error::config(key, format!("is `{text}`, which is no {what}: {reason}"));
+        let refuse = |what: &str, reason: String| {
+            let error = Error::config(key, format!("is `{text}`, which is no {what}: {reason}"));
+            let (other, is_other) = match syntax {
+                Syntax::JsonPath => ("jq", !text.trim_start().starts_with('$') && Program::new(text).is_ok()),
+                Syntax::Jq => ("jsonpath", Path::new(text).is_ok()),
+            };
+            if is_other {
+                return error.with_hint(format!("it is one in the other language: set `syntax: {other}` beside it"));
+            }
+            error
+        };
         match syntax {
             Syntax::JsonPath => {
                 Path::new(text).map(Self::JsonPath).map_err(|error| refuse("JSONPath", error.to_string()))
@@ -121,16 +144,30 @@ impl Selector {
         }
     }
 
-    /// Keys of `attributes` that it names.
-    fn attribute_keys(&self) -> BTreeSet<String> {
+    /// The fields that it reads by name.
+    fn reads(&self) -> Cow<'_, [Read]> {
         match self {
+            Self::JsonPath(path) => Cow::Owned(path.reads()),
+            Self::Jq(program) => Cow::Borrowed(program.reads()),
+        }
+    }
+
+    /// Keys of `attributes` that it names, and whether it asks first if the document has them.
+    fn attribute_keys(&self) -> BTreeMap<String, bool> {
+        let keys: BTreeSet<String> = match self {
             Self::JsonPath(path) => {
                 let mut needs = Needs::default();
                 needs.add(path);
                 needs.keys("attributes").map(str::to_string).collect()
             }
             Self::Jq(program) => jq_attribute_keys(program.text()),
-        }
+        };
+        let reads = self.reads();
+        let is_guarded = |key: &String| {
+            let names = ["attributes", key];
+            reads.iter().any(|read| read.is_guarded && names.iter().take(2).eq(read.names.iter()))
+        };
+        keys.into_iter().map(|key| (key.clone(), is_guarded(&key))).collect()
     }
 }
 
@@ -192,6 +229,14 @@ impl Rules {
                 jq_needs.extend(program.needs());
             }
         }
+        let watched = watched(&include, &exclude);
+        for watched in &watched {
+            match &watched.names[..] {
+                [field] => needs.add_field(field),
+                [field, key, ..] => needs.add_key(field, key),
+                [] => {}
+            }
+        }
         let names = rule_names(&include, &exclude, settings);
         let budget = settings.budget.as_ref().and_then(|budget| budget.attribute.clone());
         let split = settings.split.as_ref();
@@ -210,6 +255,7 @@ impl Rules {
             jq_needs,
             names,
             chosen_by,
+            watched,
             discard_fields: settings.discard_fields.clone(),
         })
     }
@@ -224,24 +270,30 @@ impl Rules {
         self.replacers.iter().map(|replacer| replacer.text.as_str())
     }
 
-    /// Keys of `attributes` that rules name, each with where it stands in the configuration.
-    pub fn attribute_keys(&self, key: &str) -> Vec<(String, String)> {
+    /// Keys of `attributes` that rules name.
+    pub fn attribute_keys(&self, key: &str) -> Vec<NamedKey> {
         let mut found = Vec::new();
         for (name, selectors) in [("include", &self.include), ("exclude", &self.exclude)] {
             for (index, selector) in selectors.iter().enumerate() {
                 let place = format!("{key}.filter.{name}.{index}");
-                found.extend(selector.attribute_keys().into_iter().map(|named| (place.clone(), named)));
+                let keys = selector.attribute_keys().into_iter();
+                found.extend(keys.map(|(key, is_guarded)| NamedKey { place: place.clone(), key, is_guarded }));
             }
         }
         for (index, replacer) in self.replacers.iter().enumerate() {
             let place = format!("{key}.span_replacement.{index}.span");
             let keys = match &replacer.selector {
-                SpanSelector::Attribute(named) => BTreeSet::from([named.clone()]),
+                SpanSelector::Attribute(named) => BTreeMap::from([(named.clone(), false)]),
                 SpanSelector::Other(selector) => selector.attribute_keys(),
             };
-            found.extend(keys.into_iter().map(|named| (place.clone(), named)));
+            let keys = keys.into_iter();
+            found.extend(keys.map(|(key, is_guarded)| NamedKey { place: place.clone(), key, is_guarded }));
         }
-        found.extend(self.chosen_by.iter().map(|(place, named)| (format!("{key}.{place}"), named.clone())));
+        found.extend(self.chosen_by.iter().map(|(place, named)| NamedKey {
+            place: format!("{key}.{place}"),
+            key: named.clone(),
+            is_guarded: false,
+        }));
         found
     }
 
@@ -308,6 +360,40 @@ impl Rules {
         }
         Ok(Some(Replaced { text, counts }))
     }
+}
+
+/// A key of `attributes` that a rule names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedKey {
+    /// where it stands in the configuration
+    pub place: String,
+    /// the key
+    pub key: String,
+    /// whether the rule asks first if a document has it, so that it may be nowhere
+    pub is_guarded: bool,
+}
+
+fn watched(include: &[Selector], exclude: &[Selector]) -> Vec<Watched> {
+    let mut found: Vec<Watched> = Vec::new();
+    let first_exclude = usize::from(!include.is_empty());
+    let excludes = exclude.iter().enumerate().map(|(index, selector)| (first_exclude + index, selector, true));
+    for (rule, selector, is_exclude) in include.iter().map(|selector| (0, selector, false)).chain(excludes) {
+        let is_jq = matches!(selector, Selector::Jq(_));
+        for read in Read::unguarded(&selector.reads()) {
+            let names = read.names.clone();
+            // what every document has; and attributes, of which there is a check before the work
+            let is_known = match names.first().map(String::as_str) {
+                None | Some("id" | "text") => true,
+                Some("attributes") => names.len() == 1 || !is_jq,
+                Some(_) => false,
+            };
+            let watched = Watched { rule, names, drops_without: is_jq && is_exclude };
+            if !is_known && !found.contains(&watched) {
+                found.push(watched);
+            }
+        }
+    }
+    found
 }
 
 fn rule_names(include: &[Selector], exclude: &[Selector], settings: &RuleSettings) -> Vec<RuleName> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::choice::{Choice, Fate, Identity, Use};
 use super::funnel::StreamFunnel;
 use super::output::{Destination, Sink};
-use super::row::{AttributeRow, Changes, Row};
+use super::row::{usual, AttributeRow, Changes, Row};
 use super::rules::{Kind, Rules};
 use super::settings::{ShardInput, Stream};
 use super::view::View;
@@ -80,7 +80,14 @@ impl Mixer<'_> {
         while let Some(line) = documents.next_line()? {
             line_number += 1;
             let place = Place { path: &path, line: line_number };
-            let mut row = Row::parse(line, &place)?;
+            let made;
+            let mut row = match Row::read(line) {
+                Some(row) => row,
+                None => {
+                    made = usual(line, &place)?;
+                    Row::read(&made).ok_or_else(|| place.error(None, Code::InvalidValue, "the row is unusable"))?
+                }
+            };
             let mut rows = Vec::with_capacity(attributes.len());
             for (reader, name) in attributes.iter_mut().zip(&names) {
                 let place = Place { path: name, line: line_number };
@@ -129,6 +136,9 @@ impl Mixer<'_> {
             }
             Pass::Write(sink) => sink,
         };
+        if !self.rules.watched.is_empty() {
+            self.funnel.watch(self.rules, &view, &drops);
+        }
         drops.extend(self.choice.is_affordable(identity).map(|affordable| is_left && !affordable));
         if is_left {
             fate.part = self.choice.part(row, &place)?;

@@ -12,7 +12,7 @@ use crate::jsonpath::Needs;
 const PLACE: Place<'_> = Place { path: "a.jsonl", line: 1 };
 
 fn written(line: &str, attributes: &[&str], changes: &Changes<'_>) -> String {
-    let mut row = Row::parse(line.as_bytes(), &PLACE).unwrap();
+    let mut row = Row::read(line.as_bytes()).unwrap();
     let id = row.id.to_string();
     row.add_attributes(
         attributes.iter().map(|line| AttributeRow::parse(line.as_bytes(), &PLACE, &id).unwrap()).collect(),
@@ -92,7 +92,7 @@ fn filter(include: &[&str], exclude: &[&str], syntax: Syntax) -> Rules {
 
 fn drops(rules: &Rules, document: &Value) -> Vec<bool> {
     let line = document.to_string();
-    let row = Row::parse(line.as_bytes(), &PLACE).unwrap();
+    let row = Row::read(line.as_bytes()).unwrap();
     rules.filter(&View::new(&row, PLACE, rules)).unwrap()
 }
 
@@ -148,7 +148,7 @@ proptest! {
     #[test]
     fn a_document_survives(document in any_document()) {
         let line = document.to_string();
-        let row = Row::parse(line.as_bytes(), &PLACE).unwrap();
+        let row = Row::read(line.as_bytes()).unwrap();
         prop_assert_eq!(&serde_json::from_slice::<Value>(&row.json(&Needs::everything())).unwrap(), &document);
         prop_assert_eq!(&row.value(&Needs::everything()), &(document.clone(), true));
         for paths in [&["id", "attributes"][..], &["metadata.a", "text"], &["attributes.a", "attributes.b", "absent"]] {

@@ -33,6 +33,18 @@ impl<'r, 'a> View<'r, 'a> {
         &self.value.get_or_init(|| self.row.value(self.needs)).0
     }
 
+    /// Whether the document has the field, and not as null.
+    pub fn has(&self, names: &[String]) -> bool {
+        let mut value = self.value();
+        for name in names {
+            match value.get(name) {
+                Some(Value::Null) | None => return false,
+                Some(inner) => value = inner,
+            }
+        }
+        true
+    }
+
     fn quick(&self, program: &Program) -> Option<bool> {
         if !program.is_simple() {
             return None;
@@ -71,7 +83,7 @@ impl<'r, 'a> View<'r, 'a> {
 
     pub(super) fn spans(&self, replacer: &Replacer) -> Result<Vec<Span>> {
         let selector = match &replacer.selector {
-            SpanSelector::Attribute(key) => return Ok(self.row.spans(key).unwrap_or_default()),
+            SpanSelector::Attribute(key) => return self.row.spans(key, &self.place),
             SpanSelector::Other(selector) => selector,
         };
         let found: Vec<Value> = match selector {

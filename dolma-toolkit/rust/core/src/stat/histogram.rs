@@ -43,6 +43,11 @@ impl Tracker {
         self.range = Some(self.range.map_or((value, value), |(least, most)| (least.min(value), most.max(value))));
     }
 
+    /// Whether it has no value.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
     /// Adds the values of another.
     pub fn merge(&mut self, other: Self) {
         for (bucket, count) in other.buckets {

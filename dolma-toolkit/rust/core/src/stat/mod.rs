@@ -17,7 +17,7 @@ use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{AtomicWriter, LineReader};
 use crate::manifest::{document_inputs, Manifest};
-use crate::mix::{AttributeRow, Span};
+use crate::mix::{Attribute, AttributeRow, Span};
 use crate::progress::Progress;
 
 /// What is asked for.
@@ -65,9 +65,19 @@ pub struct Report {
     pub documents: u64,
     /// sorted by name
     pub rows: Vec<Row>,
+    /// attributes with values that are neither spans nor numbers, and how many; of these nothing is told
+    pub others: BTreeMap<String, u64>,
 }
 
 type Trackers = BTreeMap<String, (Tracker, Tracker)>;
+
+/// What a file holds.
+#[derive(Default)]
+struct Tracked {
+    documents: u64,
+    trackers: Trackers,
+    others: BTreeMap<String, u64>,
+}
 
 /// Runs it; writes the report if one is wanted.
 pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
@@ -81,16 +91,17 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
         .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;
     let sizes = settings.files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len()));
     progress.expect(settings.files.len() as u64, sizes.sum());
-    let parts: Vec<Result<(u64, Trackers)>> =
+    let parts: Vec<Result<Tracked>> =
         pool.install(|| settings.files.par_iter().map(|path| track_file(path, regex.as_ref(), progress)).collect());
-    let (mut documents, mut trackers, mut errors) = (0, Trackers::new(), Vec::new());
+    let (mut whole, mut errors) = (Tracked::default(), Vec::new());
     // in the order of the files: sums of floating-point numbers depend on it
     for part in parts {
         match part {
-            Ok((count, found)) => {
-                documents += count;
-                for (key, (scores, lengths)) in found {
-                    let tracker = trackers.entry(key).or_default();
+            Ok(found) => {
+                whole.documents += found.documents;
+                found.others.into_iter().for_each(|(key, count)| *whole.others.entry(key).or_default() += count);
+                for (key, (scores, lengths)) in found.trackers {
+                    let tracker = whole.trackers.entry(key).or_default();
                     tracker.0.merge(scores);
                     tracker.1.merge(lengths);
                 }
@@ -101,22 +112,25 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
     if let Some(error) = Error::many(errors) {
         return Err(error);
     }
+    let Tracked { documents, trackers, others } = whole;
     let named = || {
-        trackers
+        let both = trackers
             .iter()
-            .flat_map(|(key, (scores, lengths))| [(format!("{key}/score"), scores), (format!("{key}/length"), lengths)])
+            .flat_map(|(key, (scores, lengths))| [(format!("{key}/score"), scores), (format!("{key}/length"), lengths)]);
+        // a number has no length
+        both.filter(|(_, tracker)| !tracker.is_empty())
     };
     if let Some(directory) = &settings.report {
         let summaries: Vec<Summary> = named().map(|(name, tracker)| tracker.summary(&name, settings.bins)).collect();
         write_report(settings, directory, documents, &summaries)?;
     }
-    Ok(Report { documents, rows: named().map(|(name, tracker)| row(name, tracker)).collect() })
+    Ok(Report { documents, rows: named().map(|(name, tracker)| row(name, tracker)).collect(), others })
 }
 
-fn track_file(path: &Path, regex: Option<&Regex>, progress: &Progress) -> Result<(u64, Trackers)> {
+fn track_file(path: &Path, regex: Option<&Regex>, progress: &Progress) -> Result<Tracked> {
     let mut reader = LineReader::open(path)?;
     let name = path.display().to_string();
-    let (mut trackers, mut line_number, mut told_bytes) = (Trackers::new(), 0, 0);
+    let (mut found, mut line_number, mut told_bytes) = (Tracked::default(), 0, 0);
     while let Some(line) = reader.next_line()? {
         line_number += 1;
         let place = Place { path: &name, line: line_number };
@@ -124,9 +138,12 @@ fn track_file(path: &Path, regex: Option<&Regex>, progress: &Progress) -> Result
             attributes::parse_value(line, &place)?;
             continue;
         };
-        for (key, spans) in row.spans() {
-            if regex.is_none_or(|regex| regex.is_match(key)) {
-                track(&mut trackers, key, &spans);
+        for (key, value) in row.values().filter(|(key, _)| regex.is_none_or(|regex| regex.is_match(key))) {
+            match value {
+                Attribute::Spans(spans) => track(&mut found.trackers, key, &spans),
+                Attribute::Number(number) => found.trackers.entry(key.to_string()).or_default().0.add(number),
+                Attribute::Null => {}
+                Attribute::Other => *found.others.entry(key.to_string()).or_default() += 1,
             }
         }
         if line_number % 1024 == 0 {
@@ -139,7 +156,8 @@ fn track_file(path: &Path, regex: Option<&Regex>, progress: &Progress) -> Result
     progress.add_documents(line_number % 1024);
     progress.add_bytes(reader.stored_bytes() - told_bytes);
     progress.add_file();
-    Ok((line_number, trackers))
+    found.documents = line_number;
+    Ok(found)
 }
 
 /// An attribute without spans counts as one span of nothing, as in dolma 1.x.

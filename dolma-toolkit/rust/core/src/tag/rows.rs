@@ -135,7 +135,7 @@ impl<'a> RowTagger<'a> {
     pub fn tag(&self, batch: &Batch, raw: &RawRow, path: &str) -> Result<TaggedRow> {
         let place = Place { path, line: raw.line };
         let row = parse_row(&batch.bytes[raw.range.clone()], &place)?;
-        let text = Text::with_metadata(&row.text, row.metadata);
+        let text = Text::with_metadata(&row.text, row.metadata.as_deref());
         let length = text.length_chars();
         let lines = self.outputs.iter().map(|taggers| self.line(taggers, raw, &row, &text, length, &place));
         Ok(TaggedRow { lines: lines.collect::<Result<Vec<_>>>()? })
