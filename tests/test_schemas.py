@@ -21,8 +21,8 @@ CHECKABLE = {
     "unsupported_version",
     "wrong_type",
 }
-# what a schema cannot say: which keys a manifest lists, JSON in a text, an order, an arithmetic, a column of a CSV, bytes,
-# and that 1.0 is no integer
+# what a schema cannot say: which keys a manifest lists, JSON in a text, an order, an arithmetic, a column of a CSV,
+# bytes, and that 1.0 is no integer
 BEYOND = {
     "attributes/no_spans",
     "attributes/score_is_boolean",

@@ -1,0 +1,135 @@
+"""dolma 1.2.1's own configurations and Python tests, run on this package.
+
+They are in its source distribution, which `make oracle` fetches beside the environment of 1.2.1; nothing of it is in this
+repository. What of it does not apply stands in the lists below with its reason, and on the page of differences.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from oracle import REPOSITORY, oracle, ours, run
+
+pytestmark = pytest.mark.oracle
+
+SHIM = Path(__file__).parent / "sdist_shim.py"
+
+
+@pytest.fixture(scope="session")
+def sdist() -> Path:
+    """The unpacked source distribution."""
+    root = Path(os.environ.get("DOLMA_ORACLE_SOURCE", REPOSITORY / ".venv-oracle" / "source"))
+    found = next(iter(root.glob("dolma-1.2.1/tests")), None)
+    if found is None:
+        pytest.skip("the source distribution of dolma 1.2.1 is not here: `make oracle` fetches it")
+    return found
+
+
+@pytest.fixture
+def copy(sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two copies of its tests' data: here and theirs."""
+    for side in ("here", "theirs"):
+        shutil.copytree(sdist, tmp_path / side / "tests")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def settings(path: Path) -> dict[str, Any]:
+    text = path.read_text("utf-8")
+    found: dict[str, Any] = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    return found
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(directory.rglob("*.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            found += [json.loads(line) for line in file]
+    return found
+
+
+MIXES = ["email-spans.json", "email-spans-jq.yaml", "filter-by-spans.json", "mixer.json", "paragraph-spans.json"]
+DEDUPES = ["dedupe-by-url.json", "dedupe-paragraphs.json", "filepath-good.json", "dedupe-paragraph-ngrams.json"]
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_its_mixes_give_its_rows(copy: Path, name: str) -> None:
+    config = settings(copy / "here/tests/config" / name)
+    result = ours("mix", config, copy / "here")
+    assert result.returncode == 0, result.stderr
+    os.chdir(copy / "theirs")
+    assert run(oracle(), "mix", config, copy / "theirs").returncode == 0
+    path = config["streams"][0]["output"]["path"]
+    found, expected = rows(copy / "here" / path), rows(copy / "theirs" / path)
+    assert found
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", DEDUPES)
+def test_its_dedupes_give_its_marks(copy: Path, name: str) -> None:
+    config = settings(copy / "here/tests/config" / name)
+    result = ours("dedupe", config, copy / "here")
+    assert result.returncode == 0, result.stderr
+    os.chdir(copy / "theirs")
+    assert run(oracle(), "dedupe", config, copy / "theirs").returncode == 0
+    below = f"tests/data/provided/deduper/attributes/{config['dedupe']['name']}"
+    found, expected = rows(copy / "here" / below), rows(copy / "theirs" / below)
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
+    for mine, other in zip(found, expected, strict=True):
+        same(mine["attributes"], other["attributes"], name)
+
+
+def same(mine: dict[str, Any], other: dict[str, Any], name: str) -> None:
+    """Equal, but for what the page of differences names: the stride and scores of n-grams, and ends past the text."""
+    assert mine.keys() == other.keys()
+    for key, spans in mine.items():
+        if "ngram" in name or name == "filepath-good.json":
+            assert [span[0] for span in spans if span[2] > 0.99] == [span[0] for span in other[key] if span[2] > 0.99]
+        else:
+            assert [span[0] for span in spans] == [span[0] for span in other[key]]
+
+
+def test_its_bad_file_path_is_refused(copy: Path) -> None:
+    config = settings(copy / "here/tests/config/filepath-bad.json")
+    result = ours("dedupe", config, copy / "here")
+    assert result.returncode == 2
+    assert "document_dir" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["mixer-validator-jsonpath.yaml", "mixer-validator-jq.yaml", "c4-cleaned.json"])
+def test_its_mixes_of_remote_files_compile_and_run_on_local_ones(copy: Path, name: str) -> None:
+    config = settings(copy / "here/tests/config" / name)
+    for stream in config["streams"]:
+        stream["documents"] = ["tests/data/provided/documents/*.gz"]
+        stream["output"]["path"] = "tests/work/out"
+        for side in ("here", "theirs"):
+            for attribute in stream["attributes"]:
+                empty(copy / side / "tests/data/provided", attribute)
+    config["work_dir"] = {"input": "tests/work/in", "output": "tests/work/made"}
+    config["processes"] = 1
+    result = ours("mix", config, copy / "here")
+    assert result.returncode == 0, result.stderr
+    os.chdir(copy / "theirs")
+    assert run(oracle(), "mix", config, copy / "theirs").returncode == 0
+    assert rows(copy / "here/tests/work/out") == rows(copy / "theirs/tests/work/out") != []
+
+
+def empty(root: Path, name: str) -> None:
+    """A set of attributes in which nothing was found."""
+    for path in sorted((root / "documents").glob("*.gz")):
+        target = root / "attributes" / name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(path, "rt", encoding="utf-8") as documents, gzip.open(target, "wt", encoding="utf-8") as out:
+            for line in documents:
+                out.write(json.dumps({"id": json.loads(line)["id"], "attributes": {}}) + "\n")
