@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -112,6 +113,73 @@ def missing_tensor(made: Path, place: Path) -> list[str]:
     return ["export", str(VECTORS / "missing_expert" / "data"), str(place / "out")]
 
 
+def with_bytes(name: str, content: bytes) -> Made:
+    """A case whose held-out documents are in a file of this name."""
+
+    def change(config: dict[str, Any], made: Path) -> None:
+        (made / "held_out" / "documents" / name).write_bytes(content)
+
+    return trained(change)
+
+
+ROW = b'{"id": "a", "text": "one"}'
+
+
+def piped_document(config: dict[str, Any], made: Path) -> None:
+    os.mkfifo(made / "held_out" / "documents" / "w.jsonl")
+
+
+def piped_config(made: Path, place: Path) -> list[str]:
+    os.mkfifo(place / "c.yaml")
+    return ["train", str(place / "c.yaml")]
+
+
+def of_bytes(content: bytes) -> Made:
+    """A case whose config is these bytes."""
+
+    def make(made: Path, place: Path) -> list[str]:
+        (place / "c.yaml").write_bytes(content)
+        return ["train", str(place / "c.yaml")]
+
+    return make
+
+
+def quantities(config: dict[str, Any], made: Path) -> None:
+    config["train"].update(stop_at=20, steps=None, duration=5, batch_windows=4.0)
+    config["optimizer"]["learning_rate"] = "0.001"
+    config["data"]["sequence_length"] = "16T"
+    config["model"].update(num_hidden_layers=10**20, hidden_size=10**50)
+
+
+def far_too_large(config: dict[str, Any], made: Path) -> None:
+    config["model"].update(num_hidden_layers=10**9, intermediate_size=2**40)
+    config["train"]["batch_windows"] = 2**40
+
+
+def begun_from(**changes: Any) -> Made:
+    """A case that begins from a checkpoint whose config.json is changed."""
+
+    def change(config: dict[str, Any], made: Path) -> None:
+        described = {"architectures": ["Olmo3ForCausalLM"], "hidden_size": 8, "intermediate_size": 8, "vocab_size": 400}
+        described |= {"num_hidden_layers": 1, "num_attention_heads": 2, **changes}
+        (made / "model").mkdir()
+        (made / "model" / "config.json").write_text(json.dumps(described))
+        config["init_from"] = str(made / "model")
+        del config["model"]
+
+    return trained(change)
+
+
+def told_of_row(content: bytes, message: str, name: str = "w.jsonl") -> tuple[Made, int, list[str]]:
+    """A held-out file with this content, and what is said of it."""
+    return with_bytes(name, content), 1, [f"{name}:1: line is {message}"]
+
+
+def told_of_config(content: bytes, message: str) -> tuple[Made, int, list[str]]:
+    """A config of these bytes, and what is said of it."""
+    return of_bytes(content), 2, [message]
+
+
 CASES: dict[str, tuple[Made, int, list[str]]] = {
     "unknown keys and wrong types": (
         trained(several_problems),
@@ -166,6 +234,67 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     "no window": (trained(too_long), 2, ["expected a file with at least one window of 1000000 tokens"]),
     "damaged checkpoint": (damaged_checkpoint, 1, ["model.safetensors: file is damaged", "expected sha256"]),
     "missing tensor": (missing_tensor, 1, ["is missing; expected shape"]),
+    "byte-order mark": told_of_row(b"\xef\xbb\xbf" + ROW, "begun with a byte-order mark"),
+    "utf-16": told_of_row(ROW.decode().encode("utf-16"), "in UTF-16"),
+    "not utf-8": told_of_row(b'{"id": "a", "text": "caf\xe9"}', "not UTF-8 at byte 24"),
+    "gzip by another name": told_of_row(gzip.compress(ROW), "compressed with gzip, though its name does not"),
+    "nan in a row": told_of_row(ROW[:-1] + b', "metadata": {"x": NaN}}', "not JSON, for it holds NaN"),
+    "overflow in a row": told_of_row(ROW[:-1] + b', "metadata": {"x": 1e999}}', "not JSON, for it holds 1e999"),
+    "half of a pair": told_of_row(ROW.replace(b"one", b"\\ud800"), "half of a surrogate pair"),
+    "brotli": (with_bytes("w.jsonl.br", b"\x0b"), 1, ["w.jsonl.br: file is compressed with brotli; expected .gz"]),
+    "named pipe": (trained(piped_document), 1, ["w.jsonl: file is a named pipe, which can be read only once"]),
+    "config is a pipe": (piped_config, 2, ["c.yaml: is a named pipe"]),
+    "config in gzip": told_of_config(gzip.compress(b"seed: 1"), "file is compressed with gzip, though"),
+    "config in utf-16": told_of_config("seed: 1".encode("utf-16"), "file is in UTF-16; expected YAML in UTF-8"),
+    "config not utf-8": told_of_config(b"run_directory: caf\xe9", "file is not YAML ("),
+    "config with no date": told_of_config(b"seed: 2020-13-45", "file is not YAML ("),
+    "config with a list as key": told_of_config(b"? [a]\n: 1", "file is not YAML ("),
+    "config says it twice": told_of_config(b"seed: 1\nseed: 2", 'c.yaml:2: file is not YAML (the key "seed" stands'),
+    "quantities": (
+        trained(quantities),
+        2,
+        [
+            '"train.stop_at" is 20; expected a duration as "1000 steps", "2e12T"',
+            'hint: write "20 steps"',
+            '"train.duration" is 5; expected a duration',
+            '"train.batch_windows" is 4.0; expected an integer\nhint: write 4\n',
+            '"optimizer.learning_rate" is "0.001"; expected a number\nhint: write 0.001, without quotes or unit',
+            '"data.sequence_length" is "16T"; expected an integer\nhint: write 16, without',
+            '"model.num_hidden_layers" is 100000000000000000000; expected an integer below',
+            '"model.hidden_size" is a number of more than 40 digits; expected',
+        ],
+    ),
+    "far too large": (
+        trained(far_too_large),
+        2,
+        [
+            '"model.num_hidden_layers" is 1000000000; expected 10000 or less',
+            '"model.intermediate_size" is 1099511627776; expected 16777216 or less',
+            '"train.batch_windows" is 1099511627776; expected',
+        ],
+    ),
+    "no heads": (begun_from(num_attention_heads=0), 2, ['"num_attention_heads" is 0; expected an integer']),
+    "too many layers": (begun_from(num_hidden_layers=10**20), 2, ['"num_hidden_layers" is 10000000000']),
+    "quantized": (begun_from(quantization_config={"bits": 4}), 2, ['"quantization_config" is']),
+    "pattern as run": (
+        trained(lambda config, made: config.update(run_directory=f"{made.parent}/run-*")),
+        2,
+        ["run-*; expected one directory, not a pattern"],
+    ),
+    "pattern as destination": (
+        lambda made, place: [
+            "export",
+            str(VECTORS.parent / "valid" / "llama_tied_after_sft" / "data"),
+            f"{place}/out*",
+        ],
+        2,
+        ["out*: is a pattern; expected the name of one directory"],
+    ),
+    "endless pace": (
+        lambda made, place: ["train", str(place / "c.yaml"), "--dry-run", "--tokens-per-second=nan", "--ranks=0"],
+        2,
+        ["--tokens-per-second: is nan; expected more than 0", "--ranks: is 0; expected 1 or more"],
+    ),
     "no run": (
         lambda made, place: ["inspect", str(place), "--step", "1"],
         2,
@@ -194,6 +323,21 @@ def test_bad_request_is_answered(name: str, made: Path, tmp_path: Path, capsys: 
     allowed = {"made", "c.yaml"} | ({"run"} if name == "id out of range" else set())
     left = {path.name for path in tmp_path.iterdir()} - allowed | {path.name for path in tmp_path.rglob("*step-*")}
     assert left == set(), "something half-written is left"
+
+
+def test_home_is_found_in_settings_and_arguments(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`~` is the shell's, and it sees neither YAML nor `--output=~/page.html`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "made")
+    config = settings(Path("~/made"), Path("~/run"), train__steps=1, schedule__warmup=0)
+    assert main(["train", str(write_config(tmp_path / "c.yaml", config))]) == 0
+    assert main(["report", "~/run", "--output=~/page.html"]) == 0
+    assert main(["export", "~/run", "~/out"]) == 0
+    capsys.readouterr()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "made", "out", "page.html", "run"]
 
 
 def test_help_and_formats_do_not_import_torch(made: Path) -> None:

@@ -443,7 +443,7 @@ def test_documents_that_begin_with_bos_are_measured_after_it(made: Path, tmp_pat
 
 def test_dry_run_says_what_a_run_would_do(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
-    assert olmo("train", config, "--dry-run", "train.steps=30") == 0
+    assert olmo("train", config, "--dry-run", "--json", "train.steps=30") == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["tokens"], plan["steps"], plan["micro_batches"]) == (30 * 4 * 16, 30, 2)
     assert plan["parameters"] - plan["parameters_without_embeddings"] == 384 * 16

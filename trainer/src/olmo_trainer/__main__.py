@@ -62,6 +62,12 @@ def main(argv: list[str] | None = None) -> int:
         found = FormatError.of(error) if isinstance(error, InspectionError) else error
         _say(str(found), found.hint)
         return 1
+    except MemoryError:
+        _say(
+            "memory: is too small for this work",
+            "a smaller train.micro_batch_windows or data.sequence_length needs less",
+        )
+        return 1
     except (OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError):
             return 1

@@ -19,7 +19,7 @@ from .config.schema import RunConfig, ValidationConfig
 from .data.batches import BatchPlan, steps_of_duration
 from .data.loader import Loader
 from .data.order import positions_of, rank_slice
-from .data.sources import TrainingData, check_repetition, input_row
+from .data.sources import TrainingData, check_repetition, input_row, repetition_warnings
 from .evaluation.bits_per_byte import ValidationSet, open_validation
 from .evaluation.tasks import TaskSet, open_tasks
 from .formats.files import sha256_of
@@ -262,6 +262,7 @@ def plan(
             }
             for index, source in enumerate(data.sources)
         ],
+        "warnings": repetition_warnings(data, tokens // data.sequence_length),
         "embedding_rows": shape.embedding_rows,
         "device": config.train.device,
         "config": as_mapping(config),

@@ -27,8 +27,9 @@ from .checkpoint.mirror import take_back
 from .checkpoint.run_state import Saver, load_run
 from .checkpoint.save import Progress, clear_unfinished, remove, step_directories
 from .config.schema import RunConfig
+from .data.batches import BatchPlan
 from .data.order_manifest import keep_left_out, keep_order
-from .data.sources import TrainingData
+from .data.sources import TrainingData, repetition_warnings
 from .evaluation.bits_per_byte import bits_per_byte, score
 from .evaluation.tasks import task_values
 from .metrics.console import Console, scaled
@@ -76,6 +77,9 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
     config, shape = resolve(config, data, where)
     directory = Path(config.run_directory)
     check_world(config.train, world_size(), where)
+    windows = BatchPlan(config.train, data.sequence_length).first_window(last_step(config) + 1)
+    for warning in repetition_warnings(data, windows):
+        log.warning("%s", warning)
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks(config.train.device, config.train.parallel.tensor_ranks))
         parts = build_parts(config, data, shape, where, ranks)  # a bad request ends here and leaves no directory

@@ -68,7 +68,7 @@ def test_a_source_is_not_seen_more_often_than_it_may(made: Path) -> None:
 def test_the_plan_tells_how_often_each_source_is_seen(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [{"path": str(made / "tokens"), "ratio": 1}, {"path": str(made / "more"), "ratio": 3}]
     config = write_config(made / "plan.yaml", config_of(made, made / "run", data__sources=sources))
-    assert main(["train", str(config), "--dry-run", "train.steps=100"]) == 0
+    assert main(["train", str(config), "--dry-run", "--json", "train.steps=100"]) == 0
     plan = json.loads(capsys.readouterr().out)
     shares = [source["repetition"] * source["windows"] / 400 for source in plan["sources"]]
     assert shares == pytest.approx([0.25, 0.75], abs=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,34 @@ def test_a_dry_run_tells_time_and_energy(made: Path, tmp_path: Path, capsys: pyt
     config = settings(made, tmp_path / "run")
     config["energy"] = {"declared_watts": 500.0, "pue": 1.2, "grid_kg_per_kwh": 0.4}
     path = write_config(tmp_path / "c.yaml", config)
-    assert olmo("train", path, "--dry-run", "--tokens-per-second", 2, "--ranks", 2) == 0
+    assert olmo("train", path, "--dry-run", "--json", "--tokens-per-second", 2, "--ranks", 2) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["seconds"] == told["tokens"] / 2 == 384
     assert told["energy/kWh_data_center"] == pytest.approx(384 * 500 / 3.6e6 * 1.2)
     assert told["energy/kgCO2e"] == pytest.approx(384 * 500 / 3.6e6 * 1.2 * 0.4)
     assert told["flops"] == told["flops_per_token"] * 768
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_prints_a_page_and_warns_of_repetition(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
+    assert olmo("train", path, "--dry-run", "--tokens-per-second", 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split(" ")[0] for line in lines} == {"model", "data", "", "run", "work", "memory", "device", "time"}
+    assert "run      12 steps of 64 tokens, 2 micro-batches each: 768 tokens, 0.156 epochs" in lines
+    assert "time     06:24" in lines
+    assert "1 thread" in lines[-2]
+    for flag in ("--json", "--ranks=2", "--tokens-per-second=3"):
+        assert olmo("train", path, flag) == 2
+        assert "is given without --dry-run" in capsys.readouterr().err
+    repeated = ["train.steps=null", "train.duration=5e7T"]
+    assert olmo("train", path, "--dry-run", *repeated) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(rf"warning  {made}/tokens: its [\d,]+ tokens are seen 1\d,\d\d\d times; .*2305.16264\)", told)
+    assert olmo("train", path, "train.stop_at=1 steps", "train.steps=500", "checkpoint.every_steps=null") == 0
+    assert "times; from 4 times on" not in capsys.readouterr().err  # it stops before
 
 
 def counted(model: ModelConfig, length: int) -> tuple[float, float]:

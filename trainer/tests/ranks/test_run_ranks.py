@@ -178,7 +178,7 @@ def test_a_dry_run_tells_what_one_of_several_ranks_does(
     path = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes("ddp", 12)))
     told = []
     for overrides in ([], ["train.parallel.tensor_ranks=2"], ["train.parallel.tensor_ranks=2", "--ranks", "4"]):
-        assert main(["train", str(path), "--dry-run", *overrides]) == 0
+        assert main(["train", str(path), "--dry-run", "--json", *overrides]) == 0
         told.append(json.loads(capsys.readouterr().out))
     memory = [row["memory_per_rank_bytes"]["weights"] for row in told]
     norms = 4 * (2 * 2 + 1) * 16  # bytes; every rank has them whole

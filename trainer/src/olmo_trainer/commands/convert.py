@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..config.errors import ConfigError, Problem
-from .request import Verbs, existing, last_of_run, new
+from .request import Verbs, existing, last_of_run, new, place
 
 __all__ = ["add"]
 
@@ -23,12 +23,12 @@ def add(verbs: Verbs) -> None:
     directions = convert.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
     source = "directory in Hugging Face's layout, or OLMo's or OLMo-core's own"
     inwards = directions.add_parser("hf2olmo", help=f"a checkpoint to begin from, from a {source}")
-    inwards.add_argument("source", type=Path, help=source)
-    inwards.add_argument("--tokenizer", type=Path, help="tokenizer.json, where the source has none")
+    inwards.add_argument("source", type=place, help=source)
+    inwards.add_argument("--tokenizer", type=place, help="tokenizer.json, where the source has none")
     outwards = directions.add_parser("olmo2hf", help="a Hugging Face directory from a checkpoint of ours")
-    outwards.add_argument("source", type=Path, help="checkpoint directory, or that of a run for its last one")
+    outwards.add_argument("source", type=place, help="checkpoint directory, or that of a run for its last one")
     for direction in (inwards, outwards):
-        direction.add_argument("destination", type=Path, help="directory to write")
+        direction.add_argument("destination", type=place, help="directory to write")
         direction.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; unchanged by default")
         direction.add_argument("--shard-size", metavar="SIZE", help='"5GB": weights in files of at most so many bytes')
         direction.add_argument("--verify", action="store_true", help="compare logits with transformers")

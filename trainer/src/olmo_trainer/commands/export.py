@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from .request import Verbs, existing, last_of_run, new
+from .request import Verbs, existing, last_of_run, new, place
 
 __all__ = ["add"]
 
@@ -14,8 +13,8 @@ __all__ = ["add"]
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     export = verbs.add_parser("export", help="copy a checkpoint without what only continues training")
-    export.add_argument("checkpoint", type=Path, help="checkpoint directory, or that of a run for its last one")
-    export.add_argument("destination", type=Path, help="directory to write")
+    export.add_argument("checkpoint", type=place, help="checkpoint directory, or that of a run for its last one")
+    export.add_argument("destination", type=place, help="directory to write")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; as they are by default")
     export.set_defaults(work=_export)
 

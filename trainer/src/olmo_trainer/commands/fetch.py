@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from .request import Verbs, new
+from .request import Verbs, new, place
 
 __all__ = ["add"]
 
@@ -15,7 +14,7 @@ def add(verbs: Verbs) -> None:
     """Add the verb."""
     fetch = verbs.add_parser("fetch", help="bring a checkpoint from a store, to begin from, convert or generate with")
     fetch.add_argument("url", help="a checkpoint, or a run for its last one: checkpoint.remote, as s3://bucket/run")
-    fetch.add_argument("destination", type=Path, help="directory to write")
+    fetch.add_argument("destination", type=place, help="directory to write")
     fetch.set_defaults(work=_fetch)
 
 

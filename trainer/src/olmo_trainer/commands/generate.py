@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from ..config.errors import ConfigError, Problem
 from ..formats.inspection import inspect_checkpoint
-from .request import Verbs, existing, last_of_run
+from .request import Verbs, existing, last_of_run, place
 
 __all__ = ["add"]
 
@@ -17,7 +16,7 @@ __all__ = ["add"]
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     generate = verbs.add_parser("generate", help="continue a text with a checkpoint")
-    generate.add_argument("checkpoint", type=Path, help="checkpoint directory, or that of a run for its last one")
+    generate.add_argument("checkpoint", type=place, help="checkpoint directory, or that of a run for its last one")
     generate.add_argument("--prompt", action="append", required=True, help="text to continue; may be given many times")
     generate.add_argument("--max-tokens", type=int, default=64, help="new tokens at most (64)")
     generate.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..config.errors import ConfigError, Problem
-from .request import Verbs, existing
+from .request import Verbs, existing, place
 
 __all__ = ["add"]
 
@@ -15,7 +14,7 @@ __all__ = ["add"]
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     imported = verbs.add_parser("import-config", help="print a run file of allenai/OLMo in this trainer's words")
-    imported.add_argument("file", type=Path, help="YAML file of OLMo")
+    imported.add_argument("file", type=place, help="YAML file of OLMo")
     imported.add_argument(
         "--replace",
         action="append",

@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from itertools import islice
-from pathlib import Path
 
 from ..config.errors import ConfigError, Problem
-from .request import Verbs, existing
+from .request import Verbs, existing, place
 
 __all__ = ["add"]
 
@@ -17,19 +16,19 @@ __all__ = ["add"]
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     inspect = verbs.add_parser("inspect", help="which documents were in a step, or in which steps a document was")
-    inspect.add_argument("run", type=Path, help="directory of a run, or its order.json alone")
+    inspect.add_argument("run", type=place, help="directory of a run, or its order.json alone")
     asked = inspect.add_mutually_exclusive_group(required=True)
     asked.add_argument(
         "--step", type=int, nargs="+", help="print a JSON line for each stretch of a document in the steps"
     )
     asked.add_argument("--document", metavar="ID", help="print the steps that saw this document")
-    asked.add_argument("--data-indices", type=Path, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
+    asked.add_argument("--data-indices", type=place, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
     inspect.add_argument("--rank", type=int, help="rank whose part of the step is wanted (all by default)")
     inspect.add_argument("--world-size", type=int, help="ranks that divided the batch (as in order.json)")
     inspect.add_argument(
-        "--data", type=Path, action="append", default=[], help="where a source's shards lie now, in order"
+        "--data", type=place, action="append", default=[], help="where a source's shards lie now, in order"
     )
-    inspect.add_argument("--documents", type=Path, help="directory of the document files: adds their source and URL")
+    inspect.add_argument("--documents", type=place, help="directory of the document files: adds their source and URL")
     inspect.add_argument("--text", action="store_true", help="print the text too, as the model saw it")
     inspect.add_argument("--limit", type=int, help="print so many lines at most")
     inspect.add_argument("--unchecked", action="store_true", help="do not hold the shards against their sha256")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from .request import Verbs, existing
+from .request import Verbs, existing, place
 
 __all__ = ["add"]
 
@@ -14,8 +13,8 @@ __all__ = ["add"]
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     report = verbs.add_parser("report", help="write one HTML page of a run: curves, config, data, lineage, energy")
-    report.add_argument("run", type=Path, help="directory of a run, done or under way")
-    report.add_argument("--output", type=Path, help="file to write (default: report.html in the run)")
+    report.add_argument("run", type=place, help="directory of a run, done or under way")
+    report.add_argument("--output", type=place, help="file to write (default: report.html in the run)")
     report.set_defaults(work=_report)
 
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..config.errors import ConfigError, Problem
 from ..config.load import load_config
+from ..formats.files import place
 
 if TYPE_CHECKING:
     from ..config.schema import RunConfig
     from ..data.sources import TrainingData
 
-__all__ = ["Verbs", "add_config", "existing", "last_of_run", "new", "read_request"]
+__all__ = ["Verbs", "add_config", "existing", "last_of_run", "new", "place", "read_request"]
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The YAML file of a run."""
-    parser.add_argument("config", type=Path, help="YAML file of the run")
+    parser.add_argument("config", type=place, help="YAML file of the run")
 
 
 def existing(path: Path, what: str) -> Path:
@@ -44,6 +45,8 @@ def new(path: Path) -> Path:
 
     Raises: ConfigError.
     """
+    if any(sign in path.name for sign in "*?"):
+        raise ConfigError(Problem(f"{path}: is a pattern; expected the name of one directory"))
     if path.exists():
         raise ConfigError(Problem(f"{path}: is there already; expected a new directory", "remove it or name another"))
     return path

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..config.errors import ConfigError, Problem
-from .request import Verbs, existing, last_of_run, new
+from .request import Verbs, existing, last_of_run, new, place
 
 __all__ = ["add"]
 
@@ -15,8 +14,8 @@ __all__ = ["add"]
 def add(verbs: Verbs) -> None:
     """Add the verb."""
     soup = verbs.add_parser("soup", help="average the weights of checkpoints of one model")
-    soup.add_argument("checkpoints", type=Path, nargs="+", help="checkpoints, or runs for their last ones")
-    soup.add_argument("destination", type=Path, help="directory to write")
+    soup.add_argument("checkpoints", type=place, nargs="+", help="checkpoints, or runs for their last ones")
+    soup.add_argument("destination", type=place, help="directory to write")
     soup.set_defaults(work=_soup)
 
 

@@ -37,6 +37,8 @@ def _contradictions(config: RunConfig) -> list[Finding]:
     found: list[Finding] = []
     if not 0 <= config.seed < 2**32:
         found.append(("seed", config.seed, "0 to 4294967295", None))
+    if any(sign in config.run_directory for sign in "*?"):
+        found.append(("run_directory", config.run_directory, "one directory, not a pattern", None))
     if config.init_moments and config.init_from is None:
         found.append(("init_moments", "true", "false without init_from", None))
     if config.schedule.units == "steps" and config.schedule.warmup > (config.train.steps or math.inf):

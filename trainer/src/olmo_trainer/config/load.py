@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
 
     Raises: ConfigError: with every problem.
     """
-    mapping = read_mapping(path, overrides)
+    mapping = _at_home(read_mapping(path, overrides))
     if isinstance(mapping.get("model"), dict):
         mapping["model"] = apply_preset(mapping["model"], str(path))
     if isinstance(mapping.get("anneal"), str):
@@ -32,6 +33,18 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
     config = build(RunConfig, mapping, str(path))
     check(config, str(path))
     return config
+
+
+_PATHS = ("run_directory", "init_from", "anneal", "tokenizer", "path", "label_masks", "documents")
+
+
+def _at_home(value: Any, key: str = "") -> Any:
+    """The settings with the `~` at the beginning of a path replaced, which only a shell would do by itself."""
+    if isinstance(value, dict):
+        return {name: _at_home(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_at_home(item, key) for item in value]
+    return os.path.expanduser(value) if isinstance(value, str) and key in _PATHS else value
 
 
 def _take_rate_from(directory: Path, mapping: dict[str, Any], where: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
+import sys
 import types
 import typing
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from ..formats.files import foreign_bytes, kind_of
 from .errors import ConfigError, Problem
 
 __all__ = ["as_mapping", "build", "read_mapping", "written"]
@@ -50,10 +51,13 @@ def read_mapping(path: Path, overrides: list[str]) -> dict[str, Any]:
     Raises: ConfigError: not there, not YAML, not a mapping, or an override that fits nowhere.
     """
     if not path.is_file():
-        raise ConfigError(Problem(f"{path}: is not there; expected a YAML file", "check the path"))
+        raise ConfigError(Problem(f"{path}: is {kind_of(path)}; expected a YAML file", "check the path"))
+    raw = path.read_bytes()
+    if (cause := foreign_bytes(raw)) is not None:
+        raise ConfigError(Problem(f"{path}: file is {cause}; expected YAML in UTF-8"))
     try:
-        mapping = _load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mapping = _load_yaml(raw.decode("utf-8-sig"))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else f"{path}"
         what = getattr(error, "problem", None) or str(error)
@@ -72,7 +76,7 @@ def _apply(mapping: dict[str, Any], override: str) -> Problem | None:
         return Problem(f'command line: "{override}" is no setting; expected key.key=value')
     try:
         value = _load_yaml(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return Problem(f'command line: "{override}" is not YAML after "="; expected a value')
     place: Any = mapping
     *parents, last = name.split(".")
@@ -111,6 +115,8 @@ def _kind(value: Any) -> str:
             return "a mapping"
         case list():
             return "a list"
+        case int() if abs(value) >= 10**40:
+            return "a number of more than 40 digits"
         case _:
             return str(value)
 
@@ -131,7 +137,7 @@ def _dataclass(kind: type[Any], mapping: Any, prefix: str, where: str, problems:
     if not isinstance(mapping, dict):
         problems.append(Problem(f'{where}: "{prefix[:-1]}" is {_kind(mapping)}; expected a group of settings'))
         return None
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     known = {item.name: item for item in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for key, value in mapping.items():
@@ -158,7 +164,10 @@ def _value(kind: Any, value: Any, name: str, where: str, problems: list[Problem]
         return _value(inner, value, name, where, problems)
     if dataclasses.is_dataclass(kind):
         return _dataclass(typing.cast("type[Any]", kind), value, f"{name}.", where, problems)
-    if origin is tuple:
+    if origin is typing.Annotated:
+        if isinstance(value, get_args(kind)[0]):
+            return value
+    elif origin is tuple:
         if isinstance(value, list):
             item = get_args(kind)[0]
             return tuple(_value(item, part, f"{name}.{index}", where, problems) for index, part in enumerate(value))
@@ -166,11 +175,34 @@ def _value(kind: Any, value: Any, name: str, where: str, problems: list[Problem]
         if value in get_args(kind):
             return value
     elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             return float(value)
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) < _TOO_MANY:
+                return value
+            problems.append(Problem(f'{where}: "{name}" is {_kind(value)}; expected an integer below {_TOO_MANY}'))
+            return None
+    elif isinstance(value, kind):
         return value
-    problems.append(Problem(f'{where}: "{name}" is {_kind(value)}; expected {_expected(kind)}'))
+    message = f'{where}: "{name}" is {_kind(value)}; expected {_expected(kind)}'
+    problems.append(Problem(message, _way_out(kind, value)))
+    return None
+
+
+_TOO_MANY = 2**53  # beyond, floats skip integers
+
+
+def _way_out(kind: Any, value: Any) -> str | None:
+    """How a value was probably meant."""
+    if get_origin(kind) is typing.Annotated and type(value) is int:
+        return f'write "{value} steps"'
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return f"write {value:.0f}"
+    if kind in (int, float) and isinstance(value, str):
+        number = re.fullmatch(r"\s*([-+]?\d[\d_,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*[A-Za-z]*\s*", value)
+        if number:
+            return f"write {number[1].replace('_', '').replace(',', '')}, without quotes or unit"
     return None
 
 
@@ -180,6 +212,8 @@ def _expected(kind: Any) -> str:
         return " or ".join("null" if item is type(None) else _expected(item) for item in get_args(kind))
     if dataclasses.is_dataclass(kind):
         return "a group of settings"
+    if origin is typing.Annotated:
+        return str(get_args(kind)[1])
     if origin is tuple:
         return "a list"
     if origin is Literal:

@@ -22,6 +22,7 @@ FAMILIES = {
 # what transformers' classes take where config.json says nothing
 _EPS = {"olmo": 1e-5, "olmo2": 1e-5, "olmo3": 1e-5, "olmoe": 1e-5, "llama": 1e-6, "mistral": 1e-6, "mixtral": 1e-5}
 _THETA = {"olmo3": 5e5, "mixtral": 1e6}
+_LIMIT = 2**31
 _SCALING = (
     "rope_type factor original_max_position_embeddings beta_fast beta_slow attention_factor "
     "low_freq_factor high_freq_factor"
@@ -52,7 +53,10 @@ def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
         if value not in allowed
     ]
     names = "hidden_size intermediate_size num_hidden_layers num_attention_heads vocab_size".split()
-    problems += [Problem(f'{where}: "{name}" is missing; expected an integer') for name in names if name not in config]
+    for name in names:
+        if type(config.get(name)) is not int or not 0 < config[name] < _LIMIT:
+            got = config.get(name, "missing")
+            problems.append(Problem(f'{where}: "{name}" is {got}; expected an integer from 1 to {_LIMIT}'))
     if problems:
         raise ConfigError(*problems)
     heads, width = config["num_attention_heads"], config["hidden_size"]

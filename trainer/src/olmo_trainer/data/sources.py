@@ -31,6 +31,7 @@ __all__ = [
     "open_directories",
     "open_training_data",
     "order_of",
+    "repetition_warnings",
     "window_sources",
 ]
 
@@ -221,6 +222,24 @@ def check_repetition(config: RunConfig, data: TrainingData, windows: int, where:
             problems.append(Problem(f"{where}: {what}; expected {text}", "train for fewer steps or lower its ratio"))
     if problems:
         raise ConfigError(*problems)
+
+
+_WORTH_REPEATING = 4  # arXiv 2305.16264: up to four times, repeated tokens are almost worth new ones
+
+
+def repetition_warnings(data: TrainingData, windows: int) -> list[str]:
+    """What to look at again of a run of so many windows: sources that it sees often."""
+    found = []
+    for index, source in enumerate(data.sources):
+        times = data.order.repetition(index, windows)
+        if times > _WORTH_REPEATING:
+            held = f"{len(source) * data.sequence_length:,} tokens"
+            often = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
+            found.append(
+                f"{source.directory.path}: its {held} are seen {often} times; from {_WORTH_REPEATING} times on,"
+                " repeated tokens are worth less and less (arXiv 2305.16264)"
+            )
+    return found
 
 
 def _layout(directory: TokenDirectory, data: DataConfig) -> Layout:

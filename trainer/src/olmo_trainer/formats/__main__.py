@@ -12,6 +12,7 @@ from typing import Any
 
 from . import checkpoint, document, tokens
 from .errors import FormatError
+from .files import place
 from .inspection import InspectionError
 from .lineage import lineage
 from .manifest import MANIFEST, check_files, read_manifest
@@ -75,12 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m olmo_trainer.formats", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     walk = verbs.add_parser("lineage", help="the chain of manifests back to the source files")
-    walk.add_argument("path", type=Path)
+    walk.add_argument("path", type=place)
     walk.add_argument("--all", action="store_true", help="name every source file")
     for verb, text in (("validate", "full check, checksums included"), ("dump", "canonical JSON lines")):
         command = verbs.add_parser(verb, help=text)
         command.add_argument("format", help=", ".join(_FORMATS))
-        command.add_argument("path", type=Path)
+        command.add_argument("path", type=place)
         command.add_argument("--dtype", choices=tokens.DTYPES, help="of token files without a manifest")
         command.add_argument("--eos-token-id", type=int, help="of token files without a manifest")
         command.add_argument("--json", action="store_true", help="errors as JSON objects")

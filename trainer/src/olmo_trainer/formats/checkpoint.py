@@ -191,6 +191,10 @@ def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors
                 raise FormatError(where, "invalid_value", shown(config[name]), "1 or more", field=name)
         for name in ("num_key_value_heads", "head_dim"):
             field_of(config, name, "an integer", where, optional=True)
+        for name in ("num_hidden_layers", *([_EXPERTS[family]] if family in _EXPERTS else ())):
+            if config[name] > len(tensors):
+                expected = f"{len(tensors)} or less, the number of tensors"
+                raise FormatError(where, "invalid_value", shown(config[name]), expected, field=name)
         if config["hidden_size"] % config["num_attention_heads"] and not config.get("head_dim"):
             expected = f"a divisor of hidden_size {config['hidden_size']}"
             raise FormatError(where, "invalid_value", shown(heads), expected, field="num_attention_heads")

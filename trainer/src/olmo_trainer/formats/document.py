@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError, shown
-from .files import COMPRESSIONS, field_of, fitting, rows
+from .files import COMPRESSIONS, field_of, fitting, refuse_unread, rows
 from .manifest import MANIFEST, check_files, read_manifest
 
 __all__ = ["Document", "document_files", "documents", "dump", "validate"]
@@ -43,6 +43,7 @@ def document_files(path: Path) -> list[Path]:
         manifest = read_manifest(path, wanted="document", newest=VERSION)
         check_files(manifest, checksums=False)
         return [path / row["path"] for row in manifest.files if _fits(Path(row["path"]).name)]
+    refuse_unread(path, _fits)
     return fitting(path, _fits)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import lzma
+import math
 import os
 import sys
 import zlib
@@ -17,7 +18,20 @@ from typing import IO, Any, NoReturn
 
 from .errors import FormatError, shown
 
-__all__ = ["COMPRESSIONS", "field_of", "fitting", "open_binary", "read_json", "rows", "sha256_of", "write_atomically"]
+__all__ = [
+    "COMPRESSIONS",
+    "field_of",
+    "fitting",
+    "foreign_bytes",
+    "kind_of",
+    "open_binary",
+    "place",
+    "read_json",
+    "refuse_unread",
+    "rows",
+    "sha256_of",
+    "write_atomically",
+]
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -28,6 +42,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "an array": (list,),
     "true or false": (bool,),
 }
+
+
+def place(text: str) -> Path:
+    """A path of a command line, where the shell may have left `~` as it is (`--output=~/page.html`)."""
+    return Path(os.path.expanduser(text))
 
 
 def sha256_of(path: Path) -> str:
@@ -50,8 +69,34 @@ def fitting(root: Path, fits: Callable[[str], bool]) -> list[Path]:
     """The files below a directory whose name fits, hidden ones left out, by their relative paths; a file itself."""
     if root.is_file():
         return [root]
-    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and fits(path.name))
+    if root.exists() and not root.is_dir():
+        raise FormatError(root, "invalid_value", kind_of(root), "a file or a directory")
+    names = (path.relative_to(root) for path in root.rglob("*") if fits(path.name) and _is_plain(path))
     return [root / name for name in sorted(names, key=Path.as_posix) if not any(x.startswith(".") for x in name.parts)]
+
+
+_UNREAD = {".br": "brotli", ".lz4": "LZ4", ".zip": "ZIP", ".7z": "7z", ".sz": "snappy"}
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file can be read; a directory is none.
+
+    Raises: FormatError: it would be left out although it holds what is looked for.
+    """
+    if path.is_fifo():
+        raise FormatError(path, "invalid_value", kind_of(path), "a file")
+    return path.is_file()
+
+
+def refuse_unread(root: Path, fits: Callable[[str], bool]) -> None:
+    """Refuse a directory with files that would fit if they were compressed otherwise.
+
+    Raises: FormatError: naming the first.
+    """
+    for path in sorted(root.rglob("*")) if root.is_dir() else ():
+        if path.suffix in _UNREAD and fits(path.stem):
+            got, expected = f"compressed with {_UNREAD[path.suffix]}", f"{', '.join(COMPRESSIONS)} or no compression"
+            raise FormatError(path, "invalid_value", got, expected)
 
 
 def _zstandard(path: Path) -> Any:
@@ -82,23 +127,65 @@ def open_binary(path: Path) -> IO[bytes]:
             return path.open("rb")
 
 
+_BEGINNINGS = {
+    b"\x1f\x8b": "compressed with gzip, though its name does not say so",
+    b"\x28\xb5\x2f\xfd": "compressed with zstandard, though its name does not say so",
+    b"BZh": "compressed with bzip2, though its name does not say so",
+    b"\xfd7zXZ\x00": "compressed with xz, though its name does not say so",
+    b"PK\x03\x04": "a ZIP archive",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "in UTF-16",
+    b"\xfe\xff": "in UTF-16",
+}
+
+
+def foreign_bytes(raw: bytes) -> str | None:
+    """What bytes are that are not text in UTF-8, by how they begin; None where nothing is known."""
+    return next((what for beginning, what in _BEGINNINGS.items() if raw.startswith(beginning)), None)
+
+
+def kind_of(path: Path) -> str:
+    """What is at a path where a file is expected, for an error."""
+    if path.is_dir():
+        return "a directory"
+    if path.is_fifo():
+        return "a named pipe, which can be read only once"
+    return "not a file" if path.exists() else "not there"
+
+
+class _NotANumber(ValueError):
+    """A number that JSON or a float does not have."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and Infinity are Python's extension, not JSON
+    raise _NotANumber(name)  # NaN and Infinity are Python's extension, not JSON
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _NotANumber(text)
+    return value
 
 
 def _parse(raw: bytes, path: Path | str, line: int | None) -> Any:
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         if b"\\u" in raw:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair cannot be encoded
         return value
     except UnicodeEncodeError as error:
         raise FormatError(path, "not_json", "half of a surrogate pair", "UTF-8 JSON", line=line) from error
     except UnicodeDecodeError as error:
-        got = f"not UTF-8 at byte {error.start}"
+        got = foreign_bytes(raw) or f"not UTF-8 at byte {error.start}"
         raise FormatError(path, "not_json", got, "UTF-8 JSON", line=line) from error
+    except _NotANumber as error:
+        got = f"not JSON, for it holds {error}"
+        raise FormatError(path, "not_json", got, "finite numbers or null", line=line) from error
     except (ValueError, RecursionError) as error:
-        got = "not JSON" if raw.strip() else "blank"
+        got = foreign_bytes(raw) or ("not JSON" if raw.strip() else "blank")
+        if raw.startswith(b"\xef\xbb\xbf"):
+            got = "begun with a byte-order mark"
         raise FormatError(path, "not_json", got, "one JSON value", line=line) from error
 
 
@@ -109,7 +196,7 @@ def read_json(path: Path, shown_path: str | None = None) -> dict[str, Any]:
     """
     name = shown_path or str(path)
     if not path.is_file():
-        raise FormatError(name, "missing_file", "not there", "a file")
+        raise FormatError(name, "missing_file", kind_of(path), "a file")
     value = _parse(path.read_bytes(), name, None)
     if not isinstance(value, dict):
         raise FormatError(name, "not_object", shown(value), "a JSON object")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-__all__ = ["Console", "scaled"]
+__all__ = ["Console", "clock", "scaled"]
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,8 @@ def scaled(value: float) -> str:
     return f"{value:.3g} "
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A stretch of time as `12:34`, or `1:12:34`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
@@ -49,5 +50,5 @@ class Console:
             values["optim/learning_rate_group0"],
             values["optim/total_grad_norm"],
             scaled(values["throughput/device/tokens_per_second"]),
-            _clock(left),
+            clock(left),
         )

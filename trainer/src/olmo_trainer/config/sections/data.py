@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .findings import Finding, more_than_zero, zero_or_more
+from .findings import Finding, at_most, more_than_zero, zero_or_more
 
 __all__ = ["DataConfig", "InstanceFilterConfig", "LoaderConfig", "SourceConfig", "TokenDtype", "problems"]
 
@@ -86,6 +86,8 @@ def problems(data: DataConfig) -> list[Finding]:
     found: list[Finding] = []
     if data.sequence_length < 2:
         found.append(("data.sequence_length", data.sequence_length, "2 or more", None))
+    found += at_most(2**31, {"data.sequence_length": data.sequence_length})
+    found += at_most(1024, {"data.loader.threads": data.loader.threads, "data.loader.ahead": data.loader.ahead})
     if not data.sources:
         found.append(("data.sources", "empty", "at least one directory of token shards", None))
     ratios = [source.ratio for source in data.sources]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["Finding", "more_than_zero", "zero_or_more"]
+__all__ = ["Finding", "at_most", "more_than_zero", "zero_or_more"]
 
 Finding = tuple[str, object, str, str | None]
 """(key, value, what is expected, hint)."""
@@ -13,6 +13,13 @@ Finding = tuple[str, object, str, str | None]
 def more_than_zero(values: Mapping[str, float | None]) -> list[Finding]:
     """A finding for each value that is 0 or less."""
     return [(key, value, "more than 0", None) for key, value in values.items() if value is not None and value <= 0]
+
+
+def at_most(limit: int, values: Mapping[str, float | None]) -> list[Finding]:
+    """A finding for each value that no machine could hold."""
+    return [
+        (key, value, f"{limit} or less", None) for key, value in values.items() if value is not None and value > limit
+    ]
 
 
 def zero_or_more(values: Mapping[str, float | None]) -> list[Finding]:

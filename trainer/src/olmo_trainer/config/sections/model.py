@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .findings import Finding, more_than_zero, zero_or_more
+from .findings import Finding, at_most, more_than_zero, zero_or_more
 
 __all__ = ["Family", "InitConfig", "LayerType", "ModelConfig", "RopeScalingConfig", "problems"]
 
@@ -117,6 +117,16 @@ _ONLY: dict[str, tuple[str, ...]] = {
 """Options that transformers' classes have in these families alone."""
 
 
+_LIMITS = {
+    10_000: "num_hidden_layers",
+    2**16: "num_attention_heads num_key_value_heads num_experts num_experts_per_tok",
+    2**20: "hidden_size head_dim vocab_multiple",
+    2**24: "intermediate_size",
+    2**28: "embedding_size",
+}
+"""Far beyond any model, and small enough to be worked with."""
+
+
 def problems(model: ModelConfig) -> list[Finding]:
     """What is wrong with the group `model` by itself."""
     names = (
@@ -124,6 +134,8 @@ def problems(model: ModelConfig) -> list[Finding]:
         "norm_eps clip_qkv sliding_window num_experts num_experts_per_tok vocab_multiple embedding_size"
     )
     found = more_than_zero({f"model.{name}": getattr(model, name) for name in names.split()})
+    for limit, several in _LIMITS.items():
+        found += at_most(limit, {f"model.{name}": getattr(model, name) for name in several.split()})
     found += more_than_zero({"model.init.std": model.init.std})
     found += zero_or_more({f"model.{name}": getattr(model, name) for name in _ONLY if name.endswith("_coef")})
     for name, families in _ONLY.items():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from .findings import Finding, more_than_zero, zero_or_more
+from .findings import Finding, at_most, more_than_zero, zero_or_more
 
-__all__ = ["BatchPhase", "LengthPhase", "ParallelConfig", "TrainConfig", "problems"]
+__all__ = ["BatchPhase", "Duration", "LengthPhase", "ParallelConfig", "TrainConfig", "problems"]
+
+
+Duration = Annotated[str, 'a duration as "1000 steps", "2e12T" (tokens), "1ep" (epochs) or "20chinchilla"']
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,9 @@ class TrainConfig:
     """Windows in a step."""
     steps: int | None = None
     """Optimizer steps in all."""
-    duration: str | None = None
+    duration: Duration | None = None
     """Instead of `steps`: "1000 steps", "2e12T" (tokens), "1ep" (epochs), "20chinchilla" (times 20 tokens a weight)."""
-    stop_at: str | None = None
+    stop_at: Duration | None = None
     """Where to stop before the end, as `duration`; the schedule stays that of the whole run, which can be continued."""
     batch_warmup: tuple[BatchPhase, ...] = ()
     """Smaller batches at the beginning."""
@@ -100,6 +103,8 @@ def problems(train: TrainConfig) -> list[Finding]:
             "train.max_skipped_steps": train.max_skipped_steps,
         }
     ) + zero_or_more({"train.z_loss": train.z_loss})
+    found += at_most(2**31, {"train.batch_windows": train.batch_windows})
+    found += at_most(4096, {"train.num_threads": train.num_threads})
     if (train.steps is None) == (train.duration is None):
         got = "missing" if train.steps is None else "given beside train.duration"
         found.append(("train.steps", got, "one of train.steps and train.duration", None))
