@@ -77,20 +77,62 @@ def _build(kind: str, tokenizer_directory: Path, directory: Path) -> Path:
     sizes = {"vocab_size": 640, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"intermediate_size": 64, "max_position_embeddings": 512, "eos_token_id": 0, "pad_token_id": None}
     sizes |= {"bos_token_id": None, "initializer_range": 0.3}
+    t = transformers
+    grouped = sizes | {"num_key_value_heads": 2}
+    windowed = grouped | {"sliding_window": 8}
+    experts = grouped | {"num_experts_per_tok": 2}
     match kind:
         case "olmo":
-            config = transformers.OlmoConfig(**sizes)
+            config = t.OlmoConfig(**sizes)
         case "olmo2":
-            config = transformers.Olmo2Config(**sizes, num_key_value_heads=2)
+            config = t.Olmo2Config(**grouped)
+        case "olmo3":
+            config = t.Olmo3Config(**windowed, layer_types=["sliding_attention", "full_attention"])
+        case "olmoe":
+            config = t.OlmoeConfig(**experts, num_experts=4)
         case "llama":
-            config = transformers.LlamaConfig(**sizes, tie_word_embeddings=True)
+            config = t.LlamaConfig(**sizes, tie_word_embeddings=True)
+        case "mistral":
+            config = t.MistralConfig(**grouped, sliding_window=40)
+        case "mixtral":
+            config = t.MixtralConfig(**experts, num_local_experts=4, sliding_window=None)
+        case "qwen2":
+            config = t.Qwen2Config(**grouped)
+        case "qwen2_window":
+            config = t.Qwen2Config(**windowed, use_sliding_window=True, max_window_layers=0)
+        case "qwen2_wide":
+            config = t.Qwen2Config(**grouped, use_sliding_window=True, max_window_layers=0, sliding_window=40)
+        case "gemma2":
+            # caps so low that these small logits feel them
+            caps = {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 3.0}
+            config = t.Gemma2Config(**windowed, **caps, head_dim=8, query_pre_attn_scalar=8)
+        case "granite":
+            config = t.GraniteConfig(**grouped, logits_scaling=3.0, embedding_multiplier=2.0)
+        case "cohere":
+            config = t.CohereConfig(**grouped, logit_scale=0.25)
+        case "gptneox":
+            config = t.GPTNeoXConfig(**sizes)
+        case "gptneo":
+            names = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 512}
+            kinds = {"attention_types": [[["global", "local"], 1]], "window_size": 8}
+            config = t.GPTNeoConfig(**names, **kinds, vocab_size=640, bos_token_id=0, eos_token_id=0)
+        case "bloom":
+            config = t.BloomConfig(vocab_size=640, hidden_size=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+        case "opt":
+            names = {"ffn_dim": 64, "word_embed_proj_dim": 32, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
+            names |= {key: sizes[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers")}
+            config = t.OPTConfig(**names, num_attention_heads=4, max_position_embeddings=512)
+        case "mamba":
+            config = t.MambaConfig(vocab_size=640, hidden_size=32, num_hidden_layers=2, state_size=4, eos_token_id=0)
         case _:
-            config = transformers.GPT2Config(
+            config = t.GPT2Config(
                 vocab_size=640, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=0, eos_token_id=0
             )
     torch.manual_seed(len(kind))
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
+    # some versions save an eos of their own
+    (directory / "generation_config.json").unlink(missing_ok=True)
     for file in tokenizer_directory.iterdir():
         shutil.copy(file, directory)
     return directory

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from catwalk.__main__ import main
@@ -70,7 +71,7 @@ def test_formats_command_imports_no_torch() -> None:
         (["--dtype", "int8"], 'dtype: "int8" is unknown'),
         (["--windowing", "sliding"], 'windowing: "sliding" is unknown'),
         (["--device", "abacus"], '"abacus" is not a device'),
-        (["--max-length", "100000"], "more than the model's max_position_embeddings"),
+        (["--max-length", "100000"], "is more than the model's 512 positions"),
         (["--data", "nowhere"], "data: nowhere is absent"),
         (["--batch-tokenz", "3"], "did you mean --batch-tokens?"),
         (["batch_tokenz=3"], 'nearest: "batch_tokens"'),
@@ -125,7 +126,15 @@ def test_absent_weights_exit_1(run: Run, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").unlink()
     code, text = run()
     assert code == 1
-    assert "model.safetensors: the file is absent" in text
+    assert "model.safetensors: is not there; expected the weights" in text
+
+
+def test_weights_as_a_pickle_are_seen(run: Run, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    code, text = run()
+    assert code == 1
+    assert "but pytorch_model.bin is; expected weights as safetensors" in text
+    assert "hint: python -c" in text
 
 
 @pytest.mark.parametrize("kind", ["olmo", "gpt2"])
@@ -141,13 +150,16 @@ def test_missing_tensor_exits_1(run: Run, build_checkpoint: Build, tmp_path: Pat
     assert "is absent" in text
 
 
-def test_missing_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
+@pytest.mark.parametrize("other", [None, "qwen.tiktoken", "tekken.json"])
+def test_missing_tokenizer_exits_1(run: Run, checkpoint: Path, other: str | None) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (checkpoint / name).unlink()
+    if other is not None:
+        (checkpoint / other).write_bytes(b"IQ== 0\n")
     code, text = run()
     assert code == 1
-    assert "tokenizer.json: the file is absent" in text
-    assert "hint: copy tokenizer.json" in text
+    assert "tokenizer.json: is not there" in text
+    assert other is None or f"but {other} is" in text
 
 
 def test_damaged_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
@@ -155,18 +167,89 @@ def test_damaged_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8")[:1000], encoding="utf-8")
     code, text = run()
     assert code == 1
-    assert "the tokenizer cannot be loaded" in text
+    assert f"{path}: is not JSON" in text
 
 
-def test_tokenizer_of_another_model_exits_1(run: Run, checkpoint: Path) -> None:
+def test_older_tokenizer_files_are_converted_and_told(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    assert run()[0] == 0
+    before = (tmp_path / "out" / "predictions.jsonl.gz").read_bytes()
+    shutil.rmtree(tmp_path / "out")
     path = checkpoint / "tokenizer.json"
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    (checkpoint / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (checkpoint / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    path.unlink()
+    settings = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>", "bos_token": "<|begin|>"}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    code, text = run()
+    assert code == 0
+    assert "transformers makes the tokenizer of vocab.json" in text
+    assert (tmp_path / "out" / "predictions.jsonl.gz").read_bytes() == before
+
+
+def _change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads(path.read_text(encoding="utf-8"))
-    last = max(value["model"]["vocab"], key=value["model"]["vocab"].get)
-    value["model"]["vocab"][last] = 5000
+    edit(value)
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_token_beyond_the_embedding_matters_only_where_a_text_holds_it(
+    run: Run, checkpoint: Path, tmp_path: Path, special: bool
+) -> None:
+    token = {"id": 640, "content": "[NEW]", "special": special}
+    token |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+
+    def add(value: dict[str, Any]) -> None:
+        vocabulary = value["model"]["vocab"]
+        vocabulary |= {f"filler {id}": id for id in range(max(vocabulary.values()) + 1, 640)}
+        value["added_tokens"].append(token)
+
+    _change(checkpoint / "tokenizer.json", add)
+    path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "hen"}, {"id": "b", "text": "a [NEW] hen"}])
+    code, text = run("--documents", str(path))
+    assert "1 tokens are beyond the embedding of 640 rows, from '[NEW]' (640) on" in text
+    # a special token's spelling in a text is text
+    assert code == (0 if special else 1)
+    assert special or 'document "b" of source "": token 640 (\'[NEW]\') is beyond the embedding' in text
+
+
+def test_overflow_names_the_document_and_what_to_do(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"] *= 2e4
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "hen", "source": "s"}])
+    code, text = run("--documents", str(path), "--dtype", "float16")
+    assert code == 1
+    assert "copa, item " in text  # tasks come first
+    assert "log-probability is nan; expected a finite number" in text
+    assert "the model overflows in float16: --dtype bfloat16 or --dtype float32" in text
+    arguments = ["--model", str(checkpoint), "--documents", str(path), "--device", "cpu"]
+    arguments += ["--output", str(tmp_path / "o")]
+    assert main(["run", *arguments, "--dtype", "float16"]) == 1
+    assert not (tmp_path / "o" / "results.json").exists()
+    assert main(["run", *arguments]) == 0
+
+
+def test_text_of_which_no_token_is_left_is_named(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    def drop_letters(value: dict[str, Any]) -> None:
+        value["normalizer"] = {"type": "Replace", "pattern": {"Regex": "z+"}, "content": ""}
+
+    _change(checkpoint / "tokenizer.json", drop_letters)
+    path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "zzz", "source": "s"}])
+    code, text = run("--documents", str(path))
+    assert code == 1
+    assert 'document "a" of source "s": the tokenizer leaves no token of its text' in text
+
+
+def test_task_without_rows_is_told(run: Run, data_directory: Path) -> None:
+    write_jsonl(data_directory / "copa" / "validation.jsonl.gz", [])
     code, text = run()
     assert code == 1
-    assert "the tokenizer has ids up to 5000; the embedding has 640 rows" in text
+    assert "validation.jsonl.gz: holds no row; expected the items of copa" in text
 
 
 def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
@@ -175,6 +258,29 @@ def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
     code, text = run("--documents", str(path.parent))
     assert code == 1
     assert f'{path}:2: "text" is a number; expected a string' in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'\xef\xbb\xbf{"id": "a", "text": "x"}', "byte-order mark"),
+        ('{"id": "a", "text": "x"}'.encode("utf-16"), "UTF-16"),
+        (b'{"id": "a", "text": "caf\xe9"}', "not UTF-8 (byte 0xE9 at 24)"),
+        (b'{"id": "a", "text": "x", "metadata": {"n": NaN}}', "holds NaN"),
+        (b'{"id": "a", "text": "x", "metadata": {"n": -Infinity}}', "holds -Infinity"),
+        (b'{"id": "a", "text": "x \\ud83d y"}', "lone surrogate"),
+        (gzip.compress(b'{"id": "a", "text": "x"}'), "gzip's, under a name without .gz"),
+        (b"\n", "blank"),
+        (b'{"id": "a", "text": x}', "not JSON (JSON is malformed"),
+    ],
+)
+def test_what_is_not_json_is_told_by_its_cause(run: Run, tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    code, text = run("--documents", str(path))
+    assert code == 1
+    assert f"{path}:1: " in text
+    assert expected in text
 
 
 def test_cut_documents_exit_1(run: Run, tmp_path: Path) -> None:
@@ -188,7 +294,7 @@ def test_cut_documents_exit_1(run: Run, tmp_path: Path) -> None:
 def test_prefix_that_the_tokenizer_has_not_exits_2(run: Run, checkpoint: Path) -> None:
     path = checkpoint / "tokenizer_config.json"
     value = json.loads(path.read_text(encoding="utf-8"))
-    del value["bos_token"]
+    value["bos_token"] = None
     path.write_text(json.dumps(value), encoding="utf-8")
     code, text = run("--prefix", "bos")
     assert code == 2

@@ -1,5 +1,6 @@
 """From text to requests to rows: borders, spaces, cuts, and what shares a row."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from catwalk.errors import DataError
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.model.rows import Row, batches, pack_alone, pack_shared
-from catwalk.scoring.requests import build_requests
+from catwalk.scoring.requests import build_requests, collect_scores
 from catwalk.types import Item, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +22,8 @@ def _item(context: str, *continuations: str) -> Item:
 
 
 @pytest.fixture
-def tokenizer(tokenizer_directory: Path) -> Tokenizer:
-    return load_tokenizer(tokenizer_directory)
+def tokenizer(build_checkpoint: Build) -> Tokenizer:
+    return load_tokenizer(build_checkpoint("olmo"))
 
 
 def test_white_space_at_the_contexts_end_moves_to_the_continuation(tokenizer: Tokenizer) -> None:
@@ -71,19 +72,48 @@ def test_long_contexts_are_cut_on_the_left_and_counted(tokenizer: Tokenizer) -> 
         assert len(request.context) + len(request.continuation) == 17
 
 
-def test_choice_longer_than_the_window_is_an_error(tokenizer: Tokenizer) -> None:
-    with pytest.raises(DataError, match="expected 1 to max_length_tokens = 8"):
-        build_requests([_item("a", " egg" * 20)], tokenizer, 0, 8)
+def test_choice_longer_than_the_window_is_scored_in_several(tokenizer: Tokenizer) -> None:
+    items = [_item("sea salt", " egg" * 20, " hen")]
+    built = build_requests(items, tokenizer, 0, 8)
+    tokens = tokenizer.encode(["sea salt" + " egg" * 20])[0][len(tokenizer.encode(["sea salt"])[0]) :]
+    first = built.conditional[0][0]
+    parts = [built.requests[index] for index in (first, *built.further[first])]
+    assert len(parts) > 2
+    assert [token for part in parts for token in part.continuation] == tokens
+    assert all(len(part.context) + len(part.continuation) - 1 <= 8 for part in parts)
+    assert built.windowed == 2  # after its context, and after "Answer:"
+    (score,) = collect_scores(items, built, [-1.0 * (index + 1) for index in range(len(built.requests))])
+    assert score.tokens[0] == len(tokens)
+    assert score.sum_logprobs[0] == -sum(1.0 + index for index in (first, *built.further[first]))
+    assert built.items_of(built.further[first][-1]) == [0]
 
 
-def test_tokenizer_that_begins_with_bos_does_so_here(tokenizer_directory: Path, tmp_path: Path) -> None:
+def test_choice_of_which_nothing_is_left_names_its_item(tokenizer: Tokenizer) -> None:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers
+
+    known = {"sea": 2, "hen": 3, "Answer": 4, ":": 5}
+    for model, problem in (
+        (models.BPE({letter: 2 + n for n, letter in enumerate("seahnAwr:")}, []), "leaves no token of it"),
+        (models.WordLevel(known, unk_token="?"), "cannot encode"),
+    ):
+        backend = Backend(model)
+        backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        words = dataclasses.replace(tokenizer, backend=backend)
+        assert build_requests([_item("sea", " hen")], words, 0, 8).requests
+        with pytest.raises(DataError, match=problem) as caught:
+            build_requests([_item("sea", " hen", " 12")], words, 0, 8)
+        assert " 12" in str(caught.value)
+
+
+def test_tokenizer_that_begins_with_bos_does_so_here(build_checkpoint: Build, tmp_path: Path) -> None:
     import shutil
 
     from tokenizers import Tokenizer as Backend
     from tokenizers.processors import TemplateProcessing
 
     directory = tmp_path / "bos"
-    shutil.copytree(tokenizer_directory, directory)
+    shutil.copytree(build_checkpoint("olmo"), directory)
     backend = Backend.from_file(str(directory / "tokenizer.json"))
     backend.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 1)])
     backend.save(str(directory / "tokenizer.json"))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
-from catwalk.formats.manifest import MANIFEST, manifest_sha256, read_manifest
+from catwalk.formats.manifest import MANIFEST, manifest_sha256, read_manifest, write_manifest
 from catwalk.results.workspace import Workspace
+from conftest import write_jsonl
 
 Build = Callable[[str], Path]
 _FILES = ("results.json", "predictions.jsonl.gz", "perplexity.jsonl.gz", "manifest.json")
@@ -201,3 +203,185 @@ def test_perplexity_alone_and_tasks_alone(
     tasks = ["--tasks", "winogrande", "--data", str(data_directory)]
     assert main(["run", *model, *tasks, "--output", str(tmp_path / "tasks-alone")]) == 0
     assert main(["verify", str(alone), str(tmp_path / "tasks-alone")]) == 0
+
+
+def test_verify_rejects_numbers_that_no_model_gives(
+    request_for: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert main(request_for(output)) == 0
+    (output / MANIFEST).unlink()
+    whole = (output / "results.json").read_text(encoding="utf-8")
+
+    def verify() -> str:
+        capsys.readouterr()
+        assert main(["verify", str(output)]) == 1
+        text = capsys.readouterr().err
+        (output / "results.json").write_text(whole, encoding="utf-8")
+        return text
+
+    def no_bits(value: Any) -> None:
+        value["perplexity"][0].update(nll_nats=0.0)
+        value["perplexity"][0]["bits_per_byte"].update(value=0.0)
+
+    _change(output, no_bits)
+    assert '"perplexity.0.nll_nats" is 0 for' in verify()
+    _change(output, lambda value: value["perplexity"][0]["bits_per_byte"].update(value=None))
+    assert '"perplexity.0.bits_per_byte.value" is None; the sums give' in verify()
+    _change(output, lambda value: value["tasks"][0]["metrics"]["acc_raw"].update(value=math.nan))
+    assert "NaN" in verify()
+    _change(output, lambda value: value["perplexity"].clear())
+    assert "perplexity is []; the rows give" in verify()
+    (output / "perplexity.jsonl.gz").unlink()
+    assert "perplexity: no rows of documents are stored" in verify()
+    rows = [json.loads(line) for line in gzip.open(output / "predictions.jsonl.gz", "rt", encoding="utf-8")]
+    with gzip.open(output / "predictions.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in [*rows, rows[0]])
+    assert "copa item 0 stands 2 times" in verify()
+    rows[0]["choices"][0]["sum_logprob"] = -math.inf
+    with gzip.open(output / "predictions.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+    assert "predictions.jsonl.gz:1:" in verify()
+    (output / "perplexity.jsonl.gz").write_bytes(gzip.compress(b'{"source":"s","subdomain":"","id":"x","tokens":3}\n'))
+    assert "predictions.jsonl.gz:1:" in verify()
+
+
+def _samples(root: Path) -> Path:
+    """A sample of two splits, as `paloma build` lays it out."""
+    for split, word in (("val", "hen"), ("test", "sea")):
+        rows = [{"id": f"{split}-{n}", "text": f"the {word} {n}", "source": "mine"} for n in range(3)]
+        write_jsonl(root / "mine" / split / "mine_00000000.jsonl.gz", rows)
+    return root
+
+
+def _domains(output: Path) -> list[tuple[str, int]]:
+    value = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return [(value["inference"]["split"], domain["documents"]) for domain in value["perplexity"]]
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_splits_are_never_added_together(
+    build_checkpoint: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_manifest: bool
+) -> None:
+    root = _samples(tmp_path / "sample")
+    if with_manifest:  # whose names for splits are its own
+        (root / "mine" / "test").rename(root / "mine" / "final")
+        files = sorted(root.rglob("*.jsonl.gz"))
+        about = {"format": "document", "writer": ("paloma-eval", "1"), "config": {"splits": ["val", "final"]}}
+        write_manifest(root, files=files, counts={"documents": 6}, details={}, inputs=[], **about)
+    other = "final" if with_manifest else "test"
+    base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu", "--documents"]
+    assert main([*base, str(root), "--output", str(tmp_path / "a")]) == 0
+    assert f"scoring the split val; {other} is left out (--split names another)" in capsys.readouterr().err
+    assert _domains(tmp_path / "a") == [("val", 3)]
+    assert main([*base, str(root), "--output", str(tmp_path / "b"), "--split", other]) == 0
+    assert _domains(tmp_path / "b") == [(other, 3)]
+    assert main([*base, str(root), "--output", str(tmp_path / "c"), "--split", "dev"]) == 2
+    assert f"the documents have {other}, val" in capsys.readouterr().err
+    # named one by one, none may be dropped either
+    both = [str(root / "mine" / "val"), str(root / "mine" / other)]
+    if not with_manifest:
+        assert main([*base, *both, "--output", str(tmp_path / "d")]) == 2
+        assert "the paths are of the splits val, test; expected one" in capsys.readouterr().err
+        assert main([*base, both[1], "--output", str(tmp_path / "e")]) == 0
+        assert _domains(tmp_path / "e") == [("test", 3)]
+
+
+def test_documents_are_counted_once(
+    build_checkpoint: Build, documents_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu", "--documents", str(documents_directory)]
+    again = str(documents_directory / ".." / documents_directory.name / "a.jsonl.gz")
+    assert main([*base, again, "--output", str(tmp_path / "x")]) == 2
+    assert "is named twice" in capsys.readouterr().err
+    shutil.copytree(documents_directory, tmp_path / "copy")
+    assert main([*base, str(tmp_path / "copy"), "--output", str(tmp_path / "y")]) == 0
+    text = capsys.readouterr().err
+    assert "5 of 10 have the source and id of an earlier one" in text
+    assert "the domain prose/rivers is of" in text
+
+
+def test_links_pipes_and_side_files(
+    build_checkpoint: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu", "--documents"]
+    root, far = tmp_path / "d", tmp_path / "far"
+    write_jsonl(root / "deep" / "a.jsonl.gz", [{"id": "a", "text": "hen"}])
+    write_jsonl(far / "b.jsonl.gz", [{"id": "b", "text": "sea"}])
+    (root / "deep" / "loop").symlink_to("..")
+    (root / "linked").symlink_to(far)
+    (root / ".progress.jsonl").write_text("{}\n", encoding="utf-8")
+    assert main([*base, str(root), "--output", str(tmp_path / "x")]) == 0
+    assert _domains(tmp_path / "x") == [(None, 2)]
+    os.mkfifo(tmp_path / "pipe")
+    assert main([*base, str(tmp_path / "pipe"), "--output", str(tmp_path / "y")]) == 1
+    assert "is a pipe or a device" in capsys.readouterr().err
+    (root / "c.jsonl.br").write_bytes(b"x")
+    assert main([*base, str(root), "--output", str(tmp_path / "y")]) == 1
+    assert "c.jsonl.br: .br files are not read" in capsys.readouterr().err
+    assert main([*base, str(far), f"--output={tmp_path}/y/*"]) == 2
+    assert "is a pattern" in capsys.readouterr().err
+
+
+def test_tilde_is_the_home_directory(build_checkpoint: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "d" / "a.jsonl.gz", [{"id": "a", "text": "hen"}])
+    model = ["--model", str(build_checkpoint("olmo")), "--device", "cpu"]
+    assert main(["run", *model, "--documents=~/d", "--output=~/out"]) == 0
+    assert main(["report", "~/out", "--output=~/page"]) == 0
+    assert main(["verify", "~/out"]) == 0
+    assert (tmp_path / "page" / "report.md").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def _with_bos(checkpoint: Path, **settings: Any) -> Path:
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | settings), encoding="utf-8")
+    return checkpoint
+
+
+def test_prefix_is_the_checkpoints_own(build_checkpoint: Build, documents_directory: Path, tmp_path: Path) -> None:
+    def score(name: str, model: Path, *more: str) -> dict[str, Any]:
+        arguments = ["run", "--model", str(model), "--name", "m", "--documents", str(documents_directory)]
+        assert main([*arguments, "--device", "cpu", "--output", str(tmp_path / name), *more]) == 0
+        value: dict[str, Any] = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
+        return value
+
+    plain = build_checkpoint("olmo")
+    bos = _with_bos(Path(shutil.copytree(plain, tmp_path / "bos")), add_bos_token=True)
+    asked, own = score("asked", plain, "--prefix", "bos"), score("own", bos)
+    assert own["perplexity"] == asked["perplexity"]
+    assert own["inference"]["prefix"] == "bos"
+    assert "begins a text with bos" in own["inference"]["prefix_reason"]
+    assert asked["inference"]["prefix_reason"] == "asked for"
+    assert score("plain", plain)["inference"]["prefix"] == "eos"
+    # an eos that generation_config.json alone names
+    lone = _with_bos(Path(shutil.copytree(plain, tmp_path / "lone")), eos_token=None, bos_token=None)
+    config = json.loads((lone / "config.json").read_text(encoding="utf-8")) | {"eos_token_id": None}
+    (lone / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (lone / "generation_config.json").write_text('{"eos_token_id": [0, 7]}', encoding="utf-8")
+    assert score("lone", lone)["perplexity"] == score("eos", plain, "--prefix", "eos")["perplexity"]
+
+
+def test_tokenizer_json_is_used_whatever_class_is_named(build_checkpoint: Build, tmp_path: Path) -> None:
+    from catwalk.model.load import load_tokenizer
+    from tokenizers import Tokenizer
+
+    model = _with_bos(Path(shutil.copytree(build_checkpoint("llama"), tmp_path / "m")), tokenizer_class="GPT2Tokenizer")
+    path = model / "tokenizer.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    value["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Digits", "individual_digits": True}, value["pre_tokenizer"]],
+    }
+    value["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(value), encoding="utf-8")
+    text = "In 2023 don't </s> <|endoftext|>\n\n\ndef f(x):\n    return 12345\n"
+    raw = Tokenizer.from_file(str(path))
+    raw.no_truncation()
+    raw.encode_special_tokens = True
+    (ids,) = load_tokenizer(model).encode([text])
+    assert ids == raw.encode(text, add_special_tokens=False).ids
+    assert 0 not in ids  # the spelling of a special token is text
+    assert len(ids) > 4

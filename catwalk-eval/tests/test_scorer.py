@@ -1,5 +1,6 @@
 """Log-probabilities against brute force, with and without a shared context, at any batch size, on any architecture."""
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from catwalk.formats.checkpoint import read_checkpoint
+from catwalk.formats.inspection import inspect_checkpoint
 from catwalk.model.load import load_model, load_tokenizer
-from catwalk.model.scorer import Scorer
+from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.scoring.requests import build_requests, collect_scores
 from catwalk.tasks.data import load_items, locate, sample_items
 from catwalk.tasks.registry import TASK_SETS, TASKS
@@ -18,17 +20,38 @@ from reference import BruteForce
 
 Build = Callable[[str], Path]
 
+# kind; tokens up to which contexts are shared (a window of 8 holds no probe); whether the head is a matrix alone
+_FAMILIES = [
+    ("olmo", None, True),
+    ("olmo2", None, True),
+    ("olmo3", 0, True),
+    ("olmoe", None, True),
+    ("llama", None, True),
+    ("mistral", 40, True),
+    ("mixtral", None, True),
+    ("qwen2", None, True),
+    ("qwen2_window", 0, True),
+    ("qwen2_wide", 40, True),
+    ("gemma2", 0, False),
+    ("granite", None, False),
+    ("cohere", None, False),
+    ("gpt2", None, True),
+    ("gptneox", None, True),
+    ("gptneo", 0, True),
+    ("opt", None, True),
+    ("bloom", 0, True),
+    ("mamba", 0, True),
+]
+
 
 def _scorer(directory: Path, *, batch_tokens: int = 1024, share: bool = True, dtype: str = "float32") -> Scorer:
-    checkpoint = read_checkpoint(directory)
     device = torch.device("cpu")
-    return Scorer(
-        model=load_model(checkpoint, load_tokenizer(directory), dtype, device),
-        architecture=checkpoint.architecture,
+    return probed_scorer(
+        load_model(read_checkpoint(directory), dtype, device),
         device=device,
-        vocab_size=640,
         batch_tokens=batch_tokens,
-        share_context=share,
+        shared_length=inspect_checkpoint(directory).plain_length if share else 0,
+        max_length_tokens=512,
     )
 
 
@@ -50,12 +73,43 @@ def _brute(brute: BruteForce, request: Request) -> float:
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "alone"])
-@pytest.mark.parametrize("kind", ["olmo", "olmo2", "llama", "gpt2"])
+@pytest.mark.parametrize("kind", [kind for kind, _, _ in _FAMILIES])
 def test_sums_equal_brute_force(build_checkpoint: Build, kind: str, share: bool) -> None:
     directory = build_checkpoint(kind)
     brute, requests = BruteForce(directory), _requests()
     sums = _scorer(directory, share=share).score(requests)
     np.testing.assert_allclose(sums, [_brute(brute, request) for request in requests], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "shared_length", "plain_head"), _FAMILIES)
+def test_what_a_model_is_scored_with_follows_from_the_model(
+    build_checkpoint: Build, kind: str, shared_length: int | None, plain_head: bool
+) -> None:
+    scorer = _scorer(build_checkpoint(kind))
+    assert (scorer.shared_length, scorer.plain_head) == (shared_length, plain_head)
+
+
+def test_a_mask_that_the_model_does_not_heed_is_noticed(
+    build_checkpoint: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    # the configuration tells nothing; scoring a few tokens does
+    directory = build_checkpoint("bloom")
+    model = load_model(read_checkpoint(directory), "float32", torch.device("cpu"))
+    about = {"device": torch.device("cpu"), "batch_tokens": 1024, "max_length_tokens": 512}
+    assert probed_scorer(model, shared_length=None, **about).shared_length == 0
+    assert "contexts are not shared" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_named(build_checkpoint: Build, dtype: str, value: float) -> None:
+    scorer = _scorer(build_checkpoint("llama"), dtype=dtype)
+    with torch.no_grad():
+        scorer.model.model.norm.weight[3] = value
+    with pytest.raises(NonFiniteError) as caught:
+        scorer.score(_requests(count=3))
+    assert not math.isfinite(caught.value.value)
+    assert 'tensor "model.norm.weight" holds NaN or infinity' in non_finite_cause(scorer.model)
 
 
 def test_sums_do_not_depend_on_the_batch_size(build_checkpoint: Build) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from catwalk import __version__
 from catwalk.errors import ConfigError, DataError
-from catwalk.formats.errors import FormatError
+from catwalk.formats.errors import FormatError, from_inspection
 
 __all__ = ["main"]
 
@@ -36,6 +36,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def _path(text: str) -> Path:
+    """`~` is the home directory, also after `--output=` where no shell expands it."""
+    return Path(text).expanduser()
+
+
+def _output(text: str) -> Path:
+    """A path to write to. A pattern that nothing matched is no name for it."""
+    if "*" in text or "?" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a pattern; expected one path")
+    return _path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="catwalk", description="Score any checkpoint on tasks and on the perplexity of documents.")
     parser.add_argument("--version", action="version", version=f"catwalk-eval {__version__}")
@@ -43,37 +55,37 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="score a checkpoint", description="Score a checkpoint."))
 
     listing = commands.add_parser("list", help="tasks with source, licence and items")
-    listing.add_argument("--data", type=Path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    listing.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
 
     show = commands.add_parser("show", help="the exact prompt of an item")
     show.add_argument("task")
     show.add_argument("--item", default=None, metavar="N", help="index or id; the first by default")
-    show.add_argument("--data", type=Path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    show.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
 
     report = commands.add_parser("report", help="one table and one HTML page of one or several results")
-    report.add_argument("results", type=Path, nargs="+", metavar="RESULTS")
-    report.add_argument("--output", type=Path, metavar="DIR", help="directory for report.md and report.html")
+    report.add_argument("results", type=_path, nargs="+", metavar="RESULTS")
+    report.add_argument("--output", type=_output, metavar="DIR", help="directory for report.md and report.html")
     report.add_argument(
-        "--lm-eval-json", type=Path, metavar="FILE", help="write lm-evaluation-harness's JSON of one result"
+        "--lm-eval-json", type=_output, metavar="FILE", help="write lm-evaluation-harness's JSON of one result"
     )
 
     verify = commands.add_parser("verify", help="derive every number of results again")
-    verify.add_argument("results", type=Path, nargs="+", metavar="RESULTS")
+    verify.add_argument("results", type=_path, nargs="+", metavar="RESULTS")
 
     documents = commands.add_parser("documents", help="the tasks' texts as documents, for decontamination")
     documents.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="tasks or sets of tasks")
-    documents.add_argument("--output", type=Path, required=True, metavar="DIR")
-    documents.add_argument("--data", type=Path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    documents.add_argument("--output", type=_output, required=True, metavar="DIR")
+    documents.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
     return parser
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--config", type=Path, metavar="YAML", help="settings; flags and key=value win over it")
-    run.add_argument("--model", type=Path, metavar="DIR", help="checkpoint directory in Hugging Face layout")
-    run.add_argument("--output", type=Path, metavar="DIR", help="directory for the results")
+    run.add_argument("--config", type=_path, metavar="YAML", help="settings; flags and key=value win over it")
+    run.add_argument("--model", type=_path, metavar="DIR", help="checkpoint directory in Hugging Face layout")
+    run.add_argument("--output", type=_output, metavar="DIR", help="directory for the results")
     run.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, or sets: core8, core9, all")
-    run.add_argument("--documents", nargs="+", type=Path, metavar="PATH", help="document files or directories")
-    run.add_argument("--data", type=Path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    run.add_argument("--documents", nargs="+", type=_path, metavar="PATH", help="document files or directories")
+    run.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
     run.add_argument("--limit", type=int, metavar="N", help="items a task, drawn with the seed (all)")
     run.add_argument("--seed", type=int, metavar="N", help="of the draw (1234)")
     run.add_argument("--device", help="auto, cpu, cuda, cuda:N (auto)")
@@ -81,7 +93,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--batch-tokens", type=int, metavar="N", help="tokens a batch, padding included (1024 on a CPU)")
     run.add_argument("--max-length", type=int, metavar="N", help="tokens a window (the model's)")
     run.add_argument("--windowing", help="paloma-reference or strict-disjoint (paloma-reference)")
-    run.add_argument("--prefix", help="the token before a document: eos or bos (eos)")
+    run.add_argument("--prefix", help="the token before a document: eos or bos (as the tokenizer has it)")
+    run.add_argument("--split", metavar="NAME", help="which split of the documents (the first of val, test, …)")
     run.add_argument(
         "--share-context",
         action=argparse.BooleanOptionalAction,
@@ -102,8 +115,12 @@ def _run(options: argparse.Namespace) -> int:
         flags["tasks"] = [word for word in options.tasks if "=" not in word] or None
     config = load_config(options.config, flags, overrides)
     from catwalk.evaluate import run
+    from catwalk.formats.inspection import InspectionError
 
-    run(config)
+    try:
+        run(config)
+    except InspectionError as error:
+        raise from_inspection(error) from error
     return 0
 
 

@@ -6,7 +6,7 @@ log-probabilities → scores, kept part by part → results.json, predictions, m
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from typing import Any
 import torch
 
 from catwalk.config import RunConfig
+from catwalk.corpus import Corpus, find_corpus
+from catwalk.errors import DataError
 from catwalk.formats.checkpoint import Checkpoint, read_checkpoint
-from catwalk.formats.document import Document, document_files, read_documents
+from catwalk.formats.document import Document, read_documents
+from catwalk.formats.inspection import Inspection, inspect_checkpoint
 from catwalk.formats.jsonl import atomic_file
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
-from catwalk.model.scorer import Scorer
+from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.progress import Progress
 from catwalk.results.provenance import (
+    describe_inference,
     describe_inputs,
     describe_model,
     is_finished,
@@ -31,10 +35,10 @@ from catwalk.results.provenance import (
 from catwalk.results.workspace import TaskPart, Workspace, documents_key, items_key
 from catwalk.results.write import write_results
 from catwalk.scoring.perplexity import document_score, windows
-from catwalk.scoring.requests import build_requests, collect_scores
+from catwalk.scoring.requests import ItemRequests, build_requests, collect_scores
 from catwalk.tasks.data import TaskData, load_items, locate, sample_items
 from catwalk.tasks.registry import find_tasks
-from catwalk.types import DocumentScore, Item, Task
+from catwalk.types import DocumentScore, Item, Request, Task
 
 __all__ = ["run"]
 
@@ -49,8 +53,7 @@ class _Work:
 
     tasks: list[tuple[Task, TaskData, list[Item]]]
     items_available: dict[str, int]
-    document_files: list[Path]
-    num_documents: int
+    corpus: Corpus
 
 
 def run(config: RunConfig) -> bool:
@@ -58,30 +61,34 @@ def run(config: RunConfig) -> bool:
 
     Raises:
         ConfigError: the request cannot be carried out.
-        FormatError, DataError: an input is damaged.
+        FormatError, InspectionError, DataError: an input is damaged.
     """
     work = _read_inputs(config)
     checkpoint = read_checkpoint(config.model)
+    inspection = inspect_checkpoint(config.model)
     tokenizer = load_tokenizer(config.model)
-    tokenizer.prefix_id(config.prefix)
+    prefix = tokenizer.prefix(config.prefix)
     device = resolve_device(config.device)
-    settings = resolve_settings(config, checkpoint, device, [task.name for task, _, _ in work.tasks])
-    inputs = describe_inputs(config, checkpoint, [data for _, data, _ in work.tasks])
+    names = [task.name for task, _, _ in work.tasks]
+    settings = resolve_settings(config, inspection, prefix, work.corpus.split, device, names)
+    inputs = describe_inputs(config, checkpoint, [data for _, data, _ in work.tasks], work.corpus.files)
     if is_finished(config.output, settings, inputs):
         log.info("%s already holds these results", config.output)
         return False
-    config.output.mkdir(parents=True, exist_ok=True)
-    save_config(config)
 
     workspace = Workspace(config.output, part_settings(settings, checkpoint))
-    engine = _Engine(config, checkpoint, tokenizer, device, settings)
-    parts = {task.name: (task, _score_task(task, items, engine, workspace)) for task, _, items in work.tasks}
-    documents = _score_documents(work, engine, workspace)
+    engine = _Engine(config, checkpoint, inspection, tokenizer, settings, device)
+    # every task's requests before the first is scored: what cannot be scored is told now
+    asked = [(task, items, _requests(task, items, engine, workspace)) for task, _, items in work.tasks]
+    config.output.mkdir(parents=True, exist_ok=True)
+    save_config(config)
+    parts = {task.name: (task, _score_task(task, items, built, engine, workspace)) for task, items, built in asked}
+    documents = _score_documents(work.corpus, engine, workspace)
 
     write_results(
         config.output,
-        model=describe_model(config, checkpoint),
-        inference={key: settings[key] for key in ("dtype", "max_length_tokens", "windowing", "prefix")},
+        model=describe_model(config, checkpoint, inspection),
+        inference=describe_inference(settings, tokenizer.document_prefix),
         tasks=parts,
         items_available=work.items_available,
         documents=documents,
@@ -102,9 +109,7 @@ def _read_inputs(config: RunConfig) -> _Work:
         items = load_items(task, data)
         items_available[task.name] = len(items)
         tasks.append((task, data, sample_items(items, config.limit, config.seed)))
-    files = [file for path in config.documents for file in document_files(path)]
-    num_documents = sum(1 for file in files for _ in read_documents(file))
-    return _Work(tasks=tasks, items_available=items_available, document_files=files, num_documents=num_documents)
+    return _Work(tasks=tasks, items_available=items_available, corpus=find_corpus(config.documents, config.split))
 
 
 class _Engine:
@@ -114,15 +119,18 @@ class _Engine:
         self,
         config: RunConfig,
         checkpoint: Checkpoint,
+        inspection: Inspection,
         tokenizer: Tokenizer,
-        device: torch.device,
         settings: dict[str, Any],
+        device: torch.device,
     ) -> None:
         self.tokenizer = tokenizer
-        self.prefix_id = tokenizer.prefix_id(config.prefix)
+        self.prefix_id = tokenizer.prefix_id(settings["prefix"])
         self.max_length_tokens: int = settings["max_length_tokens"]
         self.windowing: str = settings["windowing"]
-        self._config, self._checkpoint, self._device, self._settings = config, checkpoint, device, settings
+        self.unknown_tokens = 0
+        self._checkpoint, self._inspection, self._settings, self._device = checkpoint, inspection, settings, device
+        self._dtype = config.dtype
         self._scorer: Scorer | None = None
         self._metrics: list[dict[str, Any]] = []
 
@@ -130,16 +138,29 @@ class _Engine:
     def scorer(self) -> Scorer:
         """Loaded once."""
         if self._scorer is None:
-            model = load_model(self._checkpoint, self.tokenizer, self._config.dtype, self._device)
-            self._scorer = Scorer(
-                model=model,
-                architecture=self._checkpoint.architecture,
+            self._scorer = probed_scorer(
+                load_model(self._checkpoint, self._dtype, self._device),
                 device=self._device,
-                vocab_size=model.get_input_embeddings().weight.shape[0],
                 batch_tokens=self._settings["batch_tokens"],
-                share_context=self._settings["share_context"],
+                shared_length=self._inspection.plain_length if self._settings["share_context"] else 0,
+                max_length_tokens=self.max_length_tokens,
             )
         return self._scorer
+
+    def score(
+        self, requests: Sequence[Request], where: Callable[[int], str], progress: Progress, weight: float = 1.0
+    ) -> list[float]:
+        """Σ ln p of each request; `where` names the text of a request.
+
+        Raises:
+            DataError: for a log-probability that is no finite number, with the likely cause.
+        """
+        scorer = self.scorer
+        try:
+            return [float(value) for value in scorer.score(requests, progress, weight)]
+        except NonFiniteError as error:
+            problem = f"{where(error.request)}: the model's log-probability is {error.value}; expected a finite number"
+            raise DataError(problem, hint=non_finite_cause(scorer.model)) from error
 
     def finished(self, progress: Progress) -> None:
         """Close a stage."""
@@ -151,34 +172,48 @@ class _Engine:
             stream.writelines((json.dumps(row) + "\n").encode() for row in self._metrics)
 
 
-def _score_task(task: Task, items: list[Item], engine: _Engine, workspace: Workspace) -> TaskPart:
+def _requests(task: Task, items: list[Item], engine: _Engine, workspace: Workspace) -> ItemRequests | None:
+    """The requests of a task; None when its scores are kept from an interrupted run."""
+    if workspace.task(items_key(items)) is not None:
+        return None
+    try:
+        return build_requests(items, engine.tokenizer, engine.prefix_id, engine.max_length_tokens)
+    except DataError as error:
+        raise DataError(f"{task.name}, {error}", hint=error.hint) from error
+
+
+def _score_task(
+    task: Task, items: list[Item], built: ItemRequests | None, engine: _Engine, workspace: Workspace
+) -> TaskPart:
     """One task: kept from an interrupted run, or scored now."""
     key = items_key(items)
     part = workspace.task(key)
-    if part is not None:
+    if part is not None or built is None:
+        assert part is not None
         log.info("%s: kept from an earlier run", task.name)
         return part
-    built = build_requests(items, engine.tokenizer, engine.prefix_id, engine.max_length_tokens)
-    scorer = engine.scorer
     progress = Progress(task.name, "requests", len(built.requests))
-    sums = scorer.score(built.requests, progress)
-    part = TaskPart(collect_scores(items, built, [float(value) for value in sums]), built.truncated, built.crossings)
+    sums = engine.score(built.requests, lambda one: f'{task.name}, item "{items[built.items_of(one)[0]].id}"', progress)
+    scores = collect_scores(items, built, sums)
+    part = TaskPart(scores, built.truncated, built.crossings, built.windowed)
     workspace.keep_task(key, part)
     engine.finished(progress)
     if part.truncated:
         log.warning("%s: %d contexts were cut on the left to fit the window", task.name, part.truncated)
     if part.crossings:
         log.warning("%s: %d continuations begin within a token of the context", task.name, part.crossings)
+    if part.windowed:
+        log.warning("%s: %d continuations are longer than the window and scored in several", task.name, part.windowed)
     return part
 
 
-def _score_documents(work: _Work, engine: _Engine, workspace: Workspace) -> list[DocumentScore]:
+def _score_documents(corpus: Corpus, engine: _Engine, workspace: Workspace) -> list[DocumentScore]:
     """Every document's sums, in the order of the files."""
     scores: list[DocumentScore] = []
-    if not work.document_files:
+    if not corpus.files:
         return scores
-    progress = Progress("perplexity", "documents", work.num_documents)
-    for chunk in _chunks(work.document_files):
+    progress = Progress("perplexity", "documents", corpus.num_documents)
+    for chunk in _chunks(corpus.files):
         key = documents_key(chunk)
         part = workspace.documents(key)
         if part is None:
@@ -186,10 +221,13 @@ def _score_documents(work: _Work, engine: _Engine, workspace: Workspace) -> list
             workspace.keep_documents(key, part)
         scores += part
     engine.finished(progress)
+    if engine.unknown_tokens:
+        message = "perplexity: %d tokens are unknown ones, which hide their text: bits per byte come out too low"
+        log.warning(message, engine.unknown_tokens)
     return scores
 
 
-def _chunks(files: list[Path]) -> Iterator[list[Document]]:
+def _chunks(files: Sequence[Path]) -> Iterator[list[Document]]:
     chunk: list[Document] = []
     chars = 0
     for file in files:
@@ -203,12 +241,25 @@ def _chunks(files: list[Path]) -> Iterator[list[Document]]:
         yield chunk
 
 
+def _place(document: Document) -> str:
+    return f'document "{document.id}" of source "{document.source}"'
+
+
 def _score_chunk(chunk: list[Document], engine: _Engine, progress: Progress) -> list[DocumentScore]:
-    ids = engine.tokenizer.encode([document.text for document in chunk])
+    tokenizer = engine.tokenizer
+    ids = tokenizer.encode([document.text for document in chunk])
+    for document, tokens in zip(chunk, ids, strict=True):
+        tokenizer.check(tokens, _place(document))
+        if document.text.strip() and not tokens:
+            problem = f"{_place(document)}: the tokenizer leaves no token of its text; expected at least one to score"
+            raise DataError(problem, hint="leave the document out, or use another tokenizer")
+        engine.unknown_tokens += sum(token == tokenizer.unk_token_id for token in tokens)
     pieces = [windows(tokens, engine.prefix_id, engine.max_length_tokens, engine.windowing) for tokens in ids]
     requests = [request for piece in pieces for request in piece]
-    sums = iter(engine.scorer.score(requests, progress, len(chunk) / max(1, len(requests))))
+    owners = [document for document, piece in zip(chunk, pieces, strict=True) for _ in piece]
+    scored = engine.score(requests, lambda one: _place(owners[one]), progress, len(chunk) / max(1, len(requests)))
+    sums = iter(scored)
     scores = []
     for document, tokens, piece in zip(chunk, ids, pieces, strict=True):
-        scores.append(document_score(document, len(tokens), sum(float(next(sums)) for _ in piece)))
+        scores.append(document_score(document, len(tokens), sum(next(sums) for _ in piece)))
     return scores

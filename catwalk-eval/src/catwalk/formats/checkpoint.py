@@ -7,6 +7,7 @@ from typing import Any
 
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
+from catwalk.formats.inspection import inspect_checkpoint
 from catwalk.formats.jsonl import read_object, sha256_file
 from catwalk.formats.manifest import MANIFEST, check_files, manifest_sha256, read_manifest
 from catwalk.formats.safetensors import Tensor, read_header, tensor_sha256
@@ -20,6 +21,7 @@ _FAMILIES = ("Olmo", "Olmo2", "Olmo3", "Olmoe", "Llama", "Mistral", "Mixtral")
 _EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
 _IDENTITY_FILES = (
     "config.json",
+    "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -108,7 +110,7 @@ def _check_details(checkpoint: Checkpoint) -> None:
         raise details.error("invalid_value", "architecture", message)
     dtype = details.text("dtype", choices=tuple(_DTYPES.values()))
     stored = {_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in checkpoint.tensors}
-    if stored != {dtype}:
+    if dtype not in stored:  # they may be mixed: it is that of most parameters
         raise details.error("wrong_dtype", "dtype", f'is "{dtype}"; the weights are {", ".join(sorted(stored))}')
     details.text("stage")
     details.integer("step")
@@ -120,6 +122,8 @@ def _check_details(checkpoint: Checkpoint) -> None:
 def _read_tensors(directory: Path) -> list[Tensor]:
     index_path = directory / _INDEX
     if not index_path.is_file():
+        if not (directory / _SINGLE).is_file():
+            _ = inspect_checkpoint(directory).tensors  # raises, and says what is there instead
         return read_header(directory / _SINGLE)
     weight_map = Record(value=read_object(index_path), path=index_path).record("weight_map")
     files = {weight_map.text(name) for name in weight_map.value}

@@ -8,10 +8,10 @@ from typing import Any
 
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
-from catwalk.formats.jsonl import is_data_file, read_rows
+from catwalk.formats.jsonl import files_below, is_data_file, is_foreign_file, read_rows
 from catwalk.formats.manifest import MANIFEST, check_files, read_manifest
 
-__all__ = ["Document", "document_files", "dump", "read_documents", "validate"]
+__all__ = ["Document", "document_files", "document_root", "dump", "read_documents", "validate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,11 @@ class Document:
         return str(self.metadata.get("subdomain") or "")
 
 
+def document_root(path: Path) -> Path:
+    """The directory that the manifest of documents would stand in: `path`, or its folder `documents`."""
+    return path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
+
+
 def document_files(path: Path) -> list[Path]:
     """The row files of a document directory (the manifest's, when there is one) or the file itself, in sorted order.
 
@@ -41,20 +46,23 @@ def document_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    if not (path / MANIFEST).is_file() and (path / "documents").is_dir():
-        path = path / "documents"
+    if path.exists() and not path.is_dir():
+        message = "is a pipe or a device; expected a file or a directory"
+        raise FormatError("invalid_value", path, message, hint="write the documents to a file: they are read twice")
+    path = document_root(path)
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path, "document")
         check_files(path, manifest, hashes=False)
         return [path / entry["path"] for entry in manifest["files"] if is_data_file(path / entry["path"])]
-    files = sorted((file for file in path.rglob("*") if file.is_file() and is_data_file(file)), key=_sort_key(path))
+    found = files_below(path)
+    foreign = next((file for file in found if is_foreign_file(file)), None)
+    if foreign is not None:
+        message = f"{foreign.suffix} files are not read; expected JSON lines alone in {path}"
+        raise FormatError("not_json", foreign, message, hint="convert the file, or name the others one by one")
+    files = [file for file in found if is_data_file(file)]
     if not files:
         raise FormatError("missing_file", path, "no .jsonl or .json file is there; expected documents")
     return files
-
-
-def _sort_key(root: Path) -> Any:
-    return lambda file: file.relative_to(root).as_posix()
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -112,7 +120,7 @@ def validate(path: Path) -> None:
 
 def dump(path: Path, *, hashes: bool = False) -> Iterator[dict[str, Any]]:
     """The canonical rows: head line first (so the rows are read twice), then a row a document."""
-    root = path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
+    root = document_root(path)
     manifest = read_manifest(root, "document") if (root / MANIFEST).is_file() else None
     if manifest is not None:
         check_files(root, manifest, hashes=hashes)

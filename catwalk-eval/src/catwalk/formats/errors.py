@@ -1,8 +1,12 @@
 """The one error of damaged or foreign data, with the stable codes of docs/formats/README.md."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["FormatError"]
+if TYPE_CHECKING:  # that module loads tokenizers, which --help does without
+    from catwalk.formats.inspection import InspectionError
+
+__all__ = ["FormatError", "from_inspection"]
 
 
 class FormatError(ValueError):
@@ -29,3 +33,8 @@ class FormatError(ValueError):
         self.hint = hint
         where = self.path if line is None else f"{self.path}:{line}"
         super().__init__(f"{where}: {message}")
+
+
+def from_inspection(error: "InspectionError") -> FormatError:
+    """The error of a model directory in this package's form."""
+    return FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint)

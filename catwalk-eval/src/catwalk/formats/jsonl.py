@@ -6,6 +6,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,10 @@ __all__ = [
     "atomic_file",
     "canonical_json",
     "canonical_line",
+    "decode_object",
+    "files_below",
     "is_data_file",
+    "is_foreign_file",
     "read_lines",
     "read_object",
     "read_rows",
@@ -32,12 +36,47 @@ __all__ = [
 
 _COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
 DATA_SUFFIXES = tuple(f".{kind}{compression}" for kind in ("jsonl", "json") for compression in _COMPRESSIONS)
+_FOREIGN_SUFFIXES = (".br", ".lz4", ".sz", ".snappy", ".7z", ".zip", ".parquet")
 _READ_BYTES = 1 << 20
+_MAGIC = {
+    b"\xef\xbb\xbf": "the text begins with a byte-order mark (BOM)",
+    b"\xff\xfe": "the text is UTF-16, by its byte-order mark",
+    b"\xfe\xff": "the text is UTF-16, by its byte-order mark",
+    b"\x1f\x8b": "the bytes are gzip's, under a name without .gz",
+    b"\x28\xb5\x2f\xfd": "the bytes are zstd's, under a name without .zst",
+    b"BZh": "the bytes are bzip2's, under a name without .bz2",
+    b"\xfd7zXZ": "the bytes are xz's, under a name without .xz",
+    b"PAR1": "the bytes are Parquet's",
+}
+_MAGIC_HINT = "save it as UTF-8 without a mark, or give the file the suffix of its compression"
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def is_data_file(path: Path) -> bool:
-    """Whether a file of a directory holds rows, by its name."""
-    return path.name.endswith(DATA_SUFFIXES) and path.name not in ("manifest.json", "metrics.jsonl")
+    """Whether a file of a directory holds rows, by its name. Side files (`.progress.jsonl`) do not."""
+    own = path.name in ("manifest.json", "metrics.jsonl") or path.name.startswith(".")
+    return path.name.endswith(DATA_SUFFIXES) and not own
+
+
+def is_foreign_file(path: Path) -> bool:
+    """Whether a file looks like rows in a form that this reader does not take: Parquet, brotli and so on."""
+    return path.suffix == ".parquet" or (path.suffix in _FOREIGN_SUFFIXES and path.stem.endswith(DATA_SUFFIXES))
+
+
+def files_below(root: Path) -> list[Path]:
+    """Every file below a directory, sorted. Links to directories are followed, each directory once: loops end."""
+    waiting, seen, files = [root], set(), []
+    while waiting:
+        for place, folders, names in os.walk(waiting.pop(0)):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [Path(place, name) for name in folders if Path(place, name).is_symlink()]
+            files += [Path(place, name) for name in names if Path(place, name).is_file()]
+    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 
 def sha256_file(path: Path) -> str:
@@ -59,6 +98,9 @@ def _open_bytes(path: Path) -> BinaryIO:
 
 def _chunks(path: Path) -> Iterator[bytes]:
     """Uncompressed bytes; an early end of the compressed stream raises `truncated`."""
+    if path.suffix in _FOREIGN_SUFFIXES:
+        message = f"{path.suffix} files are not read; expected JSON lines, plain or as {', '.join(_COMPRESSIONS[1:])}"
+        raise FormatError("not_json", path, message, hint="convert the file")
     try:
         if path.suffix == ".zst":
             yield from _zstandard_chunks(path)
@@ -121,11 +163,35 @@ def decode_object(content: bytes, path: Path, line: int | None = None) -> dict[s
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        message = f"the text is not JSON ({error}); expected one JSON object"
-        raise FormatError("not_json", path, message, line=line) from error
+        cause, hint = _why_not_json(content, error)
+        raise FormatError("not_json", path, f"{cause}; expected one JSON object", line=line, hint=hint) from error
     if not isinstance(value, dict):
         raise FormatError("not_object", path, f"the JSON is {type_name(value)}; expected an object", line=line)
     return value
+
+
+def _why_not_json(content: bytes, error: Exception) -> tuple[str, str | None]:
+    """What stands there instead of JSON, and what to do about it."""
+    for magic, name in _MAGIC.items():
+        if content.startswith(magic):
+            return name, _MAGIC_HINT
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as problem:
+        byte = content[problem.start]
+        return f"the text is not UTF-8 (byte 0x{byte:02X} at {problem.start})", "convert it: iconv -f LATIN1 -t UTF-8"
+    if not text.strip():
+        return "the line is blank", "remove it"
+    constants: list[str] = []
+    try:
+        json.loads(text, parse_constant=constants.append)
+    except (ValueError, RecursionError):
+        return f"the text is not JSON ({error})", None
+    if constants:
+        return f"the text holds {constants[0]}, which JSON has not", "leave the field out, or write null"
+    if _LONE_SURROGATE.search(text):
+        return "the text holds a lone surrogate (\\ud800 and the like: half a character)", "replace it by U+FFFD"
+    return f"the text is not JSON ({error})", None
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -117,6 +117,9 @@ def _check_domain(domain: Record) -> tuple[str, str]:
     nll_nats = domain.number("nll_nats")
     if nll_nats < 0:
         raise domain.error("invalid_value", "nll_nats", f"is {nll_nats}; expected at least 0")
+    if nll_nats == 0 and domain.value["tokens"]:
+        tokens = domain.value["tokens"]
+        raise domain.error("invalid_value", "nll_nats", f"is 0 for {tokens} tokens; expected more, as of any model")
     ratio = domain.record("bits_per_byte")
     value = ratio.number_or_null("value")
     _check_stderr(ratio)
@@ -145,7 +148,9 @@ def read_predictions(directory: Path) -> Iterator[dict[str, Any]]:
                 raise choice.error("invalid_value", "sum_logprob", message)
             for count in ("tokens", "chars", "bytes"):
                 choice.integer(count, minimum=1)
-            choice.number_or_null("sum_logprob_unconditional")
+            if (choice.number_or_null("sum_logprob_unconditional") or 0.0) > 0:
+                message = f"is {choice.value['sum_logprob_unconditional']}; a log-probability is at most 0"
+                raise choice.error("invalid_value", "sum_logprob_unconditional", message)
         if label >= len(choices):
             raise record.error("out_of_range", "label", f"is {label}; there are {len(choices)} choices")
         predicted = record.record("predicted")
@@ -167,7 +172,10 @@ def read_document_scores(directory: Path) -> Iterator[dict[str, Any]]:
             record.text(key)
         for key in ("tokens", "bytes", "chars", "words"):
             record.integer(key)
-        record.number("nll_nats")
+        nll_nats = record.number("nll_nats")
+        if nll_nats < 0 or (nll_nats and not value["tokens"]):
+            message = f"is {nll_nats} for {value['tokens']} tokens; expected at least 0, and 0 without tokens"
+            raise record.error("invalid_value", "nll_nats", message)
         yield value
 
 

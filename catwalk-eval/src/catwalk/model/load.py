@@ -3,43 +3,89 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer as Backend
 
 from catwalk.errors import ConfigError, DataError
 from catwalk.formats.checkpoint import Checkpoint
 from catwalk.formats.errors import FormatError
+from catwalk.formats.inspection import Inspection, inspect_checkpoint, open_tokenizer
 
 __all__ = ["Tokenizer", "load_model", "load_tokenizer", "resolve_device"]
 
 log = logging.getLogger(__name__)
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_OLDER_TOKENIZERS = ("vocab.json", "tokenizer.model", "vocab.txt", "spiece.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Converted(Inspection):
+    """A directory without tokenizer.json: `converted` is what transformers makes of its older files."""
+
+    converted: Backend
+
+    @cached_property
+    def tokenizer(self) -> Backend:
+        return self.converted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """Text to ids without special tokens; `starts_with_bos` when the tokenizer itself puts BOS before every text."""
+    """Text to ids, nothing added; a text that spells a special token is text.
 
-    backend: Any
+    `starts_with_bos` and `document_prefix` are the checkpoint's own (docs/formats/checkpoint.md, *Before a document*);
+    `embedding_rows` is what the model has rows for.
+    """
+
+    backend: Backend
     bos_token_id: int | None
     eos_token_id: int | None
+    unk_token_id: int | None
     starts_with_bos: bool
-    highest_id: int
+    document_prefix: str | None
+    embedding_rows: int
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, nothing added."""
-        if not texts:
-            return []
-        encoded = self.backend(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        """Ids of each text.
+
+        Raises:
+            DataError: for a text that the tokenizer cannot take.
+        """
+        try:
+            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # `tokenizers` raises nothing narrower
+            for text in texts:
+                self._encode_one(text)  # raises, naming the text
+            raise DataError(f"the tokenizer cannot encode the texts ({_first_line(error)})") from error
+        return [encoding.ids for encoding in encoded]
+
+    def _encode_one(self, text: str) -> None:
+        try:
+            self.backend.encode(text, add_special_tokens=False)
+        except Exception as error:  # as above
+            problem = f"the tokenizer cannot encode {text[:60]!r} ({_first_line(error)})"
+            raise DataError(problem, hint="use the model's own tokenizer") from error
+
+    def prefix(self, asked: str | None) -> str:
+        """The kind of token before a document: `asked`, else the checkpoint's rule.
+
+        Raises:
+            ConfigError: when the tokenizer has none of this kind, or none at all.
+        """
+        kind = asked or self.document_prefix
+        if kind is None:
+            problem = "prefix: the checkpoint names neither a bos nor an eos token; expected one before a document"
+            raise ConfigError(problem, hint="name eos_token in tokenizer_config.json, or eos_token_id in config.json")
+        self.prefix_id(kind)
+        return kind
 
     def prefix_id(self, kind: str) -> int:
-        """The token before the first one of a document.
+        """The id of `bos` or `eos`.
 
         Raises:
             ConfigError: when the tokenizer has none of this kind.
@@ -49,6 +95,17 @@ class Tokenizer:
             other = "eos" if kind == "bos" else "bos"
             raise ConfigError(f"prefix: the tokenizer has no {kind} token; expected one", hint=f"--prefix {other}")
         return id
+
+    def check(self, ids: Sequence[int], where: str) -> None:
+        """Refuse ids that the embedding has no row for.
+
+        Raises:
+            DataError: naming the text by `where`.
+        """
+        if ids and max(ids) >= self.embedding_rows:
+            token = self.backend.id_to_token(max(ids))
+            problem = f"{where}: token {max(ids)} ({token!r}) is beyond the embedding; expected ids below"
+            raise DataError(f"{problem} {self.embedding_rows}", hint="use the model's own tokenizer")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -65,38 +122,68 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer beside the weights.
+    """The tokenizer beside the weights: tokenizer.json as it is, whatever class tokenizer_config.json names.
 
     Raises:
-        FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
+        InspectionError, FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
     """
-    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
-        message = "the file is absent; expected the checkpoint's tokenizer"
-        hint = "copy tokenizer.json and tokenizer_config.json beside the weights"
-        raise FormatError("missing_file", directory / "tokenizer.json", message, hint=hint)
-    transformers.logging.set_verbosity_error()
-    try:
-        backend = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever the libraries raise, Rust panics of `tokenizers` included
-        message = f"the tokenizer cannot be loaded ({_first_line(error)})"
-        raise FormatError("invalid_value", directory / "tokenizer.json", message) from error
-    bos = backend.bos_token_id
-    with_special = backend("a", return_attention_mask=False)["input_ids"]
+    inspection = inspect_checkpoint(directory)
+    if not (directory / "tokenizer.json").is_file():
+        inspection = _convert(inspection)
+    backend, rows = inspection.tokenizer, inspection.embedding_rows
+    beyond = sorted((id, text) for text, id in backend.get_vocab(with_added_tokens=True).items() if id >= rows)
+    if beyond:
+        id, text = beyond[0]
+        log.warning(
+            "%s: %d tokens are beyond the embedding of %d rows, from %r (%d) on; a text that holds one is refused",
+            *(directory / "tokenizer.json", len(beyond), rows, text, id),
+        )
     return Tokenizer(
         backend=backend,
-        bos_token_id=bos,
-        eos_token_id=backend.eos_token_id,
-        starts_with_bos=bos is not None and len(with_special) > 1 and with_special[0] == bos,
-        highest_id=max(backend.get_vocab().values()),
+        bos_token_id=inspection.special_token_id("bos"),
+        eos_token_id=inspection.special_token_id("eos"),
+        unk_token_id=inspection.special_token_id("unk"),
+        starts_with_bos=inspection.starts_with_bos,
+        document_prefix=inspection.document_prefix,
+        embedding_rows=rows,
     )
 
 
-def load_model(checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str, device: torch.device) -> Any:
+def _convert(inspection: Inspection) -> Inspection:
+    """vocab.json with merges.txt, tokenizer.model and the like, as transformers converts them."""
+    directory = inspection.directory
+    path = directory / "tokenizer.json"
+    older = [name for name in _OLDER_TOKENIZERS if (directory / name).is_file()]
+    if not older:
+        open_tokenizer(path)  # raises, and says what else may be there
+    transformers.logging.set_verbosity_error()
+    hint = (
+        "make a tokenizer.json with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR), and look at what it does"
+    )
+    try:
+        wrapped = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        backend = Backend.from_str(wrapped.backend_tokenizer.to_str())
+    except Exception as error:  # whatever the libraries raise, Rust panics of `tokenizers` included
+        message = f"is not there, and transformers cannot make it of {older[0]} ({_first_line(error)})"
+        raise FormatError("invalid_value", path, message, hint=hint) from error
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    log.warning("%s is not there: transformers makes the tokenizer of %s", path, older[0])
+    return _Converted(
+        directory=directory,
+        config=inspection.config,
+        generation_config=inspection.generation_config,
+        tokenizer_config=inspection.tokenizer_config,
+        converted=backend,
+    )
+
+
+def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
     """The model in evaluation mode.
 
     Raises:
-        FormatError: `missing_tensor` when weights are absent (transformers would invent them), `out_of_range` when the
-            tokenizer has ids that the embedding has not.
+        FormatError: `missing_tensor` when weights are absent (transformers would invent them), `wrong_shape`.
         DataError: when transformers cannot load the directory.
     """
     directory = checkpoint.directory
@@ -118,10 +205,6 @@ def load_model(checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str, device:
             name = sorted(map(str, loading[kind]))[0]
             message = f'"{name}" is {"absent" if kind == "missing_keys" else "of another shape"}; the model requires it'
             raise FormatError(code, directory, message, field=name, hint="export the checkpoint again")
-    rows = model.get_input_embeddings().weight.shape[0]
-    if tokenizer.highest_id >= rows:
-        message = f"the tokenizer has ids up to {tokenizer.highest_id}; the embedding has {rows} rows"
-        raise FormatError("out_of_range", directory / "tokenizer.json", message, hint="use the model's own tokenizer")
     return model.to(device).eval()
 
 

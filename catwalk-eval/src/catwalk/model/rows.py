@@ -81,18 +81,27 @@ def pack_alone(requests: Sequence[Request]) -> list[Row]:
     return [_row(request.context, [(index, request)]) for index, request in enumerate(requests)]
 
 
-def pack_shared(requests: Sequence[Request]) -> list[Row]:
-    """Rows of requests with equal contexts, in the order in which the contexts first appear."""
+def pack_shared(requests: Sequence[Request], longest: int | None = None) -> list[Row]:
+    """Rows of requests with equal contexts, in the order in which the contexts first appear.
+
+    With `longest`, no row of several requests has more tokens: what is longer stands alone.
+    """
     groups: dict[tuple[int, ...], list[tuple[int, Request]]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(request.context, []).append((index, request))
+        size = len(request.context) + len(request.continuation) - 1
+        key = request.context if longest is None or size <= longest else (-1 - index,)  # no token is negative
+        groups.setdefault(key, []).append((index, request))
     rows: list[Row] = []
-    for context, members in groups.items():
+    for members in groups.values():
+        context = members[0][1].context
+        most = max(_SHARED_ROW_TOKENS, 2 * len(context))
+        if longest is not None:
+            most = min(most, longest)
         part: list[tuple[int, Request]] = []
         size = len(context)
         for member in members:
             added = len(member[1].continuation) - 1
-            if part and size + added > max(_SHARED_ROW_TOKENS, 2 * len(context)):
+            if part and size + added > most:
                 rows.append(_row(context, part))
                 part, size = [], len(context)
             part.append(member)

@@ -5,39 +5,54 @@ Shapes: B rows, T tokens, P scored places, D width, V vocabulary. Log-softmax is
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from catwalk.errors import DataError
 from catwalk.model.rows import Batch, batches, pack_alone, pack_shared
 from catwalk.progress import Progress
 from catwalk.types import Request
 
-__all__ = ["SHARING_ARCHITECTURES", "Scorer"]
+__all__ = ["NonFiniteError", "Scorer", "non_finite_cause", "probed_scorer"]
 
 log = logging.getLogger(__name__)
-
-# Models of transformers whose attention takes a four-dimensional mask as it is, whose positions are `position_ids`, and
-# whose logits are a plain linear map of the last hidden state. Any other architecture is scored a row a request.
-SHARING_ARCHITECTURES = frozenset({"OlmoForCausalLM", "Olmo2ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM"})
 
 _LOGITS_CHUNK = 1 << 22  # float32 logits held at once by the head: 16 MiB, measured fastest on a CPU
 _LOGITS_WHOLE = 1 << 28  # the same for a model that only gives logits of every place: 1 GiB
 
+# what a model's own code raises for a call that it was not made for
+_CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, LookupError, NotImplementedError)
+_PROBE_CONTEXT, _PROBE_ENDS = 24, (6, 4, 1)
+# of 1 + |sum|: what another order of additions may move, and far below what a wrong mask does
+_PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+
+
+class NonFiniteError(ValueError):
+    """A request whose log-probability is no finite number: `request` is its index, `value` what came out."""
+
+    def __init__(self, request: int, value: float) -> None:
+        super().__init__(f"request {request}: the log-probability is {value}")
+        self.request, self.value = request, value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A model in evaluation mode on one device."""
+    """A model in evaluation mode on one device.
+
+    `plain_head`: its logits are its output matrix times the last hidden state, nothing more. `shared_length`: tokens
+    up to which requests may share a context in one row, None for any number, 0 for none.
+    """
 
     model: Any
-    architecture: str
     device: torch.device
     vocab_size: int
     batch_tokens: int
-    share_context: bool
+    plain_head: bool
+    shared_length: int | None
 
     def score(
         self, requests: Sequence[Request], progress: Progress | None = None, weight: float = 1.0
@@ -45,15 +60,20 @@ class Scorer:
         """Σ ln p over each continuation's tokens, in nats; the order of `requests`.
 
         Token log-probabilities are float32, their sums float64. `weight` is what a request counts in `progress`.
+
+        Raises:
+            NonFiniteError: at the first batch that gives NaN or infinity.
         """
-        plain_head = self.architecture in SHARING_ARCHITECTURES
-        shared = self.share_context and plain_head
-        rows = pack_shared(requests) if shared else pack_alone(requests)
-        limit = self.batch_tokens if plain_head else min(self.batch_tokens, _LOGITS_WHOLE // self.vocab_size)
+        rows = pack_alone(requests) if self.shared_length == 0 else pack_shared(requests, self.shared_length)
+        limit = self.batch_tokens if self.plain_head else min(self.batch_tokens, _LOGITS_WHOLE // self.vocab_size)
         sums = np.zeros(len(requests), dtype=np.float64)
         with torch.inference_mode():
             for batch in batches(rows, limit):
-                values = self._places(batch) if plain_head else self._whole(batch)
+                values = self._places(batch) if self.plain_head else self._whole(batch)
+                wrong = np.flatnonzero(~np.isfinite(values))
+                if len(wrong):
+                    first = wrong[np.argmin(batch.requests[wrong])]
+                    raise NonFiniteError(int(batch.requests[first]), float(values[first]))
                 np.add.at(sums, batch.requests, values)
                 if progress is not None:
                     progress.advance(weight * len(np.unique(batch.requests)), batch.tokens.size)
@@ -64,12 +84,8 @@ class Scorer:
 
     def _places(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Token log-probabilities by way of the last hidden state, the head applied at the scored places alone."""
-        arguments: dict[str, torch.Tensor] = {}
-        if batch.segments is not None:
-            arguments["attention_mask"] = self._mask(self._tensor(batch.segments))
-            arguments["position_ids"] = self._tensor(batch.positions)
         decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
-        hidden_BTD = decoder(self._tensor(batch.tokens), use_cache=False, **arguments).last_hidden_state
+        hidden_BTD = decoder(self._tensor(batch.tokens), use_cache=False, **self._sharing(batch)).last_hidden_state
         hidden_PD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[self._tensor(batch.places)]
         which, targets = self._tensor(batch.which), self._tensor(batch.targets)
         values = torch.empty(len(batch.targets), dtype=torch.float32, device=self.device)
@@ -82,10 +98,19 @@ class Scorer:
 
     def _whole(self, batch: Batch) -> npt.NDArray[np.float32]:
         """The same for any causal model: its own logits of every place."""
-        logits_BTV = self.model(self._tensor(batch.tokens), use_cache=False).logits
+        logits_BTV = self.model(self._tensor(batch.tokens), use_cache=False, **self._sharing(batch)).logits
         logits_PV = logits_BTV.reshape(-1, logits_BTV.shape[-1])[self._tensor(batch.places)].float()
         values = _log_probabilities(logits_PV, self._tensor(batch.which), self._tensor(batch.targets))
         return values.cpu().numpy()
+
+    def _sharing(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Mask and positions of rows that several requests share; nothing for the others."""
+        if batch.segments is None:
+            return {}
+        return {
+            "attention_mask": self._mask(self._tensor(batch.segments)),
+            "position_ids": self._tensor(batch.positions),
+        }
 
     def _mask(self, segments_BT: torch.Tensor) -> torch.Tensor:
         """Additive mask (B, 1, T, T): a token sees what came before it in the context and in its own continuation."""
@@ -102,3 +127,81 @@ class Scorer:
 def _log_probabilities(logits_PV: torch.Tensor, which: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """logit − logsumexp at (which, target); float32 in and out."""
     return logits_PV[which, targets] - torch.logsumexp(logits_PV, dim=-1)[which]
+
+
+def probed_scorer(
+    model: Any, *, device: torch.device, batch_tokens: int, shared_length: int | None, max_length_tokens: int
+) -> Scorer:
+    """A scorer that does for this model only what was seen to give the model's own numbers.
+
+    The head is taken to be plain where it gives the very bits of the model's logits: soft caps and scales do not.
+    Contexts are shared where a few tokens of them score as they do alone; else a warning, and nothing is shared.
+
+    Raises:
+        DataError: when the model cannot score a text at all.
+    """
+    scorer = Scorer(
+        model=model,
+        device=device,
+        vocab_size=model.get_input_embeddings().weight.shape[0],
+        batch_tokens=batch_tokens,
+        plain_head=False,
+        shared_length=0,
+    )
+    context_length = min(
+        _PROBE_CONTEXT, (max_length_tokens if not shared_length else shared_length) - 2 * max(_PROBE_ENDS)
+    )
+    draw = np.random.default_rng(0).integers(0, scorer.vocab_size, size=64).tolist()
+    tokens = torch.tensor([draw[: min(16, max_length_tokens)]], device=device)
+    with torch.inference_mode():
+        try:
+            logits = model(tokens, use_cache=False).logits
+        except Exception as error:  # whatever a model's own code raises
+            problem = f"the model cannot score a text ({type(error).__name__}: {str(error).strip().splitlines()[:1]})"
+            raise DataError(problem) from error
+        scorer = replace(scorer, plain_head=_head_is_plain(model, tokens, logits))
+    if shared_length == 0 or context_length < 1:
+        return scorer
+    ends, start = [], context_length
+    for length in _PROBE_ENDS:
+        ends.append(Request(context=tuple(draw[:context_length]), continuation=tuple(draw[start : start + length])))
+        start += length
+    sharing = replace(scorer, shared_length=shared_length)
+    try:
+        alone = scorer.score(ends)
+        together = sharing.score(ends)
+    except NonFiniteError:
+        return sharing  # the first text to score will say so, and name itself
+    except _CANNOT as error:  # a model that takes no such mask or no positions
+        log.warning("contexts are not shared: the model takes no mask of ours (%s)", type(error).__name__)
+        return scorer
+    difference = float(np.max(np.abs(together - alone) / (1 + np.abs(alone))))
+    if difference > _PROBE_TOLERANCE[model.dtype]:
+        log.warning("contexts are not shared: a probe scored %.2g otherwise than alone", difference)
+        return scorer
+    return sharing
+
+
+def _head_is_plain(model: Any, tokens: torch.Tensor, logits: torch.Tensor) -> bool:
+    try:
+        hidden = model.get_decoder()(tokens, use_cache=False).last_hidden_state
+        own = model.get_output_embeddings()(hidden)
+    except _CANNOT:  # no decoder or head by these names, or one that needs more
+        return False
+    return own.shape == logits.shape and torch.equal(own.float(), logits.float())
+
+
+def non_finite_cause(model: Any) -> str:
+    """What to do about log-probabilities that are no numbers, from a look at the loaded weights."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    wider = "--dtype bfloat16 or --dtype float32"
+    for name, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            damaged = f'tensor "{name}" holds NaN or infinity in {dtype}'
+            return (
+                f"{damaged}: try {wider}, else its file is damaged"
+                if dtype == "float16"
+                else f"{damaged}: export it again"
+            )
+    advice = wider if dtype == "float16" else "its training has diverged, or its config.json is another model's"
+    return f"the weights are finite, so the model overflows in {dtype}: {advice}"

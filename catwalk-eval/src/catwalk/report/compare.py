@@ -1,6 +1,7 @@
 """Two models on the same items: paired differences, which see smaller effects than two intervals beside each other."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from catwalk.report.loaded import LoadedResults
@@ -73,8 +74,15 @@ def _tasks(first: LoadedResults, other: LoadedResults, title: str) -> Table:
     )
 
 
-def _by_key(documents: Sequence[DocumentScore]) -> dict[tuple[str, str, str], DocumentScore]:
-    return {(one.source, one.subdomain, one.id): one for one in documents}
+def _by_key(documents: Sequence[DocumentScore]) -> dict[tuple[str, str, str, int], DocumentScore]:
+    """Documents by source, subdomain, id and, where an id stands several times, which of them it is."""
+    found: dict[tuple[str, str, str, int], DocumentScore] = {}
+    times: Counter[tuple[str, str, str]] = Counter()
+    for one in documents:
+        key = (one.source, one.subdomain, one.id)
+        found[*key, times[key]] = one
+        times[key] += 1
+    return found
 
 
 def _sources(first: LoadedResults, other: LoadedResults, title: str) -> Table:

@@ -61,6 +61,6 @@ def load_all(directories: Sequence[Path]) -> list[LoadedResults]:
         label = name if names.count(name) == 1 else f"{name} ({path})"
         details = read_manifest(path, "results")["details"] if (path / MANIFEST).is_file() else {}
         loaded.append(LoadedResults(label=label, directory=path, results=results, details=details))
-    if len({one.label for one in loaded}) < len(loaded):
+    if len({path.resolve() for path in directories}) < len(loaded) or len({one.label for one in loaded}) < len(loaded):
         raise ConfigError("results: one directory is named twice; expected different results")
     return loaded

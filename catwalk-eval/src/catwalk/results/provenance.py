@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
 import yaml
@@ -14,13 +15,14 @@ from catwalk import DISTRIBUTION, __version__
 from catwalk.config import RunConfig
 from catwalk.errors import ConfigError
 from catwalk.formats.checkpoint import Checkpoint
-from catwalk.formats.document import document_files
+from catwalk.formats.document import document_files, document_root
+from catwalk.formats.inspection import Inspection
 from catwalk.formats.jsonl import atomic_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
-from catwalk.model.scorer import SHARING_ARCHITECTURES
 from catwalk.tasks.data import TaskData
 
 __all__ = [
+    "describe_inference",
     "describe_inputs",
     "describe_model",
     "is_finished",
@@ -35,14 +37,24 @@ _BATCH_TOKENS_DEVICE = 32768
 
 
 def resolve_settings(
-    config: RunConfig, checkpoint: Checkpoint, device: torch.device, tasks: Sequence[str]
+    config: RunConfig,
+    inspection: Inspection,
+    prefix: str,
+    split: str | None,
+    device: torch.device,
+    tasks: Sequence[str],
 ) -> dict[str, Any]:
-    """What the bytes of the results depend on, inputs apart; stands in the manifest."""
-    limit = checkpoint.config.get("max_position_embeddings")
-    length = config.max_length or (limit if isinstance(limit, int) else _DEFAULT_LENGTH)
-    if isinstance(limit, int) and length > limit:
-        problem = f"max_length: {length} is more than the model's max_position_embeddings = {limit}"
-        raise ConfigError(problem, hint=f"--max-length {limit}")
+    """What the bytes of the results depend on, inputs apart; stands in the manifest.
+
+    Raises:
+        ConfigError: for a window that the model has no positions for.
+    """
+    limit = inspection.max_positions
+    length = config.max_length or limit or _DEFAULT_LENGTH
+    if limit is not None and length > limit:
+        raise ConfigError(
+            f"max_length: {length} is more than the model's {limit} positions", hint=f"--max-length {limit}"
+        )
     return {
         "batch_tokens": config.batch_tokens or _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_DEVICE),
         "device": device.type,
@@ -50,9 +62,10 @@ def resolve_settings(
         "limit": config.limit,
         "max_length_tokens": length,
         "name": config.name or config.model.resolve().name,
-        "prefix": config.prefix,
+        "prefix": prefix,
         "seed": config.seed,
-        "share_context": config.share_context and checkpoint.architecture in SHARING_ARCHITECTURES,
+        "share_context": config.share_context and inspection.plain_length != 0,
+        "split": split,
         "tasks": list(tasks),
         "windowing": config.windowing,
     }
@@ -62,12 +75,15 @@ def part_settings(settings: dict[str, Any], checkpoint: Checkpoint) -> dict[str,
     """What the scores of a part of the run depend on, its texts apart: settings, weights, software."""
     chosen = ("batch_tokens", "device", "dtype", "max_length_tokens", "prefix", "share_context", "windowing")
     software = {DISTRIBUTION: __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    software["tokenizers"] = tokenizers.__version__
     identity = hashlib.sha256(json.dumps(checkpoint.identity, sort_keys=True).encode()).hexdigest()
     return {"checkpoint": identity, "software": software, **{key: settings[key] for key in chosen}}
 
 
-def describe_inputs(config: RunConfig, checkpoint: Checkpoint, task_data: Sequence[TaskData]) -> list[dict[str, Any]]:
-    """Manifest entries of the checkpoint, the tasks' data and the documents."""
+def describe_inputs(
+    config: RunConfig, checkpoint: Checkpoint, task_data: Sequence[TaskData], scored: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Manifest entries of the checkpoint, the tasks' data and the documents: artifacts, else the files `scored`."""
     inputs = [entry for data in task_data for entry in data.manifest_inputs()]
     if checkpoint.manifest is None:
         for name in checkpoint.identity:
@@ -75,9 +91,9 @@ def describe_inputs(config: RunConfig, checkpoint: Checkpoint, task_data: Sequen
     else:
         inputs += describe_input("checkpoint", config.model, config.output)
     for path in config.documents:
-        root = path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
+        root = document_root(path)
         whole = (root / MANIFEST).is_file()
-        for part in [root] if whole else document_files(root):
+        for part in [root] if whole else [file for file in document_files(root) if file in scored]:
             inputs += describe_input("documents", part, config.output)
     return sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
 
@@ -111,16 +127,27 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def describe_model(config: RunConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+def describe_model(config: RunConfig, checkpoint: Checkpoint, inspection: Inspection) -> dict[str, Any]:
     """`model` of results.json."""
-    stored = {tensor.dtype for tensor in checkpoint.tensors}
-    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    size = inspection.text_config.get("vocab_size")
     return {
         "name": config.name or config.model.resolve().name,
         "architecture": checkpoint.architecture,
         "parameters": checkpoint.parameters,
-        "vocab_size": int(checkpoint.config.get("vocab_size", 0)),
-        "dtype": "/".join(sorted(names.get(name, name) for name in stored)),
+        "vocab_size": size if type(size) is int else inspection.embedding_rows,
+        "dtype": "/".join(inspection.dtypes),
         "tokenizer_sha256": checkpoint.tokenizer_sha256,
         "manifest_sha256": checkpoint.manifest_sha256,
     }
+
+
+def describe_inference(settings: dict[str, Any], rule: str | None) -> dict[str, Any]:
+    """`inference` of results.json. `rule` is the prefix that the checkpoint itself asks for."""
+    found = {key: settings[key] for key in ("dtype", "max_length_tokens", "windowing", "prefix", "split")}
+    if settings["prefix"] != rule:
+        reason = "asked for"
+    elif rule == "bos":
+        reason = "the tokenizer begins a text with bos, or has no eos"
+    else:
+        reason = "the tokenizer puts no bos before a text"
+    return {**found, "prefix_reason": reason}

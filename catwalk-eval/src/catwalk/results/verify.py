@@ -1,12 +1,13 @@
 """Derive every stored number again from the rows, and say which one differs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from catwalk.errors import ConfigError
-from catwalk.formats.results import read_document_scores, read_predictions, read_results, validate
+from catwalk.formats.results import PER_DOCUMENT, read_document_scores, read_predictions, read_results, validate
 from catwalk.results.write import prediction_row, task_row
 from catwalk.scoring.perplexity import domain_rows
 from catwalk.types import DocumentScore, ItemScore
@@ -56,12 +57,27 @@ def verify(directory: Path) -> Iterator[str]:
             continue
         derived = task_row(name, stored["split"], stored["primary_metric"], scores[name])
         yield from _differences(name, stored, derived)
+        yield from _repeated(f"{name} item", [score.id for score in scores[name]])
+    for name in sorted(scores.keys() - {task["task"] for task in results["tasks"]}):
+        yield f"{name}: predictions are stored, but no numbers"
     for row in read_predictions(directory) if results["tasks"] else ():
         score = ItemScore(**_columns(row))
         yield from _differences(f"{row['task']} item {row['id']}", row, prediction_row(row["task"], score))
     documents = read_document_rows(directory)
-    if documents:
-        yield from _differences("perplexity", results["perplexity"], domain_rows(documents))
+    if results["perplexity"] and not documents:
+        yield f"perplexity: no rows of documents are stored ({PER_DOCUMENT}), from which its numbers would follow"
+        return
+    try:
+        derived_domains = domain_rows(documents)
+    except ValueError as error:  # no bits for tokens, or sums that overflow
+        yield str(error)
+        return
+    yield from _differences("perplexity", results["perplexity"], derived_domains)
+
+
+def _repeated(what: str, names: Sequence[str]) -> Iterator[str]:
+    counts = Counter(names)
+    yield from (f"{what} {name} stands {count} times" for name, count in counts.items() if count > 1)
 
 
 def verify_all(directories: Sequence[Path]) -> Iterator[str]:

@@ -33,8 +33,8 @@ def documents_key(documents: Sequence[Document]) -> str:
 class TaskPart:
     """Scores of one task with the counts that a reader should know."""
 
-    def __init__(self, scores: list[ItemScore], truncated: int, crossings: int) -> None:
-        self.scores, self.truncated, self.crossings = scores, truncated, crossings
+    def __init__(self, scores: list[ItemScore], truncated: int, crossings: int, windowed: int) -> None:
+        self.scores, self.truncated, self.crossings, self.windowed = scores, truncated, crossings, windowed
 
 
 def _item_score(row: dict[str, Any]) -> ItemScore:
@@ -66,12 +66,12 @@ class Workspace:
         value = self._read(content_key)
         if value is None:
             return None
-        return TaskPart([_item_score(row) for row in value["scores"]], value["truncated"], value["crossings"])
+        return TaskPart([_item_score(row) for row in value.pop("scores")], **value)
 
     def keep_task(self, content_key: str, part: TaskPart) -> None:
         """Store a finished task."""
         rows = [asdict(score) for score in part.scores]
-        self._write(content_key, {"scores": rows, "truncated": part.truncated, "crossings": part.crossings})
+        self._write(content_key, vars(part) | {"scores": rows})
 
     def documents(self, content_key: str) -> list[DocumentScore] | None:
         """A finished chunk of documents, or None."""

@@ -91,6 +91,7 @@ def write_results(
                     "items_available": items_available[name],
                     "truncated_contexts": part.truncated,
                     "border_crossings": part.crossings,
+                    "windowed_choices": part.windowed,
                 }
                 for name, (_, part) in ordered
             }

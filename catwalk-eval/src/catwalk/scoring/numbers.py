@@ -6,18 +6,26 @@ __all__ = ["round_logprob", "round_significant"]
 
 _LOGPROB_DECIMALS = 6
 _SIGNIFICANT_DIGITS = 10
+_ABOVE_ZERO = 1e-2  # nats that float32 rounding may lift the sum of certain tokens above 0
 
 
 def round_logprob(value: float) -> float:
     """Six decimals: finer than float32 noise of a sum, coarse enough to be equal from run to run. Never −0.0.
 
-    A log-probability is at most 0; float32 rounding may lift that of a certain token a hair above.
+    Raises:
+        ValueError: for what is no log-probability: NaN, infinity, or more than rounding lifts above 0.
     """
+    if not math.isfinite(value) or value > _ABOVE_ZERO:
+        raise ValueError(f"{value} is no log-probability; expected a finite number of at most 0")
     return min(round(float(value), _LOGPROB_DECIMALS), 0.0) + 0.0
 
 
 def round_significant(value: float) -> float:
-    """Ten significant digits."""
-    if value == 0 or not math.isfinite(value):
-        return float(value)
-    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+    """Ten significant digits.
+
+    Raises:
+        ValueError: for NaN and infinity, which no result may hold.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no result; expected a finite number")
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if value else 0.0

@@ -12,8 +12,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from catwalk.errors import DataError
 from catwalk.formats.document import Document
-from catwalk.scoring.numbers import round_significant
+from catwalk.scoring.numbers import round_logprob, round_significant
 from catwalk.scoring.uncertainty import ratio_stderr
 from catwalk.types import DocumentScore, Request
 
@@ -36,7 +37,12 @@ def windows(tokens: Sequence[int], prefix_id: int, max_length_tokens: int, windo
 
 
 def document_score(document: Document, tokens: int, sum_logprob: float) -> DocumentScore:
-    """A document's sums. A word is a run of characters between white space."""
+    """A document's sums. A word is a run of characters between white space.
+
+    Raises:
+        ValueError: for a sum that is no log-probability.
+    """
+    round_logprob(sum_logprob)
     return DocumentScore(
         source=document.source,
         subdomain=document.subdomain,
@@ -50,7 +56,11 @@ def document_score(document: Document, tokens: int, sum_logprob: float) -> Docum
 
 
 def domain_rows(scores: Iterable[DocumentScore]) -> list[dict[str, Any]]:
-    """`perplexity` of results.json: sums by (source, subdomain), sorted; a null ratio without a byte of text."""
+    """`perplexity` of results.json: sums by (source, subdomain), sorted; a null ratio without a byte of text.
+
+    Raises:
+        DataError: for a domain that costs no bits though it has tokens, as no model's does.
+    """
     domains: dict[tuple[str, str], list[DocumentScore]] = {}
     for score in scores:
         domains.setdefault((score.source, score.subdomain), []).append(score)
@@ -60,6 +70,9 @@ def domain_rows(scores: Iterable[DocumentScore]) -> list[dict[str, Any]]:
 def _domain_row(source: str, subdomain: str, rows: list[DocumentScore]) -> dict[str, Any]:
     size_bytes = sum(row.bytes for row in rows)
     nll_nats = round_significant(math.fsum(row.nll_nats for row in rows))
+    if nll_nats == 0 and any(row.tokens for row in rows):
+        problem = f"perplexity: every token of {source}/{subdomain} has probability 1; expected some below"
+        raise DataError(problem, hint="the weights are not those of a language model")
     value = round_significant(nll_nats / (size_bytes * math.log(2))) if size_bytes else None
     stderr = ratio_stderr([row.nll_nats / math.log(2) for row in rows], [float(row.bytes) for row in rows])
     return {

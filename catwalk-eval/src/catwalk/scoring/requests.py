@@ -3,7 +3,8 @@
 The rule is that of lm-evaluation-harness for causal models: white space at the end of the context moves to the
 continuation, context + continuation is encoded as one text, and the tokens after the context's own are scored. Where
 a token crosses the border (the encoding of the whole does not begin with the context's), everything from the first
-differing token is scored, so that no text is lost; such items are counted.
+differing token is scored, so that no text is lost; such items are counted. A continuation that is longer than the
+model's window is scored in windows, as a document is, and counted too.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from catwalk.errors import DataError
 from catwalk.model.load import Tokenizer
 from catwalk.scoring.numbers import round_logprob
+from catwalk.scoring.perplexity import windows
 from catwalk.types import UNCONDITIONAL_CONTEXT, Item, ItemScore, Request
 
 __all__ = ["ItemRequests", "build_requests", "collect_scores"]
@@ -21,14 +23,24 @@ __all__ = ["ItemRequests", "build_requests", "collect_scores"]
 class ItemRequests:
     """Distinct requests of a task's items. `conditional[i][k]` and `unconditional[i][k]` are indices into `requests`.
 
-    `truncated` counts contexts cut on the left; `crossings` continuations whose first token began in the context.
+    `further[index]` are the windows after the first of a continuation that one window does not hold. `truncated` counts
+    contexts cut on the left, `crossings` continuations whose first token began in the context, `windowed` continuations
+    of several windows.
     """
 
     requests: list[Request]
     conditional: list[list[int]]
     unconditional: list[list[int]]
+    further: dict[int, list[int]]
     truncated: int
     crossings: int
+    windowed: int
+
+    def items_of(self, request: int) -> list[int]:
+        """Positions of the items that a request belongs to."""
+        firsts = {request, *(first for first, rest in self.further.items() if request in rest)}
+        pairs = zip(self.conditional, self.unconditional, strict=True)
+        return [index for index, (one, other) in enumerate(pairs) if firsts & {*one, *other}]
 
 
 def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, max_length_tokens: int) -> ItemRequests:
@@ -37,7 +49,7 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
     `prefix_id` stands in for an empty context. A tokenizer that begins every text with BOS does so here too.
 
     Raises:
-        DataError: when a continuation alone is longer than the model's window.
+        DataError: naming the item, when no token of a choice is left to score or a token is beyond the embedding.
     """
     pairs: dict[tuple[str, str], int] = {}
     conditional = [
@@ -49,30 +61,51 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
     context_ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
     whole_ids = tokenizer.encode([context + continuation for context, continuation in pairs])
     lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
-    requests, crossings = [], 0
+    requests: list[Request] = []
+    long: list[tuple[int, tuple[int, ...], list[int]]] = []
     truncated: set[tuple[int, ...]] = set()
-    for (context, continuation), ids in zip(pairs, whole_ids, strict=True):
+    crossings = 0
+    for index, ((context, continuation), ids) in enumerate(zip(pairs, whole_ids, strict=True)):
         border = _common_length(context_ids[context], ids)
         crossings += border < len(context_ids[context])
         before = [*lead, *ids[:border]] or [prefix_id]
         scored = ids[border:]
-        if len(scored) > max_length_tokens or not scored:
-            what = f"{len(scored)} tokens; expected 1 to max_length_tokens = {max_length_tokens}"
-            raise DataError(
-                f'the choice "{continuation[:60]}" has {what}', hint="raise --max-length, or leave the task out"
-            )
+        if not scored or max(ids) >= tokenizer.embedding_rows:
+            where = _place(items, conditional, unconditional, index, continuation)
+            tokenizer.check(ids, where)
+            problem = f"{where}: the tokenizer leaves no token of it; expected at least one to score"
+            raise DataError(problem, hint="leave the item out of its data, or use another tokenizer")
         # the last scored token is never fed, so that the context may keep one token more than the window has left
-        kept = before[-(max_length_tokens + 1 - len(scored)) :]
+        first = scored[:max_length_tokens]
+        kept = before[-(max_length_tokens + 1 - len(first)) :]
         if len(kept) < len(before):
             truncated.add(tuple(before))
-        requests.append(Request(context=tuple(kept), continuation=tuple(scored)))
+        requests.append(Request(context=tuple(kept), continuation=tuple(first)))
+        if len(first) < len(scored):
+            long.append((index, tuple(kept), scored))
+    further: dict[int, list[int]] = {}
+    for index, context_tokens, scored in long:
+        rest = windows(scored, context_tokens[-1], max_length_tokens, "paloma-reference")[1:]
+        further[index] = list(range(len(requests), len(requests) + len(rest)))
+        requests += rest
     return ItemRequests(
         requests=requests,
         conditional=conditional,
         unconditional=unconditional,
+        further=further,
         truncated=len(truncated),
         crossings=crossings,
+        windowed=len(further),
     )
+
+
+def _place(
+    items: Sequence[Item], conditional: list[list[int]], unconditional: list[list[int]], index: int, text: str
+) -> str:
+    """The first item with this continuation, for a message."""
+    rows = zip(items, conditional, unconditional, strict=True)
+    id = next(item.id for item, one, other in rows if index in (*one, *other))
+    return f'item "{id}", choice "{text[:60]}"'
 
 
 def _number(pairs: dict[tuple[str, str], int], context: str, continuation: str) -> int:
@@ -89,15 +122,22 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 def collect_scores(items: Sequence[Item], built: ItemRequests, sums: Sequence[float]) -> list[ItemScore]:
     """Request sums back to items, rounded as they are stored. Characters and bytes count the leading space."""
+
+    def total(index: int) -> float:
+        return round_logprob(sum(sums[part] for part in (index, *built.further.get(index, ()))))
+
+    def length(index: int) -> int:
+        return sum(len(built.requests[part].continuation) for part in (index, *built.further.get(index, ())))
+
     scores = []
     for item, with_context, without in zip(items, built.conditional, built.unconditional, strict=True):
         scores.append(
             ItemScore(
                 id=item.id,
                 label=item.label,
-                sum_logprobs=tuple(round_logprob(sums[index]) for index in with_context),
-                sum_logprobs_unconditional=tuple(round_logprob(sums[index]) for index in without),
-                tokens=tuple(len(built.requests[index].continuation) for index in with_context),
+                sum_logprobs=tuple(total(index) for index in with_context),
+                sum_logprobs_unconditional=tuple(total(index) for index in without),
+                tokens=tuple(length(index) for index in with_context),
                 chars=tuple(len(text) for text in item.continuations),
                 bytes=tuple(len(text.encode()) for text in item.continuations),
             )

@@ -86,6 +86,8 @@ def load_items(task: Task, data: TaskData) -> list[Item]:
             seen.add(id)
             _check_item(item, record)
             items.append(item)
+    if not items:
+        raise FormatError("invalid_value", data.files[0], f"holds no row; expected the items of {task.name}")
     return items
 
 
