@@ -35,6 +35,7 @@ BEYOND = {
     "megatron/newer_index",
     "megatron/other_file",
     "packed/wrong_padding",
+    "preference/answer_not_trained",
     "results/not_sorted",
     "results/primary_is_no_metric",
     "results/ratio_is_wrong",

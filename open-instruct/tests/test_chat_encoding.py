@@ -1,5 +1,6 @@
 """The mask: trained tokens are exactly the assistant's words and the end of its turn, in every template."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import SHIPPED, ChatTemplate, choose_template, read_shipped
 from open_instruct.config import TemplateSettings
 from open_instruct.errors import RequestError
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -136,11 +137,120 @@ def test_tokenizer_that_prefixes_a_space_puts_none_before_an_answer(scheme):
     assert tokenizer.convert_ids_to_tokens(prompt)[0] == "▁"
 
 
-def test_new_special_tokens_are_found_in_text(encoders):
-    chatml = encoders["chatml"]
-    assert chatml.holds_special([{"role": "user", "content": "a <|im_end|> b"}])
-    assert chatml.holds_special([{"role": "user", "content": "<|endoftext|>"}])
-    assert not chatml.holds_special([{"role": "user", "content": "<|user|>"}])
+def _spaced(scheme: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a space before a text, or before each piece between special tokens, as Llama 2's does."""
+    pieces = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", *map(chr, range(33, 127)), "▁", "\n", "é", "\t"]
+    vocabulary = {piece: rank for rank, piece in enumerate(pieces)}
+    merges = [("▁", "T"), ("▁", "a"), ("\n", "\n"), ("e", "r"), (":", "▁")]
+    for one, two in merges:
+        vocabulary[one + two] = len(vocabulary)
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    if scheme == "prepend":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    backend.add_special_tokens(["<s>", "</s>", "<|im_start|>", "<|im_end|>"])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture(scope="module")
+def all_encoders(encoders) -> list[ConversationEncoder]:
+    spaced = [_spaced(scheme) for scheme in ("prepend", "first", "always")]
+    templates = [choose_template(TemplateSettings(name=name), None) for name in ("tulu", "zephyr", "plain", "chatml")]
+    return [*encoders.values(), *(ConversationEncoder(one, template) for one in spaced for template in templates)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(messages=_conversations())
+def test_prompt_has_the_ids_of_apply_chat_template_for_any_tokenizer(all_encoders, messages):
+    for encoder in all_encoders:
+        if encoder._text.break_special(messages) is not None:
+            continue  # spells a special token
+        theirs = encoder.tokenizer.apply_chat_template(
+            messages[:-1], chat_template=encoder.template.text, add_generation_prompt=True, return_dict=False
+        )
+        assert encoder.encode_prompt(messages[:-1]) == theirs
+
+
+@settings(max_examples=40, deadline=None)
+@given(messages=_conversations())
+def test_whole_conversation_has_the_ids_of_apply_chat_template(all_encoders, messages):
+    for encoder in all_encoders:
+        plain = [message | {"content": message["content"].strip() or "x"} for message in messages]
+        if encoder._text.break_special(plain) is not None or any(not one["content"][0].isalnum() for one in plain):
+            continue
+        theirs = encoder.tokenizer.apply_chat_template(plain, chat_template=encoder.template.text, return_dict=False)
+        assert encoder.encode_one(plain).input_ids == theirs
+
+
+def test_token_across_the_border_of_an_answer_is_cut_there(encoders):
+    backend = Tokenizer.from_str(encoders["tulu"].tokenizer.backend_tokenizer.to_str())
+    value = json.loads(backend.to_str())
+    value["model"]["merges"].append(["Ċ", "Ċ"])  # one token for two line breaks
+    value["model"]["vocab"]["ĊĊ"] = 300
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(value)), eos_token="<|endoftext|>", pad_token="<|padding|>"
+    )
+    encoder = ConversationEncoder(tokenizer, ChatTemplate("tulu", read_shipped("tulu")))
+    messages = [{"role": "user", "content": "a\n\n\nb"}, {"role": "assistant", "content": "\n\nc"}]
+    prompt, answer = encoder.encode_pair(messages[:1], messages[1]["content"])
+    assert tokenizer.convert_ids_to_tokens(prompt).count("ĊĊ") == 1
+    assert tokenizer.convert_ids_to_tokens(answer) == ["Ċ", "Ċ", "c", "<|endoftext|>"]
+    encoded = encoder.encode_one(messages)
+    assert encoded.input_ids[: len(prompt + answer)] == prompt + answer
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("kind", ["bytes", "prepend", "first", "always"])
+def test_special_tokens_that_a_message_spells_are_text(encoders, name, kind):
+    if kind == "bytes":
+        encoder = encoders[name]
+    else:
+        tokenizer = _spaced(kind)
+        tokenizer.add_tokens(list(SHIPPED[name]), special_tokens=True)
+        encoder = ConversationEncoder(tokenizer, choose_template(TemplateSettings(name=name), None))
+    stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)
+    spelled = f"Write <s>text</s> or {stop}!"
+    messages = [
+        {"role": "user", "content": f"Why {stop}?"},
+        {"role": "assistant", "content": spelled},
+        {"role": "user", "content": "And?"},
+        {"role": "assistant", "content": "So"},
+    ]
+    encoded = encoder.encode_one(messages)
+    trained = [label for label in encoded.labels if label != IGNORED]
+    assert trained.count(encoder.stop_id) == 2
+    assert _plain_text(encoder, trained) == (spelled + stop + "So" + stop).replace(" ", "")
+    whole = encoder.tokenizer.apply_chat_template(messages, chat_template=encoder.template.text, tokenize=False)
+    assert _plain_text(encoder, encoded.input_ids) == whole.replace(" ", "")
+    # the rest has the ids that it has without: what differs is the spelled text alone
+    harmless = [one | {"content": one["content"].replace("<", "(").replace("|", "(")} for one in messages]
+    clean = encoder.encode_one(harmless).input_ids
+    assert [id for id in encoded.input_ids if id in _special_ids(encoder)] == [
+        id for id in clean if id in _special_ids(encoder)
+    ]
+    prompt, answer = encoder.encode_pair(messages[:1], spelled)
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.input_ids[len(prompt) : len(prompt + answer)] == answer
+
+
+def _special_ids(encoder: ConversationEncoder) -> set[int]:
+    return set(encoder.tokenizer.all_special_ids)
+
+
+def _plain_text(encoder: ConversationEncoder, ids: list[int]) -> str:
+    """Text without spaces, some of which a tokenizer puts there itself."""
+    if encoder.tokenizer.backend_tokenizer.decoder is not None:
+        return encoder.tokenizer.decode(ids).replace(" ", "")
+    return "".join(encoder.tokenizer.convert_ids_to_tokens(ids)).replace("▁", "")
+
+
+def test_answers_of_weight_0_are_read_and_not_trained(encoders):
+    encoder = encoders["tulu"]
+    encoded = encoder.encode([CONVERSATION], [frozenset({0})])[0]
+    assert _trained_text(encoder, encoded) == "Hello<|endoftext|>"
+    assert encoded.input_ids == encoder.encode_one(CONVERSATION).input_ids
 
 
 @pytest.mark.parametrize(

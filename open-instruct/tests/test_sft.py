@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -182,25 +183,28 @@ def test_adapter_is_merged_and_merges_to_the_same_model(run, chats, checkpoint, 
 def test_truncated_and_unusable_rows_are_counted(run, checkpoint, tmp_path, caplog):
     long = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "long answer " * 40}]}
     drowned = {"messages": [{"role": "user", "content": "q " * 200}, {"role": "assistant", "content": "a"}]}
-    special = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a<|endoftext|>b"}]}
-    data = write_rows(tmp_path / "rows.jsonl", [*chat_rows(4), long, drowned, special])
+    skipped = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]}
+    data = write_rows(tmp_path / "rows.jsonl", [*chat_rows(4), long, drowned, skipped])
     caplog.set_level("INFO")
     run("sft", data, "training.max_steps=1")
     assert "training rows: 5 rows" in caplog.text
     assert "1 rows were longer than sequence.max_length_tokens and were truncated" in caplog.text
     assert "1 rows were left out: nothing of the answer is left" in caplog.text
-    assert "1 rows were left out: their text spells a special token" in caplog.text
+    assert "1 rows were left out: none of their answers is to be trained" in caplog.text
 
 
-def test_loss_that_is_not_finite_ends_the_run(run, chats, checkpoint, tmp_path, capsys):
-    broken = tmp_path / "broken"
+def _broken(checkpoint, directory: Path, number: float) -> Path:
     model = _load(checkpoint())
     with torch.no_grad():
-        model.lm_head.weight[5] = float("nan")
-    model.save_pretrained(broken)
-    AutoTokenizer.from_pretrained(checkpoint()).save_pretrained(broken)
-    output = run("sft", chats, model=broken, expect=1)
-    assert "the loss is nan; expected a finite number" in capsys.readouterr().err
+        model.lm_head.weight[5] = number
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(checkpoint()).save_pretrained(directory)
+    return directory
+
+
+def test_weights_that_are_not_finite_are_told_before_training(run, chats, checkpoint, tmp_path, capsys):
+    output = run("sft", chats, model=_broken(checkpoint, tmp_path / "nan", float("nan")), expect=1)
+    assert '"lm_head.weight" has 32 weights that are NaN or infinite' in capsys.readouterr().err
     assert not output.exists()
 
 
@@ -219,3 +223,64 @@ def test_batches_of_one_length_come_in_no_order_of_length():
     assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 30
     means = torch.tensor([sum(batch) / len(batch) for batch in batches[1:-1]])
     assert abs(torch.corrcoef(torch.stack([means[:-1], means[1:]]))[0, 1]) < 0.3
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_names_the_rows(run, chats, checkpoint, tmp_path, capsys):
+    broken = _broken(checkpoint, tmp_path / "huge", 3e38)
+    options = ["training.log_every_steps=50", "training.batch_size=2", "training.micro_batch_size=1"]
+    output = run("sft", chats, *options, model=broken, expect=1)
+    error = capsys.readouterr().err
+    assert re.search(rf"step 1: the loss is (nan|inf); expected a finite number \(rows {chats}:\d\)", error)
+    assert not output.exists()
+    held_out = run("sft", chats, f"data.eval=[{chats}]", model=broken, expect=1)
+    assert f"error: {chats}:1 and 7 more: the log-probability of the answer is not finite" in capsys.readouterr().err
+    assert "NaN" not in (held_out.with_name(held_out.name + ".partial") / "metrics.jsonl").read_text()
+
+
+def _mixture(family: str, directory: Path, tokenizer, wanted: bool) -> Path:
+    import transformers
+
+    experts = {"mixtral": "num_local_experts", "olmoe": "num_experts"}[family]
+    config = transformers.AutoConfig.for_model(
+        family,
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        num_experts_per_tok=2,
+        output_router_logits=wanted,
+        router_aux_loss_coef=0.5,
+        eos_token_id=0,
+        pad_token_id=1,
+        **{experts: 4},
+    )
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize(("family", "wanted"), [("mixtral", True), ("olmoe", True), ("olmoe", False)])
+def test_mixture_of_experts_does_not_depend_on_the_micro_batch(run, chats, tokenizer, tmp_path, family, wanted):
+    base = _mixture(family, tmp_path / "moe", tokenizer, wanted)
+    one_step = ["training.max_steps=1", "optimizer.epsilon=1e-3"]
+    whole = run("sft", chats, *one_step, model=base)
+    weights, metrics = load_file(whole / "model.safetensors"), read_metrics(whole)[0]
+    total, tokens = _brute_force(_load(base), _encode(base, chat_rows(8)))
+    assert metrics["train/loss"] == pytest.approx(total.item() / tokens, abs=1e-5)  # without the routers' loss
+    assert ("train/router_loss" in metrics) == wanted
+    if wanted:
+        rows = [torch.tensor(row.input_ids) for row in _encode(base, chat_rows(8))]
+        batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+        mask = (torch.arange(batch.shape[1]) < torch.tensor([[len(row)] for row in rows])).long()
+        expected = _load(base)(batch, attention_mask=mask, output_router_logits=True).aux_loss
+        assert metrics["train/router_loss"] == pytest.approx(expected.item(), abs=1e-5)
+    for size in (1, 2, 4):
+        parts = run("sft", chats, *one_step, f"training.micro_batch_size={size}", model=base)
+        for name, tensor in load_file(parts / "model.safetensors").items():
+            assert torch.allclose(tensor, weights[name], atol=1e-5), (size, name)
+    settings = json.loads((whole / "config.json").read_text())
+    assert (settings["output_router_logits"], settings["router_aux_loss_coef"]) == (wanted, 0.5)

@@ -27,8 +27,13 @@ _ROWS: list[dict[str, Any]] = [
 ]
 
 
+def _bare(message: dict[str, Any]) -> dict[str, Any]:
+    skipped = message["role"] == "assistant" and (message.get("weight") == 0 or message.get("train") is False)
+    return {"role": message["role"], "content": message["content"]} | ({"weight": 0} if skipped else {})
+
+
 def _dump(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    bare = [[{"role": m["role"], "content": m["content"]} for m in row["messages"]] for row in rows]
+    bare = [[_bare(m) for m in row["messages"]] for row in rows]
     counts = {"conversations": len(rows), "messages": sum(map(len, bare))}
     named = [
         {"id": row.get("id") or "", "source": row.get("source") or row.get("dataset") or "", "messages": m}
@@ -52,11 +57,37 @@ def cases() -> list[Case]:
     shards = {"0.jsonl.gz": gz(json_lines(_ROWS[:1])), "1.jsonl": json_lines(_ROWS[1:])}
     value = manifest("chat", shards, {"conversations": 3, "messages": 9})
     foreign = [{"messages": [m | {"weight": 1} for m in _ROWS[0]["messages"]], "source": None, "prompt_id": "p"}]
+    user, answer = _ROWS[0]["messages"]
+    skipped = [
+        {"messages": [user, answer | {"weight": 0}, user, answer | {"weight": 1}]},
+        {
+            "messages": [user | {"train": False}, answer | {"train": False, "tool_calls": None}, user, answer],
+            "tools": [],
+        },
+    ]
     long = gz(json_lines([{"messages": messages(f"user: {n**4}", f"assistant: {n**5}")} for n in range(60)]))
     return [
         Case(name="one_file", data={_FILE: json_lines(_ROWS)}, dump=_dump(_ROWS)),
         Case(name="shards_with_manifest", data={**shards, "manifest.json": pretty(value)}, dump=_dump(_ROWS)),
         Case(name="foreign_keys", data={"f.json": json_lines(foreign)}, dump=_dump(foreign)),
+        Case(name="answers_not_trained", data={_FILE: json_lines(skipped)}, dump=_dump(skipped)),
+        _lines("half_weight", {"messages": [user, answer | {"weight": 0.5}]}, "invalid_value", "messages.1.weight"),
+        _lines("weight_is_text", {"messages": [user, answer | {"weight": "0"}]}, "wrong_type", "messages.1.weight"),
+        _lines("train_is_number", {"messages": [user, answer | {"train": 0}]}, "wrong_type", "messages.1.train"),
+        _lines("trained_question", {"messages": [user | {"train": True}, answer]}, "invalid_value", "messages.0.train"),
+        _lines(
+            "tool_calls",
+            {"messages": [user, answer | {"tool_calls": [{"name": "clock"}]}]},
+            "invalid_value",
+            "messages.1.tool_calls",
+        ),
+        _lines(
+            "reasoning_content",
+            {"messages": [user, answer | {"reasoning_content": "because"}]},
+            "invalid_value",
+            "messages.1.reasoning_content",
+        ),
+        _lines("tools", {"messages": [user, answer], "tools": [{"name": "clock"}]}, "invalid_value", "tools"),
         _lines("not_json", b"{'messages': []}", "not_json"),
         _lines("not_object", b"[]", "not_object"),
         _lines("missing_messages", {"conversation": []}, "missing_field", "messages"),

@@ -32,6 +32,18 @@ _ROWS: list[dict[str, Any]] = [
 ]
 
 
+_SPLIT: list[dict[str, Any]] = [
+    {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
+    {"prompt": messages("user: a"), "chosen": messages("assistant: b"), "rejected": messages("assistant: c")},
+    {"prompt": messages("system: s", "user: a"), "chosen": "b", "rejected": messages("assistant: c")},
+]
+_SPLIT_WHOLE = [
+    _pair("user: 2 + 2?", better="assistant: 4", worse="assistant: 5"),
+    _pair("user: a", better="assistant: b", worse="assistant: c"),
+    _pair("system: s", "user: a", better="assistant: b", worse="assistant: c"),
+]
+
+
 def _dump(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         head("preference", {"pairs": len(rows)}),
@@ -67,6 +79,21 @@ def cases() -> list[Case]:
     return [
         Case(name="one_file", data={_FILE: json_lines(_ROWS)}, dump=_dump(_ROWS)),
         Case(name="shards_with_manifest", data={**shards, "manifest.json": pretty(value)}, dump=_dump(_ROWS)),
+        Case(name="prompt_and_answers", data={_FILE: json_lines(_SPLIT)}, dump=_dump(_SPLIT_WHOLE)),
+        _lines("empty_prompt", {"prompt": "", "chosen": "b", "rejected": "c"}, "invalid_value", "prompt"),
+        _lines(
+            "prompt_ends_with_answer",
+            {"prompt": messages("user: a", "assistant: b"), "chosen": "c", "rejected": "d"},
+            "role_order",
+            "chosen.role",
+        ),
+        _lines(
+            "answer_not_trained",
+            good | {"rejected": [good["rejected"][0], good["rejected"][1] | {"weight": 0}]},
+            "invalid_value",
+            "rejected.1.weight",
+        ),
+        _lines("equal_strings", {"prompt": "a", "chosen": "b", "rejected": "b"}, "identical_answers", "rejected"),
         _lines("not_json", b"chosen", "not_json"),
         _lines("not_object", b'"chosen"', "not_object"),
         _lines("missing_rejected", {"chosen": good["chosen"]}, "missing_field", "rejected"),

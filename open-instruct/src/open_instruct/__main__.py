@@ -1,8 +1,10 @@
 """The command `open-instruct`: arguments in, exit code out. 0 done, 1 the work failed, 2 the request was wrong."""
 
 import argparse
+import errno
 import logging
 import sys
+from os.path import expanduser
 from pathlib import Path
 
 from . import __version__
@@ -70,19 +72,22 @@ def _inspect(options: argparse.Namespace) -> None:
     from .config_file import load_config
 
     template, sequence, checkpoint, paths = TemplateSettings(), SequenceSettings(), options.checkpoint, [options.data]
+    drop_identical = False
     if options.data.endswith((".yaml", ".yml")):
         text = Path(options.data).read_text(encoding="utf-8") if Path(options.data).is_file() else ""
-        kind: type[SftConfig] | type[DpoConfig] = DpoConfig if "\nloss:" in text else SftConfig
+        is_dpo = "\nloss:" in text or "identical_answers:" in text
+        kind: type[SftConfig] | type[DpoConfig] = DpoConfig if is_dpo else SftConfig
         config: SftConfig | DpoConfig = load_config(kind, Path(options.data), [])
         template, sequence, paths = config.template, config.sequence, config.data.train
         checkpoint = checkpoint or config.model
+        drop_identical = isinstance(config, DpoConfig) and config.data.identical_answers == "drop"
     if checkpoint is None:
         raise RequestError("--checkpoint: is absent; expected a directory with a tokenizer")
     if options.template is not None:
         template = dataclasses.replace(template, name=options.template)
     if options.max_length_tokens is not None:
         sequence = dataclasses.replace(sequence, max_length_tokens=options.max_length_tokens)
-    for line in inspect_data(paths, checkpoint, template, sequence, options.row):
+    for line in inspect_data(paths, checkpoint, template, sequence, options.row, drop_identical=drop_identical):
         sys.stdout.write(line + "\n")
 
 
@@ -145,9 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("base", help="checkpoint directory")
     merge.add_argument("adapter", help="directory with adapter_config.json")
     merge.add_argument("output", help="new checkpoint directory")
-    merge.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the saved weights")
+    merge.add_argument("--dtype", choices=["float32", "bfloat16"], help="of all saved weights (each as in the base)")
     merge.set_defaults(run=_merge)
     return parser
+
+
+_PATHS = ("config", "model", "template", "input", "output", "data", "checkpoint", "sources", "base", "adapter")
 
 
 def _fail(problems: list[tuple[str, str]], code: int) -> int:
@@ -161,6 +169,14 @@ def _fail(problems: list[tuple[str, str]], code: int) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
+    for name in _PATHS:  # a shell leaves the ~ of key=~/x and --name=~/x alone
+        value = getattr(options, name, None)
+        if isinstance(value, str):
+            setattr(options, name, expanduser(value))
+        elif isinstance(value, Path):
+            setattr(options, name, value.expanduser())
+        elif isinstance(value, list):
+            setattr(options, name, [expanduser(one) for one in value])
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     from .training.process import prepare_process
 
@@ -171,21 +187,40 @@ def main(arguments: list[str] | None = None) -> int:
         problems = [(problem.sentence, problem.hint) for problem in error.problems]
         return _fail(problems, 2 if isinstance(error, RequestError) else 1)
     except FormatError as error:
-        return _fail([(str(error), "")], 1)
-    except ValueError as error:
-        from .data.read import BadRows
-
-        if not isinstance(error, BadRows):
-            raise
-        more = error.total - len(error.errors)
-        problems = [(str(one), "") for one in error.errors]
-        return _fail(problems + ([(f"{more} more rows are bad; expected none", "")] if more else []), 1)
+        return _fail([(str(error), error.hint)], 1)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; so does Python's complaint about it
         return 0
     except KeyboardInterrupt:
         return _fail([("interrupted", "the same command starts again")], 1)
+    except Exception as error:
+        problems = _known_failure(error)
+        if not problems:
+            raise
+        return _fail(problems, 1)
     return 0
+
+
+def _known_failure(error: Exception) -> list[tuple[str, str]]:
+    """Give the problems behind an error that is no bug: bad rows, or a disk that is full or cannot be written."""
+    from .data.read import BadRows
+
+    if isinstance(error, BadRows):
+        more = error.total - len(error.errors)
+        problems = [(str(one), one.hint) for one in error.errors]
+        return problems + ([(f"{more} more rows are bad; expected none", "")] if more else [])
+    text = str(error)
+    # safetensors and torch have errors of their own for a write that fails
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text
+    full = full or "PytorchStreamWriter failed" in text or "file write failed" in text
+    hint = "make room and start the same command again: it goes on, or starts over where nothing was saved"
+    if full:
+        where = getattr(error, "filename", None) or "the output directory"
+        return [(f"{where}: the disk is full; expected room for the result", hint)]
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or "a file"
+        return [(f"{where}: {error.strerror[0].lower() + error.strerror[1:]}", "")]
+    return []
 
 
 if __name__ == "__main__":

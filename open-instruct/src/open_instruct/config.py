@@ -1,7 +1,8 @@
 """The settings of `sft` and `dpo`, with their defaults. Read from YAML by config_file.py; no torch here."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from os.path import expanduser
+from typing import Literal, TypeVar
 
 from .errors import Problem
 
@@ -10,6 +11,7 @@ __all__ = [
     "DpoConfig",
     "LoraSettings",
     "OptimizerSettings",
+    "PairDataSettings",
     "PreferenceLoss",
     "RuntimeSettings",
     "SequenceSettings",
@@ -32,6 +34,14 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairDataSettings(DataSettings):
+    """Where the pairs come from."""
+
+    identical_answers: Literal["refuse", "drop"] = "refuse"
+    """What happens to a pair of equal answers: the run is refused and the row named, or it is left out and counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TemplateSettings:
     """How messages become text."""
 
@@ -48,7 +58,7 @@ class SequenceSettings:
     """How token sequences become batches."""
 
     max_length_tokens: int = 2048
-    """Longest sequence."""
+    """Longest sequence; lowered, with a warning, to the positions that the model has."""
     too_long: Literal["truncate", "drop"] = "truncate"
     """What happens to a longer one; either is counted and reported."""
     packing: bool = False
@@ -111,10 +121,8 @@ class LoraSettings:
     """The update is scaled by alpha / rank."""
     dropout: float = 0.1
     """On the adapter's input."""
-    target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    )
-    """Names of the matrices that get an adapter."""
+    target_modules: list[str] | None = None
+    """Names of the matrices that get an adapter; null: all linear layers but the output."""
     keep_adapter: bool = False
     """Save the adapter too, under `adapter/`; the weights of the checkpoint have it merged in either way."""
 
@@ -149,6 +157,9 @@ class PreferenceLoss:
     """Score all rows with the reference once, before training; false: keep a second model and score each batch."""
 
 
+AnyConfig = TypeVar("AnyConfig", "SftConfig", "DpoConfig")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
     """`open-instruct sft`."""
@@ -167,6 +178,10 @@ class SftConfig:
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
+    def at_home(self) -> "SftConfig":
+        """Give the same with `~` written out in its paths."""
+        return _at_home(self)
+
     def check(self) -> list[Problem]:
         """List what the single fields' types cannot tell."""
         return _check_shared(self)
@@ -182,7 +197,7 @@ class DpoConfig:
     """Where the new checkpoint goes; must not exist, or hold the result of these same settings."""
     seed: int = 0
     """Of the order of rows, of adapters and dropout."""
-    data: DataSettings
+    data: PairDataSettings
     template: TemplateSettings = field(default_factory=TemplateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
@@ -192,6 +207,10 @@ class DpoConfig:
     )
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+    def at_home(self) -> "DpoConfig":
+        """Give the same with `~` written out in its paths."""
+        return _at_home(self)
 
     def check(self) -> list[Problem]:
         """List what the single fields' types cannot tell."""
@@ -212,6 +231,23 @@ class DpoConfig:
                 )
             )
         return problems
+
+
+def _at_home(config: AnyConfig) -> AnyConfig:
+    data = replace(
+        config.data,
+        train=[expanduser(one) for one in config.data.train],
+        eval=[expanduser(one) for one in config.data.eval],
+    )
+    name = config.template.name
+    template = replace(config.template, name=expanduser(name) if name else name)
+    return replace(
+        config,
+        model=expanduser(config.model),
+        output_dir=expanduser(config.output_dir),
+        data=data,
+        template=template,
+    )
 
 
 def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, Problem, RequestError
 
@@ -12,7 +12,11 @@ __all__ = ["Checked", "load_config", "to_plain", "write_config"]
 
 
 class Checked(Protocol):
-    """A configuration dataclass that can name what its fields' types cannot tell."""
+    """A configuration dataclass that can name what its fields' types cannot tell, and that holds paths."""
+
+    def at_home(self) -> Any:
+        """Give the same with `~` written out."""
+        ...
 
     def check(self) -> list[Problem]:
         """List the problems; none when the configuration is usable."""
@@ -50,6 +54,7 @@ def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
     if problems:
         raise ConfigError(problems)
     assert isinstance(config, kind)
+    config = cast(Config, config.at_home())
     broken = config.check()
     if broken:
         raise ConfigError(broken)

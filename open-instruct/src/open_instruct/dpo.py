@@ -32,14 +32,15 @@ def run(config: DpoConfig) -> None:
     began = time.monotonic()
 
     # 1. Every row is read and checked before anything else happens.
-    rows = read_pairs(config.data.train, "data.train")
-    held_out = read_pairs(config.data.eval, "data.eval")
+    drop = config.data.identical_answers == "drop"
+    rows = read_pairs(config.data.train, "data.train", drop_identical=drop)
+    held_out = read_pairs(config.data.eval, "data.eval", drop_identical=drop)
     if config.data.eval_fraction:
         rows, held_out = split_rows(rows, config.data.eval_fraction)
     warn_of_overlap(rows, held_out)
 
     # 2. The checkpoint is checked too; then the output: done already, or ours to make?
-    directory = check_model_directory(config.model)
+    inspection = check_model_directory(config.model)
     inputs = result_inputs(config, "preference")
     output = Output(
         config.output_dir, format_name="checkpoint", stage="dpo", config=result_config(config), inputs=inputs
@@ -52,15 +53,15 @@ def run(config: DpoConfig) -> None:
     from .chat.encode import ConversationEncoder
     from .chat.render import choose_template
     from .data.tokenize import encode_pairs
-    from .model.load import add_special_tokens, load_model, load_tokenizer
+    from .model.load import add_special_tokens, fitting_length, load_model, load_tokenizer
     from .model.save import describe_model, save_adapter, save_model
     from .training.process import set_up_torch
 
     device, num_threads = set_up_torch(config.runtime)
     output.resolve(device=device, num_threads=num_threads)
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(inspection)
     template = choose_template(config.template, tokenizer.chat_template)
-    model = load_model(directory)
+    model = load_model(inspection.directory)
     new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
     if new_tokens:
         raise RequestError(
@@ -70,13 +71,23 @@ def run(config: DpoConfig) -> None:
 
     # 4. Pairs become a prompt's ids and two answers' ids, split where the template splits them.
     encoder = ConversationEncoder(tokenizer, template)
-    limit = config.sequence.max_length_tokens
+    limit = fitting_length(config.sequence.max_length_tokens, inspection)
     train = encode_pairs(rows, encoder, limit, config.sequence.too_long)
     train.report("training pairs")
     evaluation = encode_pairs(held_out, encoder, limit, config.sequence.too_long)
     evaluation.report("held-out pairs")
     if not train.rows:
         raise WorkError("data.train: no pair is left to train on; expected at least one")
+
+    known = model.get_input_embeddings().num_embeddings
+    every = (*train.rows, *evaluation.rows)
+    highest = max(max(row.prompt_ids + row.chosen_ids + row.rejected_ids) for row in every)
+    if highest >= known:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise WorkError(
+            f"tokenizer.json: {token!r} has the id {highest}; expected one below {known}, the rows of the embedding",
+            "open-instruct sft gives new tokens a row and trains it",
+        )
 
     # 5. TRL trains. Held-out pairs are scored before the first step, now and then, and after the last.
     with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
@@ -92,10 +103,10 @@ def run(config: DpoConfig) -> None:
                 save_adapter(trained, output.result / "adapter")
             trained = trained.merge_and_unload()
         dtype = config.runtime.save_dtype
-        save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, dtype)
+        save_model(trained, tokenizer, inspection, template.text, encoder.stop_id, output.result, dtype)
         write_config(config, output.result / "run.yaml")
         counts, details = describe_model(
-            output.result, dtype, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
+            output.result, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
         )
         output.publish(counts=counts, details=details)
     progress.report_end(time.monotonic() - began, output.directory)
@@ -129,7 +140,7 @@ def _build_trainer(
         train_dataset=pair_dataset(train),
         examples=train,
         processing_class=tokenizer,
-        peft_config=lora_config(config.lora),
+        peft_config=lora_config(config.lora, model),
     )
     # before the first step the policy is the reference
     reference = pair_log_probs(trainer, evaluation)
@@ -148,3 +159,11 @@ def _build_trainer(
     )
     trainer.add_callback(progress)
     return trainer, progress
+
+
+if __name__ == "__main__":  # python -m of this module is the command, not nothing
+    import sys
+
+    from .__main__ import main
+
+    sys.exit(main(["dpo", *sys.argv[1:]]))

@@ -84,8 +84,10 @@ class Output:
         self.config = {**self.config, "runtime": {**self.config["runtime"], **runtime}}
 
     @contextmanager
-    def begin(self, *, keep_trainer: bool) -> Iterator[Path | None]:
+    def begin(self, *, keep_trainer: bool, keep_failed: bool = True) -> Iterator[Path | None]:
         """Take the work directory for this process; give the trainer checkpoint to go on from, if there is one.
+
+        Work that fails leaves its log and its trainer checkpoints there, or, without `keep_failed`, nothing.
 
         Raises:
             RequestError: another process is at work in it.
@@ -107,7 +109,13 @@ class Output:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
                 _write_whole(identity, text)
             shutil.rmtree(self.result, ignore_errors=True)
-            yield self._last_checkpoint()
+            try:
+                yield self._last_checkpoint()
+            except BaseException:
+                shutil.rmtree(self.result, ignore_errors=True)
+                if not keep_failed:
+                    shutil.rmtree(self.partial, ignore_errors=True)
+                raise
 
     def _last_checkpoint(self) -> Path | None:
         found = []

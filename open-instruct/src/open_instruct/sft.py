@@ -38,7 +38,7 @@ def run(config: SftConfig) -> None:
     warn_of_overlap(rows, held_out)
 
     # 2. The checkpoint is checked too; then the output: done already, or ours to make?
-    directory = check_model_directory(config.model)
+    inspection = check_model_directory(config.model)
     inputs = result_inputs(config, "chat")
     output = Output(
         config.output_dir, format_name="checkpoint", stage="sft", config=result_config(config), inputs=inputs
@@ -51,15 +51,15 @@ def run(config: SftConfig) -> None:
     from .chat.encode import ConversationEncoder
     from .chat.render import choose_template
     from .data.tokenize import encode_conversations
-    from .model.load import add_special_tokens, load_model, load_tokenizer
+    from .model.load import add_special_tokens, cover_ids, fitting_length, load_model, load_tokenizer
     from .model.save import describe_model, save_adapter, save_model
     from .training.process import set_up_torch
 
     device, num_threads = set_up_torch(config.runtime)
     output.resolve(device=device, num_threads=num_threads)
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(inspection)
     template = choose_template(config.template, tokenizer.chat_template)
-    model = load_model(directory)
+    model = load_model(inspection.directory)
     new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
     if new_tokens and config.lora:
         raise RequestError(
@@ -69,7 +69,7 @@ def run(config: SftConfig) -> None:
 
     # 4. Rows become ids, and a mask of what is trained.
     encoder = ConversationEncoder(tokenizer, template)
-    limit = config.sequence.max_length_tokens
+    limit = fitting_length(config.sequence.max_length_tokens, inspection)
     train = encode_conversations(rows, encoder, limit, config.sequence.too_long)
     train.report("training rows")
     evaluation = encode_conversations(held_out, encoder, limit, config.sequence.too_long)
@@ -77,10 +77,18 @@ def run(config: SftConfig) -> None:
     if not train.rows:
         raise WorkError("data.train: no row is left to train on; expected at least one")
 
+    highest = max(max(row.input_ids) for row in (*train.rows, *evaluation.rows))
+    new_tokens = cover_ids(model, tokenizer, max(highest, encoder.stop_id))
+    if new_tokens and config.lora:
+        raise RequestError(
+            f"model: {len(new_tokens)} tokens of the rows are beyond the embedding; expected none with lora",
+            "train all weights, or add rows to the embedding first",
+        )
+
     # 5. TRL trains. Held-out rows are scored before the first step, now and then, and after the last.
     with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
         trainer, progress = _build_trainer(
-            config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from
+            config, device, output, model, tokenizer, train.rows, evaluation.rows, resume_from, limit
         )
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
@@ -91,10 +99,10 @@ def run(config: SftConfig) -> None:
                 save_adapter(trained, output.result / "adapter")
             trained = trained.merge_and_unload()
         dtype = config.runtime.save_dtype
-        save_model(trained, tokenizer, template.text, encoder.stop_id, output.result, dtype)
+        save_model(trained, tokenizer, inspection, template.text, encoder.stop_id, output.result, dtype)
         write_config(config, output.result / "run.yaml")
         counts, details = describe_model(
-            output.result, dtype, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
+            output.result, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
         )
         output.publish(counts=counts, details=details)
     progress.report_end(time.monotonic() - began, output.directory)
@@ -109,6 +117,7 @@ def _build_trainer(
     train: list[Any],
     evaluation: list[Any],
     resume_from: Any,
+    max_length: int,
 ) -> tuple[Any, Any]:
     from trl import SFTConfig as TrlConfig
 
@@ -126,9 +135,10 @@ def _build_trainer(
     trainer = SftTrainer(
         model=model,
         args=arguments,
-        train_dataset=sft_dataset(train, config.sequence.max_length_tokens if packing else None),
+        examples=train,
+        train_dataset=sft_dataset(train, max_length if packing else None),
         processing_class=tokenizer,
-        peft_config=lora_config(config.lora),
+        peft_config=lora_config(config.lora, model),
     )
     progress = Progress(
         "sft",
@@ -139,3 +149,11 @@ def _build_trainer(
     )
     trainer.add_callback(progress)
     return trainer, progress
+
+
+if __name__ == "__main__":  # python -m of this module is the command, not nothing
+    import sys
+
+    from .__main__ import main
+
+    sys.exit(main(["sft", *sys.argv[1:]]))

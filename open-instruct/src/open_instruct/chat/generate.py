@@ -1,17 +1,21 @@
 """Answers from a checkpoint, token by token."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import RuntimeSettings, TemplateSettings
+from ..errors import WorkError
 from ..formats.chat import Message
 from ..model.load import check_model_directory, load_model, load_tokenizer
-from .encode import ConversationEncoder
-from .render import choose_template
+from .encode import PromptEncoder
+from .render import Refusal, choose_template
 
 __all__ = ["Answer", "Chatter", "Sampling"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +41,21 @@ class Chatter:
     """A loaded checkpoint with its tokenizer and template."""
 
     def __init__(self, directory: Path, runtime: RuntimeSettings, template: TemplateSettings) -> None:
-        """Check and load. Raises what `check_model_directory`, `choose_template` and `ConversationEncoder` raise."""
+        """Check and load. Raises what `check_model_directory`, `choose_template` and `PromptEncoder` raise."""
         from ..training.process import set_up_torch
 
-        check_model_directory(str(directory))
+        inspection = check_model_directory(str(directory))
         self.device, _ = set_up_torch(runtime)
-        tokenizer = load_tokenizer(directory)
-        self.encoder = ConversationEncoder(tokenizer, choose_template(template, tokenizer.chat_template))
+        tokenizer = load_tokenizer(inspection)
+        if tokenizer.chat_template is None and template.name is None:
+            log.warning("template: the checkpoint has none; tulu is used")
+        self.encoder = PromptEncoder(tokenizer, choose_template(template, tokenizer.chat_template, training=False))
         self.model = load_model(directory).to(self.device).eval()
-        stored = self.model.get_input_embeddings().num_embeddings
-        self._padding_rows = list(range(len(tokenizer), stored))
-        self.max_positions = int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
+        self._rows = self.model.get_input_embeddings().num_embeddings
+        self._padding_rows = list(range(len(tokenizer), self._rows))
+        self.max_positions = inspection.max_positions or 2**31
+        stops = {*inspection.stop_token_ids, tokenizer.eos_token_id, self.encoder.turn_end}
+        self.stops = sorted(id for id in stops if id is not None)
 
     def answer(
         self, messages: Sequence[Message], sampling: Sampling, seed: int, show: Callable[[str], None] | None = None
@@ -55,11 +63,27 @@ class Chatter:
         """Answer the last user message; `show` gets pieces of text as they come.
 
         A conversation that leaves no room for an answer loses its oldest turns (never the system message).
+
+        Raises:
+            WorkError: a template that refuses the messages, or a token that the model has no row for.
         """
         import torch
         from transformers import TextStreamer
 
-        prompt = self._fitting_prompt(list(messages), sampling.max_new_tokens)
+        try:
+            prompt = self._fitting_prompt(list(messages), sampling.max_new_tokens)
+        except Refusal as refusal:
+            name = self.encoder.template.name
+            raise WorkError(
+                f"template: {name} template refuses the messages ({refusal}); expected ones that it renders",
+                "leave the system message out, or choose another template",
+            ) from refusal
+        if max(prompt, default=0) >= self._rows:
+            token = self.encoder.tokenizer.convert_ids_to_tokens(max(prompt))
+            raise WorkError(
+                f"tokenizer.json: {token!r} has the id {max(prompt)}; expected one below {self._rows}, the embedding's",
+                "open-instruct sft gives new tokens a row; or use the tokenizer that the model was trained with",
+            )
         tokenizer = self.encoder.tokenizer
         streamer = None
         if show is not None:
@@ -67,10 +91,9 @@ class Chatter:
             streamer.on_finalized_text = lambda text, stream_end=False: show(text)
         torch.manual_seed(seed)
         drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-        stops = sorted({self.encoder.stop_id, tokenizer.eos_token_id})
         arguments: dict[str, Any] = {
             "max_new_tokens": max(1, min(sampling.max_new_tokens, self.max_positions - len(prompt))),
-            "eos_token_id": stops,
+            "eos_token_id": self.stops or None,
             "pad_token_id": tokenizer.pad_token_id,
             "suppress_tokens": self._padding_rows or None,
             "streamer": streamer,
@@ -81,7 +104,7 @@ class Chatter:
             output = self.model.generate(ids, attention_mask=torch.ones_like(ids), **arguments)
         new = output[0, len(prompt) :].tolist()
         text = tokenizer.decode(new, skip_special_tokens=True)
-        return Answer(text, len(new), bool(new) and new[-1] in stops)
+        return Answer(text, len(new), bool(new) and new[-1] in self.stops)
 
     def _fitting_prompt(self, messages: list[Message], max_new_tokens: int) -> list[int]:
         first = 1 if messages[0]["role"] == "system" else 0

@@ -15,7 +15,16 @@ from ..config import TemplateSettings
 from ..errors import RequestError
 from ..formats.chat import Message
 
-__all__ = ["SHIPPED", "ChatTemplate", "Segment", "choose_template", "read_shipped", "render"]
+__all__ = [
+    "SHIPPED",
+    "ChatTemplate",
+    "Refusal",
+    "Rendered",
+    "choose_template",
+    "has_marker",
+    "read_shipped",
+    "render",
+]
 
 # name -> texts that must be single tokens; the others end a turn with the tokenizer's own end-of-sequence token
 SHIPPED: dict[str, tuple[str, ...]] = {
@@ -26,16 +35,20 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 }
 _DEFAULT = "tulu"
-_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_MARKER = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _BOS = "{{- bos_token -}}\n"
 
 
+class Refusal(ValueError):
+    """A template refuses a conversation, or breaks on it; the text says how."""
+
+
 @dataclass(frozen=True)
-class Segment:
-    """A stretch of rendered text; `trained` when it is the assistant's own (its words and the end of its turn)."""
+class Rendered:
+    """A conversation as text; `spans` are the (start, end) of what is the assistant's: words and the end of a turn."""
 
     text: str
-    trained: bool
+    spans: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -52,11 +65,12 @@ def read_shipped(name: str) -> str:
     return (resources.files("open_instruct.chat") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def choose_template(settings: TemplateSettings, own: str | None) -> ChatTemplate:
+def choose_template(settings: TemplateSettings, own: str | None, *, training: bool = True) -> ChatTemplate:
     """Pick the template that the settings name, or the checkpoint's `own`.
 
     Raises:
-        RequestError: an unknown name, or a template without `{% generation %}` (nothing would be trained).
+        RequestError: an unknown name, or, for `training`, a template without `{% generation %}` (nothing would be
+            trained).
     """
     name, special = settings.name, tuple(settings.special_tokens)
     if name is None and own is not None:
@@ -65,11 +79,14 @@ def choose_template(settings: TemplateSettings, own: str | None) -> ChatTemplate
         name = name or _DEFAULT
         template = ChatTemplate(name, read_shipped(name), SHIPPED[name])
     elif Path(name).is_file():
-        template = ChatTemplate(Path(name).name, Path(name).read_text(encoding="utf-8"), special)
+        try:
+            template = ChatTemplate(Path(name).name, Path(name).read_text(encoding="utf-8"), special)
+        except UnicodeDecodeError:
+            raise RequestError(f"template.name: {name} is not UTF-8; expected a Jinja template") from None
     else:
         known = ", ".join(SHIPPED)
         raise RequestError(f'template.name: is "{name}"; expected a .jinja file or one of {known}')
-    if not _MARKER.search(template.text):
+    if training and not has_marker(template.text):
         raise RequestError(
             f"template.name: {template.name} template has no {{% generation %}}; expected it around each answer",
             f"use a shipped template: {', '.join(SHIPPED)}",
@@ -81,29 +98,33 @@ def choose_template(settings: TemplateSettings, own: str | None) -> ChatTemplate
 
 def render(
     template: str, messages: Sequence[Message], tokens: dict[str, Any], *, add_generation_prompt: bool = False
-) -> list[Segment]:
-    """Render a conversation to segments whose texts, joined, are what transformers' `apply_chat_template` gives.
+) -> Rendered:
+    """Render a conversation to the text that transformers' `apply_chat_template` gives.
 
     `tokens` are the tokenizer's named tokens (`bos_token`, `eos_token`, …), which templates may use.
+
+    Raises:
+        Refusal: the template raises an exception of its own, or one of Jinja's.
     """
+    import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts, spans = render_jinja_template(
-        [list(messages)],
-        chat_template=template,
-        return_assistant_tokens_mask=_has_marker(template),
-        add_generation_prompt=add_generation_prompt,
-        **tokens,
-    )
-    text = texts[0]
-    segments, position = [], 0
-    for start, end in spans[0] if spans else []:
-        segments += [Segment(text[position:start], False), Segment(text[start:end], True)]
-        position = end
-    segments.append(Segment(text[position:], False))
-    return [segment for segment in segments if segment.text]
+    try:
+        texts, spans = render_jinja_template(
+            [list(messages)],
+            chat_template=template,
+            return_assistant_tokens_mask=has_marker(template),
+            add_generation_prompt=add_generation_prompt,
+            **tokens,
+        )
+    # whatever a template does with a message that it did not expect: "a" + None, items of a string, …
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise Refusal((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+    found = tuple((start, end) for start, end in (spans[0] if spans else []) if end > start)
+    return Rendered(texts[0], found)
 
 
 @lru_cache(maxsize=8)
-def _has_marker(template: str) -> bool:
+def has_marker(template: str) -> bool:
+    """Whether a template says, by `{% generation %}`, what is the assistant's."""
     return _MARKER.search(template) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..chat.generate import Chatter, Sampling
-from ..data.read import BadRows
+from ..data.read import BadRows, warn_of_ignored
 from ..errors import RequestError
 from ..formats.chat import Conversation, Message, parse_conversation
 from ..formats.errors import FormatError
@@ -75,6 +75,7 @@ def read_prompts(source: str) -> list[tuple[Conversation, str | None]]:
         errors.append(row) if isinstance(row, FormatError) else rows.append(row)
     if errors:
         raise BadRows(errors[:20], len(errors))
+    warn_of_ignored([row for row, _ in rows], "--input")
     return rows
 
 
@@ -115,3 +116,11 @@ def answer_file(chatter: Chatter, source: str, target: str, sampling: Sampling, 
     temporary.write_text("".join(lines), encoding="utf-8")
     temporary.replace(path)
     log.info("chat  %d answers in %.1f s: %s", len(rows), time.monotonic() - began, path)
+
+
+if __name__ == "__main__":  # python -m of this module is the command, not nothing
+    import sys
+
+    from ..__main__ import main
+
+    sys.exit(main(["chat", *sys.argv[1:]]))

@@ -13,7 +13,7 @@ from ..data.tokenize import PairExample, SftExample, encode_conversations, encod
 from ..errors import RequestError
 from ..formats.json_text import parse_rows
 from ..formats.manifest import row_files
-from ..model.load import check_model_directory, load_tokenizer
+from ..model.load import check_model_directory, fitting_length, load_tokenizer
 
 __all__ = ["inspect_data", "is_preference"]
 
@@ -34,18 +34,24 @@ def _format_of(path: Path) -> str:
 
 
 def inspect_data(
-    paths: Sequence[str], checkpoint: str, template: TemplateSettings, sequence: SequenceSettings, row: int | None
+    paths: Sequence[str],
+    checkpoint: str,
+    template: TemplateSettings,
+    sequence: SequenceSettings,
+    row: int | None,
+    *,
+    drop_identical: bool = False,
 ) -> Iterator[str]:
     """Yield the lines of the report; `row` (from 0) adds that row's tokens, `T` beside those that are trained.
 
     Raises:
         RequestError: a path that is not there, or a row beyond the last.
     """
-    directory = check_model_directory(checkpoint)
+    inspection = check_model_directory(checkpoint)
     for path in paths:
         if not Path(path).exists():
             raise RequestError(f"{path}: is not there; expected a configuration, a file of rows or a directory")
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(inspection)
     chosen = choose_template(template, tokenizer.chat_template)
     added = [text for text in chosen.special_tokens if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
     if added:
@@ -53,10 +59,10 @@ def inspect_data(
         yield f"new tokens: {', '.join(added)}"
     encoder = ConversationEncoder(tokenizer, chosen)
     yield f"template: {chosen.name}; a turn ends with {tokenizer.convert_ids_to_tokens(encoder.stop_id)!r}"
-    limit = sequence.max_length_tokens
+    limit = fitting_length(sequence.max_length_tokens, inspection)
     result: Any
     if is_preference(Path(paths[0])):
-        pairs = read_pairs(paths, "data.train")
+        pairs = read_pairs(paths, "data.train", drop_identical=drop_identical)
         result = encode_pairs(pairs, encoder, limit, sequence.too_long)
         rows = [_pair_columns(example) for example in result.rows]
     else:
@@ -64,10 +70,20 @@ def inspect_data(
         result = encode_conversations(conversations, encoder, limit, sequence.too_long)
         rows = [_sft_columns(example) for example in result.rows]
     yield from _summary(result, rows)
+    highest = max((max(_ids(example), default=0) for example in result.rows), default=0)
+    if highest >= inspection.embedding_rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        yield f"beyond the embedding's {inspection.embedding_rows} rows: {token!r}; sft gives such tokens rows"
     if row is not None:
         if not 0 <= row < len(rows):
             raise RequestError(f"--row: is {row}; expected 0 up to {len(rows) - 1}")
         yield from _tokens(result.rows[row], tokenizer)
+
+
+def _ids(example: SftExample | PairExample) -> list[int]:
+    if isinstance(example, SftExample):
+        return example.input_ids
+    return example.prompt_ids + example.chosen_ids + example.rejected_ids
 
 
 def _sft_columns(example: SftExample) -> dict[str, int]:
@@ -106,3 +122,11 @@ def _tokens(example: SftExample | PairExample, tokenizer: Any) -> Iterator[str]:
             yield f"{name}:"
         for position, (token, is_trained) in enumerate(zip(ids, trained, strict=True)):
             yield f"{position:6d}  {token:7d}  {'T' if is_trained else '.'}  {tokenizer.decode([token])!r}"
+
+
+if __name__ == "__main__":  # python -m of this module is the command, not nothing
+    import sys
+
+    from ..__main__ import main
+
+    sys.exit(main(["inspect", *sys.argv[1:]]))

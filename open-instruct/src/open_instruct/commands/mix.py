@@ -53,6 +53,19 @@ def parse_source(text: str) -> Source:
     return source
 
 
+def _check_names(sources: list[Source]) -> None:
+    """Refuse two paths of one name: rows without a source get it, and could not be told apart."""
+    paths: dict[str, Path] = {}
+    for source in sources:
+        name = source.path.name.split(".")[0]
+        other = paths.setdefault(name, source.path)
+        if other.resolve() != source.path.resolve():
+            raise RequestError(
+                f'{source.path}: gives its rows the source "{name}", as {other} does; expected names that differ',
+                "rename one of the two",
+            )
+
+
 def _read(source: Source, format_name: str) -> list[dict[str, Any]]:
     if not source.path.exists():
         raise RequestError(f"{source.path}: is not there; expected a file or a directory of rows")
@@ -93,6 +106,7 @@ def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) 
         RequestError: a path that is not there, an empty source, an output directory that holds something else.
         BadRows, FormatError: rows that break their format.
     """
+    _check_names(sources)
     loaded = [(source, _read(source, format_name)) for source in sources]
     config = {
         "seed": seed,
@@ -118,7 +132,7 @@ def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) 
     for line in lines:
         ranked.append((_rank(seed, "order", line, seen[line]), line))
         seen[line] += 1
-    with output.begin(keep_trainer=False):
+    with output.begin(keep_trainer=False, keep_failed=False):
         output.result.mkdir(parents=True)
         file = output.result / f"{format_name}-0000.jsonl"
         file.write_text("".join(line for _, line in sorted(ranked)), encoding="utf-8")
@@ -131,3 +145,11 @@ def _counts(format_name: str, lines: list[str]) -> dict[str, int]:
         return {"pairs": len(lines)}
     messages = sum(len(json.loads(line)["messages"]) for line in lines)
     return {"conversations": len(lines), "messages": messages}
+
+
+if __name__ == "__main__":  # python -m of this module is the command, not nothing
+    import sys
+
+    from ..__main__ import main
+
+    sys.exit(main(["mix", *sys.argv[1:]]))

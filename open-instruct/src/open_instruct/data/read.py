@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,15 @@ from ..formats.chat import Conversation, read_chat
 from ..formats.errors import FormatError
 from ..formats.preference import Pair, read_preference
 
-__all__ = ["BadRows", "read_conversations", "read_pairs", "row_hash", "split_rows", "warn_of_overlap"]
+__all__ = [
+    "BadRows",
+    "read_conversations",
+    "read_pairs",
+    "row_hash",
+    "split_rows",
+    "warn_of_ignored",
+    "warn_of_overlap",
+]
 
 Row = TypeVar("Row", Conversation, Pair)
 log = logging.getLogger(__name__)
@@ -38,23 +47,34 @@ def read_conversations(paths: Sequence[str], where: str) -> list[Conversation]:
     return _read_all(paths, where, read_chat)
 
 
-def read_pairs(paths: Sequence[str], where: str) -> list[Pair]:
-    """Read every preference row of files and directories, as `read_conversations` does."""
-    return _read_all(paths, where, read_preference)
+def read_pairs(paths: Sequence[str], where: str, *, drop_identical: bool = False) -> list[Pair]:
+    """Read every preference row of files and directories, as `read_conversations` does.
+
+    With `drop_identical` pairs of equal answers are left out and counted, else they are bad rows.
+    """
+    return _read_all(paths, where, read_preference, "identical_answers" if drop_identical else None)
 
 
-def _read_all(paths: Sequence[str], where: str, read: Callable[[Path], Iterator[Row | FormatError]]) -> list[Row]:
+def _read_all(
+    paths: Sequence[str],
+    where: str,
+    read: Callable[[Path], Iterator[Row | FormatError]],
+    left_out: str | None = None,
+) -> list[Row]:
     for path in paths:
         if not Path(path).exists():
             raise RequestError(f"{where}: {path} is not there; expected a file or a directory")
     rows: list[Row] = []
     errors: list[FormatError] = []
-    total = 0
+    total = dropped = 0
     for path in paths:
         try:
             for row in read(Path(path)):
                 if not isinstance(row, FormatError):
                     rows.append(row)
+                    continue
+                if row.code == left_out:
+                    dropped += 1
                     continue
                 total += 1
                 if len(errors) < _MAX_ERRORS:
@@ -64,7 +84,17 @@ def _read_all(paths: Sequence[str], where: str, read: Callable[[Path], Iterator[
             errors.append(error)
     if errors:
         raise BadRows(errors, total)
+    if dropped:
+        log.warning("%s: %d rows were left out: %s", where, dropped, left_out)
+    warn_of_ignored(rows, where)
     return rows
+
+
+def warn_of_ignored(rows: Sequence[Conversation] | Sequence[Pair], where: str) -> None:
+    """Count the rows with fields that nothing reads."""
+    ignored = Counter(name for row in rows for name in row.ignored)
+    for name, count in sorted(ignored.items()):
+        log.warning("%s: %d rows have the field %s, which is not used", where, count, name)
 
 
 def row_hash(row: Conversation | Pair) -> bytes:
@@ -72,7 +102,7 @@ def row_hash(row: Conversation | Pair) -> bytes:
     if isinstance(row, Pair):
         value: list[object] = [list(row.prompt), row.chosen, row.rejected]
     else:
-        value = list(row.messages)
+        value = [*row.messages, *([sorted(row.untrained)] if row.untrained else [])]
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).digest()
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from ..chat.encode import IGNORED, ConversationEncoder
+from ..chat.render import Refusal
 from ..formats.chat import Conversation
+from ..formats.errors import FormatError
 from ..formats.preference import Pair
+from .read import BadRows
 
 __all__ = ["Examples", "PairExample", "SftExample", "encode_conversations", "encode_pairs"]
 
@@ -24,6 +27,7 @@ class SftExample:
     labels: list[int]
     answer_bytes: int
     source: str
+    place: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class PairExample:
     chosen_ids: list[int]
     rejected_ids: list[int]
     source: str
+    place: str
 
 
 Example = TypeVar("Example", SftExample, PairExample)
@@ -58,25 +63,46 @@ class Examples(Generic[Example]):
             log.warning("%s: %d rows were left out: %s", name, count, reason)
 
 
-_SPECIAL = "their text spells a special token of the tokenizer"
 _TOO_LONG = "longer than sequence.max_length_tokens"
 _NO_ANSWER = "nothing of the answer is left within sequence.max_length_tokens"
+_UNTRAINED = "none of their answers is to be trained (weight 0, train false)"
+
+
+def _refused(row: Conversation | Pair, refusal: Refusal, encoder: ConversationEncoder) -> FormatError:
+    sentence = f"{encoder.template.name} template refuses the row ({refusal}); expected messages that it renders"
+    hint = "take the row out, or choose another template"
+    return FormatError("invalid_value", row.path, sentence, line=row.line, hint=hint)
+
+
+def _raise(refused: list[FormatError]) -> None:
+    if refused:
+        raise BadRows(refused[:20], len(refused))
 
 
 def encode_conversations(
     rows: Sequence[Conversation], encoder: ConversationEncoder, max_length: int, too_long: Literal["truncate", "drop"]
 ) -> Examples[SftExample]:
-    """Encode conversations; `max_length` is in tokens."""
+    """Encode conversations; `max_length` is in tokens.
+
+    Raises:
+        BadRows: rows that the template refuses.
+    """
     result: Examples[SftExample] = Examples()
+    refused: list[FormatError] = []
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        usable = [row for row in batch if not encoder.holds_special(row.messages)]
-        if len(usable) < len(batch):
-            result.dropped[_SPECIAL] += len(batch) - len(usable)
-        for row, encoded in zip(usable, encoder.encode([row.messages for row in usable]), strict=True):
+        every = encoder.encode([row.messages for row in batch], [row.untrained for row in batch])
+        for row, encoded in zip(batch, every, strict=True):
+            if isinstance(encoded, Refusal):
+                refused.append(_refused(row, encoded, encoder))
+                continue
             ids, labels = encoded.input_ids, encoded.labels
-            answers = (message["content"] for message in row.messages if message["role"] == "assistant")
-            answer_bytes = sum(len(answer.encode()) for answer in answers)
+            answers = [message["content"] for message in row.messages if message["role"] == "assistant"]
+            trained = [answer for number, answer in enumerate(answers) if number not in row.untrained]
+            if not trained:
+                result.dropped[_UNTRAINED] += 1
+                continue
+            answer_bytes = sum(len(answer.encode()) for answer in trained)
             if len(ids) > max_length:
                 if too_long == "drop":
                     result.dropped[_TOO_LONG] += 1
@@ -88,21 +114,28 @@ def encode_conversations(
                     result.dropped[_NO_ANSWER] += 1
                     continue
                 result.truncated += 1
-            result.rows.append(SftExample(ids, labels, answer_bytes, row.source))
+            result.rows.append(SftExample(ids, labels, answer_bytes, row.source, row.place))
+    _raise(refused)
     return result
 
 
 def encode_pairs(
     rows: Sequence[Pair], encoder: ConversationEncoder, max_length: int, too_long: Literal["truncate", "drop"]
 ) -> Examples[PairExample]:
-    """Encode pairs; a prompt and an answer together have at most `max_length` tokens."""
+    """Encode pairs; a prompt and an answer together have at most `max_length` tokens.
+
+    Raises:
+        BadRows: rows that the template refuses.
+    """
     result: Examples[PairExample] = Examples()
+    refused: list[FormatError] = []
     for row in rows:
-        if encoder.holds_special((*row.conversation(row.chosen), *row.conversation(row.rejected)[-1:])):
-            result.dropped[_SPECIAL] += 1
+        try:
+            prompt, chosen = encoder.encode_pair(row.prompt, row.chosen)
+            _, rejected = encoder.encode_pair(row.prompt, row.rejected)
+        except Refusal as refusal:
+            refused.append(_refused(row, refusal, encoder))
             continue
-        prompt, chosen = encoder.encode_pair(row.prompt, row.chosen)
-        _, rejected = encoder.encode_pair(row.prompt, row.rejected)
         room = max_length - len(prompt)
         if max(len(chosen), len(rejected)) > room:
             if too_long == "drop":
@@ -113,5 +146,6 @@ def encode_pairs(
                 result.dropped[_NO_ANSWER] += 1
                 continue
             result.truncated += 1
-        result.rows.append(PairExample(prompt, chosen, rejected, row.source))
+        result.rows.append(PairExample(prompt, chosen, rejected, row.source, row.place))
+    _raise(refused)
     return result

@@ -25,8 +25,19 @@ def _chat(path: Path) -> Content:
     found = list(read_chat(path))
     rows = [row for row in found if isinstance(row, Conversation)]
     counts = {"conversations": len(rows), "messages": sum(len(row.messages) for row in rows)}
-    dump = [{"id": row.id, "source": row.source, "messages": list(row.messages)} for row in rows]
+    dump = [{"id": row.id, "source": row.source, "messages": _messages(row)} for row in rows]
     return counts, dump, [row for row in found if isinstance(row, FormatError)]
+
+
+def _messages(row: Conversation) -> list[dict[str, Any]]:
+    """Give the messages, each answer that is not trained with `weight` 0."""
+    result: list[dict[str, Any]] = []
+    answers = 0
+    for message in row.messages:
+        skipped = message["role"] == "assistant" and answers in row.untrained
+        answers += message["role"] == "assistant"
+        result.append(message | ({"weight": 0} if skipped else {}))
+    return result
 
 
 def _preference(path: Path) -> Content:
@@ -137,6 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "validate":
             command.add_argument("--json", action="store_true", help="one JSON object an error")
     options = parser.parse_args(arguments)
+    options.path = options.path.expanduser()
     if isinstance(sys.stdout, object) and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
     try:

@@ -14,22 +14,46 @@ __all__ = [
     "Conversation",
     "Message",
     "check_messages",
+    "check_row_fields",
+    "is_trained",
     "parse_conversation",
     "read_chat",
     "read_source_fields",
+    "unused_fields",
 ]
 
 ROLES = ("system", "user", "assistant")
 Message: TypeAlias = dict[str, str]
+# What a model would have to be shown or taught, and is not; in a row and in a message
+_UNSUPPORTED_ROW = ("tools", "functions", "documents", "images", "videos", "audios")
+_UNSUPPORTED_MESSAGE = (
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "images",
+    "audio",
+    "refusal",
+)
+_KNOWN_ROW = ("messages", "chosen", "rejected", "prompt", "id", "source", "dataset", "metadata")
+_KNOWN_MESSAGE = ("role", "content", "weight", "train")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """One row: its messages with `role` and `content` alone, and the place it came from."""
+    """One row: its messages with `role` and `content` alone, and the place it came from.
+
+    `untrained` are the answers, counted from 0, that have `weight` 0 or `train` false; `ignored` the fields that
+    nothing reads (`name`, `messages.name`).
+    """
 
     id: str
     source: str
     messages: tuple[Message, ...]
+    untrained: frozenset[int] = frozenset()
+    ignored: tuple[str, ...] = ()
     path: Path
     line: int
 
@@ -39,27 +63,35 @@ class Conversation:
         return f"{self.path}:{self.line}"
 
 
-def check_messages(value: list[Any], field: str, path: Path, line: int) -> tuple[Message, ...]:
-    """Check a list of messages as the contract orders: types, contents, roles, `empty_messages`, `role_order`.
+def check_messages(value: list[Any], labels: list[str], field: str, path: Path, line: int) -> tuple[Message, ...]:
+    """Check messages as the contract orders: types, contents, weights, fields, roles, `empty_messages`, `role_order`.
+
+    `labels` name each message (`messages.0`), `field` all of them.
 
     Raises:
-        FormatError: the first rule that the list breaks; its field begins with `field`.
+        FormatError: the first rule that the list breaks.
     """
 
-    def fail(code: str, position: int | None, name: str, sentence: str) -> FormatError:
-        where = field if position is None else f"{field}.{position}.{name}"
-        return FormatError(code, path, f'"{where}" {sentence}', line=line, field=where)
+    def fail(code: str, position: int | None, name: str, sentence: str, hint: str = "") -> FormatError:
+        where = field if position is None else f"{labels[position]}.{name}"
+        return FormatError(code, path, f'"{where}" {sentence}', line=line, field=where, hint=hint)
 
-    for position, message in enumerate(value):
+    for label, message in zip(labels, value, strict=True):
         if not isinstance(message, dict):
-            where = f"{field}.{position}"
-            sentence = f'"{where}" is {kind(message)}; expected an object'
-            raise FormatError("wrong_type", path, sentence, line=line, field=where)
+            sentence = f'"{label}" is {kind(message)}; expected an object'
+            raise FormatError("wrong_type", path, sentence, line=line, field=label)
         for name in ("role", "content"):
-            require(message, name, str, path, prefix=f"{field}.{position}.", line=line)
+            require(message, name, str, path, prefix=f"{label}.", line=line)
     for position, message in enumerate(value):
         if not message["content"]:
             raise fail("invalid_value", position, "content", "is empty; expected text")
+    for position, message in enumerate(value):
+        _check_weight(message, position, fail)
+    for position, message in enumerate(value):
+        for name in _UNSUPPORTED_MESSAGE:
+            if message.get(name):
+                sentence = f"is {kind(message[name])} that would not be trained; expected none"
+                raise fail("invalid_value", position, name, sentence, _WRITE_AS_TEXT)
     for position, message in enumerate(value):
         if message["role"] not in ROLES:
             raise fail(
@@ -67,15 +99,56 @@ def check_messages(value: list[Any], field: str, path: Path, line: int) -> tuple
             )
     if not any(message["role"] == "assistant" for message in value):
         raise fail("empty_messages", None, "", "has no assistant's answer; expected at least one")
-    turns = value[1:] if value[0]["role"] == "system" else value
-    offset = len(value) - len(turns)
-    for position, message in enumerate(turns):
+    offset = 1 if value[0]["role"] == "system" else 0
+    for position, message in enumerate(value[offset:]):
         expected = ("user", "assistant")[position % 2]
         if message["role"] != expected:
             raise fail("role_order", position + offset, "role", f'is "{message["role"]}"; expected "{expected}"')
     if value[-1]["role"] != "assistant":
         raise fail("role_order", len(value) - 1, "role", f'is "{value[-1]["role"]}", the last; expected "assistant"')
     return tuple({"role": message["role"], "content": message["content"]} for message in value)
+
+
+_WRITE_AS_TEXT = "write what the model should read or say into content, as text, or take the field out"
+
+
+def _check_weight(message: dict[str, Any], position: int, fail: Any) -> None:
+    weight, train = message.get("weight"), message.get("train")
+    if weight is not None:
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise fail("wrong_type", position, "weight", f"is {kind(weight)}; expected a number")
+        if weight not in (0, 1):
+            raise fail("invalid_value", position, "weight", f"is {weight}; expected 0 or 1")
+    if train is not None and not isinstance(train, bool):
+        raise fail("wrong_type", position, "train", f"is {kind(train)}; expected a boolean")
+    if weight is not None and train is not None and bool(weight) != train:
+        raise fail("invalid_value", position, "train", f"is {str(train).lower()} beside weight {weight}; expected one")
+    if train and message["role"] != "assistant":
+        sentence = f'is true on a message of "{message["role"]}"; expected it on answers alone'
+        raise fail("invalid_value", position, "train", sentence)
+
+
+def is_trained(message: dict[str, Any]) -> bool:
+    """Whether an answer is to be trained: not with `weight` 0 nor `train` false."""
+    return message.get("weight") != 0 and message.get("train") is not False
+
+
+def unused_fields(row: dict[str, Any], messages: list[dict[str, Any]]) -> tuple[str, ...]:
+    """List the fields of a row and of its messages that nothing reads and that hold something."""
+    found = [name for name, value in row.items() if name not in _KNOWN_ROW and value is not None]
+    for message in messages:
+        found += [
+            f"message {name}" for name in message if name not in _KNOWN_MESSAGE and message[name] not in (None, "")
+        ]
+    return tuple(dict.fromkeys(found))
+
+
+def check_row_fields(row: dict[str, Any], path: Path, line: int) -> None:
+    """Refuse what a row offers to the model beside its messages, such as tools. Raises FormatError."""
+    for name in _UNSUPPORTED_ROW:
+        if row.get(name):
+            sentence = f'"{name}" is {kind(row[name])} that the model would not be shown; expected none'
+            raise FormatError("invalid_value", path, sentence, line=line, field=name, hint=_WRITE_AS_TEXT)
 
 
 def read_source_fields(row: dict[str, Any], path: Path, line: int) -> tuple[str, str]:
@@ -91,8 +164,19 @@ def parse_conversation(row: dict[str, Any], path: Path, line: int) -> Conversati
     """Check one row. Raises FormatError."""
     messages = require(row, "messages", list, path, line=line)
     row_id, source = read_source_fields(row, path, line)
-    checked = check_messages(messages, "messages", path, line)
-    return Conversation(id=row_id, source=source, messages=checked, path=path, line=line)
+    labels = [f"messages.{position}" for position in range(len(messages))]
+    checked = check_messages(messages, labels, "messages", path, line)
+    check_row_fields(row, path, line)
+    answers = [message for message in messages if message["role"] == "assistant"]
+    return Conversation(
+        id=row_id,
+        source=source,
+        messages=checked,
+        untrained=frozenset(number for number, answer in enumerate(answers) if not is_trained(answer)),
+        ignored=unused_fields(row, messages),
+        path=path,
+        line=line,
+    )
 
 
 def read_chat(path: Path) -> Iterator[Conversation | FormatError]:

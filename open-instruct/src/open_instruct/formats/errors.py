@@ -9,14 +9,22 @@ class FormatError(ValueError):
     """A file breaks the rules of its format.
 
     `path` is as the reader was given it; `line` is 1-based or None; `field` is dotted (`messages.0.role`) or None;
-    `code` is one of the stable codes of docs/formats/README.md.
+    `code` is one of the stable codes of docs/formats/README.md; `hint` is one action, or empty.
     """
 
     def __init__(
-        self, code: str, path: Path | str, sentence: str, *, line: int | None = None, field: str | None = None
+        self,
+        code: str,
+        path: Path | str,
+        sentence: str,
+        *,
+        line: int | None = None,
+        field: str | None = None,
+        hint: str | None = None,
     ) -> None:
         """Compose the text `path:line: sentence`."""
         self.code, self.path, self.line, self.field, self.sentence = code, Path(path), line, field, sentence
+        self.hint = hint or ""
         super().__init__(f"{path}{f':{line}' if line is not None else ''}: {sentence}")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -76,8 +77,45 @@ def _decompress_zstd(zstandard: Any, path: Path) -> bytes:
     return b"".join(parts)
 
 
+_SIGNATURES = (
+    (b"\x1f\x8b", "gzip", ".gz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", ".zst"),
+    (b"BZh", "bzip2", ".bz2"),
+    (b"\xfd7zXZ\x00", "xz", ".xz"),
+    (b"PK\x03\x04", "zip", ""),
+    (b"PAR1", "Parquet", ""),
+    (b"SQLite format 3", "SQLite", ""),
+)
+_UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+
+
+def _check_kind(path: Path) -> None:
+    """Say what else a file is than its name says.
+
+    Raises:
+        FormatError: `not_json` for a compression under another name, a byte-order mark or a binary format,
+            `missing_file` for what is no file.
+    """
+    if not path.is_file():
+        what = "a named pipe" if path.is_fifo() else "no regular file"
+        raise FormatError("missing_file", path, f"is {what}; expected a file", hint="write the rows to a file first")
+    if path.suffix == ".br":
+        raise FormatError("invalid_value", path, "is compressed by brotli; expected .gz, .zst, .bz2, .xz or none")
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    for signature, name, suffix in _SIGNATURES:
+        if head.startswith(signature) and path.suffix != suffix:
+            hint = f"rename it to {path.name}{suffix}" if suffix else ""
+            raise FormatError("not_json", path, f"holds {name} data; expected JSON lines", hint=hint)
+    if path.suffix in _COMPRESSIONS and head and not any(head.startswith(sign) for sign, *_ in _SIGNATURES):
+        plain = path.name.removesuffix(path.suffix)
+        sentence = f"is not compressed; expected {path.suffix[1:]} data, as its name says"
+        raise FormatError("not_json", path, sentence, hint=f"rename it to {plain}")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     errors: tuple[type[BaseException], ...] = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+    _check_kind(path)
     try:
         with open_bytes(path) as stream:
             yield from enumerate(stream, start=1)
@@ -91,6 +129,33 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         if type(error).__name__ == "ZstdError":
             raise FormatError("truncated", path, _ENDS_EARLY) from None
         raise
+
+
+def _cause(line: bytes, error: Exception) -> tuple[str, str]:
+    """Say why bytes are not JSON, and what to do about it."""
+    if not line.strip():
+        return "a blank line", ""
+    if line.startswith(_UTF8_MARK):
+        return "behind a byte-order mark", "take it off: sed '1s/^\\xEF\\xBB\\xBF//'"
+    if line.startswith(_UTF16_MARKS):
+        return "UTF-16", "write it as UTF-8: iconv -f UTF-16 -t UTF-8"
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return f"not UTF-8 (byte 0x{line[bad.start]:02X} at {bad.start})", "write it as UTF-8, with iconv say"
+    bare = _STRINGS.sub('""', text)
+    found = re.search(r"-?\b(?:NaN|Infinity)\b", bare)
+    if found:
+        return f"not JSON ({found[0]} is no JSON number)", "write null, or leave the field out"
+    half = _HALF.search(_PAIR.sub("", text))
+    if half:
+        return f"not JSON ({half[0]} is half of a surrogate pair)", "write the whole character"
+    return f"not JSON ({error})", ""
+
+
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def parse_rows(files: Iterable[Path], parse: Callable[[dict[str, Any], Path, int], Row]) -> Iterator[Row | FormatError]:
@@ -114,8 +179,9 @@ def _decode_object(decode: Callable[[bytes], Any], line: bytes, path: Path, numb
     try:
         value = decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        what = "a blank line" if not line.strip() else f"not JSON ({error})"
-        raise FormatError("not_json", path, f"the line is {what}; expected one JSON object", line=number) from None
+        what, hint = _cause(line, error)
+        sentence = f"the line is {what}; expected one JSON object"
+        raise FormatError("not_json", path, sentence, line=number, hint=hint) from None
     if not isinstance(value, dict):
         raise FormatError("not_object", path, f"the line is {kind(value)}; expected an object", line=number)
     return value
@@ -130,9 +196,11 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FormatError("missing_file", path, "is not there; expected a file")
     try:
-        value = msgspec.json.decode(path.read_bytes())
+        content = path.read_bytes()
+        value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError("not_json", path, f"is not JSON ({error}); expected an object") from None
+        what, hint = _cause(content, error)
+        raise FormatError("not_json", path, f"is {what}; expected a JSON object", hint=hint) from None
     if not isinstance(value, dict):
         raise FormatError("not_object", path, f"is {kind(value)}; expected an object")
     return value

@@ -148,7 +148,9 @@ def row_files(path: Path, wanted: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FormatError("missing_file", path, "is not there; expected a file or a directory")
+        what = "is a named pipe" if path.is_fifo() else "is no regular file" if path.exists() else "is not there"
+        hint = "write the rows to a file first" if path.exists() else ""
+        raise FormatError("missing_file", path, f"{what}; expected a file or a directory", hint=hint)
     if (path / NAME).is_file():
         manifest = read_manifest(path, wanted)
         check_files(path, manifest, hashes=False)

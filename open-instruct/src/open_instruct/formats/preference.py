@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .chat import Message, check_messages, read_source_fields
+from .chat import Message, check_messages, check_row_fields, is_trained, read_source_fields, unused_fields
 from .errors import FormatError, kind
 from .json_text import parse_rows, require
 from .manifest import row_files
@@ -22,6 +22,7 @@ class Pair:
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
+    ignored: tuple[str, ...] = ()
     path: Path
     line: int
 
@@ -36,47 +37,80 @@ class Pair:
 
 
 def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
-    """Check one row. Raises FormatError."""
-    lists = {name: require(row, name, list, path, line=line) for name in ("chosen", "rejected")}
+    """Check one row, in any of the three forms. Raises FormatError."""
+    sides = {name: require(row, name, (list, str), path, line=line) for name in ("chosen", "rejected")}
     row_id, source = read_source_fields(row, path, line)
-    chosen, rejected = (check_messages(messages, name, path, line) for name, messages in lists.items())
+    prompt = row.get("prompt")
+    if prompt is not None and not isinstance(prompt, str | list):
+        sentence = f'"prompt" is {kind(prompt)}; expected a string or an array'
+        raise FormatError("wrong_type", path, sentence, line=line, field="prompt")
+    whole = {name: _conversation(name, side, prompt, path, line) for name, side in sides.items()}
+    chosen, rejected = (
+        check_messages(messages, labels, name, path, line) for name, (messages, labels) in whole.items()
+    )
+    check_row_fields(row, path, line)
 
-    def fail(code: str, field: str, sentence: str) -> FormatError:
-        return FormatError(code, path, f'"{field}" {sentence}', line=line, field=field)
+    def fail(code: str, field: str, sentence: str, hint: str = "") -> FormatError:
+        return FormatError(code, path, f'"{field}" {sentence}', line=line, field=field, hint=hint)
 
+    for name, (messages, labels) in whole.items():
+        if not is_trained(messages[-1]):
+            where = f"{labels[-1]}.{'weight' if messages[-1].get('weight') == 0 else 'train'}"
+            raise fail("invalid_value", where, f'says that the answer of "{name}" is not trained; expected one that is')
     if chosen[:-1] != rejected[:-1]:
         raise fail(
             "prompt_mismatch", "rejected", 'answers another prompt; expected the messages of "chosen" before the last'
         )
-    _check_prompt(row.get("prompt"), chosen[:-1], fail, path, line)
+    if not _begins(prompt, chosen[:-1]):
+        raise fail("prompt_mismatch", "prompt", 'differs; expected what "chosen" and "rejected" begin with')
     if chosen[-1] == rejected[-1]:
-        raise fail("identical_answers", "rejected", 'is equal to "chosen"; expected another answer')
+        hint = "data.identical_answers=drop leaves such rows out and counts them"
+        raise fail("identical_answers", "rejected", 'is equal to "chosen"; expected another answer', hint)
     return Pair(
         id=row_id,
         source=source,
         prompt=chosen[:-1],
         chosen=chosen[-1]["content"],
         rejected=rejected[-1]["content"],
+        ignored=unused_fields(row, [message for messages, _ in whole.values() for message in messages]),
         path=path,
         line=line,
     )
 
 
-def _check_prompt(prompt: Any, common: tuple[Message, ...], fail: Any, path: Path, line: int) -> None:
-    if prompt is None:
-        return
-    if not isinstance(prompt, str | list):
-        sentence = f'"prompt" is {kind(prompt)}; expected a string or an array'
-        raise FormatError("wrong_type", path, sentence, line=line, field="prompt")
-    if isinstance(prompt, str):
-        same = prompt == common[-1]["content"]
+def _conversation(
+    name: str, side: str | list[Any], prompt: str | list[Any] | None, path: Path, line: int
+) -> tuple[list[Any], list[str]]:
+    """Give the messages of one side, with the prompt before an answer that stands alone, and a label for each."""
+    if isinstance(side, str):
+        if prompt is None:
+            sentence = f'"{name}" is a string without "prompt"; expected an array of messages, or a prompt beside it'
+            raise FormatError("wrong_type", path, sentence, line=line, field=name)
+        for field, text in ((name, side), ("prompt", prompt)):
+            if not text:
+                raise FormatError("invalid_value", path, f'"{field}" is empty; expected text', line=line, field=field)
+        messages: list[Any] = [{"role": "assistant", "content": side}]
+        labels = [name]
     else:
-        plain = [
-            {"role": one.get("role"), "content": one.get("content")} if isinstance(one, dict) else one for one in prompt
-        ]
-        same = plain == list(common)
-    if not same:
-        raise fail("prompt_mismatch", "prompt", 'differs; expected what "chosen" and "rejected" begin with')
+        messages, labels = side, [f"{name}.{position}" for position in range(len(side))]
+    first = messages[0] if messages else None
+    alone = isinstance(first, dict) and first.get("role") == "assistant"
+    if prompt is None or not alone:
+        return messages, labels
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}, *messages], ["prompt", *labels]
+    return [*prompt, *messages], [*(f"prompt.{position}" for position in range(len(prompt))), *labels]
+
+
+def _begins(prompt: str | list[Any] | None, common: tuple[Message, ...]) -> bool:
+    if prompt is None:
+        return True
+    if isinstance(prompt, str):
+        return prompt == common[-1]["content"]
+    plain = [
+        {"role": one.get("role"), "content": one.get("content")} if isinstance(one, dict) else one for one in prompt
+    ]
+    return plain == list(common)
 
 
 def read_preference(path: Path) -> Iterator[Pair | FormatError]:

@@ -6,13 +6,16 @@ from typing import Any
 
 from ..errors import RequestError, WorkError
 from ..formats.checkpoint import check_checkpoint
+from ..formats.errors import FormatError
+from ..formats.inspection import Inspection, InspectionError, inspect_checkpoint, tokenizer_difference
 
-__all__ = ["add_special_tokens", "check_model_directory", "load_model", "load_tokenizer"]
+__all__ = ["add_special_tokens", "check_model_directory", "cover_ids", "fitting_length", "load_model", "load_tokenizer"]
 
 log = logging.getLogger(__name__)
+_NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
 
 
-def check_model_directory(path: str) -> Path:
+def check_model_directory(path: str) -> Inspection:
     """Check that `path` is a whole checkpoint with a tokenizer, hashes included where it has a manifest.
 
     Raises:
@@ -25,34 +28,95 @@ def check_model_directory(path: str) -> Path:
             f"model: {path} is not a directory; expected a checkpoint",
             "give a directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
         )
-    check_checkpoint(directory, tokenizer=True)
-    return directory
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """Load the tokenizer; without a padding token it pads with the end-of-sequence token, which masks leave out."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # tokenizers raises plain Exception for a damaged file
-        sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WorkError(f"{directory / 'tokenizer.json'}: cannot be read ({sentence}); expected a tokenizer") from error
+        inspection = inspect_checkpoint(directory)
+        try:
+            check_checkpoint(directory, tokenizer=True)
+        except FormatError as error:
+            if error.code == "missing_file":  # say what lies there instead, and how to make what is expected of it
+                _ = inspection.tensors, inspection.tokenizer
+            raise
+        _ = inspection.tokenizer
+    except InspectionError as error:
+        raise FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint) from error
+    return inspection
+
+
+def fitting_length(max_length_tokens: int, inspection: Inspection) -> int:
+    """Give the setting `sequence.max_length_tokens`, lowered with a warning to the positions that the model has."""
+    limit = inspection.max_positions
+    if limit is None or max_length_tokens <= limit:
+        return max_length_tokens
+    log.warning(
+        "sequence.max_length_tokens: lowered from %d to %d, the positions that the model has", max_length_tokens, limit
+    )
+    return limit
+
+
+def load_tokenizer(source: Inspection | Path) -> Any:
+    """Load tokenizer.json as it is, whatever class tokenizer_config.json names.
+
+    The named tokens are those of tokenizer_config.json that tokenizer.json knows, else those of the configurations.
+    Without a padding token it pads with the end-of-sequence token, which masks leave out.
+
+    Raises:
+        FormatError: a tokenizer that cannot be read.
+        WorkError: one that transformers would change.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    inspection = source if isinstance(source, Inspection) else inspect_checkpoint(source)
+    try:
+        backend = inspection.tokenizer
+    except InspectionError as error:
+        raise FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint) from error
+    named: dict[str, Any] = {f"{kind}_token": _named_token(inspection, kind) for kind in _NAMED}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=inspection.chat_template,
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in named.items() if token is not None},
+    )
+    difference = tokenizer_difference(backend, tokenizer.backend_tokenizer)
+    if difference is not None:
+        path = inspection.directory / "tokenizer.json"
+        raise WorkError(f"{path}: transformers reads another tokenizer ({difference}); expected it as it is")
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
+def _named_token(inspection: Inspection, kind: str) -> str | None:
+    value = inspection.tokenizer_config.get(f"{kind}_token")
+    text = value.get("content") if isinstance(value, dict) else value
+    if isinstance(text, str) and inspection.tokenizer.token_to_id(text) is not None:
+        return text
+    found = inspection.special_token_id(kind)
+    return None if found is None else inspection.tokenizer.id_to_token(found)
+
+
 def load_model(directory: Path, dtype: str = "float32") -> Any:
-    """Load the model in `dtype`, on the CPU. Raises WorkError where transformers cannot."""
+    """Load the model in `dtype`, on the CPU.
+
+    Raises:
+        WorkError: transformers cannot load it, or a weight is not a finite number.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(f"{directory}: cannot be loaded ({sentence}); expected a causal language model") from error
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise WorkError(
+                f'{directory}: "{name}" has {bad} weights that are NaN or infinite; expected finite numbers',
+                "take an earlier checkpoint of the run that wrote it",
+            )
+    return model
 
 
 def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> list[int]:
@@ -61,19 +125,40 @@ def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> l
     New tokens take the padding rows of the embedding first; it grows only when there are none left. A new row starts
     as the mean of the tokenizer's old rows (as Stanford Alpaca's train.py does), not as noise.
     """
-    import torch
-
     missing = [text for text in wanted if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
     if not missing:
         return []
     known = len(tokenizer)
     tokenizer.add_tokens(missing, special_tokens=True)
     ids = [int(token) for token in tokenizer.convert_tokens_to_ids(missing)]
+    _set_to_mean(model, ids, known)
+    log.info("new tokens: %s", ", ".join(missing))
+    return ids
+
+
+def cover_ids(model: Any, tokenizer: Any, highest: int) -> list[int]:
+    """Grow the embedding until it has a row for the id `highest`; return the ids that had none.
+
+    A tokenizer that tokens were added to, beside a model that was not resized, gives such ids.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    new = list(range(rows, len(tokenizer))) if highest >= rows else []
+    if new:
+        _set_to_mean(model, new, rows)
+        shown = ", ".join(tokenizer.convert_ids_to_tokens(new[:4])) + ("…" if len(new) > 4 else "")
+        log.warning("tokens beyond the embedding's %d rows get new ones: %d (%s)", rows, len(new), shown)
+    return new
+
+
+def _set_to_mean(model: Any, ids: list[int], known: int) -> None:
+    import torch
+
     if max(ids) >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(max(ids) + 1, pad_to_multiple_of=8, mean_resizing=False)
     with torch.no_grad():
+        known = min(known, min(ids))
         tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
         for layer in [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()]):
             layer.weight[ids] = layer.weight[:known].mean(dim=0)
-    log.info("new tokens: %s", ", ".join(missing))
-    return ids
+            if getattr(layer, "bias", None) is not None:
+                layer.bias[ids] = layer.bias[:known].mean()

@@ -1,63 +1,184 @@
-"""A model and a tokenizer to the files of a checkpoint directory (docs/formats/checkpoint.md)."""
+"""A model and a tokenizer to the files of a checkpoint directory (docs/formats/checkpoint.md).
+
+What the checkpoint had that a result came from stays: sampling settings, stop ids, the tokenizer's files.
+"""
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..errors import WorkError
 from ..formats.checkpoint import count_tensors, read_tensors
+from ..formats.inspection import Inspection, InspectionError, inspect_checkpoint, open_tokenizer, tokenizer_difference
 from ..formats.json_text import sha256_file
 
-__all__ = ["describe_model", "save_adapter", "save_model"]
+__all__ = [
+    "cast_like",
+    "describe_model",
+    "keep_untied",
+    "save_adapter",
+    "save_model",
+    "write_generation_config",
+    "write_tokenizer",
+]
+
+# A class that takes tokenizer.json as it is, in transformers 4 and 5
+_GENERIC_CLASS = "PreTrainedTokenizerFast"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# Settings of a configuration that a trainer changes for its own work
+_KEPT_SETTINGS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
 
 
-def save_model(model: Any, tokenizer: Any, template: str, stop_id: int, directory: Path, dtype: str) -> None:
+def save_model(
+    model: Any, tokenizer: Any, source: Inspection, template: str, stop_id: int, directory: Path, dtype: str
+) -> None:
     """Write config, generation config, weights, tokenizer and chat template.
 
-    Generation ends at the end of a turn (`stop_id`) or of the text; `config.json` names the tokenizer's end of text.
+    Generation ends at the end of a turn (`stop_id`) or of the text, or where that of the `source` ended; `config.json`
+    names the tokenizer's end of text.
     """
     import torch
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.chat_template = template
     model.config.eos_token_id = tokenizer.eos_token_id
     model.config.bos_token_id = tokenizer.bos_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.use_cache = True
-    stops = sorted({stop_id, tokenizer.eos_token_id})
-    model.generation_config = GenerationConfig(
-        eos_token_id=stops if len(stops) > 1 else stops[0],
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    before = AutoConfig.from_pretrained(source.directory, local_files_only=True).get_text_config()
+    for name in _KEPT_SETTINGS:
+        if hasattr(before, name):
+            setattr(model.config.get_text_config(), name, getattr(before, name))
+    keep_untied(model)
+    model.generation_config = GenerationConfig()
     model.to(dtype=getattr(torch, dtype), device="cpu").save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    _keep_tokenizer_bytes(Path(tokenizer.name_or_path) / "tokenizer.json", directory / "tokenizer.json")
-    # where save_pretrained puts the template has changed between versions of transformers; the contract says here
-    (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    write_generation_config(source, directory, {stop_id, tokenizer.eos_token_id}, tokenizer)
+    write_tokenizer(source, directory, tokenizer=tokenizer, template=template)
 
 
-def _keep_tokenizer_bytes(original: Path, saved: Path) -> None:
-    """Put the model's own tokenizer.json back unless tokens were added to it.
+def keep_untied(model: Any) -> None:
+    """Say in the configuration that the output matrix is one of its own, where a checkpoint brought one and denied it.
 
-    transformers writes an equal tokenizer in other bytes, and the hash of the bytes is what says that two checkpoints
-    share a tokenizer.
+    transformers then keeps both; other readers would go by the configuration and lose the matrix.
     """
-    if not original.is_file():
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        model.config.tie_word_embeddings = False
+
+
+def write_generation_config(source: Inspection, directory: Path, stops: Iterable[int], tokenizer: Any) -> None:
+    """Write the source's generation_config.json with more `stops`, and the ids that it leaves open."""
+    value = dict(source.generation_config)
+    ids = sorted({*stops, *source.stop_token_ids})
+    value["eos_token_id"] = ids if len(ids) > 1 else ids[0]
+    for kind in ("bos", "pad"):
+        id = getattr(tokenizer, f"{kind}_token_id")
+        if id is not None and value.get(f"{kind}_token_id") is None:
+            value[f"{kind}_token_id"] = id
+    _write_json(directory / "generation_config.json", value)
+
+
+def write_tokenizer(source: Inspection, directory: Path, *, tokenizer: Any = None, template: str | None = None) -> None:
+    """Copy the source's tokenizer, and write what was added to it: tokens of `tokenizer`, a chat `template`.
+
+    tokenizer.json keeps its bytes unless tokens were added: their hash says that two checkpoints share a tokenizer.
+    A class that would replace parts of tokenizer.json when transformers loads it does not come along.
+    """
+    for name in _TOKENIZER_FILES:
+        if (source.directory / name).is_file():
+            shutil.copyfile(source.directory / name, directory / name)
+    settings = dict(source.tokenizer_config)
+    if tokenizer is not None:
+        _write_added_tokens(source, directory, tokenizer, settings)
+        for kind in ("bos", "eos", "unk"):  # templates name them
+            text = getattr(tokenizer, f"{kind}_token")
+            if text is not None and settings.get(f"{kind}_token") is None:
+                settings[f"{kind}_token"] = text
+    if template is not None:
+        settings.pop("chat_template", None)
+        # where save_pretrained puts the template has changed between versions of transformers; the contract says here
+        (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    elif (source.directory / "chat_template.jinja").is_file():
+        shutil.copyfile(source.directory / "chat_template.jinja", directory / "chat_template.jinja")
+    elif (source.directory / "chat_template.json").is_file():
+        shutil.copyfile(source.directory / "chat_template.json", directory / "chat_template.json")
+    if settings != source.tokenizer_config or not (directory / "tokenizer_config.json").is_file():
+        _write_json(directory / "tokenizer_config.json", settings)
+    difference = _difference(directory)
+    if difference is not None:
+        settings["tokenizer_class"] = _GENERIC_CLASS
+        settings.pop("auto_map", None)
+        _write_json(directory / "tokenizer_config.json", settings)
+        difference = _difference(directory)
+    if difference is not None:
+        path = source.directory / "tokenizer.json"
+        raise WorkError(f"{path}: transformers would load another tokenizer ({difference}); expected it as it is")
+
+
+def _write_added_tokens(source: Inspection, directory: Path, tokenizer: Any, settings: dict[str, Any]) -> None:
+    from tokenizers import AddedToken
+
+    had = source.tokenizer.get_vocab(with_added_tokens=True)
+    new = {text: id for text, id in tokenizer.get_vocab().items() if text not in had}
+    if not new:
         return
-    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (original, saved))
-    if all(before.get(part) == after.get(part) for part in ("model", "added_tokens")):
-        shutil.copyfile(original, saved)
+    grown = open_tokenizer(source.directory / "tokenizer.json")
+    for text, id in sorted(new.items(), key=lambda item: item[1]):
+        grown.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        assert grown.token_to_id(text) == id, text
+    grown.save(str(directory / "tokenizer.json"))
+    if isinstance(settings.get("added_tokens_decoder"), dict):
+        entry = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+        more = {str(id): {"content": text, **entry} for text, id in new.items()}
+        settings["added_tokens_decoder"] = settings["added_tokens_decoder"] | more
 
 
-def describe_model(
-    directory: Path, dtype: str, *, step: int, tokens_seen: int
-) -> tuple[dict[str, int], dict[str, Any]]:
+def _difference(directory: Path) -> str | None:
+    """Say how what transformers makes of a directory differs from its tokenizer.json; None where it does not."""
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        backend = loaded.backend_tokenizer
+    except Exception as error:  # some classes need packages, files or tokens that are not there
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return tokenizer_difference(open_tokenizer(directory / "tokenizer.json"), backend)
+
+
+def cast_like(source: Inspection, directory: Path) -> None:
+    """Give each stored tensor in `directory` the dtype that it has in `source`, a new one that of most of them."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    names = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    stored = {name: names.get(dtype) for name, (dtype, _) in source.tensors.items()}
+    # some models are stored with or without the name of their inner part: transformer.wte.weight, wte.weight
+    bare = {name.partition(".")[2]: dtype for name, dtype in stored.items()}
+    total = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        tensors = load_file(path)
+        for name, tensor in tensors.items():
+            dtype = stored.get(name) or stored.get(name.partition(".")[2]) or bare.get(name) or source.dtypes[0]
+            tensors[name] = tensor.to(getattr(torch, dtype)).contiguous()
+            total += tensors[name].numel() * tensors[name].element_size()
+        save_file(tensors, path, metadata={"format": "pt"})
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        value = json.loads(index.read_text(encoding="utf-8"))
+        value["metadata"] = value.get("metadata", {}) | {"total_size": total}
+        _write_json(index, value)
+
+
+def describe_model(directory: Path, *, step: int, tokens_seen: int) -> tuple[dict[str, int], dict[str, Any]]:
     """Give the counts and the details that the manifest of a checkpoint needs, from the files in `directory`."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    try:
+        inspection = inspect_checkpoint(directory)
+        dtype = inspection.dtypes[0]
+    except InspectionError as error:
+        raise WorkError(str(error)) from error
     details = {
-        "architecture": config["architectures"][0],
+        "architecture": inspection.architecture,
         "dtype": dtype,
         "step": step,
         "tokens_seen": tokens_seen,
@@ -71,3 +192,7 @@ def save_adapter(model: Any, directory: Path) -> None:
     model.peft_config["default"].base_model_name_or_path = None
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

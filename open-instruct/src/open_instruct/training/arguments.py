@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import DpoConfig, LoraSettings, PreferenceLoss, SftConfig
+from ..errors import RequestError
 
 __all__ = ["lora_config", "loss_arguments", "trainer_arguments"]
 
@@ -18,6 +19,7 @@ _FIXED: dict[str, Any] = {
     "max_length": None,  # rows come with their final length
     "optim": "adamw_torch_fused",
     "save_total_limit": 1,
+    "router_aux_loss_coef": 0.0,  # theirs depends on the micro-batches; ours is training/router_loss.py
 }
 
 
@@ -72,16 +74,37 @@ def loss_arguments(loss: PreferenceLoss) -> dict[str, Any]:
     return arguments
 
 
-def lora_config(settings: LoraSettings | None) -> Any:
-    """Give peft's configuration of the adapters, or None."""
+def lora_config(settings: LoraSettings | None, model: Any) -> Any:
+    """Give peft's configuration of the adapters, or None.
+
+    Raises:
+        RequestError: names of matrices that the model does not have.
+    """
     if settings is None:
         return None
     from peft import LoraConfig
 
+    if settings.target_modules is not None:
+        _check_names(settings.target_modules, model)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
+        target_modules="all-linear" if settings.target_modules is None else list(settings.target_modules),
     )
+
+
+def _check_names(wanted: list[str], model: Any) -> None:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    unknown = [one for one in wanted if not any(name == one or name.endswith("." + one) for name in names)]
+    if unknown:
+        known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
+        raise RequestError(
+            f"lora.target_modules: the model has no {', '.join(unknown)}; expected some of {known}",
+            "null takes all linear layers",
+        )

@@ -19,6 +19,7 @@ _LINE_EVERY_S = 10.0
 # TRL's name -> ours; what is not named here is not written
 _NAMES = {
     "loss": "train/loss",
+    "router_loss": "train/router_loss",
     "learning_rate": "train/lr",
     "grad_norm": "train/grad_norm",
     "epoch": "train/epoch",
@@ -40,7 +41,7 @@ _COUNTS = {"eval/rows", "eval/tokens", "eval/bytes"}
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Writes a row of metrics for each log and each evaluation; raises WorkError when the loss is not finite."""
+    """Writes a row of metrics for each log and each evaluation; raises WorkError when a number is not finite."""
 
     def __init__(
         self,
@@ -75,6 +76,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.path.write_text("".join(rows), encoding="utf-8")
 
     def _write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise WorkError(
+                    f"step {step}: {name} is {value}; expected a finite number",
+                    "lower optimizer.lr, or set optimizer.max_grad_norm=1",
+                )
         row = {"stage": self.stage, "step": step, "time_s": round(time.monotonic() - self.started, 3), **values}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -114,11 +121,6 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._last_log, self._last_tokens, self._paused_s = now, state.num_input_tokens_seen, 0.0
         self.last_loss = values["train/loss"]
         self._write(state.global_step, values)
-        if not math.isfinite(values["train/loss"]):
-            raise WorkError(
-                f"step {state.global_step}: the loss is {values['train/loss']}; expected a finite number",
-                "lower optimizer.lr, or set optimizer.max_grad_norm=1",
-            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say how far the run is, every ten seconds, and evaluate every n steps."""

@@ -11,6 +11,7 @@ import torch
 
 from ..chat.encode import IGNORED
 from ..data.tokenize import PairExample, SftExample
+from ..errors import WorkError
 
 __all__ = ["answer_log_probs", "pair_log_probs", "score_conversations", "score_pairs"]
 
@@ -44,7 +45,9 @@ def answer_log_probs(trainer: Any, rows: Sequence[tuple[list[int], list[int]]]) 
 
 def score_conversations(trainer: Any, examples: Sequence[SftExample]) -> dict[str, float]:
     """Give the held-out loss in nats per assistant token and in bits per UTF-8 byte of assistant text."""
-    nats = -float(answer_log_probs(trainer, [(row.input_ids, row.labels) for row in examples]).sum())
+    sums = answer_log_probs(trainer, [(row.input_ids, row.labels) for row in examples])
+    _check_finite(sums, [row.place for row in examples])
+    nats = -float(sums.sum())
     tokens = sum(sum(label != IGNORED for label in row.labels[1:]) for row in examples)
     answer_bytes = sum(row.answer_bytes for row in examples)
     return {
@@ -63,7 +66,18 @@ def pair_log_probs(trainer: Any, examples: Sequence[PairExample]) -> tuple[torch
         for row, answer in zip(examples, answers, strict=True):
             rows.append((row.prompt_ids + answer, [IGNORED] * len(row.prompt_ids) + answer))
     chosen, rejected = answer_log_probs(trainer, rows).chunk(2) if rows else (torch.zeros(0), torch.zeros(0))
+    _check_finite(chosen + rejected, [row.place for row in examples])
     return chosen, rejected
+
+
+def _check_finite(sums: torch.Tensor, places: Sequence[str]) -> None:
+    bad = [place for place, value in zip(places, sums.tolist(), strict=True) if not math.isfinite(value)]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise WorkError(
+            f"{bad[0]}{more}: the log-probability of the answer is not finite; expected a number",
+            "the model overflows: take another checkpoint, or runtime.precision=float32",
+        )
 
 
 def score_pairs(

@@ -1,6 +1,7 @@
 """TRL's SFT and DPO trainers, fed with rows that are token ids already. Nothing of the training loop is ours."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ from trl import DPOTrainer, SFTTrainer
 
 from ..data.pack import pack_lengths
 from ..data.tokenize import PairExample, SftExample
+from ..errors import WorkError
+from .router_loss import RouterLoss
 from .score import pair_log_probs
 
 __all__ = ["LengthGroupedBatches", "PairTrainer", "SftTrainer", "pair_dataset", "sft_dataset"]
+
+_LOWER = "lower optimizer.lr, or set optimizer.max_grad_norm=1"
 
 
 def _project_trained_positions_only() -> None:
@@ -28,14 +33,93 @@ def _project_trained_positions_only() -> None:
 _project_trained_positions_only()
 
 
-class _Quiet:
-    """Neither telemetry nor model cards."""
+class _Ours:
+    """What both trainers do beside TRL's: neither telemetry nor model cards, finite numbers, and one router loss.
+
+    The loss and the gradients of a step are those of its whole batch, however it is cut into micro-batches.
+    """
+
+    _examples: list[Any]
+
+    def __init__(self, *args: Any, model: Any, examples: list[Any], **keywords: Any) -> None:
+        """Build TRL's trainer without its printing of logs; `examples` are the training rows, in their order."""
+        self._examples = examples
+        self._router = RouterLoss(model)
+        self._router_sum, self._steps = 0.0, 0
+        self._rows_in_batch = self._parts_in_batch = 1
+        super().__init__(*args, model=model, **keywords)  # type: ignore[call-arg]
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
     def _send_telemetry(self) -> None:
         """Send nothing."""
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none."""
+
+    def get_batch_samples(self, *args: Any, **keywords: Any) -> Any:
+        """Take the micro-batches of a step; what needs all of them is counted here."""
+        batches, items = super().get_batch_samples(*args, **keywords)  # type: ignore[misc]
+        self._steps += 1
+        self._rows_in_batch = sum(len(batch["input_ids"]) for batch in batches)
+        self._parts_in_batch = max(len(batches), 1)
+        if self._router.coefficient and batches:
+            self._router.begin_batch(self.model, batches, self.args.device)  # type: ignore[attr-defined]
+        return batches, items
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Any], **keywords: Any) -> Any:
+        """Give TRL's loss of a micro-batch, as its share of the batch's, with its part of the router loss."""
+        watching = self._router.coefficient and self.model.training  # type: ignore[attr-defined]
+        if watching:
+            self._router.watch()
+        loss = super().compute_loss(model, inputs, **keywords)  # type: ignore[misc]
+        parts = 1
+        if self.loss_is_scaled_for_ga is False:  # type: ignore[attr-defined]
+            # TRL's mean over a micro-batch, which the trainer divides by their number: a short last one would weigh
+            # more a row than the others
+            parts = self._parts_in_batch
+            loss = loss * (len(inputs["input_ids"]) * parts / self._rows_in_batch)
+        if watching:
+            part = self._router.part(inputs)
+            self._router_sum += float(part.detach())
+            loss = loss + part * parts
+        return loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **keywords: Any) -> Any:
+        """Do a micro-batch. Raises WorkError, with the rows, where its loss is not finite."""
+        loss = super().training_step(model, inputs, *args, **keywords)  # type: ignore[misc]
+        if not math.isfinite(float(loss)):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise WorkError(
+                f"step {step}: the loss is {float(loss)}; expected a finite number ({self._places(inputs)})", _LOWER
+            )
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **keywords: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **keywords)  # type: ignore[misc]
+        if not math.isfinite(float(norm)):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise WorkError(f"step {step}: the gradient's norm is {float(norm)}; expected a finite number", _LOWER)
+        return norm
+
+    def _places(self, inputs: Mapping[str, Any]) -> str:
+        """Name the rows of a micro-batch."""
+        texts = ["," + ",".join(map(str, row)) + "," for row in inputs["input_ids"].tolist()]
+        places = [
+            example.place
+            for example in self._examples
+            for ids in [getattr(example, "input_ids", None) or example.prompt_ids + example.chosen_ids]
+            if any("," + ",".join(map(str, ids)) + "," in text for text in texts)
+        ]
+        return "rows " + ", ".join(dict.fromkeys(places)) if places else "rows unknown"
+
+    def log(self, logs: dict[str, float], *args: Any, **keywords: Any) -> None:
+        """Log the loss of the language model apart from that of the routers."""
+        if "loss" in logs and self._router.coefficient:
+            router = self._router_sum / max(self._steps, 1)
+            logs = {**logs, "loss": logs["loss"] - router, "router_loss": router / self._router.coefficient}
+        if "loss" in logs:
+            self._router_sum, self._steps = 0.0, 0
+        super().log(logs, *args, **keywords)  # type: ignore[misc]
 
 
 class LengthGroupedBatches(torch.utils.data.Sampler[int]):
@@ -85,23 +169,12 @@ class _ByLength:
         return LengthGroupedBatches(lengths, step_size, self.args.data_seed)
 
 
-class SftTrainer(_Quiet, _ByLength, SFTTrainer):  # type: ignore[misc]
+class SftTrainer(_Ours, _ByLength, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer, which takes `input_ids` and `labels` as they are."""
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Build TRL's trainer without its printing of logs."""
-        super().__init__(*args, **keywords)
-        self.remove_callback(PrinterCallback)
 
-
-class PairTrainer(_Quiet, _ByLength, DPOTrainer):  # type: ignore[misc]
+class PairTrainer(_Ours, _ByLength, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer, with our ids in place of its own encoding of text."""
-
-    def __init__(self, *args: Any, examples: list[PairExample], **keywords: Any) -> None:
-        """Build TRL's trainer; `examples` are the rows of the training set, in its order."""
-        self._examples = examples
-        super().__init__(*args, **keywords)
-        self.remove_callback(PrinterCallback)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
