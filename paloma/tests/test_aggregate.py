@@ -158,3 +158,28 @@ def test_report_draws_no_frontier_of_what_is_not_comparable(tmp_path: Path) -> N
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "<svg" not in text
     assert "bits_per_byte is not to be compared: x and y were scored with max_length_tokens 64 and 9" in text
+
+
+def test_labels_stay_apart(tmp_path: Path) -> None:
+    names = ("m", "m", "m (1)", "n")
+    _, value = run(tmp_path, *(results(domain("a"), name=name) for name in names))
+    labels = [model["label"] for model in value["models"]]
+    assert len(set(labels)) == 4
+    assert labels[2:] == ["m (1)", "n"]
+
+
+def test_results_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_results(tmp_path / "r", results(domain("a")))
+    again = str(folder / ".." / "r")
+    assert main(["aggregate", str(folder), again, "--output", str(tmp_path / "out")]) == 2
+    assert "is named twice" in capsys.readouterr().err
+
+
+def test_splits_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, value = run(tmp_path, results(domain("a"), name="x", split="val"), results(domain("a"), name="y", split="test"))
+    assert value["ranking"] is None
+    assert "x and y were scored with split val and test" in capsys.readouterr().out
+    controls = tmp_path / "c.yaml"
+    controls.write_text("suite: {split: test, subsample: official}\n")
+    assert main(["check", str(tmp_path / "results-0"), "--controls", str(controls)]) == 0
+    assert "declared the split test, but the results are of val" in capsys.readouterr().out

@@ -146,3 +146,54 @@ def test_real_documents_without_manifest(tmp_path: Path) -> None:
     build(paths, tmp_path / "o", BuildConfig(bytes_per_domain=20_000), None, overwrite=False)
     assert formats(["validate", "document", str(tmp_path / "o")]) == 0
     assert len(list((tmp_path / "o").glob("*/*/*.jsonl.gz"))) == 6
+
+
+def test_sources_beyond_ascii_keep_their_own_folders(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{source} {n}", "text": f"{source} text {n}", "source": source}
+        for source in ("好评", "差评", "naïve", "a b", "v1.0")
+        for n in range(12)
+    ]
+    corpus = write_documents(tmp_path / "in" / "d.jsonl", rows)
+    output = tmp_path / "out"
+    assert main(["build", "--documents", str(corpus), "--output", str(output), "--bytes-per-domain", "20"]) == 0
+    folders = sorted(path.name for path in output.iterdir() if path.is_dir())
+    assert folders == sorted(["%E5%A5%BD%E8%AF%84", "%E5%B7%AE%E8%AF%84", "na%C3%AFve", "a_b", "v1.0"])
+    assert {document.source for document in read_documents(output)} == {"好评", "差评", "naïve", "a b", "v1.0"}
+
+
+def test_sources_that_share_a_folder_are_told_while_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": str(n), "text": f"t {n}", "source": ("a b", "a_b")[n % 2]} for n in range(4)]
+    corpus = write_documents(tmp_path / "in" / "d.jsonl", [*rows, {"id": "broken"}])
+    assert main(["build", "--documents", str(corpus), "--output", str(tmp_path / "o"), "--bytes-per-domain", "9"]) == 2
+    assert 'the sources "a b" and "a_b" share the folder a_b' in capsys.readouterr().err
+
+
+def test_documents_are_offered_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": str(n), "text": f"text {n}", "source": "s"} for n in range(20)]
+    corpus = write_documents(tmp_path / "in" / "d.jsonl", rows)
+    (tmp_path / "in" / "loop").symlink_to("..")
+    (tmp_path / "in" / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
+    target = ["--output", str(tmp_path / "o"), "--bytes-per-domain", "50", "--splits", "val"]
+    assert main(["build", "--documents", str(corpus), str(tmp_path / "in" / "loop" / "in" / "d.jsonl"), *target]) == 2
+    assert "is named twice" in capsys.readouterr().err
+    assert main(["build", "--documents", str(corpus.parent), *target]) == 0
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["details"]["seen"]["documents"] == 20
+    (tmp_path / "in" / "more.parquet").write_bytes(b"PAR1")
+    assert main(["build", "--documents", str(corpus.parent), *target, "--overwrite"]) == 1
+    assert "more.parquet: .parquet files are not read" in capsys.readouterr().err
+
+
+def test_tokenizer_counts_the_whole_text(tmp_path: Path) -> None:
+    from paloma.measure import Tokens
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+
+    backend = Tokenizer(WordLevel({"a": 0, "<": 1, "s": 2, ">": 3, "?": 4}, unk_token="?"))
+    backend.pre_tokenizer = Split("", "isolated")
+    backend.add_special_tokens([AddedToken("<s>", special=True)])
+    backend.enable_truncation(2)
+    backend.enable_padding(length=9)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert Tokens(tmp_path / "tokenizer.json").size("aaaa<s>") == 7

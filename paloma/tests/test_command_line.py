@@ -1,6 +1,7 @@
 """What a user gets for wrong requests and broken data: place, hint, exit code, nothing half-written."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,74 @@ def test_shipped_settings_are_read(tmp_path: Path) -> None:
     for name, kind in kinds.items():
         configure(kind, read_yaml(folder / name), name)
     assert configure(Controls, read_yaml(folder / "controls.yaml"), "").suite.vocabulary_sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'\xef\xbb\xbf{"id": "a", "text": "x"}', "byte-order mark"),
+        ('{"id": "a", "text": "x"}'.encode("utf-16"), "UTF-16"),
+        (b'{"id": "a", "text": "caf\xe9"}', "not UTF-8 (byte 0xE9 at 24)"),
+        (b'{"id": "a", "text": "x", "metadata": {"n": NaN}}', "holds NaN"),
+        (b'{"id": "a", "text": "x \\ud83d y"}', "lone surrogate"),
+        (b"\x1f\x8b\x08", "gzip's bytes, under a name without .gz"),
+        (b"\n", "blank line"),
+    ],
+)
+def test_what_is_not_json_is_told_by_its_cause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str
+) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(content)
+    target = ["--output", str(tmp_path / "o"), "--bytes-per-domain", "9"]
+    assert main(["build", "--documents", str(path), *target]) == 1
+    err = capsys.readouterr().err
+    assert f"{path}:1: " in err
+    assert told in err
+
+
+def test_paths_are_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_documents(tmp_path / "in" / "d.jsonl", GOOD)
+    assert main(["build", "--documents=~/in", "--output=~/out", "--bytes-per-domain", "9"]) == 0
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(SystemExit) as caught:
+        main(["build", "--documents=~/in", "--output=out/*", "--bytes-per-domain", "9"])
+    assert caught.value.code == 2
+    assert "out/* is a pattern; expected one path" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["build", "--documents", "pipe", "--output", "o", "--bytes-per-domain", "9"]) == 1
+    assert "pipe: is a pipe or a device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("qwen.tiktoken", "tiktoken"), ("tokenizer.model", "SentencePiece")])
+def test_other_tokenizers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"IQ== 0\n")
+    assert build(tmp_path, "--tokens-per-domain", "5", "--tokenizer", str(tmp_path / name)) == 2
+    assert f"is of {kind}; expected a tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('"nll_nats": 30.0', ('"nll_nats": 0.0', '"perplexity.0.nll_nats" is 0 for 10 tokens')),
+        ('"nll_nats": 30.0', ('"nll_nats": NaN', "holds NaN")),
+        ('"nll_nats": 30.0', ('"nll_nats": null', '"perplexity.0.nll_nats" is null')),
+        ('"stderr": 0.1', ('"stderr": Infinity', "holds Infinity")),
+        ('"stderr": 0.1', ('"stderr": 1e999', "not JSON")),
+    ],
+)
+def test_numbers_that_no_model_gives_are_not_aggregated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: tuple[str, str]
+) -> None:
+    good = write_results(tmp_path / "good", results(domain("a"), name="good"))
+    bad = write_results(tmp_path / "bad", results(domain("a"), name="bad"))
+    content = (bad / "results.json").read_text()
+    assert text in content
+    (bad / "results.json").write_text(content.replace(text, told[0]))
+    for command in (["aggregate", str(good), str(bad), "--output", str(tmp_path / "t")], ["check", str(bad)]):
+        assert main(command) == 1
+        assert told[1] in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()

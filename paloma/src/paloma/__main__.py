@@ -21,6 +21,18 @@ _EXAMPLES = """examples:
 """
 
 
+def _path(text: str) -> Path:
+    """`~` is the home directory, also after `--output=` where no shell expands it."""
+    return Path(text).expanduser()
+
+
+def _output(text: str) -> Path:
+    """A path to write to. A pattern that nothing matched is no name for it."""
+    if "*" in text or "?" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a pattern; expected one path")
+    return _path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -34,11 +46,11 @@ def _parser() -> argparse.ArgumentParser:
 
     build = commands.add_parser("build", help="a stratified sample of every domain, in Paloma's layout")
     build.add_argument(
-        "--documents", type=Path, nargs="+", required=True, metavar="PATH", help="document directories or files"
+        "--documents", type=_path, nargs="+", required=True, metavar="PATH", help="document directories or files"
     )
-    build.add_argument("--output", type=Path, required=True, help="a new directory")
-    build.add_argument("--config", type=Path, help="a YAML file of the settings below; flags win over it")
-    build.add_argument("--tokenizer", type=Path, help="tokenizer.json that counts tokens")
+    build.add_argument("--output", type=_output, required=True, help="a new directory")
+    build.add_argument("--config", type=_path, help="a YAML file of the settings below; flags win over it")
+    build.add_argument("--tokenizer", type=_path, help="tokenizer.json that counts tokens")
     build.add_argument("--tokens-per-domain", type=int, help="target of each domain in each split")
     build.add_argument("--bytes-per-domain", type=int, help="target in UTF-8 bytes instead")
     build.add_argument("--min-documents-per-domain", type=int, help="leave out domains with fewer in any split (1)")
@@ -51,19 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--one-domain", nargs="+", metavar="SOURCE", help="sources whose subdomains are not told apart")
 
     check = commands.add_parser("check", help="how comparable a run is: tiers A to D with reasons")
-    check.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results or submissions")
-    check.add_argument("--controls", type=Path, help="YAML: what the run declares")
-    check.add_argument("--output", type=Path, help="a new directory for submission.json (one RESULTS)")
+    check.add_argument("results", type=_path, nargs="+", metavar="RESULTS", help="results or submissions")
+    check.add_argument("--controls", type=_path, help="YAML: what the run declares")
+    check.add_argument("--output", type=_output, help="a new directory for submission.json (one RESULTS)")
 
     aggregate = commands.add_parser("aggregate", help="numbers per domain, per source and over all")
-    aggregate.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results or submissions")
-    aggregate.add_argument("--output", type=Path, required=True, help="a new directory")
-    aggregate.add_argument("--controls", type=Path, help="YAML: what all of these runs declare")
+    aggregate.add_argument("results", type=_path, nargs="+", metavar="RESULTS", help="results or submissions")
+    aggregate.add_argument("--output", type=_output, required=True, help="a new directory")
+    aggregate.add_argument("--controls", type=_path, help="YAML: what all of these runs declare")
     aggregate.add_argument("--rank-by", choices=_RANKS, default="bpb", help="ppl only where the tokenizer is the same")
 
     report = commands.add_parser("report", help="one HTML page of one or more aggregates")
-    report.add_argument("aggregates", type=Path, nargs="+", metavar="AGGREGATE", help="directories of paloma aggregate")
-    report.add_argument("--output", type=Path, required=True, help="a new directory")
+    report.add_argument(
+        "aggregates", type=_path, nargs="+", metavar="AGGREGATE", help="directories of paloma aggregate"
+    )
+    report.add_argument("--output", type=_output, required=True, help="a new directory")
     report.add_argument("--title", default="Perplexity by domain", help="heading of the page")
 
     for command in (build, check, aggregate, report):

@@ -39,6 +39,9 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
         ConfigError: a ranking that the results do not allow.
         FormatError: broken results, or results without any perplexity.
     """
+    twice = [path for number, path in enumerate(paths) if path.resolve() in [one.resolve() for one in paths[:number]]]
+    if twice:
+        raise ConfigError([f"{path}: is named twice; expected different results" for path in twice], "leave one out")
     submissions = [read_submission(path, controls) for path in paths]
     for submission in submissions:
         if not submission.results.domains:
@@ -104,11 +107,16 @@ def combine(submissions: list[Submission], rank_by: str = "bpb") -> dict[str, An
 
 
 def _labels(submissions: list[Submission]) -> list[str]:
-    """The models' names; equal ones get a number."""
+    """The models' names; equal ones get a number, and no label is another model's name."""
     names = [submission.results.model.name for submission in submissions]
-    return [
-        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
-    ]
+    labels: list[str] = []
+    for name in names:
+        label, number = name, 0
+        while label in labels or (names.count(name) > 1 and number == 0) or (number and label in names):
+            number += 1
+            label = f"{name} ({number})"
+        labels.append(label)
+    return labels
 
 
 def _model(label: str, submission: Submission) -> dict[str, Any]:
@@ -153,8 +161,8 @@ def obstacles(models: list[dict[str, Any]], metric: str) -> list[str]:
         different = sum(texts[0].get(key) != texts[1].get(key) for key in texts[0].keys() | texts[1].keys())
         if different:
             found.append(f"{pair} were scored on different texts in {different} domains")
-        for name in ("windowing", "max_length_tokens", "prefix"):
-            first, second = one["inference"][name], other["inference"][name]
+        for name in ("windowing", "max_length_tokens", "prefix", "split"):
+            first, second = one["inference"].get(name), other["inference"].get(name)
             if first != second:
                 found.append(f"{pair} were scored with {name} {first} and {second}")
         hashes = one["model"]["tokenizer_sha256"], other["model"]["tokenizer_sha256"]

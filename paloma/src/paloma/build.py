@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -149,8 +150,14 @@ def _sample(
     samples: dict[_Key, DomainSample] = {}
     seen = Counter(documents=0, text_bytes=0, empty=0)
     done_bytes = 0
+    folders: dict[str, str] = {}
+    read: dict[Path, Path] = {}
     for path in documents:
         for file in document_files(path):
+            if file.resolve() in read:
+                problem = f"{file} is named twice, first as {read[file.resolve()]}; expected each document once"
+                raise ConfigError([f"--documents: {problem}"], "leave out one of them")
+            read[file.resolve()] = file
             for document in _read(file, config.default_source):
                 progress.step(done_bytes)
                 seen["documents"] += 1
@@ -158,6 +165,10 @@ def _sample(
                 if not document.text:
                     seen["empty"] += 1
                     continue
+                if folders.setdefault(_folder(document.source), document.source) != document.source:
+                    other = folders[_folder(document.source)]
+                    problem = f'the sources "{other}" and "{document.source}" share the folder {_folder(other)}'
+                    raise ConfigError([f"--documents: {problem}; expected one each"], "rename one source")
                 subdomain = "" if document.source in config.one_domain else document.subdomain
                 for split in config.splits:  # a domain exists in every split, if only to be found too small
                     key = _Key(document.source, subdomain, split)
@@ -212,16 +223,18 @@ def _check_ids(kept: dict[_Key, list[Document]], path: Path) -> None:
             texts[key.source, document.id] = document.text
 
 
+def _folder(source: str) -> str:
+    """A source as the name of a folder: ASCII letters, digits and `._-` stay, other ASCII becomes `_`, what is beyond
+    ASCII `%` and its UTF-8 bytes in hexadecimal, so that 好评 and 差评 stay apart."""
+    name = re.sub(r"[^A-Za-z0-9._-]", lambda found: quote(found[0]) if found[0] > "\x7f" else "_", source)
+    return name.lstrip(".") or "_"
+
+
 def _write(root: Path, kept: dict[_Key, list[Document]]) -> list[Path]:
     """A file for each source and split, subdomains one after the other."""
-    folders = {
-        source: re.sub(r"[^A-Za-z0-9._-]", "_", source).lstrip(".") or "_" for source in {k.source for k in kept}
-    }
-    if len(set(folders.values())) < len(folders):
-        raise ConfigError([f"--documents: two sources share a folder name: {sorted(folders)}"], "rename one source")
     parts: dict[Path, list[dict[str, Any]]] = {}
     for key, documents in kept.items():
-        folder = folders[key.source]
+        folder = _folder(key.source)
         path = root / folder / key.split / f"{folder}_00000000.jsonl.gz"
         parts.setdefault(path, []).extend(_row(document, key.subdomain) for document in documents)
     for path, lines in parts.items():

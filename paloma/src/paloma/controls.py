@@ -176,7 +176,7 @@ def judge(submission: Submission) -> Verdict:
     results = submission.results
     decontaminated = training.decontamination == "full"
     evidence = "" if training.decontamination_filter_sha256 else ", no filter named"
-    subsample, why_subsample = _subsample(suite, submission.documents_sha256)
+    subsample, why_subsample = _subsample(suite, submission.documents_sha256, results.inference.split)
     vocabulary = suite.vocabulary_sha256
     fixed = vocabulary is not None and results.model.tokenizer_sha256 == vocabulary
     found = (results.model.tokenizer_sha256 or "unknown")[:12]
@@ -208,7 +208,9 @@ def judge(submission: Submission) -> Verdict:
     return Verdict(tier, ("bits_per_byte", "perplexity") if fixed else ("bits_per_byte",), findings, tuple(notes))
 
 
-def _subsample(suite: Suite, identities: tuple[str, ...]) -> tuple[bool, str]:
+def _subsample(suite: Suite, identities: tuple[str, ...], split: str | None) -> tuple[bool, str]:
+    if suite.split and split is not None and suite.split != split:
+        return False, f"declared the split {suite.split}, but the results are of {split}"
     if suite.subsample != "official":
         return False, "declared custom"
     if suite.documents_sha256 is None:

@@ -7,6 +7,8 @@ from paloma.configuration import ConfigError
 
 __all__ = ["Bytes", "Measure", "Tokens"]
 
+_OTHER_TOKENIZERS = {".tiktoken": "tiktoken", "tekken.json": "Mistral's Tekken", ".model": "SentencePiece"}
+
 
 class Measure(Protocol):
     """A size of texts.
@@ -53,13 +55,21 @@ class Tokens:
                 "pip install 'paloma-eval[tokenizers]', or use --bytes-per-domain",
             ) from None
         if not path.is_file():
-            raise ConfigError([f"--tokenizer: {path} is not there; expected a tokenizer.json"], "check the path")
+            found = "is a directory" if path.is_dir() else "is not there"
+            raise ConfigError([f"--tokenizer: {path} {found}; expected a tokenizer.json"], "check the path")
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises bare Exception for every kind of broken file
+            kind = next((name for end, name in _OTHER_TOKENIZERS.items() if path.name.endswith(end)), None)
+            what = f"is of {kind}" if kind else f"is no tokenizer ({error})"
             raise ConfigError(
-                [f"--tokenizer: {path} is no tokenizer ({error})"], "give a tokenizer.json of the tokenizers library"
+                [f"--tokenizer: {path} {what}; expected a tokenizer.json of the tokenizers library"],
+                "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers makes one of most others",
             ) from error
+        # every tool counts the whole text, and takes the spelling of a special token for text
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
 
     def size(self, text: str) -> int:
         """Number of tokens; at least 1 for a text that is not empty, whatever the vocabulary lacks."""

@@ -1,5 +1,6 @@
 """Typed fields of a JSON object, with the contract's errors when they are not what they should be."""
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,6 +94,8 @@ class Fields:
     def number(self, name: str, *, minimum: float | None = None) -> float:
         """A required number, as floating point."""
         value = float(self._typed(name, (int, float), "a number", False))
+        if not math.isfinite(value):
+            raise self.error("invalid_value", name, str(value), "a finite number")
         if minimum is not None and value < minimum:
             raise self.error("invalid_value", name, str(value), f"at least {minimum}")
         return value

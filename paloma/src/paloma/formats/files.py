@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,21 @@ __all__ = [
 
 _COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _ROW_SUFFIXES = (".json", ".jsonl")
+_FOREIGN_SUFFIXES = (".br", ".lz4", ".sz", ".snappy", ".7z", ".zip", ".parquet")
+_SIDE_FILES = ("manifest.json", "metrics.jsonl")  # never rows
 _CHUNK_BYTES = 1 << 20
+_MAGIC = {
+    b"\xef\xbb\xbf": "begins with a byte-order mark (BOM)",
+    b"\xff\xfe": "is UTF-16, by its byte-order mark",
+    b"\xfe\xff": "is UTF-16, by its byte-order mark",
+    b"\x1f\x8b": "holds gzip's bytes, under a name without .gz",
+    b"\x28\xb5\x2f\xfd": "holds zstd's bytes, under a name without .zst",
+    b"BZh": "holds bzip2's bytes, under a name without .bz2",
+    b"\xfd7zXZ": "holds xz's bytes, under a name without .xz",
+    b"PAR1": "holds Parquet's bytes",
+}
+_MAGIC_HINT = "save it as UTF-8 without a mark, or give the file the suffix of its compression"
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _ZstdFrames(io.RawIOBase):
@@ -86,6 +101,9 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile | io.BufferedReader:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers from 1; what cannot be decompressed to its end is `truncated`."""
+    if path.suffix in _FOREIGN_SUFFIXES:
+        message = f"{path.suffix} files are not read; expected JSON lines, plain or as {', '.join(_COMPRESSIONS)}"
+        raise FormatError("not_json", path, message, hint="convert the file")
     try:
         with _open(path) as file:
             yield from enumerate(file, start=1)
@@ -109,8 +127,32 @@ def json_value(data: bytes, path: Path, line: int | None = None) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        got = "a blank line" if not data.strip() else f"not JSON ({error})"
-        raise FormatError("not_json", path, f"is {got}; expected one JSON object", line=line) from None
+        got, hint = _why_not_json(data, error)
+        raise FormatError("not_json", path, f"{got}; expected one JSON object", line=line, hint=hint) from None
+
+
+def _why_not_json(data: bytes, error: Exception) -> tuple[str, str | None]:
+    """What stands there instead of JSON, and what to do about it."""
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic):
+            return name, _MAGIC_HINT
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as problem:
+        byte = data[problem.start]
+        return f"is not UTF-8 (byte 0x{byte:02X} at {problem.start})", "convert it: iconv -f LATIN1 -t UTF-8"
+    if not text.strip():
+        return "is a blank line", "remove it"
+    constants: list[str] = []
+    try:
+        json.loads(text, parse_constant=constants.append)
+    except (ValueError, RecursionError):
+        return f"is not JSON ({error})", None
+    if constants:
+        return f"holds {constants[0]}, which JSON has not", "leave the field out, or write null"
+    if _LONE_SURROGATE.search(text):
+        return "holds a lone surrogate (\\ud800 and the like: half a character)", "replace it by U+FFFD"
+    return f"is not JSON ({error})", None
 
 
 def rows(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -140,22 +182,52 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def row_files(path: Path, listed: list[str] | None = None) -> list[Path]:
-    """Files of rows in the contract's order: those `listed`, or all below a directory, or the file itself."""
+    """Files of rows in the contract's order: those `listed`, or all below a directory, or the file itself.
+
+    Raises:
+        FormatError: a pipe, or a file of rows that is not read, which would be left out unseen.
+    """
     if path.is_file():
         return [path]
+    if path.exists() and not path.is_dir():
+        message = "is a pipe or a device; expected a file or a directory"
+        raise FormatError("invalid_value", path, message, hint="write it to a file: it is read more than once")
     if listed is not None:
-        names = [name for name in listed if _holds_rows(name)]
-    else:
-        found = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
-        names = [p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)]
-        names = [name for name in names if _holds_rows(name)]
-    return [path / name for name in sorted(names)]
+        return [path / name for name in sorted(listed) if _holds_rows(name)]
+    names = _names_below(path)
+    foreign = next((name for name in names if _is_foreign(name)), None)
+    if foreign is not None:
+        message = f"{Path(foreign).suffix} files are not read; expected JSON lines alone in {path}"
+        raise FormatError("not_json", path / foreign, message, hint="convert it, or name the others one by one")
+    return [path / name for name in names if _holds_rows(name)]
+
+
+def _names_below(root: Path) -> list[str]:
+    """Files below a directory, sorted, hidden ones left out. Links to directories are followed, each one once."""
+    waiting, seen, names = [root], set(), []
+    while waiting:
+        for place, folders, files in os.walk(waiting.pop(0)):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [Path(place, name) for name in folders if Path(place, name).is_symlink()]
+            found = (Path(place, name) for name in files if not name.startswith("."))
+            names += [file.relative_to(root).as_posix() for file in found if file.is_file()]
+    return sorted(names)
 
 
 def _holds_rows(name: str) -> bool:
     for suffix in _COMPRESSIONS:
         name = name.removesuffix(suffix)
-    return name.endswith(_ROW_SUFFIXES) and Path(name).name != "manifest.json"
+    return name.endswith(_ROW_SUFFIXES) and Path(name).name not in _SIDE_FILES
+
+
+def _is_foreign(name: str) -> bool:
+    path = Path(name)
+    return path.suffix == ".parquet" or (path.suffix in _FOREIGN_SUFFIXES and _holds_rows(path.stem))
 
 
 @contextlib.contextmanager

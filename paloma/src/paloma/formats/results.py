@@ -61,6 +61,8 @@ class Inference:
     max_length_tokens: int
     windowing: str
     prefix: str
+    split: str | None = None
+    """Of the documents; none where they name none, or an older writer did not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +94,7 @@ def _parse_inference(fields: Fields) -> Inference:
         max_length_tokens=fields.integer("max_length_tokens", minimum=1),
         windowing=fields.one_of("windowing", ("strict-disjoint", "paloma-reference")),
         prefix=fields.one_of("prefix", ("bos", "eos")),
+        split=fields.optional_text("split"),
     )
 
 
@@ -134,6 +137,9 @@ def _parse_domain(fields: Fields) -> Domain:
         nll_nats=fields.number("nll_nats", minimum=0.0),
         bits_per_byte_stderr=parsed["stderr"],
     )
+    if domain.tokens and not domain.nll_nats:
+        got = f"0 for {domain.tokens} tokens"
+        raise fields.error("invalid_value", "nll_nats", got, "more than 0, as of any model")
     stored = parsed["value"]
     derived = domain.nll_nats / (domain.bytes * math.log(2)) if domain.bytes else None
     if (stored is None) != (derived is None) or (
@@ -198,8 +204,13 @@ def _check_prediction(fields: Fields, tasks: set[str]) -> None:
     label = fields.integer("label")
     choices = fields.objects("choices")
     for choice in choices:
-        choice.number("sum_logprob")
-        choice.nullable_number("sum_logprob_unconditional")
+        sums = {
+            "sum_logprob": choice.number("sum_logprob"),
+            "sum_logprob_unconditional": choice.nullable_number("sum_logprob_unconditional"),
+        }
+        for name, value in sums.items():
+            if value is not None and value > 0:
+                raise choice.error("invalid_value", name, str(value), "at most 0, as of any log-probability")
         for name in ("tokens", "chars", "bytes"):
             choice.integer(name)
     predicted = fields.object("predicted")
