@@ -173,7 +173,8 @@ impl Settings {
     /// The share of new keys that the filter may call seen: what is asked for, else what it was made for, else a hundredth.
     pub fn accepted_rate(&self, record: Option<&Record>) -> f64 {
         const OF_A_SIZE: f64 = 0.01;
-        let asked = [self.bloom_filter.desired_false_positive_rate, record.map_or(0.0, |record| record.false_positive_rate)];
+        let asked =
+            [self.bloom_filter.desired_false_positive_rate, record.map_or(0.0, |record| record.false_positive_rate)];
         // a filter of exactly its keys is at its rate, but for the last digits
         asked.into_iter().find(|rate| *rate > 0.0).unwrap_or(OF_A_SIZE) * 1.000_001
     }

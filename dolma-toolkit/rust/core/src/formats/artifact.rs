@@ -288,7 +288,8 @@ fn check_alignment(
             true => (document.text.len() as u64, "bytes"),
             false => (length_chars, "code points"),
         };
-        for (index, span) in spans.as_array().filter(|_| attributes::are_spans(spans)).into_iter().flatten().enumerate() {
+        for (index, span) in spans.as_array().filter(|_| attributes::are_spans(spans)).into_iter().flatten().enumerate()
+        {
             if span[1].as_u64().is_some_and(|end| end > length) {
                 let field = format!("attributes.{key}.{index}");
                 let message =

@@ -35,6 +35,12 @@ def IN(source; s): any(source; . as $x | any(s; . == $x));
 def INDEX(stream; f): reduce stream as $row ({}; .[$row | f | tostring] |= $row);
 def INDEX(f): INDEX(.[]; f);
 
+def JOIN($index; f): [.[] | [., $index[f]]];
+def JOIN($index; stream; f): stream | [., $index[f]];
+def JOIN($index; stream; f; join): stream | [., $index[f]] | join;
+def toarray: if isarray then . else [.] end;
+def trimstr($x): ltrimstr($x) | rtrimstr($x);
+
 # streams of paths and values
 def tostream:
   def events($path):

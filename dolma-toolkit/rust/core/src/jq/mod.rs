@@ -2,6 +2,7 @@
 //!
 //! What makes a result depend on anything but the document is left out: `now`, `env`, `input`, `halt`, `debug`, `stderr`.
 
+mod alternatives;
 mod needs;
 mod reads;
 mod regex;
@@ -18,8 +19,48 @@ use crate::document::is_shallow;
 use crate::jsonpath::{Needs, Read};
 use simple::Simple;
 
-const IMPURE: [&str; 10] =
-    ["now", "env", "halt", "halt_error", "debug", "debug_empty", "stderr", "stderr_empty", "input", "inputs"];
+const IMPURE: [&str; 12] = [
+    "now",
+    "localtime",
+    "strflocaltime",
+    "env",
+    "halt",
+    "halt_error",
+    "debug",
+    "debug_empty",
+    "stderr",
+    "stderr_empty",
+    "input",
+    "inputs",
+];
+
+/// Functions of jq 1.7 that are not there. The guide lists them.
+const ABSENT: [&str; 24] = [
+    "now",
+    "env",
+    "halt",
+    "halt_error",
+    "debug",
+    "stderr",
+    "input",
+    "inputs",
+    "input_filename",
+    "input_line_number",
+    "builtins",
+    "format",
+    "get_search_list",
+    "get_prog_origin",
+    "get_jq_origin",
+    "have_decnum",
+    "have_literal_numbers",
+    "lgamma_r",
+    "modulemeta",
+    "@base32",
+    "@base32d",
+    "localtime",
+    "strflocaltime",
+    "$ENV",
+];
 
 /// What jaq has otherwise than jq 1.7, or not at all.
 const DEFINITIONS: &str = include_str!("definitions.jq");
@@ -82,6 +123,8 @@ impl Program {
         let functions = functions.filter(|function| pure(function.0) && !anew.contains(function.0));
         let functions = functions.filter(|function| !REGULAR.contains(&function.0)).chain(regex::functions());
         let arena = Arena::default();
+        let written = text;
+        let text = &*alternatives::expanded(written);
         let modules = Loader::new(definitions)
             .load(&arena, File { code: text, path: () })
             .map_err(|errors| loading_error(text, &errors))?;
@@ -92,7 +135,7 @@ impl Program {
         let term = load::parse(text, |parser| parser.term());
         let needs = term.as_ref().map_or_else(Needs::everything, needs::needs);
         let reads = term.as_ref().map(reads::reads).unwrap_or_default();
-        Ok(Self { text: text.to_string(), needs, reads, simple: term.as_ref().and_then(Simple::new), filter })
+        Ok(Self { text: written.to_string(), needs, reads, simple: term.as_ref().and_then(Simple::new), filter })
     }
 
     /// The expression as it was written.
@@ -242,6 +285,11 @@ fn loading_error(text: &str, errors: &load::Errors<&str, ()>) -> String {
 fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
     let undefined = errors.iter().flat_map(|(_, errors)| errors).next();
     undefined.map_or_else(String::new, |(name, kind)| match kind {
+        compile::Undefined::Filter(_) if ABSENT.contains(name) => {
+            format!(
+                "jq's function {name} is not there: its result depends on more than the document, or nobody used it"
+            )
+        }
         compile::Undefined::Filter(arity) => {
             format!("there is no function {name} with {arity} arguments")
         }
@@ -337,8 +385,8 @@ mod tests {
         assert_eq!(error(".a | frobnicate(1)"), "there is no function frobnicate with 1 arguments");
         assert_eq!(error(".a == $x"), "there is no variable $x");
         assert!(error("(.a").contains("closing parenthesis"), "{}", error("(.a"));
-        for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr"] {
-            assert!(error(text).contains("there is no"), "{text}");
+        for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr", "lgamma_r"] {
+            assert!(error(text).contains("is not there"), "{text}");
         }
         let run = |text: &str| Program::new(text).unwrap().any(&input()).unwrap_err();
         assert!(run(".text.a").contains("hello"), "{}", run(".text.a"));

@@ -111,7 +111,8 @@ impl Expression {
                 'p' => options |= RegexOptions::REGEX_OPTION_SINGLELINE | RegexOptions::REGEX_OPTION_MULTILINE,
                 'l' => options |= RegexOptions::REGEX_OPTION_FIND_LONGEST,
                 other => {
-                    let message = format!("{other:?} is no flag of a regular expression; expected g, i, l, n, p, s or x");
+                    let message =
+                        format!("{other:?} is no flag of a regular expression; expected g, i, l, n, p, s or x");
                     return Err(Failure::str(message));
                 }
             }
@@ -133,8 +134,10 @@ impl Expression {
     fn search(&self, text: &str, from: usize) -> Result<Option<Region>, Failure> {
         let mut region = Region::new();
         let options = SearchOptions::SEARCH_OPTION_NONE;
-        let found = self.regex.search_with_param(text, from, text.len(), options, Some(&mut region), MatchParam::default());
-        let found = found.map_err(|error| Failure::str(format!("the regular expression fails: {}", error.description())))?;
+        let found =
+            self.regex.search_with_param(text, from, text.len(), options, Some(&mut region), MatchParam::default());
+        let found =
+            found.map_err(|error| Failure::str(format!("the regular expression fails: {}", error.description())))?;
         Ok(found.map(|_| region))
     }
 

@@ -174,7 +174,9 @@ impl StreamFunnel {
             let is_next = index > 0 && rules.watched[index - 1].rule == watched.rule;
             place = if is_next { place + 1 } else { 0 };
             let dropped = watched.drops_without && drops.get(watched.rule).copied().unwrap_or_default();
-            let Some(flow) = self.rules.get_mut(watched.rule).and_then(|rule| rule.reads.get_mut(place)) else { continue };
+            let Some(flow) = self.rules.get_mut(watched.rule).and_then(|rule| rule.reads.get_mut(place)) else {
+                continue;
+            };
             if flow.is_found && !dropped {
                 continue;
             }

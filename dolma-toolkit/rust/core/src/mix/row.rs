@@ -484,7 +484,9 @@ pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
         usual.push(b':');
         match text.as_deref().filter(|_| name == "metadata") {
             // a line end between the parts of JSON would end the row
-            Some(json) => usual.extend(json.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })),
+            Some(json) => {
+                usual.extend(json.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }))
+            }
             None => usual.extend(raw.get().as_bytes()),
         }
     }

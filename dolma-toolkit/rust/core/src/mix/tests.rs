@@ -107,7 +107,7 @@ fn every_rule_is_asked() {
 
 #[test]
 fn keys_are_found_in_both_languages() {
-    let keys = |rules: &Rules| rules.attribute_keys("s").into_iter().map(|(_, key)| key).collect::<Vec<_>>();
+    let keys = |rules: &Rules| rules.attribute_keys("s").into_iter().map(|named| named.key).collect::<Vec<_>>();
     let jq = [
         ".attributes.a | length > 0",
         r#"(.attributes["b"][0][2] // 0) > .attributes?.c[0][2]"#,

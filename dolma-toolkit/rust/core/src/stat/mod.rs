@@ -114,9 +114,9 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
     }
     let Tracked { documents, trackers, others } = whole;
     let named = || {
-        let both = trackers
-            .iter()
-            .flat_map(|(key, (scores, lengths))| [(format!("{key}/score"), scores), (format!("{key}/length"), lengths)]);
+        let both = trackers.iter().flat_map(|(key, (scores, lengths))| {
+            [(format!("{key}/score"), scores), (format!("{key}/length"), lengths)]
+        });
         // a number has no length
         both.filter(|(_, tracker)| !tracker.is_empty())
     };
