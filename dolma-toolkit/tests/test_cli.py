@@ -148,3 +148,25 @@ def test_version_is_that_of_the_distribution(dolma: Dolma) -> None:
     from importlib.metadata import version
 
     assert dolma("--version").out == f"dolma-toolkit {version('dolma-toolkit')}\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["dolma", "dolma.cli", "dolma.cli.__main__", "dolma.commands.tag", "dolma.commands.tokens_pack"]
+)
+def test_a_module_that_is_run_does_its_work_or_says_what_is_wrong(module: str) -> None:
+    run = [sys.executable, "-W", "ignore::RuntimeWarning", "-m", module, "nonsense", "--no_such_setting"]
+    result = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "error: " in result.stderr
+    help = subprocess.run([*run[:-2], "--help"], capture_output=True, text=True, check=False)
+    assert help.returncode == 0
+    assert help.stdout.startswith("usage: dolma")
+
+
+def test_every_command_can_be_run_as_a_module() -> None:
+    import dolma.commands
+
+    for path in sorted(Path(dolma.commands.__path__[0]).glob("[a-z]*.py")):
+        words = path.stem.replace("_classifier", "-classifier").replace("tokens_", "tokens ").split()
+        call = ", ".join(f'"{word}"' for word in words)
+        assert f"main([{call}, *sys.argv[1:]])" in path.read_text("utf-8"), path.name

@@ -1,5 +1,6 @@
 """Curate text for language models. The command is ``dolma``; a tagger of your own starts with ``@dolma.add_tagger``."""
 
+from dolma._native import __version__
 from dolma.commands.dedupe import deduper
 from dolma.commands.mix import mixer
 from dolma.core.data_types import DocResult, Document, DocumentWithMetadata, Span
@@ -13,6 +14,7 @@ __all__ = [
     "Document",
     "DocumentWithMetadata",
     "Span",
+    "__version__",
     "add_tagger",
     "deduper",
     "mixer",

@@ -28,6 +28,11 @@ HINTS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits the process with its code."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and getattr(process.current_process(), "_inheriting", False):
+        # a worker imports the script that started us, and the script has no main guard: the run that waits for the
+        # worker then does the work itself
+        os._exit(1)
     sys.exit(_code(sys.argv[1:] if argv is None else argv))
 
 
@@ -45,10 +50,8 @@ def _code(argv: Sequence[str]) -> int:
             _say(f"error: {problem}")
         return 2
     except ProblemsError as error:
-        for one in error.errors[:SHOWN_ERRORS]:
-            _say(f"error: {_text(one)}")
-        if len(error.errors) > SHOWN_ERRORS:
-            _say(f"error: and {len(error.errors) - SHOWN_ERRORS} more")
+        for line in _shown(error.errors):
+            _say(f"error: {line}")
         for hint in dict.fromkeys(HINTS.get(getattr(one, "code", ""), "") for one in error.errors):
             _hint(hint)
         return 1
@@ -66,6 +69,19 @@ def _code(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted; finished files are kept, and the same command goes on from there")
         return 130
+
+
+def _shown(errors: Sequence[Exception]) -> list[str]:
+    """A line for each error; where they are many, those that say the same of other rows are one."""
+    if len(errors) <= SHOWN_ERRORS:
+        return [_text(one) for one in errors]
+    groups: dict[object, list[Exception]] = {}
+    for one in errors:
+        groups.setdefault(getattr(one, "message", one), []).append(one)
+    shown = list(groups.values())[:SHOWN_ERRORS]
+    lines = [_text(group[0]) + (f" (and {len(group) - 1} more rows like it)" if group[1:] else "") for group in shown]
+    left = len(errors) - sum(map(len, shown))
+    return [*lines, f"and {left} more"] if left else lines
 
 
 def _text(error: Exception) -> str:

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from dolma import _native
+from dolma.core.errors import DolmaConfigError, DolmaRustPipelineError, DolmaShardError
 from dolma.formats.error import FormatError
 
 __all__ = ["ConfigError", "FormatError", "Problem", "ProblemsError", "errors_of_native", "nearest", "translated"]
@@ -33,7 +34,7 @@ class Problem:
         return f"{self.key}: {self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
 
 
-class ConfigError(ValueError):
+class ConfigError(DolmaConfigError, DolmaRustPipelineError, ValueError):
     """The request was wrong (exit code 2). Carries every problem that was found, not the first alone."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -45,7 +46,7 @@ class ConfigError(ValueError):
         return type(self), (self.problems,)
 
 
-class ProblemsError(ValueError):
+class ProblemsError(DolmaShardError, DolmaRustPipelineError, ValueError):
     """Several errors of one run over many files, in the order of the input (exit code 1)."""
 
     def __init__(self, errors: Iterable[Exception]) -> None:

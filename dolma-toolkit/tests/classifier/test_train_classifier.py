@@ -15,8 +15,10 @@ import pytest
 from dolma_corpus import Dolma
 
 from dolma import _native
-from dolma.classifier.rows import Row, split, training_line
+from dolma.classifier.rows import Row, read_rows, split, training_line
 from dolma.classifier.scores import evaluate, measures, wilson
+from dolma.errors import FormatError
+from dolma.files.paths import Source
 
 fasttext = pytest.importorskip("fasttext", reason="needs the extra classifier")
 
@@ -157,3 +159,37 @@ def test_a_trainer_that_another_package_overwrote_is_refused_with_the_cure(tmp_p
     assert done.returncode == 1
     assert "fasttext-community is overwritten by another package" in done.stderr
     assert "pip install --force-reinstall --no-deps fasttext-community" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "row", "encoding"),
+    [
+        ("a.csv", "text,label\r\n", '"{text}\r\nsecond, line",{label}\r\n', "utf-8-sig"),
+        ("a.csv", "text;label\r\n", '"{text}, with a comma";{label}\r\n', "utf-8-sig"),
+        ("a.csv", "sep=;\r\ntext;label\r\n", "{text};{label}\r\n", "utf-8"),
+        ("a.tsv", "id\ttext\tlabel\n", "1\t{text}\t{label}\n", "utf-8"),
+        ("a.txt", "", "__label__{label} {text}\n", "utf-8-sig"),
+        ("a.jsonl", "", "{text} __label__{label}\n", "utf-8"),
+        ("a.jsonl", "", '{{"text":"{text}","label":"{label}"}}\n', "utf-8-sig"),
+    ],
+)
+def test_rows_of_tables_and_of_fasttext_are_read(tmp_path: Path, name: str, head: str, row: str, encoding: str) -> None:
+    texts = [("good é", "pos"), ("bad ü", "neg")]
+    if row.startswith("{text} __label__"):  # the label may stand anywhere, if the first line tells what the file is
+        head = "__label__pos good é\n__label__neg bad ü\n"
+        row = ""
+    content = head + "".join(row.format(text=text, label=label) for text, label in texts)
+    path = tmp_path / name
+    path.write_bytes(content.encode(encoding))
+    rows = read_rows([Source(str(path), str(path), str(path))], "text", "label", {})
+    assert [(found.label, found.text.split()[0]) for found in rows] == [("pos", "good"), ("neg", "bad")]
+    assert ("second, line" in rows[0].text) == ("second" in row)
+
+
+def test_a_line_with_two_labels_and_a_row_with_too_many_cells_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("__label__a __label__b x\n__label__a y\n")
+    (tmp_path / "b.csv").write_text("text,label\nx,a,more\n")
+    for name, expected in (("a.txt", "a.txt:1: the line has 2 labels"), ("b.csv", "b.csv:2: the row has more cells")):
+        with pytest.raises(FormatError) as error:
+            read_rows([Source(str(tmp_path / name), str(tmp_path / name), name)], "text", "label", {})
+        assert expected in str(error.value)

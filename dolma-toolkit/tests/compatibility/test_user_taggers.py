@@ -267,3 +267,87 @@ def test_a_module_that_cannot_be_imported_is_told(folder: Path) -> None:
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def _run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=directory, capture_output=True, text=True, check=False)
+
+
+CLASS = """
+import dolma
+@dolma.add_tagger("mine")
+class C(dolma.BaseTagger):
+    def predict(self, doc):
+        return dolma.DocResult(doc=doc, spans=[dolma.Span(0, 3, "x", 1)])
+"""
+CALL = """
+from dolma.__main__ import main
+main(["tag", "--documents", "documents/*", "--taggers", "mine", "--experiment", "e", "--processes", "2"])
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_script_may_define_its_tagger_with_or_without_a_main_guard(tmp_path: Path, guarded: bool) -> None:
+    for name in ("a", "b"):
+        write_rows(tmp_path / f"documents/{name}.jsonl", [{"id": "1", "text": "abcdef"}])
+    call = "if __name__ == '__main__':\n" + CALL.replace("\n", "\n    ") if guarded else CALL
+    (tmp_path / "s.py").write_text(CLASS + call)
+    result = _run(tmp_path, "s.py")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert ("in this process alone" in result.stderr) != guarded
+    for name in ("a", "b"):
+        (row,) = read_rows(tmp_path / f"attributes/e/{name}.jsonl")
+        assert row["attributes"] == {"e__mine__x": [[0, 3, 1.0]]}
+
+
+def test_a_cell_of_a_notebook_may_define_its_tagger(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_rows(tmp_path / f"documents/{name}.jsonl", [{"id": "1", "text": "abcdef"}])
+    # as a kernel does it: the cells run in `__main__`, which no file holds
+    (tmp_path / "cell.py").write_text(CLASS + CALL)
+    kernel = "import sys; del sys.modules['__main__'].__dict__['__spec__']; exec(open('cell.py').read())"
+    result = _run(tmp_path, "-c", kernel)
+    assert result.returncode == 0, result.stderr
+    assert "mine is defined in this session" in result.stderr
+    assert len(read_rows(tmp_path / "attributes/e/b.jsonl")) == 1
+
+
+def test_a_tagger_of_a_package_in_the_current_directory_is_found(tmp_path: Path) -> None:
+    write_rows(tmp_path / "documents/a.jsonl", [{"id": "1", "text": "abcdef"}])
+    package = tmp_path / "pk/inner"
+    package.mkdir(parents=True)
+    (tmp_path / "pk/__init__.py").touch()
+    (package / "__init__.py").touch()
+    (tmp_path / "pk/end.py").write_text("END = 3\n")
+    (package / "tg.py").write_text("from ..end import END\n" + CLASS.replace("(0, 3,", "(0, END,"))
+    # the command, whose own directory is the first on the path
+    command = [str(Path(sys.executable).with_name("dolma")), "tag", "--documents", "documents/*", "--taggers", "mine"]
+    for index, module in enumerate(("pk.inner.tg", "pk/inner/tg.py")):
+        run = [*command, "--tagger_modules", module, "--experiment", f"e{index}"]
+        result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        (row,) = read_rows(tmp_path / f"attributes/e{index}/a.jsonl")
+        assert row["attributes"] == {f"e{index}__mine__x": [[0, 3, 1.0]]}
+
+
+def test_numbers_of_numpy_are_places_and_others_are_named(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    from dolma.core.data_types import DocResult, Document, Span
+    from dolma.core.taggers import BaseTagger
+
+    class Given(BaseTagger):
+        def __init__(self, start: Any, kind: Any = "x", score: Any = 1) -> None:
+            self.span = Span(start, numpy.int32(3), kind, score)
+
+        def predict(self, doc: Document) -> DocResult:
+            return DocResult(doc, [self.span])
+
+    document = Document("s", "1", "abcdef")
+    found = Given(numpy.int64(0), numpy.str_("x"), numpy.float32(0.5)).spans(document)
+    assert json.dumps(found) == '[["x", 0, 3, 0.5]]'
+    assert Given(numpy.uint8(1)).tag(document.to_spec()) == {"x": [(1, 3, 1.0)]}
+    with pytest.raises(TypeError, match=r"begins or ends at .*float64.*expected an integer"):
+        Given(numpy.float64(0.0)).spans(document)
+    with pytest.raises(TypeError, match="has the type 3, which is int; expected a string"):
+        Given(0, 3).spans(document)

@@ -160,3 +160,83 @@ def test_a_damaged_or_foreign_file_is_told_and_leaves_no_result(dolma: Dolma, pl
     assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(whole).digest()
     write_parquet(path, [{"id": 1, "text": "a"}])
     assert '"id" is a number; expected a string' in dolma(*arguments, code=1).err
+
+
+def test_columns_that_nobody_asks_for_are_not_read(dolma: Dolma, places: Path, tokenizer_path: Path) -> None:
+    table = arrow.table(
+        {
+            "id": ["1", "2"], "text": ["a b", "c"], "digest": arrow.array([b"\xff", None], arrow.binary()),
+            "score": [float("nan"), 1.0], "span": arrow.array([1, 2], arrow.duration("s")),
+        }
+    )  # fmt: skip
+    parquet.write_table(table, places / "columns/documents/a.parquet")
+    one = "columns/documents/a.parquet"
+    dolma("tag", "--documents", one, "--taggers", "char_length_v1", "--experiment", "x")
+    filter = ["--bloom_filter.file", "f.bin", "--bloom_filter.size_in_bytes", 100_000]
+    keys = ["--dedupe.documents.attribute_name", "d", "--dedupe.documents.key"]
+    dolma("dedupe", "--documents", one, *keys, "$.text", *filter)
+    tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
+    dolma("tokens", "--documents", one, "--destination", "tokens", *tokenizer)
+    # one that is asked for is named, with its row
+    filter[1] = "g.bin"
+    keyed = ["dedupe", "--documents", one, *keys, "$.digest", *filter, "--dedupe.name", "other"]
+    assert 'a.parquet:1: column "digest" holds bytes that are not UTF-8' in dolma(*keyed, code=1).err
+    stream = {"name": "s", "documents": [one], "output": {"path": "out"}}
+    (places / "mix.json").write_text(json.dumps({"streams": [stream]}))
+    assert 'a.parquet:1: column "' in dolma("-c", "mix.json", "mix", code=1).err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", ["score", "metadata"])
+def test_a_number_that_is_not_finite_is_no_null(
+    dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, value: float
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"id": str(n), "text": "a", column: {"deep": [n if n else value]} if column == "metadata" else value}
+        for n in (1, 0)
+    ]
+    write_parquet(tmp_path / "documents/a.parquet", rows)
+    stream = {"name": "s", "documents": ["documents/*"], "output": {"path": "out"}}
+    (tmp_path / "mix.json").write_text(json.dumps({"streams": [stream]}))
+    err = dolma("-c", "mix.json", "mix", code=1).err
+    assert f'column "{column}" is ' in err
+    assert "expected a finite number or null" in err
+    assert ("a.parquet:2: " if column == "metadata" else "a.parquet:1: ") in err
+
+
+def test_times_keep_their_zone_and_stay_without_one(
+    dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = {"id": arrow.array(["1"]), "text": arrow.array(["a"])}
+    for unit in ("ms", "us", "ns"):
+        for zone in (None, "UTC", "Europe/Paris"):
+            columns[f"{unit} {zone}"] = arrow.array([1], arrow.timestamp(unit, zone))
+    columns["inside"] = arrow.array([[{"at": 1}]], arrow.list_(arrow.struct([("at", arrow.timestamp("us"))])))
+    columns["map"] = arrow.array([[("k", 1)]], arrow.map_(arrow.string(), arrow.timestamp("ns", "UTC")))
+    columns["time"] = arrow.array([1], arrow.time64("ns"))
+    columns["day"] = arrow.array([1], arrow.date32())
+    columns["large"] = arrow.array([2**64 - 1], arrow.uint64())
+    columns["exact"] = arrow.array(["12.50"]).cast(arrow.decimal128(10, 2))
+    parquet.write_table(arrow.table(columns), "a.parquet")
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "a.parquet").rename(tmp_path / "documents/a.parquet")
+    stream = {"name": "s", "documents": ["documents/*"], "output": {"path": "out"}}
+    (tmp_path / "mix.json").write_text(json.dumps({"streams": [stream]}))
+    dolma("-c", "mix.json", "mix")
+    (found,) = read_rows(tmp_path / "out/s-0000.jsonl.gz")
+    digits = {"ms": "001", "us": "000001", "ns": "000000001"}
+    for unit in digits:
+        assert found[f"{unit} None"] == f"1970-01-01T00:00:00.{digits[unit]}"
+        assert found[f"{unit} UTC"] == found[f"{unit} Europe/Paris"] == f"1970-01-01T00:00:00.{digits[unit]}Z"
+    assert found["inside"] == [{"at": "1970-01-01T00:00:00.000001"}]
+    assert found["map"] == {"k": "1970-01-01T00:00:00.000000001Z"}
+    assert (found["time"], found["day"], found["large"]) == ("00:00:00.000000001", "1970-01-02", 2**64 - 1)
+    assert '"exact":12.50' in read_text(tmp_path / "out/s-0000.jsonl.gz")
+
+
+def read_text(path: Path) -> str:
+    import gzip
+
+    return gzip.decompress(path.read_bytes()).decode()

@@ -67,7 +67,7 @@ def _tagger(name: str) -> Any:
 
 
 def _scores(name: str, text: str, **metadata: object) -> dict[str, float]:
-    found = _tagger(name).tag(DocumentWithMetadata("s", "1", text, metadata=metadata))
+    found = _tagger(name).spans(DocumentWithMetadata("s", "1", text, metadata=metadata))
     assert {row[1:3] for row in found} == {(0, len(text))}
     return {kind: score for kind, _, _, score in found}
 
@@ -92,7 +92,7 @@ def test_code_is_tagged_as_1_2_1_tags_it(tmp_path: Path) -> None:
 
 
 def test_secrets_have_exact_places() -> None:
-    found = _tagger(NAMES[0]).tag(Document("s", "1", SECRETS))
+    found = _tagger(NAMES[0]).spans(Document("s", "1", SECRETS))
     secrets = {kind: SECRETS[start:end] for kind, start, end, _ in found}
     assert secrets["SECRET_AWS_Access_Key"] == EXAMPLE_KEY
     assert secrets["SECRET_Basic_Auth_Credentials"] == "hunter2pass"
@@ -101,7 +101,7 @@ def test_secrets_have_exact_places() -> None:
     # the same key again is no other secret, and the last line is allowed by its remark
     assert [kind for kind, *_ in found].count("SECRET_AWS_Access_Key") == 1
     assert found[-1] == ("doc", 0, len(SECRETS), (len(found) - 1) / len(SECRETS.split()))
-    assert _tagger(NAMES[0]).tag(Document("s", "1", "")) == [("doc", 0, 0, -1.0)]
+    assert _tagger(NAMES[0]).spans(Document("s", "1", "")) == [("doc", 0, 0, -1.0)]
 
 
 @pytest.mark.parametrize(

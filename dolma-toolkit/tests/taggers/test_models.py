@@ -29,7 +29,7 @@ LAST = len(TEXT) - 1
 def _spans(name: str, text: str = TEXT) -> list[tuple[str, int, int, float]]:
     import_modules([])
     tagger: Any = TaggerRegistry.get(name)()
-    return tagger.tag(Document(source="s", id="1", text=text))
+    return tagger.spans(Document(source="s", id="1", text=text))
 
 
 PACKAGES = {"cld2": "pycld2", "cld3": "gcld3", "langdetect": "langdetect", "lingua": "lingua"}
@@ -127,11 +127,11 @@ def test_a_fasttext_tagger_of_ones_own(tmp_path: Path) -> None:
     trained = _Own.train(str(tmp_path / "train.txt"), model, word_vectors_dim=4, max_epochs=5, num_buckets=10)
     assert sorted(trained.labels) == ["__label__a", "__label__b"]
     text = "word0 é. Word1 is here.\n\nword1"
-    found = {mode: _Own(model, mode).tag(Document("s", "1", text)) for mode in ("document", "paragraph", "sentence")}
+    found = {mode: _Own(model, mode).spans(Document("s", "1", text)) for mode in ("document", "paragraph", "sentence")}
     assert {row[1:3] for row in found["document"]} == {(0, len(text))}
     assert {text[row[1] : row[2]] for row in found["paragraph"]} == {"word0 é. Word1 is here.\n", "word1"}
     assert {text[row[1] : row[2]] for row in found["sentence"]} == {"word0 é.", "Word1 is here.", "word1"}
-    assert json.dumps(found["document"]) == json.dumps(_Own(model, "document").tag(Document("s", "1", text)))
+    assert json.dumps(found["document"]) == json.dumps(_Own(model, "document").spans(Document("s", "1", text)))
     with pytest.raises(ConfigError, match="not there"):
         _Own(str(tmp_path / "no.bin"), "document")
     with pytest.raises(ConfigError, match="model_mode"):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dolma_corpus import Dolma, artifact_hashes, make_rows, read_rows, write_rows
@@ -360,3 +361,83 @@ def test_interrupt_stops_soon_and_says_what_is_kept(corpus: Path) -> None:
     assert process.returncode == 130, err
     assert err.splitlines() == ["interrupted; finished files are kept, and the same command goes on from there"]
     assert not (corpus / "attributes/gopher_v2/manifest.json").exists()
+
+
+BAD = ['{"id":"x"}', "no json", '{"id":"y","text":NaN}']
+
+
+def with_bad_rows(path: Path, rows: list[dict[str, Any]], bad: list[str]) -> None:
+    """A bad row before each of the first rows."""
+    lines = [json.dumps(row) for row in rows]
+    mixed = [line for pair in zip(bad, lines, strict=False) for line in pair] + lines[len(bad) :]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(mixed) + "\n")
+
+
+def test_bad_rows_are_left_out_as_far_as_allowed_and_listed(
+    dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with_bad_rows(tmp_path / "documents/a.jsonl", make_rows(50, 1), BAD)
+    with_bad_rows(tmp_path / "documents/b.jsonl", make_rows(50, 60), BAD[:1])
+    (tmp_path / "t.py").write_text(
+        "import dolma\n@dolma.add_tagger('mine')\nclass C(dolma.BaseTagger):\n"
+        "    def predict(self, doc): return dolma.DocResult(doc, [dolma.Span(0, 0, 'x')])\n"
+    )
+    mine = ["--taggers", "char_length_v1", "mine", "--tagger_modules", "t.py", "--debug"]
+    command = ["tag", "--documents", "documents/*", "--experiment", "e", *mine]
+    assert "b.jsonl:1" in dolma(*command, code=1).err
+    for allowed in (3, 1):
+        err = dolma(*command, "--skip-bad-rows", allowed, code=1).err
+        assert f"skip_bad_rows is {allowed}, and there are more such rows" in err
+    assert "4 rows could not be read and were left out" in dolma(*command, "--skip_bad_rows", 4, "--processes", 2).err
+    ids = [row["id"] for row in read_rows(tmp_path / "attributes/e/a.jsonl")]
+    assert ids == [row["id"] for row in make_rows(50, 1)]
+    assert all(row["attributes"]["e__mine__x"] for row in read_rows(tmp_path / "attributes/e/a.jsonl"))
+    counts = json.loads((tmp_path / "attributes/e/manifest.json").read_text())["counts"]
+    assert counts == {"documents": 100, "rows_skipped": 4, "spans": 200}
+    (listed,) = tmp_path.rglob("skipped.jsonl")
+    rows = read_rows(listed)
+    places = [(row["path"].removeprefix("documents/"), row["line"]) for row in rows]
+    assert places == [("a.jsonl", 1), ("a.jsonl", 3), ("a.jsonl", 5), ("b.jsonl", 1)]
+    assert [row["code"] for row in rows] == ["missing_field", "not_json", "not_json", "missing_field"]
+    assert "NaN" in rows[2]["message"]
+    # finished files are not read again, and their rows still count
+    hashes = artifact_hashes(tmp_path / "attributes/e")
+    with_bad_rows(tmp_path / "documents/c.jsonl", make_rows(5, 200), BAD[:1])
+    assert "skip_bad_rows is 4" in dolma(*command, "--skip_bad_rows", 4, code=1).err
+    dolma(*command, "--skip_bad_rows", 5)
+    assert len(read_rows(listed)) == 5
+    assert artifact_hashes(tmp_path / "attributes/e").items() >= {
+        (name, digest) for name, digest in hashes.items() if name != "manifest.json"
+    }
+
+
+def test_rows_without_id_get_one_from_file_and_line(
+    dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "documents/web/a.jsonl"
+    write_rows(path, [{"text": "a"}, {"id": "own", "text": "b"}, {"id": None, "text": "c"}])
+    tag = ["tag", "--documents", "documents/**/*.jsonl", "--taggers", "char_length_v1", "--experiment", "e"]
+    assert '"id" is missing' in dolma(*tag, code=1).err
+    dolma(*tag, "--generate_ids")
+    expected = ["web/a.jsonl:1", "own", "web/a.jsonl:3"]
+    assert [row["id"] for row in read_rows(tmp_path / "attributes/e/web/a.jsonl")] == expected
+    filter = ["--bloom_filter.file", "f.bin", "--bloom_filter.size_in_bytes", 100_000]
+    keys = ["--dedupe.documents.attribute_name", "d", "--dedupe.documents.key", "$.text"]
+    # the same wherever the command is started
+    monkeypatch.chdir(tmp_path / "documents")
+    dolma("dedupe", "--documents", path, *keys, *filter, "--generate_ids")
+    assert [row["id"] for row in read_rows(tmp_path / "attributes/d/web/a.jsonl")] == expected
+
+
+def test_a_tagger_that_fails_on_rows_names_file_and_row_once(
+    dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "documents/a.jsonl", make_rows(40, 1))
+    result = dolma("tag", "--documents", "documents/*", "--taggers", "cc_re", "--experiment", "e", code=1)
+    assert result.err.count("metadata.html") == 1
+    assert 'documents/a.jsonl:1: tagger "cc_re" looks at metadata.html' in result.err
+    assert "(and 39 more rows like it)" in result.err

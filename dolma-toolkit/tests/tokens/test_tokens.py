@@ -46,6 +46,7 @@ def test_shards_hold_every_text_stripped_and_ended(dolma: Dolma, corpus: Path, t
         "documents": len(found),
         "tokens": sum(len(ids) for _, ids in found),
         "text_bytes": sum(len(row["text"].strip().encode()) for row in seen.values()),
+        "documents_empty": sum(not row["text"].strip() for row in rows.values()),
     }
     copy = (corpus / "out" / "tokenizer.json").read_bytes()
     assert copy == tokenizer_path.read_bytes()
@@ -265,7 +266,7 @@ def test_document_larger_than_a_shard_is_refused(dolma: Dolma, corpus: Path, tok
         ({"dtype": "int16"}, 'dtype: is "int16"; expected one of uint8, uint16, uint32'),
         ({"no-tokenizer.fast": True}, "tokenizer.fast: is false"),
         ({"ring_size": 0}, "ring_size: is 0; expected at least 1"),
-        ({"tokenizer.name_or_path": "documents/a.jsonl.gz"}, "which is no tokenizer"),
+        ({"tokenizer.name_or_path": "documents/a.jsonl.gz"}, "which is a packed file"),
     ],
 )
 def test_wrong_request_exits_2(
@@ -343,3 +344,54 @@ def test_ids_of_whole_documents_are_the_golden_ones(dolma: Dolma, tmp_path: Path
             checked += 1
     assert checked > 600
     assert os.path.exists(tmp_path / "out/manifest.json")
+
+
+def test_documents_without_text_are_counted(dolma: Dolma, tmp_path: Path, tokenizer_path: Path) -> None:
+    rows = [{"id": str(n), "text": text} for n, text in enumerate(["a", "", " \n", "b"])]
+    write_rows(tmp_path / "documents/a.jsonl", rows)
+    arguments = ["--documents", tmp_path / "documents/*", "--destination", tmp_path / "tokens"]
+    tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
+    for _ in range(2):  # a second run has nothing to do and tells the same
+        assert "2 documents without text are in no shard" in dolma("tokens", *arguments, *tokenizer).err
+    counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
+    assert (counts["documents"], counts["documents_empty"]) == (2, 2)
+    (metrics,) = tmp_path.rglob("metrics.jsonl")
+    assert json.loads(metrics.read_text().splitlines()[-1])["documents_empty"] == 2
+
+
+def test_bad_rows_are_left_out_as_far_as_allowed(dolma: Dolma, tmp_path: Path, tokenizer_path: Path) -> None:
+    documents = tmp_path / "documents/a.jsonl"
+    write_rows(documents, [{"id": "1", "text": "a"}, {"id": "2"}, {"id": "3", "text": "b"}])
+    with documents.open("a") as file:
+        file.write("no json\n")
+    arguments = ["--documents", tmp_path / "documents/*", "--destination", tmp_path / "tokens"]
+    tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
+    assert "skip_bad_rows is 1" in dolma("tokens", *arguments, *tokenizer, "--skip_bad_rows", 1, code=1).err
+    dolma("tokens", *arguments, *tokenizer, "--skip_bad_rows", 2)
+    counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
+    assert (counts["documents"], counts["rows_skipped"]) == (2, 2)
+    (listed,) = tmp_path.rglob("skipped.jsonl")
+    assert [row["line"] for row in map(json.loads, listed.read_text().splitlines())] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0\x18\x02", "a SentencePiece model"),
+        (b"IQ== 0\nIg== 1\n", "a tiktoken file"),
+        (b"#version: 0.2\ne n\n", "a merges.txt"),
+        (b'{"a": 0, "b": 1}', "a vocab.json"),
+    ],
+)
+def test_the_tokenizer_of_another_library_is_named(dolma: Dolma, tmp_path: Path, data: bytes, what: str) -> None:
+    write_rows(tmp_path / "documents/a.jsonl", [{"id": "1", "text": "a"}])
+    (tmp_path / "t").write_bytes(data)
+    arguments = ["--documents", tmp_path / "documents/*", "--destination", tmp_path / "tokens"]
+    tokenizer = ["--tokenizer.name_or_path", tmp_path / "t", "--tokenizer.eos_token_id", 0]
+    err = dolma("tokens", *arguments, *tokenizer, code=2).err
+    assert f"which is {what}" in err
+    assert "hint: " in err
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/tokenizer.model").write_bytes(data)
+    tokenizer[1] = tmp_path / "model"
+    assert "holds tokenizer.model and no tokenizer.json" in dolma("tokens", *arguments, *tokenizer, code=2).err

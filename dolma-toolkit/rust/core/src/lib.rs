@@ -18,6 +18,7 @@ pub mod progress;
 pub mod stat;
 pub mod tag;
 pub mod taggers;
+pub mod threads;
 pub mod tokens;
 
 pub use error::{Code, Error, Result};

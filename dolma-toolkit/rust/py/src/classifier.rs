@@ -34,6 +34,35 @@ impl FastText {
     }
 }
 
+/// One of the native taggers, for single texts; files are tagged by `tag`.
+#[pyclass(frozen)]
+pub struct Tagger {
+    tagger: Box<dyn taggers::Tagger>,
+}
+
+#[pymethods]
+impl Tagger {
+    /// `resources` are paths of the files that the tagger needs, in order.
+    #[new]
+    #[pyo3(signature = (name, language_model=None, resources=Vec::new()))]
+    fn new(name: &str, language_model: Option<PathBuf>, resources: Vec<PathBuf>) -> PyResult<Tagger> {
+        let named = |path: PathBuf| taggers::Resource { name: path.display().to_string(), path };
+        let resources = resources.into_iter().map(named).collect();
+        let options = taggers::TaggerOptions { language_model, resources };
+        Ok(Tagger { tagger: taggers::build(name, &options).map_err(|error| raise(&error))? })
+    }
+
+    /// Kind, start, end and score of each span, in the order in which they are found; `metadata` is a JSON object.
+    #[pyo3(signature = (text, metadata=None))]
+    fn tag(&self, text: &str, metadata: Option<&str>) -> PyResult<Vec<(String, usize, usize, f64)>> {
+        let metadata = metadata.and_then(|metadata| serde_json::from_str(metadata).ok());
+        let mut spans = Vec::new();
+        let text = Text::with_metadata(text, metadata);
+        self.tagger.tag(&text, &mut spans).map_err(|error| raise(&error))?;
+        Ok(spans.into_iter().map(|span| (span.kind.into_owned(), span.start, span.end, span.score)).collect())
+    }
+}
+
 /// Words of a text by UAX 29, white space too: where each begins, in code points.
 #[pyfunction]
 pub fn word_starts(text: &str) -> Vec<usize> {

@@ -26,11 +26,13 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(stat::stat, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
     module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
+    module.add_function(wrap_pyfunction!(tag::why_not_json, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::decode_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::derive_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::tokens, module)?)?;
     module.add_class::<tag::DocumentReader>()?;
     module.add_class::<tag::Lines>()?;
     module.add_class::<classifier::FastText>()?;
+    module.add_class::<classifier::Tagger>()?;
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use dolma_core::document::parse_row;
-use dolma_core::jsonl::{Compression, LineReader};
+use dolma_core::document::{parse_row, FIELDS};
+use dolma_core::jsonl::{Compression, LineReader, RowRules, RowSieve};
 use dolma_core::tag::{pending, run as tag_files, Plan};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -23,20 +23,32 @@ pub fn tag_pending(py: Python<'_>, plan: &str) -> PyResult<Vec<usize>> {
     run(py, None, move |progress| pending(&plan, progress))
 }
 
-/// Makes the attribute files of a plan: `(documents, files, files kept, spans)`.
+/// A row that was passed over: file, line, code of the error, message.
+pub type SkippedRow = (String, u64, String, String);
+
+/// Rows that were passed over, with the names of their files.
+pub fn rows(skipped: Vec<(String, dolma_core::jsonl::SkippedRow)>) -> Vec<SkippedRow> {
+    skipped.into_iter().map(|(file, row)| (file, row.line, row.code, row.message)).collect()
+}
+
+/// What a run of `tag` did: documents, files, files kept, spans, and the rows that were passed over.
+type Tagged = (u64, u64, u64, u64, Vec<SkippedRow>);
+
+/// Makes the attribute files of a plan: `(documents, files, files kept, spans, rows passed over)`.
 #[pyfunction]
 #[pyo3(signature = (plan, report=None))]
-pub fn tag(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<(u64, u64, u64, u64)> {
+pub fn tag(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<Tagged> {
     let plan = parse(plan)?;
     let summary = run(py, report, move |progress| tag_files(&plan, progress))?;
-    Ok((summary.documents, summary.files, summary.files_kept, summary.spans))
+    Ok((summary.documents, summary.files, summary.files_kept, summary.spans, rows(summary.skipped)))
 }
 
 type PythonRow = (String, String, String, Option<String>, Option<String>);
 
 /// Rows of a document file as `(id, text, source, version, metadata as JSON)`.
 ///
-/// A row that breaks the format raises and the next call goes on behind it; a damaged file raises and then ends.
+/// A row that breaks the format raises and the next call goes on behind it (with `skip_bad_rows` it is passed over); a
+/// damaged file raises and then ends.
 #[pyclass(unsendable)]
 pub struct DocumentReader {
     reader: Option<LineReader>,
@@ -45,12 +57,20 @@ pub struct DocumentReader {
 #[pymethods]
 impl DocumentReader {
     #[new]
-    #[pyo3(signature = (path, name, compression=None))]
-    fn new(path: PathBuf, name: &str, compression: Option<&str>) -> PyResult<DocumentReader> {
+    #[pyo3(signature = (path, name, compression=None, generate_ids=false, skip_bad_rows=false))]
+    fn new(
+        path: PathBuf,
+        name: &str,
+        compression: Option<&str>,
+        generate_ids: bool,
+        skip_bad_rows: bool,
+    ) -> PyResult<DocumentReader> {
         let compression =
             compression.and_then(Compression::named).unwrap_or_else(|| Compression::of(std::path::Path::new(name)));
-        let reader = LineReader::open_as(&path, name, compression).map_err(|error| raise(&error))?;
-        Ok(DocumentReader { reader: Some(reader) })
+        let reader = LineReader::open_fields(&path, name, compression, &FIELDS).map_err(|error| raise(&error))?;
+        // how many there may be is for the core to say, which reads the rows as well
+        let rules = RowRules { generate_ids, skip_bad_rows: if skip_bad_rows { u64::MAX } else { 0 } };
+        Ok(DocumentReader { reader: Some(reader.sieved(&RowSieve::new(&rules, 0))) })
     }
 
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -83,7 +103,14 @@ impl DocumentReader {
     }
 }
 
-/// Lines of a file of rows, unpacked, as bytes without their ends; of Parquet, each row as JSON.
+/// Why a line is not JSON, in the words of all commands; None where it is.
+#[pyfunction]
+pub fn why_not_json(line: &[u8]) -> Option<String> {
+    dolma_core::document::why_not_json(line)
+}
+
+/// Lines of a file of rows, unpacked, as bytes without their ends; of Parquet, each row as JSON, with the columns `fields`
+/// alone where they are given.
 #[pyclass(unsendable)]
 pub struct Lines {
     reader: LineReader,
@@ -92,8 +119,17 @@ pub struct Lines {
 #[pymethods]
 impl Lines {
     #[new]
-    fn new(path: PathBuf) -> PyResult<Lines> {
-        LineReader::open(&path).map(|reader| Lines { reader }).map_err(|error| raise(&error))
+    #[pyo3(signature = (path, fields=None))]
+    fn new(path: PathBuf, fields: Option<Vec<String>>) -> PyResult<Lines> {
+        let name = path.display().to_string();
+        let reader = match fields {
+            Some(fields) => {
+                let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+                LineReader::open_fields(&path, &name, Compression::of(&path), &fields)
+            }
+            None => LineReader::open(&path),
+        };
+        reader.map(|reader| Lines { reader }).map_err(|error| raise(&error))
     }
 
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {

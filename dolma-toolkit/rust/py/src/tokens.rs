@@ -8,11 +8,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::detach::run;
+use crate::tag::{rows, SkippedRow};
 
-/// Writes the shards of a plan (JSON, see `dolma_core::tokens::Plan`) and gives its counts.
+/// Writes the shards of a plan (JSON, see `dolma_core::tokens::Plan`) and gives its counts, and the rows passed over.
 #[pyfunction]
 #[pyo3(signature = (plan, report=None))]
-pub fn tokens<'py>(py: Python<'py>, plan: &str, report: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+pub fn tokens<'py>(
+    py: Python<'py>,
+    plan: &str,
+    report: Option<&Bound<'py, PyAny>>,
+) -> PyResult<(Bound<'py, PyDict>, Vec<SkippedRow>)> {
     let plan: Plan =
         serde_json::from_str(plan).map_err(|error| PyValueError::new_err(format!("the plan is unusable: {error}")))?;
     let summary = run(py, report, move |progress| write_shards(&plan, progress))?;
@@ -25,10 +30,11 @@ pub fn tokens<'py>(py: Python<'py>, plan: &str, report: Option<&Bound<'py, PyAny
         ("shards_kept", summary.shards_kept),
         ("shards_discarded", summary.shards_discarded),
         ("respelt", summary.respelt),
+        ("documents_empty", summary.empty),
     ] {
         counts.set_item(name, count)?;
     }
-    Ok(counts)
+    Ok((counts, rows(summary.skipped)))
 }
 
 /// The text of token ids, special tokens spelt out.

@@ -1,9 +1,10 @@
-"""Labelled rows from JSONL and CSV, and a split of them that depends on their texts alone."""
+"""Labelled rows from JSONL, CSV and fastText's own files, and a split of them that depends on their texts alone."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,9 @@ class Row:
 def read_rows(sources: Sequence[Source], text_field: str, label_field: str, renamed: Mapping[str, str]) -> list[Row]:
     """Rows of all files, in order. ``renamed`` maps labels to others; those that it maps to nothing are left out.
 
-    Fields of JSON may be dotted. Numbers and booleans are labels as JSON spells them.
+    Fields of JSON may be dotted. Numbers and booleans are labels as JSON spells them. Of a table the separator is the
+    comma, semicolon or tab that finds both columns in its first line. A file whose first line begins with ``__label__``
+    is one of fastText, whatever its name: the label, then the text.
 
     Raises:
         FormatError, ProblemsError: rows without text or label.
@@ -40,8 +43,8 @@ def read_rows(sources: Sequence[Source], text_field: str, label_field: str, rena
     rows: list[Row] = []
     errors: list[Exception] = []
     for source in sources:
-        is_table = re.search(r"\.csv(\.\w+)?$", source.name) is not None
-        for number, value in (_csv if is_table else _jsonl)(source, errors.append):
+        reader = _reader(source, text_field, label_field)
+        for number, value in reader(source, text_field, label_field, errors.append):
             try:
                 text = _string(value, text_field, source.name, number)
                 label = _string(value, label_field, source.name, number)
@@ -61,23 +64,76 @@ def read_rows(sources: Sequence[Source], text_field: str, label_field: str, rena
     return rows
 
 
-def _jsonl(source: Source, report: Callable[[Exception], None]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in lines(Path(source.path)):
+_Reader = Callable[[Source, str, str, Callable[[Exception], None]], Iterator[tuple[int, Mapping[str, Any]]]]
+
+
+def _reader(source: Source, text_field: str, label_field: str) -> _Reader:
+    if re.search(r"\.[ct]sv(\.\w+)?$", source.name):
+        return _table
+    first = next((line for _, line in lines(Path(source.path), [text_field, label_field]) if line.strip()), b"")
+    return _fasttext if first.startswith(LABEL_PREFIX.encode()) else _jsonl
+
+
+def _jsonl(
+    source: Source, text_field: str, label_field: str, report: Callable[[Exception], None]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    fields = [field.partition(".")[0] for field in (text_field, label_field)]
+    for number, line in lines(Path(source.path), [*fields, text_field, label_field]):
         try:
             yield number, parse_object(line, source.name, number)
         except FormatError as error:
             report(error)
 
 
-def _csv(source: Source, report: Callable[[Exception], None]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _fasttext(
+    source: Source, text_field: str, label_field: str, report: Callable[[Exception], None]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in lines(Path(source.path)):
+        try:
+            words = line.decode("utf-8").split()
+        except UnicodeDecodeError as error:
+            report(FormatError(source.name, number, None, "invalid_value", f"the line is not UTF-8 ({error})"))
+            continue
+        labels = [word for word in words if word.startswith(LABEL_PREFIX)]
+        if len(labels) != 1:
+            message = f'the line has {len(labels)} labels; expected one "{LABEL_PREFIX}…" and a text'
+            report(FormatError(source.name, number, None, "invalid_value", message))
+            continue
+        text = " ".join(word for word in words if word != labels[0])
+        yield number, {text_field: text, label_field: labels[0].removeprefix(LABEL_PREFIX)}
+
+
+def _table(
+    source: Source, text_field: str, label_field: str, report: Callable[[Exception], None]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.DictReader(open_text(Path(source.path)), strict=True)
+    text = open_text(Path(source.path))
+    # spreadsheets may say it in a line of its own before the header
+    said = re.match(r"sep=(.)\r?\n", text.getvalue())
+    text.seek(said.end() if said else 0)
+    separator = said[1] if said else _separator(text.getvalue(), text_field, label_field)
+    reader = csv.DictReader(text, strict=True, delimiter=separator)
     try:
         for row in reader:
-            yield reader.line_num, row
+            if None in row:
+                message = (
+                    f"the row has more cells than the header ({', '.join(reader.fieldnames or ())}); expected as many"
+                )
+                report(FormatError(source.name, reader.line_num + bool(said), None, "invalid_value", message))
+                continue
+            yield reader.line_num + bool(said), row
     except csv.Error as error:
-        message = f"the line is no CSV ({error}); expected quoted fields, separated by commas"
-        report(FormatError(source.name, reader.line_num, None, "invalid_value", message))
+        message = f"the line is no CSV ({error}); expected quoted fields, separated by commas, semicolons or tabs"
+        report(FormatError(source.name, reader.line_num + bool(said), None, "invalid_value", message))
+
+
+def _separator(text: str, *columns: str) -> str:
+    """What stands between the names of the columns in the first line; a comma where the columns are not there."""
+    for separator in ",;\t":
+        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        if all(column in header for column in columns):
+            return separator
+    return ","
 
 
 def _string(row: Mapping[str, Any], field: str, path: str, line: int) -> str:

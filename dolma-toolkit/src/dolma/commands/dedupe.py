@@ -16,7 +16,15 @@ from typing import Any
 
 from dolma import _native
 from dolma.config import REQUIRED, load, setting, to_yaml
-from dolma.config.shared import Compression, WorkDir, at_least, error_log
+from dolma.config.shared import (
+    GENERATE_IDS,
+    SKIP_BAD_ROWS,
+    Compression,
+    WorkDir,
+    at_least,
+    error_log,
+    save_skipped,
+)
 from dolma.core.progress import Reporter, bytes_text, count_text
 from dolma.errors import ConfigError, Problem
 from dolma.files.mirror import is_remote
@@ -96,6 +104,8 @@ class Config:
     processes: int = setting(1, "number of threads; the output does not depend on it")
     compression: Compression = setting(Compression(), "")
     work_dir: WorkDir = setting(WorkDir(), "")
+    generate_ids: bool = setting(False, GENERATE_IDS)
+    skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     is_s3_volume: bool = setting(False, "only false: output files are renamed when they are whole")
     dryrun: bool = setting(False, "print the settings and the plan, then stop")
 
@@ -104,6 +114,7 @@ class Config:
         yield from _check_unit(self.dedupe)
         yield from _check_filter(self.bloom_filter)
         yield from at_least(1, processes=self.processes)
+        yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
         if self.is_s3_volume:
             hint = "write to a local disk and copy the attributes"
             yield Problem("is_s3_volume", "is true; expected false, since such volumes cannot rename a file", hint)
@@ -187,6 +198,10 @@ def run(config: Config) -> None:
         summary: dict[str, Any] = json.loads(_native.dedupe(json.dumps(settings), reporter))
     for directory in directories:
         (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    skipped = [(row["file"], row["line"], row["code"], row["message"]) for row in summary.pop("skipped")]
+    if directories and not summary["already_done"]:
+        save_skipped("dedupe", directories[0], skipped)
+        summary |= {"rows_skipped": len(skipped)} if skipped else {}
     _warn(summary, config)
     reporter.finish(time.monotonic() - start, summary, _text(summary, config))
 
@@ -227,6 +242,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "compression": config.compression.input,
         "bloom_filter": dataclasses.asdict(config.bloom_filter),
         "threads": config.processes,
+        "rows": {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows},
     }
 
 
@@ -304,3 +320,9 @@ def _text(summary: Mapping[str, Any], config: Config) -> str:
         parts.append(f"filter {count_text(summary['filter_keys'])} keys, {bytes_text(summary['filter_size_bytes'])}")
         parts.append(f"false-positive rate {summary['filter_false_positive_rate']:.1g}")
     return ", ".join(parts)
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.dedupe` is `dolma dedupe`
+    from dolma.__main__ import main
+
+    main(["dedupe", *sys.argv[1:]])

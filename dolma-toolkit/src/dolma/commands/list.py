@@ -24,7 +24,13 @@ def run(config: Config) -> None:
     """Prints ``name<TAB>description`` to stdout, sorted by name."""
     import_modules(config.tagger_modules)
     rows = dict(_native.taggers())
-    for name, cls in TaggerRegistry.items():
+    for name, cls in TaggerRegistry.registered().items():
         rows[name] = f"{cls.__module__}.{cls.__qualname__}"
     for name in sorted(rows):
         sys.stdout.write(f"{name}\t{rows[name]}\n")
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.list` is `dolma list`
+    from dolma.__main__ import main
+
+    main(["list", *sys.argv[1:]])

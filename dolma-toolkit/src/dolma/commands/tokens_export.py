@@ -46,3 +46,11 @@ def run(config: Config) -> None:
     settings = {"command": "tokens export", "format": config.format}
     work = {"command": config.format}
     derive(config, Path(config.destination), config.processes, shards, details, tokenizer, settings, work)
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.tokens_export` is `dolma tokens export`
+    import sys
+
+    from dolma.__main__ import main
+
+    main(["tokens", "export", *sys.argv[1:]])

@@ -63,3 +63,11 @@ def _padding(counts: Mapping[str, int]) -> str:
     share = counts.get("padding", 0) / whole if whole else 0.0
     cut = counts.get("documents_cut", 0)
     return f"  {counts.get('sequences', 0)} sequences  {share:.3%} padding  {cut} documents cut"
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.tokens_pack` is `dolma tokens pack`
+    import sys
+
+    from dolma.__main__ import main
+
+    main(["tokens", "pack", *sys.argv[1:]])

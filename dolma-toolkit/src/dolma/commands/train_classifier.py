@@ -42,7 +42,9 @@ _PLACES = ("train", "test", "destination", "work_dir", "ignore_existing", "dryru
 class Config:
     """Settings of ``dolma train-classifier``."""
 
-    train: list[str] = setting(REQUIRED, "labelled files or patterns: .jsonl or .csv, packed or not")
+    train: list[str] = setting(
+        REQUIRED, "labelled files or patterns: .jsonl, .csv, .tsv, or lines of fastText, packed or not"
+    )
     test: list[str] = setting([], "labelled files to measure on (default: a share of train)")
     destination: str = setting(REQUIRED, "directory for the model, evaluation.json and the manifest")
     text_field: str = setting("text", "field or column of the text")
@@ -228,3 +230,9 @@ def _publish(
 
 def _shown(evaluation: Mapping[str, Any]) -> str:
     return "\n".join(f"{name}: {tables(rows)}" for name, rows in evaluation.items())
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.train_classifier` is `dolma train-classifier`
+    from dolma.__main__ import main
+
+    main(["train-classifier", *sys.argv[1:]])

@@ -9,7 +9,6 @@ environment, ``${d.glob:pattern}`` the matching paths,
 from __future__ import annotations
 
 import dataclasses
-import glob
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from dolma.errors import ConfigError, Problem, nearest
 from dolma.files.mirror import is_remote, named
+from dolma.files.paths import matches
 
 __all__ = ["REQUIRED", "Checked", "build", "load", "merge", "read_file", "setting", "to_yaml"]
 
@@ -59,11 +59,66 @@ def load(cls: type[T], file: Mapping[str, Any] | None = None, overrides: Mapping
     merged = merge(file or {}, overrides or {}, problems)
     resolved = _interpolate(merged, merged, "", problems)
     config = build(cls, resolved, "", problems)
-    if not problems and hasattr(config, "check"):
-        problems.extend(cast(Checked, config).check())
+    if not problems:
+        config = _at_home(config, "", problems)
+    if not problems:
+        problems.extend(_wildcards_in_destinations(config, ""))
+        if hasattr(config, "check"):
+            problems.extend(cast(Checked, config).check())
     if problems:
         raise ConfigError(problems)
     return cast(T, config)
+
+
+TEXT_KEYS = frozenset({"replacement", "paragraph_separator", "include", "exclude", "syntax", "regex", "label_map"})
+"""Settings, by their last name, that hold text or expressions; the other strings may name files."""
+
+WRITTEN_KEYS = ("destination", "destination_prefix", "path", "keep_dropped", "report")
+"""Settings that name directories to write to, by their last name."""
+
+_HOME = re.compile(r"~[\w.-]*(?=/|\Z)")
+
+
+def _at_home(value: Any, key: str, problems: list[Problem]) -> Any:
+    """The settings with the home directory for a leading ``~``, which the shell leaves in quotes and files alone."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {}
+        for field in dataclasses.fields(value):
+            if field.name not in TEXT_KEYS:
+                before = getattr(value, field.name)
+                after = _at_home(before, f"{key}.{field.name}" if key else field.name, problems)
+                if after is not before and after != before:
+                    changes[field.name] = after
+        return dataclasses.replace(value, **changes) if changes else value
+    if isinstance(value, list):
+        return [_at_home(item, f"{key}.{index}", problems) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {name: _at_home(item, f"{key}.{name}", problems) for name, item in value.items()}
+    if not isinstance(value, str) or "~" not in value:
+        return value
+    # `TAGGER=~/path` on the command line, `file://~/path`
+    for prefix in (value.partition("=")[0] + "=" if "=~" in value else "", "file://"):
+        rest = value.removeprefix(prefix) if prefix and value.startswith(prefix) else value
+        if _HOME.match(rest):
+            expanded = os.path.expanduser(rest)
+            if expanded == rest:
+                problems.append(Problem(key, f'is "{value}", which names the home of nobody here; expected a path'))
+            return value[: len(value) - len(rest)] + expanded
+    return value
+
+
+def _wildcards_in_destinations(value: Any, key: str) -> Iterator[Problem]:
+    for field in dataclasses.fields(value):
+        found, name = getattr(value, field.name), f"{key}{field.name}"
+        for index, one in enumerate(found if isinstance(found, list) else [found]):
+            place = f"{name}.{index}" if isinstance(found, list) else name
+            if dataclasses.is_dataclass(one) and not isinstance(one, type):
+                yield from _wildcards_in_destinations(one, f"{place}.")
+            elif field.metadata.get("positional"):
+                continue  # a path to read
+            elif field.name in WRITTEN_KEYS and isinstance(one, str) and re.search(r"[*?]|\[.*\]", one):
+                message = f'is "{one}", which has a wildcard; expected the name of one directory'
+                yield Problem(place, message, "results have the names of their inputs: name their directory alone")
 
 
 def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -89,7 +144,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     where = os.fspath(path)
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).expanduser().read_text("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError([Problem(where, "is not there; expected a YAML or JSON file of settings")]) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -157,7 +212,7 @@ def _reference(name: str, root: Mapping[str, Any], key: str, problems: list[Prob
         problems.append(Problem(key, f'refers to the environment variable "{variable}", which is not set'))
         return ""
     if resolver == "d.glob":
-        return sorted(glob.glob(argument, recursive=True))
+        return sorted(matches(os.path.expanduser(argument)))
     if resolver == "d.processes":
         return max(1, (os.cpu_count() or 1) - int(argument or 0))
     if resolver == "d.cache":

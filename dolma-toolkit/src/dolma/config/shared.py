@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,23 @@ from dolma.config import setting, to_yaml
 from dolma.errors import FormatError, Problem, ProblemsError, errors_of_native
 from dolma.files.mirror import named
 
-__all__ = ["Compression", "WorkDir", "at_least", "error_log", "save_config", "shown_and_done"]
+__all__ = [
+    "GENERATE_IDS",
+    "SKIP_BAD_ROWS",
+    "Compression",
+    "WorkDir",
+    "at_least",
+    "error_log",
+    "save_config",
+    "save_skipped",
+    "shown_and_done",
+]
 
 log = logging.getLogger(__name__)
+
+GENERATE_IDS = "give a row without id one: its file below `documents`, a colon and its line"
+SKIP_BAD_ROWS = "rows that cannot be read and are left out, in all files together; more of them end the run"
+"""Help of two settings that `tag`, `dedupe` and `mix` share."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +78,20 @@ def save_config(config: Any, directories: Iterable[Path]) -> None:
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(text, "utf-8")
+
+
+def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, str, str]]) -> None:
+    """Writes the rows that were passed over to ``skipped.jsonl``, and says how many; removes that of another run."""
+    path = directory / "skipped.jsonl"
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    names = ("path", "line", "code", "message")
+    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    log.warning(
+        f"{command}  {len(rows)} rows could not be read and were left out; they are listed in {named(str(path))}"
+    )
 
 
 @contextmanager

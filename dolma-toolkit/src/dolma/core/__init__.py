@@ -3,11 +3,13 @@
 import sys
 from types import ModuleType
 
+from dolma.core.data_types import DocResult, Document, Span
 from dolma.core.names import variable_name
 from dolma.core.registry import TaggerRegistry
 from dolma.core.splitting import split_paragraphs, split_sentences, split_words
+from dolma.core.taggers import BaseTagger
 
-__all__ = ["TaggerRegistry"]
+__all__ = ["BaseTagger", "DocResult", "Document", "Span", "TaggerRegistry"]
 
 # taggers that were written for dolma 1.x import these four from one module
 _as_in_1_x = ModuleType("dolma.core.utils", "Words, paragraphs and sentences of a text, under the module name of 1.x.")

@@ -3,9 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-__all__ = ["DocResult", "Document", "DocumentWithMetadata", "Span", "TextSlice"]
+if TYPE_CHECKING:
+    from dolma.core.specs import (
+        InputSpec,
+        InputSpecWithMetadata,
+        InputSpecWithMetadataAndAttributes,
+        OutputSpec,
+    )
+
+__all__ = [
+    "DocResult",
+    "Document",
+    "DocumentWithMetadata",
+    "DocumentWithMetadataAndAttributes",
+    "InputSpec",
+    "InputSpecWithMetadata",
+    "InputSpecWithMetadataAndAttributes",
+    "OutputSpec",
+    "Span",
+    "TaggerOutputDictType",
+    "TaggerOutputType",
+    "TaggerOutputValueType",
+    "TextSlice",
+]
+
+TaggerOutputValueType: TypeAlias = tuple[int, int, float]
+"""Start, end and score of a span."""
+TaggerOutputType: TypeAlias = list[TaggerOutputValueType]
+TaggerOutputDictType: TypeAlias = dict[str, TaggerOutputType]
+"""Spans by the key of their attribute."""
+
+
+def __getattr__(name: str) -> Any:
+    """The structs of rows need ``msgspec``, which a command that reads no rows does not load."""
+    if name in ("InputSpec", "InputSpecWithMetadata", "InputSpecWithMetadataAndAttributes", "OutputSpec"):
+        from dolma.core import specs
+
+        return getattr(specs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Document:
@@ -24,6 +61,17 @@ class Document:
     def to_json(self) -> dict[str, Any]:
         """The fields as a mapping."""
         return {"source": self.source, "version": self.version, "id": self.id, "text": self.text}
+
+    @classmethod
+    def from_spec(cls, spec: InputSpec) -> Document:
+        """From a decoded row."""
+        return cls(source=spec.source, id=spec.id, text=spec.text, version=spec.version)
+
+    def to_spec(self) -> InputSpec:
+        """As a row to encode."""
+        from dolma.core.specs import InputSpec
+
+        return InputSpec(source=self.source, version=self.version, id=self.id, text=self.text)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(source={self.source!r}, id={self.id!r}, text={self.text!r})"
@@ -48,6 +96,60 @@ class DocumentWithMetadata(Document):
     def to_json(self) -> dict[str, Any]:
         """The fields as a mapping."""
         return {**super().to_json(), "metadata": self.metadata}
+
+    @classmethod
+    def from_spec(cls, spec: InputSpec) -> DocumentWithMetadata:
+        """From a decoded row."""
+        return cls(spec.source, spec.id, spec.text, spec.version, getattr(spec, "metadata", None))
+
+    def to_spec(self) -> InputSpecWithMetadata:
+        """As a row to encode."""
+        from dolma.core.specs import InputSpecWithMetadata
+
+        row = InputSpecWithMetadata(source=self.source, version=self.version, id=self.id, text=self.text)
+        row.metadata = self.metadata
+        return row
+
+
+class DocumentWithMetadataAndAttributes(DocumentWithMetadata):
+    """A document with its metadata and the attributes that were merged into its row."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(
+        self,
+        source: str,
+        id: str,
+        text: str,
+        version: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        attributes: TaggerOutputDictType | None = None,
+    ) -> None:
+        super().__init__(source, id, text, version, metadata)
+        self.attributes = attributes or {}
+
+    @classmethod
+    def from_json(cls, d: Mapping[str, Any]) -> DocumentWithMetadataAndAttributes:
+        """From the mapping that ``to_json`` gives."""
+        return cls(d["source"], d["id"], d["text"], d.get("version"), d.get("metadata"), d.get("attributes"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a mapping."""
+        return {**super().to_json(), "attributes": self.attributes}
+
+    @classmethod
+    def from_spec(cls, spec: InputSpec) -> DocumentWithMetadataAndAttributes:
+        """From a decoded row."""
+        metadata, attributes = getattr(spec, "metadata", None), getattr(spec, "attributes", None)
+        return cls(spec.source, spec.id, spec.text, spec.version, metadata, attributes)
+
+    def to_spec(self) -> InputSpecWithMetadataAndAttributes:
+        """As a row to encode."""
+        from dolma.core.specs import InputSpecWithMetadataAndAttributes
+
+        row = InputSpecWithMetadataAndAttributes(source=self.source, version=self.version, id=self.id, text=self.text)
+        row.metadata, row.attributes = self.metadata, self.attributes
+        return row
 
 
 class Span:
@@ -85,6 +187,26 @@ class Span:
         """From the mapping that ``to_json`` gives."""
         return cls(start=di["start"], end=di["end"], type=di["type"], score=di["score"])
 
+    @classmethod
+    def from_spec(cls, attribute_name: str, attribute_value: TaggerOutputValueType) -> Span:
+        """From a key ``experiment__tagger__type`` (or one name, that of all three) and one value of its list."""
+        parts = attribute_name.split("__", 2)
+        if len(parts) == 2:
+            raise ValueError(f'the key is "{attribute_name}"; expected experiment__tagger__type, or one name')
+        experiment, tagger, kind = parts if len(parts) == 3 else parts * 3
+        start, end, score = attribute_value
+        return cls(int(start), int(end), kind, float(score), experiment, tagger)
+
+    def to_spec(self) -> tuple[str, TaggerOutputValueType]:
+        """The key of the attribute and the value in its list.
+
+        Raises:
+            ValueError: the experiment or the tagger is not known.
+        """
+        if self.experiment is None or self.tagger is None:
+            raise ValueError(f"experiment is {self.experiment} and tagger is {self.tagger}; expected names for the key")
+        return f"{self.experiment}__{self.tagger}__{self.type}", (self.start, self.end, self.score)
+
     def __len__(self) -> int:
         return self.end - self.start
 
@@ -116,6 +238,28 @@ class DocResult:
     def from_json(cls, d: Mapping[str, Any]) -> DocResult:
         """From the mapping that ``to_json(with_doc=True)`` gives."""
         return cls(Document.from_json(d["doc"]), [Span.from_json(span) for span in d["spans"]])
+
+    @classmethod
+    def from_spec(cls, doc: InputSpec, *attrs_groups: OutputSpec) -> DocResult:
+        """From a row of documents and the rows of attributes that belong to it.
+
+        Raises:
+            ValueError: their ids differ.
+        """
+        for attributes in attrs_groups:
+            if attributes.id != doc.id:
+                raise ValueError(f'the attributes are of "{attributes.id}"; expected those of "{doc.id}"')
+        rows = [pair for attributes in attrs_groups for pair in attributes.attributes.items()]
+        return cls(Document.from_spec(doc), [Span.from_spec(key, value) for key, values in rows for value in values])
+
+    def to_spec(self) -> tuple[InputSpec, OutputSpec]:
+        """The row of the document and the row of its attributes."""
+        from dolma.core.specs import OutputSpec
+
+        attributes: TaggerOutputDictType = {}
+        for key, value in (span.to_spec() for span in self.spans):
+            attributes.setdefault(key, []).append(value)
+        return self.doc.to_spec(), OutputSpec(source=self.doc.source, id=self.doc.id, attributes=attributes)
 
     def __repr__(self) -> str:
         return f"DocResult(doc={self.doc!r}, spans={self.spans!r})"

@@ -1,49 +1,85 @@
-"""Names of the taggers written in Python."""
+"""Names of taggers: those of the core, and those written in Python, one's own among them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from dolma.core.taggers import BaseTagger
 
-__all__ = ["TaggerRegistry"]
+__all__ = ["BaseRegistry", "TaggerRegistry"]
 
-T = TypeVar("T", bound=type[BaseTagger])
+T = TypeVar("T", bound=type[Any])
+R = TypeVar("R", bound=type[Any])
 
 
-class TaggerRegistry:
-    """Name to class. Native taggers are not here; ``dolma._native.taggers()`` lists them."""
+class BaseRegistry(Generic[T]):
+    """Name to class; a class that derives from it has names of its own."""
 
-    _classes: ClassVar[dict[str, type[BaseTagger]]] = {}
+    _classes: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        cls._classes = {}
 
     @classmethod
-    def add(cls, name: str) -> Callable[[T], T]:
-        """Class decorator that registers a tagger.
+    def add(cls, name: str) -> Callable[[R], R]:
+        """Class decorator that registers a class.
 
         Raises:
             ValueError: another class has the name.
         """
 
-        def register(tagger: T) -> T:
+        def register(added: R) -> R:
             known = cls._classes.get(name)
             # a module that is imported twice, by path and by name, defines its classes twice
-            if known is not None and known.__qualname__ != tagger.__qualname__:
+            if known is not None and known.__qualname__ != added.__qualname__:
                 raise ValueError(f'tagger "{name}" is {known.__qualname__} already; expected a name of its own')
-            cls._classes[name] = tagger
-            return tagger
+            cls._classes[name] = added
+            return added
 
         return register
 
     @classmethod
     def remove(cls, name: str) -> bool:
-        """Forgets a tagger; whether there was one."""
+        """Forgets a class; whether there was one."""
         return cls._classes.pop(name, None) is not None
+
+    @classmethod
+    def registered(cls) -> dict[str, T]:
+        """Name to class of what was registered in Python, sorted by name."""
+        return dict(sorted(cls._classes.items()))
 
     @classmethod
     def has(cls, name: str) -> bool:
         """Whether the name is taken."""
         return name in cls._classes
+
+    @classmethod
+    def get(cls, name: str) -> T:
+        """The class of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if name not in cls._classes:
+            raise ValueError(f'tagger "{name}" is not registered; expected one of {", ".join(cls.registered())}')
+        found: T = cls._classes[name]
+        return found
+
+    @classmethod
+    def items(cls) -> Iterator[tuple[str, T]]:
+        """Names and classes, sorted by name."""
+        yield from cls.registered().items()
+
+
+class TaggerRegistry(BaseRegistry[type[BaseTagger]]):
+    """All taggers: ``get`` gives a class for each name of ``dolma list``, whose instances have ``predict``."""
+
+    @classmethod
+    def has(cls, name: str) -> bool:
+        """Whether the name is taken."""
+        return name in _all()
 
     @classmethod
     def get(cls, name: str) -> type[BaseTagger]:
@@ -52,11 +88,23 @@ class TaggerRegistry:
         Raises:
             ValueError: there is none.
         """
-        if name not in cls._classes:
-            raise ValueError(f'tagger "{name}" is not registered; expected one of {sorted(cls._classes)}')
-        return cls._classes[name]
+        found = cls._classes.get(name) or _all().get(name)
+        if found is None:
+            raise ValueError(f'tagger "{name}" is not registered; expected one of {", ".join(sorted(_all()))}')
+        return found
 
     @classmethod
     def items(cls) -> Iterator[tuple[str, type[BaseTagger]]]:
         """Names and classes, sorted by name."""
-        yield from sorted(cls._classes.items())
+        yield from sorted(_all().items())
+
+
+def _all() -> dict[str, type[BaseTagger]]:
+    import importlib
+
+    from dolma import _native
+    from dolma.core.native import native_tagger
+
+    importlib.import_module("dolma.tagging.models")
+    native = {name: native_tagger(name) for name, _ in _native.taggers()}
+    return {**native, **TaggerRegistry.registered()}

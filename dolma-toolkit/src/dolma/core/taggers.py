@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dolma.core.data_types import DocResult, Document, DocumentWithMetadata
+from dolma.core.data_types import (
+    DocResult,
+    Document,
+    DocumentWithMetadata,
+    TaggerOutputDictType,
+)
+
+if TYPE_CHECKING:
+    from dolma.core.specs import InputSpec, InputSpecWithMetadata
 
 __all__ = ["TAGGER_SCORE_PRECISION", "BaseTagger", "BaseTaggerWithMetadata"]
 
@@ -30,12 +39,38 @@ class BaseTagger(ABC):
     def predict(self, doc: Any) -> DocResult:
         """The spans of one document. ``doc`` is a Document."""
 
-    def tag(self, doc: Document) -> list[tuple[str, int, int, float]]:
-        """``(type, start, end, score)`` of each span, in the order in which ``predict`` gives them."""
+    def spans(self, doc: Document) -> list[tuple[str, int, int, float]]:
+        """``(type, start, end, score)`` of each span, in the order in which ``predict`` gives them.
+
+        Raises:
+            TypeError: what ``predict`` gave is no DocResult, or a place in it is no integer.
+        """
         found = self.predict(doc)
         if not isinstance(found, DocResult):
             raise TypeError(f"predict gave {type(found).__name__}; expected a DocResult")
-        return [(span.type, span.start, span.end, float(span.score)) for span in found.spans]
+        return [(_text(span.type), _place(span.start), _place(span.end), float(span.score)) for span in found.spans]
+
+    def group_output(self, doc_result: DocResult) -> TaggerOutputDictType:
+        """The spans by their type, as a row of attributes holds them."""
+        groups: TaggerOutputDictType = {kind: [] for kind in self.defaults}
+        for span in doc_result.spans:
+            value = (_place(span.start), _place(span.end), round(float(span.score), TAGGER_SCORE_PRECISION))
+            groups.setdefault(_text(span.type), []).append(value)
+        return groups
+
+    def tag(self, row: InputSpec) -> TaggerOutputDictType:
+        """The spans of one row by their type. ``dolma tag`` asks ``predict`` itself."""
+        return self.group_output(self.predict(Document.from_spec(row)))
+
+    @classmethod
+    def train(cls, *arguments: Any, **settings: Any) -> Any:
+        """Taggers that learn override it."""
+        raise RuntimeError(f"{cls.__name__} cannot be trained; see `dolma train-classifier`")
+
+    @classmethod
+    def test(cls, *arguments: Any, **settings: Any) -> Any:
+        """Taggers that can measure themselves override it."""
+        raise RuntimeError(f"{cls.__name__} cannot be tested; see `dolma train-classifier`")
 
 
 class BaseTaggerWithMetadata(BaseTagger):
@@ -44,3 +79,22 @@ class BaseTaggerWithMetadata(BaseTagger):
     @abstractmethod
     def predict(self, doc: DocumentWithMetadata) -> DocResult:
         """The spans of one document."""
+
+    def tag(self, row: InputSpec | InputSpecWithMetadata) -> TaggerOutputDictType:
+        """The spans of one row by their type."""
+        return self.group_output(self.predict(DocumentWithMetadata.from_spec(row)))
+
+
+def _place(value: Any) -> int:
+    """An integer of any library, NumPy's too."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        shown = f"{value!r}, of the type {type(value).__name__}"
+        raise TypeError(f"a span begins or ends at {shown}; expected an integer, as int(…) gives") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a span has the type {value!r}, which is {type(value).__name__}; expected a string")
+    return str(value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,9 +23,12 @@ __all__ = [
     "extension",
     "fixed_part",
     "is_remote",
+    "matches",
 ]
 
-OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "config.yaml", "funnel.json"})
+log = logging.getLogger(__name__)
+
+OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "config.yaml", "funnel.json"})
 """Files that stand beside data and are not data; a wildcard passes over them."""
 
 PACKINGS = ("gz", "zst", "zstd", "bz2", "xz")
@@ -48,40 +53,118 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
     """Files that the patterns match, in the order of the patterns and sorted within each; none twice.
 
     A pattern is a file, a directory (its files, not those below its directories), or has any number of ``*``, ``?``,
-    ``[…]`` and ``**``. Hidden files and ``OWN_FILES`` are passed over where a wildcard would match them. Of remote
-    files the copies are looked for, which ``dolma.files.places`` makes.
+    ``[…]`` and ``**``. Hidden files and ``OWN_FILES`` are passed over where a wildcard would match them. A file that
+    symbolic links name again counts once, under its own name where that matches. Of remote files the copies are looked
+    for, which ``dolma.files.places`` makes.
 
     Raises:
-        ConfigError: there is no pattern, or one matches nothing or is a URL.
+        ConfigError: there is no pattern, or one matches nothing, is a URL, or names what can be read only once.
     """
     problems = [] if patterns else [Problem(key, "is empty; expected at least one file or pattern")]
     sources: dict[str, Source] = {}
     for index, pattern in enumerate(patterns):
         plain = pattern.removeprefix("file://")
+        where = f"{key}.{index}"
         if is_remote(pattern):
-            problems.append(Problem(f"{key}.{index}", f'is "{pattern}"; expected a local path'))
+            problems.append(Problem(where, f'is "{pattern}"; expected a local path'))
             continue
-        found = sorted(_matches(plain))
+        stream = _stream(plain)
+        if stream:
+            message = (
+                f'is "{pattern}", {stream}, which can be read only once; expected a file, since files are read twice'
+            )
+            problems.append(Problem(where, message, "write it to a file first, in a directory `documents`"))
+            continue
+        found = sorted(matches(plain), key=_by_directness)
         if not found:
             problem = "which matches no file" if any(c in plain for c in _WILDCARDS) else "which is not there"
             hint = "patterns are relative to the current directory; `**` matches any number of directories"
-            problems.append(Problem(f"{key}.{index}", f'is "{pattern}", {problem}; expected document files', hint))
+            problems.append(Problem(where, f'is "{pattern}", {problem}; expected document files', hint))
+        once: dict[str, str] = {}
         for path in found:
-            sources.setdefault(path, Source(path, named(path), plain))
+            once.setdefault(os.path.realpath(path), path)
+        for path in found:
+            kept = once[os.path.realpath(path)]
+            if kept != path:
+                log.info(f"{key}  {path} is {kept} again, by a symbolic link; it is read once")
+        for real, path in sorted(once.items(), key=lambda item: item[1]):
+            known = sources.setdefault(real, Source(path, named(path), plain))
+            if known.path != path:
+                hint = "leave one of the entries out"
+                problems.append(Problem(key, f'names one file twice: "{known.name}" and "{named(path)}"', hint))
     if problems:
         raise ConfigError(problems)
     return list(sources.values())
 
 
-def _matches(pattern: str) -> Iterable[str]:
+def _by_directness(path: str) -> tuple[bool, int, str]:
+    """Names without links come first, then short ones."""
+    return os.path.realpath(path) != os.path.abspath(path), len(path), path
+
+
+def _stream(path: str) -> str:
+    """What a path names that is neither a file nor a directory; empty for these, and where nothing is there."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else ""
+
+
+def matches(pattern: str) -> list[str]:
+    """The files that a pattern matches, in no order. Links to directories are followed, each directory once."""
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        pattern = os.path.join(glob.escape(pattern), "*")
+        names = glob.iglob(os.path.join(glob.escape(pattern), "*"))
     elif not any(character in pattern for character in _WILDCARDS):
         return []
-    names = glob.iglob(pattern, recursive=True)
+    else:
+        names = iter(_globbed(pattern))
     return [name for name in names if os.path.isfile(name) and os.path.basename(name) not in OWN_FILES]
+
+
+def _globbed(pattern: str) -> Iterable[str]:
+    """As ``glob.iglob(pattern, recursive=True)``, which goes round in circles where a link leads back up."""
+    before, separator, after = pattern.partition("**")
+    # only a component of its own goes down
+    is_whole = (not before or before.endswith("/")) and (not after or after.startswith("/"))
+    if not separator or not is_whole:
+        return glob.iglob(pattern)
+    after = after.lstrip("/") or "*"
+    roots = glob.iglob(before) if any(c in before for c in _WILDCARDS) else [before]
+    found: dict[str, None] = {}
+    for root in roots:
+        for directory in _directories(root):
+            found.update(dict.fromkeys(_globbed(os.path.join(glob.escape(directory), after) if directory else after)))
+    return found
+
+
+def _directories(root: str) -> Iterable[str]:
+    """A directory and those below it, hidden ones left out. Those behind links come last, and each only once."""
+    seen: set[str] = set()
+    linked = [root]
+    while linked:
+        waiting = [linked.pop(0)]
+        while waiting:
+            directory = waiting.pop()
+            real = os.path.realpath(directory or ".")
+            if real in seen:
+                continue
+            seen.add(real)
+            yield directory
+            try:
+                entries = sorted(os.scandir(directory or "."), key=lambda entry: entry.name)
+            except OSError:
+                continue  # as `glob`: what cannot be listed holds nothing
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir():
+                    below = os.path.join(directory, entry.name)
+                    (linked if entry.is_symlink() else waiting).append(below)
 
 
 def fixed_part(pattern: str) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from dolma.config import WRITTEN_KEYS
 from dolma.core.progress import bytes_text
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError
 from dolma.files.mirror import SCHEMES, is_remote, mirror_path, named
@@ -37,9 +38,8 @@ Written = Callable[[Any, str], Iterable[str]]
 
 READ_KEYS = ("documents", "attributes", "train", "test")
 DIRECTORY_KEYS = ("prefix", "sources")
-WRITTEN_KEYS = ("destination", "destination_prefix", "path", "keep_dropped", "report")
 KEPT_FILE_KEYS = ("file",)
-"""Settings that may be URLs, by their last name: patterns to read, directories to read, to write, files for both."""
+"""Settings that may be URLs, by their last name: patterns to read, directories to read, files for both."""
 
 _URL_KEYS = (*READ_KEYS, *DIRECTORY_KEYS, *WRITTEN_KEYS, *KEPT_FILE_KEYS)
 _PROGRESS = ".progress.jsonl"

@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not arguments.path.exists():
             raise _RequestError(f"{arguments.path}: is not there; expected an artifact")
+        if not (arguments.path.is_file() or arguments.path.is_dir()):
+            raise _RequestError(f"{arguments.path}: is a pipe or a device; expected a file or a directory")
         if arguments.command == "lineage":
             for line in lineage(arguments.path, every_source=arguments.all):
                 sys.stdout.write(line + "\n")

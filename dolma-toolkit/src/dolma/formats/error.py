@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from dolma.core.errors import DolmaRustPipelineError, DolmaShardError
+
 __all__ = ["FormatError", "kind"]
 
 
-class FormatError(ValueError):
+class FormatError(DolmaShardError, DolmaRustPipelineError, ValueError):
     """A file does not follow its format; ``message`` is the sentence without the place."""
 
     def __init__(self, path: str, line: int | None, field: str | None, code: str, message: str) -> None:

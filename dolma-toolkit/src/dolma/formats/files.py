@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import io
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from dolma.formats.error import FormatError, kind
 
@@ -68,55 +64,21 @@ def artifact_files(path: Path, listed: list[str] | None, fits: Callable[[str], b
     return path, sorted(found)
 
 
-def _open(path: Path) -> IO[bytes]:
-    match path.suffix:
-        case ".gz":
-            return cast(IO[bytes], gzip.open(path, "rb"))
-        case ".bz2":
-            return bz2.open(path, "rb")
-        case ".xz":
-            return lzma.open(path, "rb")
-        case ".zst" | ".zstd":
-            # smart_open knows which of the packages for it is there
-            from smart_open import open as smart_open
+def lines(path: Path, fields: list[str] | None = None) -> Iterator[tuple[int, bytes]]:
+    """Numbers, from 1, and lines without their ends; a row of Parquet is a line, with the columns ``fields`` alone.
 
-            return cast(IO[bytes], smart_open(path, "rb"))
-    return path.open("rb")
-
-
-def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbers, from 1, and lines without their line ends.
+    The core reads them, so that what is a file of rows is the same for every command.
 
     Raises:
         FormatError: ``truncated``, or ``invalid_value`` where the file is not packed as its name says.
     """
-    if path.suffix == ".parquet":
-        from dolma import _native
-        from dolma.errors import errors_of_native
+    from dolma import _native
+    from dolma.errors import errors_of_native
 
-        # the one thing here that is not pure Python: the core shows a row as a line of JSON
-        try:
-            yield from enumerate(_native.Lines(str(path)), start=1)
-        except _native.NativeError as error:
-            raise errors_of_native(error) from None
-        return
-    if path.suffix in _PACKED and path.stat().st_size == 0:
-        raise FormatError(str(path), None, None, "truncated", "the compressed file has no bytes; expected a header")
     try:
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.removesuffix(b"\n")
-    except EOFError:
-        message = "the compressed file ends early; expected the end of its stream"
-        raise FormatError(str(path), None, None, "truncated", message) from None
-    except (zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        message = f"the compressed file is damaged ({error}); expected what its extension says"
-        raise FormatError(str(path), None, None, "invalid_value", message) from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        message = f"the compressed file is damaged ({error}); expected what its extension says"
-        raise FormatError(str(path), None, None, "invalid_value", message) from None
+        yield from enumerate(_native.Lines(str(path), fields), start=1)
+    except _native.NativeError as error:
+        raise errors_of_native(error) from None
 
 
 def open_text(path: Path) -> io.StringIO:
@@ -141,12 +103,18 @@ def parse_object(data: bytes, path: str, line: int | None = None) -> dict[str, A
     # the command line names files by this module, and has to start quickly
     import msgspec
 
+    from dolma import _native
+
     what = "the file" if line is None else "the line"
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        reason = "it is blank" if not data.strip() else str(error)
-        raise FormatError(path, line, None, "not_json", f"{what} is not JSON ({reason}); expected an object") from None
+        if not data.strip():
+            reason = f"{what} is blank; expected a JSON object"
+        else:
+            told = _native.why_not_json(data) or f"the line is not JSON ({error}); expected an object"
+            reason = told if line is not None else told.replace("the line", what, 1)
+        raise FormatError(path, line, None, "not_json", reason) from None
     if not isinstance(value, dict):
         raise FormatError(path, line, None, "not_object", f"{what} is {kind(value)}; expected a JSON object")
     return value

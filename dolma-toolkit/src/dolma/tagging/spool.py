@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ import msgspec
 
 from dolma import _native
 from dolma.core.data_types import Document, DocumentWithMetadata
+from dolma.core.registry import TaggerRegistry
 from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata
 from dolma.errors import ConfigError, FormatError, ProblemsError, errors_of_native
 from dolma.tagging.modules import import_modules, make_tagger, told
@@ -41,12 +43,21 @@ class SpoolTask:
     name: str
     compression: str | None
     spool: str
+    generate_ids: bool = False
+    skip_bad_rows: bool = False
+
+
+class _NotInWorkersError(Exception):
+    """A tagger that a worker process cannot have: it is defined where only this process has been."""
 
 
 def run_spools(
     tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, *, debug: bool = False
 ) -> None:
     """Makes the spools that are not there yet, in ``processes`` spawned processes (in this one with ``debug``).
+
+    A tagger of a notebook, or of a script that does its work when it is imported, cannot be had in another process.
+    Then the work is done in this one.
 
     Raises:
         FormatError, ProblemsError: rows that break the format, or on which a tagger failed.
@@ -56,17 +67,30 @@ def run_spools(
     for task in left:
         Path(task.spool).parent.mkdir(parents=True, exist_ok=True)
         Path(_partial(task)).unlink(missing_ok=True)
+    try:
+        _run(left, taggers, modules, processes, debug)
+    except _NotInWorkersError as error:
+        log.info(f"tag  {error}; they run in this process alone (those of a module in tagger_modules run in several)")
+        left = [task for task in left if not os.path.exists(task.spool)]
+        _run(left, taggers, modules, 1, True)
+
+
+def _run(
+    tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, debug: bool
+) -> None:
     errors: list[Exception] = []
     start = last = time.monotonic()
     documents = 0
-    for done, result in enumerate(_results(left, taggers, modules, processes, debug), start=1):
+    for done, result in enumerate(_results(tasks, taggers, modules, processes, debug), start=1):
         documents += result if isinstance(result, int) else 0
         errors.extend(result if isinstance(result, list) else [])
         now = time.monotonic()
         if now - last >= REPORT_INTERVAL_S:
             rate = documents / (now - start)
-            eta_s = (len(left) - done) * (now - start) / done
-            log.info(f"tag  {done}/{len(left)} files through Python taggers  {rate:.0f} documents/s  eta {eta_s:.0f} s")
+            eta_s = (len(tasks) - done) * (now - start) / done
+            log.info(
+                f"tag  {done}/{len(tasks)} files through Python taggers  {rate:.0f} documents/s  eta {eta_s:.0f} s"
+            )
             last = now
     if errors:
         raise errors[0] if len(errors) == 1 else ProblemsError(errors)
@@ -81,6 +105,13 @@ def _results(
         return
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(tasks))
+    here = _defined_here(taggers)
+    if here and (workers == 1 or not hasattr(sys.modules["__main__"], "__file__")):
+        if processes > 1:
+            raise _NotInWorkersError(f"{here} defined in this session or script")
+        _start_worker(taggers, modules)
+        yield from map(_spool_file, tasks)
+        return
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(taggers, modules)) as pool:
         order = {pool.submit(_spool_file, task): index for index, task in enumerate(tasks)}
         waiting: set[Future[int | list[Exception]]] = set(order)
@@ -90,10 +121,27 @@ def _results(
                 for future in sorted(done, key=order.__getitem__):
                     yield future.result()
         except BrokenProcessPool:
+            if here and not any(os.path.exists(_partial(task)) for task in tasks):
+                pool.shutdown(wait=True, cancel_futures=True)
+                message = f'{here} defined in a script without `if __name__ == "__main__":` around its work'
+                raise _NotInWorkersError(message) from None
             raise _died(tasks, taggers) from None
+        except ConfigError:
+            pool.shutdown(wait=True, cancel_futures=True)
+            if here:
+                raise _NotInWorkersError(f"{here} defined in this session or script") from None
+            raise
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _defined_here(taggers: Sequence[str]) -> str:
+    """The taggers that the main script, or a cell of a notebook, defines: `"a", "b" are`; empty if there are none."""
+    own = TaggerRegistry.registered()
+    names = [name for name in taggers if name in own and own[name].__module__ == "__main__"]
+    verb = "is" if len(names) == 1 else "are"
+    return f"{', '.join(names)} {verb}" if names else ""
 
 
 def _partial(task: SpoolTask) -> str:
@@ -102,7 +150,7 @@ def _partial(task: SpoolTask) -> str:
 
 def _died(tasks: Sequence[SpoolTask], taggers: Sequence[str]) -> ProblemsError:
     """A process ended without a word, as one that runs out of memory does: what was read at that time."""
-    reading = [task.name for task in tasks if os.path.exists(_partial(task))]
+    reading = [task.name for task in tasks if os.path.exists(_partial(task))] or [tasks[0].name]
     names = ", ".join(f'"{name}"' for name in taggers)
     message = f"a worker process of the taggers {names} ended early, as for want of memory; expected a DocResult"
     return ProblemsError([FormatError(name, None, None, "invalid_value", message) for name in reading])
@@ -140,7 +188,9 @@ def _spool_file(task: SpoolTask) -> int | list[Exception]:
     encode = msgspec.json.Encoder().encode
     partial = _partial(task)
     try:
-        rows = iter(_native.DocumentReader(task.path, task.name, task.compression))
+        rows = iter(
+            _native.DocumentReader(task.path, task.name, task.compression, task.generate_ids, task.skip_bad_rows)
+        )
     except _native.NativeError as error:
         return [errors_of_native(error)]
     documents = 0
@@ -173,7 +223,7 @@ class _TaggerFailure(Exception):
 
 def _tag(tagger: BaseTagger, document: Document) -> list[tuple[str, int, int, float]]:
     try:
-        return tagger.tag(document)
+        return tagger.spans(document)
     except (Exception, SystemExit) as error:
         raise _TaggerFailure(told(error)) from error
 
@@ -199,10 +249,9 @@ def _spans(
         return []
     length = len(text)
     for kind, start, end, score in spans:
-        whole = isinstance(start, int) and isinstance(end, int) and isinstance(kind, str)
-        if not (whole and 0 <= start <= end <= length and abs(score) < float("inf")):
+        if not (0 <= start <= end <= length and abs(score) < float("inf")):
             shown = f'tagger "{name}" gave the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'
-            expected = f"expected 0 ≤ start ≤ end ≤ {length}, a finite score and a string as type"
+            expected = f"expected 0 ≤ start ≤ end ≤ {length} and a finite score"
             report(FormatError(*place, None, "out_of_range", f"{shown}; {expected}"))
             return []
     return [(kind, start, end, round(score, TAGGER_SCORE_PRECISION)) for kind, start, end, score in spans]

@@ -12,22 +12,23 @@ const BATCH_LINES: usize = 1 << 14;
 pub struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    first_line: u64,
+    /// numbers of the lines; some may have been passed over
+    numbers: Vec<u64>,
 }
 
 impl Batch {
     /// The next lines of `reader`; an empty batch at its end.
     pub fn read(reader: &mut LineReader) -> Result<Self> {
-        let first_line = reader.line() + 1;
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        let (mut bytes, mut ends, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
         while bytes.len() < BATCH_BYTES && ends.len() < BATCH_LINES {
             let Some(line) = reader.next_line()? else {
                 break;
             };
             bytes.extend_from_slice(line);
             ends.push(bytes.len());
+            numbers.push(reader.line());
         }
-        Ok(Self { bytes, ends, first_line })
+        Ok(Self { bytes, ends, numbers })
     }
 
     /// Number of lines.
@@ -43,6 +44,6 @@ impl Batch {
     /// A line and where it stands.
     pub fn line<'a>(&'a self, index: usize, path: &'a str) -> (&'a [u8], Place<'a>) {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        (&self.bytes[start..self.ends[index]], Place { path, line: self.first_line + index as u64 })
+        (&self.bytes[start..self.ends[index]], Place { path, line: self.numbers[index] })
     }
 }

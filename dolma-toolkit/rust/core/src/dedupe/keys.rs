@@ -10,7 +10,7 @@ use super::settings::{NgramSettings, Normalize, Settings, UnitSettings};
 use super::url;
 use super::words::words;
 use crate::bloom::{AnyFilter, LegacyFilter};
-use crate::document::{kind, parse_row, Place, Row};
+use crate::document::{kind, parse_row, Place, Row, FIELDS};
 use crate::error::{Code, Result};
 use crate::jsonpath::{Needs, Path as JsonPath};
 
@@ -109,6 +109,18 @@ impl<'a> Keyer<'a> {
             (path, needs)
         });
         Ok(Self { settings, key, reading: answering.map_or(Reading::Later, Reading::Now) })
+    }
+
+    /// The fields of a row that it reads; `None` for all.
+    pub fn fields(&self) -> Option<Vec<&str>> {
+        let mut fields = FIELDS.to_vec();
+        if let Some((_, needs)) = &self.key {
+            if needs.everything {
+                return None;
+            }
+            fields.extend(needs.fields.keys().map(String::as_str));
+        }
+        Some(fields)
     }
 
     /// Reads one line.

@@ -20,12 +20,23 @@ pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{AtomicWriter, Compression, LineReader};
+use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, SkippedRow};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
+use crate::threads;
 use decide::Decider;
 use keys::{KeyedRow, Keyer};
 use resume::{finished, groups, note_counts, FileCounts, Identity, Target};
+
+/// A row that was passed over, and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Skipped {
+    /// as it was named
+    pub file: String,
+    /// the line, and what is wrong
+    #[serde(flatten)]
+    pub row: SkippedRow,
+}
 
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
@@ -52,15 +63,18 @@ pub struct Summary {
     pub filter_grown_from: Option<u64>,
     /// separators of paragraphs in the texts
     pub separators: u64,
+    /// rows that were passed over
+    pub skipped: Vec<Skipped>,
 }
 
 /// Runs it.
 pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(settings.threads.max(1))
-        .build()
-        .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;
+    let pool = threads::pool(settings.threads, threads::pieces(stored_bytes(settings)))?;
     pool.install(|| run_in_pool(settings, progress))
+}
+
+fn stored_bytes(settings: &Settings) -> u64 {
+    settings.files.iter().map(|file| file.path.metadata().map_or(0, |metadata| metadata.len())).sum()
 }
 
 fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
@@ -100,7 +114,7 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
         replaced_files += target.begin()? as u64;
     }
     let first_estimate = settings.bloom_filter.estimated_doc_count;
-    let counts = loop {
+    let (counts, skipped) = loop {
         if let Some(counts) = mark_files(settings, &mut filter, progress)? {
             break counts;
         }
@@ -114,7 +128,7 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     for target in targets {
         target.finish()?;
     }
-    let mut summary = summary(&filter, counts, replaced_files);
+    let mut summary = Summary { skipped, ..summary(&filter, counts, replaced_files) };
     summary.filter_grown_from = Some(first_estimate).filter(|first| is_new && summary.filter_estimated_keys > *first);
     Ok(summary)
 }
@@ -223,18 +237,22 @@ fn finish_after_filter(
     Ok(Summary { already_done: true, ..summary(filter, Counts::default(), 0) })
 }
 
+/// Counts, and the rows that were passed over.
+type Marked = (Counts, Vec<Skipped>);
+
 /// `None` where the filter is too small for all of it.
-fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Option<Counts>> {
-    let sizes = settings.files.iter().map(|file| file.path.metadata().map_or(0, |metadata| metadata.len()));
+fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Option<Marked>> {
     let before = progress.snapshot();
-    progress.expect(before.files + settings.files.len() as u64, before.bytes + sizes.sum::<u64>());
-    let mut counts = Counts::default();
+    progress.expect(before.files + settings.files.len() as u64, before.bytes + stored_bytes(settings));
+    let sieve = RowSieve::new(&settings.rows, 0);
+    let (mut counts, mut skipped) = (Counts::default(), Vec::new());
     for file in &settings.files {
-        let Some(of_file) = mark_file(settings, file, filter, progress)? else { return Ok(None) };
+        let of_file = mark_file(settings, file, filter, &sieve, &mut skipped, progress)?;
+        let Some(of_file) = of_file else { return Ok(None) };
         counts.add(&of_file);
         progress.add_file();
     }
-    Ok(Some(counts))
+    Ok(Some((counts, skipped)))
 }
 
 /// Decides the rows of one file. Those of a file that an earlier, stopped run has finished are decided again, for the
@@ -243,6 +261,8 @@ fn mark_file(
     settings: &Settings,
     file: &DocumentFile,
     filter: &mut AnyFilter,
+    sieve: &RowSieve,
+    skipped: &mut Vec<Skipped>,
     progress: &Progress,
 ) -> Result<Option<Counts>> {
     let accepted_rate = accepted_rate(settings, filter);
@@ -264,7 +284,11 @@ fn mark_file(
     let name = file.path.display().to_string();
     let compression = settings.compression.as_deref().and_then(Compression::named);
     let compression = compression.unwrap_or(Compression::of(&file.path));
-    let mut reader = LineReader::open_as(&file.path, &name, compression)?;
+    let mut reader = match keyer.fields() {
+        Some(fields) => LineReader::open_fields(&file.path, &name, compression, &fields)?,
+        None => LineReader::open_as(&file.path, &name, compression)?,
+    };
+    reader = reader.sieved(sieve);
     let mut next = keyed_batch(&keyer, &mut reader, &name)?;
     let mut lines = String::new();
     let mut stored_bytes = 0;
@@ -284,6 +308,7 @@ fn mark_file(
         progress.add_bytes(reader.stored_bytes() - stored_bytes);
         stored_bytes = reader.stored_bytes();
     }
+    skipped.extend(reader.skipped().iter().map(|row| Skipped { file: name.clone(), row: row.clone() }));
     if let Some(writer) = writer {
         let counts = FileCounts { documents: decider.counts.documents, spans: decider.counts.spans };
         note_counts(&output, counts)?;

@@ -7,6 +7,7 @@ use serde_json::{json, Map, Value};
 
 use crate::bloom::{available_memory_bytes, Record, Sizing};
 use crate::error::{Error, Result};
+use crate::jsonl::RowRules;
 use crate::jsonpath::Path as JsonPath;
 
 /// One document file and where its attributes go.
@@ -56,6 +57,9 @@ pub struct Settings {
     pub bloom_filter: FilterSettings,
     /// how many threads work
     pub threads: usize,
+    /// what is done about rows that are not as documents are
+    #[serde(default)]
+    pub rows: RowRules,
 }
 
 /// What is compared.

@@ -1,8 +1,10 @@
 //! Rows of documents: docs/formats/document.md, version 1.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -46,6 +48,10 @@ pub fn kind(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
+
+/// The fields that [`parse_row`] reads.
+pub const FIELDS: [&str; 9] =
+    ["id", "text", "source", "added", "created", "version", "metadata", "attributes", "subdomain"];
 
 /// The fields of a row that taggers and the tokenizer read, borrowed from the line where nothing is escaped.
 ///
@@ -146,6 +152,46 @@ pub(crate) fn metadata_of_text(text: &str, place: &Place<'_>) -> Result<Map<Stri
     }
 }
 
+/// The fields of a JSON object in their order, values as they are written; one may stand twice.
+pub(crate) struct Fields<'a>(pub Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    fields.push((name, map.next_value::<&RawValue>()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+/// Appends `"id": "<name>:<line>"` to a row that has no id, or null; says whether it did. Of a field that stands twice
+/// the last counts.
+pub(crate) fn put_id(line: &mut Vec<u8>, name: &str, number: u64) -> bool {
+    let Ok(Fields(fields)) = serde_json::from_slice(line) else { return false };
+    let id = fields.iter().rev().find(|(field, _)| field == "id");
+    if id.is_some_and(|(_, value)| value.get() != "null") {
+        return false;
+    }
+    let separator = if fields.is_empty() { "" } else { "," };
+    let id = Value::String(format!("{name}:{number}"));
+    line.truncate(line.trim_ascii_end().len() - 1);
+    line.extend_from_slice(format!("{separator}\"id\":{id}}}").as_bytes());
+    true
+}
+
 /// Whether the value of a field nests no deeper than a row is parsed: text that is copied unparsed could.
 pub(crate) fn is_shallow(value: &str) -> bool {
     // `serde_json` goes 127 deep, and the row is one of them
@@ -182,17 +228,54 @@ pub fn parse_object(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>
         Err(_) if line.iter().all(u8::is_ascii_whitespace) => {
             Err(place.error(None, Code::NotJson, "the line is blank; expected a JSON object"))
         }
-        Err(error) => {
-            // "… at line 1 column 5": the line is ours to say
-            let reason = error.to_string();
-            let reason = reason.split(" at line ").next().unwrap_or_default();
-            Err(place.error(
-                None,
-                Code::NotJson,
-                format!("the line is not JSON ({reason}, column {}); expected a JSON object", error.column()),
-            ))
-        }
+        Err(error) => Err(place.error(None, Code::NotJson, not_json(line, &error))),
     }
+}
+
+/// Why a line is not JSON; `None` where it is.
+pub fn why_not_json(line: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Value>(line).err().map(|error| not_json(line, &error))
+}
+
+/// Why a line is not JSON, by its bytes where the parser's words hide the cause.
+fn not_json(line: &[u8], error: &serde_json::Error) -> String {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    // a line of UTF-16 that was cut at a byte 0x0a begins with the other half of the line end, or with the mark
+    let is_wide =
+        line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") || line.iter().take(8).any(|byte| *byte == 0);
+    if is_wide {
+        return "the line is not UTF-8 but UTF-16 or binary (it has NUL bytes or the mark of UTF-16); expected UTF-8"
+            .to_owned();
+    }
+    if let Err(at) = std::str::from_utf8(line) {
+        let at = at.valid_up_to();
+        let byte = line.get(at).copied().unwrap_or_default();
+        return format!(
+            "the line is not UTF-8 (byte 0x{byte:02x}, column {}); expected UTF-8, as of `iconv -t utf-8`",
+            at + 1
+        );
+    }
+    if line.starts_with(BYTE_ORDER_MARK) {
+        return "the line begins with a byte-order mark in the middle of the file; expected one at the start of a file alone".to_owned();
+    }
+    let column = error.column();
+    let around = &line[column.saturating_sub(3).min(line.len())..];
+    let begins = |word: &str| (0..3).any(|at| around.get(at..).is_some_and(|rest| rest.starts_with(word.as_bytes())));
+    // "… at line 1 column 5": the line is ours to say
+    let reason = error.to_string();
+    let reason = reason.split(" at line ").next().unwrap_or_default();
+    if let Some(name) = ["-Infinity", "-NaN", "NaN", "Infinity"].into_iter().find(|name| begins(name)) {
+        return format!("the line is not JSON ({name}, column {column}); expected a finite number or null");
+    }
+    if reason.contains("surrogate") || reason.contains("end of hex escape") {
+        return format!("the line is not JSON (a lone surrogate, half of an escaped character, column {column}); expected both halves");
+    }
+    if let Some(name) = ["None", "True", "False", "'"].into_iter().find(|name| begins(name)) {
+        return format!(
+            "the line is not JSON but a Python literal ({name}, column {column}); expected JSON, as of `json.dumps`"
+        );
+    }
+    format!("the line is not JSON ({reason}, column {column}); expected a JSON object")
 }
 
 /// Checks every field of the format; see the table in docs/formats/document.md.
@@ -291,5 +374,43 @@ mod tests {
     fn metadata_may_be_json_text() {
         let row = parse_row(br#"{"id":"1","text":"","metadata":"{\"url\":\"x\"}"}"#, &PLACE).unwrap();
         assert_eq!(row.metadata.unwrap().get(), r#"{"url":"x"}"#);
+    }
+
+    #[test]
+    fn the_cause_is_named() {
+        for (line, cause) in [
+            (&b"{\"id\":\"1\",\"text\":\"caf\xe9\"}"[..], "not UTF-8 (byte 0xe9, column 22)"),
+            (b"\xff\xfe{\0\"\0i\0d\0\"\0", "UTF-16"),
+            (b"\0{\0\"\0i\0d\0\"", "UTF-16"),
+            (b"\xef\xbb\xbf{\"id\":\"1\",\"text\":\"\"}", "byte-order mark"),
+            (br#"{"id":"1","text":"","metadata":{"score":NaN}}"#, "(NaN, column"),
+            (br#"{"id":"1","text":"","x":Infinity}"#, "(Infinity, column"),
+            (br#"{"id":"1","text":"","x":[1,-Infinity]}"#, "(-Infinity, column"),
+            (br#"{"id":"1","text":"\ud83d"}"#, "lone surrogate"),
+            (br#"{"id":"1","text":"\ud83d x"}"#, "lone surrogate"),
+            (br#"{"id":"1","text":"\ude00"}"#, "lone surrogate"),
+            (br#"{"id":"1","text":"","x":None}"#, "Python literal"),
+            (br#"{'id':'1'}"#, "Python literal"),
+        ] {
+            let (code, _, message) = failure(line);
+            assert_eq!(code, Code::NotJson);
+            assert!(message.contains(cause), "{message} has no {cause}");
+        }
+    }
+
+    #[test]
+    fn a_row_without_id_gets_one() {
+        for (line, expected) in [
+            (&br#"{"text":"a"}"#[..], r#"{"text":"a","id":"d/a.jsonl:7"}"#),
+            (b"{} \r", r#"{"id":"d/a.jsonl:7"}"#),
+            (br#"{"id":null,"text":"}"}"#, r#"{"id":null,"text":"}","id":"d/a.jsonl:7"}"#),
+            (br#"{"id":"1","text":"a"}"#, r#"{"id":"1","text":"a"}"#),
+            (br#"{"id":1}"#, r#"{"id":1}"#),
+            (b"{no", "{no"),
+        ] {
+            let mut row = line.to_vec();
+            put_id(&mut row, "d/a.jsonl", 7);
+            assert_eq!(String::from_utf8(row).unwrap(), expected);
+        }
     }
 }

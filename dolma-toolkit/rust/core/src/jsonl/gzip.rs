@@ -1,16 +1,61 @@
-//! Gzip out, in members of one mebibyte of text each.
+//! Gzip in, and out in members of one mebibyte of text each.
 //!
-//! A member is packed at once, which is twice to four times as fast as packing a stream. Where members end depends on
+//! Written, a member is packed at once, which is twice to four times as fast as packing a stream. Where members end depends on
 //! the bytes alone, so equal contents give equal files. Every gzip reader takes several members as one text.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
 
+use flate2::bufread::GzDecoder;
 use libdeflater::{CompressionLvl, Compressor};
 
 const MEMBER_BYTES: usize = 1 << 20;
 
 /// On documents the fastest level packs a tenth worse than zlib's default, at four times its speed.
 const LEVEL: i32 = 1;
+
+/// Reads all members as one text. Zeros after a member, with which tapes and some stores fill a block, are passed over as
+/// `gzip` does; other bytes there are an error.
+pub(super) struct GzipReader<R: BufRead> {
+    /// `None` only while the next is made
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> GzipReader<R> {
+    pub fn new(file: R) -> Self {
+        Self { member: Some(GzDecoder::new(file)) }
+    }
+
+    /// Whether another member follows; the file stands at its first byte then.
+    fn has_more(file: &mut R) -> io::Result<bool> {
+        loop {
+            let bytes = file.fill_buf()?;
+            let Some(first) = bytes.first().copied() else { return Ok(false) };
+            if first != 0 {
+                let is_member = first == 0x1f && bytes.get(1).is_none_or(|second| *second == 0x8b);
+                let error = || io::Error::new(io::ErrorKind::InvalidData, "bytes after its end that are no gzip");
+                return is_member.then_some(true).ok_or_else(error);
+            }
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            file.consume(zeros);
+        }
+    }
+}
+
+impl<R: BufRead> Read for GzipReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            if !Self::has_more(member.get_mut())? {
+                break;
+            }
+            self.member = self.member.take().map(|member| GzDecoder::new(member.into_inner()));
+        }
+        Ok(0)
+    }
+}
 
 pub(super) struct GzipWriter<W: Write> {
     file: W,
@@ -82,6 +127,25 @@ mod tests {
         let mut read = Vec::new();
         flate2::read::MultiGzDecoder::new(&whole[..]).read_to_end(&mut read).unwrap();
         assert_eq!(read, text);
+    }
+
+    fn read(bytes: &[u8]) -> io::Result<String> {
+        let mut text = String::new();
+        // two bytes at a time, so that a member begins anywhere in the buffer
+        GzipReader::new(io::BufReader::with_capacity(2, bytes)).read_to_string(&mut text).map(|_| text)
+    }
+
+    #[test]
+    fn members_and_zeros_follow_each_other_and_nothing_else_does() {
+        let (one, two) = (packed(&[b"one"]), packed(&[b"two"]));
+        assert_eq!(read(&[&one[..], &two].concat()).unwrap(), "onetwo");
+        assert_eq!(read(&[&one[..], &[0; 512]].concat()).unwrap(), "one");
+        assert_eq!(read(&[&one[..], &[0; 3], &two, &[0]].concat()).unwrap(), "onetwo");
+        for garbage in [&b"x"[..], b"\0\0x", b"\x1fx", b"{}\n"] {
+            let error = read(&[&one[..], garbage].concat()).unwrap_err();
+            assert!(error.to_string().contains("after its end"), "{error}");
+        }
+        assert_eq!(read(&one[..one.len() - 1]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! lines: a row is a line.
 
 mod gzip;
+mod packing;
 mod parquet;
 
 use std::fs::{self, File};
@@ -17,12 +18,16 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::document::Place;
-use crate::error::{Code, Error, Result};
-use gzip::GzipWriter;
-use parquet::{ParquetLines, ParquetWriter};
+use crate::document::{self, Place};
+use crate::error::{Code, Error, FormatError, Result};
+use gzip::{GzipReader, GzipWriter};
+use packing::disguise;
+use parquet::{BadValue, ParquetLines, ParquetWriter};
 
 const BUFFER_BYTES: usize = 1 << 17;
+
+/// Of UTF-8; some editors and spreadsheets put it before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +113,92 @@ pub fn changed(name: &str, before: u64, now: u64) -> Error {
     Error::format(name, None, None, Code::WrongSize, message)
 }
 
+/// What is done about rows that are not as documents are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowRules {
+    /// Gives an id to a row without one: the path of its file below `documents` (its name where there is no such
+    /// directory), a colon and the number of its line.
+    pub generate_ids: bool,
+    /// Rows that cannot be read and are passed over, in all files of a run together.
+    pub skip_bad_rows: u64,
+}
+
+/// A row that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedRow {
+    /// 1-based.
+    pub line: u64,
+    /// Of the error.
+    pub code: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// Row rules of one run, and how many rows it has passed over.
+#[derive(Clone, Debug, Default)]
+pub struct RowSieve {
+    rules: RowRules,
+    skipped: Arc<AtomicU64>,
+}
+
+impl RowSieve {
+    /// For a run in which `before` rows were passed over by an earlier one.
+    pub fn new(rules: &RowRules, before: u64) -> RowSieve {
+        RowSieve { rules: rules.clone(), skipped: Arc::new(AtomicU64::new(before)) }
+    }
+
+    /// Whether rows may be passed over.
+    pub fn skips(&self) -> bool {
+        self.rules.skip_bad_rows > 0
+    }
+
+    /// Passes over the row that gave the error; gives it back if that is one too many.
+    pub fn skip(&self, error: Error) -> Result<SkippedRow> {
+        let Error::Format(error) = error else { return Err(error) };
+        let limit = self.rules.skip_bad_rows;
+        if self.skipped.fetch_add(1, Ordering::Relaxed) < limit {
+            let code = error.code.as_str().to_owned();
+            return Ok(SkippedRow { line: error.line.unwrap_or(0), code, message: error.message });
+        }
+        let more = if limit > 0 {
+            format!(" (skip_bad_rows is {limit}, and there are more such rows)")
+        } else {
+            String::new()
+        };
+        Err(Error::Format(Box::new(FormatError { message: format!("{}{more}", error.message), ..*error })))
+    }
+}
+
+/// The sieve of one file.
+struct FileSieve {
+    sieve: RowSieve,
+    /// what ids begin with
+    name: String,
+    skipped: Vec<SkippedRow>,
+}
+
+impl FileSieve {
+    /// Changes a line, or says that it is passed over.
+    fn takes(&mut self, line: &mut Vec<u8>, place: &Place<'_>) -> Result<bool> {
+        if self.sieve.rules.generate_ids {
+            document::put_id(line, &self.name, place.line);
+        }
+        if self.sieve.rules.skip_bad_rows == 0 {
+            return Ok(true);
+        }
+        let Err(error) = document::parse_row(line, place).map(drop) else { return Ok(true) };
+        self.skipped.push(self.sieve.skip(error)?);
+        Ok(false)
+    }
+}
+
+/// The path of a file below its directory `documents`, else its name: the same wherever the command is started.
+fn name_in_documents(path: &str) -> &str {
+    let below = path.rsplit_once("/documents/").map(|(_, name)| name).or_else(|| path.strip_prefix("documents/"));
+    below.unwrap_or_else(|| path.rsplit_once('/').map_or(path, |(_, name)| name))
+}
+
 /// Reads lines and knows where it is.
 pub struct LineReader {
     path: String,
@@ -119,6 +210,7 @@ pub struct LineReader {
     inner: Box<dyn BufRead + Send>,
     buffer: Vec<u8>,
     watch: Watch,
+    sieve: Option<FileSieve>,
 }
 
 impl LineReader {
@@ -129,17 +221,50 @@ impl LineReader {
 
     /// Opens a file that stands in for `name` (a local copy of a remote one, say), packed as `compression` says.
     pub fn open_as(path: &Path, name: &str, compression: Compression) -> Result<LineReader> {
-        LineReader::open_with(path, name, compression, None)
+        LineReader::open_with(path, name, compression, None, None)
+    }
+
+    /// As [`LineReader::open_as`]; of the columns of a Parquet file those of the names alone are decoded (and those whose
+    /// members are fields).
+    pub fn open_fields(path: &Path, name: &str, compression: Compression, fields: &[&str]) -> Result<LineReader> {
+        LineReader::open_with(path, name, compression, None, Some(fields))
     }
 
     /// As [`LineReader::open_as`], and hashes what is read, for [`LineReader::written`].
-    pub fn open_hashing(path: &Path, name: &str, compression: Compression) -> Result<LineReader> {
-        LineReader::open_with(path, name, compression, Some(Sha256::new()))
+    pub fn open_hashing(
+        path: &Path,
+        name: &str,
+        compression: Compression,
+        fields: Option<&[&str]>,
+    ) -> Result<LineReader> {
+        LineReader::open_with(path, name, compression, Some(Sha256::new()), fields)
+    }
+
+    /// Passes over rows and gives ids to rows, as the rules of the run say.
+    pub fn sieved(mut self, sieve: &RowSieve) -> LineReader {
+        let name = name_in_documents(&self.path).to_owned();
+        let is_needed = sieve.rules != RowRules::default();
+        self.sieve = is_needed.then(|| FileSieve { sieve: sieve.clone(), name, skipped: Vec::new() });
+        self
+    }
+
+    /// The rows that were passed over so far.
+    pub fn skipped(&self) -> &[SkippedRow] {
+        self.sieve.as_ref().map_or(&[], |sieve| &sieve.skipped)
     }
 
     /// A decoder may read as soon as it is made, so whether to hash is settled before.
-    fn open_with(path: &Path, name: &str, compression: Compression, hash: Option<Sha256>) -> Result<LineReader> {
-        let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    fn open_with(
+        path: &Path,
+        name: &str,
+        compression: Compression,
+        hash: Option<Sha256>,
+        fields: Option<&[&str]>,
+    ) -> Result<LineReader> {
+        let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
+        if let Some(message) = disguise(&mut file, name, compression).map_err(|source| Error::io(path, source))? {
+            return Err(Error::format(name, None, None, Code::InvalidValue, message));
+        }
         let watch = Watch::new(&file).map_err(|source| Error::io(path, source))?;
         let size_bytes = watch.size_bytes;
         if !matches!(compression, Compression::None | Compression::Parquet) && size_bytes == 0 {
@@ -164,12 +289,15 @@ impl LineReader {
             inner,
             buffer,
             watch,
+            sieve: None,
         };
         if compression == Compression::Parquet {
             let rows =
-                ParquetLines::open(file, size_bytes, stored_bytes.clone()).map_err(|source| match source.kind() {
-                    io::ErrorKind::InvalidData => parquet_error(name, &source),
-                    _ => Error::io(path, source),
+                ParquetLines::open(file, size_bytes, stored_bytes.clone(), fields).map_err(|source| {
+                    match source.kind() {
+                        io::ErrorKind::InvalidData => parquet_error(name, &source),
+                        _ => Error::io(path, source),
+                    }
                 })?;
             return Ok(opened(Box::new(BufReader::with_capacity(BUFFER_BYTES, rows)), true));
         }
@@ -177,7 +305,7 @@ impl LineReader {
         let file = BufReader::with_capacity(BUFFER_BYTES, file);
         let inner: Box<dyn BufRead + Send> = match compression {
             Compression::None | Compression::Parquet => Box::new(file),
-            Compression::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(file)),
+            Compression::Gzip => buffered(GzipReader::new(file)),
             Compression::Zstandard => {
                 buffered(zstd::stream::read::Decoder::with_buffer(file).map_err(|source| Error::io(path, source))?)
             }
@@ -204,21 +332,33 @@ impl LineReader {
 
     /// The next line without its line end, or `None` at the end of the file.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
-        self.buffer.clear();
-        match self.inner.read_until(b'\n', &mut self.buffer) {
-            Ok(0) => self.watch.check(&self.path).map(|()| None),
-            Ok(_) => {
-                self.line += 1;
-                if self.buffer.last() == Some(&b'\n') {
-                    self.buffer.pop();
-                }
-                Ok(Some(&self.buffer))
+        loop {
+            self.buffer.clear();
+            match self.inner.read_until(b'\n', &mut self.buffer) {
+                Ok(0) => return self.watch.check(&self.path).map(|()| None),
+                Ok(_) => {}
+                Err(source) => return Err(self.read_error(&source)),
             }
-            Err(source) => Err(self.read_error(&source)),
+            self.line += 1;
+            if self.buffer.last() == Some(&b'\n') {
+                self.buffer.pop();
+            }
+            if self.line == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.buffer.drain(..BYTE_ORDER_MARK.len());
+            }
+            let Some(sieve) = &mut self.sieve else { break };
+            if sieve.takes(&mut self.buffer, &Place { path: &self.path, line: self.line })? {
+                break;
+            }
         }
+        Ok(Some(&self.buffer))
     }
 
     fn read_error(&self, source: &io::Error) -> Error {
+        if let Some(bad) = source.get_ref().and_then(|inner| inner.downcast_ref::<BadValue>()) {
+            let message = bad.to_string();
+            return Error::format(&self.path, self.line + 1, Some(&bad.column), Code::InvalidValue, message);
+        }
         match source.kind() {
             io::ErrorKind::InvalidData if self.is_parquet => parquet_error(&self.path, source),
             io::ErrorKind::UnexpectedEof => {

@@ -88,7 +88,7 @@ fn a_file_is_hashed_while_it_is_read() {
     for name in NAMES {
         let path = folder.path().join(name);
         let written = write(&path, 5000);
-        let mut reader = LineReader::open_hashing(&path, name, Compression::of(&path)).unwrap();
+        let mut reader = LineReader::open_hashing(&path, name, Compression::of(&path), None).unwrap();
         while reader.next_line().unwrap().is_some() {}
         assert_eq!(reader.written(), Some(written), "{name}");
         let mut silent = LineReader::open(&path).unwrap();

@@ -54,7 +54,7 @@ pub fn check(settings: &Settings) -> Result<Vec<String>> {
 /// Runs it.
 pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(settings.threads.max(1))
+        .num_threads(crate::threads::useful(settings.threads, usize::MAX))
         .stack_size(crate::jq::STACK_BYTES)
         .build()
         .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;

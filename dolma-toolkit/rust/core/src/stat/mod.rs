@@ -19,6 +19,7 @@ use crate::jsonl::{AtomicWriter, LineReader};
 use crate::manifest::{document_inputs, Manifest};
 use crate::mix::{Attribute, AttributeRow, Span};
 use crate::progress::Progress;
+use crate::threads;
 
 /// What is asked for.
 #[derive(Debug, Clone, Deserialize)]
@@ -85,10 +86,7 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
         let reason = error.to_string().replace('\n', " ");
         Error::config("regex", format!("is no regular expression: {reason}"))
     })?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(settings.threads.max(1))
-        .build()
-        .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;
+    let pool = threads::pool(settings.threads, settings.files.len())?;
     let sizes = settings.files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len()));
     progress.expect(settings.files.len() as u64, sizes.sum());
     let parts: Vec<Result<Tracked>> =

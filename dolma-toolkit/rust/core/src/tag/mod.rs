@@ -11,10 +11,12 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
+use crate::document;
 use crate::error::{Error, Result};
-use crate::jsonl::{AtomicWriter, LineReader};
+use crate::jsonl::{AtomicWriter, LineReader, RowSieve, SkippedRow};
 use crate::progress::Progress;
 use crate::taggers::{self, Tagger};
+use crate::threads;
 
 use plan::Work;
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
@@ -25,7 +27,7 @@ use rows::{Batch, RowTagger, Spool};
 const REPORTED_ROWS: usize = 100;
 
 /// What a run did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Rows tagged now.
     pub documents: u64,
@@ -35,6 +37,8 @@ pub struct Summary {
     pub files_kept: u64,
     /// Spans in all attribute files of the artifacts.
     pub spans: u64,
+    /// Rows of the files of the request that were passed over, with the names of the files.
+    pub skipped: Vec<(String, SkippedRow)>,
 }
 
 /// Which files still have an attribute file to make, as indices of `plan.files`.
@@ -62,14 +66,15 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
         records[artifact].begin()?;
     }
 
-    let threads = plan.threads.max(1);
-    let file_threads = threads.min(work.len()).max(1);
-    let row_threads = threads / file_threads;
-    let pool = thread_pool(file_threads)?;
+    let file_threads = threads::useful(plan.threads, work.len());
+    let row_threads = plan.threads / file_threads;
+    let pool = threads::pool(file_threads, file_threads)?;
+    // those that an earlier run passed over count as well
+    let sieve = RowSieve::new(&plan.rows, skipped(plan, &finished(plan, &work), &records).len() as u64);
     let results: Vec<Result<Vec<Record>>> = pool.install(|| {
         work.par_iter()
             .with_max_len(1)
-            .map(|work| tag_file(plan, work, &taggers, &records, row_threads, progress))
+            .map(|work| tag_file(plan, work, &taggers, &records, &sieve, row_threads, progress))
             .collect()
     });
 
@@ -93,6 +98,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     for (artifact, records) in plan.artifacts.iter().zip(&records) {
         summary.spans += records::write_manifest(artifact, records)?;
     }
+    summary.skipped = skipped(plan, &finished(plan, &[]), &records);
     Ok(summary)
 }
 
@@ -128,11 +134,23 @@ fn build_taggers(plan: &Plan, work: &[Work]) -> Result<Vec<Option<Box<dyn Tagger
         .collect()
 }
 
-/// A pool of its own: the global one would outlive us and survive a fork badly.
-fn thread_pool(threads: usize) -> Result<rayon::ThreadPool> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
-        Error::config("processes", format!("is {threads}, and the threads cannot be started: {error}"))
-    })
+/// The files of the request for which nothing is left to do.
+fn finished(plan: &Plan, work: &[Work]) -> Vec<usize> {
+    let left: BTreeSet<usize> = work.iter().map(|work| work.file).collect();
+    (0..plan.files.len()).filter(|file| !left.contains(file)).collect()
+}
+
+/// The rows of files that were passed over.
+fn skipped(plan: &Plan, files: &[usize], records: &[Records]) -> Vec<(String, SkippedRow)> {
+    let of = |file: &FilePlan| {
+        let output = file.outputs.first()?;
+        Some(records[output.artifact].record(&output.path)?.skipped.clone())
+    };
+    let named = |file: &FilePlan| {
+        let rows = of(file).unwrap_or_default();
+        rows.into_iter().map(|row| (file.name.clone(), row)).collect::<Vec<_>>()
+    };
+    files.iter().flat_map(|file| named(&plan.files[*file])).collect()
 }
 
 fn tag_file(
@@ -140,19 +158,23 @@ fn tag_file(
     work: &Work,
     taggers: &[Option<Box<dyn Tagger>>],
     records: &[Records],
+    sieve: &RowSieve,
     row_threads: usize,
     progress: &Progress,
 ) -> Result<Vec<Record>> {
     let file = &plan.files[work.file];
     let outputs: Vec<&OutputPlan> = work.outputs.iter().map(|output| &file.outputs[output.output]).collect();
     let row_tagger = RowTagger::new(plan, &outputs, taggers);
-    let mut reader = LineReader::open_as(&file.path, &file.name, file.compression())?.of_size(work.input.size_bytes)?;
+    let mut reader = LineReader::open_fields(&file.path, &file.name, file.compression(), &document::FIELDS)?
+        .of_size(work.input.size_bytes)?
+        .sieved(sieve);
     let mut spool = file.spool.as_deref().map(Spool::open).transpose()?;
     let mut writers = outputs
         .iter()
         .map(|output| AtomicWriter::create(&plan.artifacts[output.artifact].directory.join(&output.path)))
         .collect::<Result<Vec<_>>>()?;
-    let pool = if row_threads > 1 { Some(thread_pool(row_threads)?) } else { None };
+    let row_threads = threads::useful(row_threads, threads::pieces(work.input.size_bytes));
+    let pool = if row_threads > 1 { Some(threads::pool(row_threads, row_threads)?) } else { None };
 
     let mut totals = vec![rows::Totals::default(); outputs.len()];
     let mut errors = Vec::new();
@@ -208,7 +230,8 @@ fn tag_file(
         .zip(totals)
         .map(|((output, writer), totals)| {
             let written = writer.finish()?;
-            let record = Record::new(output, &plan.artifacts[output.artifact], file, &work.input, written, totals)?;
+            let artifact = &plan.artifacts[output.artifact];
+            let record = Record::new(output, artifact, file, &work.input, written, totals, reader.skipped())?;
             records[output.artifact].append(&record)?;
             Ok(record)
         })

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::records::{Records, State};
-use super::thread_pool;
 use crate::error::{Error, Result};
-use crate::jsonl::{Compression, Written};
+use crate::jsonl::{Compression, RowRules, Written};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
 use crate::taggers::Resource;
+use crate::threads;
 
 /// The whole request.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,6 +20,9 @@ use crate::taggers::Resource;
 pub struct Plan {
     /// Threads, over files first and over the rows of a file where files are few.
     pub threads: usize,
+    /// What is done about rows that are not as documents are.
+    #[serde(default)]
+    pub rows: RowRules,
     /// Makes every attribute file again.
     pub ignore_existing: bool,
     /// The fastText language model, where a tagger needs one.
@@ -135,8 +138,8 @@ pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> 
         }
         Ok((work, conflicts))
     };
-    let looked: Vec<_> =
-        thread_pool(plan.threads.max(1))?.install(|| plan.files.par_iter().enumerate().map(look).collect());
+    let looked: Vec<_> = threads::pool(plan.threads, plan.files.len())?
+        .install(|| plan.files.par_iter().enumerate().map(look).collect());
     let mut left = Vec::new();
     let mut conflicts = Vec::new();
     let mut errors = Vec::new();

@@ -12,7 +12,7 @@ use serde_json::{json, Map, Value};
 use super::plan::{ArtifactPlan, FilePlan, OutputPlan};
 use super::rows::Totals;
 use crate::error::{Error, Result};
-use crate::jsonl::Written;
+use crate::jsonl::{SkippedRow, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest};
 
 const FILE_NAME: &str = ".progress.jsonl";
@@ -34,6 +34,9 @@ pub struct Record {
     pub documents: u64,
     pub spans: u64,
     pub keys: BTreeSet<String>,
+    /// Rows of the document file that have none here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedRow>,
 }
 
 impl Record {
@@ -44,6 +47,7 @@ impl Record {
         input: &Written,
         written: Written,
         totals: Totals,
+        skipped: &[SkippedRow],
     ) -> Result<Record> {
         let input_path = if file.remote { String::new() } else { relative_path(&file.path, &artifact.directory)? };
         Ok(Record {
@@ -57,6 +61,7 @@ impl Record {
             documents: totals.documents,
             spans: totals.spans,
             keys: totals.keys.keys,
+            skipped: skipped.to_vec(),
         })
     }
 }
@@ -162,6 +167,11 @@ impl Records {
         write().map_err(|error| Error::io(&path, error))
     }
 
+    /// What is known of the file at `path`, if it is finished.
+    pub fn record(&self, path: &str) -> Option<&Record> {
+        self.by_path.get(path).filter(|record| record.settings == self.settings)
+    }
+
     /// Takes a new record in.
     pub fn keep(&mut self, record: Record) {
         self.by_path.insert(record.path.clone(), record);
@@ -191,6 +201,9 @@ pub(super) fn write_manifest(artifact: &ArtifactPlan, records: &Records) -> Resu
         manifest.add_file(&record.path, &record.output);
         manifest.add_count("documents", record.documents);
         manifest.add_count("spans", record.spans);
+        if !record.skipped.is_empty() {
+            manifest.add_count("rows_skipped", record.skipped.len() as u64);
+        }
         keys.extend(record.keys.iter().cloned());
         if record.input_url.is_empty() {
             documents.insert(document, Some(record.input.clone()));

@@ -159,7 +159,7 @@ impl<'a> RowTagger<'a> {
             for kind in &plan.defaults {
                 kinds.push((Cow::Borrowed(kind), attributes.key(prefix, kind)));
             }
-            for span in self.spans(index, raw, text)? {
+            for span in self.spans(index, raw, text, place)? {
                 if span.start > span.end || span.end > length || !span.score.is_finite() {
                     let message = format!(
                         "tagger \"{}\" gave the span [{}, {}, {}] of a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",
@@ -183,10 +183,17 @@ impl<'a> RowTagger<'a> {
         Ok(Line { bytes, spans: attributes.num_spans(), names: attributes.into_names() })
     }
 
-    fn spans(&self, index: usize, raw: &RawRow, text: &Text<'_>) -> Result<Vec<Span>> {
+    fn spans(&self, index: usize, raw: &RawRow, text: &Text<'_>, place: &Place<'_>) -> Result<Vec<Span>> {
         let mut spans = Vec::new();
         match &self.taggers[index] {
-            Some(tagger) => tagger.tag(text, &mut spans)?,
+            Some(tagger) => tagger.tag(text, &mut spans).map_err(|error| match error {
+                // a tagger knows neither file nor line
+                Error::Config { message, hint, .. } => {
+                    let hint = hint.map_or(String::new(), |hint| format!("; {hint}"));
+                    place.error(None, Code::InvalidValue, format!("tagger {message}{hint}"))
+                }
+                other => other,
+            })?,
             None => {
                 let name = &self.plan.taggers[index].name;
                 let column = raw.spooled.get(self.columns[index]);

@@ -52,6 +52,43 @@ pub struct Encoder {
     adds_prefix: bool,
 }
 
+/// What a file of a tokenizer is that is no `tokenizer.json`, and what to do.
+fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    const CONVERT: &str =
+        "convert it once: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)` of transformers writes a tokenizer.json";
+    const BESIDE: &str =
+        "name the tokenizer.json of the same tokenizer, or convert it with transformers' `save_pretrained`";
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_base64 =
+        |part: &[u8]| !part.is_empty() && part.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
+    let parts: Vec<&[u8]> = first.trim_ascii().split(|byte| *byte == b' ').collect();
+    if bytes.starts_with(b"\x1f\x8b") || bytes.starts_with(b"PK\x03\x04") {
+        return Some(("a packed file", "unpack it first"));
+    }
+    // a message of pieces: the tag of a field, its length, and within it the tag of the first piece's text
+    if bytes.first() == Some(&0x0a) && bytes.get(2) == Some(&0x0a) {
+        return Some(("a SentencePiece model", CONVERT));
+    }
+    if first.starts_with(b"#version:") {
+        return Some(("a merges.txt, one half of a byte-pair tokenizer", BESIDE));
+    }
+    if let [token, rank] = parts.as_slice() {
+        if is_base64(token) && rank.iter().all(u8::is_ascii_digit) && !rank.is_empty() {
+            return Some(("a tiktoken file (tokens in base64 and ranks)", CONVERT));
+        }
+    }
+    match serde_json::from_slice::<Value>(bytes) {
+        Ok(Value::Object(fields)) if fields.contains_key("tokenizer_class") => {
+            Some(("a tokenizer_config.json", BESIDE))
+        }
+        Ok(Value::Object(fields)) if !fields.is_empty() && fields.values().all(Value::is_u64) => {
+            Some(("a vocab.json, one half of a tokenizer", BESIDE))
+        }
+        Err(_) if std::str::from_utf8(bytes).is_err() => Some(("a binary file", CONVERT)),
+        _ => None,
+    }
+}
+
 impl Encoder {
     /// Reads a `tokenizer.json` and checks the special tokens against its vocabulary.
     pub fn load(plan: &TokenizerPlan) -> Result<Encoder> {
@@ -61,7 +98,15 @@ impl Encoder {
             Error::config(key, format!("is \"{name}\", which cannot be read ({error}); expected a tokenizer.json"))
         })?;
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| {
-            Error::config(key, format!("is \"{name}\", which is no tokenizer ({error}); expected a tokenizer.json"))
+            let (what, hint) = foreign(&bytes).unwrap_or(("no tokenizer", ""));
+            let reason = if hint.is_empty() { format!(" ({error})") } else { String::new() };
+            let error =
+                Error::config(key, format!("is \"{name}\", which is {what}{reason}; expected a tokenizer.json"));
+            if hint.is_empty() {
+                error
+            } else {
+                error.with_hint(hint)
+            }
         })?;
         // these belong to batches of a model, not to shards
         let unusable =
@@ -220,6 +265,22 @@ mod tests {
         assert_eq!(cut, ["a b", "\n\nc", "\nd"]);
         assert_eq!(segments("\n\na").collect::<Vec<_>>(), ["\n\na"]);
         assert_eq!(segments("a\n").collect::<Vec<_>>(), ["a", "\n"]);
+    }
+
+    #[test]
+    fn files_of_other_tokenizers_are_named() {
+        for (bytes, what) in [
+            (&b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0\x18\x02"[..], "a SentencePiece model"),
+            (b"IQ== 0\nIg== 1\n", "a tiktoken file (tokens in base64 and ranks)"),
+            (b"#version: 0.2\ne n\n", "a merges.txt, one half of a byte-pair tokenizer"),
+            (br#"{"a":0,"b":1}"#, "a vocab.json, one half of a tokenizer"),
+            (br#"{"tokenizer_class":"GPT2Tokenizer"}"#, "a tokenizer_config.json"),
+            (b"\x1f\x8b\x08\0", "a packed file"),
+            (b"\x80\x81\xff", "a binary file"),
+        ] {
+            assert_eq!(foreign(bytes).map(|found| found.0), Some(what));
+        }
+        assert!(foreign(br#"{"model":{"type":"BPE"}}"#).is_none() && foreign(b"hello there\n").is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::document::{parse_object, parse_row, Place};
+use crate::document::{parse_object, parse_row, Place, FIELDS};
 use crate::error::{Code, Error, Result};
 use crate::manifest::sha256_bytes;
 
@@ -26,6 +26,15 @@ impl Default for Fields {
 }
 
 impl Fields {
+    /// The fields of a row that are read.
+    pub fn names(&self) -> Vec<&str> {
+        if *self == Fields::default() {
+            return FIELDS.to_vec();
+        }
+        let names = std::iter::once(&self.text_field_name).chain(&self.id_field_name);
+        names.map(|name| name.split('.').next().unwrap_or_default()).collect()
+    }
+
     /// Id and text of one row.
     pub fn read(&self, line: &[u8], place: &Place<'_>) -> Result<(String, String)> {
         if *self == Fields::default() {

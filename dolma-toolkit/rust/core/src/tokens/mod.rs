@@ -19,9 +19,10 @@ use rayon::prelude::*;
 use serde_json::{json, Value};
 
 use crate::error::{Error, Result};
-use crate::jsonl::Written;
+use crate::jsonl::{SkippedRow, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, tokenizer_input, write_file, Input, Manifest};
 use crate::progress::Progress;
+use crate::threads;
 
 pub use encode::{decode, Encoder, TokenizerPlan};
 pub use fields::Fields;
@@ -36,7 +37,7 @@ const CHUNK_DOCUMENTS: usize = 256;
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// What a run did, and what the artifact holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Documents in the artifact.
     pub documents: u64,
@@ -52,18 +53,21 @@ pub struct Summary {
     pub shards_discarded: u64,
     /// Documents whose text spelt a token that ends or begins documents; it was encoded as text.
     pub respelt: u64,
+    /// Documents without text, which are in no shard.
+    pub empty: u64,
+    /// Rows that were passed over, with the names of their files.
+    pub skipped: Vec<(String, SkippedRow)>,
 }
 
 /// Writes the shards that are not there yet, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
     let dtype = plan.dtype_for(encoder.vocab_size())?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads.max(1)).build().map_err(|error| {
-        Error::config("processes", format!("is {}; the threads cannot be started: {error}", plan.threads))
-    })?;
+    let stored_bytes = plan.files.iter().map(|file| file.path.metadata().map_or(0, |file| file.len())).sum();
+    let pool = threads::pool(plan.threads, threads::pieces(stored_bytes))?;
     let checked = pool.install(|| plan::check_files(plan, progress))?;
     let inputs = inputs(plan, &checked)?;
-    let config = manifest_config(plan, dtype, &encoder);
+    let config = plan.manifest_config(dtype, &encoder);
     let fingerprint =
         sha256_bytes(&canonical_bytes(&json!({"config": config, "inputs": inputs, "names": plan.names()})));
 
@@ -91,7 +95,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
                 return Err(crate::jsonl::changed(&file.name, checked.written.size_bytes, now));
             }
         }
-        write_manifest(plan, &encoder, dtype, config, inputs, &shards)?;
+        write_manifest(plan, &encoder, dtype, config, inputs, &shards, &checked)?;
     }
     for shard in shards.all() {
         summary.documents += shard.documents;
@@ -100,6 +104,10 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
         summary.shards += 1;
     }
     summary.shards_kept = shards.kept;
+    for (file, checked) in plan.files.iter().zip(checked) {
+        summary.empty += checked.empty;
+        summary.skipped.extend(checked.skipped.into_iter().map(|row| (file.name.clone(), row)));
+    }
     Ok(summary)
 }
 
@@ -187,30 +195,6 @@ fn inputs(plan: &Plan, checked: &[Checked]) -> Result<Vec<Input>> {
     Ok(inputs)
 }
 
-/// The settings that the bytes depend on.
-fn manifest_config(plan: &Plan, dtype: Dtype, encoder: &Encoder) -> Value {
-    json!({
-        "command": "tokens",
-        "batch_size": plan.batch_size,
-        "dtype": dtype.name(),
-        "fields": plan.fields,
-        "files_per_process": plan.files_per_process,
-        "max_size": plan.max_size_bytes,
-        "oversize": plan.oversize,
-        "ring_size": plan.ring_size,
-        "sample_ring_prop": plan.sample_ring_prop,
-        "seed": plan.seed,
-        "tokenizer": {
-            "bos_token_id": plan.tokenizer.bos_token_id,
-            "encode_special_tokens": plan.tokenizer.encode_special_tokens,
-            "eos_token_id": plan.tokenizer.eos_token_id,
-            "pad_token_id": plan.tokenizer.pad_token_id,
-            "segment_before_tokenization": plan.tokenizer.segment_before_tokenization,
-            "sha256": encoder.sha256(),
-        },
-    })
-}
-
 fn write_manifest(
     plan: &Plan,
     encoder: &Encoder,
@@ -218,11 +202,19 @@ fn write_manifest(
     config: Value,
     inputs: Vec<Input>,
     shards: &Shards,
+    checked: &[Checked],
 ) -> Result<()> {
     let Value::Object(config) = config else { return Ok(()) };
     let mut manifest = Manifest::new("tokens", config);
     for name in ["documents", "tokens", "text_bytes"] {
         manifest.add_count(name, 0);
+    }
+    let empty = checked.iter().map(|file| file.empty).sum();
+    let skipped = checked.iter().map(|file| file.skipped.len() as u64).sum();
+    for (name, count) in [("documents_empty", empty), ("rows_skipped", skipped)] {
+        if count > 0 {
+            manifest.add_count(name, count);
+        }
     }
     for shard in shards.all() {
         manifest.add_count("documents", shard.documents);

@@ -6,7 +6,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::plan::Plan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jsonl::LineReader;
 use crate::progress::Progress;
 
@@ -104,8 +104,14 @@ impl<'a> Stream<'a> {
                 continue;
             };
             let line = line.to_vec();
-            let (id, text) = self.plan.fields.read(&line, &open.reader.place())?;
+            let read = self.plan.fields.read(&line, &open.reader.place());
             self.turn = position + 1;
+            let (id, text) = match read {
+                Ok(read) => read,
+                // told of, and counted, when the files were checked
+                Err(Error::Format(_)) if self.plan.rows.skip_bad_rows > 0 => continue,
+                Err(error) => return Err(error),
+            };
             let stripped = strip(&text);
             if stripped.is_empty() {
                 continue;
@@ -121,7 +127,7 @@ impl<'a> Stream<'a> {
         while self.ring.len() < self.plan.ring_size.max(1) {
             let Some(index) = self.waiting.next() else { break };
             let file = &self.plan.files[index];
-            let reader = file.open()?;
+            let reader = file.open(&self.plan.fields)?;
             let size_bytes = std::fs::metadata(&file.path).map_or(1, |file| file.len().max(1));
             let key = file_key(self.plan, index);
             self.ring.push(OpenFile { index, key, size_bytes, reader });

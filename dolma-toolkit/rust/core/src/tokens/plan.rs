@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde_json::{json, Value};
 
-use super::encode::TokenizerPlan;
+use super::encode::{Encoder, TokenizerPlan};
 use super::fields::Fields;
 use super::order::{strip, Document};
 use crate::document::Place;
 use crate::error::{Error, Result};
-use crate::jsonl::{Compression, LineReader, Written};
+use crate::jsonl::{Compression, LineReader, RowRules, RowSieve, SkippedRow, Written};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
 
@@ -47,6 +48,9 @@ pub struct Plan {
     pub dtype: Option<Dtype>,
     /// Of the order.
     pub seed: u64,
+    /// What is done about rows that are not as documents are; ids are a matter of `fields`.
+    #[serde(default)]
+    pub rows: RowRules,
 }
 
 /// One document file.
@@ -64,8 +68,8 @@ pub struct TextFile {
 }
 
 impl TextFile {
-    pub(super) fn open(&self) -> Result<LineReader> {
-        LineReader::open_as(&self.path, &self.name, Compression::of(Path::new(&self.name)))
+    pub(super) fn open(&self, fields: &Fields) -> Result<LineReader> {
+        LineReader::open_fields(&self.path, &self.name, Compression::of(Path::new(&self.name)), &fields.names())
     }
 }
 
@@ -133,6 +137,30 @@ impl Plan {
         }
     }
 
+    /// The settings that the bytes depend on.
+    pub(super) fn manifest_config(&self, dtype: Dtype, encoder: &Encoder) -> Value {
+        json!({
+            "command": "tokens",
+            "batch_size": self.batch_size,
+            "dtype": dtype.name(),
+            "fields": self.fields,
+            "files_per_process": self.files_per_process,
+            "max_size": self.max_size_bytes,
+            "oversize": self.oversize,
+            "ring_size": self.ring_size,
+            "sample_ring_prop": self.sample_ring_prop,
+            "seed": self.seed,
+            "tokenizer": {
+                "bos_token_id": self.tokenizer.bos_token_id,
+                "encode_special_tokens": self.tokenizer.encode_special_tokens,
+                "eos_token_id": self.tokenizer.eos_token_id,
+                "pad_token_id": self.tokenizer.pad_token_id,
+                "segment_before_tokenization": self.tokenizer.segment_before_tokenization,
+                "sha256": encoder.sha256(),
+            },
+        })
+    }
+
     pub(super) fn names(&self) -> Vec<(&str, &str)> {
         self.files.iter().map(|file| (file.name.as_str(), file.relative.as_str())).collect()
     }
@@ -147,15 +175,20 @@ pub(super) struct Checked {
     pub written: Written,
     /// UTF-8 bytes of the stripped texts.
     pub text_bytes: u64,
+    /// Documents whose stripped text is empty.
+    pub empty: u64,
+    /// Rows that are passed over.
+    pub skipped: Vec<SkippedRow>,
 }
 
 /// Reads every file and every row; all that is wrong is told before any work is done.
 pub(super) fn check_files(plan: &Plan, progress: &Progress) -> Result<Vec<Checked>> {
+    let sieve = RowSieve::new(&plan.rows, 0);
     let check = |file: &TextFile| -> Result<Checked> {
         let compression = Compression::of(Path::new(&file.name));
-        let mut reader = LineReader::open_hashing(&file.path, &file.name, compression)?;
-        let mut errors = Vec::new();
-        let (mut rows, mut text_bytes) = (0u64, 0u64);
+        let mut reader = LineReader::open_hashing(&file.path, &file.name, compression, Some(&plan.fields.names()))?;
+        let (mut errors, mut skipped) = (Vec::new(), Vec::new());
+        let (mut rows, mut text_bytes, mut empty) = (0u64, 0u64, 0u64);
         while errors.len() < REPORTED_ROWS {
             let line = match reader.next_line() {
                 Ok(Some(line)) => line.to_vec(),
@@ -170,7 +203,18 @@ pub(super) fn check_files(plan: &Plan, progress: &Progress) -> Result<Vec<Checke
                 progress.check()?;
             }
             match plan.fields.read(&line, &reader.place()) {
-                Ok((_, text)) => text_bytes += strip(&text).len() as u64,
+                Ok((_, text)) => {
+                    let length_bytes = strip(&text).len() as u64;
+                    text_bytes += length_bytes;
+                    empty += u64::from(length_bytes == 0);
+                }
+                Err(error) if sieve.skips() => match sieve.skip(error) {
+                    Ok(row) => skipped.push(row),
+                    Err(error) => {
+                        errors.push(error);
+                        break;
+                    }
+                },
                 Err(error) => errors.push(error),
             }
         }
@@ -178,7 +222,7 @@ pub(super) fn check_files(plan: &Plan, progress: &Progress) -> Result<Vec<Checke
             Some(error) => Err(error),
             None => {
                 let written = reader.written().map_or_else(|| sha256_file(&file.path), Ok)?;
-                Ok(Checked { written, text_bytes })
+                Ok(Checked { written, text_bytes, empty, skipped })
             }
         }
     };

@@ -16,7 +16,7 @@ use std::sync::Once;
 
 use parquet::errors::ParquetError;
 
-pub(super) use read::ParquetLines;
+pub(super) use read::{BadValue, ParquetLines};
 pub(super) use write::ParquetWriter;
 
 /// Holds what has no column of its own.

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as PhysicalType};
+use parquet::basic::{ConvertedType, Type as PhysicalType};
 use parquet::errors::Result as ParquetResult;
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use parquet::record::reader::RowIter;
-use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type, TypePtr};
 
-use super::values::{put_field, put_json, put_key, put_nanoseconds, Field, Fields};
+use super::values::{put_field, put_json, put_key, Field};
 use super::{guarded, invalid, io_error, EXTRA, OBJECTS};
+use crate::document::Fields;
 
 /// How a column becomes a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,27 +24,44 @@ enum Kind {
     Json,
     /// text that is a JSON object, whose members are fields
     Members,
-    Nanoseconds,
 }
 
 pub(in crate::jsonl) struct ParquetLines {
     rows: RowIter<'static>,
-    kinds: Vec<Kind>,
+    columns: Vec<(TypePtr, Kind)>,
     line: Vec<u8>,
     /// of `line`, taken already
     taken: usize,
 }
 
 impl ParquetLines {
-    pub fn open(file: File, size_bytes: u64, stored_bytes: Arc<AtomicU64>) -> io::Result<ParquetLines> {
+    /// With the columns of that name alone, and with those whose members are fields; `None` for all.
+    pub fn open(
+        file: File,
+        size_bytes: u64,
+        stored_bytes: Arc<AtomicU64>,
+        fields: Option<&[&str]>,
+    ) -> io::Result<ParquetLines> {
         guarded(|| {
             let file = CountedFile { file, size_bytes, stored_bytes };
             let reader = SerializedFileReader::new(file).map_err(io_error)?;
             let schema = reader.metadata().file_metadata().schema_descr();
-            check(schema)?;
-            let kinds = schema.root_schema().get_fields().iter().map(|column| kind(column)).collect();
-            let rows = RowIter::from_file_into(Box::new(reader));
-            Ok(ParquetLines { rows, kinds, line: Vec::new(), taken: 0 })
+            let is_wanted = |column: &TypePtr| {
+                fields.is_none_or(|fields| fields.contains(&column.name())) || kind(column) == Kind::Members
+            };
+            let root = schema.root_schema();
+            let wanted: Vec<TypePtr> = root.get_fields().iter().filter(|column| is_wanted(column)).cloned().collect();
+            check(schema, &wanted)?;
+            let columns: Vec<_> = wanted.iter().map(|column| (column.clone(), kind(column))).collect();
+            let is_part = wanted.len() < root.get_fields().len();
+            if wanted.is_empty() && is_part {
+                let names: Vec<&str> = root.get_fields().iter().map(|column| column.name()).collect();
+                return Err(invalid(format!("its columns are {}, and none of them is read here", names.join(", "))));
+            }
+            let part = is_part.then(|| Type::group_type_builder(root.name()).with_fields(wanted).build());
+            let part = part.transpose().map_err(io_error)?;
+            let rows = RowIter::from_file_into(Box::new(reader)).project(part).map_err(io_error)?;
+            Ok(ParquetLines { rows, columns, line: Vec::new(), taken: 0 })
         })
     }
 
@@ -53,28 +71,43 @@ impl ParquetLines {
         self.line.clear();
         self.taken = 0;
         self.line.push(b'{');
-        for (index, (name, field)) in row.get_column_iter().enumerate() {
-            let kind = self.kinds.get(index).copied().unwrap_or(Kind::Plain);
-            match (kind, field) {
-                (_, Field::Null) => {}
-                (Kind::Members, Field::Str(text)) => put_members(&mut self.line, name, text)?,
-                (Kind::Members, _) => return Err(invalid(format!("column \"{name}\" holds no text"))),
-                (Kind::Json, Field::Str(text)) => {
-                    put_key(&mut self.line, name)?;
-                    put_json(&mut self.line, text)?;
-                }
-                (Kind::Nanoseconds, Field::Long(value)) => {
-                    put_key(&mut self.line, name)?;
-                    put_nanoseconds(&mut self.line, *value)?;
-                }
-                _ => {
-                    put_key(&mut self.line, name)?;
-                    put_field(&mut self.line, field)?;
-                }
-            }
+        for ((name, field), (column, kind)) in row.get_column_iter().zip(&self.columns) {
+            put_column(&mut self.line, name, field, column, *kind)
+                .map_err(|reason| io::Error::other(BadValue { column: name.clone(), reason: reason.to_string() }))?;
         }
         self.line.extend_from_slice(b"}\n");
         Ok(true)
+    }
+}
+
+/// A value of a row that has no JSON.
+#[derive(Debug)]
+pub(in crate::jsonl) struct BadValue {
+    pub column: String,
+    pub reason: String,
+}
+
+impl std::fmt::Display for BadValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "column \"{}\" {}", self.column, self.reason)
+    }
+}
+
+impl std::error::Error for BadValue {}
+
+fn put_column(line: &mut Vec<u8>, name: &str, field: &Field, column: &Type, kind: Kind) -> io::Result<()> {
+    match (kind, field) {
+        (_, Field::Null) => Ok(()),
+        (Kind::Members, Field::Str(text)) => put_members(line, text),
+        (Kind::Members, _) => Err(invalid("holds no text; expected JSON objects")),
+        (Kind::Json, Field::Str(text)) => {
+            put_key(line, name)?;
+            put_json(line, text)
+        }
+        _ => {
+            put_key(line, name)?;
+            put_field(line, field, column)
+        }
     }
 }
 
@@ -90,9 +123,9 @@ impl Read for ParquetLines {
     }
 }
 
-fn put_members(line: &mut Vec<u8>, name: &str, text: &str) -> io::Result<()> {
-    let fail = |reason| invalid(format!("column \"{name}\" is to hold JSON objects, and {reason}"));
-    let members: Fields<'_> = serde_json::from_str(text).map_err(|error| fail(error.to_string()))?;
+fn put_members(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    let fail = |error: serde_json::Error| invalid(format!("holds what is no JSON object ({error}); expected one"));
+    let members: Fields<'_> = serde_json::from_str(text).map_err(fail)?;
     for (name, value) in &members.0 {
         put_key(line, name)?;
         put_json(line, value.get())?;
@@ -106,17 +139,20 @@ fn kind(column: &Type) -> Kind {
     }
     let info = column.get_basic_info();
     let is_json = info.converted_type() == ConvertedType::JSON;
-    match info.logical_type_ref() {
-        _ if is_json && info.name() == EXTRA => Kind::Members,
+    match is_json {
+        true if info.name() == EXTRA => Kind::Members,
         _ if is_json || OBJECTS.contains(&info.name()) => Kind::Json,
-        Some(LogicalType::Timestamp(time)) if time.unit == TimeUnit::NANOS => Kind::Nanoseconds,
         _ => Kind::Plain,
     }
 }
 
 /// Types that rows cannot be made of are refused before the first row is.
-fn check(schema: &SchemaDescriptor) -> io::Result<()> {
-    match schema.columns().iter().find(|column| !is_known(column)) {
+fn check(schema: &SchemaDescriptor, wanted: &[TypePtr]) -> io::Result<()> {
+    let is_wanted = |column: &ColumnDescriptor| {
+        let root = column.path().parts().first();
+        root.is_some_and(|root| wanted.iter().any(|column| column.name() == root))
+    };
+    match schema.columns().iter().find(|column| is_wanted(column) && !is_known(column)) {
         None => Ok(()),
         Some(column) => {
             let types = format!("{} {}", column.physical_type(), column.converted_type());

@@ -1,14 +1,16 @@
 //! Values of columns as JSON text.
 
-use std::fmt;
 use std::io::{self, Write};
 
+use parquet::basic::{LogicalType, TimeUnit, Type as PhysicalType};
 use parquet::data_type::Decimal;
 pub(super) use parquet::record::Field;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use parquet::schema::types::Type;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::invalid;
+use crate::jsonl::hex;
 
 const DAY_S: i64 = 86_400;
 
@@ -35,57 +37,74 @@ pub(super) fn put_json(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn put_field(line: &mut Vec<u8>, field: &Field) -> io::Result<()> {
+/// `of` is the column, or the part of one, that the value stands in: how it is written depends on it.
+pub(super) fn put_field(line: &mut Vec<u8>, field: &Field, of: &Type) -> io::Result<()> {
     match field {
         Field::Null => line.extend_from_slice(b"null"),
         Field::Bool(value) => write!(line, "{value}")?,
         Field::Byte(value) => write!(line, "{value}")?,
         Field::Short(value) => write!(line, "{value}")?,
         Field::Int(value) => write!(line, "{value}")?,
-        Field::Long(value) => write!(line, "{value}")?,
+        Field::Long(value) => match of.get_basic_info().logical_type_ref() {
+            Some(LogicalType::Timestamp(time)) => put_timestamp(line, *value, digits(time.unit), of)?,
+            Some(LogicalType::Time(of)) => put_text(line, &time(*value, digits(of.unit)))?,
+            _ => write!(line, "{value}")?,
+        },
         Field::UByte(value) => write!(line, "{value}")?,
         Field::UShort(value) => write!(line, "{value}")?,
         Field::UInt(value) => write!(line, "{value}")?,
         Field::ULong(value) => write!(line, "{value}")?,
-        // what is not a number has no JSON and becomes null
-        Field::Float16(value) => serde_json::to_writer(&mut *line, &value.to_f32())?,
-        Field::Float(value) => serde_json::to_writer(&mut *line, value)?,
-        Field::Double(value) => serde_json::to_writer(&mut *line, value)?,
+        Field::Float16(value) => put_float(line, value.to_f32())?,
+        Field::Float(value) => put_float(line, *value)?,
+        Field::Double(value) => put_float(line, *value)?,
         Field::Decimal(value) => put_decimal(line, value)?,
-        Field::Str(value) => serde_json::to_writer(&mut *line, value)?,
-        Field::Bytes(value) => {
-            let text = std::str::from_utf8(value.data()).map_err(|_| invalid("a column of bytes is not UTF-8"))?;
-            serde_json::to_writer(&mut *line, text)?;
-        }
-        Field::Date(days) => write!(line, "\"{}\"", date(i64::from(*days)))?,
-        Field::TimeMillis(value) => write!(line, "\"{}\"", time(i64::from(*value), 3))?,
-        Field::TimeMicros(value) => write!(line, "\"{}\"", time(*value, 6))?,
-        Field::TimestampMillis(value) => put_timestamp(line, *value, 3)?,
-        Field::TimestampMicros(value) => put_timestamp(line, *value, 6)?,
+        Field::Str(value) => put_text(line, value)?,
+        Field::Bytes(value) => match of.get_basic_info().logical_type_ref() {
+            Some(LogicalType::Uuid) => put_text(line, &uuid(value.data())?)?,
+            _ => {
+                let text = std::str::from_utf8(value.data());
+                put_text(line, text.map_err(|_| invalid("holds bytes that are not UTF-8; expected text"))?)?;
+            }
+        },
+        Field::Date(days) => put_text(line, &date(i64::from(*days)))?,
+        Field::TimeMillis(value) => put_text(line, &time(i64::from(*value), 3))?,
+        Field::TimeMicros(value) => put_text(line, &time(*value, 6))?,
+        Field::TimestampMillis(value) => put_timestamp(line, *value, 3, of)?,
+        Field::TimestampMicros(value) => put_timestamp(line, *value, 6, of)?,
         Field::Group(row) => {
             line.push(b'{');
-            for (name, value) in row.get_column_iter().filter(|(_, value)| !matches!(value, Field::Null)) {
+            let is_there = |(_, value): &(&String, &Field)| !matches!(value, Field::Null);
+            for (name, value) in row.get_column_iter().filter(is_there) {
                 put_key(line, name)?;
-                put_field(line, value)?;
+                put_field(line, value, part(of, name))?;
             }
             line.push(b'}');
         }
         Field::ListInternal(list) => {
+            let of = list
+                .elements()
+                .iter()
+                .find(|value| !matches!(value, Field::Null))
+                .map_or(of, |value| element(of, value));
             line.push(b'[');
             for (index, value) in list.elements().iter().enumerate() {
                 if index > 0 {
                     line.push(b',');
                 }
-                put_field(line, value)?;
+                put_field(line, value, of)?;
             }
             line.push(b']');
         }
         Field::MapInternal(map) => {
+            // a repeated group of a key and a value, whatever their names are
+            let values = of.get_fields().first().and_then(|pair| pair.get_fields().get(1));
             line.push(b'{');
             for (key, value) in map.entries() {
-                let Field::Str(name) = key else { return Err(invalid("a map has keys that are not text")) };
+                let Field::Str(name) = key else {
+                    return Err(invalid("holds a map with keys that are not text; expected names"));
+                };
                 put_key(line, name)?;
-                put_field(line, value)?;
+                put_field(line, value, values.map_or(of, AsRef::as_ref))?;
             }
             line.push(b'}');
         }
@@ -93,14 +112,84 @@ pub(super) fn put_field(line: &mut Vec<u8>, field: &Field) -> io::Result<()> {
     Ok(())
 }
 
-/// ISO 8601, to nine digits after the second.
-pub(super) fn put_nanoseconds(line: &mut Vec<u8>, value: i64) -> io::Result<()> {
-    put_timestamp(line, value, 9)
+/// After the second.
+fn digits(unit: TimeUnit) -> u32 {
+    match unit {
+        TimeUnit::MILLIS => 3,
+        TimeUnit::MICROS => 6,
+        TimeUnit::NANOS => 9,
+    }
 }
 
-fn put_timestamp(line: &mut Vec<u8>, value: i64, digits: u32) -> io::Result<()> {
+fn part<'t>(of: &'t Type, name: &str) -> &'t Type {
+    if of.is_primitive() {
+        return of;
+    }
+    of.get_fields().iter().find(|field| field.name() == name).map_or(of, AsRef::as_ref)
+}
+
+/// The type of what a list holds. Old writers leave out one of the two groups around it, or both.
+fn element<'t>(of: &'t Type, value: &Field) -> &'t Type {
+    let mut of = of;
+    loop {
+        match value {
+            Field::Group(row) => {
+                let names = row.get_column_iter().map(|(name, _)| name.as_str());
+                if !of.is_primitive() && of.get_fields().iter().map(|field| field.name()).eq(names) {
+                    return of;
+                }
+            }
+            // its own elements are looked for below it
+            Field::ListInternal(_) | Field::MapInternal(_) => return below(below(of)),
+            _ if of.is_primitive() => return of,
+            _ => {}
+        }
+        if of.is_primitive() || of.get_fields().is_empty() {
+            return of;
+        }
+        of = below(of);
+    }
+}
+
+fn below(of: &Type) -> &Type {
+    if of.is_primitive() {
+        return of;
+    }
+    of.get_fields().first().map_or(of, AsRef::as_ref)
+}
+
+fn put_text(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    Ok(serde_json::to_writer(line, text)?)
+}
+
+/// What is not a finite number has no JSON; null would make an unknown of an overflow.
+fn put_float<T: Serialize + Copy + Into<f64>>(line: &mut Vec<u8>, value: T) -> io::Result<()> {
+    let wide: f64 = value.into();
+    match wide.is_finite() {
+        true => Ok(serde_json::to_writer(line, &value)?),
+        false => Err(invalid(format!("is {wide}; expected a finite number or null"))),
+    }
+}
+
+fn uuid(bytes: &[u8]) -> io::Result<String> {
+    if bytes.len() != 16 {
+        return Err(invalid(format!("holds a UUID of {} bytes; expected 16", bytes.len())));
+    }
+    let digits = hex(bytes);
+    Ok([&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-"))
+}
+
+/// ISO 8601, to the last digit that the column has. `Z` where the column says that its times are those of UTC; a time
+/// without a zone stays without one.
+fn put_timestamp(line: &mut Vec<u8>, value: i64, digits: u32, of: &Type) -> io::Result<()> {
     let day = DAY_S * 10_i64.pow(digits);
-    write!(line, "\"{}T{}Z\"", date(value.div_euclid(day)), time(value.rem_euclid(day), digits))
+    let is_utc = match of.get_basic_info().logical_type_ref() {
+        Some(LogicalType::Timestamp(time)) => time.is_adjusted_to_u_t_c,
+        // the older annotation means UTC; the twelve bytes of 96 bits say nothing
+        _ => of.is_primitive() && of.get_physical_type() != PhysicalType::INT96,
+    };
+    let zone = if is_utc { "Z" } else { "" };
+    write!(line, "\"{}T{}{zone}\"", date(value.div_euclid(day)), time(value.rem_euclid(day), digits))
 }
 
 fn time(value: i64, digits: u32) -> String {
@@ -141,39 +230,26 @@ fn put_decimal(line: &mut Vec<u8>, value: &Decimal) -> io::Result<()> {
     write!(line, "{sign}{whole}{point}{fraction}")
 }
 
-/// The fields of a row in their order, values as they are written.
-pub(super) struct Fields<'a>(pub Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    fields.push((name, map.next_value::<&RawValue>()?));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Each)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use parquet::data_type::ByteArray;
+    use parquet::schema::parser::parse_message_type;
+
     use super::*;
 
-    fn json(field: &Field) -> String {
+    fn column(text: &str) -> Type {
+        let schema = parse_message_type(&format!("message m {{ {text} }}")).unwrap();
+        schema.get_fields()[0].as_ref().clone()
+    }
+
+    fn put(field: &Field, of: &str) -> io::Result<String> {
         let mut line = Vec::new();
-        put_field(&mut line, field).unwrap();
-        String::from_utf8(line).unwrap()
+        put_field(&mut line, field, &column(of))?;
+        Ok(String::from_utf8(line).unwrap())
+    }
+
+    fn json(field: &Field) -> String {
+        put(field, "optional int64 a (TIMESTAMP_MILLIS);").unwrap()
     }
 
     #[test]
@@ -190,11 +266,61 @@ mod tests {
     }
 
     #[test]
+    fn a_time_has_a_zone_where_its_column_has_one() {
+        let second = 1_000_000_000;
+        for (field, of, expected) in [
+            (
+                Field::TimestampMillis(1000),
+                "optional int64 a (TIMESTAMP(MILLIS,true));",
+                "\"1970-01-01T00:00:01.000Z\"",
+            ),
+            (
+                Field::TimestampMillis(1000),
+                "optional int64 a (TIMESTAMP(MILLIS,false));",
+                "\"1970-01-01T00:00:01.000\"",
+            ),
+            (
+                Field::TimestampMicros(1),
+                "optional int64 a (TIMESTAMP(MICROS,false));",
+                "\"1970-01-01T00:00:00.000001\"",
+            ),
+            (Field::Long(second), "optional int64 a (TIMESTAMP(NANOS,false));", "\"1970-01-01T00:00:01.000000000\""),
+            (Field::Long(second), "optional int64 a (TIMESTAMP(NANOS,true));", "\"1970-01-01T00:00:01.000000000Z\""),
+            (Field::Long(second), "optional int64 a (TIME(NANOS,false));", "\"00:00:01.000000000\""),
+            // a writer may leave the older annotation out
+            (Field::Long(1_000_000), "optional int64 a (TIMESTAMP(MICROS,false));", "\"1970-01-01T00:00:01.000000\""),
+            (Field::Long(second), "optional int64 a;", "1000000000"),
+            (Field::TimestampMillis(1000), "optional int96 a;", "\"1970-01-01T00:00:01.000\""),
+        ] {
+            assert_eq!(put(&field, of).unwrap(), expected, "{of}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_its_digits() {
+        let bytes = Field::Bytes(ByteArray::from((0..16).collect::<Vec<u8>>()));
+        let written = put(&bytes, "optional fixed_len_byte_array(16) a (UUID);").unwrap();
+        assert_eq!(written, "\"00010203-0405-0607-0809-0a0b0c0d0e0f\"");
+    }
+
+    #[test]
+    fn what_has_no_json_is_refused() {
+        for (field, reason) in [
+            (Field::Double(f64::NAN), "is NaN; expected a finite number"),
+            (Field::Float(f32::INFINITY), "is inf; expected a finite number"),
+            (Field::Double(f64::NEG_INFINITY), "is -inf"),
+            (Field::Bytes(ByteArray::from(vec![0xff])), "not UTF-8"),
+        ] {
+            let error = put(&field, "optional double a;").unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
     fn decimals_keep_their_digits() {
         assert_eq!(json(&Field::Decimal(Decimal::from_i32(-1234, 6, 2))), "-12.34");
         assert_eq!(json(&Field::Decimal(Decimal::from_i64(7, 6, 3))), "0.007");
         assert_eq!(json(&Field::Decimal(Decimal::from_i32(120, 6, 0))), "120");
-        assert_eq!(json(&Field::Double(f64::NAN)), "null");
     }
 
     #[test]

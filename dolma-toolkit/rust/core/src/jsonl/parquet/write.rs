@@ -9,8 +9,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, Type};
 
-use super::values::Fields;
 use super::{invalid, io_error, EXTRA};
+use crate::document::Fields;
 
 /// Name, whether a row must have it, whether it holds JSON. What is none of these stands in the last one.
 const COLUMNS: [(&str, bool, bool); 9] = [

@@ -20,6 +20,7 @@ use super::plan::Dtype;
 use crate::error::{Error, Result};
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, write_file, Input, Manifest};
 use crate::progress::Progress;
+use crate::threads;
 
 use finished::{Finished, Output};
 pub use pack::Packing;
@@ -124,9 +125,7 @@ struct Piece {
 
 /// Makes the outputs that are not there yet, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.threads.max(1)).build().map_err(|error| {
-        Error::config("processes", format!("is {}; the threads cannot be started: {error}", plan.threads))
-    })?;
+    let pool = threads::pool(plan.threads, usize::MAX)?;
     let max_tokens = match &plan.work {
         Work::Reshard { max_size_bytes: Some(most), .. } => Some(most / plan.details.dtype.size_bytes()),
         _ => None,

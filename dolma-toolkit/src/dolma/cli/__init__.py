@@ -75,12 +75,19 @@ def run(argv: Sequence[str]) -> None:
     module_name = name.replace("-", "_").replace(" ", "_")
     module = cast(Command, importlib.import_module(f"dolma.commands.{module_name}"))
     parser = _command_parser(name, module.Config)
-    known, unknown = parser.parse_known_args(rest)
+    known, unknown = parser.parse_known_args([_underscored(argument, parser) for argument in rest])
     if unknown:
         raise ConfigError(_unknown_options(unknown, parser))
     overrides = vars(known)
     path = overrides.pop("config_file", None) or options.config
     module.run(load(module.Config, read_file(path) if path else {}, overrides))
+
+
+def _underscored(argument: str, parser: argparse.ArgumentParser) -> str:
+    """``--skip-bad-rows`` as ``--skip_bad_rows``, where that is the name of a setting."""
+    name, equals, value = argument.partition("=")
+    known = name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name
+    return f"{known}{equals}{value}" if known in parser._option_string_actions else argument
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], str | None, list[str]]:

@@ -1,0 +1,61 @@
+//! What a file holds, by its first bytes, held against what its name says.
+
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+use super::Compression;
+
+/// What the first bytes tell, what it is called, and the extension that belongs to it.
+const SIGNATURES: [(&[u8], &str, &str); 10] = [
+    (b"\x1f\x8b", "gzip data", ".gz"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data", ".zst"),
+    (b"BZh", "bzip2 data", ".bz2"),
+    (b"\xfd7zXZ\0", "xz data", ".xz"),
+    (b"PAR1", "a Parquet file", ".parquet"),
+    (b"PK\x03\x04", "a zip archive", ""),
+    (b"ARROW1", "an Arrow file", ""),
+    (b"\x04\x22\x4d\x18", "lz4 data", ""),
+    (b"\xff\xfe", "UTF-16 text", ""),
+    (b"\xfe\xff", "UTF-16 text", ""),
+];
+
+/// What is wrong where the bytes and the name disagree. The file is at its start afterwards.
+pub(super) fn disguise(
+    file: &mut (impl Read + Seek),
+    name: &str,
+    compression: Compression,
+) -> io::Result<Option<String>> {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if matches!(extension, "br" | "lz4" | "zip" | "7z" | "rar" | "Z" | "snappy") && compression == Compression::None {
+        let message =
+            format!("the name ends in \".{extension}\", a packing that is not read; expected .gz, .zst, .bz2 or .xz");
+        return Ok(Some(message));
+    }
+    let mut first = Vec::with_capacity(8);
+    (&mut *file).take(8).read_to_end(&mut first)?;
+    file.rewind()?;
+    let found = SIGNATURES.iter().find(|(signature, _, _)| first.starts_with(signature));
+    let own = match compression {
+        Compression::None => "",
+        Compression::Gzip => ".gz",
+        Compression::Zstandard => ".zst",
+        Compression::Bzip2 => ".bz2",
+        Compression::Xz => ".xz",
+        Compression::Parquet => ".parquet",
+    };
+    Ok(match found {
+        Some((_, _, extension)) if *extension == own && !own.is_empty() => None,
+        Some((_, what, "")) => Some(format!("the file holds {what}; expected lines of text in UTF-8")),
+        Some((_, what, extension)) => {
+            Some(format!("the file holds {what}; expected a name that ends in \"{extension}\""))
+        }
+        // a row begins so, and no packed file does
+        None if !own.is_empty() && (first.starts_with(b"{") || first.starts_with(b"\xef\xbb\xbf{")) => {
+            let packing = if own == ".parquet" { "not a Parquet file" } else { "not packed" };
+            Some(format!(
+                "the file holds JSON lines, {packing}; expected what \"{own}\" in its name or the settings say"
+            ))
+        }
+        None => None,
+    })
+}
