@@ -201,8 +201,12 @@ def _valid() -> list[Case]:
     olmo = _config("Olmo", vocab_size=70)
     olmo2 = _config("Olmo2", rms_norm_eps=1e-6)
     llama = _config("Llama", rms_norm_eps=1e-5, num_key_value_heads=1, tie_word_embeddings=True)
+    narrow_llama = _config("Llama", hidden_size=8, intermediate_size=12, num_hidden_layers=1, rms_norm_eps=1e-5)
     state = _safetensors({"exp_avg.0": ("F32", (2,), b"\x00" * 8)})
     first, second, third = _draw(olmo, 1), _draw(olmo2, 2, "BF16"), _draw(llama, 3)
+    # norms in float32 beside matrices in bfloat16
+    mixed = {name: tensor for name, tensor in _draw(narrow_llama, 9).items() if len(tensor[1]) == 1}
+    mixed |= {name: tensor for name, tensor in _draw(narrow_llama, 9, "BF16").items() if len(tensor[1]) == 2}
     more = {
         "chat_template.jinja": TEMPLATE,
         "training/optimizer.safetensors": state,
@@ -212,6 +216,7 @@ def _valid() -> list[Case]:
         ("olmo_padded_vocabulary", _ours(olmo, first), first),
         ("olmo2_sharded_bfloat16", {_CONFIG: pretty(olmo2), **_sharded(second, 2)}, second),
         ("llama_tied_after_sft", _ours(llama, third, more, stage="sft"), third),
+        ("llama_mixed_dtypes", _ours(narrow_llama, mixed, dtype="bfloat16"), mixed),
     ]
     narrow = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_key_value_heads": 1}
     narrow |= {"rms_norm_eps": 1e-5}
@@ -303,6 +308,12 @@ def cases() -> list[Case]:
         invalid("damaged_weights", ours | {_MODEL: damaged}, "checksum_mismatch", _MODEL),
         invalid("no_tokenizer", {**without, "manifest.json": pretty(untold)}, "missing_file", "tokenizer.json"),
         described("no_stage", "missing_field", "details.stage", lambda value: value["details"].pop("stage")),
+        described(
+            "dtype_of_no_tensor",
+            "wrong_dtype",
+            "details.dtype",
+            lambda value: value["details"].update(dtype="bfloat16"),
+        ),
         described("unknown_format", "unknown_format", "format", lambda value: value.update(format="tokens")),
         described("newer_version", "unsupported_version", "version", lambda value: value.update(version=2)),
     ]

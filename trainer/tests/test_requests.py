@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
+from olmo_trainer.formats.document import document_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VECTORS = REPOSITORY / "docs" / "formats" / "vectors" / "checkpoint" / "v1" / "invalid"
@@ -180,6 +181,13 @@ def told_of_config(content: bytes, message: str) -> tuple[Made, int, list[str]]:
     return of_bytes(content), 2, [message]
 
 
+def rows_in(run: Path, *rows: str) -> Path:
+    """A run's directory with these rows of metrics."""
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    return run
+
+
 CASES: dict[str, tuple[Made, int, list[str]]] = {
     "unknown keys and wrong types": (
         trained(several_problems),
@@ -290,6 +298,21 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
         2,
         ["out*: is a pattern; expected the name of one directory"],
     ),
+    "more ranks than work": (
+        lambda made, place: ["launch", str(write_config(place / "c.yaml", settings(made, place))), "--nproc=10000"],
+        2,
+        ['"train.batch_windows" is 4; expected a multiple of the 10000 ranks'],
+    ),
+    "prompt that is no text": (
+        lambda made, place: ["generate", str(made), "--prompt", "a\udc80", "--temperature=inf"],
+        2,
+        ["--prompt: is not UTF-8 at character 1", "--temperature: is inf; expected 0 or more"],
+    ),
+    "report of no steps": (
+        lambda made, place: ["report", str(rows_in(place / "made", '{"step": 1, "a": "x"}'))],
+        1,
+        ['metrics.jsonl:1: "a" is "x"; expected a number'],
+    ),
     "endless pace": (
         lambda made, place: ["train", str(place / "c.yaml"), "--dry-run", "--tokens-per-second=nan", "--ranks=0"],
         2,
@@ -323,6 +346,18 @@ def test_bad_request_is_answered(name: str, made: Path, tmp_path: Path, capsys: 
     allowed = {"made", "c.yaml"} | ({"run"} if name == "id out of range" else set())
     left = {path.name for path in tmp_path.iterdir()} - allowed | {path.name for path in tmp_path.rglob("*step-*")}
     assert left == set(), "something half-written is left"
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    """A link to a folder above or beside must not make one file many, nor one to a folder elsewhere be passed over."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    for place in ("elsewhere/x.jsonl", "root/a/y.jsonl"):
+        (tmp_path / place).write_text("")
+    for name, target in (("up", "root"), ("beside", "root/a"), ("out", "elsewhere"), ("again", "elsewhere")):
+        (tmp_path / "root" / name).symlink_to(tmp_path / target)
+    found = document_files(tmp_path / "root")
+    assert [path.relative_to(tmp_path / "root").as_posix() for path in found] == ["a/y.jsonl", "again/x.jsonl"]
 
 
 def test_home_is_found_in_settings_and_arguments(

@@ -166,6 +166,7 @@ def test_a_damaged_checkpoint_is_not_continued(
     [
         ("checkpoints/step-9/manifest.json", "manifest.json: file is not there; expected a whole checkpoint"),
         ("metrics.jsonl", "metrics.jsonl:4: line is damaged; expected the row of a step"),
+        ("metrics.jsonl with NaN", "metrics.jsonl:4: line is damaged; expected the row of a step"),
     ],
 )
 def test_damage_is_told_before_a_run_goes_on(
@@ -174,9 +175,10 @@ def test_damage_is_told_before_a_run_goes_on(
     run = tmp_path / "run"
     shutil.copytree(done, run)
     shutil.rmtree(run / "checkpoints" / "step-12")
-    if name.endswith(".jsonl"):
-        lines = (run / name).read_text().splitlines(keepends=True)
-        (run / name).write_text("".join([*lines[:3], "?" * 9 + "\n", *lines[4:]]))
+    if name.startswith("metrics"):
+        lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+        bad = '{"step": 3, "time_s": NaN}\n' if name.endswith("NaN") else "?" * 9 + "\n"
+        (run / "metrics.jsonl").write_text("".join([*lines[:3], bad, *lines[4:]]))
     else:
         (run / name).unlink()
     assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
@@ -417,9 +419,33 @@ def test_a_run_begins_from_a_model_of_the_shards_tokenizer(
         assert f"whose tokenizer is not {made}/tokens/tokenizer.json (id {len(names) - 2} is {names[-1]!r}" in told
         assert "init_tokenizer=other" in told
     assert olmo("train", path, "init_tokenizer=other") == 0
-    # one that is written otherwise and does the same is no other
+    assert not (tmp_path / "run" / "checkpoints" / "step-2" / "chat_template.jinja").exists()
+    # one that is written otherwise and does the same is no other, and what lies beside the weights stays
     (model / "tokenizer.json").write_text(json.dumps(json.loads(own.to_str()), indent=7))
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    (model / "generation_config.json").write_text('{"eos_token_id": [0, 5], "temperature": 0.6}')
     assert olmo("train", path, f"run_directory={tmp_path / 'again'}") == 0
+    written = tmp_path / "again" / "checkpoints" / "step-2"
+    for name in ("chat_template.jinja", "generation_config.json"):
+        assert (written / name).read_bytes() == (model / name).read_bytes()
+    assert (written / "tokenizer.json").read_bytes() == (made / "tokenizer.json").read_bytes()
+
+
+def test_moments_that_are_no_numbers_are_not_begun_with(
+    done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gate on a step sees its loss and gradient, not the moments: the weights would be NaN."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(done / "checkpoints" / "step-12", tmp_path / "model")
+    path = tmp_path / "model" / "training" / "optimizer.safetensors"
+    moments = load_file(path)
+    moments["exp_avg.embedding"][3, 4] = math.nan
+    save_file(moments, path)
+    (tmp_path / "model" / "manifest.json").unlink()
+    config = settings(made, tmp_path / "run", init_from=str(tmp_path / "model"), init_moments=True, validation={})
+    assert olmo("train", write_config(tmp_path / "c.yaml", config)) == 1
+    assert '"exp_avg.embedding" is NaN in part; expected finite numbers' in capsys.readouterr().err
 
 
 def test_documents_that_begin_with_bos_are_measured_after_it(made: Path, tmp_path: Path) -> None:

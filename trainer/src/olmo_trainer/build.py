@@ -48,6 +48,7 @@ __all__ = [
     "artifact_inputs",
     "begin",
     "build_parts",
+    "kept_from",
     "last_step",
     "open_loader",
     "plan",
@@ -194,6 +195,11 @@ def begin(config: RunConfig, parts: Parts) -> None:
         restore_optimizer(parts.model, parts.optimizer, Path(config.init_from) / "training")
     parts.guard.restore(Guard(config.stability, parts.device).capture())
     torch.manual_seed(config.seed)
+
+
+def kept_from(config: RunConfig) -> Path | None:
+    """The checkpoint whose template, stops and sampling settings the run's checkpoints keep; None with other tokens."""
+    return None if config.init_from is None or config.init_tokenizer == "other" else Path(config.init_from)
 
 
 def open_loader(config: RunConfig, parts: Parts, progress: Progress, steps: int) -> Loader[TensorBatch]:

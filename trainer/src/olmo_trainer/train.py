@@ -22,7 +22,17 @@ from typing import Any
 
 import torch
 
-from .build import Parts, artifact_config, artifact_inputs, begin, build_parts, last_step, open_loader, resolve
+from .build import (
+    Parts,
+    artifact_config,
+    artifact_inputs,
+    begin,
+    build_parts,
+    kept_from,
+    last_step,
+    open_loader,
+    resolve,
+)
 from .checkpoint.mirror import take_back
 from .checkpoint.run_state import Saver, load_run
 from .checkpoint.save import Progress, clear_unfinished, remove, step_directories
@@ -130,7 +140,7 @@ def _restore(config: RunConfig, parts: Parts, directory: Path) -> _Run:
         metrics=metrics,
         energy=EnergyMeter(config.energy, gpu_index=gpu, carried=metrics.reached, ranks=ranks),
         copies=open_copies(config, artifact, progress.step, writes=ranks.writes),
-        saver=Saver(config.checkpoint, checkpoints),
+        saver=Saver(config.checkpoint, checkpoints, kept_from(config)),
         stop=StopRequest(),
         artifact=(artifact, artifact_inputs(config, parts.data, destination)),
         saved_step=progress.step if finished else -1,

@@ -78,5 +78,19 @@ def test_the_command_continues_texts(made: Path, tmp_path: Path, capsys: pytest.
         assert main([*arguments, "--temperature", "1", "--top-p", "0.9", "--seed", seed]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
+    # it begins and stops as the checkpoint says
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-2"
+    (checkpoint / "manifest.json").unlink()
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, rows[0]["tokens"][0]]}))
+    arguments[1] = str(checkpoint)
+    assert main([*arguments, "--json"]) == 0
+    stopped = json.loads(capsys.readouterr().out)
+    assert (stopped["tokens"], stopped["ended"], stopped["completion"]) == (rows[0]["tokens"][:1], True, "")
+    named = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    named |= {"bos_token": "<|padding|>", "add_bos_token": True}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(named))
+    (checkpoint / "generation_config.json").unlink()
+    assert main([*arguments, "--json", "--max-tokens", "15"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] != rows[0]["tokens"]
     assert main([*arguments, "--top-p", "2"]) == 2
     assert "--top-p: is 2.0; expected more than 0" in capsys.readouterr().err

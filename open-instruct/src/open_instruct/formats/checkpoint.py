@@ -19,6 +19,7 @@ _DETAILS: dict[str, type] = {
     "tokens_seen": int,
     "tokenizer_sha256": str,
 }
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _FAMILIES = ("Olmo", "Olmo2", "Olmo3", "Olmoe", "Llama", "Mistral", "Mixtral")
 _EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
 
@@ -138,6 +139,10 @@ def check_checkpoint(directory: Path, *, tokenizer: bool = False) -> dict[str, T
         if tensors[name].shape != shape:
             sentence = f'"{name}" has the shape {list(tensors[name].shape)}; expected {list(shape)}'
             raise FormatError("wrong_shape", tensors[name].path, sentence, field=name)
+    stored = {_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
+    if manifest and manifest["details"]["dtype"] not in stored:  # they may be mixed: it is that of most parameters
+        sentence = f'"details.dtype" is "{manifest["details"]["dtype"]}"; the weights are {" and ".join(sorted(stored))}'
+        raise FormatError("wrong_dtype", directory / NAME, sentence, field="details.dtype")
     path = directory / "tokenizer.json"
     if (manifest or tokenizer) and not path.is_file():
         raise FormatError("missing_file", path, "is not there; expected the checkpoint's tokenizer")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from ..formats.errors import FormatError
 from ..formats.files import read_json
 from ..formats.inspection import open_tokenizer, tokenizer_difference
-from .save import write_json
+from ..formats.manifest import canonical
 
 __all__ = ["check_tokenizer", "keep_beside", "plain_class"]
 
@@ -35,7 +35,7 @@ def keep_beside(source: Path, directory: Path) -> None:
     if (source / _TEMPLATES).is_dir():
         shutil.copytree(source / _TEMPLATES, directory / _TEMPLATES)
     if (source / _SETTINGS).is_file():
-        write_json(directory / _SETTINGS, plain_class(read_json(source / _SETTINGS)))
+        (directory / _SETTINGS).write_bytes(canonical(plain_class(read_json(source / _SETTINGS))))
 
 
 def plain_class(settings: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +60,8 @@ def check_tokenizer(directory: Path, shown: Path) -> None:
         return
     loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     theirs = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    theirs.no_truncation()
+    theirs.no_padding()
     theirs.encode_special_tokens = True
     difference = tokenizer_difference(open_tokenizer(directory / "tokenizer.json"), theirs)
     if difference is not None:

@@ -86,6 +86,10 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     parameters = dict(model.named_parameters())
     file, shards = directory / "optimizer.safetensors", directory / "optimizer"
     tensors = load_file(file) if file.is_file() else read_shards(parameters, model.divisions, shards)
+    for name, tensor in tensors.items():
+        if not is_shard(tensor) and tensor.isnan().any():
+            where = file if file.is_file() else shards
+            raise FormatError(where, "invalid_value", "NaN in part", "finite numbers", field=name)
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")

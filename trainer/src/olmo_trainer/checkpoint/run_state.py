@@ -61,8 +61,8 @@ class Saver:
     an error there is raised by the next call or `wait`.
     """
 
-    def __init__(self, settings: CheckpointConfig, checkpoints: Path) -> None:
-        self._settings, self._checkpoints = settings, checkpoints
+    def __init__(self, settings: CheckpointConfig, checkpoints: Path, begun_from: Path | None = None) -> None:
+        self._settings, self._checkpoints, self._begun_from = settings, checkpoints, begun_from
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._written: Future[None] | None = None
         # messages of its own: those of training must not get between
@@ -106,6 +106,7 @@ class Saver:
                 inputs=inputs,
                 training=training,
                 shards=shards,
+                begun_from=self._begun_from,
             )
             log.info("saved %s  %s", destination, identity[:12])
             remove_old(self._checkpoints, settings)

@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from ..config.schema import CheckpointConfig
 from ..data.sources import TrainingData
 from ..formats.errors import FormatError
-from ..formats.files import sha256_of
+from ..formats.files import read_json, sha256_of
 from ..formats.inspection import open_tokenizer
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
 from ..runtime.sharded import by_rows, whole
+from .beside import keep_beside
 from .layout import ARCHITECTURES, generation_json, model_json, to_published, tokenizer_json
 from .weights import check_finite
 
@@ -168,15 +169,19 @@ def save_checkpoint(
     inputs: list[dict[str, Any]],
     training: TrainingState | None,
     shards: Path | None = None,
+    begun_from: Path | None = None,
 ) -> str:
     """Write a checkpoint directory that is there whole or not at all; returns its identity.
 
-    `shards` is a directory that the ranks have written moments into, which becomes a part of it.
+    What the checkpoint that the run was `begun_from` has beside its weights, as a template, is kept. `shards` is a
+    directory that the ranks have written moments into, which becomes a part of it.
     """
     with publish(destination) as temporary:
         if shards is not None:
             (temporary / "training").mkdir()
             shards.rename(temporary / "training" / "optimizer")
+        if begun_from is not None:
+            keep_beside(begun_from, temporary)
         return _write(temporary, model, weights, data, config, inputs, training)
 
 
@@ -214,10 +219,13 @@ def _write(
     check_finite(published, temporary.with_name(temporary.name[1:].removesuffix(".writing")))
     _save_tensors(published, temporary / "model.safetensors", metadata={"format": "pt"})
     write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
-    write_json(temporary / "generation_config.json", generation_json(data.special))
+    if not (temporary / "generation_config.json").is_file():
+        write_json(temporary / "generation_config.json", generation_json(data.special))
     shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
     tokenizer = open_tokenizer(data.tokenizer_path)
-    write_json(temporary / "tokenizer_config.json", tokenizer_json(tokenizer, data.special, data.sequence_length))
+    settings = temporary / "tokenizer_config.json"
+    kept = read_json(settings) if settings.is_file() else {}
+    write_json(settings, {**kept, **tokenizer_json(tokenizer, data.special, data.sequence_length)})
     if training is not None:
         (temporary / "training").mkdir(exist_ok=True)
         if not (temporary / "training" / "optimizer").is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 
 from ..config.errors import ConfigError, Problem
@@ -30,11 +31,16 @@ def add(verbs: Verbs) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     wanted = [
         ("--max-tokens", arguments.max_tokens, arguments.max_tokens >= 1, "1 or more"),
-        ("--temperature", arguments.temperature, arguments.temperature >= 0, "0 or more"),
+        ("--temperature", arguments.temperature, 0 <= arguments.temperature < math.inf, "0 or more"),
         ("--top-p", arguments.top_p, 0 < arguments.top_p <= 1, "more than 0, at most 1"),
         ("--chunk", arguments.chunk, arguments.chunk >= 1, "1 or more"),
     ]
     problems = [Problem(f"{name}: is {value}; expected {text}") for name, value, ok, text in wanted if not ok]
+    for prompt in arguments.prompt:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            problems.append(Problem(f"--prompt: is not UTF-8 at character {error.start}; expected text"))
     if problems:
         raise ConfigError(*problems)
 

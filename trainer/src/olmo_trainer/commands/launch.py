@@ -38,7 +38,10 @@ def _launch(arguments: argparse.Namespace) -> None:
         problems.append(Problem("--rendezvous is missing; expected HOST:PORT of one of the machines", "or use --slurm"))
     if problems:
         raise ConfigError(*problems)
-    config, _, _ = read_request(arguments)  # what is wrong is said here, once
+    config, _, where = read_request(arguments)  # what is wrong is said here, once
+    from ..runtime.ranks import check_world
+
+    check_world(config.train, arguments.nodes * arguments.nproc, where)
     if arguments.slurm:
         sys.stdout.write(slurm_script(arguments, name=os.path.basename(config.run_directory)))
         return

@@ -71,11 +71,27 @@ def fitting(root: Path, fits: Callable[[str], bool]) -> list[Path]:
         return [root]
     if root.exists() and not root.is_dir():
         raise FormatError(root, "invalid_value", kind_of(root), "a file or a directory")
-    names = (path.relative_to(root) for path in root.rglob("*") if fits(path.name) and _is_plain(path))
+    names = (path.relative_to(root) for path in _below(root) if fits(path.name) and _is_plain(path))
     return [root / name for name in sorted(names, key=Path.as_posix) if not any(x.startswith(".") for x in name.parts)]
 
 
 _UNREAD = {".br": "brotli", ".lz4": "LZ4", ".zip": "ZIP", ".7z": "7z", ".sz": "snappy"}
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """All files below a directory, each folder once: a link to one that is below it anyway, or above, leads nowhere."""
+    whole = root.resolve()
+    seen, waiting = {whole}, [root]
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            if not path.is_dir():
+                yield path
+                continue
+            place = path.resolve()
+            is_within = path.is_symlink() and (place.is_relative_to(whole) or whole.is_relative_to(place))
+            if place not in seen and not is_within:
+                seen.add(place)
+                waiting.append(path)
 
 
 def _is_plain(path: Path) -> bool:
@@ -93,7 +109,7 @@ def refuse_unread(root: Path, fits: Callable[[str], bool]) -> None:
 
     Raises: FormatError: naming the first.
     """
-    for path in sorted(root.rglob("*")) if root.is_dir() else ():
+    for path in sorted(_below(root)) if root.is_dir() else ():
         if path.suffix in _UNREAD and fits(path.stem):
             got, expected = f"compressed with {_UNREAD[path.suffix]}", f"{', '.join(COMPRESSIONS)} or no compression"
             raise FormatError(path, "invalid_value", got, expected)

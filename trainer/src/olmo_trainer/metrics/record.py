@@ -75,6 +75,13 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
+_NUMBER = (int, float, type(None))
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(name)  # NaN is no number of a row; null stands for it
+
+
 def _whole_rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if not path.is_file():
@@ -83,8 +90,11 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
         if not line.endswith(b"\n"):
             break
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = json.loads(line, parse_constant=_refuse)
+            if not isinstance(row["step"], int) or not all(isinstance(x, _NUMBER) for x in row.values()):
+                raise ValueError("no row of a step")
+            rows.append(row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             hint = "remove the line: the row of its step is lost"
             raise FormatError(path, "not_json", "damaged", "the row of a step", line=number, hint=hint) from error
     return rows
