@@ -116,6 +116,11 @@ def _set(path: str, value: Any) -> Callable[[_Value], None]:
     return change
 
 
+def _no_bits(value: Any) -> None:
+    domain = value["perplexity"][0]
+    domain["nll_nats"] = domain["bits_per_byte"]["value"] = 0.0
+
+
 def _predicted(name: str, rows: bytes, code: str, line: int | None, field: str | None = None) -> Case:
     data = {_FILE: pretty(_results(_TASKS, _DOMAINS)), _PREDICTIONS: rows}
     return invalid(name, data, code, _PREDICTIONS, line, field)
@@ -161,6 +166,8 @@ def cases() -> list[Case]:
             "perplexity.0.bits_per_byte.value",
             _set("perplexity.0.bits_per_byte.value", 4.0),
         ),
+        _changed("no_bits_for_tokens", "invalid_value", "perplexity.0.nll_nats", _no_bits),
+        invalid("infinite_nll", {_FILE: pretty(full).replace(b"60.5", b"Infinity")}, "not_json", _FILE),
         _changed("not_sorted", "invalid_value", "perplexity.1", lambda value: value["perplexity"].reverse()),
         _changed("repeated_domain", "invalid_value", "perplexity.1", _set("perplexity.1", _DOMAINS[0])),
         _changed("unknown_windowing", "invalid_value", "inference.windowing", _set("inference.windowing", "sliding")),
@@ -177,5 +184,12 @@ def cases() -> list[Case]:
             "out_of_range",
             2,
             "label",
+        ),
+        _predicted(
+            "log_probability_above_zero",
+            gz(json_lines([_ROWS[0], _prediction("copa-3", 1, 0.5, -2.0)])),
+            "invalid_value",
+            2,
+            "choices.0.sum_logprob",
         ),
     ]
