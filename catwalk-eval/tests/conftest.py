@@ -92,6 +92,10 @@ def _build(kind: str, tokenizer_directory: Path, directory: Path) -> Path:
             config = t.OlmoeConfig(**experts, num_experts=4)
         case "llama":
             config = t.LlamaConfig(**sizes, tie_word_embeddings=True)
+        case "llama_longrope":
+            angles = {"rope_type": "longrope", "factor": 4.0, "rope_theta": 10000.0}
+            angles |= {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 45}
+            config = t.LlamaConfig(**sizes, rope_parameters=angles)
         case "mistral":
             config = t.MistralConfig(**grouped, sliding_window=40)
         case "mixtral":

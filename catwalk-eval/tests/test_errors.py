@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from catwalk.__main__ import main
+from catwalk.formats.manifest import write_manifest
 from conftest import write_jsonl
 
 Build = Callable[[str], Path]
@@ -243,6 +244,50 @@ def test_text_of_which_no_token_is_left_is_named(run: Run, checkpoint: Path, tmp
     code, text = run("--documents", str(path))
     assert code == 1
     assert 'document "a" of source "s": the tokenizer leaves no token of its text' in text
+
+
+def test_unknown_tokens_are_counted(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    def know_no_umlauts(value: dict[str, Any]) -> None:
+        value["model"]["unk_token"] = "<|begin|>"
+        value["pre_tokenizer"] = None
+
+    _change(checkpoint / "tokenizer.json", know_no_umlauts)
+    _change(checkpoint / "tokenizer_config.json", lambda value: value.update(unk_token="<|begin|>"))
+    path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "東京東", "source": "s"}])
+    code, text = run("--documents", str(path))
+    assert code == 0
+    assert "perplexity: 3 tokens are unknown ones, which hide their text: bits per byte come out too low" in text
+
+
+@pytest.mark.parametrize("stated", ["bfloat16", "float32", "float16"])
+def test_weights_of_mixed_dtypes_are_read(run: Run, tmp_path: Path, build_checkpoint: Build, stated: str) -> None:
+    import torch
+    from catwalk.formats.checkpoint import read_checkpoint
+    from safetensors.torch import load_file, save_file
+
+    model = Path(shutil.copytree(build_checkpoint("llama"), tmp_path / "mixed"))
+    tensors = load_file(model / "model.safetensors")
+    mixed = {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
+    save_file(mixed, model / "model.safetensors", metadata={"format": "pt"})
+    assert {tensor.dtype for tensor in mixed.values()} == {torch.bfloat16, torch.float32}
+    read = read_checkpoint(model)
+    details = {"architecture": read.architecture, "dtype": stated, "stage": "pretrain", "step": 0, "tokens_seen": 0}
+    write_manifest(
+        model,
+        format="checkpoint",
+        writer=("test", "1"),
+        files=[file for file in model.iterdir() if file.is_file()],
+        config={},
+        counts={"parameters": read.parameters, "tensors": len(read.tensors)},
+        details={**details, "tokenizer_sha256": read.tokenizer_sha256},
+        inputs=[],
+    )
+    code, text = run(model=model)
+    assert code == (1 if stated == "float16" else 0)
+    assert stated != "float16" or '"details.dtype" is "float16"; the weights are bfloat16, float32' in text
+    if not code:
+        value = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+        assert value["model"]["dtype"] == "bfloat16/float32"
 
 
 def test_task_without_rows_is_told(run: Run, data_directory: Path) -> None:

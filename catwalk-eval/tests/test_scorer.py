@@ -27,6 +27,7 @@ _FAMILIES = [
     ("olmo3", 0, True),
     ("olmoe", None, True),
     ("llama", None, True),
+    ("llama_longrope", 45, True),
     ("mistral", 40, True),
     ("mixtral", None, True),
     ("qwen2", None, True),
@@ -52,6 +53,7 @@ def _scorer(directory: Path, *, batch_tokens: int = 1024, share: bool = True, dt
         batch_tokens=batch_tokens,
         shared_length=inspect_checkpoint(directory).plain_length if share else 0,
         max_length_tokens=512,
+        border=inspect_checkpoint(directory).rotary_switch,
     )
 
 

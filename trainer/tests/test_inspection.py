@@ -109,6 +109,20 @@ def test_rows_that_a_window_holds_are_plain(config: dict[str, Any], length: int 
     assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).plain_length == length
 
 
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({}, None),
+        ({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 8}}, None),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 8}}, 8),
+        ({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 9}, 9),
+        ({"rope_parameters": {"full_attention": {"rope_type": "longrope"}}, "max_position_embeddings": 7}, 7),
+    ],
+)
+def test_lengths_that_switch_the_angles_are_told(config: dict[str, Any], length: int | None, tmp_path: Path) -> None:
+    assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).rotary_switch == length
+
+
 def test_stops_are_those_of_the_generation_config_first(tmp_path: Path) -> None:
     config = {"eos_token_id": 1, "vocab_size": 264}
     assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).stop_token_ids == (1,)

@@ -144,6 +144,7 @@ class _Engine:
                 batch_tokens=self._settings["batch_tokens"],
                 shared_length=self._inspection.plain_length if self._settings["share_context"] else 0,
                 max_length_tokens=self.max_length_tokens,
+                border=self._inspection.rotary_switch,
             )
         return self._scorer
 

@@ -128,6 +128,20 @@ class Inspection:
         rest = Inspection(directory=self.directory, config=others, generation_config={}, tokenizer_config={})
         return 0 if kinds or rest.special_attention or not lengths else min(lengths)
 
+    @property
+    def rotary_switch(self) -> int | None:
+        """Length beyond which a model turns all tokens of a batch by other angles (longrope); None where it does not.
+
+        transformers decides by the longest row: a short row beside a long one gets the angles of long ones.
+        """
+        config = self.text_config
+        given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        for rope in (given, *given.values()) if isinstance(given, dict) else ():
+            if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) in ("longrope", "su"):
+                found = rope.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+                return found if type(found) is int else self.max_positions
+        return None
+
     # ---- the weights
 
     @cached_property

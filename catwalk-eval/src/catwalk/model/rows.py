@@ -110,15 +110,18 @@ def pack_shared(requests: Sequence[Request], longest: int | None = None) -> list
     return rows
 
 
-def batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[Batch]:
+def batches(rows: Sequence[Row], batch_tokens: int, border: int | None = None) -> Iterator[Batch]:
     """Rows from long to short, as many as fit `batch_tokens` with their padding; at least one.
 
-    Rows with and without a mask do not meet, so that a plain causal batch stays one.
+    Rows with and without a mask do not meet, so that a plain causal batch stays one; nor do rows of at most `border`
+    tokens and longer ones, for a model that treats a batch by its longest row.
     """
     order = sorted(range(len(rows)), key=lambda index: (rows[index].segments is None, -len(rows[index].tokens), index))
     part: list[Row] = []
     for row in (rows[index] for index in order):
         mixed = part and (row.segments is None) != (part[0].segments is None)
+        if border is not None and part:
+            mixed = mixed or (len(row.tokens) > border) != (len(part[0].tokens) > border)
         if mixed or (part and (len(part) + 1) * len(part[0].tokens) > batch_tokens):
             yield _batch(part)
             part = []

@@ -44,7 +44,8 @@ class Scorer:
     """A model in evaluation mode on one device.
 
     `plain_head`: its logits are its output matrix times the last hidden state, nothing more. `shared_length`: tokens
-    up to which requests may share a context in one row, None for any number, 0 for none.
+    up to which requests may share a context in one row, None for any number, 0 for none. `border`: rows of at most so
+    many tokens and longer ones do not share a batch.
     """
 
     model: Any
@@ -53,6 +54,7 @@ class Scorer:
     batch_tokens: int
     plain_head: bool
     shared_length: int | None
+    border: int | None = None
 
     def score(
         self, requests: Sequence[Request], progress: Progress | None = None, weight: float = 1.0
@@ -68,7 +70,7 @@ class Scorer:
         limit = self.batch_tokens if self.plain_head else min(self.batch_tokens, _LOGITS_WHOLE // self.vocab_size)
         sums = np.zeros(len(requests), dtype=np.float64)
         with torch.inference_mode():
-            for batch in batches(rows, limit):
+            for batch in batches(rows, limit, self.border):
                 values = self._places(batch) if self.plain_head else self._whole(batch)
                 wrong = np.flatnonzero(~np.isfinite(values))
                 if len(wrong):
@@ -130,7 +132,13 @@ def _log_probabilities(logits_PV: torch.Tensor, which: torch.Tensor, targets: to
 
 
 def probed_scorer(
-    model: Any, *, device: torch.device, batch_tokens: int, shared_length: int | None, max_length_tokens: int
+    model: Any,
+    *,
+    device: torch.device,
+    batch_tokens: int,
+    shared_length: int | None,
+    max_length_tokens: int,
+    border: int | None = None,
 ) -> Scorer:
     """A scorer that does for this model only what was seen to give the model's own numbers.
 
@@ -147,7 +155,10 @@ def probed_scorer(
         batch_tokens=batch_tokens,
         plain_head=False,
         shared_length=0,
+        border=border,
     )
+    if border is not None:
+        shared_length = border if shared_length is None else min(border, shared_length)
     context_length = min(
         _PROBE_CONTEXT, (max_length_tokens if not shared_length else shared_length) - 2 * max(_PROBE_ENDS)
     )
