@@ -141,7 +141,8 @@ def check_checkpoint(directory: Path, *, tokenizer: bool = False) -> dict[str, T
             raise FormatError("wrong_shape", tensors[name].path, sentence, field=name)
     stored = {_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
     if manifest and manifest["details"]["dtype"] not in stored:  # they may be mixed: it is that of most parameters
-        sentence = f'"details.dtype" is "{manifest["details"]["dtype"]}"; the weights are {" and ".join(sorted(stored))}'
+        told = manifest["details"]["dtype"]
+        sentence = f'"details.dtype" is "{told}"; the weights are {" and ".join(sorted(stored))}'
         raise FormatError("wrong_dtype", directory / NAME, sentence, field="details.dtype")
     path = directory / "tokenizer.json"
     if (manifest or tokenizer) and not path.is_file():
