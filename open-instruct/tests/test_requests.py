@@ -1,6 +1,8 @@
 """What a user gets wrong, through the command: message, hint, exit code; no traceback, nothing left behind."""
 
+import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from conftest import chat_rows, pair_rows, write_rows
 from open_instruct.__main__ import main
 from open_instruct.config import DpoConfig, SftConfig
 from open_instruct.config_file import load_config, to_plain, write_config
+from open_instruct.data.read import read_pairs, row_hash
 from open_instruct.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -261,3 +264,100 @@ def test_help_and_bad_requests_do_not_import_torch(tmp_path):
 def test_unknown_command_exits_2():
     done = subprocess.run([sys.executable, "-m", "open_instruct", "grpo"], check=False, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+ROW = '{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]%s}\n'
+NOT_ROWS = {
+    "mark.jsonl": (b"\xef\xbb\xbf" + (ROW % "").encode(), "behind a byte-order mark"),
+    "nan.jsonl": ((ROW % ',"x":NaN').encode(), "NaN is no JSON number"),
+    "infinity.jsonl": ((ROW % ',"x":-Infinity').encode(), "-Infinity is no JSON number"),
+    "half.jsonl": ((ROW % ',"x":"\\ud83d \\ud83d\\ude00"').encode(), "\\ud83d is half of a surrogate pair"),
+    "latin.jsonl": ((ROW % ',"x":"é"').encode("latin-1"), "not UTF-8 (byte 0xE9 at"),
+    "utf16.jsonl": ((ROW % "").encode("utf-16"), "the line is UTF-16"),
+    "packed.jsonl": (gzip.compress(b"{}"), "holds gzip data; expected JSON lines\nhint: rename it to packed.jsonl.gz"),
+    "plain.jsonl.gz": ((ROW % "").encode(), "is not compressed; expected gz data"),
+    "rows.jsonl.br": (b"x", "is compressed by brotli"),
+    "table.jsonl": (b"PAR1....", "holds Parquet data"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ROWS)
+def test_what_is_no_row_is_named_by_its_cause(command, tmp_path, name):
+    content, sentence = NOT_ROWS[name]
+    (tmp_path / name).write_bytes(content)
+    code, error = command("sft", tmp_path / name)
+    assert (code, sentence in error) == (1, True), error
+
+
+def test_named_pipe_is_told(command, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    code, error = command("sft", tmp_path / "pipe.jsonl")
+    assert (code, "is a named pipe; expected a file or a directory" in error) == (1, True)
+
+
+def test_fields_that_are_not_trained_are_refused_or_counted(command, tmp_path, caplog):
+    turns = chat_rows(1)[0]["messages"]
+    refused = {
+        "messages.1.tool_calls": {"messages": [turns[0], turns[1] | {"tool_calls": [{"name": "clock"}]}]},
+        "messages.1.reasoning_content": {"messages": [turns[0], turns[1] | {"reasoning_content": "because"}]},
+        "messages.1.weight": {"messages": [turns[0], turns[1] | {"weight": 0.5}]},
+        "tools": {"messages": turns, "tools": [{"name": "clock"}]},
+    }
+    for field, row in refused.items():
+        code, error = command("sft", write_rows(tmp_path / "c.jsonl", [row]))
+        assert (code, f'c.jsonl:1: "{field}" is' in error) == (1, True), error
+    rows = [{"messages": [turns[0] | {"name": "Ann"}, turns[1]], "score": 3, "tools": []}, {"messages": turns}]
+    assert command("sft", write_rows(tmp_path / "c.jsonl", rows))[0] == 0
+    assert "data.train: 1 rows have the field score, which is not used" in caplog.text
+    assert "data.train: 1 rows have the field message name, which is not used" in caplog.text
+
+
+def test_pairs_in_every_form_of_trl_are_one_data_set(run, tmp_path, caplog):
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say 4."}
+    better, worse = ({"role": "assistant", "content": text} for text in ("It is 4.", "No."))
+    forms = [
+        {"chosen": [user, better], "rejected": [user, worse]},
+        {"prompt": [user], "chosen": [better], "rejected": [worse]},
+        {"prompt": "Say 4.", "chosen": "It is 4.", "rejected": "No."},
+        {"prompt": "Say 4.", "chosen": [better], "rejected": [user, worse]},
+        {"prompt": [system, user], "chosen": "It is 4.", "rejected": [worse]},
+    ]
+    pairs = [read_pairs([str(write_rows(tmp_path / "p.jsonl", [row]))], "data.train")[0] for row in forms]
+    assert {row_hash(pair) for pair in pairs[:4]} == {row_hash(pairs[0])}
+    assert pairs[4].prompt == (system, user)
+    run("dpo", write_rows(tmp_path / "p.jsonl", forms), "training.max_steps=1")
+    equal = {"prompt": "a", "chosen": "b", "rejected": "b"}
+    data = write_rows(tmp_path / "p.jsonl", [*forms, equal])
+    run("dpo", data, "training.max_steps=1", expect=1)
+    run("dpo", data, "training.max_steps=1", "data.identical_answers=drop")
+    assert "data.train: 1 rows were left out: identical_answers" in caplog.text
+
+
+def test_home_is_written_out_in_every_path(checkpoint, tmp_path, monkeypatch, chats):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: {checkpoint()}\noutput_dir: ~/out\ndata: {{train: [~/{chats.name}]}}\n")
+    assert main(["sft", "~/run.yaml", "training.max_steps=1"]) == 0
+    assert main(["mix", f"~/{chats.name}=2", "--output", "~/mixed"]) == 0
+    greedy = ["--temperature", "0", "--max-new-tokens", "2"]
+    assert main(["chat", "~/out", "--input", f"~/{chats.name}", "--output", "~/answers.jsonl", *greedy]) == 0
+    assert main(["inspect", f"~/{chats.name}", "--checkpoint", "~/out"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"out", "mixed", "answers.jsonl"}
+    assert not (tmp_path / "~").exists()
+
+
+def test_files_of_one_name_are_not_mixed(tmp_path, capsys):
+    paths = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        paths.append(str(write_rows(tmp_path / folder / "chats.jsonl", chat_rows(2))))
+    assert main(["mix", *paths, "--output", str(tmp_path / "mixed")]) == 2
+    assert 'gives its rows the source "chats", as' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["sft", "commands.merge"])
+def test_module_of_a_command_is_the_command(module):
+    script = [sys.executable, "-m", f"open_instruct.{module}", "--nonsense"]
+    done = subprocess.run(script, check=False, capture_output=True, text=True)
+    assert (done.returncode, "usage: open-instruct" in done.stderr) == (2, True)

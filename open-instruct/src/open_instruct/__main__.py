@@ -201,6 +201,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+_FULL = (
+    "No space left on device",
+    "quota exceeded",
+    "File too large",
+    "PytorchStreamWriter failed",
+    "file write failed",
+)
+
+
 def _known_failure(error: Exception) -> list[tuple[str, str]]:
     """Give the problems behind an error that is no bug: bad rows, or a disk that is full or cannot be written."""
     from .data.read import BadRows
@@ -211,8 +220,8 @@ def _known_failure(error: Exception) -> list[tuple[str, str]]:
         return problems + ([(f"{more} more rows are bad; expected none", "")] if more else [])
     text = str(error)
     # safetensors and torch have errors of their own for a write that fails
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text
-    full = full or "PytorchStreamWriter failed" in text or "file write failed" in text
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = full or any(words in text for words in _FULL)
     hint = "make room and start the same command again: it goes on, or starts over where nothing was saved"
     if full:
         where = getattr(error, "filename", None) or "the output directory"
