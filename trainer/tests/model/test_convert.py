@@ -414,6 +414,21 @@ def test_a_failed_verification_leaves_nothing(
             assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
+def test_another_architecture_is_named_and_nothing_else(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GPT-2 has other words for its sizes, which are not what is wrong with it."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 400, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "tokenizer.json").write_bytes((made / "tokenizer.json").read_bytes())
+    capsys.readouterr()
+    assert main(["convert", "hf2olmo", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert '"architectures" is GPT2LMHeadModel; expected OlmoForCausalLM or' in errors[0]
+
+
 def test_pickled_weights_are_named_with_the_way_out(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from olmo_trainer.__main__ import main
 from olmo_trainer.model.cache import new_cache
 from olmo_trainer.model.generate import choose, generate, read_on
 from test_model import CASES, model_of
+from tokenizers import Tokenizer
 
 CPU = torch.device("cpu")
 
@@ -92,5 +93,10 @@ def test_the_command_continues_texts(made: Path, tmp_path: Path, capsys: pytest.
     (checkpoint / "generation_config.json").unlink()
     assert main([*arguments, "--json", "--max-tokens", "15"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] != rows[0]["tokens"]
+    larger = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    larger.add_tokens([f"zq{number}" for number in range(90)])
+    larger.save(str(checkpoint / "tokenizer.json"))
+    assert main(["generate", str(checkpoint), "--prompt", "the zq89"]) == 2
+    assert "beyond the embedding of 384 rows" in capsys.readouterr().err
     assert main([*arguments, "--top-p", "2"]) == 2
     assert "--top-p: is 2.0; expected more than 0" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from ..config.errors import ConfigError, Problem
 from ..data.sources import SpecialTokens, input_row
 from ..formats.files import sha256_of
-from ..formats.inspection import open_tokenizer
+from ..formats.inspection import InspectionError, open_tokenizer
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
@@ -25,6 +26,8 @@ from .save import DTYPES, publish, write_json, write_weights, writer
 from .weights import check_finite, dtype_of_most, needed_weights
 
 __all__ = ["import_checkpoint", "logit_difference"]
+
+log = logging.getLogger(__name__)
 
 _THEIRS = ("attention_dropout", "initializer_range", "use_cache", "output_router_logits")  # no part of our model
 # of a configuration: what names code that is not copied, and what a reader writes anew
@@ -47,14 +50,19 @@ def import_checkpoint(
     """
     foreign = read_foreign(source)
     tokenizer = tokenizer or source / "tokenizer.json"
-    if not tokenizer.is_file() and not foreign.is_published:
-        message = f"{source}: tokenizer.json is not there; expected the model's tokenizer"
-        raise ConfigError(Problem(message, "name one with --tokenizer"))
-    opened = open_tokenizer(tokenizer)
+    try:
+        opened = open_tokenizer(tokenizer)
+    except InspectionError as error:
+        hint = error.hint or "name one with --tokenizer"
+        raise ConfigError(Problem(f"{error.path}: {error.message}", hint)) from error
     if foreign.eos is None:
         raise ConfigError(Problem(f"{source}: eos_token_id is not told; expected the id that ends a document"))
     special = SpecialTokens(eos=foreign.eos, bos=foreign.bos, pad=foreign.pad)
     shape = architecture_of(foreign.model, 0)
+    largest = max(opened.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= shape.embedding_rows:
+        rows = f"the embedding of {shape.embedding_rows} rows"
+        log.warning("%s: has ids up to %d, beyond %s; texts with them cannot be read", tokenizer, largest, rows)
     with torch.device("meta"):
         needed = published_shapes(Transformer(shape).state_dict(), shape)
     weights = needed_weights(foreign.weights, needed, source)

@@ -59,13 +59,17 @@ def _generate(arguments: argparse.Namespace) -> None:
     model, _ = read_model(directory)
     model.to(device)
     ends, longest = set(found.stop_token_ids), found.max_positions
-    first = [found.special_token_id("bos")] if found.starts_with_bos else []
+    before = found.document_prefix
+    first = None if before is None else found.special_token_id(before)
     for prompt in arguments.prompt:
-        ids = [*first, *tokenizer.encode(prompt, add_special_tokens=False).ids]
-        if not ids and found.document_prefix is not None:  # nothing to go on: as at the beginning of a document
-            ids = [found.special_token_id(found.document_prefix)]
+        ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids
+        if first is not None and (found.starts_with_bos or not ids):  # nothing to go on: as a document begins
+            ids = [first, *ids]
         if not ids:
             raise ConfigError(Problem("--prompt: is empty; expected text, for this model has no token to begin with"))
+        if max(ids) >= model.shape.embedding_rows:
+            what = f"--prompt: holds the token {max(ids)}, beyond the embedding of {model.shape.embedding_rows} rows"
+            raise ConfigError(Problem(f"{what} of {directory}; expected text without it"))
         if longest is not None and len(ids) + arguments.max_tokens > longest:
             sys.stderr.write(f"note: the text may grow longer than {longest} tokens\n")
         new: list[int] = []

@@ -52,6 +52,8 @@ def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
         for name, value, allowed in wanted
         if value not in allowed
     ]
+    if not family:  # another model's settings have other names
+        raise ConfigError(problems[0])
     names = "hidden_size intermediate_size num_hidden_layers num_attention_heads vocab_size".split()
     for name in names:
         if type(config.get(name)) is not int or not 0 < config[name] < _LIMIT:
