@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pii_sentences import KINDS, sentences
+
 from dolma.classifier.scores import measures, tables, wilson
 
 HERE = Path(__file__).parent
@@ -68,7 +70,7 @@ def main() -> None:
         sys.exit(f"{arguments.data} is not there; expected a directory with toxicity/, pii/ and web/ (--data)")
     with tempfile.TemporaryDirectory(prefix="accuracy-") as name:
         work = Path(name)
-        parts = [part(arguments.data, work) for part in (toxicity, quality, english, languages, pii)]
+        parts = [part(arguments.data, work) for part in (toxicity, quality, english, languages, pii, pii_by_script)]
     text = "\n".join(parts)
     sys.stdout.write(text)
     (HERE / "accuracy.md").write_text(f"# Accuracy: `make accuracy`\n\n{text}", "utf-8")
@@ -211,6 +213,33 @@ def pii(data: Path, work: Path) -> str:
     head = f"## Personal data\n\n{len(labelled)} synthetic sentences; {counted}:\n\n"
     nobody = f"\nFound by none of them: {', '.join(sorted(kinds - known))}.\n"
     return head + "\n".join(lines) + "\n" + nobody + missing
+
+
+def pii_by_script(_data: Path, work: Path) -> str:
+    """Spans that equal labelled ones, by script."""
+    labelled = list(sentences())
+    taggers, missing = present(PII)
+    found = tagged(work, "scripts", ((str(n), one.text) for n, one in enumerate(labelled)), taggers)
+    lines = ["| script | by | labelled | found | precision | recall |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for script in [*dict.fromkeys(one.script for one in labelled), "all"]:
+        rows = [n for n, one in enumerate(labelled) if script in (one.script, "all")]
+        for name in taggers:
+            gold = {(n, *span) for n in rows for span in labelled[n].spans}
+            mine = {
+                (n, start, end, kind)
+                for n in rows
+                for kind in KINDS.values()
+                for start, end, _ in found[name][n].get(kind, [])
+            }
+            hits = len(gold & mine)
+            measured = measures(hits, len(mine), len(gold))
+            cells = " | ".join(_cell(measured[key], measured[f"{key}_95"]) for key in ("precision", "recall"))
+            lines.append(f"| {script} | `{name}` | {len(gold)} | {len(mine)} | {cells} |")
+    head = (
+        f"## Personal data by script\n\n{len(labelled)} sentences of `bench/pii_sentences.py`, written for this table; "
+        "a span counts where its ends and type are exactly those that are labelled:\n\n"
+    )
+    return head + "\n".join(lines) + "\n" + missing
 
 
 def recognized(texts: Sequence[str]) -> list[dict[str, Triples]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dolma_corpus import Dolma, read_rows, write_rows
+from pii_sentences import KINDS, sentences
 
 NAME = "pii_regex_with_accounts_v4"
 Hits = list[tuple[str, str]]
@@ -66,7 +67,7 @@ def test_addresses_are_those_of_ipaddress(dolma: Dolma, tmp_path: Path) -> None:
     candidates = _addresses(4000)
     are = [_is_address(candidate) for candidate in candidates]
     assert 500 < sum(are) < 3500
-    hits = found(dolma, [f"é 日 from {candidate}, to" for candidate in candidates], tmp_path)
+    hits = found(dolma, [f"é 日 at {candidate}, to" for candidate in candidates], tmp_path)
     for candidate, is_one, row in zip(candidates, are, hits, strict=True):
         assert [hit for hit in row if hit[0] == "IP_ADDRESS"] == [("IP_ADDRESS", candidate)] * is_one, candidate
 
@@ -104,9 +105,40 @@ def test_numbers_of_other_things_are_not_found(dolma: Dolma, tmp_path: Path) -> 
     assert found(dolma, texts, tmp_path) == [[] for _ in texts]
 
 
+def test_every_script_has_its_data_found_and_nothing_else(dolma: Dolma, tmp_path: Path) -> None:
+    labelled = list(sentences())
+    assert {kind for one in labelled for *_, kind in one.spans} == {*KINDS.values()}
+    hits = found(dolma, [one.text for one in labelled], tmp_path, "pii_regex_v4")
+    wrong = []
+    for one, row in zip(labelled, hits, strict=True):
+        expected = [(kind, one.text[start:end]) for start, end, kind in one.spans]
+        if row != expected:
+            wrong.append((one.script, one.text, row))
+    assert not wrong, f"{len(wrong)} of {len(labelled)}: {wrong[:20]}"
+
+
+def test_files_versions_and_sections_are_not_found(dolma: Dolma, tmp_path: Path) -> None:
+    texts = [
+        "logo@2x.png, icon@3x.webp, image@2x-dark.svg; user@file.py; npm i @scope/pkg@1.2.3 name@1.0.0",
+        "git clone git@github.com:org/repo.git; https://jo:secret@host.org/; https://medium.com/@jo.dev",
+        "version 1.2.3.4, § 3.2.1.1, Chrome/120.0.0.0, 1.2.3.4.5, Version=4.0.0.0, lib-1.2.3.4.jar",
+        "4.2.1.3 Results\n4.2.1.4 Methods",
+        "版本1.2.3.4，第3.2.1.1节，버전 1.2.3.4，バージョン1.2.3.4",
+    ]
+    for name in ("pii_regex_v4", "pii_regex_v3"):
+        assert found(dolma, texts, tmp_path / name, name) == [[] for _ in texts]
+
+
+def test_long_texts_take_time_by_their_length(dolma: Dolma, tmp_path: Path) -> None:
+    texts = [part * (200_000 // len(part)) for part in ("a@", "1。", "１．", "a.", "电话1", "v-", "+1 ", "@a.b", "é.")]
+    assert found(dolma, texts, tmp_path, "pii_regex_v4")[0] == []
+
+
 def test_accounts_are_chosen_by_the_name(dolma: Dolma, tmp_path: Path) -> None:
     text = "Card 4111 1111 1111 1111, GB29NWBK60161331926819, 078-05-1120, +44 20 7946 0958, jo@b.co, fe80::1"
     every = found(dolma, [text], tmp_path / "a")[0]
+    glued = found(dolma, ["卡号4111111111111111，카드5500005555555559로GB29NWBK60161331926819和"], tmp_path / "c")[0]
+    assert [kind for kind, _ in glued] == ["CREDIT_CARD", "CREDIT_CARD", "IBAN_CODE"]
     kinds = ["CREDIT_CARD", "IBAN_CODE", "US_SSN", "PHONE_NUMBER", "EMAIL_ADDRESS", "IP_ADDRESS"]
     assert [kind for kind, _ in every] == kinds
     assert found(dolma, [text], tmp_path / "b", "pii_regex_v4")[0] == every[3:]

@@ -1,6 +1,7 @@
 //! Payment cards and American social security numbers.
 
 use super::iban;
+use super::scripts::{is_word_after, is_word_before};
 use super::words::{is_named, CARD, SECURITY};
 use super::{CARD_NUMBER, IBAN, SECURITY_NUMBER};
 
@@ -25,13 +26,12 @@ pub fn account(text: &str, digit: usize) -> Option<(usize, usize, &'static str)>
 /// Whether nothing before and after makes it a part of something longer.
 fn is_apart(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
-    let is_word = |character: Option<char>| character.is_some_and(|it| it.is_alphanumeric() || it == '_');
     let goes_on = |joint: usize, other: Option<&u8>| {
         bytes.get(joint).is_some_and(|byte| b"-.,/".contains(byte)) && other.is_some_and(u8::is_ascii_digit)
     };
-    let begins_before = is_word(text[..start].chars().next_back())
+    let begins_before = is_word_before(text, start)
         || start.checked_sub(2).is_some_and(|before| goes_on(before + 1, bytes.get(before)));
-    let ends_behind = is_word(text[end..].chars().next()) || goes_on(end, bytes.get(end + 1));
+    let ends_behind = is_word_after(text, end) || goes_on(end, bytes.get(end + 1));
     !begins_before && !ends_behind
 }
 
@@ -67,7 +67,7 @@ fn card(text: &str, start: usize) -> Option<usize> {
     let is_number = is_shape && count >= MIN_CARD_DIGITS && has_luhn_digit(digits);
     let is_certain = || count >= MIN_PLAIN_DIGITS && is_issued(digits);
     let is_filler = digits.iter().all(|digit| *digit == digits[0]);
-    (is_number && !is_filler && (is_certain() || is_named(text, start, end, CARD))).then_some(end)
+    (is_number && !is_filler && (is_certain() || is_named(text, start, end, &CARD))).then_some(end)
 }
 
 /// Whether a network gives out numbers that begin so, and of that length (ISO/IEC 7812 ranges as the networks publish them).
@@ -125,7 +125,7 @@ fn security_number(text: &str, start: usize) -> Option<usize> {
     let is_given = !matches!(&number[..3], b"000" | b"666" | [b'9', ..])
         && &bytes[group..group + 2] != b"00"
         && &bytes[serial..end] != b"0000";
-    (is_shape && is_given && (separator == Some(b'-') || is_named(text, start, end, SECURITY))).then_some(end)
+    (is_shape && is_given && (separator == Some(b'-') || is_named(text, start, end, &SECURITY))).then_some(end)
 }
 
 #[cfg(test)]

@@ -1,22 +1,17 @@
 //! E-mail addresses, phone numbers and IP addresses by their own rules rather than by what surrounds them in most texts.
 
-use memchr::memchr_iter;
-
-use super::{ADDRESS, EMAIL, PHONE};
-
-/// Longest local part and label (RFC 5321, section 4.5.3.1.1; RFC 1035, section 2.3.4).
-const MAX_LOCAL_BYTES: usize = 64;
-const MAX_LABEL_BYTES: usize = 63;
+use super::emails::emails;
+use super::scripts::{is_word_after, is_word_before};
+use super::{ipv4, ADDRESS, EMAIL, PHONE};
 
 /// Code points before a number in which "isbn" or "doi" say that it is something else.
 const CONTEXT_BYTES: usize = 40;
 
 /// All of them in the order of the text, as (start byte, end byte, kind). They do not overlap.
 pub fn find(text: &str) -> Vec<(usize, usize, &'static str)> {
-    let bytes = text.as_bytes();
     let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
-    found.extend(memchr_iter(b'@', bytes).filter_map(|at| email(bytes, at)).map(|(start, end)| (start, end, EMAIL)));
-    found.extend(addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
+    found.extend(emails(text).map(|(start, end)| (start, end, EMAIL)));
+    found.extend(ipv4::addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
     found.extend(phones(text).into_iter().map(|(start, end)| (start, end, PHONE)));
     // an address of digits and dots is no phone number, nor is a part of an e-mail address
     found.sort_by_key(|&(start, end, kind)| (start, std::cmp::Reverse(end), kind));
@@ -26,93 +21,6 @@ pub fn find(text: &str) -> Vec<(usize, usize, &'static str)> {
         covered_to = if is_free { end } else { covered_to };
         is_free
     });
-    found
-}
-
-/// The address around the "@" at `at`: a dot-atom (RFC 5322, section 3.2.3, ASCII) and a domain of two labels or more.
-pub(super) fn email(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let is_local = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&byte);
-    let mut start = at;
-    while start > 0 && is_local(bytes[start - 1]) {
-        start -= 1;
-    }
-    // punctuation before an address belongs to the sentence, not to the address
-    while start < at && !bytes[start].is_ascii_alphanumeric() && bytes[start] != b'_' {
-        start += 1;
-    }
-    let is_cut = start > 0 && bytes[start - 1] >= 0x80;
-    let local = &bytes[start..at];
-    if local.is_empty()
-        || local.len() > MAX_LOCAL_BYTES
-        || is_cut
-        || local.ends_with(b".")
-        || local.windows(2).any(|two| two == b"..")
-    {
-        return None;
-    }
-    let mut end = at + 1;
-    let mut num_labels = 0;
-    let mut last_label: &[u8] = b"";
-    loop {
-        let mut length = bytes[end..]
-            .iter()
-            .take(MAX_LABEL_BYTES + 1)
-            .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-')
-            .count();
-        while length > 0 && bytes[end + length - 1] == b'-' {
-            length -= 1;
-        }
-        if length == 0 || length > MAX_LABEL_BYTES || bytes[end] == b'-' {
-            // what stands so far ends before the dot
-            end -= usize::from(num_labels > 0);
-            break;
-        }
-        num_labels += 1;
-        last_label = &bytes[end..end + length];
-        end += length;
-        if bytes.get(end) != Some(&b'.') {
-            break;
-        }
-        end += 1;
-    }
-    let is_top_level =
-        last_label.len() >= 2 && (last_label.iter().all(u8::is_ascii_alphabetic) || last_label.starts_with(b"xn--"));
-    (num_labels >= 2 && is_top_level && bytes.get(end) != Some(&b'@')).then_some((start, end))
-}
-
-/// Dotted quads of numbers up to 255 that no letter, digit or further dotted number touches.
-pub(super) fn addresses(text: &str) -> Vec<(usize, usize)> {
-    let bytes = text.as_bytes();
-    let mut found = Vec::new();
-    let mut from = 0;
-    for dot in memchr_iter(b'.', bytes) {
-        if dot < from {
-            continue;
-        }
-        let start = dot - bytes[from..dot].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-        let mut end = start;
-        let mut num_octets = 0;
-        loop {
-            let length = bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let value = text[end..end + length].parse::<u8>();
-            if length == 0 {
-                // the dot before ends a sentence
-                end -= usize::from(num_octets > 0);
-                break;
-            }
-            let has_leading_zero = length > 1 && bytes[end] == b'0';
-            num_octets = if value.is_err() || has_leading_zero { 5 } else { num_octets + 1 };
-            end += length;
-            if bytes.get(end) != Some(&b'.') {
-                break;
-            }
-            end += 1;
-        }
-        from = end.max(dot + 1);
-        if num_octets == 4 && !is_word_before(text, start) && !is_word_after(text, end) {
-            found.push((start, end));
-        }
-    }
     found
 }
 
@@ -190,7 +98,7 @@ pub(super) fn extension_end(bytes: &[u8], at: usize) -> usize {
 fn touches_number(text: &str, at: usize) -> bool {
     let bytes = text.as_bytes();
     let is_joint = at >= 2 && b"-.,/+".contains(&bytes[at - 1]) && bytes[at - 2].is_ascii_alphanumeric();
-    is_joint || is_word_before(text, at) || (at > 0 && b"$#+(".contains(&bytes[at - 1]) && bytes[at] != b'(')
+    is_joint || is_part(text, at) || (at > 0 && b"$#+(".contains(&bytes[at - 1]) && bytes[at] != b'(')
 }
 
 fn names_other_number(bytes: &[u8], at: usize) -> bool {
@@ -198,13 +106,10 @@ fn names_other_number(bytes: &[u8], at: usize) -> bool {
     [&b"isbn"[..], b"doi"].iter().any(|word| memchr::memmem::find(&context, word).is_some())
 }
 
-fn is_word_before(text: &str, at: usize) -> bool {
-    text[..at].chars().next_back().is_some_and(|character| character.is_alphanumeric() || character == '_')
-        || (at >= 2 && text.as_bytes()[at - 1] == b'.' && text.as_bytes()[at - 2].is_ascii_digit())
-}
-
-fn is_word_after(text: &str, at: usize) -> bool {
-    text[at..].chars().next().is_some_and(|character| character.is_alphanumeric() || character == '_')
+/// Whether a letter, or the stop behind another digit, stands before.
+fn is_part(text: &str, at: usize) -> bool {
+    let bytes = text.as_bytes();
+    is_word_before(text, at) || (at >= 2 && bytes[at - 1] == b'.' && bytes[at - 2].is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -220,7 +125,7 @@ mod tests {
         assert_eq!(found(" Write to (jo.e+x@mail.example.org)."), [("jo.e+x@mail.example.org", EMAIL)]);
         assert_eq!(found("a@b.co"), [("a@b.co", EMAIL)]);
         assert_eq!(found("a@b.co, c_d@e-f.info!"), [("a@b.co", EMAIL), ("c_d@e-f.info", EMAIL)]);
-        for text in ["@a", "a@b", "a@b.", "a@b.1", "a@-b.co", "a..b@c.de", "a.@c.de", "a@@b.co", "user@host x.y"] {
+        for text in ["@a", "a@b", "a@b.", "a@b.1", "a@-b.co", "a.@c.de", "a@@b.co", "user@host x.y"] {
             assert!(found(text).is_empty(), "{text}");
         }
     }

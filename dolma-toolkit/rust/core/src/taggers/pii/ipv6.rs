@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use memchr::memchr_iter;
 
+use super::scripts::{is_word_after, is_word_before};
+
 /// Longest textual form: six groups and an address of version 4.
 const MAX_BYTES: usize = 45;
 
@@ -42,8 +44,7 @@ fn is_address(text: &str) -> bool {
 }
 
 fn is_apart(text: &str, start: usize, end: usize) -> bool {
-    let is_word = |character: char| character.is_alphanumeric() || character == '_';
-    !text[..start].chars().next_back().is_some_and(is_word) && !text[end..].chars().next().is_some_and(is_word)
+    !is_word_before(text, start) && !is_word_after(text, end)
 }
 
 #[cfg(test)]
@@ -60,6 +61,9 @@ mod tests {
         assert_eq!(found("[::1]:80 ::ffff:10.0.0.1. x"), ["::1", "::ffff:10.0.0.1"]);
         assert_eq!(found("IP:2001:db8::1: up"), ["2001:db8::1"]);
         assert_eq!(found("6e40:4041:c617:e898:c11:40d2:c669:2eb4/64"), ["6e40:4041:c617:e898:c11:40d2:c669:2eb4"]);
+        for text in ["地址2001:db8::1和", "주소2001:db8::1로", "ที่อยู่2001:db8::1ครับ"] {
+            assert_eq!(found(text), ["2001:db8::1"], "{text}");
+        }
         for text in [
             "12:30:45",
             "std::fs::read",

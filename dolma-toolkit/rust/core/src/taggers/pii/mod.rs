@@ -3,11 +3,15 @@
 
 mod accounts;
 mod calling_codes;
+mod emails;
 mod exact;
+mod fold;
 mod iban;
+mod ipv4;
 mod ipv6;
 mod legacy;
 mod phones;
+mod scripts;
 mod wide;
 mod words;
 
@@ -15,6 +19,7 @@ use memchr::memmem;
 
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use fold::Folded;
 use legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
 
 const EMAIL: &str = "EMAIL_ADDRESS";
@@ -112,7 +117,8 @@ pub struct PiiExact;
 
 impl Tagger for PiiExact {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
-        push_hits(text, exact::find(text.as_str()), spans);
+        let folded = Folded::new(text.as_str());
+        push_hits(text, &folded, exact::find(folded.as_str()), spans);
         Ok(())
     }
 }
@@ -125,18 +131,19 @@ pub struct PiiWide {
 
 impl Tagger for PiiWide {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
-        let mut found = wide::find(text.as_str());
+        let folded = Folded::new(text.as_str());
+        let mut found = wide::find(folded.as_str());
         found.retain(|(.., kind)| self.with_accounts || [EMAIL, PHONE, ADDRESS].contains(kind));
-        push_hits(text, found, spans);
+        push_hits(text, &folded, found, spans);
         Ok(())
     }
 }
 
 /// The hits, their number, and the share of the characters in them.
-fn push_hits(text: &Text<'_>, found: Vec<wide::Found>, spans: &mut Vec<Span>) {
+fn push_hits(text: &Text<'_>, folded: &Folded<'_>, found: Vec<wide::Found>, spans: &mut Vec<Span>) {
     let (before, mut found_chars) = (spans.len(), 0);
-    for (start_byte, end_byte, kind) in found {
-        let span = text.span(start_byte, end_byte, kind, 1.0);
+    for (start, end, kind) in found {
+        let span = text.span(folded.original(start), folded.original(end), kind, 1.0);
         found_chars += span.end - span.start;
         spans.push(span);
     }

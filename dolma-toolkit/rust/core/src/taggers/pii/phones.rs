@@ -3,6 +3,7 @@
 
 use super::calling_codes::calling_code;
 use super::exact::extension_end;
+use super::scripts::{is_word, letters, Letters};
 use super::words::{is_other_number, is_phone_after, is_phone_before};
 
 /// Digits of a number with its calling code (ITU-T E.164, section 6), and of one that is written without.
@@ -64,11 +65,14 @@ pub fn phone(text: &str, digit: usize) -> Option<(usize, usize)> {
         if goes_on && run.groups[count].separator != b' ' {
             continue;
         }
-        let likeness = run.likeness(count, has_plus, goes_on || follows_digits);
+        let mut likeness = run.likeness(count, has_plus, goes_on || follows_digits);
         if likeness == Unlike {
             continue;
         }
         let end = extension_end(bytes, run.groups[count - 1].end);
+        if likeness == Named && run.has_chinese_shape(count) && is_among_han(text, start, end) {
+            likeness = Certain;
+        }
         let mut is_named =
             || *named_before.get_or_insert_with(|| is_phone_before(text, start)) || is_phone_after(text, end);
         if ends(text, end) && (likeness == Certain || is_named()) && !is_other_number(text, start) {
@@ -84,8 +88,10 @@ fn begins(text: &str, start: usize, has_plus: bool) -> bool {
     let Some(last) = text[..start].chars().next_back() else { return true };
     let other = (start >= 2).then(|| bytes[start - 2]);
     match last {
-        _ if last.is_alphanumeric() || last == '_' => false,
-        '$' | '€' | '£' | '¥' | '#' | '+' | '=' | '&' | '%' | '*' | '^' => false,
+        _ if is_word(last) => false,
+        '$' | '€' | '£' | '¥' | '￥' | '₩' | '₹' | '₽' | '฿' | '₫' | '#' | '+' | '=' | '&' | '%' | '*' | '^' => {
+            false
+        }
         '.' | ',' => !other.is_some_and(|byte| byte.is_ascii_digit()),
         '-' | '/' => has_plus || !other.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"=&".contains(&byte)),
         _ => true,
@@ -98,7 +104,9 @@ fn ends(text: &str, end: usize) -> bool {
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     match text[end..].chars().next() {
         None => true,
-        Some(next) if next.is_alphanumeric() || "_%@=°".contains(next) => false,
+        Some(next) if is_word(next) || "_%@=°€元円圆圓원年个個万萬만亿億억人件℃".contains(next) => {
+            false
+        }
         Some('-' | '.' | ',' | '/' | ':' | '+' | '*') => !is_digit(end + 1),
         Some(_) => true,
     }
@@ -175,6 +183,13 @@ impl Run {
         }
     }
 
+    /// Mobile numbers of China: eleven digits, whole or in groups of three, four and four.
+    fn has_chinese_shape(&self, count: usize) -> bool {
+        let lengths = || self.groups[..count].iter().map(|group| group.len);
+        let is_grouped = lengths().eq([11]) || lengths().eq([3, 4, 4]);
+        is_grouped && self.digits[0] == 1 && self.digits[1] > 2
+    }
+
     /// `digits` begin with the calling code; a trunk prefix in brackets behind it is not dialled.
     fn international(&self, groups: &[Group], digits: &[u8], is_sure: bool) -> Likeness {
         let mut dialled = [0_u8; MAX_DIGITS + 5];
@@ -205,6 +220,16 @@ impl Run {
             false => Unlike,
         }
     }
+}
+
+/// Whether the text beside the number, but for blanks and signs, is Chinese.
+fn is_among_han(text: &str, start: usize, end: usize) -> bool {
+    const SIGNS: [char; 12] = [' ', ':', '：', '，', '。', '、', '；', '(', ')', '「', '」', '\n'];
+    let is_han = |character: Option<char>| {
+        character.is_some_and(|it| letters(it) == Some(Letters::Unspaced(unicode_script::Script::Han)))
+    };
+    is_han(text[..start].trim_end_matches(SIGNS).chars().next_back())
+        || is_han(text[end..].trim_start_matches(SIGNS).chars().next())
 }
 
 /// What parts two groups, and how many bytes it has: a blank, hyphen, dot or slash; those of print as those of ASCII.
@@ -239,14 +264,21 @@ fn is_north_american(digits: &[u8]) -> bool {
 /// Whether 0 stands before an area code, in groups that belong together.
 fn has_trunk_prefix(groups: &[Group], digits: &[u8]) -> bool {
     let lengths = || groups.iter().map(|group| group.len);
-    let is_prefix = digits[0] == 0 && digits[1] != 0 && TRUNK_DIGITS.contains(&digits.len()) && groups.len() > 1;
+    let is_area_and_eight = digits.len() == 12 && lengths().eq([4, 8]);
+    let is_length = TRUNK_DIGITS.contains(&digits.len()) || is_area_and_eight;
+    let is_prefix = digits[0] == 0 && digits[1] != 0 && is_length && groups.len() > 1;
     let is_grouped = (2..=6).contains(&groups[0].len) && lengths().skip(1).all(|length| (2..=9).contains(&length));
-    let is_even = groups.windows(2).skip(1).all(|two| two[0].separator == two[1].separator && two[1].separator != b'/');
+    // what stands behind the bracket around an area code is no separator of groups
+    let skipped = 1 + usize::from(groups.iter().take(2).any(|group| group.in_brackets));
+    let is_even =
+        groups.windows(2).skip(skipped).all(|two| two[0].separator == two[1].separator && two[1].separator != b'/');
     // dots part decimals, dates and versions as well, so these must be the groups of France or of equal length
     let is_dotted = groups[1..].iter().any(|group| group.separator == b'.');
     let is_dotted_number =
         !is_dotted || lengths().all(|length| length == 2) || lengths().skip(1).all(|length| length > 2);
-    let is_bracketed = groups[1..].iter().any(|group| group.in_brackets);
+    // Japan puts the exchange in brackets
+    let is_bracketed = groups[1..].iter().any(|group| group.in_brackets)
+        && !(groups.len() == 3 && groups[1].in_brackets && groups[2].len == 4);
     is_prefix && is_grouped && is_even && is_dotted_number && !is_bracketed && num_different(digits) > 2
 }
 
@@ -301,6 +333,11 @@ mod tests {
             "01.84.17.61.18",
             "01 84 17 61 18",
             "030/1234567",
+            "(02)2345-6789",
+            "(03) 1234-5678",
+            "03(1234)5678",
+            "0755-12345678",
+            "010-1234-5678",
             "0961-7596216",
             "+49\u{a0}30\u{a0}1234567",
             "+49 30\u{2011}1234567",
@@ -327,6 +364,33 @@ mod tests {
             ] {
                 assert_eq!(found(&text), Some(number), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn letters_of_other_scripts_touch_a_number() {
+        for (before, number, after) in [
+            ("手机：", "13812345678", "。"),
+            ("可拨打", "138 1234 5678", "咨询"),
+            ("客服热线", "400-123-4567", "，"),
+            ("连絡先は", "03-1234-5678", "まで"),
+            ("携帯", "09012345678", "へ"),
+            ("연락처 ", "010-1234-5678", "로"),
+            ("전화", "1588-1234", "번"),
+            ("โทร", "02-123-4567", "ครับ"),
+            ("โทรศัพท์ ", "0812345678", "ค่ะ"),
+            ("ໂທ", "020 5551 2345", "ໄດ້"),
+            ("ទូរស័ព្ទ", "012 345 678", "។"),
+            ("ဖုန်း", "09-421234567", "သို့"),
+            ("الهاتف:", "0501234567", "و"),
+            ("בטלפון", "050-1234567", "או"),
+            ("फ़ोन ", "9876543210", "पर"),
+            ("тел", "8 912 345-67-89", "или"),
+        ] {
+            assert_eq!(found(&format!("{before}{number}{after}")), Some(number), "{before}{number}{after}");
+        }
+        for text in ["收入13812345678元", "共 138 1234 5678 万", "in 13812345678 of", "编号12345678901"] {
+            assert_eq!(found(text), None, "{text}");
         }
     }
 

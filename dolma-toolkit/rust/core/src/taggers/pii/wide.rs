@@ -2,11 +2,9 @@
 
 use std::iter::Peekable;
 
-use memchr::memchr_iter;
-
 use super::accounts::account;
-use super::exact::{self, email};
-use super::{ipv6, phones, ADDRESS, EMAIL, PHONE};
+use super::emails::emails;
+use super::{ipv4, ipv6, phones, ADDRESS, EMAIL, PHONE};
 
 /// Start byte, end byte, kind.
 pub type Found = (usize, usize, &'static str);
@@ -14,10 +12,9 @@ pub type Found = (usize, usize, &'static str);
 /// All of them in the order of the text, as (start byte, end byte, kind). They do not overlap.
 pub fn find(text: &str) -> Vec<Found> {
     let bytes = text.as_bytes();
-    let mut named: Vec<Found> =
-        memchr_iter(b'@', bytes).filter_map(|at| email(bytes, at)).map(|(start, end)| (start, end, EMAIL)).collect();
+    let mut named: Vec<Found> = emails(text).map(|(start, end)| (start, end, EMAIL)).collect();
     named.extend(ipv6::addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
-    named.extend(exact::addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
+    named.extend(ipv4::addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
     let named = without_overlaps(named);
     let mut numbers = Vec::new();
     let mut covers = named.iter().peekable();

@@ -124,7 +124,8 @@ impl Classes {
     }
 }
 
-fn ranges(pattern: &str) -> Vec<(char, char)> {
+/// First and last characters of the runs that the pattern, a class, matches.
+pub fn ranges(pattern: &str) -> Vec<(char, char)> {
     let Ok(hir) = regex_syntax::parse(pattern) else { unreachable!("regex-syntax knows {pattern}") };
     match hir.kind() {
         HirKind::Class(Class::Unicode(class)) => {
