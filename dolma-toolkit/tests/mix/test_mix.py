@@ -423,3 +423,17 @@ def test_regular_expressions_of_jq_know_unicode(folder: Path) -> None:
         kept = mix(stream(filter={"include": [rule], "syntax": "jq"}, output=output))
         assert kept, rule
         assert all(("naïve" if number == 1 else "東京") in row["text"] for row in kept), rule
+
+
+def test_two_sets_that_share_a_key_are_refused(folder: Path, dolma: Dolma) -> None:
+    rows = {path: read_rows(path) for path in sorted((folder / "attributes/e").glob("*.gz"))}
+    for path, some in rows.items():
+        write_rows(folder / "attributes/other" / path.name, some)
+    told = dolma("-c", configured(folder, stream(attributes=["e", "other"])), "mix", code=1).err
+    assert 'a.jsonl.gz has the attribute "e__t__score" too; expected each key in one set of a stream' in told
+    for directory in ("x", "y"):
+        settings = ("--documents", "documents/*.gz", "--taggers", "char_length_v1", "--experiment", "same")
+        dolma("tag", *settings, "--destination", directory)
+        (folder / directory).rename(folder / "attributes" / directory)
+    told = dolma("-c", configured(folder, stream(attributes=["x", "y"])), "mix", code=2).err
+    assert 'streams.0.attributes: has the attribute "same__char_length_v1__length" in' in told

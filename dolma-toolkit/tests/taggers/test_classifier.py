@@ -135,3 +135,32 @@ def test_a_model_that_is_missing_or_none_is_told(dolma: Dolma, tmp_path: Path) -
     assert "huggingface.co/mlfoundations" in told
     other = dolma(*command, "--resources", f"dclm-oh-eli5={tmp_path / 'documents' / 'a.jsonl'}", code=1).err
     assert "is no fastText model" in other
+
+
+def test_labels_of_any_script_have_keys_of_their_own(dolma: Dolma, tmp_path: Path) -> None:
+    model = _train(tmp_path, ("好评", "差评", "👍", "a-b"))
+    _documents(tmp_path)
+    command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "fasttext_document_v1")
+    dolma(*command, "--experiment", "实验", "--resources", f"fasttext_document_v1={model}")
+    keys = {key for row in _rows(tmp_path, "实验") for key in row}
+    assert keys == {f"实验__fasttext_document_v1__{label}" for label in ("好评", "差评", "👍", "a_b")}
+
+
+def test_labels_of_one_key_are_refused(dolma: Dolma, tmp_path: Path) -> None:
+    model = _train(tmp_path, ("a-b", "a b".replace(" ", "."), "c"))
+    _documents(tmp_path)
+    command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "fasttext_document_v1")
+    told = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=2).err
+    assert 'resources.fasttext_document_v1: names a model whose labels "' in told
+    assert not (tmp_path / "attributes" / "fasttext_document_v1" / "a.jsonl").exists()
+
+
+def test_a_weight_that_is_no_number_is_told(dolma: Dolma, tmp_path: Path) -> None:
+    model = _train(tmp_path, ("a", "b"))
+    data = bytearray(model.read_bytes())
+    data[-4:] = b"\x00\x00\xc0\x7f"
+    model.write_bytes(data)
+    _documents(tmp_path)
+    command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "fasttext_document_v1")
+    told = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=1).err
+    assert "has the weight NaN; expected finite numbers" in told

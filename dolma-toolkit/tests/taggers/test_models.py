@@ -16,6 +16,7 @@ from dolma.core.ft_tagger import BaseFastTextTagger, Prediction
 from dolma.core.registry import TaggerRegistry
 from dolma.core.splitting import split_paragraphs, split_sentences
 from dolma.errors import ConfigError
+from dolma.tagging.models.language import LanguageTagger, in_order
 from dolma.tagging.modules import import_modules
 
 TEXT = (
@@ -30,6 +31,22 @@ def _spans(name: str, text: str = TEXT) -> list[tuple[str, int, int, float]]:
     import_modules([])
     tagger: Any = TaggerRegistry.get(name)()
     return tagger.spans(Document(source="s", id="1", text=text))
+
+
+def test_languages_that_tie_come_by_name() -> None:
+    ties = [("sv", 0.0), ("af", 1e-9), ("en", 0.7), ("de", 0.3), ("bg", 0.0)]
+    expected = ["en", "de", "af", "bg", "sv"]
+    for rows in (ties, ties[::-1], sorted(ties)):
+        assert [language for language, _ in in_order(rows)] == expected
+
+
+def test_a_score_that_is_no_number_ends_the_row() -> None:
+    class Broken(LanguageTagger):
+        make_detector = staticmethod(lambda: lambda text: [("en", float("nan"))])
+        likely_alone = True
+
+    with pytest.raises(ValueError, match="gives en the score nan; expected a finite number"):
+        Broken().predict(Document(source="s", id="1", text="x"))
 
 
 PACKAGES = {"cld2": "pycld2", "cld3": "gcld3", "langdetect": "langdetect", "lingua": "lingua"}

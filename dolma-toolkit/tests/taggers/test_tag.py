@@ -58,6 +58,72 @@ class Beyond(BaseTagger):
 '''
 
 
+COLLIDING = """
+import dolma
+from dolma.core.data_types import DocResult, Document, Span
+from dolma.core.taggers import BaseTagger
+
+
+def tagger(name, types):
+    class Types(BaseTagger):
+        def predict(self, doc: Document) -> DocResult:
+            return DocResult(doc=doc, spans=[Span(0, 0, type) for type in types(doc.id)])
+
+    Types.__qualname__ = name
+    dolma.add_tagger(name)(Types)
+
+
+tagger("one-key", lambda id: ["a b", "a-b"])
+tagger("one_key", lambda id: ["x"])
+tagger("one_key__deeper", lambda id: ["x"])
+tagger("long", lambda id: ["er__x"])
+tagger("long__er", lambda id: ["x"])
+tagger("by_row", lambda id: ["a b" if int(id) < 2 else "a_b"])
+tagger("scripts", lambda id: ["好评", "差评", "é", "è"])
+tagger("surrogate", lambda id: ["\\ud800"])
+"""
+
+
+def colliding(dolma: Dolma, folder: Path, *taggers: str, code: int, experiment: str = "e") -> str:
+    (folder / "colliding.py").write_text(COLLIDING, "utf-8")
+    for name, first in (("a", 0), ("b", 2)):
+        write_rows(folder / f"documents/{name}.jsonl", [{"id": str(first + n), "text": "t"} for n in range(2)])
+    command = ("tag", "--documents", f"{folder}/documents/*", "--tagger_modules", folder / "colliding.py")
+    sys.modules.pop("colliding", None)
+    done = dolma(*command, "--experiment", experiment, "--debug", "--taggers", *taggers, code=code)
+    for name in ("one-key", "one_key", "one_key__deeper", "long", "long__er", "by_row", "scripts", "surrogate"):
+        TaggerRegistry.remove(name)
+    return done.err
+
+
+def test_taggers_of_one_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
+    told = colliding(dolma, tmp_path, "one-key", "one_key", code=2)
+    assert 'taggers.1: is "one_key", whose attributes would have the keys of "one-key"' in told
+    assert not (tmp_path / "attributes").exists()
+
+
+def test_experiments_of_one_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
+    for experiment in ("a b", "实验", "测试"):
+        colliding(dolma, tmp_path, "scripts", code=0, experiment=experiment)
+    told = colliding(dolma, tmp_path, "scripts", code=2, experiment="a-b")
+    assert 'experiment: is "a-b", whose attributes would have the keys of' in told
+    assert not (tmp_path / "attributes/a-b").exists()
+    [row, _] = read_rows(tmp_path / "attributes/实验/a.jsonl")
+    assert [*row["attributes"]] == [f"实验__scripts__{kind}" for kind in ("好评", "差评", "é", "è")]
+
+
+def test_span_types_of_one_key_are_an_error(dolma: Dolma, tmp_path: Path) -> None:
+    told = colliding(dolma, tmp_path, "one-key", code=1)
+    assert 'a.jsonl:1: document "0": the span types "a b" and "a-b" both have the key "e__one_key__a_b"' in told
+    told = colliding(dolma, tmp_path, "long", "long__er", code=1, experiment="f")
+    assert 'the taggers "long" and "long__er" both gave the key "f__long__er__x"' in told
+    # in files that are each right by themselves
+    told = colliding(dolma, tmp_path, "by_row", code=1, experiment="g")
+    assert 'the span types "a b" and "a_b" both have the key "g__by_row__a_b"' in told
+    assert not (tmp_path / "attributes/g/manifest.json").exists()
+    assert "a type that UTF-8 can hold" in colliding(dolma, tmp_path, "surrogate", code=1, experiment="h")
+
+
 @pytest.fixture
 def module(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (corpus / "my_taggers.py").write_text(MODULE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -41,11 +42,15 @@ class Classifier:
         """The ``k`` most probable labels (-1 for all) of at least ``threshold``, and their probabilities.
 
         Raises:
-            ValueError: the text has a newline, behind which fastText would not look.
+            ValueError: the text has a newline, behind which fastText would not look, or its score is not a number.
         """
         if "\n" in text:
             raise ValueError("the text has a newline; expected one line")
-        found = [row for row in self._model.predict(text) if row[1] >= threshold]
+        found = self._model.predict(text)
+        for label, score in found:
+            if not math.isfinite(score):
+                raise ValueError(f"the model gives {label} the score {score}; expected a finite number")
+        found = [row for row in found if row[1] >= threshold]
         kept = found if k < 0 else found[:k]
         return tuple(label for label, _ in kept), tuple(score for _, score in kept)
 

@@ -8,6 +8,6 @@ __all__ = ["variable_name"]
 
 
 def variable_name(name: str, remove_multiple_underscores: bool = False) -> str:
-    """Every character that cannot stand in an attribute key becomes ``_``."""
-    found = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+    """Every ASCII character but letters, digits and ``_`` becomes ``_``; names of other scripts stay as they are."""
+    found = re.sub(r"[^a-zA-Z0-9_\u0080-\U0010ffff]", "_", name)
     return re.sub(r"__+", "_", found) if remove_multiple_underscores else found

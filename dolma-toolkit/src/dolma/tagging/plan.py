@@ -102,6 +102,7 @@ def make_plan(config: TagSettings, sources: Sequence[Source]) -> Plan:
         row = {"name": name, "experiment": experiment, "native": native_one, "defaults": defaults, "resources": files}
         plan.taggers.append(row)
     _add_files(plan, config, sources, problems)
+    _check_experiments(plan, config, problems)
     if problems:
         raise ConfigError(problems)
     return plan
@@ -119,11 +120,30 @@ def _check_names(config: TagSettings, native: dict[str, str]) -> list[Problem]:
             problems.append(Problem(key, f'is "{name}", the name of a native tagger too', "give yours another name"))
         elif name in config.taggers[:index]:
             problems.append(Problem(key, f'is "{name}" again; expected each name once'))
+        elif same := [other for other in config.taggers[:index] if variable_name(other) == variable_name(name)]:
+            problems.append(_shared_key(key, name, same[0]))
     names = {"experiment": config.experiment} if config.experiment else {}
     for key, name in names.items():
         if not name or name[0].isdigit() or "/" in name:
             problems.append(Problem(key, f'is "{name}"; expected a name that begins with a letter and holds no "/"'))
     return problems
+
+
+def _shared_key(key: str, name: str, other: str) -> Problem:
+    told = f'is "{name}", whose attributes would have the keys of "{other}": {variable_name(name)}__…'
+    return Problem(key, told, "give one of them a name that differs in its letters, digits and _")
+
+
+def _check_experiments(plan: Plan, config: TagSettings, problems: list[Problem]) -> None:
+    """Attributes of two experiments whose keys are equal could never be told apart in one mix."""
+    if config.experiment is None or config.destination is not None:
+        return
+    for artifact in plan.artifacts:
+        directory = Path(artifact["directory"])
+        beside = sorted(directory.parent.iterdir()) if directory.parent.is_dir() else []
+        key = variable_name(config.experiment)
+        same = [other for other in beside if other.name != directory.name and variable_name(other.name) == key]
+        problems.extend(_shared_key("experiment", config.experiment, str(other)) for other in same if other.is_dir())
 
 
 def language_model_path(config: TagSettings, problems: list[Problem]) -> str | None:

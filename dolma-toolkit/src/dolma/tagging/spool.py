@@ -249,9 +249,11 @@ def _spans(
         return []
     length = len(text)
     for kind, start, end, score in spans:
-        if not (0 <= start <= end <= length and abs(score) < float("inf")):
+        # a lone surrogate has no place in a file of UTF-8
+        is_text = kind.encode("utf-8", "replace").decode() == kind
+        if not (is_text and 0 <= start <= end <= length and abs(score) < float("inf")):
             shown = f'tagger "{name}" gave the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'
-            expected = f"expected 0 ≤ start ≤ end ≤ {length} and a finite score"
+            expected = f"expected 0 ≤ start ≤ end ≤ {length}, a finite score and a type that UTF-8 can hold"
             report(FormatError(*place, None, "out_of_range", f"{shown}; {expected}"))
             return []
     return [(kind, start, end, round(score, TAGGER_SCORE_PRECISION)) for kind, start, end, score in spans]

@@ -264,7 +264,14 @@ impl<'a> Reader<'a> {
 
     fn floats(&mut self, count: usize) -> Result<Vec<f32>> {
         let bytes = self.take(count.saturating_mul(4))?;
-        Ok(bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
+        let values: Vec<f32> =
+            bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => {
+                Err(self.error(Code::OutOfRange, format!("has the weight {value}; expected finite numbers")))
+            }
+        }
     }
 }
 
@@ -281,6 +288,17 @@ mod tests {
             Err(Error::Format(error)) => error.code,
             _ => panic!("expected a format error"),
         }
+    }
+
+    #[test]
+    fn weights_are_finite() {
+        let read = |values: [f32; 2]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            Reader { path: Path::new("m.bin"), rest: &bytes }.floats(2).map_err(|error| error.to_string())
+        };
+        assert_eq!(read([1.0, -2.5]), Ok(vec![1.0, -2.5]));
+        assert_eq!(read([1.0, f32::NAN]), Err("m.bin: has the weight NaN; expected finite numbers".to_owned()));
+        assert!(read([f32::NEG_INFINITY, 0.0]).is_err());
     }
 
     #[test]

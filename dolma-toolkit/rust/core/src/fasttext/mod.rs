@@ -91,6 +91,9 @@ fn log(value: f32) -> f32 {
 fn tabulated_sigmoid(value: f32) -> f32 {
     const STEPS: f32 = 512.0;
     const LARGEST: f32 = 8.0;
+    if value.is_nan() {
+        return value;
+    }
     if value < -LARGEST {
         return 0.0;
     }
@@ -174,6 +177,7 @@ mod tests {
         assert_eq!(tabulated_sigmoid(-9.0), 0.0);
         assert_eq!(tabulated_sigmoid(9.0), 1.0);
         assert_eq!(tabulated_sigmoid(0.0), 0.5);
+        assert!(tabulated_sigmoid(f32::NAN).is_nan());
         assert!((tabulated_sigmoid(2.0) - 0.880_797).abs() < 1e-3);
     }
 }

@@ -1,13 +1,21 @@
 //! Rows of attributes: docs/formats/attributes.md, version 1.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::document::{parse_object, Place};
 use crate::error::{Code, Result};
 
-/// Every character that cannot stand in an attribute key becomes `_`.
+/// Every ASCII character but letters, digits and `_` becomes `_`; names of other scripts stay as they are.
 pub fn variable_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii() { c } else { '_' }).collect()
+}
+
+/// The first two names whose attributes would have one key.
+pub fn same_key<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
+    let mut by_key = HashMap::new();
+    names.into_iter().find_map(|name| by_key.insert(variable_name(name), name).map(|other| (other, name)))
 }
 
 /// The key of one span type of one tagger.
@@ -178,9 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_hold_only_letters_digits_and_underscores() {
+    fn keys_hold_no_ascii_but_letters_digits_and_underscores() {
         assert_eq!(key("my exp", "dclm-oh", "__label__a.b"), "my_exp__dclm_oh____label__a_b");
-        assert_eq!(variable_name("é1"), "_1");
+        assert_eq!(key("实验", "é-1", "好评👍 a"), "实验__é_1__好评👍_a");
+        assert_eq!(same_key(["好评", "差评", "a b", "a", "a-b"]), Some(("a b", "a-b")));
+        assert_eq!(same_key(["好评", "差评", "a_b"]), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Whether the attributes that rules name are there. A name that is spelt wrong matches nothing, and without this check
 //! every document would pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::row::{attribute_keys, Row};
 use super::rules::{NamedKey, Rules};
@@ -20,6 +22,7 @@ const SAMPLE_ROWS: u64 = 200;
 pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
+        errors.extend(shared_keys(index, stream));
         let mut named = rules.attribute_keys(&format!("streams.{index}"));
         let mut known = Known::default();
         for limit in [SAMPLE_ROWS, u64::MAX] {
@@ -43,6 +46,28 @@ pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
         }
     }
     Error::many(errors).map_or(Ok(warnings), Err)
+}
+
+/// Sets of a stream that hold the same key, as far as their manifests say; rows tell the rest.
+fn shared_keys(index: usize, stream: &Stream) -> Vec<Error> {
+    let mut holders: BTreeMap<String, &Path> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for directory in &stream.attribute_directories {
+        let manifest = Manifest::read(directory).ok().flatten();
+        let keys = manifest.iter().flat_map(|manifest| strings(manifest.details.get("keys")));
+        let shared = keys.filter_map(|key| holders.insert(key.clone(), directory).map(|other| (key, other))).next();
+        if let Some((key, other)) = shared.filter(|(_, other)| *other != directory.as_path()) {
+            let message = format!("has the attribute \"{key}\" in {} and in {}", other.display(), directory.display());
+            let error = Error::config(format!("streams.{index}.attributes"), message);
+            errors.push(error.with_hint("list one of the two, or tag again under another experiment"));
+        }
+    }
+    errors
+}
+
+fn strings(value: Option<&Value>) -> Vec<String> {
+    let items = value.and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(|item| item.as_str().map(str::to_string)).collect()
 }
 
 fn unknown(place: &str, key: &str, known: &Known) -> Error {
@@ -97,10 +122,6 @@ impl Known {
         let experiment = variable_name(&directory.file_name().unwrap_or_default().to_string_lossy());
         let manifest = Manifest::read(directory).ok().flatten();
         if let Some(manifest) = manifest.filter(|manifest| lists_all(manifest, directory, &files)) {
-            let strings = |value: Option<&serde_json::Value>| -> Vec<String> {
-                let items = value.and_then(|value| value.as_array()).into_iter().flatten();
-                items.filter_map(|item| item.as_str().map(str::to_string)).collect()
-            };
             let taggers = strings(manifest.config.get("taggers"));
             if taggers.is_empty() {
                 self.open_experiments.insert(experiment.clone());

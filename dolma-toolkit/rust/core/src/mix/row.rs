@@ -176,6 +176,16 @@ pub struct AttributeRow<'a> {
     attributes: Fields<'a>,
 }
 
+/// A key that two rows of one document have, and the numbers of these rows.
+pub fn shared_key<'r>(rows: &'r [AttributeRow<'_>]) -> Option<(&'r str, usize, usize)> {
+    rows.iter().enumerate().skip(1).find_map(|(later, row)| {
+        rows[..later].iter().enumerate().find_map(|(earlier, other)| {
+            let key = row.attributes.iter().map(|(key, _)| key).find(|key| other.attributes.get(key).is_some());
+            key.map(|key| (key, earlier, later))
+        })
+    })
+}
+
 impl<'a> AttributeRow<'a> {
     /// Reads a line; `None` if anything is wrong with it.
     pub fn read(line: &'a [u8]) -> Option<Self> {
@@ -280,7 +290,7 @@ impl<'a> Row<'a> {
         well_typed.then_some(Self { fields, attributes, id, text: body, source })
     }
 
-    /// Adds attributes; of equal keys the last row's counts.
+    /// Adds attributes; they count more than those of the document itself.
     pub fn add_attributes(&mut self, rows: Vec<AttributeRow<'a>>) {
         if rows.is_empty() {
             return;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::choice::{Choice, Fate, Identity, Use};
 use super::funnel::StreamFunnel;
 use super::output::{Destination, Sink};
-use super::row::{usual, AttributeRow, Changes, Row};
+use super::row::{shared_key, usual, AttributeRow, Changes, Row};
 use super::rules::{Kind, Rules};
 use super::settings::{ShardInput, Stream};
 use super::view::View;
@@ -96,6 +96,14 @@ impl Mixer<'_> {
                     return Err(place.error(None, Code::Misaligned, message));
                 };
                 rows.push(AttributeRow::parse(line, &place, &row.id)?);
+            }
+            if let Some((key, earlier, later)) = shared_key(&rows) {
+                let message = format!(
+                    "{} has the attribute \"{key}\" too; expected each key in one set of a stream",
+                    names[earlier]
+                );
+                let place = Place { path: &names[later], line: line_number };
+                return Err(place.error(Some(&format!("attributes.{key}")), Code::InvalidValue, message));
             }
             row.add_attributes(rows);
             let identity = Identity { file: &name, line: line_number, id: &row.id };

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{json, Map, Value};
 
-use super::row::{AttributeRow, Changes, Row};
+use super::row::{shared_key, AttributeRow, Changes, Row};
 use super::rules::Rules;
 use super::settings::{FilterSettings, RuleSettings, Syntax};
 use super::view::View;
@@ -29,6 +29,17 @@ fn what_is_not_changed_is_copied_byte_for_byte() {
     let expected =
         r#"{"id":"1","metadata":{"b": 1.0 ,"a":[ ]},"text":"a\/b","z":[1.10, 12345678901234567890, "\u00e9"]}"#;
     assert_eq!(written(line, &[], &Changes::default()), expected);
+}
+
+#[test]
+fn a_key_that_two_sets_have_is_found() {
+    let row = |keys: &str| {
+        AttributeRow::parse(format!("{{\"id\":\"1\",\"attributes\":{keys}}}").into_bytes().leak(), &PLACE, "1")
+    };
+    let rows: Vec<_> =
+        [r#"{"a":[],"b":[]}"#, r#"{"c":[]}"#, r#"{"b":[],"d":[]}"#].iter().map(|keys| row(keys).unwrap()).collect();
+    assert_eq!(shared_key(&rows), Some(("b", 0, 2)));
+    assert_eq!(shared_key(&rows[..2]), None);
 }
 
 #[test]

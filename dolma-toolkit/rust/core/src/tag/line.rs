@@ -235,12 +235,13 @@ mod tests {
         let other = attributes.key("e__u__", "é");
         attributes.push(other, 0, 2, 0.25);
         attributes.push(dotted, 1, 2, 1.0 / 3.0);
+        assert_ne!(attributes.key("e__u__", "è"), other);
         assert_eq!((empty, attributes.num_spans()), (0, 3));
         let line = String::from_utf8(attributes.json("a\"b", "")).unwrap();
-        let spans = r#""e__t__none":[],"e__t__a_b":[[0,1,1.0],[1,2,0.33333]],"e__u___":[[0,2,0.25]]"#;
+        let spans = r#""e__t__none":[],"e__t__a_b":[[0,1,1.0],[1,2,0.33333]],"e__u__é":[[0,2,0.25]],"e__u__è":[]"#;
         assert_eq!(line, format!("{{\"id\":\"a\\\"b\",\"attributes\":{{{spans}}},\"source\":\"\"}}\n"));
         let mut keys = KeySet::default();
         keys.add(&attributes.into_names());
-        assert_eq!(keys.keys.len(), 3);
+        assert_eq!(keys.keys.len(), 4);
     }
 }

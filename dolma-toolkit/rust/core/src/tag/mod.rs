@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use crate::document;
+use crate::document::{self, Place};
 use crate::error::{Error, Result};
 use crate::jsonl::{AtomicWriter, LineReader, RowSieve, SkippedRow};
 use crate::progress::Progress;
@@ -194,11 +194,13 @@ fn tag_file(
         let tag = |row| row_tagger.tag(&batch, row, &file.name);
         let mut keep = |row: Result<rows::TaggedRow>| match row {
             Ok(row) if errors.is_empty() => {
-                let outputs = writers.iter_mut().zip(&row.lines).zip(&mut totals);
-                outputs.into_iter().try_for_each(|((writer, line), total)| {
-                    total.add(line);
-                    writer.put(&line.bytes)
-                })
+                let place = Place { path: &file.name, line: row.line };
+                let added = row.lines.iter().zip(&mut totals).try_for_each(|(line, total)| total.add(line, &place));
+                if let Err(error) = added {
+                    errors.push(error);
+                    return Ok(());
+                }
+                writers.iter_mut().zip(&row.lines).try_for_each(|(writer, line)| writer.put(&line.bytes))
             }
             Ok(_) => Ok(()),
             Err(error) => {

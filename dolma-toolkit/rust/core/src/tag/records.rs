@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
 use super::plan::{ArtifactPlan, FilePlan, OutputPlan};
-use super::rows::Totals;
-use crate::error::{Error, Result};
+use super::rows::{shared_key, Totals};
+use crate::error::{Code, Error, Result};
 use crate::jsonl::{SkippedRow, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest};
 
@@ -37,6 +37,9 @@ pub struct Record {
     /// Rows of the document file that have none here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedRow>,
+    /// What `Totals::types` holds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<String, String>,
 }
 
 impl Record {
@@ -62,6 +65,7 @@ impl Record {
             spans: totals.spans,
             keys: totals.keys.keys,
             skipped: skipped.to_vec(),
+            types: totals.types,
         })
     }
 }
@@ -192,6 +196,7 @@ impl Records {
 pub(super) fn write_manifest(artifact: &ArtifactPlan, records: &Records) -> Result<u64> {
     let mut manifest = Manifest::new("attributes", artifact.config.clone());
     let mut keys = BTreeSet::new();
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
     let mut documents = BTreeMap::new();
     for record in records.current() {
         let document = artifact.directory.join(&record.input_path);
@@ -205,6 +210,12 @@ pub(super) fn write_manifest(artifact: &ArtifactPlan, records: &Records) -> Resu
             manifest.add_count("rows_skipped", record.skipped.len() as u64);
         }
         keys.extend(record.keys.iter().cloned());
+        for (key, kind) in &record.types {
+            if let Some(other) = types.insert(key, kind).filter(|other| other != kind) {
+                let path = artifact.directory.join(&record.path).display().to_string();
+                return Err(Error::format(path, None, None, Code::InvalidValue, shared_key(key, other, kind)));
+            }
+        }
         if record.input_url.is_empty() {
             documents.insert(document, Some(record.input.clone()));
         } else {

@@ -1,12 +1,13 @@
 //! One row: parse, tag, write the attribute lines.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
 use super::line::{Attributes, KeySet, Names};
 use super::plan::{OutputPlan, Plan};
-use crate::attributes::key;
+use crate::attributes::{self, key};
 use crate::document::{parse_row, Place, Row};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{Compression, LineReader};
@@ -79,10 +80,13 @@ pub struct Line {
     pub bytes: Vec<u8>,
     spans: u64,
     names: Names,
+    types: Vec<(String, String)>,
 }
 
 /// The attribute lines of one document, one for each output.
 pub struct TaggedRow {
+    /// Of the document file.
+    pub line: u64,
     pub lines: Vec<Line>,
 }
 
@@ -92,14 +96,30 @@ pub struct Totals {
     pub documents: u64,
     pub spans: u64,
     pub keys: KeySet,
+    /// The span type that each key of a tagger that is not native stands for.
+    pub types: BTreeMap<String, String>,
 }
 
 impl Totals {
-    pub fn add(&mut self, line: &Line) {
+    /// Takes a line in; an error at `place` where a key stood for another span type before.
+    pub fn add(&mut self, line: &Line, place: &Place<'_>) -> Result<()> {
         self.documents += 1;
         self.spans += line.spans;
         self.keys.add(&line.names);
+        for (key, kind) in &line.types {
+            match self.types.get(key) {
+                Some(known) if known == kind => {}
+                Some(known) => return Err(place.error(None, Code::InvalidValue, shared_key(key, known, kind))),
+                None => drop(self.types.insert(key.clone(), kind.clone())),
+            }
+        }
+        Ok(())
     }
+}
+
+/// That two span types of taggers would be one attribute.
+pub fn shared_key(key: &str, one: &str, other: &str) -> String {
+    format!("the span types \"{one}\" and \"{other}\" both have the key \"{key}\"; expected types that differ in their letters, digits and \"_\"")
 }
 
 /// Tags rows for a set of outputs; shared between threads.
@@ -138,7 +158,7 @@ impl<'a> RowTagger<'a> {
         let text = Text::with_metadata(&row.text, row.metadata.as_deref());
         let length = text.length_chars();
         let lines = self.outputs.iter().map(|taggers| self.line(taggers, raw, &row, &text, length, &place));
-        Ok(TaggedRow { lines: lines.collect::<Result<Vec<_>>>()? })
+        Ok(TaggedRow { line: raw.line, lines: lines.collect::<Result<Vec<_>>>()? })
     }
 
     fn line(
@@ -151,19 +171,50 @@ impl<'a> RowTagger<'a> {
         place: &Place<'_>,
     ) -> Result<Line> {
         let mut attributes = Attributes::default();
+        let mut types = Vec::new();
+        // the tagger that each key is of
+        let mut owners: Vec<usize> = Vec::with_capacity(32);
         for &index in taggers {
             let plan = &self.plan.taggers[index];
             let prefix = &self.prefixes[index];
             // a kind and its key; two kinds may differ in characters that no key can hold
             let mut kinds: Vec<(Cow<'_, str>, usize)> = Vec::with_capacity(32);
+            let mut key_of = |attributes: &mut Attributes, kinds: &[(Cow<'_, str>, usize)], kind: &str| {
+                let key = attributes.key(prefix, kind);
+                let is_new = key == owners.len();
+                if is_new {
+                    owners.push(index);
+                }
+                let name = || attributes::key(&plan.experiment, &plan.name, kind);
+                let other = kinds.iter().find(|(_, known)| *known == key);
+                let message = match other {
+                    _ if owners[key] != index => {
+                        let other = &self.plan.taggers[owners[key]].name;
+                        format!(
+                            "the taggers \"{other}\" and \"{}\" both gave the key \"{}\"; expected a name of its own",
+                            plan.name,
+                            name()
+                        )
+                    }
+                    Some((other, _)) if !plan.native && *other != kind => shared_key(&name(), other, kind),
+                    _ => {
+                        if !plan.native && is_new {
+                            types.push((name(), kind.to_owned()));
+                        }
+                        return Ok(key);
+                    }
+                };
+                Err(place.error(None, Code::InvalidValue, format!("document \"{}\": {message}", row.id)))
+            };
             for kind in &plan.defaults {
-                kinds.push((Cow::Borrowed(kind), attributes.key(prefix, kind)));
+                let key = key_of(&mut attributes, &kinds, kind)?;
+                kinds.push((Cow::Borrowed(kind), key));
             }
             for span in self.spans(index, raw, text, place)? {
                 if span.start > span.end || span.end > length || !span.score.is_finite() {
                     let message = format!(
-                        "tagger \"{}\" gave the span [{}, {}, {}] of a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",
-                        plan.name, span.start, span.end, span.score
+                        "tagger \"{}\" gave the span [{}, {}, {}] of document \"{}\", a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",
+                        plan.name, span.start, span.end, span.score, row.id
                     );
                     return Err(place.error(None, Code::OutOfRange, message));
                 }
@@ -171,7 +222,7 @@ impl<'a> RowTagger<'a> {
                 let key = match kinds.iter().rev().find(|(kind, _)| *kind == span.kind) {
                     Some((_, key)) => *key,
                     None => {
-                        let key = attributes.key(prefix, &span.kind);
+                        let key = key_of(&mut attributes, &kinds, &span.kind)?;
                         kinds.push((span.kind, key));
                         key
                     }
@@ -180,7 +231,7 @@ impl<'a> RowTagger<'a> {
             }
         }
         let bytes = attributes.json(&row.id, &row.source);
-        Ok(Line { bytes, spans: attributes.num_spans(), names: attributes.into_names() })
+        Ok(Line { bytes, spans: attributes.num_spans(), names: attributes.into_names(), types })
     }
 
     fn spans(&self, index: usize, raw: &RawRow, text: &Text<'_>, place: &Place<'_>) -> Result<Vec<Span>> {

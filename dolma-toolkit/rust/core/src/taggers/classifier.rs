@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::code::lines_of_python;
-use super::language::{shared, two_decimals};
+use super::language::{have_own_keys, shared, two_decimals};
 use super::resources::{required, Need, Resource};
 use super::text::sentences::sentences;
 use super::text::unicode::{count_chars, strip};
@@ -102,7 +102,8 @@ impl Classifier {
         };
         let model = shared(&resource.path)?;
         let bare = |label: &str| label.replace(PREFIX, "");
-        let names = (0..model.num_labels()).map(|number| Cow::Owned(bare(model.label(number)))).collect();
+        let names: Vec<_> = (0..model.num_labels()).map(|number| Cow::Owned(bare(model.label(number)))).collect();
+        have_own_keys(&format!("resources.{name}"), &names)?;
         Ok(Classifier { model, unit, answer, names })
     }
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use super::text::unicode::strip;
 use super::{Span, Tagger, Text};
-use crate::error::Result;
+use crate::attributes::same_key;
+use crate::error::{Error, Result};
 use crate::fasttext::Model;
 
 /// What is scored.
@@ -48,7 +49,8 @@ impl LanguageTagger {
     pub fn new(model: &Path, unit: Unit, languages: Languages) -> Result<LanguageTagger> {
         let model = shared(model)?;
         let kind = |label: &str| Cow::Owned(label.replace("__label__", ""));
-        let kinds = (0..model.num_labels()).map(|number| kind(model.label(number))).collect();
+        let kinds: Vec<_> = (0..model.num_labels()).map(|number| kind(model.label(number))).collect();
+        have_own_keys("language_model", &kinds)?;
         Ok(LanguageTagger { model, unit, languages, kinds })
     }
 
@@ -59,7 +61,7 @@ impl LanguageTagger {
         match self.languages {
             Languages::All => scored.collect(),
             Languages::Likely => {
-                scored.filter(|scored| scored.1 > 0.01).map(|(kind, score)| (kind, two_decimals(score))).collect()
+                scored.filter(|scored| scored.1 > 0.01 || scored.1.is_nan()).map(|(kind, score)| (kind, two_decimals(score))).collect()
             }
             Languages::English | Languages::EnglishOrNot => {
                 let mut english = scored.filter(|scored| scored.0 == "en");
@@ -100,6 +102,18 @@ impl Tagger for LanguageTagger {
             spans.push(text.whole("doc_not_en", not_english));
         }
         Ok(())
+    }
+}
+
+/// Fails where two labels of a model would be one attribute.
+pub(super) fn have_own_keys(setting: &str, labels: &[Cow<'static, str>]) -> Result<()> {
+    match same_key(labels.iter().map(|label| &**label)) {
+        None => Ok(()),
+        Some((one, other)) => {
+            let message = format!("names a model whose labels \"{one}\" and \"{other}\" have one attribute key");
+            let hint = "train it with labels that differ in their letters, digits and \"_\"";
+            Err(Error::config(setting, message).with_hint(hint))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,12 +11,24 @@ from dolma.core.data_types import DocResult, Document, Span
 from dolma.core.extras import require
 from dolma.core.registry import TaggerRegistry
 from dolma.core.splitting import split_paragraphs
-from dolma.core.taggers import BaseTagger
+from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger
 
-__all__ = ["LanguageTagger"]
+__all__ = ["LanguageTagger", "in_order"]
 
 Scores = list[tuple[str, float]]
 Detector = Callable[[str], Scores]
+
+
+def in_order(scores: Scores) -> Scores:
+    """The best first; those that are written alike by name, for a detector may give them as its hash tables have them.
+
+    Raises:
+        ValueError: a score is not a number.
+    """
+    for language, score in scores:
+        if not math.isfinite(score):
+            raise ValueError(f"the detector gives {language} the score {score}; expected a finite number")
+    return sorted(scores, key=lambda scored: (-round(scored[1], TAGGER_SCORE_PRECISION), scored[0]))
 
 
 class LanguageTagger(BaseTagger):
@@ -34,7 +47,7 @@ class LanguageTagger(BaseTagger):
 
     def scores(self, text: str) -> Scores:
         """Languages of a text and their scores."""
-        found = self._detect(text)
+        found = in_order(self._detect(text))
         if self.likely_alone:
             found = [(language, round(score, 2)) for language, score in found if score > 0.01]
         if self.english_alone:

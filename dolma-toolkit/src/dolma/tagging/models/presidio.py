@@ -44,7 +44,10 @@ class PiiPresidio(BaseTagger):
         results: list[Any] = []
         for kind, recognizer in self._recognizers.items():
             results.extend(recognizer.analyze(doc.text, [kind], None) or [])
-        spans = [Span(result.start, result.end, result.entity_type) for result in self._without_duplicates(results)]
+        results = self._without_duplicates(results)
+        # Presidio keeps them in a set, so those that it ranks alike come in another order in each process
+        results.sort(key=lambda result: (-result.score, result.start, result.start - result.end, result.entity_type))
+        spans = [Span(result.start, result.end, result.entity_type) for result in results]
         spans = [span for span in spans if _holds(span, doc.text)]
         words = len(doc.text.split())
         spans.append(Span(0, len(doc.text), "doc", len(spans) / words if words else -1.0))
