@@ -170,3 +170,19 @@ def test_lm_eval_json_has_its_layout(two: list[Path], tmp_path: Path) -> None:
     assert value["results"]["copa"]["acc,none"] == pytest.approx(stored["value"])
     assert value["results"]["copa"]["acc_stderr,none"] == pytest.approx(stored["stderr"])
     assert main(["report", *map(str, two), "--lm-eval-json", str(file)]) == 2
+
+
+def test_different_ways_of_scoring_are_told(
+    build_checkpoint: Build, documents_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu"]
+    base += ["--documents", str(documents_directory)]
+    for name, prefix in (("a", "eos"), ("b", "bos")):
+        assert main([*base, "--name", name, "--prefix", prefix, "--output", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "scored with different prefix (eos, bos): do not compare them" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "a")]) == 0
+    assert "do not compare" not in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b" / ".." / "a")]) == 2
+    assert "named twice" in capsys.readouterr().err

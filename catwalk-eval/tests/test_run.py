@@ -310,7 +310,8 @@ def test_links_pipes_and_side_files(
     write_jsonl(far / "b.jsonl.gz", [{"id": "b", "text": "sea"}])
     (root / "deep" / "loop").symlink_to("..")
     (root / "linked").symlink_to(far)
-    (root / ".progress.jsonl").write_text("{}\n", encoding="utf-8")
+    for name in (".progress.jsonl", "skipped.jsonl"):
+        (root / name).write_text("{}\n", encoding="utf-8")
     assert main([*base, str(root), "--output", str(tmp_path / "x")]) == 0
     assert _domains(tmp_path / "x") == [(None, 2)]
     os.mkfifo(tmp_path / "pipe")

@@ -36,6 +36,7 @@ __all__ = [
 
 _COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
 DATA_SUFFIXES = tuple(f".{kind}{compression}" for kind in ("jsonl", "json") for compression in _COMPRESSIONS)
+_SIDE_FILES = ("manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "funnel.json")  # what tools add
 _FOREIGN_SUFFIXES = (".br", ".lz4", ".sz", ".snappy", ".7z", ".zip", ".parquet")
 _READ_BYTES = 1 << 20
 _MAGIC = {
@@ -54,7 +55,7 @@ _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def is_data_file(path: Path) -> bool:
     """Whether a file of a directory holds rows, by its name. Side files (`.progress.jsonl`) do not."""
-    own = path.name in ("manifest.json", "metrics.jsonl") or path.name.startswith(".")
+    own = path.name in _SIDE_FILES or path.name.startswith(".")
     return path.name.endswith(DATA_SUFFIXES) and not own
 
 

@@ -48,7 +48,7 @@ def model_table(models: Sequence[LoadedResults]) -> Table:
                 f"{about['vocab_size']:,}",
                 f"{about['dtype']} → {inference['dtype']}",
                 f"{inference['max_length_tokens']:,}",
-                f"{inference['windowing']}, {inference['prefix']}",
+                ", ".join(filter(None, (inference["windowing"], inference["prefix"], inference.get("split")))),
                 (about["manifest_sha256"] or _ABSENT)[:12],
             ]
         )
@@ -159,9 +159,20 @@ def source_table(models: Sequence[LoadedResults]) -> Table:
         plot.append((source or "(none)", points))
     columns = ["source", "domains", "documents", "bytes", *(model.label for model in models)]
     note = "Bits per byte, pooled over the source's documents, with 95 % intervals (delta method over documents)."
+    note += _differing(models)
     return Table(
         title="Perplexity by source", note=note, columns=columns, rows=rows, numeric=len(columns) - 1, plot=plot
     )
+
+
+def _differing(models: Sequence[LoadedResults]) -> str:
+    """A sentence where documents were scored in different ways, of which the numbers are not comparable."""
+    found = []
+    for name in ("split", "windowing", "max_length_tokens", "prefix"):
+        values = [model.results["inference"].get(name) for model in models if model.domains]
+        if len(set(values)) > 1:
+            found.append(f"{name} ({', '.join(str(value) for value in dict.fromkeys(values))})")
+    return f" The models were scored with different {', '.join(found)}: do not compare them." if found else ""
 
 
 def _any_domains(models: Sequence[LoadedResults]) -> dict[tuple[str, str], dict[str, float]]:
@@ -199,6 +210,7 @@ def domain_table(models: Sequence[LoadedResults]) -> Table:
     note = "Perplexity is per token, exp(nll / tokens)."
     if len(vocabularies) > 1:
         note += " The models' tokenizers differ: compare bits per byte, not perplexity."
+    note += _differing(models)
     return Table(title="Perplexity by domain", note=note, columns=columns, rows=rows, numeric=len(columns) - 2, plot=[])
 
 

@@ -34,7 +34,7 @@ __all__ = [
 _COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _ROW_SUFFIXES = (".json", ".jsonl")
 _FOREIGN_SUFFIXES = (".br", ".lz4", ".sz", ".snappy", ".7z", ".zip", ".parquet")
-_SIDE_FILES = ("manifest.json", "metrics.jsonl")  # never rows
+_SIDE_FILES = ("manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "funnel.json")  # what tools add
 _CHUNK_BYTES = 1 << 20
 _MAGIC = {
     b"\xef\xbb\xbf": "begins with a byte-order mark (BOM)",
