@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import SHIPPED, ChatTemplate, choose_template, read_shipped
 from open_instruct.config import TemplateSettings
+from open_instruct.data.tokenize import encode_conversations
 from open_instruct.errors import RequestError
+from open_instruct.formats.chat import Conversation
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -244,6 +246,15 @@ def _plain_text(encoder: ConversationEncoder, ids: list[int]) -> str:
     if encoder.tokenizer.backend_tokenizer.decoder is not None:
         return encoder.tokenizer.decode(ids).replace(" ", "")
     return "".join(encoder.tokenizer.convert_ids_to_tokens(ids)).replace("▁", "")
+
+
+def test_template_that_leaves_system_messages_out_is_told(tokenizer, encoders, caplog):
+    assert not any(encoder.drops_system for encoder in encoders.values())
+    text = read_shipped("tulu").replace("{%- else -%}", "{%- elif message['role'] == 'user' -%}")
+    encoder = ConversationEncoder(tokenizer, ChatTemplate("deaf", text))
+    row = Conversation(id="", source="", messages=tuple(CONVERSATION), path=Path("c.jsonl"), line=1)
+    encode_conversations([row], encoder, 500, "drop")
+    assert "1 rows have a system message, which deaf template leaves out" in caplog.text
 
 
 def test_answers_of_weight_0_are_read_and_not_trained(encoders):

@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -214,6 +215,16 @@ class PromptEncoder:
                 f"template: {template.name} template does not render a question and its answer ({refusal}); "
                 "expected a chat template"
             ) from refusal
+
+    @cached_property
+    def drops_system(self) -> bool:
+        """Whether the template leaves a system message out without a word."""
+        content = "Xyzzy-17"
+        try:
+            rendered = render(self.template.text, [{"role": "system", "content": content}, *_PROBE], self._tokens)
+        except Refusal:
+            return False
+        return content not in rendered.text
 
     @property
     def turn_end(self) -> int | None:

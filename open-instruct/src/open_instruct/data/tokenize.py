@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 from ..chat.encode import IGNORED, ConversationEncoder
 from ..chat.render import Refusal
-from ..formats.chat import Conversation
+from ..formats.chat import Conversation, Message
 from ..formats.errors import FormatError
 from ..formats.preference import Pair
 from .read import BadRows
@@ -79,6 +79,12 @@ def _raise(refused: list[FormatError]) -> None:
         raise BadRows(refused[:20], len(refused))
 
 
+def _warn_of_system(conversations: Sequence[Sequence[Message]], encoder: ConversationEncoder) -> None:
+    count = sum(messages[0]["role"] == "system" for messages in conversations)
+    if count and encoder.drops_system:
+        log.warning("%d rows have a system message, which %s template leaves out", count, encoder.template.name)
+
+
 def encode_conversations(
     rows: Sequence[Conversation], encoder: ConversationEncoder, max_length: int, too_long: Literal["truncate", "drop"]
 ) -> Examples[SftExample]:
@@ -88,6 +94,7 @@ def encode_conversations(
         BadRows: rows that the template refuses.
     """
     result: Examples[SftExample] = Examples()
+    _warn_of_system([row.messages for row in rows], encoder)
     refused: list[FormatError] = []
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
@@ -128,6 +135,7 @@ def encode_pairs(
         BadRows: rows that the template refuses.
     """
     result: Examples[PairExample] = Examples()
+    _warn_of_system([row.prompt for row in rows], encoder)
     refused: list[FormatError] = []
     for row in rows:
         try:
