@@ -14,7 +14,15 @@ from typing import Any
 
 from dolma import _native
 from dolma.config import REQUIRED, load, setting, to_yaml
-from dolma.config.shared import Compression, WorkDir, error_log
+from dolma.config.shared import (
+    GENERATE_IDS,
+    SKIP_BAD_ROWS,
+    Compression,
+    WorkDir,
+    at_least,
+    error_log,
+    save_skipped,
+)
 from dolma.core.progress import Reporter, bytes_text, count_text
 from dolma.errors import Problem, translated
 from dolma.files.places import remotely
@@ -88,6 +96,8 @@ class Config:
     processes: int = setting(1, "number of threads; the output does not depend on it")
     shuffle: bool = setting(True, "pack inputs into output files; no: one output for each input, with its name")
     shuffle_documents: ShuffleConfig | None = setting(None, "order documents at random within each stream")
+    generate_ids: bool = setting(False, GENERATE_IDS)
+    skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and the plan, then stop")
 
@@ -95,8 +105,8 @@ class Config:
         """What is wrong between the settings."""
         if not self.streams:
             yield Problem("streams", "is empty; expected at least one stream")
-        if self.processes < 1:
-            yield Problem("processes", f"is {self.processes}; expected at least 1")
+        yield from at_least(1, processes=self.processes)
+        yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
         if self.shuffle_documents is not None:
             yield from check_seed(self.shuffle_documents.seed, "shuffle_documents.seed")
             if not self.shuffle:
@@ -180,11 +190,14 @@ def run(config: Config) -> None:
         (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
     if summary["replaced_files"]:
         log.warning("mix  removed %d files of an earlier run with other settings", summary["replaced_files"])
+    rows = [row for stream in summary["streams"] for row in stream.pop("skipped", [])]
+    save_skipped("mix", outputs[0], [(row["file"], row["line"], row["code"], row["message"]) for row in rows])
     for line in funnel_lines(summary["streams"]):
         log.info(line)
     for line in warnings_of(summary["streams"]):
         log.warning("mix  %s", line)
     counts = _totals(summary["streams"])
+    counts |= {"rows_skipped": len(rows)} if rows else {}
     reporter.finish(time.monotonic() - start, counts, _text(summary["already_done"], counts))
 
 

@@ -36,7 +36,8 @@ def plan(config: Config) -> dict[str, Any]:
             problems.extend(error.problems)
     if problems:
         raise ConfigError(problems)
-    return {"streams": streams, "threads": config.processes}
+    rows = {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows}
+    return {"streams": streams, "threads": config.processes, "rows": rows}
 
 
 def _stream(stream: StreamConfig, key: str, config: Config) -> dict[str, Any]:

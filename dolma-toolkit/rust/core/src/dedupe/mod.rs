@@ -20,23 +20,13 @@ pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, SkippedRow};
+use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, Skipped};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
 use crate::threads;
 use decide::Decider;
 use keys::{KeyedRow, Keyer};
 use resume::{finished, groups, note_counts, FileCounts, Identity, Target};
-
-/// A row that was passed over, and where it stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Skipped {
-    /// as it was named
-    pub file: String,
-    /// the line, and what is wrong
-    #[serde(flatten)]
-    pub row: SkippedRow,
-}
 
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]

@@ -135,6 +135,16 @@ pub struct SkippedRow {
     pub message: String,
 }
 
+/// A row that was passed over, and the file that it stands in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// As it was named.
+    pub file: String,
+    /// The line, and what is wrong.
+    #[serde(flatten)]
+    pub row: SkippedRow,
+}
+
 /// Row rules of one run, and how many rows it has passed over.
 #[derive(Clone, Debug, Default)]
 pub struct RowSieve {
@@ -327,6 +337,14 @@ impl LineReader {
         match self.watch.size_bytes == size_bytes {
             true => Ok(self),
             false => Err(changed(&self.path, size_bytes, self.watch.size_bytes)),
+        }
+    }
+
+    /// The next line and its number, or `None` at the end of the file.
+    pub fn next_numbered(&mut self) -> Result<Option<(u64, &[u8])>> {
+        match self.next_line()?.is_some() {
+            true => Ok(Some((self.line, &self.buffer))),
+            false => Ok(None),
         }
     }
 

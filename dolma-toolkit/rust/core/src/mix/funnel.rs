@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::choice::Fate;
 use super::rules::{Kind, Rules, Watched};
 use super::view::View;
+use crate::jsonl::Skipped;
 
 /// Documents and bytes of text (UTF-8).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,9 @@ pub struct StreamFunnel {
     /// by rising score; none where the stream is not split
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartFlow>,
+    /// rows that were passed over, and are counted nowhere else
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
 }
 
 impl StreamFunnel {
@@ -124,6 +128,7 @@ impl StreamFunnel {
             span_replacements: spans.collect(),
             sources: BTreeMap::new(),
             parts: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
@@ -191,6 +196,7 @@ impl StreamFunnel {
     /// Adds the counts of another part of the same stream.
     pub fn add(&mut self, other: &Self) {
         self.flow.add(&other.flow);
+        self.skipped.extend(other.skipped.iter().cloned());
         for (flow, other) in self.rules.iter_mut().zip(&other.rules) {
             flow.documents_alone += other.documents_alone;
             flow.bytes_alone += other.bytes_alone;

@@ -16,7 +16,7 @@ use super::shuffle::{put_bucket, Buckets, RowWriter, Rows};
 use super::survey;
 use super::target::{Holds, Target};
 use crate::error::{Error, Result};
-use crate::jsonl::{AtomicWriter, Compression};
+use crate::jsonl::{AtomicWriter, Compression, RowSieve};
 use crate::progress::Progress;
 
 /// A stream and where its documents go.
@@ -27,17 +27,23 @@ struct Work<'a> {
     kept: Vec<&'a Target<'a>>,
     dropped: Option<&'a Target<'a>>,
     choice: Choice,
+    /// for the pass that writes, and for the one before it: each reads every row
+    sieve: RowSieve,
+    survey_sieve: RowSieve,
     unfinished: Vec<(usize, &'a Shard)>,
 }
 
 /// Does all that is not done.
 pub fn run(settings: &Settings, rules: &[Rules], targets: &[Target<'_>], progress: &Progress) -> Result<()> {
     let mut works = Vec::new();
+    let sieves = [RowSieve::new(&settings.rows, 0), RowSieve::new(&settings.rows, 0)];
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
         let of = |holds| targets.iter().find(move |target| target.is_of(index, holds));
         let kept: Vec<_> = (0..stream.kept_directories().len()).filter_map(|part| of(Holds::Part(part))).collect();
         let choice = Choice::new(&stream.rules);
-        let mut work = Work { stream, rules, kept, dropped: of(Holds::Dropped), choice, unfinished: Vec::new() };
+        let [sieve, survey_sieve] = sieves.clone();
+        let dropped = of(Holds::Dropped);
+        let mut work = Work { stream, rules, kept, dropped, choice, sieve, survey_sieve, unfinished: Vec::new() };
         for (index, shard) in stream.shards.iter().enumerate() {
             if !work.is_finished(shard)? {
                 work.unfinished.push((index, shard));
@@ -119,7 +125,15 @@ impl Work<'_> {
             }
             let mut notes = AtomicWriter::create_as(path, Compression::None)?;
             let pass = Pass::Survey(&mut notes);
-            fill(self.stream, std::slice::from_ref(*input), self.rules, &self.choice, pass, progress)?;
+            fill(
+                self.stream,
+                std::slice::from_ref(*input),
+                self.rules,
+                &self.choice,
+                pass,
+                &self.survey_sieve,
+                progress,
+            )?;
             notes.finish().map(drop)
         };
         all(inputs.par_iter().zip(&files).map(note).collect())?;
@@ -145,7 +159,7 @@ impl Work<'_> {
     fn mix(&self, shard: &Shard, progress: &Progress) -> Result<()> {
         let mut outputs = self.outputs(shard)?;
         let pass = Pass::Write(&mut outputs);
-        let funnel = fill(self.stream, &shard.inputs, self.rules, &self.choice, pass, progress)?;
+        let funnel = fill(self.stream, &shard.inputs, self.rules, &self.choice, pass, &self.sieve, progress)?;
         self.note(shard, outputs, &funnel)
     }
 
@@ -159,7 +173,8 @@ impl Work<'_> {
             }
             let mut writer = RowWriter::create(&path, buckets, self.dropped.is_some())?;
             let pass = Pass::Write(&mut writer);
-            let funnel = fill(self.stream, std::slice::from_ref(*input), self.rules, &self.choice, pass, progress)?;
+            let input = std::slice::from_ref(*input);
+            let funnel = fill(self.stream, input, self.rules, &self.choice, pass, &self.sieve, progress)?;
             writer.finish(funnel)
         };
         let rows = all(inputs.par_iter().enumerate().map(rows).collect())?;

@@ -30,7 +30,8 @@ pub use settings::{
 };
 pub use spans::{replace, Replacement};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::jsonl::Skipped;
 use crate::progress::Progress;
 use rules::Rules;
 use target::{targets, Holds, Target};
@@ -72,6 +73,7 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
     }
     pool.install(|| jobs::run(settings, &rules, &targets, progress))?;
     let streams = streams_in_order(settings, &rules, &targets)?;
+    check_skipped(settings, &streams)?;
     for target in &mut targets {
         target.finish(&rules)?;
     }
@@ -80,6 +82,19 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
         target.tidy()?;
     }
     Ok(Summary { already_done: false, replaced_files, streams })
+}
+
+/// Those of a run that was stopped count as well.
+fn check_skipped(settings: &Settings, streams: &[StreamFunnel]) -> Result<()> {
+    let limit = settings.rows.skip_bad_rows;
+    let mut skipped = streams.iter().flat_map(|stream| &stream.skipped);
+    match skipped.nth(usize::try_from(limit).unwrap_or(usize::MAX)) {
+        Some(Skipped { file, row }) if limit > 0 => {
+            let message = format!("{} (skip_bad_rows is {limit}, and there are more such rows)", row.message);
+            Err(Error::format(file, row.line, None, Code::InvalidValue, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn compile(settings: &Settings) -> Result<Vec<Rules>> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::jsonl::RowRules;
+
 /// All of it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -12,6 +14,9 @@ pub struct Settings {
     pub streams: Vec<Stream>,
     /// how many threads work
     pub threads: usize,
+    /// what is done about rows that are not as documents are
+    #[serde(default)]
+    pub rows: RowRules,
 }
 
 /// Documents that are treated alike.

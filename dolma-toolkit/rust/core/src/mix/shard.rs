@@ -13,7 +13,7 @@ use super::settings::{ShardInput, Stream};
 use super::view::View;
 use crate::document::Place;
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{AtomicWriter, Compression, LineReader};
+use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, Skipped};
 use crate::progress::Progress;
 
 /// Documents and bytes of text in a finished file.
@@ -40,13 +40,14 @@ pub fn fill<'s>(
     rules: &'s Rules,
     choice: &'s Choice,
     pass: Pass<'s>,
+    sieve: &RowSieve,
     progress: &Progress,
 ) -> Result<StreamFunnel> {
     let funnel = StreamFunnel::new(&stream.name, rules).with_parts(&choice.edges);
     let shuffle_seed = stream.rules.shuffle_documents.as_ref().map(|shuffle| shuffle.seed);
     let mut mixer = Mixer { rules, choice, shuffle_seed, funnel, pass, line: Vec::new() };
     for input in inputs {
-        mixer.mix_file(input, stream.compression.as_deref(), progress)?;
+        mixer.mix_file(input, stream.compression.as_deref(), sieve, progress)?;
         progress.add_file();
     }
     Ok(mixer.funnel)
@@ -65,20 +66,27 @@ struct Mixer<'s> {
 }
 
 impl Mixer<'_> {
-    fn mix_file(&mut self, input: &ShardInput, compression: Option<&str>, progress: &Progress) -> Result<()> {
+    fn mix_file(
+        &mut self,
+        input: &ShardInput,
+        compression: Option<&str>,
+        sieve: &RowSieve,
+        progress: &Progress,
+    ) -> Result<()> {
         let open = |path: &Path| {
             let compression = compression.and_then(Compression::named).unwrap_or(Compression::of(path));
             LineReader::open_as(path, &path.display().to_string(), compression)
         };
-        let mut documents = open(&input.path)?;
+        let mut documents = open(&input.path)?.sieved(sieve);
         let mut attributes = input.attributes.iter().map(|path| open(path)).collect::<Result<Vec<_>>>()?;
         let names: Vec<String> = input.attributes.iter().map(|path| path.display().to_string()).collect();
         let path = input.path.display().to_string();
         let name = path.rsplit_once("/documents/").map_or(path.as_str(), |(_, name)| name).to_string();
         let file_name = input.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (mut line_number, mut told_bytes) = (0, 0);
-        while let Some(line) = documents.next_line()? {
-            line_number += 1;
+        // rows that are passed over have no row of attributes
+        let (mut count, mut told_bytes) = (0, 0);
+        while let Some((line_number, line)) = documents.next_numbered()? {
+            count += 1;
             let place = Place { path: &path, line: line_number };
             let made;
             let mut row = match Row::read(line) {
@@ -90,7 +98,7 @@ impl Mixer<'_> {
             };
             let mut rows = Vec::with_capacity(attributes.len());
             for (reader, name) in attributes.iter_mut().zip(&names) {
-                let place = Place { path: name, line: line_number };
+                let place = Place { path: name, line: count };
                 let Some(line) = reader.next_line()? else {
                     let message = format!("the file ends; expected a row for every document of {path}");
                     return Err(place.error(None, Code::Misaligned, message));
@@ -108,19 +116,21 @@ impl Mixer<'_> {
             row.add_attributes(rows);
             let identity = Identity { file: &name, line: line_number, id: &row.id };
             self.mix_row(&row, place, &file_name, &identity)?;
-            if line_number % CHECK_INTERVAL == 0 {
+            if count % CHECK_INTERVAL == 0 {
                 progress.check()?;
                 progress.add_documents(CHECK_INTERVAL);
                 progress.add_bytes(documents.stored_bytes() - told_bytes);
                 told_bytes = documents.stored_bytes();
             }
         }
-        progress.add_documents(line_number % CHECK_INTERVAL);
+        progress.add_documents(count % CHECK_INTERVAL);
+        let skipped = documents.skipped().iter();
+        self.funnel.skipped.extend(skipped.map(|row| Skipped { file: path.clone(), row: row.clone() }));
         progress.add_bytes(documents.stored_bytes() - told_bytes);
         for (reader, name) in attributes.iter_mut().zip(&names) {
             if reader.next_line()?.is_some() {
-                let message = format!("there is a row; expected none, since {path} has {line_number} documents");
-                return Err(Error::format(name, line_number + 1, None, Code::Misaligned, message));
+                let message = format!("there is a row; expected none, since {path} has {count} documents");
+                return Err(Error::format(name, count + 1, None, Code::Misaligned, message));
             }
         }
         Ok(())
