@@ -201,7 +201,11 @@ def test_file_partitions_share_the_files(folder: Path) -> None:
         ('{"id": "1"', "not_json", "the line is not JSON"),
         ('{"id": "1", "metadata": {}}', "missing_field", '"text" is missing'),
         ('{"id": "1", "text": "", "metadata": {}}', "missing_field", "the key $.metadata.url is missing"),
-        ('{"id": "1", "text": "", "metadata": {"url": [3]}}', "wrong_type", "is an array; expected a string or a number"),
+        (
+            '{"id": "1", "text": "", "metadata": {"url": [3]}}',
+            "wrong_type",
+            "is an array; expected a string or a number",
+        ),
         ("", "not_json", "blank"),
     ],
 )

@@ -455,20 +455,22 @@ def test_the_rows_that_tag_and_dedupe_left_out_are_left_out(
     assert "4 rows could not be read" in dolma("dedupe", "--documents", "documents/*", *keys, *filter, *rules).err
     stream = {
         "name": "s", "documents": ["documents/*"], "attributes": ["e", "d"], "output": {"path": "out"},
-        "filter": {"exclude": ["$.attributes[?(@.d)]"]}, "sample": {"fraction": 1.0},
+        "filter": {"exclude": ["$.attributes[?(@.d)]"]}, "sample": {"rate": 1.0},
     }  # fmt: skip
     config = tmp_path / "mix.json"
     config.write_text(json.dumps({"streams": [stream], **extra, "generate_ids": True}))
     assert "a.jsonl:2: the line is not JSON" in dolma("-c", config, "mix", code=1).err
     assert "skip_bad_rows is 3" in dolma("-c", config, "mix", "--skip_bad_rows", 3, code=1).err
     assert "4 rows could not be read" in dolma("-c", config, "mix", "--skip_bad_rows", 4).err
-    found = [row for path in sorted(tmp_path.glob("out/**/*.gz")) for row in read_rows(path)]
+    (manifest,) = tmp_path.glob("out/**/manifest.json")
+    listed = [file["path"] for file in json.loads(manifest.read_text())["files"]]
+    found = [row for name in listed for row in read_rows(manifest.parent / name)]
     # of the same texts in two files the first stay, and each has its attributes
     assert sorted((row["id"], row["text"]) for row in found) == [
         ("a.jsonl:1", "one"), ("a.jsonl:5", "three"), ("own", "two")]  # fmt: skip
     lengths = {row["id"]: row["attributes"]["e__char_length_v1__length"][0][2] for row in found}
     assert lengths == {"a.jsonl:1": 3, "own": 3, "a.jsonl:5": 5}
     assert {row["metadata"]["provenance"] for row in found} == {"a.jsonl:1", "a.jsonl:3", "a.jsonl:5"}
-    (listed,) = (path for path in tmp_path.rglob("skipped.jsonl") if "out" in path.parts)
-    assert sorted((row["path"][-7:], row["line"]) for row in read_rows(listed)) == [
+    (skipped,) = (path for path in tmp_path.rglob("skipped.jsonl") if "out" in path.parts)
+    assert sorted((row["path"][-7:], row["line"]) for row in read_rows(skipped)) == [
         ("a.jsonl", 2), ("a.jsonl", 4), ("b.jsonl", 2), ("b.jsonl", 4)]  # fmt: skip
