@@ -60,9 +60,10 @@ impl LanguageTagger {
         let scored = scored.map(|(label, score)| (self.kinds[label].clone(), f64::from(score)));
         match self.languages {
             Languages::All => scored.collect(),
-            Languages::Likely => {
-                scored.filter(|scored| scored.1 > 0.01 || scored.1.is_nan()).map(|(kind, score)| (kind, two_decimals(score))).collect()
-            }
+            Languages::Likely => scored
+                .filter(|scored| scored.1 > 0.01 || scored.1.is_nan())
+                .map(|(kind, score)| (kind, two_decimals(score)))
+                .collect(),
             Languages::English | Languages::EnglishOrNot => {
                 let mut english = scored.filter(|scored| scored.0 == "en");
                 vec![english.next().unwrap_or((Cow::Borrowed("en"), 0.0))]
