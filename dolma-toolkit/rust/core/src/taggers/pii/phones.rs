@@ -13,6 +13,9 @@ const NATIONAL_DIGITS: std::ops::RangeInclusive<usize> = 7..=12;
 const TRUNK_DIGITS: std::ops::RangeInclusive<usize> = 9..=11;
 const MAX_GROUPS: usize = 8;
 
+/// What makes an amount, a year or a count of the number before it.
+const UNITS: &str = "元円圆圓원年个個万萬만亿億억人件℃";
+
 /// Digits without a gap.
 #[derive(Clone, Copy, Default)]
 struct Group {
@@ -104,9 +107,7 @@ fn ends(text: &str, end: usize) -> bool {
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     match text[end..].chars().next() {
         None => true,
-        Some(next) if is_word(next) || "_%@=°€元円圆圓원年个個万萬만亿億억人件℃".contains(next) => {
-            false
-        }
+        Some(next) if is_word(next) || "_%@=°€".contains(next) || UNITS.contains(next) => false,
         Some('-' | '.' | ',' | '/' | ':' | '+' | '*') => !is_digit(end + 1),
         Some(_) => true,
     }
@@ -228,6 +229,9 @@ fn is_among_han(text: &str, start: usize, end: usize) -> bool {
     let is_han = |character: Option<char>| {
         character.is_some_and(|it| letters(it) == Some(Letters::Unspaced(unicode_script::Script::Han)))
     };
+    if text[end..].trim_start_matches(' ').starts_with(|next: char| UNITS.contains(next)) {
+        return false;
+    }
     is_han(text[..start].trim_end_matches(SIGNS).chars().next_back())
         || is_han(text[end..].trim_start_matches(SIGNS).chars().next())
 }

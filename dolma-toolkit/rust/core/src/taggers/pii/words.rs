@@ -483,8 +483,10 @@ pub fn context(text: &str, start: usize) -> Option<Thing> {
     let by_word = || {
         words(sentence).rev().take(4).enumerate().find_map(|(index, word)| {
             let lower = word.to_lowercase();
-            let is_it =
-                |(_, reach, names): &&(Thing, usize, &[&str])| index < *reach && names.contains(&lower.as_str());
+            // a program's version stands right behind its name
+            let is_it = |(thing, reach, names): &&(Thing, usize, &[&str])| {
+                index < *reach && names.contains(&lower.as_str()) && (*thing != Program || near.ends_with(word))
+            };
             THINGS.iter().find(is_it).map(|(thing, ..)| *thing)
         })
     };
