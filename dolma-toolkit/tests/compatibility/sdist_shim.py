@@ -1,6 +1,6 @@
 """A plugin of pytest for the tests of dolma 1.2.1: two names of files that differ here, and helpers that they import.
 
-They look for ``<stream>-0000.json.gz``, which is ``….jsonl.gz`` here, and read all files of a directory, the manifest too.
+They look for ``<stream>-0000.json.gz``, which is ``….jsonl.gz`` here, and read the manifest as if it were data.
 ``dolma.core.paths``, which is not there, gives them two functions for their own use of S3.
 """
 

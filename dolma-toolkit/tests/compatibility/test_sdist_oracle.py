@@ -1,7 +1,7 @@
 """dolma 1.2.1's own configurations and Python tests, run on this package.
 
-They are in its source distribution, which `make oracle` fetches beside the environment of 1.2.1; nothing of it is in this
-repository. What of it does not apply stands in the lists below with its reason, and on the page of differences.
+They are in its source distribution, which `make oracle` fetches beside the environment of 1.2.1; nothing of it is in
+this repository. What of it does not apply stands in a list below, and on the page of differences.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 import yaml
