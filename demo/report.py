@@ -34,7 +34,7 @@ def card(*parts: str) -> str:
 
 def data_section(work: Path) -> str:
     """The funnel of documents per rule, and token counts by source."""
-    stream = tables.read_json(work / "training" / "funnel.json")["streams"][0]
+    [stream] = tables.read_metrics(work / "training" / ".dolma" / "funnel.ndjson")
     rows: list[list[object]] = [["gathered", "", "", stream["documents_in"], f"{stream['bytes_in'] / 1e6:.2f}"]]
     documents, size = stream["documents_in"], stream["bytes_in"]
     for rule in stream["rules"]:

@@ -24,7 +24,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl."""
+    """The rows of a file of JSON lines: metrics, a funnel."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 

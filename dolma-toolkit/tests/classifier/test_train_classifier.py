@@ -60,7 +60,7 @@ def test_a_model_its_measures_and_the_same_again(dolma: Dolma, train_file: Path,
     assert [row["role"] for row in manifest["inputs"]] == ["train"]
     evaluation = json.loads((tmp_path / "one" / "evaluation.json").read_bytes())["model.bin"]
     assert evaluation["accuracy"] > 0.9
-    metrics = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (tmp_path / "one" / ".dolma/metrics.ndjson").read_text().splitlines()]
     assert metrics[-1]["done"]
     assert metrics[-1]["model.bin.accuracy"] == evaluation["accuracy"]
     again = dolma("train-classifier", "--train", train_file, "--destination", tmp_path / "one", *FAST, "--quantize")

@@ -22,9 +22,9 @@ KILLS = 20
 FILES = 40
 ROWS = 300
 WORKERS = 2
-OF_THE_RUN = {"metrics.jsonl", "config.yaml"}
+OF_THE_RUN = {"metrics.ndjson", "config.yaml"}
 # what a finished directory of attributes or shards keeps, so that more documents may join it
-RECORDS = ".progress.jsonl"
+RECORDS = "progress.ndjson"
 
 MODULE = """
 import dolma

@@ -237,10 +237,10 @@ def test_what_fails_names_file_row_and_tagger(folder: Path, tagger: str, message
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "attributes/e/manifest.json").exists()
-    assert read_rows(folder / "attributes/e/errors.jsonl")
+    assert read_rows(folder / "attributes/e/.dolma/errors.ndjson")
     # what another run needs is not in its way
     assert tag(OURS, folder, ["c4_v2"], "--experiment", "e", module="failing.py").returncode == 0
-    assert not (folder / "attributes/e/errors.jsonl").exists()
+    assert not (folder / "attributes/e/.dolma/errors.ndjson").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 from dolma_corpus import Dolma, make_rows, write_rows
 
 # what tells of the run and not of the result: times, the number of processes, what was done in which order
-OF_THE_RUN = {"metrics.jsonl", "config.yaml", ".progress.jsonl"}
+OF_THE_RUN = {"metrics.ndjson", "config.yaml", "progress.ndjson"}
 WORKERS = (1, 2, 8)
 
 
@@ -166,7 +166,7 @@ def test_mix(dolma: Dolma, folder: Path, order: str) -> None:
     ]
     found = with_workers(dolma, folder, "mix", {"streams": streams, **more}, "out", "dropped")
     assert {Path(name).relative_to(folder).parts[1] for name in found} >= STREAMS.keys()
-    assert any(name.endswith("funnel.json") for name in found)
+    assert any(name.endswith("funnel.ndjson") for name in found)
 
 
 def test_stat(dolma: Dolma, folder: Path) -> None:

@@ -330,12 +330,12 @@ def test_wrong_rows_are_listed(folder: Path, dolma: Dolma) -> None:
     write_rows(source, [*rows[:3], {"id": "x", "text": 5}, {"id": "y"}])
     path = configured(folder, config(DOCUMENTS))
     dolma("-c", path, "dedupe", code=1)
-    listed = read_rows(folder / "attributes/dup/errors.jsonl")
+    listed = read_rows(folder / "attributes/dup/.dolma/errors.ndjson")
     assert [(row["code"], row["line"]) for row in listed] == [("wrong_type", 4), ("missing_field", 5)]
     assert all(row["path"].endswith("a.jsonl.gz") for row in listed)
     write_rows(source, rows)
     dolma("-c", path, "dedupe")
-    assert not (folder / "attributes/dup/errors.jsonl").exists()
+    assert not (folder / "attributes/dup/.dolma/errors.ndjson").exists()
 
 
 def test_a_leftover_temporary_file_hides_nothing(folder: Path) -> None:

@@ -258,7 +258,7 @@ def test_a_file_system_without_room_is_told(dolma: Dolma, here: Path, small_disk
 def contents(directory: Path) -> dict[str, str]:
     """Hashes of the files that are results."""
     files = [path for path in directory.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    notes = ("metrics.jsonl", "config.yaml", "errors.jsonl")
+    notes = ("metrics.ndjson", "config.yaml", "errors.ndjson", "progress.ndjson")
     return {
         str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files if path.name not in notes

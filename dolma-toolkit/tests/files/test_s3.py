@@ -136,7 +136,7 @@ def test_commands_on_s3_give_the_bytes_that_they_give_on_a_disk(
         here = json.loads((tmp_path / name / "manifest.json").read_text())
         assert remote["counts"] == here["counts"]
         assert ".dolma-remote" not in json.dumps(remote)
-    settings = body(bucket, "src/attributes/rules/config.yaml").decode()
+    settings = body(bucket, "src/attributes/rules/.dolma/config.yaml").decode()
     assert f"{root}/documents/**/*.gz" in settings
     assert ".dolma-remote" not in settings
 
@@ -145,8 +145,8 @@ def test_what_is_there_is_not_uploaded_again(dolma: Dolma, bucket: Any, tmp_path
     root = f"s3://{bucket.name}/src"
     pipeline(dolma, root, f"{root}/out", tokenizer_path, tmp_path / "first")
     result_keys = [key for key in keys(bucket) if "/documents/" not in key.removeprefix("src/out/")]
-    # `metrics.jsonl` has the time of the run, the records are in the order in which threads finished
-    result_keys = [key for key in result_keys if not key.endswith(("metrics.jsonl", "progress.jsonl"))]
+    # `metrics.ndjson` has the time of the run, the records are in the order in which threads finished
+    result_keys = [key for key in result_keys if not key.endswith(("metrics.ndjson", "progress.ndjson"))]
     before = {key: bucket.Object(key).last_modified for key in result_keys}
     hashes = {key: body(bucket, key) for key in result_keys}
     bucket.Object("src/attributes/rules/manifest.json").delete()  # as if the upload had been cut off before its end
@@ -253,7 +253,7 @@ def test_wrong_rows_are_told_with_the_name_of_the_remote_file(dolma: Dolma, buck
     result = dolma("tag", "--documents", name, "--taggers", "char_length_v1", "--experiment", "e", code=1)
     assert f"{name}:2" in result.err
     assert ".dolma-remote" not in result.err
-    rows = body(bucket, "src/attributes/e/errors.jsonl").decode()
+    rows = body(bucket, "src/attributes/e/.dolma/errors.ndjson").decode()
     assert '"line": 2' in rows
     assert "src/attributes/e/manifest.json" not in keys(bucket)
 

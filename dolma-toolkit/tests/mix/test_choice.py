@@ -58,7 +58,7 @@ def mix(part: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
 
 
 def funnel(path: str = "out") -> dict[str, Any]:
-    [found] = json.loads(Path(path, "funnel.json").read_text())["streams"]
+    [found] = read_rows(Path(path, ".dolma/funnel.ndjson"))
     return dict(found)
 
 
@@ -253,7 +253,7 @@ def test_killed_and_continued(folder: Path, count: int) -> None:
     command = [sys.executable, "-m", "dolma", "-c", str(path), "mix"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
     expected = hashes(folder)
-    seconds = json.loads((folder / "out/part-00/metrics.jsonl").read_text().splitlines()[-1])["time_s"]
+    seconds = json.loads((folder / "out/part-00/.dolma/metrics.ndjson").read_text().splitlines()[-1])["time_s"]
     randomness = random.Random(count)
     for _ in range(count):
         shutil.rmtree(folder / "out")

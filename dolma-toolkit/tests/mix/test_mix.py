@@ -103,7 +103,7 @@ def test_threads_change_nothing(folder: Path, max_size: int, shuffle: bool) -> N
         part = stream(filter={"exclude": [LOW]}, span_replacement=[spans], output=output)
         mix(part, processes=processes, shuffle=shuffle)
         root = folder / output["path"] / ("" if shuffle else "documents")
-        found.append((artifact_hashes(root), (root / "funnel.json").read_bytes()))
+        found.append((artifact_hashes(root), (root / ".dolma/funnel.ndjson").read_bytes()))
     assert found[0] == found[1] == found[2]
     names = {"s-0000.jsonl.gz"} if max_size > 1 else {f"s-000{index}.jsonl.gz" for index in range(3)}
     expected = names if shuffle else {"a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz"}
@@ -119,7 +119,7 @@ def test_the_funnel_adds_up(folder: Path, dolma: Dolma) -> None:
         output={"min_text_length": 20, "keep_dropped": "dropped"},
     )
     table = dolma("-c", configured(folder, part), "mix").err
-    [funnel] = json.loads((folder / "out" / "funnel.json").read_text())["streams"]
+    [funnel] = read_rows(folder / "out/.dolma/funnel.ndjson")
     kept, dropped = rows_of(folder / "out"), rows_of(folder / "dropped")
     assert (funnel["documents_in"], funnel["documents_out"]) == (300, len(kept))
     assert len(kept) + len(dropped) == 300
@@ -189,10 +189,10 @@ def test_killed_and_continued(folder: Path, delay_s: float) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
-    found = artifact_hashes(folder / "out"), (folder / "out" / "funnel.json").read_bytes()
+    found = artifact_hashes(folder / "out"), (folder / "out" / ".dolma/funnel.ndjson").read_bytes()
     assert [file.name for file in folder.rglob(".*") if file.is_file()] == []
     mix(stream(filter={"exclude": [LOW]}, output={"path": "once", "max_size_in_bytes": 1}))
-    assert found == (artifact_hashes(folder / "once"), (folder / "once" / "funnel.json").read_bytes())
+    assert found == (artifact_hashes(folder / "once"), (folder / "once" / ".dolma/funnel.ndjson").read_bytes())
 
 
 def refused(folder: Path, dolma: Dolma, part: dict[str, Any]) -> str:
@@ -272,7 +272,9 @@ def test_rows_that_do_not_belong_together(folder: Path, change: Any, code: str, 
     with pytest.raises(FormatError, match="expected") as caught:
         mix(stream())
     assert (caught.value.code, caught.value.path, caught.value.line) == (code, path, line)
-    assert [file.name for file in (folder / "out").glob("*")] == ["errors.jsonl"]
+    assert [str(file.relative_to(folder / "out")) for file in (folder / "out").rglob("*") if file.is_file()] == [
+        ".dolma/errors.ndjson"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -376,11 +378,11 @@ def test_wrong_rows_are_listed(folder: Path, dolma: Dolma) -> None:
     write_rows(file, rows[:50])
     path = configured(folder, stream())
     dolma("-c", path, "mix", code=1)
-    [listed] = read_rows(folder / "out/errors.jsonl")
+    [listed] = read_rows(folder / "out/.dolma/errors.ndjson")
     assert (listed["code"], listed["line"]) == ("misaligned", 51)
     write_rows(file, rows)
     dolma("-c", path, "mix")
-    assert not (folder / "out/errors.jsonl").exists()
+    assert not (folder / "out/.dolma/errors.ndjson").exists()
 
 
 def test_a_rule_in_the_other_language_gets_a_hint(folder: Path, dolma: Dolma) -> None:

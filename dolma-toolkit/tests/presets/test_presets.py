@@ -51,7 +51,7 @@ def run(dolma: Dolma, name: str, rows: list[dict[str, Any]]) -> tuple[dict[str, 
             text = text.replace('path: "kept"', 'path: "kept"\n      keep_dropped: "dropped"')
         path.write_text(text, "utf-8")
         dolma("-c", path, part.split("_")[0])
-    [funnel] = json.loads(Path("kept/funnel.json").read_text("utf-8"))["streams"]
+    [funnel] = read_rows(Path("kept/.dolma/funnel.ndjson"))
     found = [[row for file in sorted(Path(d).glob("*.gz")) for row in read_rows(file)] for d in ("kept", "dropped")]
     return funnel, found[0], found[1]
 
@@ -135,7 +135,7 @@ def test_the_rule_of_repeated_tokens_can_be_switched_on(
         Path(f"{part}.yaml").write_text(switched_on, "utf-8")
         dolma("-c", f"{part}.yaml", part.split("_")[0])
     kept = [row["id"] for file in sorted(Path("kept").glob("*.gz")) for row in read_rows(file)]
-    [funnel] = json.loads(Path("kept/funnel.json").read_text("utf-8"))["streams"]
+    [funnel] = read_rows(Path("kept/.dolma/funnel.ndjson"))
     fired = [rule["rule"] for rule in funnel["rules"] if rule["documents_in_order"]]
     assert kept == ["good"]
     assert len(fired) == 1

@@ -294,7 +294,7 @@ def test_kill_and_run_again_gives_the_same_bytes(dolma: Dolma, corpus: Path, mod
     for index in range(8):
         write_rows(corpus / f"documents/many/{index}.jsonl.gz", make_rows(600, index * 600))
     arguments = ["tag", "--documents", "documents/**/*", "--taggers", tagger, "--tagger_modules", module]
-    records = corpus / "attributes" / tagger / ".progress.jsonl"
+    records = corpus / "attributes" / tagger / ".dolma/progress.ndjson"
     killed = 0
     for wanted in (1, 4):
         process = subprocess.Popen([sys.executable, "-m", "dolma", *arguments], stderr=subprocess.DEVNULL)
@@ -333,16 +333,13 @@ def test_bad_rows_of_several_files_are_told_together(dolma: Dolma, corpus: Path)
     assert "error: documents/a.jsonl.gz: the compressed file ends early" in result.err
     assert result.err.count("hint: ") == 2
     directory = corpus / "attributes/char_length_v1"
-    assert {row["code"] for row in read_rows(directory / "errors.jsonl")} == {
+    assert {row["code"] for row in read_rows(directory / ".dolma/errors.ndjson")} == {
         "missing_field",
         "wrong_type",
         "truncated",
     }
     # what was right is kept, and what was wrong left nothing
-    assert (
-        sorted(p.name for p in directory.rglob("*.jsonl*") if p.name[0] not in ".e")
-        == ["b.jsonl.gz", "c.jsonl", "metrics.jsonl"][:2]
-    )
+    assert sorted(p.name for p in directory.rglob("*.jsonl*") if p.name[0] not in ".e") == ["b.jsonl.gz", "c.jsonl"]
     assert not (directory / "manifest.json").exists()
     (corpus / "documents/x.jsonl").unlink()
     (corpus / "documents/a.jsonl.gz").write_bytes(whole)
@@ -350,7 +347,7 @@ def test_bad_rows_of_several_files_are_told_together(dolma: Dolma, corpus: Path)
         "1 files (2 were finished before)"
         in dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1").err
     )
-    assert not (directory / "errors.jsonl").exists()
+    assert not (directory / ".dolma/errors.ndjson").exists()
 
 
 def test_failing_python_tagger_is_told_with_document_and_line(dolma: Dolma, corpus: Path, module: str) -> None:
@@ -419,7 +416,7 @@ def test_interrupt_stops_soon_and_says_what_is_kept(corpus: Path) -> None:
         # a shell starts its background jobs with interrupts ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    records = corpus / "attributes/gopher_v2/.progress.jsonl"
+    records = corpus / "attributes/gopher_v2/.dolma/progress.ndjson"
     while process.poll() is None and not records.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -462,7 +459,7 @@ def test_bad_rows_are_left_out_as_far_as_allowed_and_listed(
     assert all(row["attributes"]["e__mine__x"] for row in read_rows(tmp_path / "attributes/e/a.jsonl"))
     counts = json.loads((tmp_path / "attributes/e/manifest.json").read_text())["counts"]
     assert counts == {"documents": 100, "rows_skipped": 4, "spans": 200}
-    (listed,) = tmp_path.rglob("skipped.jsonl")
+    (listed,) = tmp_path.rglob("skipped.ndjson")
     rows = read_rows(listed)
     places = [(row["path"].removeprefix("documents/"), row["line"]) for row in rows]
     assert places == [("a.jsonl", 1), ("a.jsonl", 3), ("a.jsonl", 5), ("b.jsonl", 1)]

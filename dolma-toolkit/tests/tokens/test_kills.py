@@ -38,7 +38,7 @@ def finished(directory: Path) -> dict[str, tuple[int, int]]:
 
 def recorded(directory: Path) -> set[str]:
     """Names of the shards that the directory's record has whole lines of."""
-    path = directory / ".progress.jsonl"
+    path = directory / ".dolma/progress.ndjson"
     lines = path.read_text().splitlines() if path.exists() else []
     return {line.split('"name":"')[1].split('"')[0] for line in lines if line.endswith("}") and '"name":"' in line}
 
@@ -89,7 +89,7 @@ def test_killed_runs_end_in_the_same_bytes(dolma: Dolma, corpus: Path, tokenizer
                 if file.split(".")[0] in names:
                     assert after[file] == state, f"{file} was made again"
                     kept += 1
-            assert [path.name for path in out.glob(".*")] == [".progress.jsonl"]
+            assert [path.name for path in out.glob(".*")] == [".dolma"]
             assert not [path for path in out.glob("*") if path.name.endswith((".partial", ".lock", ".tmp"))]
             shutil.rmtree(out)
     assert kills == KILLS

@@ -111,7 +111,7 @@ def test_what_cannot_be_merged_is_refused(dolma: Dolma, shards: Path, corpus: Pa
     assert "which is not there" in dolma(*arguments, "nothing", code=2).err
     (corpus / "wide/manifest.json").unlink()
     assert "which is not finished" in dolma(*arguments, "wide", code=2).err
-    (corpus / "wide/.progress.jsonl").unlink()
+    (corpus / "wide/.dolma/progress.ndjson").unlink()
     assert "tokenizer_name_or_path: is missing" in dolma(*arguments, "wide", code=2).err
     known = ["--tokenizer_name_or_path", tokenizer_path, "--eos_token_id", 0]
     assert "bad_boundary" in _codes(dolma(*arguments, "wide", *known, code=1).err, corpus)
@@ -126,7 +126,7 @@ def test_what_cannot_be_merged_is_refused(dolma: Dolma, shards: Path, corpus: Pa
 
 def _codes(err: str, corpus: Path) -> set[str]:
     assert "error: " in err
-    return {json.loads(line)["code"] for line in (corpus / "out/errors.jsonl").read_text().splitlines()}
+    return {json.loads(line)["code"] for line in (corpus / "out/.dolma/errors.ndjson").read_text().splitlines()}
 
 
 def test_old_call_and_dry_run(dolma: Dolma, shards: Path, corpus: Path) -> None:

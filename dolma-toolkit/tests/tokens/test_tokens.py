@@ -176,9 +176,9 @@ def test_run_goes_on_behind_the_last_finished_shard(dolma: Dolma, corpus: Path, 
     dolma(*options(tokenizer_path, "whole", max_size=4000))
     dolma(*options(tokenizer_path, "out", max_size=4000))
     out = corpus / "out"
-    records = [line for line in (out / ".progress.jsonl").read_text().split("\n") if line]
+    records = [line for line in (out / ".dolma/progress.ndjson").read_text().split("\n") if line]
     # as a kill leaves it: two shards recorded, the next recorded by half, one there without record, no manifest
-    (out / ".progress.jsonl").write_text("\n".join(records[:2]) + "\n" + records[2][:40])
+    (out / ".dolma/progress.ndjson").write_text("\n".join(records[:2]) + "\n" + records[2][:40])
     (out / "manifest.json").unlink()
     (out / "part-0-00003.npy").unlink()
     (out / "part-0-00002.npy").write_bytes(b"half")
@@ -205,7 +205,7 @@ def test_kill_and_run_again_gives_the_same_bytes(corpus: Path, tokenizer_path: P
     killed = 0
     for wanted in (1, 4, 9):
         process = subprocess.Popen([sys.executable, "-m", "dolma", *arguments], stderr=subprocess.DEVNULL)
-        records = corpus / "killed/.progress.jsonl"
+        records = corpus / "killed/.dolma/progress.ndjson"
         while process.poll() is None and not (records.exists() and records.read_text().count('"npy"') >= wanted):
             time.sleep(0.002)
         if process.poll() is None:
@@ -237,7 +237,7 @@ def test_bad_row_is_told_with_its_place_before_any_work(
     result = dolma(*options(tokenizer_path, "out"), code=1)
     assert f"error: documents/bad.jsonl:2: {message}" in result.err.replace("the line is not JSON", "is not JSON")
     assert "documents/bad.jsonl:3: " in result.err
-    errors = read_rows(corpus / "out/errors.jsonl")
+    errors = read_rows(corpus / "out/.dolma/errors.ndjson")
     assert [(error["code"], error["line"]) for error in errors] == [(code, 2), (code, 3)]
     assert not (corpus / "out/manifest.json").exists()
     assert not list((corpus / "out").glob("*.npy"))
@@ -355,7 +355,7 @@ def test_documents_without_text_are_counted(dolma: Dolma, tmp_path: Path, tokeni
         assert "2 documents without text are in no shard" in dolma("tokens", *arguments, *tokenizer).err
     counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["documents_empty"]) == (2, 2)
-    (metrics,) = tmp_path.rglob("metrics.jsonl")
+    (metrics,) = tmp_path.rglob("metrics.ndjson")
     assert json.loads(metrics.read_text().splitlines()[-1])["documents_empty"] == 2
 
 
@@ -370,7 +370,7 @@ def test_bad_rows_are_left_out_as_far_as_allowed(dolma: Dolma, tmp_path: Path, t
     dolma("tokens", *arguments, *tokenizer, "--skip_bad_rows", 2)
     counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["rows_skipped"]) == (2, 2)
-    (listed,) = tmp_path.rglob("skipped.jsonl")
+    (listed,) = tmp_path.rglob("skipped.ndjson")
     assert [row["line"] for row in map(json.loads, listed.read_text().splitlines())] == [2, 4]
 
 

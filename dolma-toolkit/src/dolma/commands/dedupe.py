@@ -23,6 +23,7 @@ from dolma.config.shared import (
     WorkDir,
     at_least,
     error_log,
+    save_config,
     save_skipped,
 )
 from dolma.core.progress import Reporter, bytes_text, count_text
@@ -196,8 +197,7 @@ def run(config: Config) -> None:
     # a partition of the files may have none
     with error_log(directories[0]) if directories else nullcontext():
         summary: dict[str, Any] = json.loads(_native.dedupe(json.dumps(settings), reporter))
-    for directory in directories:
-        (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    save_config(config, directories)
     skipped = [(row["file"], row["line"], row["code"], row["message"]) for row in summary.pop("skipped")]
     if directories and not summary["already_done"]:
         save_skipped("dedupe", directories[0], skipped)

@@ -21,6 +21,7 @@ from dolma.config.shared import (
     WorkDir,
     at_least,
     error_log,
+    save_config,
     save_skipped,
 )
 from dolma.core.progress import Reporter, bytes_text, count_text
@@ -186,8 +187,7 @@ def run(config: Config) -> None:
         log.warning("mix  %s", warning)
     with error_log(outputs[0]):
         summary: dict[str, Any] = json.loads(_native.mix(json.dumps(settings), reporter))
-    for directory in directories:
-        (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    save_config(config, directories)
     if summary["replaced_files"]:
         log.warning("mix  removed %d files of an earlier run with other settings", summary["replaced_files"])
     rows = [row for stream in summary["streams"] for row in stream.pop("skipped", [])]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dolma import _native
-from dolma.config import setting, to_yaml
-from dolma.config.shared import WorkDir
+from dolma.config import setting
+from dolma.config.shared import WorkDir, save_config
 from dolma.core.progress import Reporter, count_text
 from dolma.errors import Problem, translated
 from dolma.files.paths import expand
@@ -70,8 +70,7 @@ def run(config: Config) -> None:
     reporter = Reporter("stat", directories)
     start = time.monotonic()
     report = _run_native(settings, reporter)
-    for directory in directories:
-        (directory / "config.yaml").write_text(to_yaml(config), "utf-8")
+    save_config(config, directories)
     sys.stdout.write("".join(line + "\n" for line in _lines(report["rows"], config.total)))
     if not report["rows"]:
         log.warning("stat  no attribute was found%s", f" whose key matches {config.regex}" if config.regex else "")

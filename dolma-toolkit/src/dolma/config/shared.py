@@ -15,6 +15,7 @@ from dolma import _native
 from dolma.config import setting, to_yaml
 from dolma.errors import FormatError, Problem, ProblemsError, errors_of_native
 from dolma.files.mirror import named
+from dolma.files.paths import side_file
 
 __all__ = [
     "GENERATE_IDS",
@@ -73,21 +74,23 @@ def shown_and_done(config: Any) -> bool:
 
 
 def save_config(config: Any, directories: Iterable[Path]) -> None:
-    """Saves the resolved settings as ``config.yaml``, beside the results and no part of them."""
+    """Saves the resolved settings as ``.dolma/config.yaml``, beside the results and no part of them."""
     text = to_yaml(config)
     for directory in directories:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.yaml").write_text(text, "utf-8")
+        path = side_file(directory, "config.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
 
 
 def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, str, str]]) -> None:
-    """Writes the rows that were passed over to ``skipped.jsonl``, and says how many; removes that of another run."""
-    path = directory / "skipped.jsonl"
+    """Writes the rows that were passed over to ``.dolma/skipped.ndjson``, and says how many; removes that of another run."""
+    path = side_file(directory, "skipped.ndjson")
     if not rows:
         path.unlink(missing_ok=True)
         return
     names = ("path", "line", "code", "message")
     lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(line + "\n" for line in lines), "utf-8")
     log.warning(
         f"{command}  {len(rows)} rows could not be read and were left out; they are listed in {named(str(path))}"
@@ -96,8 +99,8 @@ def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, s
 
 @contextmanager
 def error_log(directory: Path) -> Iterator[None]:
-    """Writes the rows that were wrong to ``errors.jsonl`` in ``directory``, and removes the list of an earlier run."""
-    path = directory / "errors.jsonl"
+    """Writes the rows that were wrong to ``.dolma/errors.ndjson`` in ``directory``, and removes the list of an earlier run."""
+    path = side_file(directory, "errors.ndjson")
     try:
         try:
             yield
@@ -110,7 +113,7 @@ def error_log(directory: Path) -> Iterator[None]:
             for one in errors
             if isinstance(one, FormatError)
         ]
-        directory.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
         log.error(f"{len(errors)} error{'s' * (len(errors) > 1)}; those of rows are listed in {named(str(path))}")
         raise

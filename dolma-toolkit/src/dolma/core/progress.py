@@ -1,4 +1,4 @@
-"""What a long command says while it works: one line every ten seconds, one at the end, numbers in ``metrics.jsonl``."""
+"""What a long command says while it works: one line every ten seconds, one at the end, numbers in ``.dolma/metrics.ndjson``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dolma.files.paths import side_file
+
 __all__ = ["Reporter", "bytes_text", "count_text", "duration_text"]
 
 log = logging.getLogger(__name__)
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Called by the core with its counters; ``finish`` writes the summary.
 
-    ``directories`` get ``metrics.jsonl``, one row a report: no part of the artifact, and appended to by later runs.
+    ``directories`` get ``.dolma/metrics.ndjson``, one row a report: no part of the artifact, and appended to by later runs.
     """
 
     def __init__(self, command: str, directories: Iterable[Path]) -> None:
@@ -49,7 +51,9 @@ class Reporter:
         line = json.dumps({"command": self.command, **row}, ensure_ascii=False) + "\n"
         for directory in self.directories:
             if directory.is_dir():
-                with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                path = side_file(directory, "metrics.ndjson")
+                path.parent.mkdir(exist_ok=True)
+                with path.open("a", encoding="utf-8") as file:
                     file.write(line)
 
 

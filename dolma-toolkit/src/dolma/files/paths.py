@@ -17,6 +17,7 @@ from dolma.formats.files import attributes_name
 __all__ = [
     "OWN_FILES",
     "PACKINGS",
+    "SIDE_DIRECTORY",
     "Source",
     "attributes_root",
     "expand",
@@ -24,12 +25,22 @@ __all__ = [
     "fixed_part",
     "is_remote",
     "matches",
+    "side_file",
 ]
 
 log = logging.getLogger(__name__)
 
 OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "config.yaml", "funnel.json"})
-"""Files that stand beside data and are not data; a wildcard passes over them."""
+"""Files that stand beside data and are not data; a wildcard passes over them. But for the manifest, earlier releases left them."""
+
+SIDE_DIRECTORY = ".dolma"
+"""What stands in it beside data is hidden, and has no name with ``.json``, so that no pattern for data finds it."""
+
+
+def side_file(directory: Path, name: str) -> Path:
+    """Where a file about a run stands: its settings, numbers, records and the rows that were wrong."""
+    return directory / SIDE_DIRECTORY / name
+
 
 PACKINGS = ("gz", "zst", "zstd", "bz2", "xz")
 """Extensions of packed files."""

@@ -21,7 +21,7 @@ from dolma.config import WRITTEN_KEYS
 from dolma.core.progress import bytes_text
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError
 from dolma.files.mirror import SCHEMES, is_remote, mirror_path, named
-from dolma.files.paths import attributes_root
+from dolma.files.paths import SIDE_DIRECTORY, attributes_root, side_file
 from dolma.files.remote import RemoteError, each, fetch, find, head, remove, sha256_of, upload
 from dolma.files.stores import Entry
 from dolma.files.temporary import temporary_directory
@@ -42,7 +42,8 @@ KEPT_FILE_KEYS = ("file",)
 """Settings that may be URLs, by their last name: patterns to read, directories to read, files for both."""
 
 _URL_KEYS = (*READ_KEYS, *DIRECTORY_KEYS, *WRITTEN_KEYS, *KEPT_FILE_KEYS)
-_PROGRESS = ".progress.jsonl"
+_RECORDS = ("funnel.ndjson", "progress.ndjson")
+"""Side files that a run goes on from."""
 """Beside attributes: which of them are finished, and from which bytes they were made."""
 
 
@@ -89,9 +90,9 @@ def staged(config: C, written: Written | None = None) -> Iterator[C]:
             yield local
         except (FormatError, ProblemsError):
             for url in place.written:
-                rows = mirror_path(root, url) / "errors.jsonl"
+                rows = side_file(mirror_path(root, url), "errors.ndjson")
                 if rows.is_file():
-                    upload(rows, f"{url}/errors.jsonl")
+                    upload(rows, f"{url}/{SIDE_DIRECTORY}/errors.ndjson")
             raise
         for url in place.written:
             _push(mirror_path(root, url), url)
@@ -263,7 +264,8 @@ def _pull(url: str, directory: Path) -> None:
     fetch(manifest, target)
     if before is not None and before == target.read_bytes():
         return
-    wanted = {f"{url}/{name}" for name in (*_listed(target), "funnel.json", _PROGRESS)}
+    wanted = {f"{url}/{name}" for name in (*_listed(target), "funnel.json", ".progress.jsonl")}
+    wanted |= {f"{url}/{SIDE_DIRECTORY}/{name}" for name in _RECORDS}
     entries = [entry for entry in find(f"{url}/**", hidden=True) if entry.url in wanted]
     for _ in each(lambda entry: fetch(entry, directory / entry.url[len(url) + 1 :]), entries):
         pass
@@ -279,7 +281,7 @@ def _listed(manifest: Path) -> list[str]:
 def _push(directory: Path, url: str) -> None:
     """Uploads what is not there yet; the manifest goes away before and comes back last."""
     files = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
-    files = [name for name in files if name == _PROGRESS or not re.search(r"(^|/)\.", name)]
+    files = [name for name in files if name.startswith(f"{SIDE_DIRECTORY}/") or not re.search(r"(^|/)\.", name)]
     data = [name for name in files if PurePosixPath(name).name != "manifest.json"]
     last = [name for name in files if name not in data]
     there = head(f"{url}/manifest.json")

@@ -16,7 +16,8 @@ from dolma.formats.files import sha256_of
 
 __all__ = ["Known", "Shard", "details_of", "item_type_problems", "shards_in", "shards_of"]
 
-RECORDS = ".progress.jsonl"
+RECORDS = (".dolma/progress.ndjson", ".progress.jsonl")
+"""Of a directory that a command fills: as they are, and as earlier releases named them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _owner(
     if directory not in owners:
         if (directory / manifest.FILE_NAME).is_file():
             owners[directory] = manifest.read(directory, "tokens")
-        elif (directory / RECORDS).exists():
+        elif any((directory / name).exists() for name in RECORDS):
             message = f'holds "{named(str(directory))}", which is not finished; expected a manifest.json there'
             raise ConfigError([Problem(key, message, "run the command that writes it again")])
         else:

@@ -1,4 +1,4 @@
-//! What became of the documents, rule by rule: `funnel.json` beside the output.
+//! What became of the documents, rule by rule: `.dolma/funnel.ndjson` in the output, a line for each stream.
 
 use std::collections::BTreeMap;
 

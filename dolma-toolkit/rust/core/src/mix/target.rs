@@ -16,7 +16,9 @@ use super::settings::{Settings, Shard, Stream};
 use super::shard::FileCounts;
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{canonical_bytes, document_inputs, relative_path, sha256_bytes, write_file, Manifest, FILE_NAME};
+use crate::manifest::{
+    canonical_bytes, document_inputs, relative_path, sha256_bytes, side_file, write_file, Manifest, FILE_NAME,
+};
 
 /// Which documents a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +109,7 @@ impl<'s> Target<'s> {
             && manifest.writer == self.manifest.writer
             && same_inputs
             && manifest.verify(&self.directory, false).is_ok()
-            && (self.holds == Holds::Dropped || self.directory.join(FUNNEL_NAME).exists())
+            && (self.holds == Holds::Dropped || self.funnel_path().exists())
     }
 
     fn sorted_inputs(&self) -> Vec<&crate::manifest::Input> {
@@ -223,7 +225,12 @@ impl<'s> Target<'s> {
             }
         }
         if self.holds != Holds::Dropped {
-            write_file(&self.directory.join(FUNNEL_NAME), &canonical_bytes(&json!({"streams": funnels})))?;
+            let mut lines = Vec::new();
+            for funnel in &funnels {
+                lines.extend(json!(funnel).to_string().into_bytes());
+                lines.push(b'\n');
+            }
+            write_file(&self.funnel_path(), &lines)?;
         }
         self.manifest.write(&self.directory).map(drop)
     }
@@ -250,22 +257,30 @@ impl<'s> Target<'s> {
         if self.holds == Holds::Dropped {
             return Ok(Vec::new());
         }
-        let path = self.directory.join(FUNNEL_NAME);
+        let path = self.funnel_path();
         let bytes = fs::read(&path).map_err(|source| Error::io(&path, source))?;
+        // of an earlier release: one object for all streams
         #[derive(Deserialize)]
         struct Funnel {
             streams: Vec<StreamFunnel>,
         }
-        let funnel = serde_json::from_slice::<Funnel>(&bytes);
-        Ok(funnel.map(|funnel| funnel.streams).unwrap_or_default())
+        if let Ok(funnel) = serde_json::from_slice::<Funnel>(&bytes) {
+            return Ok(funnel.streams);
+        }
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+
+    /// A line for each stream.
+    fn funnel_path(&self) -> PathBuf {
+        side_file(&self.directory, "funnel.ndjson", "funnel.json")
     }
 }
 
-const FUNNEL_NAME: &str = "funnel.json";
 const WORKING_NAME: &str = ".mixing";
 const FINISHED_SUFFIX: &str = ".mixed.json";
-/// Files that stand beside documents and are none.
-const OWN_FILES: [&str; 4] = [FUNNEL_NAME, FILE_NAME, "metrics.jsonl", "errors.jsonl"];
+/// Files that stand beside documents and are none; but for the manifest, those of earlier releases.
+const OWN_FILES: [&str; 5] = [FILE_NAME, "funnel.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl"];
 
 fn recorded(stream: &Stream, directory: &Path) -> Result<Value> {
     let mut shards = Map::new();

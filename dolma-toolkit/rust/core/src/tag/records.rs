@@ -1,4 +1,4 @@
-//! Which attribute files are finished: `.progress.jsonl` beside them, one line each, appended when the file has its name.
+//! Which attribute files are finished: `.dolma/progress.ndjson` beside them, one line each, appended when the file has its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -13,9 +13,12 @@ use super::plan::{ArtifactPlan, FilePlan, OutputPlan};
 use super::rows::{shared_key, Totals};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{SkippedRow, Written};
-use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest};
+use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, side_file, Input, Manifest};
 
-const FILE_NAME: &str = ".progress.jsonl";
+/// Where the records of an artifact stand.
+fn records_of(directory: &Path) -> PathBuf {
+    side_file(directory, "progress.ndjson", ".progress.jsonl")
+}
 
 /// One finished attribute file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,14 +100,15 @@ impl Records {
     /// Reads what earlier runs left; a last line cut off by a kill is passed over.
     pub fn load(artifact: usize, directory: &Path, config: &Map<String, Value>) -> Result<Records> {
         let mut by_path = BTreeMap::new();
-        match fs::read_to_string(directory.join(FILE_NAME)) {
+        let path = records_of(directory);
+        match fs::read_to_string(&path) {
             Ok(text) => {
                 for record in text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok()) {
                     by_path.insert(record.path.clone(), Record { artifact, ..record });
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(&directory.join(FILE_NAME), error)),
+            Err(error) => return Err(Error::io(&path, error)),
         }
         // a file whose size is not the recorded one is not the file that was finished
         by_path.retain(|path, record: &mut Record| {
@@ -138,7 +142,7 @@ impl Records {
     /// artifact has no manifest, and its records say that it is ours.
     fn killed_between(&self) -> bool {
         let unfinished = matches!(Manifest::read(&self.directory), Ok(None));
-        unfinished && self.directory.join(FILE_NAME).exists()
+        unfinished && records_of(&self.directory).exists()
     }
 
     /// Marks the artifact as ours and unfinished: its records exist, its manifest does not.
@@ -161,8 +165,9 @@ impl Records {
 
     fn append_line(&self, line: &str) -> Result<()> {
         let _guard = self.lock.lock();
-        let path = self.directory.join(FILE_NAME);
+        let path = records_of(&self.directory);
         let write = || {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
             let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
             // a line feed in front, too: the line before may have been cut off
             file.write_all(format!("\n{line}\n").as_bytes())?;

@@ -13,9 +13,12 @@ use crate::document::Place;
 use crate::error::{Code, Error, Result};
 use crate::formats::table::Row;
 use crate::jsonl::{AtomicWriter, Written};
-use crate::manifest::{Manifest, FILE_NAME as MANIFEST};
+use crate::manifest::{side_file, Manifest, FILE_NAME as MANIFEST};
 
-const RECORDS: &str = ".progress.jsonl";
+/// Where the records of a directory of shards stand.
+fn records_of(directory: &Path) -> PathBuf {
+    side_file(directory, "progress.ndjson", ".progress.jsonl")
+}
 
 /// One finished pair.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,7 +107,7 @@ impl Shards {
         if manifest.is_some() && (records.is_empty() || !ours) {
             return refuse("which holds tokens made with other settings or from other documents");
         }
-        if manifest.is_none() && records.is_empty() && !directory.join(RECORDS).exists() && holds_shards(directory)? {
+        if manifest.is_none() && records.is_empty() && !records_of(directory).exists() && holds_shards(directory)? {
             return refuse("which holds shards that this tool did not write");
         }
         if !ours {
@@ -114,7 +117,8 @@ impl Shards {
                 }
             }
             shards.discarded = records.len() as u64;
-            fs::remove_file(directory.join(RECORDS)).map_err(|error| Error::io(&directory.join(RECORDS), error))?;
+            let path = records_of(directory);
+            fs::remove_file(&path).map_err(|error| Error::io(&path, error))?;
             shards.begin()?;
             return Ok(shards);
         }
@@ -134,7 +138,8 @@ impl Shards {
 
     /// Marks the directory as ours: a kill may leave a shard whose record was not written yet.
     fn begin(&self) -> Result<()> {
-        let path = self.directory.join(RECORDS);
+        let path = records_of(&self.directory);
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(|error| Error::io(&path, error))?;
         OpenOptions::new().create(true).append(true).open(&path).map(drop).map_err(|error| Error::io(&path, error))
     }
 
@@ -165,7 +170,7 @@ impl Shards {
     }
 
     fn keep(&mut self, shard: Shard) -> Result<()> {
-        let path = self.directory.join(RECORDS);
+        let path = records_of(&self.directory);
         let write = || {
             let line = serde_json::to_string(&shard)?;
             let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
@@ -189,10 +194,11 @@ impl Shard {
 }
 
 fn read_records(directory: &Path) -> Result<Vec<Shard>> {
-    match fs::read_to_string(directory.join(RECORDS)) {
+    let path = records_of(directory);
+    match fs::read_to_string(&path) {
         Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io(&directory.join(RECORDS), error)),
+        Err(error) => Err(Error::io(&path, error)),
     }
 }
 

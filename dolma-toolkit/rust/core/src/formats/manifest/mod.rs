@@ -203,6 +203,22 @@ impl Manifest {
     }
 }
 
+/// Directory of what stands beside an artifact and is no part of it: records, numbers and settings of runs. It is hidden,
+/// and no name in it holds `.json`, so that no pattern for data finds it.
+pub const SIDE_NAME: &str = ".dolma";
+
+/// Where a side file of an artifact stands. One that an earlier release left beside the data, under the name `older`, is
+/// moved there.
+pub fn side_file(directory: &Path, name: &str, older: &str) -> PathBuf {
+    let path = directory.join(SIDE_NAME).join(name);
+    let before = directory.join(older);
+    if before.is_file() && !path.exists() {
+        // where it cannot be moved it is not ours to use
+        let _ = std::fs::create_dir_all(directory.join(SIDE_NAME)).and_then(|()| std::fs::rename(before, &path));
+    }
+    path
+}
+
 /// Writes bytes to a file, atomically and unpacked.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<Written> {
     let mut writer = AtomicWriter::create_as(path, Compression::None)?;

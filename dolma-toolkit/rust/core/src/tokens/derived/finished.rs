@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{Manifest, FILE_NAME};
-
-const RECORDS: &str = ".progress.jsonl";
+use crate::manifest::{side_file, Manifest, FILE_NAME};
 
 /// One finished output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,7 +46,7 @@ impl Finished {
     /// settings.
     pub fn open(directory: &Path, fingerprint: String) -> Result<Finished> {
         fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
-        let path = directory.join(RECORDS);
+        let path = side_file(directory, "progress.ndjson", ".progress.jsonl");
         let records = read_records(&path)?;
         let ours = records.iter().all(|record| record.fingerprint == fingerprint);
         let manifest = Manifest::read(directory)?;
@@ -85,6 +83,7 @@ impl Finished {
             manifest.verify(directory, false)?;
         }
         // marks the directory as ours: a kill may leave files whose record was not written yet
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(|error| Error::io(&path, error))?;
         OpenOptions::new().create(true).append(true).open(&path).map_err(|error| Error::io(&path, error))?;
         Ok(Finished { path, fingerprint, outputs: Mutex::new(outputs), complete: manifest.is_some(), discarded })
     }
