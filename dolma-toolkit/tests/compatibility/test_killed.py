@@ -22,7 +22,7 @@ KILLS = 20
 FILES = 40
 ROWS = 300
 WORKERS = 2
-OF_THE_RUN = {"metrics.ndjson", "config.yaml"}
+OF_THE_RUN = {"metrics.ndjson", "config.yaml", "progress.ndjson"}
 # what a finished directory of attributes or shards keeps, so that more documents may join it
 RECORDS = "progress.ndjson"
 

@@ -31,7 +31,10 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "config.yaml", "funnel.json"})
-"""Files that stand beside data and are not data; a wildcard passes over them. But for the manifest, earlier releases left them."""
+"""Files that stand beside data and are not data; a wildcard passes over them.
+
+But for the manifest, earlier releases left them there.
+"""
 
 SIDE_DIRECTORY = ".dolma"
 """What stands in it beside data is hidden, and has no name with ``.json``, so that no pattern for data finds it."""
