@@ -75,6 +75,11 @@ oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (test
 	  $(UV) venv --quiet --clear .venv-oracle && $(UV) pip install --quiet --python .venv-oracle/bin/python --no-deps -r tests/oracle.txt \
 	    && touch .venv-oracle/ready || echo 'no oracle: dolma 1.2.1 cannot be installed here' >&2; \
 	fi
+	@if [ ! -f .venv-oracle/source/ready ]; then \
+	  mkdir -p .venv-oracle/source && .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary dolma \
+	    --dest .venv-oracle/source dolma==1.2.1 && tar -xzf .venv-oracle/source/dolma-1.2.1.tar.gz -C .venv-oracle/source \
+	    && touch .venv-oracle/source/ready || echo 'no source of dolma 1.2.1: its own tests are left out' >&2; \
+	fi
 
 clean: ## remove environments, builds and the demo's work
 	rm -rf .venv .venvs .venv-oracle .venv-peers demo/output dolma-toolkit/target

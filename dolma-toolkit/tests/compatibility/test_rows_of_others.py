@@ -221,3 +221,76 @@ def test_a_rule_about_a_missing_field_is_told(
     with caplog.at_level(logging.WARNING):
         mixed(filter={"exclude": [rule], "syntax": syntax})
     assert (told in caplog.text) if told else caplog.text == ""
+
+
+def test_bad_rows_are_passed_over_and_ids_given(folder: Path, dolma: Dolma) -> None:
+    lines = ['{"text": "a"}', "no json", '{"id": "x", "text": "b"}', '{"id": "y"}', '{"text": "c"}']
+    Path("documents").mkdir()
+    Path("documents/a.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    rules = ["--generate_ids", "--skip_bad_rows", "2"]
+    dolma("tag", "--documents", "documents/*", "--taggers", "char_length_v1", "--experiment", "e", *rules)
+    settings = {
+        "streams": [{"name": "s", "documents": ["documents/*"], "attributes": ["e"], "output": {"path": "out"}}]
+    }
+    Path("mix.json").write_text(json.dumps(settings))
+    result = dolma("-c", "mix.json", "mix", *rules)
+    assert "2 rows could not be read and were left out" in result.err
+    rows = read_rows(next(Path("out").glob("*.gz")))
+    found = [(row["id"], row["text"], row["metadata"]["provenance"]) for row in rows]
+    assert found == [("a.jsonl:1", "a", "a.jsonl:1"), ("x", "b", "a.jsonl:3"), ("a.jsonl:5", "c", "a.jsonl:5")]
+    assert [row["line"] for row in read_rows(Path("out/.dolma/skipped.ndjson"))] == [2, 4]
+    assert json.loads(Path("out/manifest.json").read_text())["counts"]["rows_skipped"] == 2
+    few = dolma("-c", "mix.json", "mix", "--generate_ids", "--skip_bad_rows", "1", code=1)
+    assert "skip_bad_rows is 1" in few.err
+
+
+def test_no_pattern_for_data_finds_what_stands_beside_it(folder: Path, dolma: Dolma, tokenizer_path: Path) -> None:
+    write_rows(Path("documents/a.jsonl"), [{"id": "1", "text": "a b c"}, {"id": "2", "text": "a b c"}])
+    dolma("tag", "--documents", "documents/*", "--taggers", "char_length_v1", "--experiment", "e")
+    mixed(attributes=["e"])
+    dedupe = {"documents": {"attribute_name": "d", "key": "$.text"}}
+    Path("dedupe.json").write_text(json.dumps({"documents": ["documents/*"], "dedupe": dedupe, "bloom_filter": FILTER}))
+    dolma("-c", "dedupe.json", "dedupe")
+    tokens = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", "0", "--destination", "tokens"]
+    dolma("tokens", "--documents", "documents/*", *tokens)
+    for place, data in [
+        ("attributes/e", "a.jsonl"),
+        ("attributes/d", "a.jsonl"),
+        ("out", "s-0000.jsonl.gz"),
+        ("tokens", None),
+    ]:
+        files = [path for path in Path(place).rglob("*") if path.is_file()]
+        assert any(path.name == "metrics.ndjson" for path in files), place
+        assert any(path.name == "config.yaml" for path in files), place
+        # as `pathlib`, which does not know of hidden files, and as a shell
+        assert [path.name for path in files if ".json" in path.name and path.name != "manifest.json"] == (
+            [data] if data else []
+        ), place
+        assert {path.name for path in Path(place).glob("[!.]*")} <= {
+            data,
+            "manifest.json",
+            "tokenizer.json",
+            *TOKENS,
+        }, place
+
+
+TOKENS = ("part-00-00000.npy", "part-00-00000.csv.gz", "part-0-00000.npy", "part-0-00000.csv.gz")
+
+
+def test_side_files_of_an_earlier_release_are_found_and_moved(folder: Path, dolma: Dolma) -> None:
+    write_rows(Path("documents/a.jsonl"), [{"id": "1", "text": "a b c"}])
+    tag = ["tag", "--documents", "documents/*", "--taggers", "char_length_v1", "--experiment", "e"]
+    dolma(*tag)
+    mixed(attributes=["e"])
+    Path("attributes/e/.dolma/progress.ndjson").rename("attributes/e/.progress.jsonl")
+    funnel = read_rows(Path("out/.dolma/funnel.ndjson"))
+    Path("out/funnel.json").write_text(json.dumps({"streams": funnel}))
+    Path("out/.dolma/funnel.ndjson").unlink()
+    assert "1 were finished before" in dolma(*tag).err
+    assert not Path("attributes/e/.progress.jsonl").exists()
+    settings = {
+        "streams": [{"name": "s", "documents": ["documents/*"], "attributes": ["e"], "output": {"path": "out"}}]
+    }
+    Path("mix.json").write_text(json.dumps(settings))
+    assert "nothing to do" in dolma("-c", "mix.json", "mix").err
+    assert not Path("out/funnel.json").exists()
