@@ -395,3 +395,30 @@ def test_the_tokenizer_of_another_library_is_named(dolma: Dolma, tmp_path: Path,
     (tmp_path / "model/tokenizer.model").write_bytes(data)
     tokenizer[1] = tmp_path / "model"
     assert "holds tokenizer.model and no tokenizer.json" in dolma("tokens", *arguments, *tokenizer, code=2).err
+
+
+def test_ignore_existing_makes_shards_again(corpus: Path, tokenizer_path: Path, dolma: Dolma) -> None:
+    call = [
+        "tokens",
+        "--documents",
+        "documents/**/*",
+        "--destination",
+        "out",
+        "--tokenizer.name_or_path",
+        tokenizer_path,
+    ]
+    call += ["--tokenizer.eos_token_id", "0"]
+    dolma(*call)
+    before = artifact_hashes(corpus / "out")
+    other = dolma(*call, "--seed", "1", code=2)
+    assert "made with other settings" in other.err
+    dolma(*call, "--seed", "1", "--ignore_existing")
+    assert artifact_hashes(corpus / "out") != before
+    dolma(*call, "--ignore_existing")
+    assert artifact_hashes(corpus / "out") == before
+    # what another tool made is not removed
+    (corpus / "foreign").mkdir()
+    (corpus / "foreign/part-0.npy").write_bytes(b"12")
+    foreign = [word if word != "out" else "foreign" for word in call]
+    assert "did not write" in dolma(*foreign, "--ignore_existing", code=2).err
+    assert (corpus / "foreign/part-0.npy").read_bytes() == b"12"

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from dolma.errors import ConfigError, Problem, nearest, translated
 from dolma.files.mirror import is_remote
 from dolma.files.paths import Source, expand
 from dolma.files.places import remotely
+from dolma.formats.manifest import read as read_manifest
+from dolma.tokenizer.sources import RECORDS
 
 __all__ = ["Config", "Fields", "Tokenizer", "run", "tokenizer_path"]
 
@@ -91,6 +94,7 @@ class Config:
     dtype: str | None = setting(None, "uint8, uint16 or uint32 (default: uint16 or uint32, by the vocabulary)")
     seed: int = setting(3920, "of the order of documents")
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
+    ignore_existing: bool = setting(False, "make finished shards again, of whatever settings and documents they are")
     debug: bool = setting(False, "accepted; the work is done in this process anyway")
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and stop")
@@ -138,6 +142,8 @@ def run(config: Config) -> None:
     if shown_and_done(config):
         return
     destination = Path(config.destination)
+    if config.ignore_existing:
+        _remove_shards(destination)
     reporter = Reporter("tokens", [destination])
     start = time.monotonic()
     with error_log(destination):
@@ -146,6 +152,23 @@ def run(config: Config) -> None:
     save_skipped("tokens", destination, skipped)
     counts |= {"rows_skipped": len(skipped)} if skipped else {}
     _say(counts, time.monotonic() - start, reporter)
+
+
+def _remove_shards(directory: Path) -> None:
+    """Removes the shards that this command made there; others are left, and refused."""
+    manifest, records = directory / "manifest.json", directory / RECORDS[0]
+    shards: list[str] = []
+    if manifest.is_file() and (found := read_manifest(directory)).format == "tokens":
+        shards += found.paths
+        manifest.unlink()
+    for path in (records, directory / RECORDS[1]):
+        if path.is_file():
+            for line in path.read_text("utf-8").splitlines():
+                with suppress(ValueError):  # a line that a kill cut
+                    shards += [f"{json.loads(line)['name']}.{extension}" for extension in ("npy", "csv.gz")]
+            path.unlink()
+    for shard in shards:
+        (directory / shard).unlink(missing_ok=True)
 
 
 def _say(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
