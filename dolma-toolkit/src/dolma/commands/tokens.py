@@ -26,10 +26,9 @@ from dolma.config.shared import (
 from dolma.core.progress import Reporter, bytes_text, count_text
 from dolma.errors import ConfigError, Problem, nearest, translated
 from dolma.files.mirror import is_remote
-from dolma.files.paths import Source, expand
+from dolma.files.paths import Source, expand, side_file
 from dolma.files.places import remotely
 from dolma.formats.manifest import read as read_manifest
-from dolma.tokenizer.sources import RECORDS
 
 __all__ = ["Config", "Fields", "Tokenizer", "run", "tokenizer_path"]
 
@@ -156,12 +155,12 @@ def run(config: Config) -> None:
 
 def _remove_shards(directory: Path) -> None:
     """Removes the shards that this command made there; others are left, and refused."""
-    manifest, records = directory / "manifest.json", directory / RECORDS[0]
+    manifest = directory / "manifest.json"
     shards: list[str] = []
     if manifest.is_file() and (found := read_manifest(directory)).format == "tokens":
         shards += found.paths
         manifest.unlink()
-    for path in (records, directory / RECORDS[1]):
+    for path in (side_file(directory, "progress.ndjson"), directory / ".progress.jsonl"):
         if path.is_file():
             for line in path.read_text("utf-8").splitlines():
                 with suppress(ValueError):  # a line that a kill cut
