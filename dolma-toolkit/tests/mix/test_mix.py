@@ -473,6 +473,6 @@ def test_the_rows_that_tag_and_dedupe_left_out_are_left_out(
     lengths = {row["id"]: row["attributes"]["e__char_length_v1__length"][0][2] for row in found}
     assert lengths == {"a.jsonl:1": 3, "own": 3, "a.jsonl:5": 5}
     assert {row["metadata"]["provenance"] for row in found} == {"a.jsonl:1", "a.jsonl:3", "a.jsonl:5"}
-    (skipped,) = (path for path in tmp_path.rglob("skipped.jsonl") if "out" in path.parts)
+    (skipped,) = (path for path in tmp_path.rglob("skipped.ndjson") if "out" in path.parts)
     assert sorted((row["path"][-7:], row["line"]) for row in read_rows(skipped)) == [
         ("a.jsonl", 2), ("a.jsonl", 4), ("b.jsonl", 2), ("b.jsonl", 4)]  # fmt: skip
