@@ -181,7 +181,7 @@ def test_gaps_and_the_order_are_inverse() -> None:
 
 
 def test_garbage_among_real_text_is_found_and_left_out(made: Path, tmp_path: Path) -> None:
-    """Nothing is forced here: two windows of random ids stand out by their loss alone, and only they are left out."""
+    """Nothing is forced here: two batches of random ids stand out by their loss alone, and only they are left out."""
     rows = [(f"d{index}", text) for index, text in enumerate(texts(400, 3))]
     tokens = write_tokens(tmp_path / "tokens", {"a": rows}, made / "tokenizer.json")
     (tokens / "manifest.json").unlink()  # as if another tool had written the shards
@@ -189,15 +189,15 @@ def test_garbage_among_real_text_is_found_and_left_out(made: Path, tmp_path: Pat
     changes = {
         "data": {"sources": [source], "sequence_length": 32},
         "train": {"duration": "1ep", "batch_windows": 2, "device": "cpu", "num_threads": 1},
-        "optimizer": {"learning_rate": 0.02},
+        "optimizer": {"learning_rate": 0.005},  # calm enough that rounding of another processor makes no outliers
         "checkpoint": {"every_steps": 20, "keep_last": 1},
-        "stability": {"rewind_after": 1, "outlier_window": 40, "outlier_sigma": 6.0},
+        "stability": {"rewind_after": 1, "outlier_window": 40, "outlier_sigma": 20.0},
         "validation": {},
         "seed": 1,
     }
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes))
     placed = opened(config).order
-    garbage = {placed.at(position).window for position in (201, 280)}
+    garbage = {placed.at(position).window for position in (200, 201, 280, 281)}
     ids, draw = np.fromfile(tokens / "a.npy", dtype="<u2"), np.random.Generator(np.random.PCG64(0))
     for window in garbage:
         ids[32 * window : 32 * (window + 1)] = draw.integers(2, 330, size=32)
@@ -206,6 +206,6 @@ def test_garbage_among_real_text_is_found_and_left_out(made: Path, tmp_path: Pat
     rows_found = rows_of(tmp_path / "run")
     order = json.loads((tmp_path / "run" / "order.json").read_text())
     left_out = [placed.at(position).window for first, last in order["left_out"] for position in range(first, last)]
-    assert order["left_out"] == [[200, 202], [280, 282]]  # the other window of each batch went with it
-    assert garbage <= set(left_out)
+    assert order["left_out"] == [[200, 202], [280, 282]]
+    assert garbage == set(left_out)
     assert rows_found[-1]["stability/rewinds"] == 2
