@@ -16,13 +16,13 @@ from typing import Any
 
 
 def pytest_configure() -> None:
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, os.path.join(os.getcwd(), "tests"))
     if importlib.util.find_spec("dolma.core.paths") is None:
         paths = types.ModuleType("dolma.core.paths")
         paths.glob_path = lambda pattern: iter(sorted(glob.glob(str(pattern))))  # type: ignore[attr-defined]
         paths.mkdir_p = lambda path: os.makedirs(path, exist_ok=True)  # type: ignore[attr-defined]
         sys.modules["dolma.core.paths"] = paths
-    utils = importlib.import_module("tests.python.utils")
+    utils = importlib.import_module("python.utils")
     load, read = utils.load_jsonl, utils.TestCasePipeline.readUnits
 
     def load_jsonl(path: str | Path) -> Any:

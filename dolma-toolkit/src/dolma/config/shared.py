@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +118,5 @@ def error_log(directory: Path) -> Iterator[None]:
         log.error(f"{len(errors)} error{'s' * (len(errors) > 1)}; those of rows are listed in {named(str(path))}")
         raise
     path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is more in it, or nothing was ever wrong
+        path.parent.rmdir()
