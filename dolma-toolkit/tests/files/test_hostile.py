@@ -373,8 +373,10 @@ def test_what_can_be_read_only_once_is_told(dolma: Dolma, here: Path, tokenizer_
         if command[0] != "-c":
             result = dolma(*[str(part).replace("documents/*", "documents/p") for part in command], code=2)
             assert "a named pipe, which can be read only once; expected a file" in result.err
+            result = dolma(*command, code=2)  # a pipe among files is not passed over
+            assert "matches documents/p, a named pipe that can be read only once; expected files" in result.err
     assert "a device" in dolma(*TAG, "/dev/null", code=2).err
-    tokens = ["tokens", "--documents", "documents", "--destination", "out", "--tokenizer.eos_token_id", 0]
+    tokens = ["tokens", "--documents", "documents/a.jsonl", "--destination", "out", "--tokenizer.eos_token_id", 0]
     assert "a pipe or a device" in dolma(*tokens, "--tokenizer.name_or_path", "documents/p", code=2).err
     validate = [sys.executable, "-m", "dolma.formats", "validate", "document", "documents/p"]
     assert subprocess.run(validate, capture_output=True, check=False).returncode == 2
@@ -438,10 +440,20 @@ def test_a_wildcard_in_a_destination_is_refused(
     stream = {"name": "s", "documents": ["documents/*"], "output": {"path": destination}}
     Path("w.json").write_text(json.dumps({"streams": [stream]}))
     tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
+    filter = [
+        "--dedupe.documents.attribute_name",
+        destination,
+        "--bloom_filter.file",
+        "f",
+        "--bloom_filter.size_in_bytes",
+        9,
+    ]
     for command in (
         [*TAG, "documents/*", "--destination", destination],
         ["-c", "w.json", "mix"],
         ["tokens", "--documents", "documents/*", "--destination", destination, *tokenizer],
+        ["tag", "--taggers", "char_length_v1", "--experiment", destination, "--documents", "documents/*"],
+        ["dedupe", "--documents", "documents/*", "--dedupe.documents.key", "$.text", *filter],
     ):
         assert "has a wildcard; expected the name of one directory" in dolma(*command, code=2).err
     assert not (here / "out").exists()

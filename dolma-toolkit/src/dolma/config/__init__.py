@@ -73,8 +73,8 @@ def load(cls: type[T], file: Mapping[str, Any] | None = None, overrides: Mapping
 TEXT_KEYS = frozenset({"replacement", "paragraph_separator", "include", "exclude", "syntax", "regex", "label_map"})
 """Settings, by their last name, that hold text or expressions; the other strings may name files."""
 
-WRITTEN_KEYS = ("destination", "destination_prefix", "path", "keep_dropped", "report")
-"""Settings that name directories to write to, by their last name."""
+WRITTEN_KEYS = ("destination", "destination_prefix", "path", "keep_dropped", "report", "experiment", "attribute_name")
+"""Settings that name directories to write to, or a part of their path, by their last name."""
 
 _HOME = re.compile(r"~[\w.-]*(?=/|\Z)")
 

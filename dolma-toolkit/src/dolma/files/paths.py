@@ -89,8 +89,13 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
             )
             problems.append(Problem(where, message, "write it to a file first, in a directory `documents`"))
             continue
-        found = sorted(matches(plain), key=_by_directness)
-        if not found:
+        names = list(_names(plain))
+        streams = [(name, kind) for name in sorted(names) if (kind := _stream(name))]
+        for name, kind in streams:
+            message = f'is "{pattern}", which matches {name}, {kind} that can be read only once; expected files'
+            problems.append(Problem(where, message, "write it to a file first, or name the files alone"))
+        found = sorted(_files(names), key=_by_directness)
+        if not found and not streams:
             problem = "which matches no file" if any(c in plain for c in _WILDCARDS) else "which is not there"
             hint = "patterns are relative to the current directory; `**` matches any number of directories"
             problems.append(Problem(where, f'is "{pattern}", {problem}; expected document files', hint))
@@ -131,15 +136,20 @@ def _stream(path: str) -> str:
 
 def matches(pattern: str) -> list[str]:
     """The files that a pattern matches, in no order. Links to directories are followed, each directory once."""
+    return _files(_names(pattern))
+
+
+def _files(names: Iterable[str]) -> list[str]:
+    return [name for name in names if os.path.isfile(name) and os.path.basename(name) not in OWN_FILES]
+
+
+def _names(pattern: str) -> Iterable[str]:
+    """What a pattern matches, directories and pipes included."""
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        names = glob.iglob(os.path.join(glob.escape(pattern), "*"))
-    elif not any(character in pattern for character in _WILDCARDS):
-        return []
-    else:
-        names = iter(_globbed(pattern))
-    return [name for name in names if os.path.isfile(name) and os.path.basename(name) not in OWN_FILES]
+        return glob.iglob(os.path.join(glob.escape(pattern), "*"))
+    return _globbed(pattern) if any(character in pattern for character in _WILDCARDS) else []
 
 
 def _globbed(pattern: str) -> Iterable[str]:
