@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+pub use pii::Folded;
 pub use resources::{needs, required, Need, Resource};
 pub use text::sentences::sentences;
 pub use text::word_break::starts as word_starts;

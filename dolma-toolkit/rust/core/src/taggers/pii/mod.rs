@@ -15,11 +15,12 @@ mod scripts;
 mod wide;
 mod words;
 
+pub use fold::Folded;
+
 use memchr::memmem;
 
 use super::{Span, Tagger, Text};
 use crate::error::Result;
-use fold::Folded;
 use legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
 
 const EMAIL: &str = "EMAIL_ADDRESS";
