@@ -18,7 +18,7 @@ def config_of(made: Path, run: Path, action: str) -> Path:
     changes: dict[str, Any] = {
         "train__steps": STEPS,
         "schedule": {"warmup": STEPS - 1},
-        "optimizer": {"learning_rate": 2.0},
+        "optimizer": {"learning_rate": 4.0},
         "validation": {},
         "checkpoint": {"every_steps": 8, "keep_last": 2},
         "stability": {"slow_rise_steps": 5, "slow_rise_nats": 0.3, "slow_rise_action": action},

@@ -118,7 +118,7 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
         rows.append([float(value) for value in [*found, *([] if stats.z_loss is None else [stats.z_loss])]])
         if statistics:
             seen = statistics.values()
-    nats = score_windows(made, tokens[:3, :-1].tolist(), tokens[:3, 1:].tolist(), 32, "windows")
+    nats = score_windows(made, tokens[:3, :-1].tolist(), tokens[:3, 1:].tolist(), 32, "windows", ["a", "b", "c"])
     weights = {key: whole(tensor.detach(), made.divisions.get(key)) for key, tensor in made.state_dict().items()}
     return {"begun": begun, "rows": rows, "gradients": kept, "weights": weights, "nats": nats, "statistics": seen}
 
