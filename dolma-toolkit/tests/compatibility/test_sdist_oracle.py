@@ -111,17 +111,17 @@ def test_its_mixes_of_remote_files_compile_and_run_on_local_ones(copy: Path, nam
     config = settings(copy / "here/tests/config" / name)
     for stream in config["streams"]:
         stream["documents"] = ["tests/data/provided/documents/*.gz"]
-        stream["output"]["path"] = "tests/work/out"
+        stream["output"]["path"] = "tests/mixed"
         for side in ("here", "theirs"):
             for attribute in stream["attributes"]:
                 empty(copy / side / "tests/data/provided", attribute)
-    config["work_dir"] = {"input": "tests/work/in", "output": "tests/work/made"}
+    config["work_dir"] = {"input": "tests/fetched", "output": "tests/made"}
     config["processes"] = 1
     result = ours("mix", config, copy / "here")
     assert result.returncode == 0, result.stderr
     os.chdir(copy / "theirs")
     assert run(oracle(), "mix", config, copy / "theirs").returncode == 0
-    assert rows(copy / "here/tests/work/out") == rows(copy / "theirs/tests/work/out") != []
+    assert rows(copy / "here/tests/mixed") == rows(copy / "theirs/tests/mixed") != []
 
 
 def empty(root: Path, name: str) -> None:

@@ -25,7 +25,7 @@ _LOGITS_CHUNK = 1 << 22  # float32 logits held at once by the head: 16 MiB, meas
 _LOGITS_WHOLE = 1 << 28  # the same for a model that only gives logits of every place: 1 GiB
 
 # what a model's own code raises for a call that it was not made for
-_CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, LookupError, NotImplementedError)
+_CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, LookupError)
 _PROBE_CONTEXT, _PROBE_ENDS = 24, (6, 4, 1)
 # of 1 + |sum|: what another order of additions may move, and far below what a wrong mask does
 _PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}

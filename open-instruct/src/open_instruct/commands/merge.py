@@ -119,7 +119,7 @@ def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
         raise WorkError(f"{parts}: is an adapter of the kind {kind}; expected one that can be added to weights")
     try:
         return adapted.merge_and_unload()
-    except (AttributeError, ValueError, NotImplementedError) as error:
+    except (AttributeError, ValueError, RuntimeError) as error:
         raise WorkError(f"{parts}: cannot be added to weights ({error}); expected LoRA or the like") from error
 
 
