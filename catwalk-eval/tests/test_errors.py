@@ -127,7 +127,7 @@ def test_absent_weights_exit_1(run: Run, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").unlink()
     code, text = run()
     assert code == 1
-    assert "model.safetensors: is not there; expected the weights" in text
+    assert "model.safetensors: not found; expected the weights" in text
 
 
 def test_weights_as_a_pickle_are_seen(run: Run, checkpoint: Path) -> None:
@@ -159,7 +159,7 @@ def test_missing_tokenizer_exits_1(run: Run, checkpoint: Path, other: str | None
         (checkpoint / other).write_bytes(b"IQ== 0\n")
     code, text = run()
     assert code == 1
-    assert "tokenizer.json: is not there" in text
+    assert "tokenizer.json: not found" in text
     assert other is None or f"but {other} is" in text
 
 

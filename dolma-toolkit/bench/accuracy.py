@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
-        sys.exit(f"{arguments.data} is not there; expected a directory with toxicity/, pii/ and web/ (--data)")
+        sys.exit(f"{arguments.data} not found; expected a directory with toxicity/, pii/ and web/ (--data)")
     with tempfile.TemporaryDirectory(prefix="accuracy-") as name:
         work = Path(name)
         parts = [part(arguments.data, work) for part in (toxicity, quality, english, languages, pii, pii_by_script)]

@@ -40,7 +40,7 @@ def find_corpus() -> Path:
         if any(folder.rglob("documents/*.jsonl.gz")):
             return folder
     hint = "hint: run `make demo` first, or give --corpus"
-    raise SystemExit(f"error: {CORPORA[0]} is not there; expected gathered documents\n{hint}")
+    raise SystemExit(f"error: {CORPORA[0]} not found; expected gathered documents\n{hint}")
 
 
 def read_documents(corpus: Path) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def test_all_problems_are_told_at_once(dolma: Dolma, corpus: Path) -> None:
         (["tag", "--tagger", "c4_v2"], 'error: --tagger: is not a setting\nhint: did you mean "taggers"?'),
         (["tga"], 'error: command line: "tga" is not a command\nhint: did you mean "tag"?'),
         ([], "error: command line: names no command; expected one of tag,"),
-        (["-c", "gone.yaml", "tag"], "error: gone.yaml: is not there"),
+        (["-c", "gone.yaml", "tag"], "error: gone.yaml: not found"),
         (["-c", "twice.yaml", "tag"], '"debug" stands twice'),
         (["-c", "broken.yaml", "tag"], "error: broken.yaml: cannot be parsed"),
         (["-c", "list.yaml", "tag"], "error: list.yaml: holds a list; expected a mapping"),

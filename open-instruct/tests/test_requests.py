@@ -109,14 +109,14 @@ def test_damaged_checkpoints_are_refused(command, chats, checkpoint, tmp_path, r
     assert (code, "as its header says" in error) == (1, True)
     (model / "model.safetensors").unlink()
     code, error = command("sft", chats, model=model)
-    assert (code, "model.safetensors: is not there" in error) == (1, True)
+    assert (code, "model.safetensors: not found" in error) == (1, True)
 
 
 def test_checkpoint_without_tokenizer_is_refused(command, chats, checkpoint, tmp_path):
     model = _copy(checkpoint, tmp_path)
     (model / "tokenizer.json").unlink()
     code, error = command("sft", chats, model=model)
-    assert (code, error) == (1, f"error: {model}/tokenizer.json: is not there; expected the tokenizer\n")
+    assert (code, error) == (1, f"error: {model}/tokenizer.json: not found; expected the tokenizer\n")
     (model / "tokenizer.json").write_text("{}")
     code, error = command("sft", chats, model=model)
     assert (code, f"error: {model}/tokenizer.json: is not a tokenizer that can be read" in error) == (1, True)
@@ -134,7 +134,7 @@ def test_checkpoint_of_other_shapes_is_refused(command, chats, checkpoint, tmp_p
 def test_wrong_paths_are_wrong_requests(command, chats, tmp_path):
     assert command("sft", tmp_path / "none.jsonl") == (
         2,
-        f"error: data.train: {tmp_path}/none.jsonl is not there; expected a file or a directory\n",
+        f"error: data.train: {tmp_path}/none.jsonl not found; expected a file or a directory\n",
     )
     code, error = command("sft", chats, model="allenai/OLMo-1B-hf")
     assert (code, "model: allenai/OLMo-1B-hf is not a directory" in error, "nothing is downloaded" in error) == (

@@ -27,7 +27,7 @@ def build(tmp_path: Path, *flags: str, rows: Any = GOOD) -> int:
         ((), ["both given or both absent"]),
         (("--bytes-per-domain", "0"), ["bytes_per_domain is 0; expected at least 1"]),
         (("--tokens-per-domain", "5"), ["--tokenizer is absent"]),
-        (("--tokens-per-domain", "5", "--tokenizer", "nowhere.json"), ["nowhere.json is not there"]),
+        (("--tokens-per-domain", "5", "--tokenizer", "nowhere.json"), ["nowhere.json not found"]),
         (("--bytes-per-domain", "9", "--splits", "a", "a"), ["splits is ['a', 'a']"]),
         (("--bytes-per-domain", "9", "--splits", "../up"), ['splits has "../up"']),
         (("--bytes-per-domain", "9", "--min-documents-per-domain", "99"), ["none of 1 domains is large enough"]),
@@ -164,7 +164,7 @@ def test_results_without_perplexity(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_path_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("check", "aggregate", "report"):
         assert main([command, str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
-        assert "no: is not there" in capsys.readouterr().err
+        assert "no: not found" in capsys.readouterr().err
 
 
 def test_unknown_flag_is_a_wrong_request() -> None:
@@ -180,7 +180,7 @@ def test_formats_command_refuses_what_it_does_not_read(tmp_path: Path, capsys: p
         formats(["dump", "tokens", str(tmp_path)])
     assert error.value.code == 2
     assert formats(["dump", "document", str(tmp_path / "no")]) == 2
-    assert "is not there" in capsys.readouterr().err
+    assert "not found" in capsys.readouterr().err
 
 
 def test_help_needs_neither_tokenizers_nor_numpy() -> None:

@@ -214,14 +214,14 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
             '"data.sources.0.max_tokens" is 3; expected data.sequence_length 16 or more',
         ],
     ),
-    "no config": (lambda made, place: ["train", str(place / "none.yaml")], 2, ["is not there; expected a YAML file"]),
+    "no config": (lambda made, place: ["train", str(place / "none.yaml")], 2, ["not found; expected a YAML file"]),
     "no setting": (
         lambda made, place: ["train", str(write_config(place / "c.yaml", settings(made, place))), "seed.x=1"],
         2,
         ['"seed" is 3; expected a group of settings'],
     ),
     "no flag": (lambda made, place: ["train", "c.yaml", "--steps", "3"], 2, ["unrecognized arguments: --steps"]),
-    "no directory": (trained(no_directory), 2, ["nowhere, which is not there", "neither, which is not there"]),
+    "no directory": (trained(no_directory), 2, ["nowhere, which not found", "neither, which not found"]),
     "foreign shards": (
         trained(foreign),
         2,
@@ -234,7 +234,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
         2,
         ['"data.tokenizer" is missing', "hint: set data.tokenizer"],
     ),
-    "missing shard": (trained(missing_shard), 1, ["b.npy: file is not there"]),
+    "missing shard": (trained(missing_shard), 1, ["b.npy: file is missing"]),
     "short shard": (trained(short_shard), 1, ["b.npy: file is", "bytes long; expected"]),
     "id out of range": (trained(id_out_of_range), 1, ["a.npy", "60000 at token", "below vocab_size"]),
     "bad document": (trained(bad_document), 1, ['w.jsonl:2: "text" is the number 5; expected a string']),
@@ -404,7 +404,7 @@ DOLMA = Path(os.environ.get("DOLMA_ORACLE", REPOSITORY / ".venv-oracle" / "bin")
 
 
 @pytest.mark.processes
-@pytest.mark.skipif(not DOLMA.is_file(), reason="dolma 1.2.1 is not there: make oracle, or set DOLMA_ORACLE")
+@pytest.mark.skipif(not DOLMA.is_file(), reason="dolma 1.2.1 not found: make oracle, or set DOLMA_ORACLE")
 def test_a_shard_of_dolma_1_2_1_trains(made: Path, tmp_path: Path) -> None:
     destination = tmp_path / "foreign"
     flags = {

@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_not_continued(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("checkpoints/step-9/manifest.json", "manifest.json: file is not there; expected a whole checkpoint"),
+        ("checkpoints/step-9/manifest.json", "manifest.json: file is missing; expected a whole checkpoint"),
         ("metrics.jsonl", "metrics.jsonl:4: line is damaged; expected the row of a step"),
         ("metrics.jsonl with NaN", "metrics.jsonl:4: line is damaged; expected the row of a step"),
     ],

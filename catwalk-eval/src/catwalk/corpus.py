@@ -32,7 +32,7 @@ def find_corpus(paths: Sequence[Path], split: str | None) -> Corpus:
     Without `split` the first of several is scored, and the others are named.
 
     Raises:
-        ConfigError: a file that is named twice, a split that is not there, or several that were named one by one.
+        ConfigError: a file that is named twice, a split not found in the data, or paths of more than one split.
         FormatError: a damaged row.
     """
     found = [(path, file, name) for path in paths for file, name in _files(path)]
@@ -81,7 +81,7 @@ def _choose(found: Sequence[tuple[Path, Path, str | None]], split: str | None) -
     if split is not None:
         if split not in names:
             there = f"the documents have {', '.join(sorted(names))}" if names else "the documents name no split"
-            raise ConfigError(f'split: "{split}" is not there; {there}', hint="name one of them, or none")
+            raise ConfigError(f'split: "{split}" not found; {there}', hint="name one of them, or none")
         return split
     if len(names) < 2:
         return names[0] if names else None

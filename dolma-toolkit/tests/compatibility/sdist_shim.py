@@ -1,7 +1,7 @@
 """A plugin of pytest for the tests of dolma 1.2.1: two names of files that differ here, and helpers that they import.
 
 They look for ``<stream>-0000.json.gz``, which is ``….jsonl.gz`` here, and read the manifest as if it were data.
-``dolma.core.paths``, which is not there, gives them two functions for their own use of S3.
+``dolma.core.paths``, which is missing, gives them two functions for their own use of S3.
 """
 
 from __future__ import annotations

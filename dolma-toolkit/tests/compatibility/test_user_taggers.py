@@ -130,7 +130,7 @@ def dies(doc):
 @add_tagger("unmakable")
 class Unmakable(BaseTagger):
     def __init__(self):
-        raise RuntimeError("the model is not there")
+        raise RuntimeError("no such model")
 
     def predict(self, doc):
         return DocResult(doc=doc, spans=[])
@@ -246,7 +246,7 @@ def test_what_fails_names_file_row_and_tagger(folder: Path, tagger: str, message
 @pytest.mark.parametrize(
     ("tagger", "message"),
     [
-        ("unmakable", 'names "unmakable", which cannot be made: RuntimeError: the model is not there'),
+        ("unmakable", 'names "unmakable", which cannot be made: RuntimeError: no such model'),
         ("unfinished", "abstract method"),
         ("rises", 'did you mean "raises"?'),
     ],

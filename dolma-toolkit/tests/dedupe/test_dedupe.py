@@ -169,7 +169,7 @@ def test_evaluation_text_is_remembered_and_recognized(folder: Path) -> None:
 
 def test_a_read_only_filter_has_to_be_there(folder: Path, dolma: Dolma) -> None:
     path = configured(folder, config(DOCUMENTS, bloom_filter={"read_only": True}))
-    assert 'filter.bin" is not there' in dolma("-c", path, "dedupe", code=2).err
+    assert 'filter.bin" not found' in dolma("-c", path, "dedupe", code=2).err
     assert not (folder / "attributes").exists()
 
 

@@ -230,7 +230,7 @@ def test_what_cannot_be_had_exits_2_and_names_it(dolma: Dolma, bucket: Any, monk
 
     arguments = ["tag", "--taggers", "char_length_v1", "--documents"]
     assert "matches no file" in dolma(*arguments, f"s3://{bucket.name}/none/documents/*.gz", code=2).err
-    assert "it is not there" in dolma(*arguments, f"s3://{bucket.name}/none.gz", code=2).err
+    assert "not found" in dolma(*arguments, f"s3://{bucket.name}/none.gz", code=2).err
     assert "NoSuchBucket" in dolma(*arguments, "s3://no-such-bucket/documents/*.gz", code=2).err
     assert "names no bucket" in dolma(*arguments, "s3://*/documents/*.gz", code=2).err
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")

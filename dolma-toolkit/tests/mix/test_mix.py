@@ -205,10 +205,10 @@ def refused(folder: Path, dolma: Dolma, part: dict[str, Any]) -> str:
 def test_attributes_have_to_be_there(folder: Path, dolma: Dolma) -> None:
     write_rows(folder / "attributes" / "gopher_rules" / "a.jsonl.gz", [])
     message = refused(folder, dolma, stream(attributes=["e", "gopher_rule"]))
-    assert 'is "gopher_rule", but attributes/gopher_rule is not there' in message
+    assert 'is "gopher_rule", but attributes/gopher_rule not found' in message
     assert 'did you mean "gopher_rules"?' in message
     message = refused(folder, dolma, stream(attributes=["gopher_rules"]))
-    assert "attributes/gopher_rules/b.jsonl.gz is not there" in message
+    assert "attributes/gopher_rules/b.jsonl.gz not found" in message
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_fasttext_tagger_of_ones_own(tmp_path: Path) -> None:
     assert {text[row[1] : row[2]] for row in found["paragraph"]} == {"word0 é. Word1 is here.\n", "word1"}
     assert {text[row[1] : row[2]] for row in found["sentence"]} == {"word0 é.", "Word1 is here.", "word1"}
     assert json.dumps(found["document"]) == json.dumps(_Own(model, "document").spans(Document("s", "1", text)))
-    with pytest.raises(ConfigError, match="not there"):
+    with pytest.raises(ConfigError, match="not found"):
         _Own(str(tmp_path / "no.bin"), "document")
     with pytest.raises(ConfigError, match="model_mode"):
         _Own(model, "documents")

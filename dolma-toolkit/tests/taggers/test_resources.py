@@ -54,4 +54,4 @@ def test_what_is_not_there_is_told(address: str, tmp_path: Path) -> None:
     assert [problem.key for problem in problems] == ["resources.c4_v9", "resources.c4_v1", "resources.c4_v1"]
     assert "c4_v" in problems[0].hint
     assert "cannot be read" in problems[1].message
-    assert "not there" in problems[2].message
+    assert "not found" in problems[2].message

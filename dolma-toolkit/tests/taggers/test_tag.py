@@ -383,7 +383,7 @@ def test_wrong_request_exits_2(dolma: Dolma, corpus: Path, arguments: list[str],
 def test_patterns_that_match_nothing_are_all_named(dolma: Dolma, corpus: Path) -> None:
     result = dolma("tag", "--documents", "documents/*.zst", "gone.gz", "--taggers", "c4_v2", code=2)
     assert 'error: documents.0: is "documents/*.zst", which matches no file' in result.err
-    assert 'error: documents.1: is "gone.gz", which is not there' in result.err
+    assert 'error: documents.1: is "gone.gz", which was not found' in result.err
 
 
 def test_profile_tells_where_the_time_goes(dolma: Dolma, corpus: Path, module: str) -> None:

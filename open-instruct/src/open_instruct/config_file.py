@@ -31,7 +31,7 @@ def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
     """Read a configuration.
 
     Raises:
-        RequestError: the file is not there or not YAML, or an override has no `=`.
+        RequestError: the file is missing or not YAML, or an override has no `=`.
         ConfigError: unknown keys (with the nearest name), wrong types, missing keys, values that are not allowed.
     """
     import yaml

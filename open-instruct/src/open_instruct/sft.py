@@ -24,7 +24,7 @@ def run(config: SftConfig) -> None:
     """Train on chats and write `config.output_dir`; return at once where that is done already.
 
     Raises:
-        RequestError: a path that is not there, a template that does not fit, an output directory in use.
+        RequestError: a path that is missing, a template that does not fit, an output directory in use.
         BadRows, FormatError: files that break their format.
         WorkError: nothing to train on, or a loss that is not finite.
     """

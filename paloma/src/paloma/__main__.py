@@ -89,7 +89,7 @@ def _run(flags: argparse.Namespace) -> str:
     inputs = {"build": "documents", "report": "aggregates"}.get(flags.command, "results")
     missing = [path for path in getattr(flags, inputs) if not path.exists()]
     if missing:
-        raise ConfigError([f"{path}: is not there; expected {inputs}" for path in missing], "check the path")
+        raise ConfigError([f"{path}: not found; expected {inputs}" for path in missing], "check the path")
     if flags.command == "build":
         return _build(flags)
     if flags.command == "check":

@@ -189,7 +189,7 @@ def read_aggregate(path: Path) -> dict[str, Any]:
     """`aggregate.json` of a directory, or the file.
 
     Raises:
-        FormatError: not there, not JSON, or not what `paloma aggregate` writes.
+        FormatError: missing, not JSON, or not what `paloma aggregate` writes.
     """
     file = path / AGGREGATE if path.is_dir() else path
     value = read_object(file)

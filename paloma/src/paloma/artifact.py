@@ -1,4 +1,4 @@
-"""An output directory that is whole or not there, and the lines that tell how long it takes."""
+"""An output directory that is whole or missing, and the lines that tell how long it takes."""
 
 import contextlib
 import json

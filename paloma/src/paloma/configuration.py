@@ -44,12 +44,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that is a mapping.
 
     Raises:
-        ConfigError: when it is not there, not YAML or no mapping.
+        ConfigError: when it is missing, not YAML or no mapping.
     """
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a subclass of SafeLoader
     except FileNotFoundError:
-        raise ConfigError([f"{path}: is not there; expected a YAML file"], "check the path") from None
+        raise ConfigError([f"{path}: not found; expected a YAML file"], "check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError([f"{path}: is not YAML ({detail})"], "mend the file") from None

@@ -55,7 +55,7 @@ class Tokens:
                 "pip install 'paloma-eval[tokenizers]', or use --bytes-per-domain",
             ) from None
         if not path.is_file():
-            found = "is a directory" if path.is_dir() else "is not there"
+            found = "is a directory" if path.is_dir() else "not found"
             raise ConfigError([f"--tokenizer: {path} {found}; expected a tokenizer.json"], "check the path")
         try:
             self._tokenizer = Tokenizer.from_file(str(path))

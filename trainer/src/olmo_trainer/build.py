@@ -75,7 +75,7 @@ class Parts:
 def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfig, Architecture]:
     """The config with every null that stands for a default replaced by what it came to, and the model's shape.
 
-    Raises: ConfigError: the device is not there, the embedding is too small for the tokenizer, or a source would be
+    Raises: ConfigError: the device is missing, the embedding is too small for the tokenizer, or a source would be
     seen too often.
     """
     shape = architecture_of(config.model, data.vocab_size)
@@ -113,7 +113,7 @@ def _check_beginning(config: RunConfig, data: TrainingData, where: str) -> None:
     found = inspect_checkpoint(Path(config.init_from))
     path = found.directory / "tokenizer.json"
     if not path.is_file():
-        log.warning("%s: is not there; expected that of the shards, with which it could be compared", path)
+        log.warning("%s: not found; expected that of the shards, with which it could be compared", path)
         return
     if sha256_of(path) != data.tokenizer_sha256:
         difference = tokenizer_difference(found.tokenizer, open_tokenizer(data.tokenizer_path))

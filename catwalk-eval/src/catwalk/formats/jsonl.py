@@ -202,7 +202,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; `missing_file` when it is not there."""
+    """The object of a JSON file; `missing_file` if it does not exist."""
     if not path.is_file():
         raise FormatError("missing_file", path, "the file is absent; expected a JSON file")
     return decode_object(path.read_bytes(), path)

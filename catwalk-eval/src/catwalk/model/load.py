@@ -164,12 +164,12 @@ def _convert(inspection: Inspection) -> Inspection:
         wrapped = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         backend = Backend.from_str(wrapped.backend_tokenizer.to_str())
     except Exception as error:  # whatever the libraries raise, Rust panics of `tokenizers` included
-        message = f"is not there, and transformers cannot make it of {older[0]} ({_first_line(error)})"
+        message = f"not found, and transformers cannot build it from {older[0]} ({_first_line(error)})"
         raise FormatError("invalid_value", path, message, hint=hint) from error
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
-    log.warning("%s is not there: transformers makes the tokenizer of %s", path, older[0])
+    log.warning("%s not found; transformers builds the tokenizer from %s", path, older[0])
     return _Converted(
         directory=directory,
         config=inspection.config,

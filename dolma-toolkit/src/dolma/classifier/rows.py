@@ -128,7 +128,7 @@ def _table(
 
 
 def _separator(text: str, *columns: str) -> str:
-    """What stands between the names of the columns in the first line; a comma where the columns are not there."""
+    """What stands between the names of the columns in the first line; a comma where the columns are missing."""
     for separator in ",;\t":
         header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
         if all(column in header for column in columns):

@@ -88,7 +88,7 @@ class DedupeConfig:
 class BloomFilterConfig:
     """The filter, by its size or by what it is to hold."""
 
-    file: str = setting(REQUIRED, "file of the filter; made if it is not there, extended if it is")
+    file: str = setting(REQUIRED, "file of the filter; made if missing, else extended")
     read_only: bool = setting(False, "compare with the filter and leave it as it is")
     size_in_bytes: int = setting(0, "size of a new filter")
     estimated_doc_count: int = setting(0, "documents or paragraphs that a new filter is for")

@@ -136,7 +136,7 @@ class Config:
 @remotely()
 @translated
 def run(config: Config) -> None:
-    """Writes the shards that are not there yet, then the manifest."""
+    """Writes the shards that are still missing, then the manifest."""
     plan = _plan(config, expand(config.documents))
     if shown_and_done(config):
         return

@@ -38,7 +38,7 @@ class Config:
         if self.path is None:
             yield Problem("path", "is missing; expected a directory of token shards, or one .npy")
         elif not Path(self.path).exists():
-            yield Problem("path", f'is "{self.path}", which is not there; expected token shards')
+            yield Problem("path", f'is "{self.path}", which was not found; expected token shards')
         if self.document is not None and self.id is not None:
             yield Problem("id", "is given beside document; expected one of the two")
         if self.dtype is not None and self.dtype not in ITEM_TYPES:

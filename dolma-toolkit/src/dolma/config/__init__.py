@@ -125,7 +125,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML or JSON file of settings.
 
     Raises:
-        ConfigError: it is not there, cannot be parsed, repeats a key, or is not a mapping.
+        ConfigError: it is missing, cannot be parsed, repeats a key, or is not a mapping.
     """
     import yaml
 
@@ -146,7 +146,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).expanduser().read_text("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError([Problem(where, "is not there; expected a YAML or JSON file of settings")]) from None
+        raise ConfigError([Problem(where, "not found; expected a YAML or JSON file of settings")]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(where, f"cannot be read: {error}")]) from None
     try:
@@ -223,7 +223,7 @@ def _reference(name: str, root: Mapping[str, Any], key: str, problems: list[Prob
             problems.append(
                 Problem(
                     key,
-                    f'refers to "${{{name}}}", which is not there',
+                    f'refers to "${{{name}}}", which was not found',
                     "oc.env:, d.glob:, d.cache: and keys are known",
                 )
             )
@@ -233,7 +233,7 @@ def _reference(name: str, root: Mapping[str, Any], key: str, problems: list[Prob
 
 
 def _cached(url: str, key: str, problems: list[Problem]) -> str:
-    """The copy of a remote file in the cache of the user, made if it is not there; a local path stays as it is."""
+    """The copy of a remote file in the cache of the user, made if it is missing; a local path stays as it is."""
     if not is_remote(url):
         return url
     import hashlib

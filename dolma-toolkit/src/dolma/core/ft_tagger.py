@@ -66,7 +66,7 @@ class BaseFastTextTagger(BaseTagger):
         """``model_path`` is a path or a URL, which is fetched once to the cache of the user.
 
         Raises:
-            ConfigError: the model is not there, or ``model_mode`` is none of the three.
+            ConfigError: the model is missing, or ``model_mode`` is none of the three.
         """
         modes = (self.SENTENCE_LEVEL_TAGGER, self.PARAGRAPH_LEVEL_TAGGER, self.DOCUMENT_LEVEL_TAGGER)
         if model_mode not in modes:

@@ -96,7 +96,7 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
             problems.append(Problem(where, message, "write it to a file first, or name the files alone"))
         found = sorted(_files(names), key=_by_directness)
         if not found and not streams:
-            problem = "which matches no file" if any(c in plain for c in _WILDCARDS) else "which is not there"
+            problem = "which matches no file" if any(c in plain for c in _WILDCARDS) else "which was not found"
             hint = "patterns are relative to the current directory; `**` matches any number of directories"
             problems.append(Problem(where, f'is "{pattern}", {problem}; expected document files', hint))
         once: dict[str, str] = {}

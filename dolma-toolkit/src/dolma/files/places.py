@@ -233,7 +233,7 @@ def _found(key: str, pattern: str) -> list[Entry]:
     else:
         found = find(pattern)
     if not found:
-        what = "which matches no file" if any(c in pattern for c in "*?[") else "which cannot be read: it is not there"
+        what = "which matches no file" if any(c in pattern for c in "*?[") else "which cannot be read: not found"
         hint = "`*` stands for a part of one name, `**` for any number of directories"
         raise ConfigError([Problem(key, f'is "{pattern}", {what}; expected document files', hint)])
     for entry in found:
@@ -279,7 +279,7 @@ def _listed(manifest: Path) -> list[str]:
 
 
 def _push(directory: Path, url: str) -> None:
-    """Uploads what is not there yet; the manifest goes away before and comes back last."""
+    """Uploads what is still missing; the manifest goes away before and comes back last."""
     files = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     files = [name for name in files if name.startswith(f"{SIDE_DIRECTORY}/") or not re.search(r"(^|/)\.", name)]
     data = [name for name in files if PurePosixPath(name).name != "manifest.json"]

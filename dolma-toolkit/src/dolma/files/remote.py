@@ -80,7 +80,7 @@ def _tried(url: str, doing: str, call: Callable[[], R]) -> R:
 
 
 def head(url: str) -> Entry | None:
-    """What is known of a remote file; None if it is not there."""
+    """What is known of a remote file; None if it is missing."""
     store = _store(url)
     return _tried(url, "read", lambda: store.head(url))
 
@@ -164,14 +164,14 @@ def fetch_url(url: str, directory: Path) -> Path:
     """Copies one remote file into a directory, under its own name.
 
     Raises:
-        RemoteError: it is not there, or as for ``fetch``.
+        RemoteError: it is missing, or as for ``fetch``.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:
         raise RemoteError(f"{url}: expected one of {', '.join(f'{name}://' for name in SCHEMES)}")
     entry = head(url)
     if entry is None:
-        raise RemoteError(f"{url}: is not there")
+        raise RemoteError(f"{url}: not found")
     target = directory / (rest.partition("?")[0].rstrip("/").rpartition("/")[2] or "file")
     fetch(entry, target)
     return target

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors: list[FormatError] = []
     try:
         if not arguments.path.exists():
-            raise _RequestError(f"{arguments.path}: is not there; expected an artifact")
+            raise _RequestError(f"{arguments.path}: not found; expected an artifact")
         if not (arguments.path.is_file() or arguments.path.is_dir()):
             raise _RequestError(f"{arguments.path}: is a pipe or a device; expected a file or a directory")
         if arguments.command == "lineage":

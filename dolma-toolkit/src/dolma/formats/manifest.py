@@ -142,7 +142,7 @@ def _check(fields: Fields) -> None:
 
 
 def check_files(manifest: Manifest) -> Iterator[FormatError]:
-    """Every listed file that is not there, or is another."""
+    """Every listed file that is missing, or is another."""
     for entry in manifest.fields.value["files"]:
         path = manifest.directory / entry["path"]
 
@@ -150,7 +150,7 @@ def check_files(manifest: Manifest) -> Iterator[FormatError]:
             return FormatError(str(path), None, None, code, message)
 
         if not path.is_file():
-            yield fail("missing_file", "the file is not there; expected it because the manifest lists it")
+            yield fail("missing_file", "file not found; expected it because the manifest lists it")
         elif (size_bytes := path.stat().st_size) != entry["size_bytes"]:
             yield fail("wrong_size", f"the file has {size_bytes} bytes; expected {entry['size_bytes']}")
         elif (found := sha256_of(path)) != entry["sha256"]:

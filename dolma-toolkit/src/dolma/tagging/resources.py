@@ -92,7 +92,7 @@ def _find(key: str, place: str, problems: list[Problem]) -> Resource | None:
         return _fetched(key, place, problems)
     path = Path(place).expanduser()
     if not path.is_file():
-        problems.append(Problem(key, f'is "{place}", which is not there; expected a file or a URL'))
+        problems.append(Problem(key, f'is "{place}", which was not found; expected a file or a URL'))
         return None
     return Resource(str(path), place, sha256_of(path))
 

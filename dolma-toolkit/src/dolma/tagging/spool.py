@@ -54,7 +54,7 @@ class _NotInWorkersError(Exception):
 def run_spools(
     tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, *, debug: bool = False
 ) -> None:
-    """Makes the spools that are not there yet, in ``processes`` spawned processes (in this one with ``debug``).
+    """Makes the spools that are still missing, in ``processes`` spawned processes (in this one with ``debug``).
 
     A tagger of a notebook, or of a script that does its work when it is imported, cannot be had in another process.
     Then the work is done in this one.

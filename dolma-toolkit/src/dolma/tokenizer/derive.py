@@ -59,7 +59,7 @@ def derive(
     work: Mapping[str, Any],
     told: Callable[[Mapping[str, int]], str] = lambda counts: "",
 ) -> None:
-    """Makes what is not there yet; ``settings`` are those of the manifest, ``work`` is what the core takes."""
+    """Makes what is still missing; ``settings`` are those of the manifest, ``work`` is what the core takes."""
     name = str(settings["command"])
     plan = {
         "sources": [shard.plan() for shard in shards],

@@ -67,7 +67,7 @@ def shards_in(key: str, directory: str) -> list[Shard]:
     """
     root, shown = Path(directory), named(directory)
     if not root.is_dir():
-        raise ConfigError([Problem(key, f'is "{shown}", which is not there; expected a directory of token shards')])
+        raise ConfigError([Problem(key, f'is "{shown}", which was not found; expected a directory of token shards')])
     owners: dict[Path, manifest.Manifest | None] = {}
     found: list[Shard] = []
     for path in sorted(root.rglob("*.npy"), key=lambda path: path.relative_to(root).as_posix()):

@@ -62,7 +62,7 @@ _UNANSWERED = "?"
 def read_prompts(source: str) -> list[tuple[Conversation, str | None]]:
     """Read rows and the answers that they bring, if any. Raises RequestError, BadRows, FormatError."""
     if not Path(source).exists():
-        raise RequestError(f"--input: {source} is not there; expected a file of chat rows")
+        raise RequestError(f"--input: {source} not found; expected a file of chat rows")
     rows: list[tuple[Conversation, str | None]] = []
     errors: list[FormatError] = []
 

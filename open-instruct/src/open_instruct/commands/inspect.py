@@ -45,12 +45,12 @@ def inspect_data(
     """Yield the lines of the report; `row` (from 0) adds that row's tokens, `T` beside those that are trained.
 
     Raises:
-        RequestError: a path that is not there, or a row beyond the last.
+        RequestError: a path that is missing, or a row beyond the last.
     """
     inspection = check_model_directory(checkpoint)
     for path in paths:
         if not Path(path).exists():
-            raise RequestError(f"{path}: is not there; expected a configuration, a file of rows or a directory")
+            raise RequestError(f"{path}: not found; expected a configuration, a file of rows or a directory")
     tokenizer = load_tokenizer(inspection)
     chosen = choose_template(template, tokenizer.chat_template)
     added = [text for text in chosen.special_tokens if len(tokenizer.encode(text, add_special_tokens=False)) != 1]

@@ -27,7 +27,7 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
     the adapter takes the place of the base's.
 
     Raises:
-        RequestError: a path that is not there, or an output directory that holds something else.
+        RequestError: a path that is missing, or an output directory that holds something else.
         FormatError: a damaged base checkpoint.
         WorkError: an adapter that does not fit the base.
     """

@@ -68,7 +68,7 @@ def _check_names(sources: list[Source]) -> None:
 
 def _read(source: Source, format_name: str) -> list[dict[str, Any]]:
     if not source.path.exists():
-        raise RequestError(f"{source.path}: is not there; expected a file or a directory of rows")
+        raise RequestError(f"{source.path}: not found; expected a file or a directory of rows")
 
     def parse(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
         _PARSERS[format_name](row, path, line)
@@ -103,7 +103,7 @@ def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) 
     """Take rows of each source by their amounts and write them, shuffled, as one directory of `format_name`.
 
     Raises:
-        RequestError: a path that is not there, an empty source, an output directory that holds something else.
+        RequestError: a path that is missing, an empty source, an output directory that holds something else.
         BadRows, FormatError: rows that break their format.
     """
     _check_names(sources)

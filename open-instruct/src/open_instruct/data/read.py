@@ -41,7 +41,7 @@ def read_conversations(paths: Sequence[str], where: str) -> list[Conversation]:
     """Read every chat row of files and directories, in the order given.
 
     Raises:
-        RequestError: a path that is not there; `where` names the setting.
+        RequestError: a path that is missing; `where` names the setting.
         BadRows: rows or files that break docs/formats/chat.md.
     """
     return _read_all(paths, where, read_chat)
@@ -63,7 +63,7 @@ def _read_all(
 ) -> list[Row]:
     for path in paths:
         if not Path(path).exists():
-            raise RequestError(f"{where}: {path} is not there; expected a file or a directory")
+            raise RequestError(f"{where}: {path} not found; expected a file or a directory")
     rows: list[Row] = []
     errors: list[FormatError] = []
     total = dropped = 0

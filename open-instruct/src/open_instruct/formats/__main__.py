@@ -69,7 +69,7 @@ def _check_manifest(name: str, path: Path) -> dict[str, Any] | None:
         check_files(path, manifest, hashes=True)
         return manifest
     if not path.exists():
-        raise FormatError("missing_file", path, "is not there; expected a file or a directory")
+        raise FormatError("missing_file", path, "not found; expected a file or a directory")
     return None
 
 

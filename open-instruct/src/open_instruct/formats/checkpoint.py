@@ -146,7 +146,7 @@ def check_checkpoint(directory: Path, *, tokenizer: bool = False) -> dict[str, T
         raise FormatError("wrong_dtype", directory / NAME, sentence, field="details.dtype")
     path = directory / "tokenizer.json"
     if (manifest or tokenizer) and not path.is_file():
-        raise FormatError("missing_file", path, "is not there; expected the checkpoint's tokenizer")
+        raise FormatError("missing_file", path, "not found; expected the checkpoint's tokenizer")
     if manifest and sha256_file(path) != manifest["details"]["tokenizer_sha256"]:
         raise FormatError("checksum_mismatch", path, 'has another sha256; expected "details.tokenizer_sha256"')
     return tensors

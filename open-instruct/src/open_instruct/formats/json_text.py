@@ -194,7 +194,7 @@ def read_object(path: Path) -> dict[str, Any]:
         FormatError: `missing_file`, `not_json`, `not_object`.
     """
     if not path.is_file():
-        raise FormatError("missing_file", path, "is not there; expected a file")
+        raise FormatError("missing_file", path, "not found; expected a file")
     try:
         content = path.read_bytes()
         value = msgspec.json.decode(content)

@@ -131,7 +131,7 @@ def check_files(directory: Path, manifest: dict[str, Any], *, hashes: bool) -> N
     for entry in manifest["files"]:
         path = directory / entry["path"]
         if not path.is_file():
-            raise FormatError("missing_file", path, "is not there; expected a file that the manifest lists")
+            raise FormatError("missing_file", path, "not found; expected a file that the manifest lists")
         size_bytes = path.stat().st_size
         if size_bytes != entry["size_bytes"]:
             raise FormatError("wrong_size", path, f"has {size_bytes} bytes; expected {entry['size_bytes']}")
@@ -148,7 +148,7 @@ def row_files(path: Path, wanted: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        what = "is a named pipe" if path.is_fifo() else "is no regular file" if path.exists() else "is not there"
+        what = "is a named pipe" if path.is_fifo() else "is no regular file" if path.exists() else "not found"
         hint = "write the rows to a file first" if path.exists() else ""
         raise FormatError("missing_file", path, f"{what}; expected a file or a directory", hint=hint)
     if (path / NAME).is_file():

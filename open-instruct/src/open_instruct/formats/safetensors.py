@@ -48,7 +48,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         FormatError: `missing_file`, `truncated`, `not_json`, `wrong_dtype` where bytes and shape disagree.
     """
     if not path.is_file():
-        raise FormatError("missing_file", path, "is not there; expected a tensor file")
+        raise FormatError("missing_file", path, "not found; expected a tensor file")
     size_bytes = path.stat().st_size
     with path.open("rb") as stream:
         prefix = stream.read(_LENGTH_BYTES)

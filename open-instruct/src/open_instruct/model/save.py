@@ -141,7 +141,7 @@ def _difference(directory: Path) -> str | None:
     try:
         loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         backend = loaded.backend_tokenizer
-    except Exception as error:  # some classes need packages, files or tokens that are not there
+    except Exception as error:  # some classes need packages, files or tokens that are missing
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return tokenizer_difference(open_tokenizer(directory / "tokenizer.json"), backend)
 

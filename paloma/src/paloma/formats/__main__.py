@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--json", action="store_true", help="one object a line")
     flags = parser.parse_args(arguments)
     if not flags.path.exists():
-        sys.stderr.write(f"error: {flags.path} is not there; expected an artifact\nhint: check the path\n")
+        sys.stderr.write(f"error: {flags.path} not found; expected an artifact\nhint: check the path\n")
         return 2
     try:
         if flags.command == "lineage":

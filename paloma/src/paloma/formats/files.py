@@ -108,7 +108,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with _open(path) as file:
             yield from enumerate(file, start=1)
     except FileNotFoundError:
-        raise FormatError("missing_file", path, "is not there") from None
+        raise FormatError("missing_file", path, "not found") from None
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
         message = f"ends early or is damaged ({error}); expected a whole {path.suffix} file"
         raise FormatError("truncated", path, message, hint="copy or make the file again") from None
@@ -174,7 +174,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise FormatError("missing_file", path, "is not there") from None
+        raise FormatError("missing_file", path, "not found") from None
     value = json_value(data, path)
     if not isinstance(value, dict):
         raise FormatError("not_object", path, f"is {type(value).__name__}; expected an object")

@@ -83,7 +83,7 @@ def check_files(directory: Path, manifest: dict[str, Any], *, hashes: bool) -> I
     for entry in manifest["files"]:
         path = directory / entry["path"]
         if not path.is_file():
-            yield FormatError("missing_file", path, f"is not there; {MANIFEST} lists it")
+            yield FormatError("missing_file", path, f"not found; {MANIFEST} lists it")
         elif (size_bytes := path.stat().st_size) != entry["size_bytes"]:
             yield FormatError("wrong_size", path, f"is {size_bytes} bytes long; expected {entry['size_bytes']}")
         elif hashes and (digest := sha256_file(path)) != entry["sha256"]:

@@ -33,7 +33,7 @@ def export_checkpoint(
     """
     opened = open_checkpoint(source)
     if opened.manifest is None:
-        raise FormatError(source / "manifest.json", "missing_file", "not there", "a checkpoint with a manifest")
+        raise FormatError(source / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
     weights = stored_weights(opened)
     if dtype is not None:
         weights = {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}

@@ -118,7 +118,7 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
         return {_name(key): tensor for key, tensor in load_file(path).items()}
     path = directory / "model.pt"
     if not path.is_file():
-        raise FormatError(path, "missing_file", "not there", "model.pt or model.safetensors")
+        raise FormatError(path, "missing_file", "missing", "model.pt or model.safetensors")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch tells damage and forbidden content by several kinds

@@ -31,7 +31,7 @@ _RUN_FILES = ("config.yaml", ORDER, "metrics.jsonl")
 
 
 def mirror(checkpoints: Path, url: str) -> None:
-    """Copy every checkpoint that is not there yet, or is another there, and the run's files as they are now.
+    """Copy every checkpoint that is still missing, or is another there, and the run's files as they are now.
 
     No checkpoint of another step is touched. What a kill or a failure cut short is copied again by the next call.
 
@@ -146,5 +146,5 @@ def _fetch(files: Any, place: str, directory: Path) -> None:
     try:
         files.get([f"{place}/{name}" for name in names], [str(directory / name) for name in names])
     except FileNotFoundError as error:
-        raise FormatError(place, "missing_file", "not there", "the files that its manifest lists") from error
+        raise FormatError(place, "missing_file", "missing", "the files that its manifest lists") from error
     open_checkpoint(directory)

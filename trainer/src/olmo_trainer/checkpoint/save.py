@@ -272,7 +272,7 @@ def clear_unfinished(root: Path) -> None:
     whole = [path for _, path in step_directories(root)]
     for path in root.glob("step-*"):
         if path not in whole:
-            raise FormatError(path / MANIFEST, "missing_file", "not there", "a whole checkpoint", hint=f"remove {path}")
+            raise FormatError(path / MANIFEST, "missing_file", "missing", "a whole checkpoint", hint=f"remove {path}")
 
 
 def remove_old(root: Path, settings: CheckpointConfig) -> None:

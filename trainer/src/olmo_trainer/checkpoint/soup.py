@@ -74,7 +74,7 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
     for checkpoint in opened:
         if checkpoint.manifest is None or first.manifest is None:
             raise FormatError(
-                checkpoint.path / "manifest.json", "missing_file", "not there", "a checkpoint with a manifest"
+                checkpoint.path / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest"
             )
         _check_settings(first, checkpoint)
         for name, tensor in {**first.tensors, **checkpoint.tensors}.items():

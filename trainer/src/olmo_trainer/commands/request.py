@@ -30,7 +30,7 @@ def existing(path: Path, what: str) -> Path:
     Raises: ConfigError.
     """
     if not path.exists():
-        raise ConfigError(Problem(f"{path}: is not there; expected {what}"))
+        raise ConfigError(Problem(f"{path}: not found; expected {what}"))
     return path
 
 

@@ -48,7 +48,7 @@ def _load_yaml(text: str) -> Any:
 def read_mapping(path: Path, overrides: list[str]) -> dict[str, Any]:
     """Read a YAML file into nested mappings and apply the overrides (`a.b=c`, list items by number).
 
-    Raises: ConfigError: not there, not YAML, not a mapping, or an override that fits nowhere.
+    Raises: ConfigError: missing, not YAML, not a mapping, or an override that fits nowhere.
     """
     if not path.is_file():
         raise ConfigError(Problem(f"{path}: is {kind_of(path)}; expected a YAML file", "check the path"))

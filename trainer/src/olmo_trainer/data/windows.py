@@ -235,7 +235,7 @@ class WindowSource:
 def _mask_of(directory: Path, shard: Shard) -> Path:
     path = directory / shard.name
     if not path.is_file():
-        raise FormatError(path, "missing_file", "not there", f"the label mask of {shard.path}")
+        raise FormatError(path, "missing_file", "missing", f"the label mask of {shard.path}")
     if path.stat().st_size != shard.tokens:
         got, expected = f"{path.stat().st_size} bytes long", f"{shard.tokens}, one for each token of {shard.path}"
         raise FormatError(path, "wrong_size", got, expected)

@@ -58,7 +58,7 @@ def open_validation(
 ) -> ValidationSet | None:
     """Read and encode the validation documents; None where the config names none.
 
-    Raises: ConfigError: a directory is not there or holds no text; FormatError: a document is malformed.
+    Raises: ConfigError: a directory is missing or holds no text; FormatError: a document is malformed.
     """
     if not settings.documents:
         return None
@@ -67,7 +67,7 @@ def open_validation(
         text = "a directory of documents"
         raise ConfigError(
             *(
-                Problem(f'{where}: "validation.documents" names {name}, which is not there; expected {text}')
+                Problem(f'{where}: "validation.documents" names {name}, which not found; expected {text}')
                 for name in missing
             )
         )

@@ -64,7 +64,7 @@ def open_tasks(
 ) -> list[TaskSet]:
     """Read and encode the tasks of a config for a model of a length.
 
-    Raises: ConfigError: a file is not there, holds nothing, or has a choice longer than the model; FormatError.
+    Raises: ConfigError: a file is missing, holds nothing, or has a choice longer than the model; FormatError.
     """
     found: list[TaskSet] = []
     tokenizer = open_tokenizer(tokenizer_path) if settings.tasks else None
@@ -72,7 +72,7 @@ def open_tasks(
         assert tokenizer is not None
         place, path = f'{where}: "validation.tasks.{number}.path"', Path(task.path)
         if not path.is_file():
-            raise ConfigError(Problem(f"{place} is {path}, which is not there; expected a file of requests"))
+            raise ConfigError(Problem(f"{place} is {path}, which not found; expected a file of requests"))
         encoder = _Encoder(tokenizer, special, length)
         questions = _questions(path, encoder, settings.items_per_task)
         if not questions:

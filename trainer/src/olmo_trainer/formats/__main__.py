@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.path
     if not path.exists():
-        raise _Request(f"{path}: is not there; expected an artifact")
+        raise _Request(f"{path}: not found; expected an artifact")
     if arguments.verb == "lineage":
         for line in lineage(path, every_source=arguments.all):
             sys.stdout.write(line + "\n")

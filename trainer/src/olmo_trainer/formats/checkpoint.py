@@ -96,7 +96,7 @@ def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None
 def _tensors_of(path: Path) -> dict[str, Tensor]:
     """Read a safetensors header: 8 bytes little-endian length, then JSON, then the data."""
     if not path.is_file():
-        raise FormatError(path, "missing_file", "not there", "a safetensors file")
+        raise FormatError(path, "missing_file", "missing", "a safetensors file")
     size_bytes = path.stat().st_size
     with path.open("rb") as stream:
         prefix = stream.read(8)
@@ -175,7 +175,7 @@ def _check_details(manifest: Manifest, stored: set[str]) -> None:
         )
     tokenizer = manifest.directory / "tokenizer.json"
     if not tokenizer.is_file():
-        raise FormatError(tokenizer, "missing_file", "not there", "the tokenizer of the checkpoint")
+        raise FormatError(tokenizer, "missing_file", "missing", "the tokenizer of the checkpoint")
     if sha256_of(tokenizer) != manifest.details["tokenizer_sha256"]:
         expected = "the sha256 in the manifest's details.tokenizer_sha256"
         raise FormatError(tokenizer, "checksum_mismatch", "another tokenizer", expected)

@@ -166,7 +166,7 @@ def kind_of(path: Path) -> str:
         return "a directory"
     if path.is_fifo():
         return "a named pipe, which can be read only once"
-    return "not a file" if path.exists() else "not there"
+    return "not a file" if path.exists() else "missing"
 
 
 class _NotANumber(ValueError):
@@ -234,7 +234,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield line, value
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, OSError) as error:
         if isinstance(error, FileNotFoundError):
-            raise FormatError(path, "missing_file", "not there", "a file") from error
+            raise FormatError(path, "missing_file", "missing", "a file") from error
         raise FormatError(path, "truncated", f"cut short or damaged ({error})", "a whole compressed file") from error
     except Exception as error:
         if type(error).__name__ != "ZstdError":  # zstandard is optional, so its class cannot be named here

@@ -58,7 +58,7 @@ class InspectionError(ValueError):
 class Inspection:
     """The facts of one model directory. Each is read when it is first asked for.
 
-    `config`, `generation_config` and `tokenizer_config` are the files' objects, empty where a file is not there.
+    `config`, `generation_config` and `tokenizer_config` are the files' objects, empty where a file is missing.
     """
 
     directory: Path
@@ -156,7 +156,7 @@ class Inspection:
         if index.is_file():
             weight_map = _read_object(index).get("weight_map")
             if not isinstance(weight_map, dict):
-                raise InspectionError("missing_field", index, '"weight_map" is not there; expected an object')
+                raise InspectionError("missing_field", index, '"weight_map" not found; expected an object')
             names = sorted({str(name) for name in weight_map.values()})
         found = {}
         for name in names:
@@ -175,11 +175,11 @@ class Inspection:
     def _missing_weights(self, path: Path) -> InspectionError:
         for name in _PICKLES:
             if (self.directory / name).is_file():
-                sentence = f"is not there, but {name} is; expected weights as safetensors, since a pickle can run code"
+                sentence = f"not found, but {name} exists; expected safetensors weights, since a pickle can run code"
                 load = f"AutoModelForCausalLM.from_pretrained('{self.directory}', dtype='auto')"
                 script = f"from transformers import AutoModelForCausalLM; {load}.save_pretrained('{self.directory}')"
                 return InspectionError("missing_file", path, sentence, hint=f'python -c "{script}"')
-        return InspectionError("missing_file", path, "is not there; expected the weights")
+        return InspectionError("missing_file", path, "not found; expected the weights")
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ class Inspection:
         size = self.text_config.get("vocab_size")
         if type(size) is not int:
             path = self.directory / "config.json"
-            raise InspectionError("missing_field", path, '"vocab_size" is not there; expected an integer')
+            raise InspectionError("missing_field", path, '"vocab_size" not found; expected an integer')
         return size
 
     # ---- the tokenizer
@@ -298,7 +298,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         other = [name for name in _foreign_tokenizers(path.parent)]
-        found = f"is not there, but {other[0]} is" if other else "is not there"
+        found = f"not found, but {other[0]} exists" if other else "not found"
         hint = None
         if other:
             script = f"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{path.parent}')"
@@ -346,7 +346,7 @@ def _read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
     if not path.is_file():
         if optional:
             return {}
-        raise InspectionError("missing_file", path, "is not there; expected a JSON object")
+        raise InspectionError("missing_file", path, "not found; expected a JSON object")
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

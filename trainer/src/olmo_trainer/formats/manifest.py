@@ -153,7 +153,7 @@ def check_files(manifest: Manifest, *, checksums: bool) -> None:
     for row in manifest.files:
         path = manifest.directory / row["path"]
         if not path.is_file():
-            raise FormatError(path, "missing_file", "not there", f"the file that {manifest.path} lists")
+            raise FormatError(path, "missing_file", "missing", f"the file that {manifest.path} lists")
         size_bytes = path.stat().st_size
         if size_bytes != row["size_bytes"]:
             raise FormatError(path, "wrong_size", f"{size_bytes} bytes long", f"{row['size_bytes']} bytes")

@@ -50,7 +50,7 @@ _SUMMARY = (  # (name of the last row, what it is called)
 def render_report(directory: Path) -> str:
     """The page of a run's directory, whether the run is done, stopped or under way.
 
-    Raises: FormatError: metrics.jsonl is not there or damaged.
+    Raises: FormatError: metrics.jsonl is missing or damaged.
     """
     found = [_checked(row, directory / "metrics.jsonl", line) for line, row in rows(directory / "metrics.jsonl")]
     marks = _marks(found)

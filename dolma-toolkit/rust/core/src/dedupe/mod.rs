@@ -178,7 +178,7 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
         if matches!(filter, AnyFilter::Legacy(_)) && !read_only {
             let message = format!("\"{}\" is a filter of dolma 1.x, which can only be asked", path.display());
             return Err(Error::config("bloom_filter.file", message)
-                .with_hint("set bloom_filter.read_only, or name a file that is not there"));
+                .with_hint("set bloom_filter.read_only, or name a new file"));
         }
         if read_only && filter.false_positive_rate() > accepted_rate(settings, &filter) {
             return Err(overfull(settings, &filter));
@@ -187,7 +187,7 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
         return Ok((filter, Some(FileState { sha256: file.sha256, size_bytes: file.size_bytes })));
     }
     if read_only {
-        let message = format!("\"{}\" is not there; expected a filter to ask, since read_only is set", path.display());
+        let message = format!("\"{}\" not found; expected a filter to ask, since read_only is set", path.display());
         return Err(
             Error::config("bloom_filter.file", message).with_hint("make it with a run that has read_only: false")
         );

@@ -34,7 +34,7 @@ const IMPURE: [&str; 12] = [
     "inputs",
 ];
 
-/// Functions of jq 1.7 that are not there. The guide lists them.
+/// Functions of jq 1.7 that are missing. The guide lists them.
 const ABSENT: [&str; 24] = [
     "now",
     "env",
@@ -287,7 +287,7 @@ fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
     undefined.map_or_else(String::new, |(name, kind)| match kind {
         compile::Undefined::Filter(_) if ABSENT.contains(name) => {
             format!(
-                "jq's function {name} is not there: its result depends on more than the document, or nobody used it"
+                "jq's function {name} is not available: its result depends on more than the document, or nobody used it"
             )
         }
         compile::Undefined::Filter(arity) => {
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(error(".a == $x"), "there is no variable $x");
         assert!(error("(.a").contains("closing parenthesis"), "{}", error("(.a"));
         for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr", "lgamma_r"] {
-            assert!(error(text).contains("is not there"), "{text}");
+            assert!(error(text).contains("not available"), "{text}");
         }
         let run = |text: &str| Program::new(text).unwrap().any(&input()).unwrap_err();
         assert!(run(".text.a").contains("hello"), "{}", run(".text.a"));

@@ -50,7 +50,7 @@ pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<usize>> {
     Ok(work.iter().map(|work| work.file).collect())
 }
 
-/// Makes every attribute file that is not there yet, and the manifests.
+/// Makes every attribute file that is still missing, and the manifests.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let mut records = load_records(plan)?;
     let work = plan::pending(plan, &records, progress)?;

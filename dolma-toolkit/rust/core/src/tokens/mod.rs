@@ -59,7 +59,7 @@ pub struct Summary {
     pub skipped: Vec<(String, SkippedRow)>,
 }
 
-/// Writes the shards that are not there yet, then the manifest.
+/// Writes the shards that are still missing, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
     let dtype = plan.dtype_for(encoder.vocab_size())?;

@@ -178,7 +178,7 @@ impl Manifest {
                 _ => {
                     return Err(fail(
                         Code::MissingFile,
-                        "the file is not there; expected it because the manifest lists it".to_owned(),
+                        "file not found; expected it because the manifest lists it".to_owned(),
                     ))
                 }
             };
