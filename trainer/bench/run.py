@@ -69,7 +69,7 @@ def peers_python() -> Path | None:
 
 
 class Worker:
-    """A trainer in its own process. `why` says why it is missing, or no longer."""
+    """A trainer in its own process. `why` says why it is not running."""
 
     def __init__(self, name: str, python: Path | str, threads: int) -> None:
         self.name, self.why, self.version = name, "", ""

@@ -221,7 +221,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
         ['"seed" is 3; expected a group of settings'],
     ),
     "no flag": (lambda made, place: ["train", "c.yaml", "--steps", "3"], 2, ["unrecognized arguments: --steps"]),
-    "no directory": (trained(no_directory), 2, ["nowhere, which not found", "neither, which not found"]),
+    "no directory": (trained(no_directory), 2, ["nowhere, which was not found", "neither, which was not found"]),
     "foreign shards": (
         trained(foreign),
         2,

@@ -251,7 +251,7 @@ def _layout(directory: TokenDirectory, data: DataConfig) -> Layout:
 def _open(source: SourceConfig, key: str, where: str, problems: list[Problem]) -> TokenDirectory | None:
     path = Path(source.path)
     if not path.is_dir():
-        problems.append(Problem(f'{where}: "{key}.path" is {path}, which not found; expected a directory'))
+        problems.append(Problem(f'{where}: "{key}.path" is {path}, which was not found; expected a directory'))
         return None
     given = {name: getattr(source, name) for name in ("dtype", "eos_token_id", "bos_token_id", "pad_token_id")}
     if (path / MANIFEST).is_file():
@@ -300,7 +300,7 @@ def _tokenizer(data: DataConfig, directories: list[TokenDirectory], where: str) 
     if data.tokenizer is not None:
         path = Path(data.tokenizer)
         if not path.is_file():
-            message = f'{where}: "data.tokenizer" is {path}, which not found; expected a tokenizer.json'
+            message = f'{where}: "data.tokenizer" is {path}, which was not found; expected a tokenizer.json'
             raise ConfigError(Problem(message))
     else:
         found = [directory.tokenizer_path for directory in directories if directory.tokenizer_path is not None]

@@ -67,7 +67,7 @@ def open_validation(
         text = "a directory of documents"
         raise ConfigError(
             *(
-                Problem(f'{where}: "validation.documents" names {name}, which not found; expected {text}')
+                Problem(f'{where}: "validation.documents" names {name}, which was not found; expected {text}')
                 for name in missing
             )
         )

@@ -72,7 +72,7 @@ def open_tasks(
         assert tokenizer is not None
         place, path = f'{where}: "validation.tasks.{number}.path"', Path(task.path)
         if not path.is_file():
-            raise ConfigError(Problem(f"{place} is {path}, which not found; expected a file of requests"))
+            raise ConfigError(Problem(f"{place} is {path}, which was not found; expected a file of requests"))
         encoder = _Encoder(tokenizer, special, length)
         questions = _questions(path, encoder, settings.items_per_task)
         if not questions:
