@@ -134,7 +134,7 @@ def test_weights_as_a_pickle_are_seen(run: Run, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     code, text = run()
     assert code == 1
-    assert "but pytorch_model.bin is; expected weights as safetensors" in text
+    assert "but pytorch_model.bin exists; expected safetensors weights" in text
     assert "hint: python -c" in text
 
 
@@ -160,7 +160,7 @@ def test_missing_tokenizer_exits_1(run: Run, checkpoint: Path, other: str | None
     code, text = run()
     assert code == 1
     assert "tokenizer.json: not found" in text
-    assert other is None or f"but {other} is" in text
+    assert other is None or f"but {other} exists" in text
 
 
 def test_damaged_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
@@ -185,7 +185,7 @@ def test_older_tokenizer_files_are_converted_and_told(run: Run, checkpoint: Path
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     code, text = run()
     assert code == 0
-    assert "transformers makes the tokenizer of vocab.json" in text
+    assert "transformers builds the tokenizer from vocab.json" in text
     assert (tmp_path / "out" / "predictions.jsonl.gz").read_bytes() == before
 
 
