@@ -55,6 +55,11 @@ def encoders(tokenizer) -> dict[str, ConversationEncoder]:
     return {name: _encoder(tokenizer, name) for name in SHIPPED}
 
 
+def _split(encoder: ConversationEncoder, messages: list[dict[str, str]]) -> tuple[list[int], list[int]]:
+    """Encode the last answer and its prompt apart, as pairs are."""
+    return encoder.encode_prompt(messages[:-1]), encoder.encode_answer(messages[:-1], messages[-1]["content"])
+
+
 def _trained_text(encoder: ConversationEncoder, encoded) -> str:
     return encoder.tokenizer.decode([label for label in encoded.labels if label != IGNORED])
 
@@ -86,11 +91,11 @@ def test_text_is_what_apply_chat_template_gives(encoders, messages):
 
 
 @settings(max_examples=30, deadline=None)
-@given(messages=_conversations(), other=TEXT)
-def test_pair_splits_where_a_prompt_ends(encoders, messages, other):
+@given(messages=_conversations())
+def test_pair_splits_where_a_prompt_ends(encoders, messages):
     for encoder in encoders.values():
-        prompt, answer = encoder.encode_pair(messages[:-1], messages[-1]["content"])
-        assert prompt == encoder.encode_prompt(messages[:-1]) == encoder.encode_pair(messages[:-1], other)[0]
+        prompt, answer = _split(encoder, messages[-2:])
+        assert encoder.encode_one(messages[-2:]).input_ids[: len(prompt + answer)] == prompt + answer
         end = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)
         assert encoder.tokenizer.decode(answer) == messages[-1]["content"] + end
         assert answer[-1] == encoder.stop_id
@@ -134,13 +139,13 @@ def test_tokenizer_that_prefixes_a_space_puts_none_before_an_answer(scheme):
         backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
     encoder = ConversationEncoder(tokenizer, choose_template(TemplateSettings(name="tulu"), None))
-    prompt, answer = encoder.encode_pair([{"role": "user", "content": "Two?"}], "One")
+    prompt, answer = _split(encoder, [{"role": "user", "content": "Two?"}, {"role": "assistant", "content": "One"}])
     assert tokenizer.convert_ids_to_tokens(answer) == ["O", "n", "e", "</s>"]
     assert tokenizer.convert_ids_to_tokens(prompt)[0] == "▁"
 
 
 def _spaced(scheme: str) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts a space before a text, or before each piece between special tokens, as Llama 2's does."""
+    """A tokenizer that puts a space before a text, or, as Llama 2's, before each piece between special tokens."""
     pieces = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", *map(chr, range(33, 127)), "▁", "\n", "é", "\t"]
     vocabulary = {piece: rank for rank, piece in enumerate(pieces)}
     merges = [("▁", "T"), ("▁", "a"), ("\n", "\n"), ("e", "r"), (":", "▁")]
@@ -168,7 +173,7 @@ def all_encoders(encoders) -> list[ConversationEncoder]:
 def test_prompt_has_the_ids_of_apply_chat_template_for_any_tokenizer(all_encoders, messages):
     for encoder in all_encoders:
         if encoder._text.break_special(messages) is not None:
-            continue  # spells a special token
+            continue  # it spells out a special token
         theirs = encoder.tokenizer.apply_chat_template(
             messages[:-1], chat_template=encoder.template.text, add_generation_prompt=True, return_dict=False
         )
@@ -196,7 +201,7 @@ def test_token_across_the_border_of_an_answer_is_cut_there(encoders):
     )
     encoder = ConversationEncoder(tokenizer, ChatTemplate("tulu", read_shipped("tulu")))
     messages = [{"role": "user", "content": "a\n\n\nb"}, {"role": "assistant", "content": "\n\nc"}]
-    prompt, answer = encoder.encode_pair(messages[:1], messages[1]["content"])
+    prompt, answer = _split(encoder, messages)
     assert tokenizer.convert_ids_to_tokens(prompt).count("ĊĊ") == 1
     assert tokenizer.convert_ids_to_tokens(answer) == ["Ċ", "Ċ", "c", "<|endoftext|>"]
     encoded = encoder.encode_one(messages)
@@ -226,13 +231,13 @@ def test_special_tokens_that_a_message_spells_are_text(encoders, name, kind):
     assert _plain_text(encoder, trained) == (spelled + stop + "So" + stop).replace(" ", "")
     whole = encoder.tokenizer.apply_chat_template(messages, chat_template=encoder.template.text, tokenize=False)
     assert _plain_text(encoder, encoded.input_ids) == whole.replace(" ", "")
-    # the rest has the ids that it has without: what differs is the spelled text alone
+    # only the spelled text differs: the special tokens are those of a conversation that spells none
     harmless = [one | {"content": one["content"].replace("<", "(").replace("|", "(")} for one in messages]
     clean = encoder.encode_one(harmless).input_ids
     assert [id for id in encoded.input_ids if id in _special_ids(encoder)] == [
         id for id in clean if id in _special_ids(encoder)
     ]
-    prompt, answer = encoder.encode_pair(messages[:1], spelled)
+    prompt, answer = _split(encoder, messages[:2])
     assert encoded.input_ids[: len(prompt)] == prompt
     assert encoded.input_ids[len(prompt) : len(prompt + answer)] == answer
 
@@ -242,19 +247,19 @@ def _special_ids(encoder: ConversationEncoder) -> set[int]:
 
 
 def _plain_text(encoder: ConversationEncoder, ids: list[int]) -> str:
-    """Text without spaces, some of which a tokenizer puts there itself."""
+    """Text without spaces, since a tokenizer adds some itself."""
     if encoder.tokenizer.backend_tokenizer.decoder is not None:
         return encoder.tokenizer.decode(ids).replace(" ", "")
     return "".join(encoder.tokenizer.convert_ids_to_tokens(ids)).replace("▁", "")
 
 
-def test_template_that_leaves_system_messages_out_is_told(tokenizer, encoders, caplog):
+def test_template_that_drops_system_messages_is_warned_about(tokenizer, encoders, caplog):
     assert not any(encoder.drops_system for encoder in encoders.values())
     text = read_shipped("tulu").replace("{%- else -%}", "{%- elif message['role'] == 'user' -%}")
     encoder = ConversationEncoder(tokenizer, ChatTemplate("deaf", text))
     row = Conversation(id="", source="", messages=tuple(CONVERSATION), path=Path("c.jsonl"), line=1)
     encode_conversations([row], encoder, 500, "drop")
-    assert "1 rows have a system message, which deaf template leaves out" in caplog.text
+    assert "1 rows have a system message, which deaf template drops" in caplog.text
 
 
 def test_answers_of_weight_0_are_read_and_not_trained(encoders):

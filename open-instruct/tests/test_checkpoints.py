@@ -112,12 +112,12 @@ def test_weights_and_tokenizers_of_other_kinds_are_named_with_a_way_out(model, c
     (model / "model.safetensors").rename(model / "aside")
     assert main(["inspect", str(chats), "--checkpoint", str(model)]) == 1
     error = capsys.readouterr().err
-    assert "pytorch_model.bin is" in error
+    assert "not found, but pytorch_model.bin exists; expected safetensors weights" in error
     assert "hint: python -c" in error
     (model / "aside").rename(model / "model.safetensors")
     (model / "tokenizer.json").rename(model / "tokenizer.model")
     assert main(["inspect", str(chats), "--checkpoint", str(model)]) == 1
-    assert "tokenizer.model is; expected the tokenizer" in capsys.readouterr().err
+    assert "not found, but tokenizer.model exists; expected the tokenizer" in capsys.readouterr().err
 
 
 # ---- settings that stay

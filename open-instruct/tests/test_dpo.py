@@ -23,7 +23,8 @@ def _log_probs(directory: Path, tokenizer_home: Path, rows: list[dict]) -> tuple
     sums, lengths = torch.zeros(2, len(rows)), torch.zeros(2, len(rows))
     for index, row in enumerate(rows):
         for side, name in enumerate(("chosen", "rejected")):
-            prompt, answer = encoder.encode_pair(row[name][:-1], row[name][-1]["content"])
+            prompt = encoder.encode_prompt(row[name][:-1])
+            answer = encoder.encode_answer(row[name][:-1], row[name][-1]["content"])
             with torch.no_grad():
                 log_probs = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
             picked = [log_probs[len(prompt) + i - 1, token] for i, token in enumerate(answer)]
@@ -122,4 +123,4 @@ def test_pairs_that_do_not_fit_are_counted(run, tmp_path, caplog):
     run("dpo", data, "training.max_steps=1")
     assert "training pairs: 5 rows" in caplog.text
     assert "training pairs: 1 rows were longer" in caplog.text
-    assert "training pairs: 2 rows were left out: nothing of the answer is left" in caplog.text
+    assert "training pairs: skipped 2 rows: nothing of the answer is left" in caplog.text

@@ -52,7 +52,7 @@ def _chat(options: argparse.Namespace) -> None:
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, seed=options.seed
     )
     runtime = RuntimeSettings(device=options.device, num_threads=options.num_threads)
-    chatter = Chatter(Path(options.model), runtime, TemplateSettings(name=options.template))
+    chatter = Chatter(options.model, runtime, TemplateSettings(name=options.template))
     if options.input is not None:
         answer_file(chatter, options.input, options.output, sampling, options.system)
         return
@@ -104,6 +104,10 @@ def _merge(options: argparse.Namespace) -> None:
     merge(options.base, options.adapter, options.output, options.dtype)
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # a shell leaves the ~ of --name=~/x alone
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="open-instruct", description="Turn a checkpoint into a chat model.")
     parser.add_argument("--version", action="version", version=f"open-instruct {__version__}")
@@ -113,49 +117,53 @@ def _parser() -> argparse.ArgumentParser:
         ("dpo", _dpo, "direct preference optimization on pairs"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text.capitalize()}: a YAML file and overrides.")
-        command.add_argument("config", type=Path, help="YAML configuration")
+        command.add_argument("config", type=_path, help="YAML configuration")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.max_steps=100")
         command.set_defaults(run=run)
     text = "talk to a checkpoint in the terminal, or answer a file of chats"
     chat = commands.add_parser("chat", help=text, description=text.capitalize() + ". /new begins a new conversation.")
-    chat.add_argument("model", help="checkpoint directory")
+    chat.add_argument("model", type=_path, help="checkpoint directory")
     chat.add_argument("--system", help="a system message to begin with")
     chat.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
     chat.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest token (0.7)")
     chat.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this mass (1.0)")
     chat.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
-    chat.add_argument("--template", help="instead of the checkpoint's own: a shipped name or a .jinja file")
+    chat.add_argument(
+        "--template", type=expanduser, help="instead of the checkpoint's own: a shipped name or a .jinja file"
+    )
     chat.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     chat.add_argument("--num-threads", type=int, help="CPU threads")
-    chat.add_argument("--input", metavar="FILE", help="answer the prompts of these chat rows")
-    chat.add_argument("--output", metavar="FILE", help="where the answers go; - for standard output")
+    chat.add_argument("--input", type=expanduser, metavar="FILE", help="answer the prompts of these chat rows")
+    chat.add_argument("--output", type=expanduser, metavar="FILE", help="where the answers go; - for standard output")
     chat.set_defaults(run=_chat)
     text = "show what training would see: sources, lengths, masks"
     inspect = commands.add_parser("inspect", help=text, description=text.capitalize() + ".")
-    inspect.add_argument("data", help="a YAML configuration, or a file or directory of rows")
-    inspect.add_argument("--checkpoint", help="directory with the tokenizer (default: the configuration's model)")
+    inspect.add_argument("data", type=expanduser, help="a YAML configuration, or a file or directory of rows")
+    inspect.add_argument(
+        "--checkpoint", type=expanduser, help="directory with the tokenizer (default: the configuration's model)"
+    )
     inspect.add_argument("--row", type=int, help="show this row's tokens, from 0; T marks the trained ones")
-    inspect.add_argument("--template", help="a shipped name or a .jinja file")
+    inspect.add_argument("--template", type=expanduser, help="a shipped name or a .jinja file")
     inspect.add_argument("--max-length-tokens", type=int, help="longest sequence")
     inspect.set_defaults(run=_inspect)
     text = "draw rows from several files into one directory"
+    amount = "500 takes 500 rows; 0.5 half, 2.0 each twice"
     mix = commands.add_parser("mix", help=text, description=text.capitalize() + ".")
-    mix.add_argument("sources", nargs="+", metavar="PATH[=AMOUNT]", help="500 takes 500 rows; 0.5 half, 2.0 each twice")
-    mix.add_argument("--output", required=True, help="new directory")
+    mix.add_argument("sources", nargs="+", type=expanduser, metavar="PATH[=AMOUNT]", help=amount)
+    mix.add_argument("--output", type=expanduser, required=True, help="new directory")
     mix.add_argument("--format", choices=["chat", "preference"], default="chat")
     mix.add_argument("--seed", type=int, default=0)
     mix.set_defaults(run=_mix)
     text = "add a peft adapter to its base checkpoint"
     merge = commands.add_parser("merge", help=text, description=text.capitalize() + ".")
-    merge.add_argument("base", help="checkpoint directory")
-    merge.add_argument("adapter", help="directory with adapter_config.json")
-    merge.add_argument("output", help="new checkpoint directory")
-    merge.add_argument("--dtype", choices=["float32", "bfloat16"], help="of all saved weights (each as in the base)")
+    merge.add_argument("base", type=expanduser, help="checkpoint directory")
+    merge.add_argument("adapter", type=expanduser, help="directory with adapter_config.json")
+    merge.add_argument("output", type=expanduser, help="new checkpoint directory")
+    merge.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="for all saved weights (default: as in the base)"
+    )
     merge.set_defaults(run=_merge)
     return parser
-
-
-_PATHS = ("config", "model", "template", "input", "output", "data", "checkpoint", "sources", "base", "adapter")
 
 
 def _fail(problems: list[tuple[str, str]], code: int) -> int:
@@ -169,14 +177,6 @@ def _fail(problems: list[tuple[str, str]], code: int) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
-    for name in _PATHS:  # a shell leaves the ~ of key=~/x and --name=~/x alone
-        value = getattr(options, name, None)
-        if isinstance(value, str):
-            setattr(options, name, expanduser(value))
-        elif isinstance(value, Path):
-            setattr(options, name, value.expanduser())
-        elif isinstance(value, list):
-            setattr(options, name, [expanduser(one) for one in value])
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     from .training.process import prepare_process
 
@@ -194,42 +194,33 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail([("interrupted", "the same command starts again")], 1)
     except Exception as error:
-        problems = _known_failure(error)
-        if not problems:
+        problem = _file_failure(error)
+        if problem is None:
             raise
-        return _fail(problems, 1)
+        return _fail([problem], 1)
     return 0
 
 
-_FULL = (
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# safetensors and torch have errors of their own for a failed write
+_FULL_TEXTS = (
     "No space left on device",
     "quota exceeded",
     "File too large",
     "PytorchStreamWriter failed",
     "file write failed",
 )
+_MAKE_ROOM = "free some space and run the same command again: it resumes from the last save, or starts over"
 
 
-def _known_failure(error: Exception) -> list[tuple[str, str]]:
-    """Give the problems behind an error that is no bug: bad rows, or a disk that is full or cannot be written."""
-    from .data.read import BadRows
-
-    if isinstance(error, BadRows):
-        more = error.total - len(error.errors)
-        problems = [(str(one), one.hint) for one in error.errors]
-        return problems + ([(f"{more} more rows are bad; expected none", "")] if more else [])
-    text = str(error)
-    # safetensors and torch have errors of their own for a write that fails
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    full = full or any(words in text for words in _FULL)
-    hint = "make room and start the same command again: it goes on, or starts over where nothing was saved"
-    if full:
-        where = getattr(error, "filename", None) or "the output directory"
-        return [(f"{where}: the disk is full; expected room for the result", hint)]
+def _file_failure(error: Exception) -> tuple[str, str] | None:
+    """Describe an error of the file system, such as a full disk; None for any other, which is a bug."""
+    where = getattr(error, "filename", None)
+    if getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_TEXTS):
+        return f"{where or 'the output directory'}: the disk is full; expected room for the result", _MAKE_ROOM
     if isinstance(error, OSError) and error.strerror:
-        where = error.filename or "a file"
-        return [(f"{where}: {error.strerror[0].lower() + error.strerror[1:]}", "")]
-    return []
+        return f"{where or 'a file'}: {error.strerror[0].lower() + error.strerror[1:]}", ""
+    return None
 
 
 if __name__ == "__main__":

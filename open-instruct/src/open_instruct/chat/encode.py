@@ -1,15 +1,15 @@
 """Messages to token ids with a mask of what is trained: exactly the assistant's words and the end of its turn.
 
 The rendered conversation is encoded whole, as transformers' `apply_chat_template` does, and the mask follows from each
-token's place in the text. Two things differ, and only where they must. A token that would straddle the border between a
-prompt and an answer is cut there: a model that answers meets the prompt without the answer. And a message that spells a
-special token (`<s>` in an answer about HTML) is text: only what the template writes itself is a token.
+token's place in the text. There are two exceptions. A token that would straddle the border between a prompt and an
+answer is cut there, because at inference the model sees the prompt without the answer. And a special token that a
+message spells out (`<s>` in an answer about HTML) is encoded as text: only the template writes special tokens.
 """
 
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -29,9 +29,9 @@ _PROBE: tuple[Message, ...] = (
     {"role": "user", "content": "Three?"},
     {"role": "assistant", "content": "Four."},
 )
-# Texts that may stand before a piece of a text while it is encoded, so that no space is put before it
+# Characters to encode in front of a piece of text, so that the tokenizer puts no space before the piece itself
 _ANCHORS = ("\n", "a", ".", "1")
-# Private-use characters: one that breaks a special token's text, and two around the number of a token's stand-in
+# Private-use characters: one that breaks a special token's text, and two around the id in a token's stand-in
 _BREAK, _OPEN, _CLOSE = "\U000f5a16", "\U000f5a17", "\U000f5a18"
 _FIRST_STAND_IN = 0x100000
 Spans = Sequence[tuple[int, int]]
@@ -39,7 +39,7 @@ Spans = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a conversation and, beside each, whether it is trained."""
+    """Token ids of a conversation, and for each whether it is trained."""
 
     input_ids: list[int]
     trained: list[bool]
@@ -51,8 +51,20 @@ class Encoded:
         return [token if trained else IGNORED for token, trained in pairs]
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """Token ids with the (start, end) of each in the text, and the assistant's spans in the same text."""
+
+    ids: list[int]
+    places: Spans
+    spans: Spans
+
+
 class _TextEncoder:
-    """Text to ids and places. No post-processor: it would add tokens, and trim the white space off the places."""
+    """Text to ids and their places.
+
+    Its tokenizer has no post-processor, which would add tokens and trim white space off the places.
+    """
 
     def __init__(self, backend: Tokenizer, control: Iterable[str]) -> None:
         self._plain = Tokenizer.from_str(backend.to_str())
@@ -60,10 +72,9 @@ class _TextEncoder:
         self._plain.no_truncation()
         self._plain.no_padding()
         self._plain.encode_special_tokens = False
-        self._by_text: tuple[Tokenizer, dict[int, int]] | None = None
         added = self._plain.get_added_tokens_decoder()
         wanted = set(control)
-        # what a template writes as a token and a message as text
+        # tokens where a template writes them, text where a message does
         self._controls = {
             id: token
             for id, token in added.items()
@@ -72,38 +83,37 @@ class _TextEncoder:
         texts = sorted((token.content for token in self._controls.values()), key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
-    def encode_plain(self, texts: list[str]) -> list[Encoding]:
-        """Encode texts in which every special token is one."""
-        encodings: list[Encoding] = self._plain.encode_batch(texts, add_special_tokens=False)
-        return encodings
-
-    def cut_plain(self, text: str, cuts: list[int]) -> tuple[list[int], Spans]:
-        return _encode_cut(self._plain, text, cuts)
+    def encode_plain(self, rendered: Sequence[Rendered]) -> list[_Placed]:
+        """Encode texts whose special tokens are all the template's."""
+        encodings = self._plain.encode_batch([one.text for one in rendered], add_special_tokens=False)
+        return [
+            _cut_at_borders(self._plain, one.text, encoding, one.spans)
+            for one, encoding in zip(rendered, encodings, strict=True)
+        ]
 
     def break_special(self, messages: Sequence[Message]) -> list[Message] | None:
-        """Give the messages with each special token that they spell broken by `_BREAK`; None where they spell none."""
+        """Break each special token that the messages spell with `_BREAK`; None where they spell none."""
         if not any(self.special.search(message["content"]) for message in messages):
             return None
         if any(mark in message["content"] for message in messages for mark in (_BREAK, _OPEN, _CLOSE)):
-            raise Refusal(f"a message spells a special token and holds one of U+{ord(_BREAK):X} to U+{ord(_CLOSE):X}")
+            reserved = f"U+{ord(_BREAK):X} to U+{ord(_CLOSE):X}"
+            raise Refusal(f"a message contains both a special token and a reserved character, {reserved}")
 
         def broken(match: re.Match[str]) -> str:
             return match[0][0] + _BREAK + match[0][1:]
 
         return [message | {"content": self.special.sub(broken, message["content"])} for message in messages]
 
-    def encode_broken(self, rendered: Rendered, cuts_of: Any) -> tuple[list[int], Spans, Spans]:
-        """Encode what was rendered from broken messages: (ids, their places, the spans in the same text).
+    def encode_broken(self, rendered: Rendered) -> _Placed:
+        """Encode what was rendered from broken messages.
 
-        The template's own tokens become stand-ins that are no special tokens; then what messages spell is mended, and
-        special tokens are encoded as text. `cuts_of` gives the cuts of (places, spans).
+        The template's own tokens are replaced by stand-ins, which are not special; then the broken texts are joined
+        again and encoded with special tokens as text.
         """
-        if self._by_text is None:
-            self._by_text = self._make_by_text()
         backend, real_ids = self._by_text
         stand_ins = {token.content: _stand_in(id) for id, token in self._controls.items()}
         parts: list[str] = []
-        old, new = [0], [0]  # places where the text's length changes, before and after
+        old, new = [0], [0]  # where each replacement ends, in the old text and in the new one
         position = 0
         for match in re.compile(f"{self.special.pattern}|{_BREAK}").finditer(rendered.text):
             replacement = stand_ins.get(match[0], "")
@@ -119,15 +129,12 @@ class _TextEncoder:
             return new[index] + place - old[index]
 
         spans = [(moved(start), moved(end)) for start, end in rendered.spans]
-        encoding = backend.encode(text, add_special_tokens=False)
-        ids: list[int] = encoding.ids
-        places: Spans = encoding.offsets
-        cuts = cuts_of(places, spans)
-        if cuts:
-            ids, places = _encode_cut(backend, text, cuts)
-        return [real_ids.get(id, id) for id in ids], places, spans
+        placed = _cut_at_borders(backend, text, backend.encode(text, add_special_tokens=False), spans)
+        return replace(placed, ids=[real_ids.get(id, id) for id in placed.ids])
 
-    def _make_by_text(self) -> tuple[Tokenizer, dict[int, int]]:
+    @cached_property
+    def _by_text(self) -> tuple[Tokenizer, dict[int, int]]:
+        """A tokenizer to which special tokens are text and stand-ins tokens, and the id each stand-in stands for."""
         backend = Tokenizer.from_str(self._plain.to_str())
         backend.add_special_tokens([token.content for token in self._controls.values() if not token.special])
         backend.encode_special_tokens = True
@@ -145,8 +152,11 @@ def _stand_in(id: int) -> str:
     return _OPEN + "".join(chr(_FIRST_STAND_IN + int(digit)) for digit in str(id)) + _CLOSE
 
 
-def _encode_cut(backend: Tokenizer, text: str, cuts: list[int]) -> tuple[list[int], Spans]:
-    """Encode a text in pieces that end at `cuts`."""
+def _cut_at_borders(backend: Tokenizer, text: str, encoding: Encoding, spans: Spans) -> _Placed:
+    """Take the encoding of a text, or encode it in pieces where a token straddles the border of a span."""
+    cuts = _straddled(encoding.offsets, spans)
+    if not cuts:
+        return _Placed(encoding.ids, encoding.offsets, spans)
     ids: list[int] = []
     places: list[tuple[int, int]] = []
     edges = [0, *cuts, len(text)]
@@ -155,7 +165,7 @@ def _encode_cut(backend: Tokenizer, text: str, cuts: list[int]) -> tuple[list[in
         encoding = backend.encode(piece, add_special_tokens=False)
         first = 0
         # A tokenizer that puts a space before every text would put one before the piece. A character that is encoded
-        # in front of it, and cut off again, takes that space instead.
+        # in front of the piece, and dropped again, takes that space instead.
         for anchor in _ANCHORS if start else ():
             longer = backend.encode(anchor + piece, add_special_tokens=False)
             count = sum(place[0] < len(anchor) for place in longer.offsets)
@@ -165,10 +175,10 @@ def _encode_cut(backend: Tokenizer, text: str, cuts: list[int]) -> tuple[list[in
                 break
         ids += encoding.ids[first:]
         places += [(one + shift, other + shift) for one, other in encoding.offsets[first:]]
-    return ids, places
+    return _Placed(ids, places, spans)
 
 
-def _cuts(places: Spans, spans: Spans) -> list[int]:
+def _straddled(places: Spans, spans: Spans) -> list[int]:
     """List the borders of spans that a token straddles."""
     starts = [start for start, _ in places]
     found = set()
@@ -179,23 +189,23 @@ def _cuts(places: Spans, spans: Spans) -> list[int]:
     return sorted(found)
 
 
-def _mask(places: Spans, spans: Spans, untrained: frozenset[int]) -> list[bool]:
-    starts = [start for start, _ in places]
-    trained = [False] * len(places)
-    for number, (start, end) in enumerate(spans):
+def _masked(placed: _Placed, untrained: frozenset[int]) -> Encoded:
+    starts = [start for start, _ in placed.places]
+    trained = [False] * len(starts)
+    for number, (start, end) in enumerate(placed.spans):
         for index in range(bisect_left(starts, start), bisect_left(starts, end)):
             trained[index] = number not in untrained
-    return trained
+    return Encoded(placed.ids, trained)
 
 
 class PromptEncoder:
-    """Encodes what stands before an answer, with one tokenizer and one template."""
+    """Encodes the prompt of an answer, with one tokenizer and one template."""
 
     def __init__(self, tokenizer: Any, template: ChatTemplate) -> None:
         """Check that the template renders a conversation.
 
         Raises:
-            RequestError: a template that does not, or that needs a token which the tokenizer lacks.
+            RequestError: it does not, or it needs a token that the tokenizer lacks.
         """
         self.tokenizer, self.template = tokenizer, template
         self._tokens = {
@@ -212,13 +222,13 @@ class PromptEncoder:
             self._probe = render(template.text, _PROBE, self._tokens)
         except Refusal as refusal:
             raise RequestError(
-                f"template: {template.name} template does not render a question and its answer ({refusal}); "
+                f"template: {template.name} template cannot render a question and its answer ({refusal}); "
                 "expected a chat template"
             ) from refusal
 
     @cached_property
     def drops_system(self) -> bool:
-        """Whether the template leaves a system message out without a word."""
+        """Whether the template silently drops a system message."""
         content = "Xyzzy-17"
         try:
             rendered = render(self.template.text, [{"role": "system", "content": content}, *_PROBE], self._tokens)
@@ -228,7 +238,7 @@ class PromptEncoder:
 
     @property
     def turn_end(self) -> int | None:
-        """Id of the special token that the template puts after an answer; None where it puts none."""
+        """Id of the special token that the template writes after an answer; None where it writes none."""
         answer = _PROBE[-1]["content"]
         start = self._probe.text.rfind(answer)
         match = self._text.special.search(self._probe.text, start + len(answer)) if start >= 0 else None
@@ -243,20 +253,20 @@ class PromptEncoder:
         """
         broken = self._text.break_special(messages)
         rendered = render(self.template.text, broken or messages, self._tokens, add_generation_prompt=True)
-        if broken is None:
-            return list(self._text.encode_plain([rendered.text])[0].ids)
-        return self._text.encode_broken(rendered, lambda *_: [])[0]
+        uncut = replace(rendered, spans=())  # as it is encoded at inference
+        placed = self._text.encode_plain([uncut])[0] if broken is None else self._text.encode_broken(uncut)
+        return placed.ids
 
 
 class ConversationEncoder(PromptEncoder):
-    """Encodes conversations with a mask; the tokenizer and the template are checked against each other first."""
+    """Encodes conversations with a mask, after checking that the template and the tokenizer fit each other."""
 
     def __init__(self, tokenizer: Any, template: ChatTemplate) -> None:
         """Check that the template fits.
 
         Raises:
             WorkError: the tokenizer has no end-of-sequence token.
-            RequestError: a turn that does not end in a special token, or a prompt that renders differently alone.
+            RequestError: a turn does not end in a special token, or a prompt renders differently alone.
         """
         if tokenizer.eos_token_id is None:
             raise WorkError("tokenizer_config.json: has no eos_token; expected the token that ends a text")
@@ -267,36 +277,29 @@ class ConversationEncoder(PromptEncoder):
     def encode(
         self, conversations: Sequence[Sequence[Message]], untrained: Sequence[frozenset[int]] = ()
     ) -> list[Encoded | Refusal]:
-        """Encode conversations, many at once; a refusal stands in the place of one that the template refuses.
+        """Encode conversations, many at once; one that the template refuses gives a `Refusal` in its place.
 
-        `untrained` has of each conversation which of its answers, counted from 0, are not trained.
+        `untrained` lists for each conversation the answers, counted from 0, that are not trained.
         """
+        skipped = untrained or [frozenset()] * len(conversations)
         results: list[Encoded | Refusal] = []
-        plain: list[tuple[int, Rendered, frozenset[int]]] = []
+        plain: dict[int, Rendered] = {}  # encoded in one go afterwards, which is much faster
         for index, messages in enumerate(conversations):
-            skipped = untrained[index] if untrained else frozenset()
             try:
                 broken = self._text.break_special(messages)
                 rendered = render(self.template.text, broken or messages, self._tokens)
                 answers = sum(message["role"] == "assistant" for message in messages)
                 if len(rendered.spans) != answers:
-                    what = f"it marks {len(rendered.spans)} stretches as the assistant's; expected {answers}"
-                    raise Refusal(what)
+                    raise Refusal(f"it marks {len(rendered.spans)} answers; expected {answers}")
                 if broken is None:
-                    plain.append((index, rendered, skipped))
+                    plain[index] = rendered
                     results.append(Encoded([], []))
                 else:
-                    ids, places, spans = self._text.encode_broken(rendered, _cuts)
-                    results.append(Encoded(ids, _mask(places, spans, skipped)))
+                    results.append(_masked(self._text.encode_broken(rendered), skipped[index]))
             except Refusal as refusal:
                 results.append(refusal)
-        encodings = self._text.encode_plain([rendered.text for _, rendered, _ in plain])
-        for (index, rendered, skipped), encoding in zip(plain, encodings, strict=True):
-            ids, places = encoding.ids, encoding.offsets
-            cuts = _cuts(places, rendered.spans)
-            if cuts:
-                ids, places = self._text.cut_plain(rendered.text, cuts)
-            results[index] = Encoded(ids, _mask(places, rendered.spans, skipped))
+        for index, placed in zip(plain, self._text.encode_plain(list(plain.values())), strict=True):
+            results[index] = _masked(placed, skipped[index])
         return results
 
     def encode_one(self, messages: Sequence[Message]) -> Encoded:
@@ -306,25 +309,25 @@ class ConversationEncoder(PromptEncoder):
             raise result
         return result
 
-    def encode_pair(self, prompt: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
-        """Encode a prompt and one answer: (ids of the prompt, ids of the answer with the end of its turn)."""
+    def encode_answer(self, prompt: Sequence[Message], answer: str) -> list[int]:
+        """Encode an answer to a prompt, with the end of its turn. Raises Refusal."""
         encoded = self.encode_one([*prompt, {"role": "assistant", "content": answer}])
-        # the last trained stretch is the answer; what the template puts after it is left out
+        # the last trained stretch is the answer; what the template writes after it does not belong to it
         end = len(encoded.trained) - encoded.trained[::-1].index(True)
         start = end
         while start and encoded.trained[start - 1]:
             start -= 1
-        return self.encode_prompt(prompt), encoded.input_ids[start:end]
+        return encoded.input_ids[start:end]
 
     def _find_stop(self) -> int:
         name = self.template.name
         spans = [self._probe.text[start:end] for start, end in self._probe.spans]
         answers = [message["content"] for message in _PROBE if message["role"] == "assistant"]
         if not spans:
-            raise RequestError(f"template: {name} template marks no text as the assistant's; expected its answers")
+            raise RequestError(f"template: {name} template marks no text as the assistant's; expected each answer")
         if len(spans) != len(answers) or any(a not in span for a, span in zip(answers, spans, strict=True)):
             raise RequestError(
-                f"template: {name} template marks {spans!r:.80} of two answers; expected each of them once",
+                f"template: {name} template marks {spans!r:.80} in a chat of two answers; expected each answer once",
                 "put {% generation %} and {% endgeneration %} around each answer and its end",
             )
         encoded = self.encode_one(_PROBE)

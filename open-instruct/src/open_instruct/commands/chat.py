@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..chat.generate import Chatter, Sampling
-from ..data.read import BadRows, warn_of_ignored
+from ..data.read import collect_rows, warn_of_ignored
 from ..errors import RequestError
 from ..formats.chat import Conversation, Message, parse_conversation
-from ..formats.errors import FormatError
 from ..formats.json_text import parse_rows
 from ..formats.manifest import row_files
 
@@ -60,21 +59,16 @@ _UNANSWERED = "?"
 
 
 def read_prompts(source: str) -> list[tuple[Conversation, str | None]]:
-    """Read rows and the answers that they bring, if any. Raises RequestError, BadRows, FormatError."""
+    """Read rows and the last answer of each, if it has one. Raises RequestError, BadRows, FormatError."""
     if not Path(source).exists():
         raise RequestError(f"--input: {source} not found; expected a file of chat rows")
-    rows: list[tuple[Conversation, str | None]] = []
-    errors: list[FormatError] = []
 
     def parse(row: dict[str, Any], path: Path, line: int) -> tuple[Conversation, str | None]:
         conversation = _parse_prompt(row, path, line)
         has_answer = len(conversation.messages) == len(row["messages"])
         return conversation, conversation.messages[-1]["content"] if has_answer else None
 
-    for row in parse_rows(row_files(Path(source), "chat"), parse):
-        errors.append(row) if isinstance(row, FormatError) else rows.append(row)
-    if errors:
-        raise BadRows(errors[:20], len(errors))
+    rows = collect_rows(parse_rows(row_files(Path(source), "chat"), parse))
     warn_of_ignored([row for row, _ in rows], "--input")
     return rows
 
@@ -119,8 +113,6 @@ def answer_file(chatter: Chatter, source: str, target: str, sampling: Sampling, 
 
 
 if __name__ == "__main__":  # python -m of this module is the command, not nothing
-    import sys
-
     from ..__main__ import main
 
     sys.exit(main(["chat", *sys.argv[1:]]))

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.read import BadRows
+from ..data.read import collect_rows
 from ..errors import RequestError
 from ..formats.chat import parse_conversation
-from ..formats.errors import FormatError
 from ..formats.json_text import canonical_line, parse_rows
 from ..formats.manifest import input_entries, row_files
 from ..formats.preference import parse_pair
@@ -33,6 +32,11 @@ class Source:
     path: Path
     count: int | None = None
     times: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Give the `source` of its rows that have none: the file's name up to the first dot."""
+        return self.path.name.split(".")[0]
 
     def amount(self, available: int) -> int:
         """Give the number of rows to take of `available` ones."""
@@ -54,14 +58,13 @@ def parse_source(text: str) -> Source:
 
 
 def _check_names(sources: list[Source]) -> None:
-    """Refuse two paths of one name: rows without a source get it, and could not be told apart."""
+    """Refuse two files of one name, which rows without a source of their own would share."""
     paths: dict[str, Path] = {}
     for source in sources:
-        name = source.path.name.split(".")[0]
-        other = paths.setdefault(name, source.path)
+        other = paths.setdefault(source.name, source.path)
         if other.resolve() != source.path.resolve():
             raise RequestError(
-                f'{source.path}: gives its rows the source "{name}", as {other} does; expected names that differ',
+                f'{source.path}: would label its rows "{source.name}", as would {other}; expected different names',
                 "rename one of the two",
             )
 
@@ -74,13 +77,8 @@ def _read(source: Source, format_name: str) -> list[dict[str, Any]]:
         _PARSERS[format_name](row, path, line)
         return row
 
-    rows: list[dict[str, Any]] = []
-    errors: list[FormatError] = []
-    for row in parse_rows(row_files(source.path, format_name), parse):
-        errors.append(row) if isinstance(row, FormatError) else rows.append(row)
-    if errors:
-        raise BadRows(errors[:20], len(errors))
-    name = source.path.name.split(".")[0]
+    rows = collect_rows(parse_rows(row_files(source.path, format_name), parse))
+    name = source.name
     return [row if row.get("source") or row.get("dataset") else row | {"source": name} for row in rows]
 
 

@@ -4,17 +4,18 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import RequestError
+from ..errors import Problem, RequestError, WorkError
 from ..formats.chat import Conversation, read_chat
 from ..formats.errors import FormatError
 from ..formats.preference import Pair, read_preference
 
 __all__ = [
     "BadRows",
+    "collect_rows",
     "read_conversations",
     "read_pairs",
     "row_hash",
@@ -24,17 +25,38 @@ __all__ = [
 ]
 
 Row = TypeVar("Row", Conversation, Pair)
+Parsed = TypeVar("Parsed")
 log = logging.getLogger(__name__)
 _MAX_ERRORS = 20
 
 
-class BadRows(ValueError):
-    """Rows that break their format: `errors` holds the first ones, `total` counts all."""
+class BadRows(WorkError):
+    """Rows that cannot be used; the first 20 are named, the others counted."""
 
-    def __init__(self, errors: list[FormatError], total: int) -> None:
-        """Hold the errors in file order."""
+    def __init__(self, errors: Sequence[FormatError], total: int | None = None) -> None:
+        """Name the errors, at least one, in file order; `total` counts them where `errors` has only the first ones."""
         super().__init__(str(errors[0]))
-        self.errors, self.total = errors, total
+        self.problems = [Problem(str(error), error.hint) for error in errors[:_MAX_ERRORS]]
+        more = (total or len(errors)) - len(self.problems)
+        if more:
+            self.problems.append(Problem(f"{more} more rows are bad; expected none"))
+
+
+def collect_rows(found: Iterable[Parsed | FormatError]) -> list[Parsed]:
+    """List the rows of a reader. Raises BadRows, after the last row, where some of them are errors."""
+    rows: list[Parsed] = []
+    errors: list[FormatError] = []
+    total = 0
+    for row in found:
+        if not isinstance(row, FormatError):
+            rows.append(row)
+            continue
+        total += 1
+        if total <= _MAX_ERRORS:
+            errors.append(row)
+    if errors:
+        raise BadRows(errors, total)
+    return rows
 
 
 def read_conversations(paths: Sequence[str], where: str) -> list[Conversation]:
@@ -50,7 +72,7 @@ def read_conversations(paths: Sequence[str], where: str) -> list[Conversation]:
 def read_pairs(paths: Sequence[str], where: str, *, drop_identical: bool = False) -> list[Pair]:
     """Read every preference row of files and directories, as `read_conversations` does.
 
-    With `drop_identical` pairs of equal answers are left out and counted, else they are bad rows.
+    With `drop_identical`, pairs of equal answers are skipped and counted, else they are bad rows.
     """
     return _read_all(paths, where, read_preference, "identical_answers" if drop_identical else None)
 
@@ -59,39 +81,34 @@ def _read_all(
     paths: Sequence[str],
     where: str,
     read: Callable[[Path], Iterator[Row | FormatError]],
-    left_out: str | None = None,
+    dropped_code: str | None = None,
 ) -> list[Row]:
     for path in paths:
         if not Path(path).exists():
             raise RequestError(f"{where}: {path} not found; expected a file or a directory")
-    rows: list[Row] = []
-    errors: list[FormatError] = []
-    total = dropped = 0
-    for path in paths:
-        try:
-            for row in read(Path(path)):
-                if not isinstance(row, FormatError):
-                    rows.append(row)
-                    continue
-                if row.code == left_out:
-                    dropped += 1
-                    continue
-                total += 1
-                if len(errors) < _MAX_ERRORS:
-                    errors.append(row)
-        except FormatError as error:
-            total += 1
-            errors.append(error)
-    if errors:
-        raise BadRows(errors, total)
+    dropped = 0
+
+    def found() -> Iterator[Row | FormatError]:
+        nonlocal dropped
+        for path in paths:
+            try:
+                for row in read(Path(path)):
+                    if isinstance(row, FormatError) and row.code == dropped_code:
+                        dropped += 1
+                    else:
+                        yield row
+            except FormatError as error:  # a whole artifact that cannot be read
+                yield error
+
+    rows = collect_rows(found())
     if dropped:
-        log.warning("%s: %d rows were left out: %s", where, dropped, left_out)
+        log.warning("%s: skipped %d rows: %s", where, dropped, dropped_code)
     warn_of_ignored(rows, where)
     return rows
 
 
 def warn_of_ignored(rows: Sequence[Conversation] | Sequence[Pair], where: str) -> None:
-    """Count the rows with fields that nothing reads."""
+    """Warn about the fields of rows that nothing reads, with the number of rows that have each."""
     ignored = Counter(name for row in rows for name in row.ignored)
     for name, count in sorted(ignored.items()):
         log.warning("%s: %d rows have the field %s, which is not used", where, count, name)

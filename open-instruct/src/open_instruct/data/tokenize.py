@@ -1,4 +1,4 @@
-"""Rows to examples of token ids, with an account of what was cut and what was left out."""
+"""Rows to examples of token ids, with a count of the rows that were truncated or skipped."""
 
 import logging
 from collections import Counter
@@ -21,7 +21,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class SftExample:
-    """A conversation to train on: ids, labels of the same length, and the UTF-8 bytes of the text that is trained."""
+    """A conversation to train on: ids, labels of the same length, and the UTF-8 bytes of the trained text."""
 
     input_ids: list[int]
     labels: list[int]
@@ -46,7 +46,7 @@ Example = TypeVar("Example", SftExample, PairExample)
 
 @dataclass
 class Examples(Generic[Example]):
-    """The usable examples, how many were truncated, and how many were dropped for which reason."""
+    """The usable examples, how many were truncated, and how many were dropped for each reason."""
 
     rows: list[Example] = field(default_factory=list)
     truncated: int = 0
@@ -60,29 +60,24 @@ class Examples(Generic[Example]):
                 "%s: %d rows were longer than sequence.max_length_tokens and were truncated", name, self.truncated
             )
         for reason, count in sorted(self.dropped.items()):
-            log.warning("%s: %d rows were left out: %s", name, count, reason)
+            log.warning("%s: skipped %d rows: %s", name, count, reason)
 
 
 _TOO_LONG = "longer than sequence.max_length_tokens"
 _NO_ANSWER = "nothing of the answer is left within sequence.max_length_tokens"
-_UNTRAINED = "none of their answers is to be trained (weight 0, train false)"
+_UNTRAINED = "no answer is to be trained (weight 0 or train false)"
 
 
 def _refused(row: Conversation | Pair, refusal: Refusal, encoder: ConversationEncoder) -> FormatError:
-    sentence = f"{encoder.template.name} template refuses the row ({refusal}); expected messages that it renders"
-    hint = "take the row out, or choose another template"
+    sentence = f"{encoder.template.name} template refuses the row ({refusal}); expected messages it can render"
+    hint = "remove the row, or choose another template"
     return FormatError("invalid_value", row.path, sentence, line=row.line, hint=hint)
-
-
-def _raise(refused: list[FormatError]) -> None:
-    if refused:
-        raise BadRows(refused[:20], len(refused))
 
 
 def _warn_of_system(conversations: Sequence[Sequence[Message]], encoder: ConversationEncoder) -> None:
     count = sum(messages[0]["role"] == "system" for messages in conversations)
     if count and encoder.drops_system:
-        log.warning("%d rows have a system message, which %s template leaves out", count, encoder.template.name)
+        log.warning("%d rows have a system message, which %s template drops", count, encoder.template.name)
 
 
 def encode_conversations(
@@ -122,7 +117,8 @@ def encode_conversations(
                     continue
                 result.truncated += 1
             result.rows.append(SftExample(ids, labels, answer_bytes, row.source, row.place))
-    _raise(refused)
+    if refused:
+        raise BadRows(refused)
     return result
 
 
@@ -139,8 +135,8 @@ def encode_pairs(
     refused: list[FormatError] = []
     for row in rows:
         try:
-            prompt, chosen = encoder.encode_pair(row.prompt, row.chosen)
-            _, rejected = encoder.encode_pair(row.prompt, row.rejected)
+            prompt = encoder.encode_prompt(row.prompt)
+            chosen, rejected = (encoder.encode_answer(row.prompt, one) for one in (row.chosen, row.rejected))
         except Refusal as refusal:
             refused.append(_refused(row, refusal, encoder))
             continue
@@ -155,5 +151,6 @@ def encode_pairs(
                 continue
             result.truncated += 1
         result.rows.append(PairExample(prompt, chosen, rejected, row.source, row.place))
-    _raise(refused)
+    if refused:
+        raise BadRows(refused)
     return result
