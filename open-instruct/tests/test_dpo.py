@@ -123,4 +123,4 @@ def test_pairs_that_do_not_fit_are_counted(run, tmp_path, caplog):
     run("dpo", data, "training.max_steps=1")
     assert "training pairs: 5 rows" in caplog.text
     assert "training pairs: 1 rows were longer" in caplog.text
-    assert "training pairs: skipped 2 rows: nothing of the answer is left" in caplog.text
+    assert "training pairs: 2 rows were left out: nothing of the answer is left" in caplog.text

@@ -330,7 +330,7 @@ def test_pairs_in_every_form_of_trl_are_one_data_set(run, tmp_path, caplog):
     data = write_rows(tmp_path / "p.jsonl", [*forms, equal])
     run("dpo", data, "training.max_steps=1", expect=1)
     run("dpo", data, "training.max_steps=1", "data.identical_answers=drop")
-    assert "data.train: skipped 1 rows: identical_answers" in caplog.text
+    assert "data.train: 1 rows were left out: identical_answers" in caplog.text
 
 
 def test_home_is_written_out_in_every_path(checkpoint, tmp_path, monkeypatch, chats):

@@ -189,8 +189,8 @@ def test_truncated_and_unusable_rows_are_counted(run, checkpoint, tmp_path, capl
     run("sft", data, "training.max_steps=1")
     assert "training rows: 5 rows" in caplog.text
     assert "1 rows were longer than sequence.max_length_tokens and were truncated" in caplog.text
-    assert "skipped 1 rows: nothing of the answer is left" in caplog.text
-    assert "skipped 1 rows: no answer is to be trained" in caplog.text
+    assert "1 rows were left out: nothing of the answer is left" in caplog.text
+    assert "1 rows were left out: no answer is to be trained" in caplog.text
 
 
 def _broken(checkpoint, directory: Path, number: float) -> Path:

@@ -103,7 +103,7 @@ def _summary(result: Any, rows: list[dict[str, int]]) -> Iterator[str]:
         yield f"source {source}: {len(members)} rows, {sums}"
     yield f"truncated: {result.truncated}"
     for reason, count in sorted(result.dropped.items()):
-        yield f"skipped: {count} ({reason})"
+        yield f"left out: {count} ({reason})"
     for name in rows[0] if rows else ():
         ordered = sorted(columns[name] for columns in rows)
         values = "  ".join(f"{quantile:.0%} {ordered[round(quantile * (len(ordered) - 1))]}" for quantile in _QUANTILES)

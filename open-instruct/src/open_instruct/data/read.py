@@ -102,7 +102,7 @@ def _read_all(
 
     rows = collect_rows(found())
     if dropped:
-        log.warning("%s: skipped %d rows: %s", where, dropped, dropped_code)
+        log.warning("%s: %d rows were left out: %s", where, dropped, dropped_code)
     warn_of_ignored(rows, where)
     return rows
 

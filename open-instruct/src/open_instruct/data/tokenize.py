@@ -60,7 +60,7 @@ class Examples(Generic[Example]):
                 "%s: %d rows were longer than sequence.max_length_tokens and were truncated", name, self.truncated
             )
         for reason, count in sorted(self.dropped.items()):
-            log.warning("%s: skipped %d rows: %s", name, count, reason)
+            log.warning("%s: %d rows were left out: %s", name, count, reason)
 
 
 _TOO_LONG = "longer than sequence.max_length_tokens"
