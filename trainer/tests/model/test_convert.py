@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import pickle
 import shutil
 from pathlib import Path
@@ -404,14 +403,22 @@ def test_weights_that_are_no_numbers_are_named(
 def test_a_failed_verification_leaves_nothing(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theirs, _ = instruct(tmp_path / "theirs", made)
-    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 0
-    for difference in (0.5, math.nan):
-        monkeypatch.setattr("olmo_trainer.checkpoint.convert.logit_difference", lambda *_, told=difference: (told, 1.0))
-        for direction, source in (("hf2olmo", theirs), ("olmo2hf", tmp_path / "ours")):
-            assert main(["convert", direction, str(source), str(tmp_path / "out"), "--verify"]) == 1
-            assert ".writing" not in capsys.readouterr().err
-            assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
+    theirs, weights = instruct(tmp_path / "theirs", made)
+    huge, _ = instruct(tmp_path / "huge", made)
+    save_file({**weights, "lm_head.weight": torch.full((400, 32), 1e38)}, huge / "model.safetensors")
+    for source, name in ((theirs, "ours"), (huge, "huge-ours")):
+        assert main(["convert", "hf2olmo", str(source), str(tmp_path / name)]) == 0
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for direction, source in (("hf2olmo", huge), ("olmo2hf", tmp_path / "huge-ours")):
+        assert main(["convert", direction, str(source), str(tmp_path / "new" / "out"), "--verify"]) == 1
+        told = capsys.readouterr().err
+        assert "logits overflow; expected those of transformers on" in told
+        assert ".writing" not in told
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    monkeypatch.setattr("olmo_trainer.commands.convert._TOLERANCE", -1.0)
+    assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "new" / "out"), "--verify"]) == 1
+    assert f"expected those of transformers on {theirs}; nothing was written" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_another_architecture_is_named_and_nothing_else(
@@ -437,9 +444,7 @@ def test_pickled_weights_are_named_with_the_way_out(
     (theirs / "model.safetensors").unlink()
     assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 1
     told = capsys.readouterr().err
-    assert "model.safetensors: file is not found, but pytorch_model.bin exists; expected safetensors weights" in told
+    assert "model.safetensors: file not found, but pytorch_model.bin exists; expected safetensors weights" in told
     assert "hint: python -c" in told
     assert formats(["validate", "checkpoint", str(theirs)]) == 1
-    assert capsys.readouterr().err.startswith(
-        "missing_file model.safetensors: file is not found, but pytorch_model.bin"
-    )
+    assert capsys.readouterr().err.startswith("missing_file model.safetensors: file not found, but pytorch_model.bin")

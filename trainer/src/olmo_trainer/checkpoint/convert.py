@@ -1,51 +1,46 @@
-"""A checkpoint from a model of others, and the proof that two programs compute the same."""
+"""A checkpoint from another program's model, and checks that transformers computes the same from it."""
 
 from __future__ import annotations
 
 import logging
-import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from ..config.errors import ConfigError, Problem
 from ..data.sources import SpecialTokens, input_row
+from ..formats.errors import FormatError
 from ..formats.files import sha256_of
-from ..formats.inspection import InspectionError, open_tokenizer
+from ..formats.inspection import InspectionError, open_tokenizer, tokenizer_difference
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from .beside import check_tokenizer, keep_beside
+from .beside import keep_beside
 from .foreign import Foreign, read_foreign
 from .layout import ARCHITECTURES, generation_json, model_json, published_shapes, tokenizer_json
 from .restore import read_model
-from .save import DTYPES, publish, write_json, write_weights, writer
-from .weights import check_finite, dtype_of_most, needed_weights
+from .save import final_name, write_json, write_weights, writer
+from .weights import cast, dtype_of_most, needed_weights
 
-__all__ = ["import_checkpoint", "logit_difference"]
+__all__ = ["check_tokenizer", "import_checkpoint", "logit_difference"]
 
 log = logging.getLogger(__name__)
 
-_THEIRS = ("attention_dropout", "initializer_range", "use_cache", "output_router_logits")  # no part of our model
-# of a configuration: what names code that is not copied, and what a reader writes anew
-_LEFT_OUT = ("auto_map", "_name_or_path", "transformers_version", "torch_dtype", "rope_scaling", "rope_parameters")
+# settings of config.json that are dropped, as they name code that is not copied or are written anew
+_DROPPED = ("auto_map", "_name_or_path", "transformers_version", "torch_dtype", "rope_scaling", "rope_parameters")
+# settings that keep their value, though our model has no use for it: training's, and further stop ids
+_UNCHANGED = ("attention_dropout", "initializer_range", "use_cache", "output_router_logits", "eos_token_id")
 
 
 def import_checkpoint(
-    source: Path,
-    destination: Path,
-    dtype: str | None,
-    shard_bytes: int | None,
-    tokenizer: Path | None,
-    check: Callable[[Path, Foreign], None] | None = None,
+    source: Path, directory: Path, dtype: str | None, shard_bytes: int | None, tokenizer: Path | None
 ) -> Foreign:
-    """Write a checkpoint of ours from a Hugging Face, OLMo or OLMo-core directory.
+    """Write a checkpoint of ours from a Hugging Face, OLMo or OLMo-core directory to an empty directory.
 
-    What it had beside the weights stays, and each tensor's dtype unless one is given. `check` sees the directory before
-    it gets its name.
+    Everything besides the weights is kept, and each weight keeps its dtype unless one is given.
     Raises: ConfigError: a model that this trainer does not have, or no tokenizer; FormatError: damaged files.
     """
     foreign = read_foreign(source)
@@ -56,7 +51,7 @@ def import_checkpoint(
         hint = error.hint or "name one with --tokenizer"
         raise ConfigError(Problem(f"{error.path}: {error.message}", hint)) from error
     if foreign.eos is None:
-        raise ConfigError(Problem(f"{source}: eos_token_id is not told; expected the id that ends a document"))
+        raise ConfigError(Problem(f"{source}: eos_token_id is missing; expected the id that ends a document"))
     special = SpecialTokens(eos=foreign.eos, bos=foreign.bos, pad=foreign.pad)
     shape = architecture_of(foreign.model, 0)
     largest = max(opened.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -65,63 +60,76 @@ def import_checkpoint(
         log.warning("%s: has ids up to %d, beyond %s; texts with them cannot be read", tokenizer, largest, rows)
     with torch.device("meta"):
         needed = published_shapes(Transformer(shape).state_dict(), shape)
-    weights = needed_weights(foreign.weights, needed, source)
-    if dtype is not None:
-        weights = {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
-    check_finite(weights, source)
+    weights = cast(needed_weights(foreign.weights, needed, source), dtype, source)
     main_dtype = dtype_of_most(weights)
-    with publish(destination) as temporary:
-        write_weights(temporary, weights, shard_bytes)
-        kept = {name: value for name, value in foreign.config.items() if name not in _LEFT_OUT}
-        config = {**kept, **model_json(shape, special, foreign.max_positions, main_dtype), **foreign.stops}
-        write_json(temporary / "config.json", {**config, **{name: kept[name] for name in _THEIRS if name in kept}})
-        write_json(temporary / "generation_config.json", {**generation_json(special), **foreign.stops})
-        write_json(temporary / "tokenizer_config.json", tokenizer_json(opened, special, foreign.max_positions))
-        keep_beside(source, temporary)
-        shutil.copyfile(tokenizer, temporary / "tokenizer.json")
-        check_tokenizer(temporary, destination)
-        write_manifest(
-            temporary,
-            format="checkpoint",
-            writer=writer(),
-            config={"dtype": main_dtype},
-            counts={"parameters": sum(tensor.numel() for tensor in weights.values()), "tensors": len(weights)},
-            details={
-                "architecture": ARCHITECTURES[shape.family],
-                "dtype": main_dtype,
-                "stage": "pretrain",
-                "step": 0,
-                "tokens_seen": 0,
-                "tokenizer_sha256": sha256_of(temporary / "tokenizer.json"),
-            },
-            inputs=_inputs(source, destination),
-        )
-        if check is not None:
-            check(temporary, foreign)
+    write_weights(directory, weights, shard_bytes)
+    kept = {name: value for name, value in foreign.config.items() if name not in _DROPPED}
+    unchanged = {name: kept[name] for name in _UNCHANGED if kept.get(name) is not None}
+    config = {**kept, **model_json(shape, special, foreign.max_positions, main_dtype), **unchanged}
+    write_json(directory / "config.json", config)
+    generation = {**generation_json(special), "eos_token_id": config["eos_token_id"]}
+    write_json(directory / "generation_config.json", generation)
+    write_json(directory / "tokenizer_config.json", tokenizer_json(opened, special, foreign.max_positions))
+    keep_beside(source, directory)
+    shutil.copyfile(tokenizer, directory / "tokenizer.json")
+    check_tokenizer(directory)
+    write_manifest(
+        directory,
+        format="checkpoint",
+        writer=writer(),
+        config={"dtype": main_dtype},
+        counts={"parameters": sum(tensor.numel() for tensor in weights.values()), "tensors": len(weights)},
+        details={
+            "architecture": ARCHITECTURES[shape.family],
+            "dtype": main_dtype,
+            "stage": "pretrain",
+            "step": 0,
+            "tokens_seen": 0,
+            "tokenizer_sha256": sha256_of(directory / "tokenizer.json"),
+        },
+        inputs=_inputs(source, directory),
+    )
     return foreign
 
 
-def _inputs(source: Path, destination: Path) -> list[dict[str, Any]]:
+def check_tokenizer(directory: Path) -> None:
+    """Compare what AutoTokenizer makes of a directory with its tokenizer.json, if transformers is installed.
+
+    Raises: FormatError: `invalid_value`: they give different ids.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        return
+    loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    theirs = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    theirs.no_truncation()
+    theirs.no_padding()
+    theirs.encode_special_tokens = True
+    difference = tokenizer_difference(open_tokenizer(directory / "tokenizer.json"), theirs)
+    if difference is not None:
+        path = final_name(directory) / "tokenizer.json"
+        got = f"not the tokenizer that transformers loads ({difference})"
+        hint = "remove the tokens from tokenizer_config.json that tokenizer.json does not have"
+        raise FormatError(path, "invalid_value", got, "the same ids from both", hint=hint)
+
+
+def _inputs(source: Path, directory: Path) -> list[dict[str, Any]]:
     paths = [source] if (source / MANIFEST).is_file() else [path for path in sorted(source.iterdir()) if path.is_file()]
-    return [input_row("checkpoint", path, destination) for path in paths]
+    return [input_row("checkpoint", path, directory) for path in paths]
 
 
 def logit_difference(ours: Path, reference: Path) -> tuple[float, float]:
     """The largest difference between our logits and transformers' on random tokens, and the largest logit; float32.
 
-    Infinite where either has a logit that is not finite.
-    Raises: ConfigError: transformers is not installed.
+    The difference is not finite if any logit is not.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        hint = "pip install 'olmo-trainer[convert]'"
-        raise ConfigError(Problem("--verify: transformers is not installed; expected it", hint)) from error
+    import transformers
+
     model, _ = read_model(ours)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32)
     draw = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(0, model.shape.embedding_rows, (2, 64), generator=draw)
     with torch.no_grad():
         expected = theirs(tokens_BT).logits
-        apart, largest = (model.logits(tokens_BT) - expected).abs().max(), expected.abs().max()
-    return (float(apart) if torch.isfinite(apart) else math.inf), float(largest)
+        return float((model.logits(tokens_BT) - expected).abs().max()), float(expected.abs().max())

@@ -27,7 +27,7 @@ from ..formats.checkpoint import open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.files import read_json
 from ..formats.inspection import inspect_checkpoint
-from .weights import HEAD, stored_weights, unties
+from .weights import HEAD, check_finite, stored_weights, unties
 
 __all__ = ["Foreign", "read_foreign"]
 
@@ -44,16 +44,8 @@ class Foreign:
     bos: int | None
     pad: int | None
     max_positions: int
-    is_published: bool
-    """Whether transformers can read the directory."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Its config.json, where it is transformers'."""
-
-    @property
-    def stops(self) -> dict[str, Any]:
-        """`eos_token_id` of config.json as it was, which may be a list; empty where it has none."""
-        stated = self.config.get("eos_token_id")
-        return {} if stated is None else {"eos_token_id": stated}
+    """Its config.json; empty unless transformers can read the directory."""
 
 
 def read_foreign(directory: Path) -> Foreign:
@@ -78,24 +70,22 @@ def _hugging_face(directory: Path) -> Foreign:
     if model.tie_word_embeddings and unties(weights):
         log.warning("%s: %s is stored and is not the embedding; tie_word_embeddings becomes false", where, HEAD)
         model = replace(model, tie_word_embeddings=False)
-    stops = found.stop_token_ids if "eos_token_id" in {**config, **found.generation_config} else ()
-    eos = next(iter(_listed(config.get("eos_token_id")) or stops), None)
-    if eos is None and (directory / "tokenizer.json").is_file():
-        eos = found.special_token_id("eos")
+    ends = [end for stated in (config, found.generation_config) for end in _listed(stated.get("eos_token_id"))]
+    if not ends and (directory / "tokenizer.json").is_file():
+        ends = _listed(found.special_token_id("eos"))
     pad = config.get("pad_token_id")
     if pad is not None and not 0 <= pad < (model.embedding_size or 0):
         log.warning(
-            '%s: "pad_token_id" is %d, not in the embedding of %d rows; left out', where, pad, model.embedding_size
+            '%s: "pad_token_id" is %d, beyond the embedding of %d rows; dropping it', where, pad, model.embedding_size
         )
         pad = None
     return Foreign(
         model=model,
         weights=weights,
-        eos=eos,
+        eos=ends[0] if ends else None,
         bos=config.get("bos_token_id"),
         pad=pad,
         max_positions=found.max_positions or 2048,
-        is_published=True,
         config=config,
     )
 
@@ -178,7 +168,6 @@ def _olmo(directory: Path) -> Foreign:
         bos=None,
         pad=described.get("pad_token_id"),
         max_positions=described.get("max_sequence_length", 2048),
-        is_published=False,
     )
 
 
@@ -206,7 +195,6 @@ def _core(directory: Path, config: dict[str, Any]) -> Foreign:
         bos=tokenizer.get("bos_token_id"),
         pad=tokenizer.get("pad_token_id"),
         max_positions=dataset.get("sequence_length", 4096),
-        is_published=False,
     )
 
 
@@ -236,4 +224,5 @@ def _renamed(
             published.update(dict.fromkeys(others[name], tensor))
         else:
             raise FormatError(directory, "invalid_value", "a tensor of no known place", "OLMo's names", field=name)
+    check_finite(published, directory)
     return published

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ from .layout import ARCHITECTURES, generation_json, model_json, to_published, to
 from .weights import check_finite
 
 __all__ = [
-    "DTYPES",
     "Progress",
     "TrainingState",
     "capture_optimizer",
     "clear_unfinished",
+    "final_name",
     "publish",
     "remove",
     "remove_old",
@@ -48,7 +48,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_WRITING = ".writing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,13 +187,11 @@ def save_checkpoint(
 
 @contextmanager
 def publish(destination: Path) -> Iterator[Path]:
-    """A directory to write into under a temporary name, which gets its own name when the block ends well.
-
-    Where it does not, nothing is left.
-    """
-    temporary = destination.with_name(f".{destination.name}.writing")
+    """A directory to write into under a temporary name: renamed if the block succeeds, removed if it fails."""
+    temporary = destination.with_name(f".{destination.name}{_WRITING}")
     if temporary.exists():
         shutil.rmtree(temporary)
+    new_parents = [parent for parent in destination.parents if not parent.exists()]
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -201,8 +199,18 @@ def publish(destination: Path) -> Iterator[Path]:
         temporary.rename(destination)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in new_parents:
+            with suppress(OSError):  # somebody else uses it by now
+                parent.rmdir()
         raise
     _sync([destination.parent])
+
+
+def final_name(directory: Path) -> Path:
+    """The name that a directory of `publish` will get, for messages; any other directory keeps its own."""
+    if not directory.name.endswith(_WRITING):
+        return directory
+    return directory.with_name(directory.name.removesuffix(_WRITING).removeprefix("."))
 
 
 def _write(
@@ -216,7 +224,7 @@ def _write(
 ) -> str:
     progress = training.progress if training else Progress()
     published = to_published(weights, model.shape)
-    check_finite(published, temporary.with_name(temporary.name[1:].removesuffix(".writing")))
+    check_finite(published, final_name(temporary))
     _save_tensors(published, temporary / "model.safetensors", metadata={"format": "pt"})
     write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
     if not (temporary / "generation_config.json").is_file():
@@ -266,7 +274,7 @@ def clear_unfinished(root: Path) -> None:
 
     Raises: FormatError: something has the name of a checkpoint and is none, which no run of ours leaves behind.
     """
-    for path in [*root.glob(".*.writing"), *root.glob(".*.deleting")]:
+    for path in [*root.glob(f".*{_WRITING}"), *root.glob(".*.deleting")]:
         log.info("removing unfinished %s", path.name)
         shutil.rmtree(path)
     whole = [path for _, path in step_directories(root)]

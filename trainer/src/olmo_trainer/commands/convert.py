@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import re
 import sys
 from pathlib import Path
@@ -50,45 +51,40 @@ def _convert(arguments: argparse.Namespace) -> None:
     source = existing(arguments.source, "a directory with a model")
     source = source if inwards else last_of_run(source)
     destination = new(arguments.destination)
-    verify = arguments.verify
-    if verify and importlib.util.find_spec("transformers") is None:
+    if arguments.verify and importlib.util.find_spec("transformers") is None:
         hint = "pip install 'olmo-trainer[convert]'"
-        raise ConfigError(Problem("--verify: transformers is not installed; expected it", hint))
+        raise ConfigError(Problem("--verify: transformers is not installed; expected it, to compare with", hint))
 
-    def compare(written: Path, *, published: bool) -> None:
-        # two programs on two directories; on one where transformers cannot read the source, or the weights were rounded
-        theirs = source if published and arguments.dtype is None else written
-        _verify(*((written, theirs) if inwards else (theirs, written)), names={written: destination})
+    from ..checkpoint.convert import import_checkpoint
+    from ..checkpoint.export import export_checkpoint
+    from ..checkpoint.save import publish
 
-    if inwards:
-        from ..checkpoint.convert import import_checkpoint
-
-        import_checkpoint(
-            source,
-            destination,
-            arguments.dtype,
-            shard_bytes,
-            arguments.tokenizer,
-            (lambda written, foreign: compare(written, published=foreign.is_published)) if verify else None,
-        )
-    else:
-        from ..checkpoint.export import export_checkpoint
-
-        check = (lambda written: compare(written, published=True)) if verify else None
-        export_checkpoint(source, destination, arguments.dtype, shard_bytes, check)
+    with publish(destination) as directory:
+        if inwards:
+            foreign = import_checkpoint(source, directory, arguments.dtype, shard_bytes, arguments.tokenizer)
+            is_readable = bool(foreign.config)
+        else:
+            export_checkpoint(source, directory, arguments.dtype, shard_bytes)
+            is_readable = True
+        if arguments.verify:
+            # compare across the conversion, unless transformers cannot read the source or its weights were rounded
+            other = source if is_readable and arguments.dtype is None else directory
+            _verify(*((directory, other) if inwards else (other, directory)))
     sys.stdout.write(f"{destination}\n")
 
 
-def _verify(ours: Path, theirs: Path, names: dict[Path, Path]) -> None:
-    """Compare logits; `names` are those that directories will have once this is done.
+def _verify(ours: Path, theirs: Path) -> None:
+    """Compare our logits on one directory with those of transformers on another.
 
     Raises: RuntimeError: they differ.
     """
     from ..checkpoint.convert import logit_difference
+    from ..checkpoint.save import final_name
 
     difference, largest = logit_difference(ours, theirs)
-    told = f"logits differ by {difference:.1e} at most, where the largest is {largest:.3g}"
-    shown, reference = names.get(ours, ours), names.get(theirs, theirs)
-    if not difference <= _TOLERANCE * max(1.0, largest):
+    is_finite = math.isfinite(difference)
+    told = f"logits differ by up to {difference:.1e}; the largest is {largest:.3g}" if is_finite else "logits overflow"
+    shown, reference = final_name(ours), final_name(theirs)
+    if not is_finite or difference > _TOLERANCE * max(1.0, largest):
         raise RuntimeError(f"{shown}: {told}; expected those of transformers on {reference}; nothing was written")
     sys.stderr.write(f"verified: {told}: olmo on {shown}, transformers on {reference}\n")

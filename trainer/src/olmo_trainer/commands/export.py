@@ -23,6 +23,8 @@ def _export(arguments: argparse.Namespace) -> None:
     source = last_of_run(existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
     destination = new(arguments.destination)
     from ..checkpoint.export import export_checkpoint
+    from ..checkpoint.save import publish
 
-    export_checkpoint(source, destination, arguments.dtype)
+    with publish(destination) as directory:
+        export_checkpoint(source, directory, arguments.dtype)
     sys.stdout.write(f"{destination}\n")
