@@ -13,7 +13,7 @@ from typing import IO, Any
 from ..formats.errors import FormatError
 from ..formats.files import write_atomically
 
-__all__ = ["MetricsFile"]
+__all__ = ["MetricsFile", "whole_rows"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class MetricsFile:
     def __init__(self, path: Path, resumed_step: int | None, *, writes: bool = True) -> None:
         self._path, self._writes = path, writes
         self._stream: IO[str] | None = None
-        self.reached: dict[str, Any] = (_whole_rows(path) or [{}])[-1]
+        self.reached: dict[str, Any] = (whole_rows(path) or [{}])[-1]
         """The last row that was ever written, dropped ones included: what was spent was spent."""
         if resumed_step and not self.reached and writes:
             log.warning("%s: holds no row of the %d steps before; their time and energy are lost", path, resumed_step)
@@ -39,7 +39,7 @@ class MetricsFile:
     def cut(self, last_step: int) -> None:
         """Drop the rows after a step, which will be written again; the clock goes on."""
         self.close()
-        rows = [row for row in _whole_rows(self._path) if row["step"] <= last_step]
+        rows = [row for row in whole_rows(self._path) if row["step"] <= last_step]
         self.last: dict[str, Any] = rows[-1] if rows else {}
         if not self._writes:
             return
@@ -75,26 +75,30 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-_NUMBER = (int, float, type(None))
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl up to one that is still being written or that a kill cut short; none without a file.
 
-
-def _refuse(name: str) -> float:
-    raise ValueError(name)  # NaN is no number of a row; null stands for it
-
-
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    Raises: FormatError: `not_json`: a line is damaged.
+    """
     rows: list[dict[str, Any]] = []
-    if not path.is_file():
-        return rows
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.is_file() else (), start=1):
         if not line.endswith(b"\n"):
             break
         try:
             row = json.loads(line, parse_constant=_refuse)
-            if not isinstance(row["step"], int) or not all(isinstance(x, _NUMBER) for x in row.values()):
-                raise ValueError("no row of a step")
-            rows.append(row)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError:
+            row = None
+        if not _is_row(row):
             hint = "remove the line: the row of its step is lost"
-            raise FormatError(path, "not_json", "damaged", "the row of a step", line=number, hint=hint) from error
+            raise FormatError(path, "not_json", "damaged", "the row of a step", line=number, hint=hint)
+        rows.append(row)
     return rows
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(name)  # a row has null in place of NaN and infinity
+
+
+def _is_row(row: Any) -> bool:
+    is_numbers = isinstance(row, dict) and all(isinstance(value, int | float | None) for value in row.values())
+    return is_numbers and isinstance(row.get("step"), int)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.errors import FormatError
-from ..formats.files import field_of, rows
+from ..formats.files import kind_of
 from ..formats.lineage import lineage
 from .chart import Series, chart
+from .record import whole_rows
 
 __all__ = ["render_report"]
 
@@ -52,7 +53,10 @@ def render_report(directory: Path) -> str:
 
     Raises: FormatError: metrics.jsonl is missing or damaged.
     """
-    found = [_checked(row, directory / "metrics.jsonl", line) for line, row in rows(directory / "metrics.jsonl")]
+    path = directory / "metrics.jsonl"
+    if not path.is_file():
+        raise FormatError(path, "missing_file", kind_of(path), "the rows of a run")
+    found = whole_rows(path)
     marks = _marks(found)
     out = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -74,14 +78,6 @@ def render_report(directory: Path) -> str:
         if (directory / name).is_file():
             out += [f"<h2>{name}</h2>", f"<pre>{escape((directory / name).read_text(encoding='utf-8'))}</pre>"]
     return "\n".join([*out, "</body></html>"]) + "\n"
-
-
-def _checked(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
-    for name in row:
-        kind = "an integer" if name == "step" else "a number"
-        field_of(row, name, kind, path, line=line, optional=name != "step")
-    field_of(row, "step", "an integer", path, line=line)
-    return row
 
 
 def _charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
