@@ -171,10 +171,10 @@ def test_text_that_spells_a_special_token_is_text(tmp_path: Path) -> None:
 def test_foreign_weights_and_tokenizers_are_named(tmp_path: Path) -> None:
     directory = checkpoint(tmp_path / "c", {})
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
-    with pytest.raises(InspectionError, match=r"pytorch_model\.bin is[\s\S]*save_pretrained"):
+    with pytest.raises(InspectionError, match=r"pytorch_model\.bin exists[\s\S]*save_pretrained"):
         _ = inspect_checkpoint(directory).tensors
     (directory / "tokenizer.json").rename(directory / "tokenizer.model")
-    with pytest.raises(InspectionError, match=r"tokenizer\.model is[\s\S]*save_pretrained"):
+    with pytest.raises(InspectionError, match=r"tokenizer\.model exists[\s\S]*save_pretrained"):
         _ = inspect_checkpoint(directory).tokenizer
 
 

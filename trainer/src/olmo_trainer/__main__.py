@@ -46,8 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     0 done, 1 the work failed, 2 the request was wrong, 75 told to stop and saved.
     """
     arguments = _arguments(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = os.environ.get("RANK", "0") == "0"  # which speaks for all ranks
+    level = logging.INFO if is_first else logging.ERROR
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s")
     try:
         arguments.work(arguments)
     except Stopped as stop:
@@ -63,10 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         _say(str(found), found.hint)
         return 1
     except MemoryError:
-        _say(
-            "memory: is too small for this work",
-            "a smaller train.micro_batch_windows or data.sequence_length needs less",
-        )
+        hint = "lower train.micro_batch_windows or data.sequence_length"
+        _say("memory: exhausted; expected room for the model and a micro-batch", hint)
         return 1
     except (OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError):

@@ -100,8 +100,6 @@ def train(config: RunConfig, data: TrainingData, where: str) -> Path:
         if ranks.writes:
             keep_config(config, directory, where, last, lambda place: artifact_inputs(config, data, place))
             keep_order(config, data, directory, done_steps=done_steps, world_size=ranks.data_world)
-        else:
-            logging.disable(logging.WARNING)  # the first rank says it for all
         ranks.agree("the first rank has found nothing wrong")
         run = _restore(config, parts, directory)
         try:

@@ -335,7 +335,7 @@ def test_conversion_unties_an_output_matrix_of_its_own(
     head = 2 * weights["model.embed_tokens.weight"]
     save_file({**weights, "lm_head.weight": head}, theirs / "model.safetensors", metadata={"format": "pt"})
     assert main(["generate", str(theirs), "--prompt", "the"]) == 1
-    assert '"lm_head.weight" is another matrix' in capsys.readouterr().err
+    assert '"lm_head.weight" is a different matrix' in capsys.readouterr().err
     back = both_ways(theirs, tmp_path, "--verify")
     assert json.loads((back / "config.json").read_text())["tie_word_embeddings"] is False
     assert torch.equal(load_file(back / "model.safetensors")["lm_head.weight"], head)

@@ -17,7 +17,7 @@ from ..formats.errors import FormatError
 from ..formats.files import read_json
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from ..runtime.sharded import is_shard, part_like, put, whole
+from ..runtime.sharded import is_shard, local, part_like, put, whole
 from .layout import from_published, published_shapes
 from .save import Progress, TrainingState
 from .weights import HEAD, needed_weights, stored_weights, unties
@@ -33,9 +33,9 @@ def load_weights(model: Transformer, directory: Path) -> None:
     opened = open_checkpoint(directory)
     stored = stored_weights(opened)
     if model.shape.tied and unties(stored):
-        expected = "the embedding, as tie_word_embeddings says"
-        hint = "olmo convert hf2olmo unties the two"
-        raise FormatError(opened.tensors[HEAD].path, "invalid_value", "another matrix", expected, field=HEAD, hint=hint)
+        path, got = opened.tensors[HEAD].path, "a different matrix"
+        expected, hint = "the embedding, as tie_word_embeddings says", "olmo convert hf2olmo unties them"
+        raise FormatError(path, "invalid_value", got, expected, field=HEAD, hint=hint)
     published = needed_weights(stored, published_shapes(_hollow(model), model.shape), directory)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
@@ -87,9 +87,9 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     file, shards = directory / "optimizer.safetensors", directory / "optimizer"
     tensors = load_file(file) if file.is_file() else read_shards(parameters, model.divisions, shards)
     for name, tensor in tensors.items():
-        if not is_shard(tensor) and tensor.isnan().any():
+        if local(tensor).isnan().any():
             where = file if file.is_file() else shards
-            raise FormatError(where, "invalid_value", "NaN in part", "finite numbers", field=name)
+            raise FormatError(where, "invalid_value", "NaN in places", "numbers", field=name)
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")

@@ -51,7 +51,8 @@ def read_mapping(path: Path, overrides: list[str]) -> dict[str, Any]:
     Raises: ConfigError: missing, not YAML, not a mapping, or an override that fits nowhere.
     """
     if not path.is_file():
-        raise ConfigError(Problem(f"{path}: is {kind_of(path)}; expected a YAML file", "check the path"))
+        found = f"is {kind_of(path)}" if path.exists() else "not found"
+        raise ConfigError(Problem(f"{path}: {found}; expected a YAML file", "check the path"))
     raw = path.read_bytes()
     if (cause := foreign_bytes(raw)) is not None:
         raise ConfigError(Problem(f"{path}: file is {cause}; expected YAML in UTF-8"))

@@ -36,7 +36,7 @@ _FREE = (
     "stability.slow_rise_action",
 )
 
-# where what is read lies: another place is no other run if it has the same content
+# paths of what is read: they may change if the content is the same
 _PLACES = re.compile(r"init_from|anneal|data\.tokenizer|data\.sources\.\d+\.(path|label_masks)")
 
 
@@ -66,11 +66,11 @@ def begun_with(directory: Path) -> dict[str, Any]:
 def keep_config(
     config: RunConfig, directory: Path, where: str, last: Path | None, inputs: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
-    """Write the resolved config; for a run with a `last` checkpoint, check first that it is the one it was begun with.
+    """Write the resolved config; if the run has a `last` checkpoint, check first that the config still fits it.
 
-    Other places of what is read are no other config where `inputs`, the manifest's rows as seen from a checkpoint, have
-    the same sha256; another number of steps is none where the steps that are done had the same learning rates.
-    Raises: ConfigError: with every setting that differs and that weights depend on.
+    Paths may differ if `inputs`, the manifest's rows as seen from a checkpoint, have the same sha256; the number of
+    steps may differ if the completed steps keep their learning rates.
+    Raises: ConfigError: naming each changed setting that weights depend on.
     """
     if last is not None and (kept := begun_with(directory)):
         path = directory / "config.yaml"
@@ -83,7 +83,8 @@ def keep_config(
             read_manifest(last).inputs
         ):
             changed = [key for key in changed if not _PLACES.fullmatch(key)]
-        if changed == ["train.steps"] and _same_rates(was, config, step_of(last)):
+        done = int(last.name.removeprefix("step-"))
+        if changed == ["train.steps"] and _same_rates(was, config, done):
             changed = []
         if changed:
             since = f"with which {directory} was begun"
@@ -99,27 +100,22 @@ def keep_config(
     write_atomically(directory / "config.yaml", written(config).encode())
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step of a run's checkpoint, by its name."""
-    return int(checkpoint.name.removeprefix("step-"))
-
-
 def _hint(key: str, last: Path, config: RunConfig) -> str:
     if key == "train.steps":
         kind = config.schedule.kind
         begin = f"set another run_directory, init_from={last} and init_moments=true"
-        return f"the {kind} schedule of the steps done depends on it; to train on from where the run is, {begin}"
+        return f"it changes the {kind} schedule of the completed steps; to train on from here, {begin}"
     return "set run_directory to begin another run"
 
 
 def _contents(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What a run reads to train on, wherever it lies."""
+    """Role and sha256 of everything a run trains on, whatever its path."""
     rows = ((str(row["role"]), row.get("manifest_sha256") or row["sha256"]) for row in inputs)
     return sorted(row for row in rows if row[0] != "validation")
 
 
 def _same_rates(before: RunConfig, after: RunConfig, done: int) -> bool:
-    """Whether the steps done have the learning rates of the config that they are to be continued with."""
+    """Whether the completed steps have the same learning rates under both configs."""
     if after.train.steps is None or after.train.steps < done:
         return False
     plans = [BatchPlan(config.train, config.data.sequence_length) for config in (before, after)]
