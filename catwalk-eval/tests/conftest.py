@@ -12,6 +12,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["OMP_NUM_THREADS"] = "1"  # small models gain nothing from threads, and a forked process hangs with them
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED_EVAL = REPOSITORY.parent / "shared" / "data" / "eval"
@@ -107,7 +108,7 @@ def _build(kind: str, tokenizer_directory: Path, directory: Path) -> Path:
         case "qwen2_wide":
             config = t.Qwen2Config(**grouped, use_sliding_window=True, max_window_layers=0, sliding_window=40)
         case "gemma2":
-            # caps so low that these small logits feel them
+            # caps low enough to change these small logits
             caps = {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 3.0}
             config = t.Gemma2Config(**windowed, **caps, head_dim=8, query_pre_attn_scalar=8)
         case "granite":
@@ -135,21 +136,18 @@ def _build(kind: str, tokenizer_directory: Path, directory: Path) -> Path:
     torch.manual_seed(len(kind))
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
-    # some versions save an eos of their own
+    # some versions of transformers add an eos there
     (directory / "generation_config.json").unlink(missing_ok=True)
     for file in tokenizer_directory.iterdir():
         shutil.copy(file, directory)
     return directory
 
 
-@pytest.fixture
-def with_manifest(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A checkpoint of ours: with a manifest."""
+def add_manifest(directory: Path, dtype: str) -> None:
+    """Turn a checkpoint into one of ours."""
     from catwalk.formats.checkpoint import read_checkpoint
     from catwalk.formats.manifest import write_manifest
 
-    directory = tmp_path / "checkpoint"
-    shutil.copytree(build_checkpoint("olmo"), directory)
     read = read_checkpoint(directory)
     write_manifest(
         directory,
@@ -159,8 +157,8 @@ def with_manifest(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> Pa
         config={},
         counts={"parameters": read.parameters, "tensors": len(read.tensors)},
         details={
-            "architecture": "OlmoForCausalLM",
-            "dtype": "float32",
+            "architecture": read.architecture,
+            "dtype": dtype,
             "stage": "pretrain",
             "step": 0,
             "tokens_seen": 0,
@@ -168,13 +166,25 @@ def with_manifest(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> Pa
         },
         inputs=[],
     )
+
+
+@pytest.fixture
+def with_manifest(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A checkpoint of ours: with a manifest."""
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(build_checkpoint("olmo"), directory)
+    add_manifest(directory, "float32")
     return directory
 
 
 @pytest.fixture
 def data_directory(tmp_path: Path) -> Path:
     """Hand-made rows of three tasks in their original fields."""
-    root = tmp_path / "data"
+    return write_task_data(tmp_path / "data")
+
+
+def write_task_data(root: Path) -> Path:
+    """What `data_directory` has."""
     words = ("egg", "hen", "sea", "clay", "wood", "nail", "wind", "salt", "sand", "duck", "plank", "metal")
     write_jsonl(
         root / "sciq" / "validation.jsonl.gz",
@@ -222,6 +232,11 @@ def data_directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def documents_directory(tmp_path: Path) -> Path:
     """Three domains of two sources, one document of many windows, an empty text, letters of several bytes."""
+    return write_documents(tmp_path / "documents")
+
+
+def write_documents(root: Path) -> Path:
+    """What `documents_directory` has."""
     rows = [
         {"id": "a-0", "text": _TEXT, "source": "prose", "metadata": {"subdomain": "rivers"}},
         {"id": "a-1", "text": "Größe 東京 Δ.", "source": "prose", "metadata": {"subdomain": "marks"}},
@@ -229,7 +244,6 @@ def documents_directory(tmp_path: Path) -> Path:
         {"id": "a-3", "text": "", "source": "prose", "metadata": {"subdomain": "marks"}},
         {"id": "b-0", "text": "def add(a, b):\n    return a + b\n" * 30, "source": "code"},
     ]
-    root = tmp_path / "documents"
     write_jsonl(root / "a.jsonl.gz", rows[:3])
     write_jsonl(root / "b.jsonl.gz", rows[3:])
     return root

@@ -17,22 +17,31 @@ from catwalk.report.write import build_tables
 from catwalk.results.verify import read_item_scores
 from catwalk.scoring.choice import item_metrics
 from catwalk.scoring.uncertainty import wilson
+from conftest import write_documents, write_task_data
 from hypothesis import given
 from hypothesis import strategies as st
 
 Build = Callable[[str], Path]
 
 
-@pytest.fixture
-def two(build_checkpoint: Build, data_directory: Path, documents_directory: Path, tmp_path: Path) -> list[Path]:
-    """Results of two models on the same items and documents."""
+@pytest.fixture(scope="module")
+def scored(build_checkpoint: Build, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Results of two models on the same items and documents; do not change them."""
+    root = tmp_path_factory.mktemp("scored")
+    data, documents = write_task_data(root / "data"), write_documents(root / "documents")
     outputs = []
     for kind in ("olmo", "olmo2"):
-        outputs.append(tmp_path / kind)
+        outputs.append(root / kind)
         arguments = ["run", "--model", str(build_checkpoint(kind)), "--name", f"tiny <{kind}>", "--device", "cpu"]
-        arguments += ["--tasks", "copa", "sciq", "winogrande", "--data", str(data_directory)]
-        assert main([*arguments, "--documents", str(documents_directory), "--output", str(outputs[-1])]) == 0
+        arguments += ["--tasks", "copa", "sciq", "winogrande", "--data", str(data)]
+        assert main([*arguments, "--documents", str(documents), "--output", str(outputs[-1])]) == 0
     return outputs
+
+
+@pytest.fixture
+def two(scored: list[Path], tmp_path: Path) -> list[Path]:
+    """Copies of `scored`."""
+    return [Path(shutil.copytree(path, tmp_path / path.name)) for path in scored]
 
 
 def _cells(text: str, heading: str, first: str) -> list[str]:
@@ -172,7 +181,7 @@ def test_lm_eval_json_has_its_layout(two: list[Path], tmp_path: Path) -> None:
     assert main(["report", *map(str, two), "--lm-eval-json", str(file)]) == 2
 
 
-def test_different_ways_of_scoring_are_told(
+def test_report_warns_of_different_ways_of_scoring(
     build_checkpoint: Build, documents_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu"]
@@ -185,4 +194,4 @@ def test_different_ways_of_scoring_are_told(
     assert main(["report", str(tmp_path / "a")]) == 0
     assert "do not compare" not in capsys.readouterr().out
     assert main(["report", str(tmp_path / "a"), str(tmp_path / "b" / ".." / "a")]) == 2
-    assert "named twice" in capsys.readouterr().err
+    assert "listed twice" in capsys.readouterr().err
