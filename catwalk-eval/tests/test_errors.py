@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from catwalk.__main__ import main
-from catwalk.formats.manifest import write_manifest
-from conftest import write_jsonl
+from conftest import add_manifest, write_jsonl
 
 Build = Callable[[str], Path]
 
@@ -130,7 +129,7 @@ def test_absent_weights_exit_1(run: Run, checkpoint: Path) -> None:
     assert "model.safetensors: not found; expected the weights" in text
 
 
-def test_weights_as_a_pickle_are_seen(run: Run, checkpoint: Path) -> None:
+def test_weights_in_a_pickle_are_named(run: Run, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     code, text = run()
     assert code == 1
@@ -171,7 +170,7 @@ def test_damaged_tokenizer_exits_1(run: Run, checkpoint: Path) -> None:
     assert f"{path}: is not JSON" in text
 
 
-def test_older_tokenizer_files_are_converted_and_told(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_older_tokenizer_files_are_converted_with_a_warning(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     assert run()[0] == 0
     before = (tmp_path / "out" / "predictions.jsonl.gz").read_bytes()
     shutil.rmtree(tmp_path / "out")
@@ -196,7 +195,7 @@ def _change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_token_beyond_the_embedding_matters_only_where_a_text_holds_it(
+def test_token_beyond_the_embedding_matters_only_in_a_text(
     run: Run, checkpoint: Path, tmp_path: Path, special: bool
 ) -> None:
     token = {"id": 640, "content": "[NEW]", "special": special}
@@ -210,7 +209,7 @@ def test_token_beyond_the_embedding_matters_only_where_a_text_holds_it(
     _change(checkpoint / "tokenizer.json", add)
     path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "hen"}, {"id": "b", "text": "a [NEW] hen"}])
     code, text = run("--documents", str(path))
-    assert "1 tokens are beyond the embedding of 640 rows, from '[NEW]' (640) on" in text
+    assert "tokens beyond the embedding of 640 rows: 1, first '[NEW]' (640)" in text
     # a special token's spelling in a text is text
     assert code == (0 if special else 1)
     assert special or 'document "b" of source "": token 640 (\'[NEW]\') is beyond the embedding' in text
@@ -227,7 +226,7 @@ def test_overflow_names_the_document_and_what_to_do(run: Run, checkpoint: Path, 
     assert code == 1
     assert "copa, item " in text  # tasks come first
     assert "log-probability is nan; expected a finite number" in text
-    assert "the model overflows in float16: --dtype bfloat16 or --dtype float32" in text
+    assert "the model overflows in float16: use --dtype bfloat16 or --dtype float32" in text
     arguments = ["--model", str(checkpoint), "--documents", str(path), "--device", "cpu"]
     arguments += ["--output", str(tmp_path / "o")]
     assert main(["run", *arguments, "--dtype", "float16"]) == 1
@@ -235,7 +234,7 @@ def test_overflow_names_the_document_and_what_to_do(run: Run, checkpoint: Path, 
     assert main(["run", *arguments]) == 0
 
 
-def test_text_of_which_no_token_is_left_is_named(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_text_without_tokens_is_named(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     def drop_letters(value: dict[str, Any]) -> None:
         value["normalizer"] = {"type": "Replace", "pattern": {"Regex": "z+"}, "content": ""}
 
@@ -243,7 +242,7 @@ def test_text_of_which_no_token_is_left_is_named(run: Run, checkpoint: Path, tmp
     path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "zzz", "source": "s"}])
     code, text = run("--documents", str(path))
     assert code == 1
-    assert 'document "a" of source "s": the tokenizer leaves no token of its text' in text
+    assert 'document "a" of source "s": the tokenizer turns its text into no tokens' in text
 
 
 def test_unknown_tokens_are_counted(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -256,13 +255,12 @@ def test_unknown_tokens_are_counted(run: Run, checkpoint: Path, tmp_path: Path) 
     path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "東京東", "source": "s"}])
     code, text = run("--documents", str(path))
     assert code == 0
-    assert "perplexity: 3 tokens are unknown ones, which hide their text: bits per byte come out too low" in text
+    assert "perplexity: the tokenizer has no token for 3 pieces of text (unk): bits per byte come out too low" in text
 
 
 @pytest.mark.parametrize("stated", ["bfloat16", "float32", "float16"])
 def test_weights_of_mixed_dtypes_are_read(run: Run, tmp_path: Path, build_checkpoint: Build, stated: str) -> None:
     import torch
-    from catwalk.formats.checkpoint import read_checkpoint
     from safetensors.torch import load_file, save_file
 
     model = Path(shutil.copytree(build_checkpoint("llama"), tmp_path / "mixed"))
@@ -270,18 +268,7 @@ def test_weights_of_mixed_dtypes_are_read(run: Run, tmp_path: Path, build_checkp
     mixed = {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
     save_file(mixed, model / "model.safetensors", metadata={"format": "pt"})
     assert {tensor.dtype for tensor in mixed.values()} == {torch.bfloat16, torch.float32}
-    read = read_checkpoint(model)
-    details = {"architecture": read.architecture, "dtype": stated, "stage": "pretrain", "step": 0, "tokens_seen": 0}
-    write_manifest(
-        model,
-        format="checkpoint",
-        writer=("test", "1"),
-        files=[file for file in model.iterdir() if file.is_file()],
-        config={},
-        counts={"parameters": read.parameters, "tensors": len(read.tensors)},
-        details={**details, "tokenizer_sha256": read.tokenizer_sha256},
-        inputs=[],
-    )
+    add_manifest(model, stated)
     code, text = run(model=model)
     assert code == (1 if stated == "float16" else 0)
     assert stated != "float16" or '"details.dtype" is "float16"; the weights are bfloat16, float32' in text
@@ -290,11 +277,11 @@ def test_weights_of_mixed_dtypes_are_read(run: Run, tmp_path: Path, build_checkp
         assert value["model"]["dtype"] == "bfloat16/float32"
 
 
-def test_task_without_rows_is_told(run: Run, data_directory: Path) -> None:
+def test_task_without_rows_is_an_error(run: Run, data_directory: Path) -> None:
     write_jsonl(data_directory / "copa" / "validation.jsonl.gz", [])
     code, text = run()
     assert code == 1
-    assert "validation.jsonl.gz: holds no row; expected the items of copa" in text
+    assert "validation.jsonl.gz: has no rows; expected the items of copa" in text
 
 
 def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
@@ -319,7 +306,7 @@ def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
         (b'{"id": "a", "text": x}', "not JSON (JSON is malformed"),
     ],
 )
-def test_what_is_not_json_is_told_by_its_cause(run: Run, tmp_path: Path, content: bytes, expected: str) -> None:
+def test_error_names_why_a_text_is_not_json(run: Run, tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
     code, text = run("--documents", str(path))
@@ -336,7 +323,7 @@ def test_cut_documents_exit_1(run: Run, tmp_path: Path) -> None:
     assert f"{path}: the compressed data end early" in text
 
 
-def test_prefix_that_the_tokenizer_has_not_exits_2(run: Run, checkpoint: Path) -> None:
+def test_prefix_that_the_tokenizer_lacks_exits_2(run: Run, checkpoint: Path) -> None:
     path = checkpoint / "tokenizer_config.json"
     value = json.loads(path.read_text(encoding="utf-8"))
     value["bos_token"] = None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from catwalk.errors import DataError
+from catwalk.formats.inspection import inspect_checkpoint
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.model.rows import Row, batches, pack_alone, pack_shared
 from catwalk.scoring.requests import build_requests, collect_scores
@@ -23,7 +24,7 @@ def _item(context: str, *continuations: str) -> Item:
 
 @pytest.fixture
 def tokenizer(build_checkpoint: Build) -> Tokenizer:
-    return load_tokenizer(build_checkpoint("olmo"))
+    return load_tokenizer(inspect_checkpoint(build_checkpoint("olmo")))
 
 
 def test_white_space_at_the_contexts_end_moves_to_the_continuation(tokenizer: Tokenizer) -> None:
@@ -81,20 +82,20 @@ def test_choice_longer_than_the_window_is_scored_in_several(tokenizer: Tokenizer
     assert len(parts) > 2
     assert [token for part in parts for token in part.continuation] == tokens
     assert all(len(part.context) + len(part.continuation) - 1 <= 8 for part in parts)
-    assert built.windowed == 2  # after its context, and after "Answer:"
+    assert len(built.further) == 2  # after its context, and after "Answer:"
     (score,) = collect_scores(items, built, [-1.0 * (index + 1) for index in range(len(built.requests))])
     assert score.tokens[0] == len(tokens)
     assert score.sum_logprobs[0] == -sum(1.0 + index for index in (first, *built.further[first]))
-    assert built.items_of(built.further[first][-1]) == [0]
+    assert built.item_of(built.further[first][-1]) == 0
 
 
-def test_choice_of_which_nothing_is_left_names_its_item(tokenizer: Tokenizer) -> None:
+def test_error_of_a_choice_without_tokens_names_its_item(tokenizer: Tokenizer) -> None:
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers
 
     known = {"sea": 2, "hen": 3, "Answer": 4, ":": 5}
     for model, problem in (
-        (models.BPE({letter: 2 + n for n, letter in enumerate("seahnAwr:")}, []), "leaves no token of it"),
+        (models.BPE({letter: 2 + n for n, letter in enumerate("seahnAwr:")}, []), "turns it into no tokens"),
         (models.WordLevel(known, unk_token="?"), "cannot encode"),
     ):
         backend = Backend(model)
@@ -117,7 +118,7 @@ def test_tokenizer_that_begins_with_bos_does_so_here(build_checkpoint: Build, tm
     backend = Backend.from_file(str(directory / "tokenizer.json"))
     backend.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 1)])
     backend.save(str(directory / "tokenizer.json"))
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(inspect_checkpoint(directory))
     assert tokenizer.starts_with_bos
     built = build_requests([_item("The hen", " lays")], tokenizer, 0, 64)
     assert all(request.context[0] == 1 for request in built.requests)

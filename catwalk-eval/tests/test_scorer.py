@@ -20,7 +20,7 @@ from reference import BruteForce
 
 Build = Callable[[str], Path]
 
-# kind; tokens up to which contexts are shared (a window of 8 holds no probe); whether the head is a matrix alone
+# kind; the most tokens in a shared row (a window of 8 is too short for the probe); whether the head is only a matrix
 _FAMILIES = [
     ("olmo", None, True),
     ("olmo2", None, True),
@@ -84,17 +84,15 @@ def test_sums_equal_brute_force(build_checkpoint: Build, kind: str, share: bool)
 
 
 @pytest.mark.parametrize(("kind", "shared_length", "plain_head"), _FAMILIES)
-def test_what_a_model_is_scored_with_follows_from_the_model(
+def test_shortcuts_follow_from_the_model(
     build_checkpoint: Build, kind: str, shared_length: int | None, plain_head: bool
 ) -> None:
     scorer = _scorer(build_checkpoint(kind))
     assert (scorer.shared_length, scorer.plain_head) == (shared_length, plain_head)
 
 
-def test_a_mask_that_the_model_does_not_heed_is_noticed(
-    build_checkpoint: Build, caplog: pytest.LogCaptureFixture
-) -> None:
-    # the configuration tells nothing; scoring a few tokens does
+def test_probe_notices_a_mask_that_the_model_ignores(build_checkpoint: Build, caplog: pytest.LogCaptureFixture) -> None:
+    # as if the configuration said nothing: only the probe is left
     directory = build_checkpoint("bloom")
     model = load_model(read_checkpoint(directory), "float32", torch.device("cpu"))
     about = {"device": torch.device("cpu"), "batch_tokens": 1024, "max_length_tokens": 512}
@@ -104,14 +102,14 @@ def test_a_mask_that_the_model_does_not_heed_is_noticed(
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_that_are_no_numbers_are_named(build_checkpoint: Build, dtype: str, value: float) -> None:
+def test_non_finite_weights_are_named(build_checkpoint: Build, dtype: str, value: float) -> None:
     scorer = _scorer(build_checkpoint("llama"), dtype=dtype)
     with torch.no_grad():
         scorer.model.model.norm.weight[3] = value
     with pytest.raises(NonFiniteError) as caught:
         scorer.score(_requests(count=3))
     assert not math.isfinite(caught.value.value)
-    assert 'tensor "model.norm.weight" holds NaN or infinity' in non_finite_cause(scorer.model)
+    assert 'tensor "model.norm.weight" has NaN or infinity' in non_finite_cause(scorer.model)
 
 
 def test_sums_do_not_depend_on_the_batch_size(build_checkpoint: Build) -> None:
@@ -140,7 +138,7 @@ def test_bfloat16_weights_still_sum_in_float32(build_checkpoint: Build) -> None:
 def _compare_items(directory: Path, items: list[Item], length: int = 512) -> int:
     """Every choice of every item, with its context and unconditionally; gives the number of contexts cut."""
     brute = BruteForce(directory)
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(inspect_checkpoint(directory))
     built = build_requests(items, tokenizer, tokenizer.prefix_id("eos"), length)
     scores = collect_scores(items, built, [float(value) for value in _scorer(directory).score(built.requests)])
     for item, score in zip(items, scores, strict=True):

@@ -42,7 +42,7 @@ def _path(text: str) -> Path:
 
 
 def _output(text: str) -> Path:
-    """A path to write to. A pattern that nothing matched is no name for it."""
+    """A path to write to. A shell passes on a pattern that matches nothing; it would become the name."""
     if "*" in text or "?" in text:
         raise argparse.ArgumentTypeError(f"{text} is a pattern; expected one path")
     return _path(text)
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--config", type=_path, metavar="YAML", help="settings; flags and key=value win over it")
     run.add_argument("--model", type=_path, metavar="DIR", help="checkpoint directory in Hugging Face layout")
-    run.add_argument("--output", type=_output, metavar="DIR", help="directory for the results")
+    run.add_argument("--output", type=_path, metavar="DIR", help="directory for the results")
     run.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, or sets: core8, core9, all")
     run.add_argument("--documents", nargs="+", type=_path, metavar="PATH", help="document files or directories")
     run.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
@@ -93,8 +93,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--batch-tokens", type=int, metavar="N", help="tokens a batch, padding included (1024 on a CPU)")
     run.add_argument("--max-length", type=int, metavar="N", help="tokens a window (the model's)")
     run.add_argument("--windowing", help="paloma-reference or strict-disjoint (paloma-reference)")
-    run.add_argument("--prefix", help="the token before a document: eos or bos (as the tokenizer has it)")
-    run.add_argument("--split", metavar="NAME", help="which split of the documents (the first of val, test, …)")
+    run.add_argument("--prefix", help="the token before a document: eos or bos (the tokenizer's)")
+    run.add_argument("--split", metavar="NAME", help="split of the documents to score (the first of val, test, …)")
     run.add_argument(
         "--share-context",
         action=argparse.BooleanOptionalAction,
@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say([f"{error.filename or 'files'}: {error.strerror or error}"], None)
         return 1
     except KeyboardInterrupt:
-        _say(["interrupted"], "the same command goes on where this one stopped")
+        _say(["interrupted"], "the same command resumes where this one stopped")
         return 130
     except BrokenPipeError:
         return 1

@@ -44,13 +44,13 @@ class RunConfig:
     batch_tokens: int | None = None
     """tokens a batch, padding included; none means 1024 on a CPU (its caches), 32768 elsewhere"""
     max_length: int | None = None
-    """tokens a window; none means as many as the model has positions, or 2048 where it sets no limit"""
+    """tokens a window; none means the model's positions, or 2048 where it sets no limit"""
     windowing: str = "paloma-reference"
     """of long documents: paloma-reference or strict-disjoint"""
     prefix: str | None = None
-    """the token before a document: eos or bos; none means bos where the tokenizer begins texts with it, else eos"""
+    """the token before a document: eos or bos; none means bos if the tokenizer begins texts with it, else eos"""
     split: str | None = None
-    """which split of the documents; none means the first of val, test and so on"""
+    """the split of the documents to score; none means the first of val, test and so on"""
     share_context: bool = True
     """choices of one context share its computation, where the model's attention allows it"""
     name: str | None = None
@@ -70,15 +70,16 @@ class RunConfig:
             problems.append(f"data: {self.data} is absent; expected a directory")
         if self.output.exists() and not self.output.is_dir():
             problems.append(f"output: {self.output} is a file; expected a directory")
-        if any(mark in str(self.output) for mark in "*?"):
-            problems.append(f"output: {self.output} is a pattern; expected the name of a directory")
+        if "*" in str(self.output) or "?" in str(self.output):
+            problems.append(f"output: {self.output} is a pattern; expected one path")
         for key in ("limit", "batch_tokens", "max_length"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 problems.append(f"{key}: {value} is too small; expected at least 1")
         for key, allowed in (("dtype", DTYPES), ("windowing", WINDOWINGS), ("prefix", PREFIXES)):
-            if getattr(self, key) not in allowed and not (key == "prefix" and self.prefix is None):
-                problems.append(f'{key}: "{getattr(self, key)}" is unknown; expected {" or ".join(allowed)}')
+            value = getattr(self, key)
+            if value is not None and value not in allowed:
+                problems.append(f'{key}: "{value}" is unknown; expected {" or ".join(allowed)}')
         return problems
 
 

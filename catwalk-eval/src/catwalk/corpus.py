@@ -1,4 +1,4 @@
-"""Which documents a run scores: their files, the split they are of, and what would be added together unseen."""
+"""Which documents a run scores: their files and their split, with a warning where numbers would be added unseen."""
 
 import logging
 from collections.abc import Sequence
@@ -18,42 +18,63 @@ _SPLITS = ("val", "valid", "validation", "dev", "test", "train")  # names of fol
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Files in the order in which they are scored. `split` is None where nothing names one."""
+    """Files in the order in which they are scored. `split` is None where nothing names one.
+
+    `inputs` are what a manifest names: directories that have a manifest of their own, and files of the others.
+    """
 
     files: tuple[Path, ...]
+    inputs: tuple[Path, ...]
     split: str | None
     num_documents: int
 
 
-def find_corpus(paths: Sequence[Path], split: str | None) -> Corpus:
-    """Every document file of one split, each document read once and checked.
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    file: Path
+    path: Path
+    """under which the user named it"""
+    split: str | None
 
-    The splits are those of the manifest of a sample (`paloma build`), else folders or files named val, test and so on.
-    Without `split` the first of several is scored, and the others are named.
+
+def find_corpus(paths: Sequence[Path], split: str | None) -> Corpus:
+    """Every document file of one split; reads and checks each document once.
+
+    The splits are those in the manifest of a sample (`paloma build`), else folders or files named val, test and so on.
+    Without `split` the first of several is scored, and a warning names the others.
 
     Raises:
-        ConfigError: a file that is named twice, a split not found in the data, or paths of more than one split.
+        ConfigError: a file listed twice, a split that the data lacks, or paths of more than one split.
         FormatError: a damaged row.
     """
-    found = [(path, file, name) for path in paths for file, name in _files(path)]
+    found: list[_File] = []
+    for path in paths:
+        files = document_files(path)
+        splits = _splits(path, files)
+        found += [_File(file=file, path=path, split=split) for file, split in zip(files, splits, strict=True)]
     _check_once(found)
     chosen = _choose(found, split)
-    files = [(path, file) for path, file, name in found if chosen is None or name in (chosen, None)]
-    return Corpus(files=tuple(file for _, file in files), split=chosen, num_documents=_count(files))
+    scored = [one for one in found if chosen is None or one.split in (chosen, None)]
+    artifacts = {path: document_root(path) for path in paths if (document_root(path) / MANIFEST).is_file()}
+    return Corpus(
+        files=tuple(one.file for one in scored),
+        inputs=tuple(dict.fromkeys(artifacts.get(one.path, one.file) for one in scored)),
+        split=chosen,
+        num_documents=_count(scored),
+    )
 
 
-def _files(path: Path) -> list[tuple[Path, str | None]]:
-    """The files of a path with their splits."""
+def _splits(path: Path, files: Sequence[Path]) -> list[str | None]:
+    """The split of each file of a path."""
     root = document_root(path)
-    files = document_files(path)
     if (root / MANIFEST).is_file():
         names = read_manifest(root, "document")["config"].get("splits")
         if isinstance(names, list) and names:
-            return [(file, file.parent.name if file.parent.name in names else None) for file in files]
+            return [file.parent.name if file.parent.name in names else None for file in files]
     splits = [_split(file.relative_to(root)) if path.is_dir() else _split(Path(*file.parts[-2:])) for file in files]
     if not any(splits) and path.is_dir():
         splits = [path.name if path.name in _SPLITS else None] * len(files)
-    return list(zip(files, splits, strict=True))
+    return splits
 
 
 def _split(path: Path) -> str | None:
@@ -62,58 +83,53 @@ def _split(path: Path) -> str | None:
     return next((part for part in reversed(parts) if part in _SPLITS), None)
 
 
-def _check_once(found: Sequence[tuple[Path, Path, str | None]]) -> None:
+def _check_once(found: Sequence[_File]) -> None:
     seen: dict[Path, Path] = {}
-    for _, file, _ in found:
-        real = file.resolve()
+    for one in found:
+        real = one.file.resolve()
         if real in seen:
-            problem = f"documents: {file} is named twice, first as {seen[real]}; expected each document once"
-            raise ConfigError(problem, hint="leave out one of them")
-        seen[real] = file
+            problem = f"documents: {one.file} is listed twice, first as {seen[real]}; expected each file once"
+            raise ConfigError(problem, hint="remove one of them")
+        seen[real] = one.file
 
 
-def _choose(found: Sequence[tuple[Path, Path, str | None]], split: str | None) -> str | None:
-    by_path: dict[Path, list[str]] = {}
-    for path, _, name in found:
-        if name is not None and name not in by_path.setdefault(path, []):
-            by_path[path].append(name)
-    names = list(dict.fromkeys(name for one in by_path.values() for name in one))
+def _choose(found: Sequence[_File], split: str | None) -> str | None:
+    """`split`, else the only or the first one; splits that the user named one by one are all meant, and refused."""
+    ranks = {name: rank for rank, name in enumerate(_SPLITS)}
+    names = sorted({one.split for one in found if one.split}, key=lambda name: (ranks.get(name, len(ranks)), name))
     if split is not None:
         if split not in names:
-            there = f"the documents have {', '.join(sorted(names))}" if names else "the documents name no split"
-            raise ConfigError(f'split: "{split}" not found; {there}', hint="name one of them, or none")
+            there = f"the documents have {', '.join(sorted(names))}" if names else "no folder or file is named as one"
+            raise ConfigError(f'split: "{split}" not found; {there}', hint="use one of them, or drop --split")
         return split
     if len(names) < 2:
         return names[0] if names else None
-    if all(len(one) < 2 for one in by_path.values()):
-        problem = f"documents: the paths are of the splits {', '.join(names)}; expected one, which the numbers are of"
-        raise ConfigError(problem, hint="call catwalk run once for each")
-    ranks = {name: rank for rank, name in enumerate(_SPLITS)}
-    first = min(names, key=lambda name: (ranks.get(name, len(ranks)), name))
-    others = ", ".join(sorted(set(names) - {first}))
-    log.warning("documents: scoring the split %s; %s is left out (--split names another)", first, others)
-    return first
+    if len({(one.path, one.split) for one in found if one.split}) == len({one.path for one in found if one.split}):
+        problem = f"documents: the paths belong to the splits {', '.join(names)}; expected a single split"
+        raise ConfigError(problem, hint="run catwalk once for each")
+    log.warning("documents: scoring the split %s, skipping %s (choose with --split)", names[0], ", ".join(names[1:]))
+    return names[0]
 
 
-def _count(files: Sequence[tuple[Path, Path]]) -> int:
-    """Documents; warns of ids that stand twice and of domains that several paths add to."""
+def _count(scored: Sequence[_File]) -> int:
+    """Count the documents; warn about repeated ids, and about domains that several paths add to."""
     count, repeated = 0, 0
     ids: set[int] = set()
     domains: dict[tuple[str, str], Path] = {}
     shared: dict[tuple[str, str], tuple[Path, Path]] = {}
-    for path, file in files:
-        for document in read_documents(file):
+    for one in scored:
+        for document in read_documents(one.file):
             count += 1
             key = hash((document.source, document.id))
             repeated += key in ids
             ids.add(key)
             domain = (document.source, document.subdomain)
-            first = domains.setdefault(domain, path)
-            if first != path:
-                shared.setdefault(domain, (first, path))
+            first = domains.setdefault(domain, one.path)
+            if first != one.path:
+                shared.setdefault(domain, (first, one.path))
     if repeated:
-        log.warning("documents: %d of %d have the source and id of an earlier one; each is counted", repeated, count)
+        log.warning("documents: %d of %d repeat the source and id of an earlier one; each is counted", repeated, count)
     for domain, pair in sorted(shared.items())[:3]:
         name = "/".join(part for part in domain if part) or "(none)"
-        log.warning("documents: the domain %s is of %s and %s; its documents are added together", name, *pair)
+        log.warning("documents: %s and %s both have the domain %s; its documents are added together", *pair, name)
     return count

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["ConfigError", "DataError"]
+__all__ = ["ConfigError", "DataError", "first_line"]
 
 
 class ConfigError(ValueError):
@@ -20,3 +20,8 @@ class DataError(ValueError):
     def __init__(self, problem: str, *, hint: str | None = None) -> None:
         self.hint = hint
         super().__init__(problem)
+
+
+def first_line(error: BaseException) -> str:
+    """A library's message at a length that fits into ours; the error's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -66,23 +66,23 @@ def run(config: RunConfig) -> bool:
     work = _read_inputs(config)
     checkpoint = read_checkpoint(config.model)
     inspection = inspect_checkpoint(config.model)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(inspection)
     prefix = tokenizer.prefix(config.prefix)
     device = resolve_device(config.device)
     names = [task.name for task, _, _ in work.tasks]
     settings = resolve_settings(config, inspection, prefix, work.corpus.split, device, names)
-    inputs = describe_inputs(config, checkpoint, [data for _, data, _ in work.tasks], work.corpus.files)
+    inputs = describe_inputs(config, checkpoint, [data for _, data, _ in work.tasks], work.corpus.inputs)
     if is_finished(config.output, settings, inputs):
         log.info("%s already holds these results", config.output)
         return False
 
     workspace = Workspace(config.output, part_settings(settings, checkpoint))
-    engine = _Engine(config, checkpoint, inspection, tokenizer, settings, device)
-    # every task's requests before the first is scored: what cannot be scored is told now
-    asked = [(task, items, _requests(task, items, engine, workspace)) for task, _, items in work.tasks]
+    engine = _Engine(checkpoint, inspection, tokenizer, settings, device)
+    # all tasks before the first is scored, so that a choice that cannot be scored stops the run now
+    prepared = [(task, items, _prepare(task, items, engine, workspace)) for task, _, items in work.tasks]
     config.output.mkdir(parents=True, exist_ok=True)
     save_config(config)
-    parts = {task.name: (task, _score_task(task, items, built, engine, workspace)) for task, items, built in asked}
+    parts = {task.name: (task, _score_task(task, items, ready, engine, workspace)) for task, items, ready in prepared}
     documents = _score_documents(work.corpus, engine, workspace)
 
     write_results(
@@ -117,7 +117,6 @@ class _Engine:
 
     def __init__(
         self,
-        config: RunConfig,
         checkpoint: Checkpoint,
         inspection: Inspection,
         tokenizer: Tokenizer,
@@ -130,7 +129,6 @@ class _Engine:
         self.windowing: str = settings["windowing"]
         self.unknown_tokens = 0
         self._checkpoint, self._inspection, self._settings, self._device = checkpoint, inspection, settings, device
-        self._dtype = config.dtype
         self._scorer: Scorer | None = None
         self._metrics: list[dict[str, Any]] = []
 
@@ -139,7 +137,7 @@ class _Engine:
         """Loaded once."""
         if self._scorer is None:
             self._scorer = probed_scorer(
-                load_model(self._checkpoint, self._dtype, self._device),
+                load_model(self._checkpoint, self._settings["dtype"], self._device),
                 device=self._device,
                 batch_tokens=self._settings["batch_tokens"],
                 shared_length=self._inspection.plain_length if self._settings["share_context"] else 0,
@@ -154,7 +152,7 @@ class _Engine:
         """Σ ln p of each request; `where` names the text of a request.
 
         Raises:
-            DataError: for a log-probability that is no finite number, with the likely cause.
+            DataError: for a log-probability that is not finite, with the likely cause.
         """
         scorer = self.scorer
         try:
@@ -173,10 +171,11 @@ class _Engine:
             stream.writelines((json.dumps(row) + "\n").encode() for row in self._metrics)
 
 
-def _requests(task: Task, items: list[Item], engine: _Engine, workspace: Workspace) -> ItemRequests | None:
-    """The requests of a task; None when its scores are kept from an interrupted run."""
-    if workspace.task(items_key(items)) is not None:
-        return None
+def _prepare(task: Task, items: list[Item], engine: _Engine, workspace: Workspace) -> TaskPart | ItemRequests:
+    """A task's scores where an interrupted run left them, else its requests."""
+    part = workspace.task(items_key(items))
+    if part is not None:
+        return part
     try:
         return build_requests(items, engine.tokenizer, engine.prefix_id, engine.max_length_tokens)
     except DataError as error:
@@ -184,27 +183,28 @@ def _requests(task: Task, items: list[Item], engine: _Engine, workspace: Workspa
 
 
 def _score_task(
-    task: Task, items: list[Item], built: ItemRequests | None, engine: _Engine, workspace: Workspace
+    task: Task, items: list[Item], ready: TaskPart | ItemRequests, engine: _Engine, workspace: Workspace
 ) -> TaskPart:
     """One task: kept from an interrupted run, or scored now."""
-    key = items_key(items)
-    part = workspace.task(key)
-    if part is not None or built is None:
-        assert part is not None
+    if isinstance(ready, TaskPart):
         log.info("%s: kept from an earlier run", task.name)
-        return part
-    progress = Progress(task.name, "requests", len(built.requests))
-    sums = engine.score(built.requests, lambda one: f'{task.name}, item "{items[built.items_of(one)[0]].id}"', progress)
-    scores = collect_scores(items, built, sums)
-    part = TaskPart(scores, built.truncated, built.crossings, built.windowed)
-    workspace.keep_task(key, part)
+        return ready
+    progress = Progress(task.name, "requests", len(ready.requests))
+    sums = engine.score(ready.requests, lambda one: f'{task.name}, item "{items[ready.item_of(one)].id}"', progress)
+    part = TaskPart(
+        scores=collect_scores(items, ready, sums),
+        truncated=ready.truncated,
+        crossings=ready.crossings,
+        windowed=len(ready.further),
+    )
+    workspace.keep_task(items_key(items), part)
     engine.finished(progress)
     if part.truncated:
         log.warning("%s: %d contexts were cut on the left to fit the window", task.name, part.truncated)
     if part.crossings:
         log.warning("%s: %d continuations begin within a token of the context", task.name, part.crossings)
     if part.windowed:
-        log.warning("%s: %d continuations are longer than the window and scored in several", task.name, part.windowed)
+        log.warning("%s: %d continuations are longer than one window; scored in several", task.name, part.windowed)
     return part
 
 
@@ -223,7 +223,7 @@ def _score_documents(corpus: Corpus, engine: _Engine, workspace: Workspace) -> l
         scores += part
     engine.finished(progress)
     if engine.unknown_tokens:
-        message = "perplexity: %d tokens are unknown ones, which hide their text: bits per byte come out too low"
+        message = "perplexity: the tokenizer has no token for %d pieces of text (unk): bits per byte come out too low"
         log.warning(message, engine.unknown_tokens)
     return scores
 
@@ -252,14 +252,14 @@ def _score_chunk(chunk: list[Document], engine: _Engine, progress: Progress) -> 
     for document, tokens in zip(chunk, ids, strict=True):
         tokenizer.check(tokens, _place(document))
         if document.text.strip() and not tokens:
-            problem = f"{_place(document)}: the tokenizer leaves no token of its text; expected at least one to score"
-            raise DataError(problem, hint="leave the document out, or use another tokenizer")
+            problem = f"{_place(document)}: the tokenizer turns its text into no tokens; expected at least one"
+            raise DataError(problem, hint="remove the document, or use another tokenizer")
         engine.unknown_tokens += sum(token == tokenizer.unk_token_id for token in tokens)
     pieces = [windows(tokens, engine.prefix_id, engine.max_length_tokens, engine.windowing) for tokens in ids]
     requests = [request for piece in pieces for request in piece]
     owners = [document for document, piece in zip(chunk, pieces, strict=True) for _ in piece]
-    scored = engine.score(requests, lambda one: _place(owners[one]), progress, len(chunk) / max(1, len(requests)))
-    sums = iter(scored)
+    weight = len(chunk) / max(1, len(requests))
+    sums = iter(engine.score(requests, lambda one: _place(owners[one]), progress, weight))
     scores = []
     for document, tokens, piece in zip(chunk, ids, pieces, strict=True):
         scores.append(document_score(document, len(tokens), sum(next(sums) for _ in piece)))

@@ -110,7 +110,7 @@ def _check_details(checkpoint: Checkpoint) -> None:
         raise details.error("invalid_value", "architecture", message)
     dtype = details.text("dtype", choices=tuple(_DTYPES.values()))
     stored = {_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in checkpoint.tensors}
-    if dtype not in stored:  # they may be mixed: it is that of most parameters
+    if dtype not in stored:  # dtypes may be mixed
         raise details.error("wrong_dtype", "dtype", f'is "{dtype}"; the weights are {", ".join(sorted(stored))}')
     details.text("stage")
     details.integer("step")
@@ -123,7 +123,7 @@ def _read_tensors(directory: Path) -> list[Tensor]:
     index_path = directory / _INDEX
     if not index_path.is_file():
         if not (directory / _SINGLE).is_file():
-            _ = inspect_checkpoint(directory).tensors  # raises, and says what is there instead
+            _ = inspect_checkpoint(directory).tensors  # raises, naming what was found instead
         return read_header(directory / _SINGLE)
     weight_map = Record(value=read_object(index_path), path=index_path).record("weight_map")
     files = {weight_map.text(name) for name in weight_map.value}

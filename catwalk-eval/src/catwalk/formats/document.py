@@ -34,7 +34,7 @@ class Document:
 
 
 def document_root(path: Path) -> Path:
-    """The directory that the manifest of documents would stand in: `path`, or its folder `documents`."""
+    """Where a manifest of documents is looked for: `path`, or its folder `documents`."""
     return path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
 
 
@@ -57,8 +57,8 @@ def document_files(path: Path) -> list[Path]:
     found = files_below(path)
     foreign = next((file for file in found if is_foreign_file(file)), None)
     if foreign is not None:
-        message = f"{foreign.suffix} files are not read; expected JSON lines alone in {path}"
-        raise FormatError("not_json", foreign, message, hint="convert the file, or name the others one by one")
+        message = f"{foreign.suffix} files cannot be read; expected only JSON lines in {path}"
+        raise FormatError("not_json", foreign, message, hint="convert the file, or list the others one by one")
     files = [file for file in found if is_data_file(file)]
     if not files:
         raise FormatError("missing_file", path, "no .jsonl or .json file is there; expected documents")
@@ -97,7 +97,7 @@ def _document(record: Record) -> Document:
 
 
 def _metadata(record: Record) -> Record:
-    """The object of metadata, which may be there as JSON text."""
+    """The object of metadata, which may be given as JSON text."""
     value = record.value.get("metadata")
     if value is None:
         return Record(value={}, path=record.path, line=record.line)

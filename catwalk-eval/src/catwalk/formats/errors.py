@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # that module loads tokenizers, which --help does without
+if TYPE_CHECKING:  # it imports tokenizers, which --help does not need
     from catwalk.formats.inspection import InspectionError
 
 __all__ = ["FormatError", "from_inspection"]
@@ -36,5 +36,5 @@ class FormatError(ValueError):
 
 
 def from_inspection(error: "InspectionError") -> FormatError:
-    """The error of a model directory in this package's form."""
+    """An error of a model directory as this package's own."""
     return FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint)

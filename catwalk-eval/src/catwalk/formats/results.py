@@ -119,7 +119,7 @@ def _check_domain(domain: Record) -> tuple[str, str]:
         raise domain.error("invalid_value", "nll_nats", f"is {nll_nats}; expected at least 0")
     if nll_nats == 0 and domain.value["tokens"]:
         tokens = domain.value["tokens"]
-        raise domain.error("invalid_value", "nll_nats", f"is 0 for {tokens} tokens; expected more, as of any model")
+        raise domain.error("invalid_value", "nll_nats", f"is 0 for {tokens} tokens; expected more than 0")
     ratio = domain.record("bits_per_byte")
     value = ratio.number_or_null("value")
     _check_stderr(ratio)
@@ -143,14 +143,14 @@ def read_predictions(directory: Path) -> Iterator[dict[str, Any]]:
         label = record.integer("label")
         choices = list(record.records("choices"))
         for choice in choices:
-            if choice.number("sum_logprob") > 0:
-                message = f"is {choice.value['sum_logprob']}; a log-probability is at most 0"
-                raise choice.error("invalid_value", "sum_logprob", message)
+            sums = {"sum_logprob": choice.number("sum_logprob")}
+            sums["sum_logprob_unconditional"] = choice.number_or_null("sum_logprob_unconditional") or 0.0
+            for name, value_nats in sums.items():
+                if value_nats > 0:
+                    message = f"is {value_nats}; a log-probability is at most 0"
+                    raise choice.error("invalid_value", name, message)
             for count in ("tokens", "chars", "bytes"):
                 choice.integer(count, minimum=1)
-            if (choice.number_or_null("sum_logprob_unconditional") or 0.0) > 0:
-                message = f"is {choice.value['sum_logprob_unconditional']}; a log-probability is at most 0"
-                raise choice.error("invalid_value", "sum_logprob_unconditional", message)
         if label >= len(choices):
             raise record.error("out_of_range", "label", f"is {label}; there are {len(choices)} choices")
         predicted = record.record("predicted")

@@ -4,17 +4,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer as Backend
 
-from catwalk.errors import ConfigError, DataError
+from catwalk.errors import ConfigError, DataError, first_line
 from catwalk.formats.checkpoint import Checkpoint
 from catwalk.formats.errors import FormatError
-from catwalk.formats.inspection import Inspection, inspect_checkpoint, open_tokenizer
+from catwalk.formats.inspection import Inspection, open_tokenizer
 
 __all__ = ["Tokenizer", "load_model", "load_tokenizer", "resolve_device"]
 
@@ -25,7 +24,7 @@ _OLDER_TOKENIZERS = ("vocab.json", "tokenizer.model", "vocab.txt", "spiece.model
 
 @dataclass(frozen=True, kw_only=True)
 class _Converted(Inspection):
-    """A directory without tokenizer.json: `converted` is what transformers makes of its older files."""
+    """A directory without tokenizer.json: `converted` is what transformers builds from its older files."""
 
     converted: Backend
 
@@ -38,8 +37,8 @@ class _Converted(Inspection):
 class Tokenizer:
     """Text to ids, nothing added; a text that spells a special token is text.
 
-    `starts_with_bos` and `document_prefix` are the checkpoint's own (docs/formats/checkpoint.md, *Before a document*);
-    `embedding_rows` is what the model has rows for.
+    `starts_with_bos` and `document_prefix` are the checkpoint's own (docs/formats/checkpoint.md, *Before a document*).
+    Ids of `embedding_rows` and above have no embedding.
     """
 
     backend: Backend
@@ -54,32 +53,26 @@ class Tokenizer:
         """Ids of each text.
 
         Raises:
-            DataError: for a text that the tokenizer cannot take.
+            DataError: for a text that the tokenizer cannot encode.
         """
         try:
             encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:  # `tokenizers` raises nothing narrower
-            for text in texts:
-                self._encode_one(text)  # raises, naming the text
-            raise DataError(f"the tokenizer cannot encode the texts ({_first_line(error)})") from error
+            if len(texts) > 1:  # one by one, to name the text
+                return [ids for text in texts for ids in self.encode([text])]
+            problem = f"the tokenizer cannot encode {texts[0][:60]!r} ({first_line(error)})"
+            raise DataError(problem, hint="use the model's own tokenizer") from error
         return [encoding.ids for encoding in encoded]
 
-    def _encode_one(self, text: str) -> None:
-        try:
-            self.backend.encode(text, add_special_tokens=False)
-        except Exception as error:  # as above
-            problem = f"the tokenizer cannot encode {text[:60]!r} ({_first_line(error)})"
-            raise DataError(problem, hint="use the model's own tokenizer") from error
-
     def prefix(self, asked: str | None) -> str:
-        """The kind of token before a document: `asked`, else the checkpoint's rule.
+        """The kind of token before a document, `bos` or `eos`: `asked`, else the checkpoint's own.
 
         Raises:
-            ConfigError: when the tokenizer has none of this kind, or none at all.
+            ConfigError: when the tokenizer lacks this token, or has neither.
         """
         kind = asked or self.document_prefix
         if kind is None:
-            problem = "prefix: the checkpoint names neither a bos nor an eos token; expected one before a document"
+            problem = "prefix: the checkpoint has neither a bos nor an eos token; expected one to put before a document"
             raise ConfigError(problem, hint="name eos_token in tokenizer_config.json, or eos_token_id in config.json")
         self.prefix_id(kind)
         return kind
@@ -88,7 +81,7 @@ class Tokenizer:
         """The id of `bos` or `eos`.
 
         Raises:
-            ConfigError: when the tokenizer has none of this kind.
+            ConfigError: when the tokenizer lacks it.
         """
         id = self.bos_token_id if kind == "bos" else self.eos_token_id
         if id is None:
@@ -97,15 +90,16 @@ class Tokenizer:
         return id
 
     def check(self, ids: Sequence[int], where: str) -> None:
-        """Refuse ids that the embedding has no row for.
+        """Refuse ids beyond the embedding; `where` names the text.
 
         Raises:
-            DataError: naming the text by `where`.
+            DataError: for the highest of them.
         """
         if ids and max(ids) >= self.embedding_rows:
             token = self.backend.id_to_token(max(ids))
-            problem = f"{where}: token {max(ids)} ({token!r}) is beyond the embedding; expected ids below"
-            raise DataError(f"{problem} {self.embedding_rows}", hint="use the model's own tokenizer")
+            problem = f"{where}: token {max(ids)} ({token!r}) is beyond the embedding"
+            problem += f"; expected ids below {self.embedding_rows}"
+            raise DataError(problem, hint="use the model's own tokenizer")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -121,23 +115,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer beside the weights: tokenizer.json as it is, whatever class tokenizer_config.json names.
+def load_tokenizer(inspection: Inspection) -> Tokenizer:
+    """The tokenizer of a checkpoint: tokenizer.json unchanged, whatever class tokenizer_config.json names.
 
     Raises:
         InspectionError, FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
     """
-    inspection = inspect_checkpoint(directory)
-    if not (directory / "tokenizer.json").is_file():
+    path = inspection.directory / "tokenizer.json"
+    if not path.is_file():
         inspection = _convert(inspection)
     backend, rows = inspection.tokenizer, inspection.embedding_rows
     beyond = sorted((id, text) for text, id in backend.get_vocab(with_added_tokens=True).items() if id >= rows)
     if beyond:
         id, text = beyond[0]
-        log.warning(
-            "%s: %d tokens are beyond the embedding of %d rows, from %r (%d) on; a text that holds one is refused",
-            *(directory / "tokenizer.json", len(beyond), rows, text, id),
-        )
+        message = "%s: tokens beyond the embedding of %d rows: %d, first %r (%d); a text with one is an error"
+        log.warning(message, path, rows, len(beyond), text, id)
     return Tokenizer(
         backend=backend,
         bos_token_id=inspection.special_token_id("bos"),
@@ -150,21 +142,19 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 
 
 def _convert(inspection: Inspection) -> Inspection:
-    """vocab.json with merges.txt, tokenizer.model and the like, as transformers converts them."""
+    """Build the tokenizer from vocab.json and merges.txt, tokenizer.model and the like, as transformers does."""
     directory = inspection.directory
     path = directory / "tokenizer.json"
     older = [name for name in _OLDER_TOKENIZERS if (directory / name).is_file()]
     if not older:
-        open_tokenizer(path)  # raises, and says what else may be there
+        open_tokenizer(path)  # raises, naming other files that were found
     transformers.logging.set_verbosity_error()
-    hint = (
-        "make a tokenizer.json with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR), and look at what it does"
-    )
     try:
         wrapped = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         backend = Backend.from_str(wrapped.backend_tokenizer.to_str())
     except Exception as error:  # whatever the libraries raise, Rust panics of `tokenizers` included
-        message = f"not found, and transformers cannot build it from {older[0]} ({_first_line(error)})"
+        message = f"not found, and transformers cannot build it from {older[0]} ({first_line(error)})"
+        hint = "convert it with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR), and check its ids"
         raise FormatError("invalid_value", path, message, hint=hint) from error
     backend.no_truncation()
     backend.no_padding()
@@ -199,14 +189,10 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
             output_loading_info=True,
         )
     except Exception as error:
-        raise DataError(f"{directory}: transformers cannot load the model ({_first_line(error)})") from error
+        raise DataError(f"{directory}: transformers cannot load the model ({first_line(error)})") from error
     for kind, code in (("missing_keys", "missing_tensor"), ("mismatched_keys", "wrong_shape")):
         if loading.get(kind):
             name = sorted(map(str, loading[kind]))[0]
             message = f'"{name}" is {"absent" if kind == "missing_keys" else "of another shape"}; the model requires it'
             raise FormatError(code, directory, message, field=name, hint="export the checkpoint again")
     return model.to(device).eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -75,7 +75,7 @@ def _tasks(first: LoadedResults, other: LoadedResults, title: str) -> Table:
 
 
 def _by_key(documents: Sequence[DocumentScore]) -> dict[tuple[str, str, str, int], DocumentScore]:
-    """Documents by source, subdomain, id and, where an id stands several times, which of them it is."""
+    """Documents by source, subdomain, id and occurrence: an id may repeat."""
     found: dict[tuple[str, str, str, int], DocumentScore] = {}
     times: Counter[tuple[str, str, str]] = Counter()
     for one in documents:

@@ -54,6 +54,8 @@ def load_all(directories: Sequence[Path]) -> list[LoadedResults]:
     absent = [f"results: {path} is absent; expected a results directory" for path in directories if not path.is_dir()]
     if absent:
         raise ConfigError(absent, hint="catwalk run writes one")
+    if len({path.resolve() for path in directories}) < len(directories):
+        raise ConfigError("results: one directory is listed twice; expected different results")
     read = [read_results(path, hashes=True) for path in directories]
     names = [str(results["model"]["name"]) for results in read]
     loaded = []
@@ -61,6 +63,4 @@ def load_all(directories: Sequence[Path]) -> list[LoadedResults]:
         label = name if names.count(name) == 1 else f"{name} ({path})"
         details = read_manifest(path, "results")["details"] if (path / MANIFEST).is_file() else {}
         loaded.append(LoadedResults(label=label, directory=path, results=results, details=details))
-    if len({path.resolve() for path in directories}) < len(loaded) or len({one.label for one in loaded}) < len(loaded):
-        raise ConfigError("results: one directory is named twice; expected different results")
     return loaded

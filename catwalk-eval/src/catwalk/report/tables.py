@@ -166,7 +166,7 @@ def source_table(models: Sequence[LoadedResults]) -> Table:
 
 
 def _differing(models: Sequence[LoadedResults]) -> str:
-    """A sentence where documents were scored in different ways, of which the numbers are not comparable."""
+    """A warning where models were scored in different ways, so that their numbers do not compare."""
     found = []
     for name in ("split", "windowing", "max_length_tokens", "prefix"):
         values = [model.results["inference"].get(name) for model in models if model.domains]

@@ -15,7 +15,6 @@ from catwalk import DISTRIBUTION, __version__
 from catwalk.config import RunConfig
 from catwalk.errors import ConfigError
 from catwalk.formats.checkpoint import Checkpoint
-from catwalk.formats.document import document_files, document_root
 from catwalk.formats.inspection import Inspection
 from catwalk.formats.jsonl import atomic_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
@@ -44,17 +43,16 @@ def resolve_settings(
     device: torch.device,
     tasks: Sequence[str],
 ) -> dict[str, Any]:
-    """What the bytes of the results depend on, inputs apart; stands in the manifest.
+    """What the bytes of the results depend on, inputs apart: `config` of the manifest.
 
     Raises:
-        ConfigError: for a window that the model has no positions for.
+        ConfigError: for a window longer than the model's positions.
     """
     limit = inspection.max_positions
     length = config.max_length or limit or _DEFAULT_LENGTH
     if limit is not None and length > limit:
-        raise ConfigError(
-            f"max_length: {length} is more than the model's {limit} positions", hint=f"--max-length {limit}"
-        )
+        problem = f"max_length: {length} is more than the model's {limit} positions"
+        raise ConfigError(problem, hint=f"--max-length {limit}")
     return {
         "batch_tokens": config.batch_tokens or _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_DEVICE),
         "device": device.type,
@@ -81,20 +79,17 @@ def part_settings(settings: dict[str, Any], checkpoint: Checkpoint) -> dict[str,
 
 
 def describe_inputs(
-    config: RunConfig, checkpoint: Checkpoint, task_data: Sequence[TaskData], scored: Sequence[Path]
+    config: RunConfig, checkpoint: Checkpoint, task_data: Sequence[TaskData], documents: Sequence[Path]
 ) -> list[dict[str, Any]]:
-    """Manifest entries of the checkpoint, the tasks' data and the documents: artifacts, else the files `scored`."""
+    """Manifest entries of the checkpoint, the tasks' data and the documents."""
     inputs = [entry for data in task_data for entry in data.manifest_inputs()]
     if checkpoint.manifest is None:
         for name in checkpoint.identity:
             inputs += describe_input("checkpoint", config.model / name, config.output)
     else:
         inputs += describe_input("checkpoint", config.model, config.output)
-    for path in config.documents:
-        root = document_root(path)
-        whole = (root / MANIFEST).is_file()
-        for part in [root] if whole else [file for file in document_files(root) if file in scored]:
-            inputs += describe_input("documents", part, config.output)
+    for path in documents:
+        inputs += describe_input("documents", path, config.output)
     return sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
 
 
@@ -142,10 +137,10 @@ def describe_model(config: RunConfig, checkpoint: Checkpoint, inspection: Inspec
 
 
 def describe_inference(settings: dict[str, Any], rule: str | None) -> dict[str, Any]:
-    """`inference` of results.json. `rule` is the prefix that the checkpoint itself asks for."""
+    """`inference` of results.json. `rule` is the checkpoint's own prefix."""
     found = {key: settings[key] for key in ("dtype", "max_length_tokens", "windowing", "prefix", "split")}
     if settings["prefix"] != rule:
-        reason = "asked for"
+        reason = "requested"
     elif rule == "bos":
         reason = "the tokenizer begins a text with bos, or has no eos"
     else:

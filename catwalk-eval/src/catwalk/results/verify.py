@@ -59,17 +59,17 @@ def verify(directory: Path) -> Iterator[str]:
         yield from _differences(name, stored, derived)
         yield from _repeated(f"{name} item", [score.id for score in scores[name]])
     for name in sorted(scores.keys() - {task["task"] for task in results["tasks"]}):
-        yield f"{name}: predictions are stored, but no numbers"
+        yield f"{name}: predictions are stored, but results.json lacks the task"
     for row in read_predictions(directory) if results["tasks"] else ():
         score = ItemScore(**_columns(row))
         yield from _differences(f"{row['task']} item {row['id']}", row, prediction_row(row["task"], score))
     documents = read_document_rows(directory)
     if results["perplexity"] and not documents:
-        yield f"perplexity: no rows of documents are stored ({PER_DOCUMENT}), from which its numbers would follow"
+        yield f"perplexity: {PER_DOCUMENT} not found; expected the document rows that its numbers follow from"
         return
     try:
         derived_domains = domain_rows(documents)
-    except ValueError as error:  # no bits for tokens, or sums that overflow
+    except ValueError as error:  # tokens that cost no bits, or sums that overflow
         yield str(error)
         return
     yield from _differences("perplexity", results["perplexity"], derived_domains)
@@ -77,7 +77,7 @@ def verify(directory: Path) -> Iterator[str]:
 
 def _repeated(what: str, names: Sequence[str]) -> Iterator[str]:
     counts = Counter(names)
-    yield from (f"{what} {name} stands {count} times" for name, count in counts.items() if count > 1)
+    yield from (f"{what} {name} appears {count} times" for name, count in counts.items() if count > 1)
 
 
 def verify_all(directories: Sequence[Path]) -> Iterator[str]:

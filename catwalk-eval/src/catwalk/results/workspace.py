@@ -1,4 +1,4 @@
-"""Finished parts of a run, kept inside the output directory until it is whole, so that a killed run goes on.
+"""Finished parts of a run, kept inside the output directory until it is whole, so that a killed run resumes.
 
 A part's name is the sha256 of all that its scores depend on: the weights' and tokenizer's hashes, the settings, the
 rendered items or the documents' texts. A part of another model or prompt can never be taken for it.
@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,14 @@ def documents_key(documents: Sequence[Document]) -> str:
     return hashlib.sha256("".join(canonical_line(row) for row in rows).encode()).hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
 class TaskPart:
     """Scores of one task with the counts that a reader should know."""
 
-    def __init__(self, scores: list[ItemScore], truncated: int, crossings: int, windowed: int) -> None:
-        self.scores, self.truncated, self.crossings, self.windowed = scores, truncated, crossings, windowed
+    scores: list[ItemScore]
+    truncated: int
+    crossings: int
+    windowed: int
 
 
 def _item_score(row: dict[str, Any]) -> ItemScore:
@@ -66,12 +69,11 @@ class Workspace:
         value = self._read(content_key)
         if value is None:
             return None
-        return TaskPart([_item_score(row) for row in value.pop("scores")], **value)
+        return TaskPart(**value | {"scores": [_item_score(row) for row in value["scores"]]})
 
     def keep_task(self, content_key: str, part: TaskPart) -> None:
         """Store a finished task."""
-        rows = [asdict(score) for score in part.scores]
-        self._write(content_key, vars(part) | {"scores": rows})
+        self._write(content_key, asdict(part))
 
     def documents(self, content_key: str) -> list[DocumentScore] | None:
         """A finished chunk of documents, or None."""

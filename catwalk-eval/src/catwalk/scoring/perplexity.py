@@ -40,9 +40,9 @@ def document_score(document: Document, tokens: int, sum_logprob: float) -> Docum
     """A document's sums. A word is a run of characters between white space.
 
     Raises:
-        ValueError: for a sum that is no log-probability.
+        ValueError: for a sum that cannot be a log-probability.
     """
-    round_logprob(sum_logprob)
+    round_logprob(sum_logprob)  # raises
     return DocumentScore(
         source=document.source,
         subdomain=document.subdomain,
@@ -59,7 +59,7 @@ def domain_rows(scores: Iterable[DocumentScore]) -> list[dict[str, Any]]:
     """`perplexity` of results.json: sums by (source, subdomain), sorted; a null ratio without a byte of text.
 
     Raises:
-        DataError: for a domain that costs no bits though it has tokens, as no model's does.
+        DataError: for a domain with tokens and a sum of 0, which no language model gives.
     """
     domains: dict[tuple[str, str], list[DocumentScore]] = {}
     for score in scores:
@@ -71,7 +71,7 @@ def _domain_row(source: str, subdomain: str, rows: list[DocumentScore]) -> dict[
     size_bytes = sum(row.bytes for row in rows)
     nll_nats = round_significant(math.fsum(row.nll_nats for row in rows))
     if nll_nats == 0 and any(row.tokens for row in rows):
-        problem = f"perplexity: every token of {source}/{subdomain} has probability 1; expected some below"
+        problem = f"perplexity: every token of {source}/{subdomain} has probability 1; expected less"
         raise DataError(problem, hint="the weights are not those of a language model")
     value = round_significant(nll_nats / (size_bytes * math.log(2))) if size_bytes else None
     stderr = ratio_stderr([row.nll_nats / math.log(2) for row in rows], [float(row.bytes) for row in rows])

@@ -3,8 +3,8 @@
 The rule is that of lm-evaluation-harness for causal models: white space at the end of the context moves to the
 continuation, context + continuation is encoded as one text, and the tokens after the context's own are scored. Where
 a token crosses the border (the encoding of the whole does not begin with the context's), everything from the first
-differing token is scored, so that no text is lost; such items are counted. A continuation that is longer than the
-model's window is scored in windows, as a document is, and counted too.
+differing token is scored, so that no text is lost; such items are counted. A continuation longer than the model's
+window is scored in several windows, like a document, and counted too.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,8 @@ __all__ = ["ItemRequests", "build_requests", "collect_scores"]
 class ItemRequests:
     """Distinct requests of a task's items. `conditional[i][k]` and `unconditional[i][k]` are indices into `requests`.
 
-    `further[index]` are the windows after the first of a continuation that one window does not hold. `truncated` counts
-    contexts cut on the left, `crossings` continuations whose first token began in the context, `windowed` continuations
-    of several windows.
+    `further[index]` are the later windows of a continuation longer than one. `truncated` counts contexts cut on the
+    left, `crossings` continuations whose first token began in the context.
     """
 
     requests: list[Request]
@@ -34,13 +33,15 @@ class ItemRequests:
     further: dict[int, list[int]]
     truncated: int
     crossings: int
-    windowed: int
 
-    def items_of(self, request: int) -> list[int]:
-        """Positions of the items that a request belongs to."""
-        firsts = {request, *(first for first, rest in self.further.items() if request in rest)}
-        pairs = zip(self.conditional, self.unconditional, strict=True)
-        return [index for index, (one, other) in enumerate(pairs) if firsts & {*one, *other}]
+    def windows_of(self, request: int) -> list[int]:
+        """A request and the later windows of its continuation."""
+        return [request, *self.further.get(request, ())]
+
+    def item_of(self, request: int) -> int:
+        """Position of the first item that a request belongs to."""
+        first = next((first for first, rest in self.further.items() if request in rest), request)
+        return _first_item(self.conditional, self.unconditional, first)
 
 
 def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, max_length_tokens: int) -> ItemRequests:
@@ -49,7 +50,7 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
     `prefix_id` stands in for an empty context. A tokenizer that begins every text with BOS does so here too.
 
     Raises:
-        DataError: naming the item, when no token of a choice is left to score or a token is beyond the embedding.
+        DataError: naming the item, when a choice has no tokens or one beyond the embedding.
     """
     pairs: dict[tuple[str, str], int] = {}
     conditional = [
@@ -71,10 +72,11 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
         before = [*lead, *ids[:border]] or [prefix_id]
         scored = ids[border:]
         if not scored or max(ids) >= tokenizer.embedding_rows:
-            where = _place(items, conditional, unconditional, index, continuation)
+            item = items[_first_item(conditional, unconditional, index)]
+            where = f'item "{item.id}", choice "{continuation[:60]}"'
             tokenizer.check(ids, where)
-            problem = f"{where}: the tokenizer leaves no token of it; expected at least one to score"
-            raise DataError(problem, hint="leave the item out of its data, or use another tokenizer")
+            problem = f"{where}: the tokenizer turns it into no tokens; expected at least one"
+            raise DataError(problem, hint="remove the item from its data, or use another tokenizer")
         # the last scored token is never fed, so that the context may keep one token more than the window has left
         first = scored[:max_length_tokens]
         kept = before[-(max_length_tokens + 1 - len(first)) :]
@@ -95,17 +97,12 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
         further=further,
         truncated=len(truncated),
         crossings=crossings,
-        windowed=len(further),
     )
 
 
-def _place(
-    items: Sequence[Item], conditional: list[list[int]], unconditional: list[list[int]], index: int, text: str
-) -> str:
-    """The first item with this continuation, for a message."""
-    rows = zip(items, conditional, unconditional, strict=True)
-    id = next(item.id for item, one, other in rows if index in (*one, *other))
-    return f'item "{id}", choice "{text[:60]}"'
+def _first_item(conditional: list[list[int]], unconditional: list[list[int]], request: int) -> int:
+    pairs = zip(conditional, unconditional, strict=True)
+    return next(index for index, (one, other) in enumerate(pairs) if request in (*one, *other))
 
 
 def _number(pairs: dict[tuple[str, str], int], context: str, continuation: str) -> int:
@@ -124,10 +121,10 @@ def collect_scores(items: Sequence[Item], built: ItemRequests, sums: Sequence[fl
     """Request sums back to items, rounded as they are stored. Characters and bytes count the leading space."""
 
     def total(index: int) -> float:
-        return round_logprob(sum(sums[part] for part in (index, *built.further.get(index, ()))))
+        return round_logprob(sum(sums[part] for part in built.windows_of(index)))
 
     def length(index: int) -> int:
-        return sum(len(built.requests[part].continuation) for part in (index, *built.further.get(index, ())))
+        return sum(len(built.requests[part].continuation) for part in built.windows_of(index))
 
     scores = []
     for item, with_context, without in zip(items, built.conditional, built.unconditional, strict=True):

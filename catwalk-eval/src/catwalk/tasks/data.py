@@ -87,7 +87,7 @@ def load_items(task: Task, data: TaskData) -> list[Item]:
             _check_item(item, record)
             items.append(item)
     if not items:
-        raise FormatError("invalid_value", data.files[0], f"holds no row; expected the items of {task.name}")
+        raise FormatError("invalid_value", data.files[0], f"has no rows; expected the items of {task.name}")
     return items
 
 
