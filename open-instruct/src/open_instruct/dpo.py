@@ -53,7 +53,7 @@ def run(config: DpoConfig) -> None:
     from .chat.encode import ConversationEncoder
     from .chat.render import choose_template
     from .data.tokenize import encode_pairs
-    from .model.load import add_special_tokens, fitting_length, load_model, load_tokenizer
+    from .model.load import add_special_tokens, check_ids, fitting_length, load_model, load_tokenizer
     from .model.save import describe_model, save_adapter, save_model
     from .training.process import set_up_torch
 
@@ -79,15 +79,7 @@ def run(config: DpoConfig) -> None:
     if not train.rows:
         raise WorkError("data.train: no pair is left to train on; expected at least one")
 
-    known = model.get_input_embeddings().num_embeddings
-    every = (*train.rows, *evaluation.rows)
-    highest = max(max(row.prompt_ids + row.chosen_ids + row.rejected_ids) for row in every)
-    if highest >= known:
-        token = tokenizer.convert_ids_to_tokens(highest)
-        raise WorkError(
-            f"tokenizer.json: {token!r} has the id {highest}; expected one below {known}, the rows of the embedding",
-            "open-instruct sft gives new tokens a row and trains it",
-        )
+    check_ids(model, tokenizer, max(train.highest_id, evaluation.highest_id))
 
     # 5. TRL trains. Held-out pairs are scored before the first step, now and then, and after the last.
     with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:

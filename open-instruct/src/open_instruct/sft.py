@@ -77,12 +77,11 @@ def run(config: SftConfig) -> None:
     if not train.rows:
         raise WorkError("data.train: no row is left to train on; expected at least one")
 
-    highest = max(max(row.input_ids) for row in (*train.rows, *evaluation.rows))
-    new_tokens = cover_ids(model, tokenizer, max(highest, encoder.stop_id))
+    new_tokens = cover_ids(model, tokenizer, max(train.highest_id, evaluation.highest_id, encoder.stop_id))
     if new_tokens and config.lora:
         raise RequestError(
-            f"model: {len(new_tokens)} tokens of the rows are beyond the embedding; expected none with lora",
-            "train all weights, or add rows to the embedding first",
+            f"model: {len(new_tokens)} tokens have no row in the embedding; expected none with lora",
+            "train all weights, or resize the embedding first",
         )
 
     # 5. TRL trains. Held-out rows are scored before the first step, now and then, and after the last.

@@ -9,7 +9,7 @@ from typing import Any
 from ..config import RuntimeSettings, TemplateSettings
 from ..errors import WorkError
 from ..formats.chat import Message
-from ..model.load import check_model_directory, load_model, load_tokenizer
+from ..model.load import check_ids, check_model_directory, load_model, load_tokenizer
 from .encode import PromptEncoder
 from .render import Refusal, choose_template
 
@@ -47,12 +47,12 @@ class Chatter:
         inspection = check_model_directory(str(directory))
         self.device, _ = set_up_torch(runtime)
         tokenizer = load_tokenizer(inspection)
+        chosen = choose_template(template, tokenizer.chat_template, training=False)
         if tokenizer.chat_template is None and template.name is None:
-            log.warning("template: the checkpoint has none; tulu is used")
-        self.encoder = PromptEncoder(tokenizer, choose_template(template, tokenizer.chat_template, training=False))
+            log.warning("template: the checkpoint has none; using %s", chosen.name)
+        self.encoder = PromptEncoder(tokenizer, chosen)
         self.model = load_model(directory).to(self.device).eval()
-        self._rows = self.model.get_input_embeddings().num_embeddings
-        self._padding_rows = list(range(len(tokenizer), self._rows))
+        self._padding_rows = list(range(len(tokenizer), self.model.get_input_embeddings().num_embeddings))
         self.max_positions = inspection.max_positions or 2**31
         stops = {*inspection.stop_token_ids, tokenizer.eos_token_id, self.encoder.turn_end}
         self.stops = sorted(id for id in stops if id is not None)
@@ -65,7 +65,7 @@ class Chatter:
         A conversation that leaves no room for an answer loses its oldest turns (never the system message).
 
         Raises:
-            WorkError: a template that refuses the messages, or a token that the model has no row for.
+            WorkError: the template refuses the messages, or the embedding has no row for a token.
         """
         import torch
         from transformers import TextStreamer
@@ -75,16 +75,11 @@ class Chatter:
         except Refusal as refusal:
             name = self.encoder.template.name
             raise WorkError(
-                f"template: {name} template refuses the messages ({refusal}); expected ones that it renders",
-                "leave the system message out, or choose another template",
+                f"template: {name} template refuses the messages ({refusal}); expected messages it can render",
+                "drop the system message, or choose another template",
             ) from refusal
-        if max(prompt, default=0) >= self._rows:
-            token = self.encoder.tokenizer.convert_ids_to_tokens(max(prompt))
-            raise WorkError(
-                f"tokenizer.json: {token!r} has the id {max(prompt)}; expected one below {self._rows}, the embedding's",
-                "open-instruct sft gives new tokens a row; or use the tokenizer that the model was trained with",
-            )
         tokenizer = self.encoder.tokenizer
+        check_ids(self.model, tokenizer, max(prompt, default=-1))
         streamer = None
         if show is not None:
             streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

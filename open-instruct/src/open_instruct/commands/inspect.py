@@ -70,20 +70,13 @@ def inspect_data(
         result = encode_conversations(conversations, encoder, limit, sequence.too_long)
         rows = [_sft_columns(example) for example in result.rows]
     yield from _summary(result, rows)
-    highest = max((max(_ids(example), default=0) for example in result.rows), default=0)
-    if highest >= inspection.embedding_rows:
-        token = tokenizer.convert_ids_to_tokens(highest)
+    if result.highest_id >= inspection.embedding_rows:
+        token = tokenizer.convert_ids_to_tokens(result.highest_id)
         yield f"beyond the embedding's {inspection.embedding_rows} rows: {token!r}; sft gives such tokens rows"
     if row is not None:
         if not 0 <= row < len(rows):
             raise RequestError(f"--row: is {row}; expected 0 up to {len(rows) - 1}")
         yield from _tokens(result.rows[row], tokenizer)
-
-
-def _ids(example: SftExample | PairExample) -> list[int]:
-    if isinstance(example, SftExample):
-        return example.input_ids
-    return example.prompt_ids + example.chosen_ids + example.rejected_ids
 
 
 def _sft_columns(example: SftExample) -> dict[str, int]:

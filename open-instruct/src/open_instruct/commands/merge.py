@@ -1,17 +1,19 @@
 """`open-instruct merge`: a base checkpoint and a peft adapter to one checkpoint."""
 
-import json
+import copy
 import logging
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import WRITER
 from ..errors import RequestError, WorkError
-from ..formats.inspection import Inspection, open_tokenizer
+from ..formats.inspection import Inspection
+from ..formats.json_text import read_object
 from ..formats.manifest import NAME, input_entries, read_manifest
-from ..model.load import check_model_directory
+from ..model.load import check_model_directory, load_model, start_at_mean
 from ..output import Output
 
 __all__ = ["merge"]
@@ -21,20 +23,20 @@ _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embedd
 
 
 def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
-    """Add an adapter's weights to the base's and save the sum; all else is the base's.
+    """Add an adapter's weights to the base's and save the sum, with the base's settings.
 
-    Its settings stay, and each tensor keeps its dtype, unless `dtype` names one for all. A tokenizer or template beside
-    the adapter takes the place of the base's.
+    Each tensor keeps the base's dtype, unless `dtype` names one for all. A tokenizer or template next to the adapter
+    replaces the base's.
 
     Raises:
-        RequestError: a path that is missing, or an output directory that holds something else.
-        FormatError: a damaged base checkpoint.
-        WorkError: an adapter that does not fit the base.
+        RequestError: a path is missing, or the output directory contains something else.
+        FormatError: the base checkpoint or the adapter's configuration is damaged.
+        WorkError: the adapter does not fit the base.
     """
     source = check_model_directory(base)
     parts = Path(adapter)
     if not (parts / "adapter_config.json").is_file():
-        raise RequestError(f"{adapter}: has no adapter_config.json; expected a directory of a peft adapter")
+        raise RequestError(f"{adapter}: has no adapter_config.json; expected the directory of a peft adapter")
     inputs = [
         entry
         for name, path in (("adapter", parts), ("checkpoint", source.directory))
@@ -46,12 +48,14 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
         log.info("merge: already done: %s", output.directory)
         return
 
+    import torch
+
     from ..model.save import cast_like, describe_model
 
     home = _home(parts, source)
     with output.begin(keep_trainer=False, keep_failed=False):
         model = _merged(source, parts, home)
-        model.to(dtype=_torch_dtype(dtype or "float32")).save_pretrained(output.result)
+        model.to(dtype=getattr(torch, dtype or "float32")).save_pretrained(output.result)
         if dtype is None:
             cast_like(source, output.result)
         _write_settings(source, home, model, output.result, dtype)
@@ -61,44 +65,27 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
 
 
 def _home(parts: Path, source: Inspection) -> Inspection:
-    """Find where the tokenizer and the template come from: beside the adapter, of the result it lies in, or the base.
+    """Find where tokenizer and template come from: the adapter's directory, the result it lies in, or the base.
 
-    `sft` leaves its adapter in its result, whose tokenizer and template are one level up.
+    `sft` saves its adapter within its result, whose tokenizer and template are one level up.
     """
-    home = source.directory
     if (parts / "tokenizer.json").is_file():
         home = parts
     elif (parts.parent / NAME).is_file() and read_manifest(parts.parent)["writer"]["name"] == WRITER["name"]:
         home = parts.parent
-    if home == source.directory:
+    else:
         return source
-
-    def read(name: str, default: dict[str, Any]) -> dict[str, Any]:
-        return json.loads((home / name).read_text(encoding="utf-8")) if (home / name).is_file() else default
-
-    return Inspection(
-        directory=home,
-        config=source.config,
-        generation_config=read("generation_config.json", source.generation_config),
-        tokenizer_config=read("tokenizer_config.json", {}),
-    )
-
-
-def _torch_dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
+    settings = home / "tokenizer_config.json"
+    return replace(source, directory=home, tokenizer_config=read_object(settings) if settings.is_file() else {})
 
 
 def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
     """Load the base in float32, grow its embedding to the adapter's, and add the adapter.
 
     Raises:
-        WorkError: the adapter does not fit, is of a kind that cannot be added, or lacks weights.
+        WorkError: the adapter does not fit, lacks weights, or is of a kind that cannot be merged.
     """
     import peft
-
-    from ..model.load import load_model
 
     model = load_model(source.directory)
     misfit = f"{parts}: does not fit {source.directory}"
@@ -110,85 +97,65 @@ def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(f"{misfit} ({sentence}); expected its adapter") from error
-    # peft leaves a matrix whose weights the file lacks at zero, and warns
+    # peft only warns about missing weights, and leaves their matrices at zero
     lacking = [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]
     if lacking:
         raise WorkError(f"{misfit} ({lacking[0][:200]}); expected all weights of its adapter")
     if not hasattr(adapted, "merge_and_unload"):
         kind = adapted.peft_config["default"].peft_type
-        raise WorkError(f"{parts}: is an adapter of the kind {kind}; expected one that can be added to weights")
+        raise WorkError(f"{parts}: is an adapter of type {kind}; expected LoRA or another that can be merged")
     try:
         return adapted.merge_and_unload()
     except (AttributeError, ValueError, RuntimeError) as error:
-        raise WorkError(f"{parts}: cannot be added to weights ({error}); expected LoRA or the like") from error
+        raise WorkError(f"{parts}: cannot be merged ({error}); expected LoRA or another that can") from error
 
 
 def _resize(model: Any, parts: Path, stored: dict[str, Any], home: Inspection) -> None:
-    """Give the embedding the rows that the adapter was trained with: tokens may have been added to it."""
+    """Give the embedding as many rows as it had when the adapter was trained: tokens may have been added."""
     rows = model.get_input_embeddings().num_embeddings
-    kept = [
+    indices = read_object(parts / "adapter_config.json").get("trainable_token_indices") or []
+    if isinstance(indices, dict):
+        indices = [id for ids in indices.values() for id in ids]
+    trained = [
         tensor.shape[0]
         for name, tensor in stored.items()
         if name.endswith(".weight") and name.split(".")[-2] in _EMBEDDINGS and len(tensor.shape) == 2
     ]
-    config = json.loads((parts / "adapter_config.json").read_text(encoding="utf-8"))
-    wanted = max(kept, default=rows)
-    indices = config.get("trainable_token_indices") or []
-    if isinstance(indices, dict):
-        indices = [id for ids in indices.values() for id in ids]
-    wanted = max([wanted, *(id + 1 for id in indices)])
-    tokens = 0
+    target = max([*(trained or [rows]), *(id + 1 for id in indices)])
     if home.directory == parts:
-        tokens = open_tokenizer(parts / "tokenizer.json").get_vocab_size(with_added_tokens=True)
-    if tokens > wanted:
-        log.warning("merge: %d tokens of %s have no weights; they start as the mean", tokens - wanted, parts)
-    target = max(wanted, tokens)
-    if target == rows:
-        return
-    import torch
-
-    model.resize_token_embeddings(target, mean_resizing=False)
+        tokens = home.tokenizer.get_vocab_size(with_added_tokens=True)
+        if tokens > target:
+            log.warning("merge: %d tokens of %s have no weights; they start as the mean", tokens - target, parts)
+            target = tokens
+    if target != rows:
+        model.resize_token_embeddings(target, mean_resizing=False)
     if target > rows:
-        with torch.no_grad():
-            tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-            for layer in [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()]):
-                layer.weight[rows:] = layer.weight[:rows].mean(dim=0)
+        start_at_mean(model, range(rows, target), rows)
 
 
 def _write_settings(source: Inspection, home: Inspection, model: Any, directory: Path, dtype: str | None) -> None:
-    """Write the base's configurations, changed where the weights are, and the tokenizer of `home`."""
-    from ..model.save import keep_untied, write_tokenizer
+    """Write the base's configurations, changed where the weights are, and the tokenizer and template of `home`."""
+    from ..model.save import keep_untied, write_json, write_tokenizer
 
     keep_untied(model)
-    config = dict(source.config)
-    inner = config.get("text_config")
-    text = config["text_config"] = dict(inner) if isinstance(inner, dict) else config
-    if text is config:
-        del config["text_config"]
-    rows = model.get_input_embeddings().num_embeddings
-    if text.get("vocab_size") != rows:
-        text["vocab_size"] = rows
+    config = copy.deepcopy(source.config)
+    text = config if source.text_config is source.config else config["text_config"]
+    text["vocab_size"] = model.get_input_embeddings().num_embeddings
     if config.get("tie_word_embeddings") and not model.config.tie_word_embeddings:
         config["tie_word_embeddings"] = False
     if dtype is not None:
-        for name in ("dtype", "torch_dtype"):
-            if name in config:
-                config[name] = dtype
-    changed = config != source.config
-    path = directory / "config.json"
-    if changed:
-        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        config |= dict.fromkeys({"dtype", "torch_dtype"} & config.keys(), dtype)
+    if config == source.config:
+        shutil.copyfile(source.directory / "config.json", directory / "config.json")
     else:
-        shutil.copyfile(source.directory / "config.json", path)
+        write_json(directory / "config.json", config)
     generation = directory / "generation_config.json"
-    generation.unlink(missing_ok=True)
-    for directory_ in (home.directory, source.directory):
-        if (directory_ / "generation_config.json").is_file():
-            shutil.copyfile(directory_ / "generation_config.json", generation)
+    generation.unlink(missing_ok=True)  # save_pretrained makes one up
+    for one in (home, source):
+        if (one.directory / generation.name).is_file():
+            shutil.copyfile(one.directory / generation.name, generation)
             break
-    write_tokenizer(home, directory)
-    if home is not source and home.chat_template is None and source.chat_template is not None:
-        (directory / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+    write_tokenizer(home, directory, template=source.chat_template if home.chat_template is None else None)
 
 
 if __name__ == "__main__":  # python -m of this module is the command, not nothing

@@ -29,6 +29,11 @@ class SftExample:
     source: str
     place: str
 
+    @property
+    def highest_id(self) -> int:
+        """Give the highest token id."""
+        return max(self.input_ids)
+
 
 @dataclass(frozen=True)
 class PairExample:
@@ -39,6 +44,11 @@ class PairExample:
     rejected_ids: list[int]
     source: str
     place: str
+
+    @property
+    def highest_id(self) -> int:
+        """Give the highest token id."""
+        return max(self.prompt_ids + self.chosen_ids + self.rejected_ids)
 
 
 Example = TypeVar("Example", SftExample, PairExample)
@@ -52,8 +62,13 @@ class Examples(Generic[Example]):
     truncated: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def highest_id(self) -> int:
+        """Give the highest token id of all rows, -1 without rows."""
+        return max((row.highest_id for row in self.rows), default=-1)
+
     def report(self, name: str) -> None:
-        """Log the account."""
+        """Log the counts."""
         log.info("%s: %d rows", name, len(self.rows))
         if self.truncated:
             log.warning(

@@ -8,7 +8,7 @@ from .json_text import read_object, require, sha256_file
 from .manifest import NAME, check_files, read_manifest
 from .safetensors import Tensor, read_header
 
-__all__ = ["check_checkpoint", "count_tensors", "read_tensors", "required_shapes"]
+__all__ = ["DTYPES", "check_checkpoint", "count_tensors", "read_tensors", "required_shapes"]
 
 _INDEX, _SINGLE, _CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 _DETAILS: dict[str, type] = {
@@ -19,7 +19,8 @@ _DETAILS: dict[str, type] = {
     "tokens_seen": int,
     "tokenizer_sha256": str,
 }
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# safetensors' names -> those of torch and of the manifest
+DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _FAMILIES = ("Olmo", "Olmo2", "Olmo3", "Olmoe", "Llama", "Mistral", "Mixtral")
 _EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
 
@@ -139,10 +140,10 @@ def check_checkpoint(directory: Path, *, tokenizer: bool = False) -> dict[str, T
         if tensors[name].shape != shape:
             sentence = f'"{name}" has the shape {list(tensors[name].shape)}; expected {list(shape)}'
             raise FormatError("wrong_shape", tensors[name].path, sentence, field=name)
-    stored = {_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
-    if manifest and manifest["details"]["dtype"] not in stored:  # they may be mixed: it is that of most parameters
-        told = manifest["details"]["dtype"]
-        sentence = f'"details.dtype" is "{told}"; the weights are {" and ".join(sorted(stored))}'
+    stored = {DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
+    dtype = manifest["details"]["dtype"] if manifest else None
+    if manifest and dtype not in stored:  # dtypes may be mixed: this is that of most parameters
+        sentence = f'"details.dtype" is "{dtype}"; expected {" or ".join(sorted(stored))}, as the weights are'
         raise FormatError("wrong_dtype", directory / NAME, sentence, field="details.dtype")
     path = directory / "tokenizer.json"
     if (manifest or tokenizer) and not path.is_file():

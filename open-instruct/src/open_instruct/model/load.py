@@ -1,6 +1,7 @@
 """A checkpoint directory to a model and a tokenizer, after its files were checked."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ from ..formats.checkpoint import check_checkpoint
 from ..formats.errors import FormatError
 from ..formats.inspection import Inspection, InspectionError, inspect_checkpoint, tokenizer_difference
 
-__all__ = ["add_special_tokens", "check_model_directory", "cover_ids", "fitting_length", "load_model", "load_tokenizer"]
+__all__ = [
+    "add_special_tokens",
+    "check_ids",
+    "check_model_directory",
+    "cover_ids",
+    "fitting_length",
+    "load_model",
+    "load_tokenizer",
+    "start_at_mean",
+]
 
 log = logging.getLogger(__name__)
 _NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
@@ -33,7 +43,7 @@ def check_model_directory(path: str) -> Inspection:
         try:
             check_checkpoint(directory, tokenizer=True)
         except FormatError as error:
-            if error.code == "missing_file":  # say what lies there instead, and how to make what is expected of it
+            if error.code == "missing_file":  # the inspection names what is there instead, and how to convert it
                 _ = inspection.tensors, inspection.tokenizer
             raise
         _ = inspection.tokenizer
@@ -43,7 +53,7 @@ def check_model_directory(path: str) -> Inspection:
 
 
 def fitting_length(max_length_tokens: int, inspection: Inspection) -> int:
-    """Give the setting `sequence.max_length_tokens`, lowered with a warning to the positions that the model has."""
+    """Give `sequence.max_length_tokens`, lowered with a warning to the number of positions that the model has."""
     limit = inspection.max_positions
     if limit is None or max_length_tokens <= limit:
         return max_length_tokens
@@ -53,11 +63,11 @@ def fitting_length(max_length_tokens: int, inspection: Inspection) -> int:
     return limit
 
 
-def load_tokenizer(source: Inspection | Path) -> Any:
+def load_tokenizer(inspection: Inspection) -> Any:
     """Load tokenizer.json as it is, whatever class tokenizer_config.json names.
 
     The named tokens are those of tokenizer_config.json that tokenizer.json knows, else those of the configurations.
-    Without a padding token it pads with the end-of-sequence token, which masks leave out.
+    Without a padding token it pads with the end-of-sequence token, which masks exclude.
 
     Raises:
         FormatError: a tokenizer that cannot be read.
@@ -65,7 +75,6 @@ def load_tokenizer(source: Inspection | Path) -> Any:
     """
     from transformers import PreTrainedTokenizerFast
 
-    inspection = source if isinstance(source, Inspection) else inspect_checkpoint(source)
     try:
         backend = inspection.tokenizer
     except InspectionError as error:
@@ -80,7 +89,7 @@ def load_tokenizer(source: Inspection | Path) -> Any:
     difference = tokenizer_difference(backend, tokenizer.backend_tokenizer)
     if difference is not None:
         path = inspection.directory / "tokenizer.json"
-        raise WorkError(f"{path}: transformers reads another tokenizer ({difference}); expected it as it is")
+        raise WorkError(f"{path}: transformers loads it differently ({difference}); expected the same tokens")
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -131,32 +140,47 @@ def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> l
     known = len(tokenizer)
     tokenizer.add_tokens(missing, special_tokens=True)
     ids = [int(token) for token in tokenizer.convert_tokens_to_ids(missing)]
-    _set_to_mean(model, ids, known)
+    _give_rows(model, ids, known)
     log.info("new tokens: %s", ", ".join(missing))
     return ids
 
 
 def cover_ids(model: Any, tokenizer: Any, highest: int) -> list[int]:
-    """Grow the embedding until it has a row for the id `highest`; return the ids that had none.
+    """Give each token a row of the embedding if the id `highest` has none; return the ids that had none.
 
-    A tokenizer that tokens were added to, beside a model that was not resized, gives such ids.
+    Such ids come from a tokenizer that was extended without resizing the model.
     """
     rows = model.get_input_embeddings().num_embeddings
     new = list(range(rows, len(tokenizer))) if highest >= rows else []
     if new:
-        _set_to_mean(model, new, rows)
+        _give_rows(model, new, rows)
         shown = ", ".join(tokenizer.convert_ids_to_tokens(new[:4])) + ("…" if len(new) > 4 else "")
         log.warning("tokens beyond the embedding's %d rows get new ones: %d (%s)", rows, len(new), shown)
     return new
 
 
-def _set_to_mean(model: Any, ids: list[int], known: int) -> None:
-    import torch
+def check_ids(model: Any, tokenizer: Any, highest: int) -> None:
+    """Check that the embedding has a row for the id `highest`. Raises WorkError."""
+    rows = model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise WorkError(
+            f"tokenizer.json: {token!r} has the id {highest}; expected one below {rows}, the rows of the embedding",
+            "use the tokenizer that the model was trained with, or train new rows with open-instruct sft",
+        )
 
+
+def _give_rows(model: Any, ids: list[int], known: int) -> None:
     if max(ids) >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(max(ids) + 1, pad_to_multiple_of=8, mean_resizing=False)
+    start_at_mean(model, ids, min(known, *ids))
+
+
+def start_at_mean(model: Any, ids: Sequence[int], known: int) -> None:
+    """Set the rows `ids` of the embedding and of the output matrix to the mean of their first `known` rows."""
+    import torch
+
     with torch.no_grad():
-        known = min(known, min(ids))
         tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
         for layer in [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()]):
             layer.weight[ids] = layer.weight[:known].mean(dim=0)

@@ -1,6 +1,6 @@
 """A model and a tokenizer to the files of a checkpoint directory (docs/formats/checkpoint.md).
 
-What the checkpoint had that a result came from stays: sampling settings, stop ids, the tokenizer's files.
+The result keeps what its source checkpoint had: sampling settings, stop ids, the tokenizer's files.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WorkError
-from ..formats.checkpoint import count_tensors, read_tensors
+from ..formats.checkpoint import DTYPES, count_tensors, read_tensors
 from ..formats.inspection import Inspection, InspectionError, inspect_checkpoint, open_tokenizer, tokenizer_difference
 from ..formats.json_text import sha256_file
 
@@ -20,14 +20,14 @@ __all__ = [
     "keep_untied",
     "save_adapter",
     "save_model",
-    "write_generation_config",
+    "write_json",
     "write_tokenizer",
 ]
 
-# A class that takes tokenizer.json as it is, in transformers 4 and 5
+# A class that uses tokenizer.json as it is, in transformers 4 and 5
 _GENERIC_CLASS = "PreTrainedTokenizerFast"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-# Settings of a configuration that a trainer changes for its own work
+# Settings that a trainer changes for its own purposes
 _KEPT_SETTINGS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
 
 
@@ -36,8 +36,8 @@ def save_model(
 ) -> None:
     """Write config, generation config, weights, tokenizer and chat template.
 
-    Generation ends at the end of a turn (`stop_id`) or of the text, or where that of the `source` ended; `config.json`
-    names the tokenizer's end of text.
+    Generation stops at the end of a turn (`stop_id`), at the end of the text, and at the stop ids of the `source`;
+    `config.json` names the tokenizer's end of text.
     """
     import torch
     from transformers import AutoConfig, GenerationConfig
@@ -53,22 +53,22 @@ def save_model(
     keep_untied(model)
     model.generation_config = GenerationConfig()
     model.to(dtype=getattr(torch, dtype), device="cpu").save_pretrained(directory)
-    write_generation_config(source, directory, {stop_id, tokenizer.eos_token_id}, tokenizer)
+    _write_generation_config(source, directory, {stop_id, tokenizer.eos_token_id}, tokenizer)
     write_tokenizer(source, directory, tokenizer=tokenizer, template=template)
 
 
 def keep_untied(model: Any) -> None:
-    """Say in the configuration that the output matrix is one of its own, where a checkpoint brought one and denied it.
+    """Correct a configuration that says tied where the checkpoint has an output matrix of its own.
 
-    transformers then keeps both; other readers would go by the configuration and lose the matrix.
+    transformers then keeps both matrices; readers that trust the configuration would lose one.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         model.config.tie_word_embeddings = False
 
 
-def write_generation_config(source: Inspection, directory: Path, stops: Iterable[int], tokenizer: Any) -> None:
-    """Write the source's generation_config.json with more `stops`, and the ids that it leaves open."""
+def _write_generation_config(source: Inspection, directory: Path, stops: Iterable[int], tokenizer: Any) -> None:
+    """Write the source's generation_config.json with more `stops`, and with bos and pad ids where it has none."""
     value = dict(source.generation_config)
     ids = sorted({*stops, *source.stop_token_ids})
     value["eos_token_id"] = ids if len(ids) > 1 else ids[0]
@@ -76,14 +76,14 @@ def write_generation_config(source: Inspection, directory: Path, stops: Iterable
         id = getattr(tokenizer, f"{kind}_token_id")
         if id is not None and value.get(f"{kind}_token_id") is None:
             value[f"{kind}_token_id"] = id
-    _write_json(directory / "generation_config.json", value)
+    write_json(directory / "generation_config.json", value)
 
 
 def write_tokenizer(source: Inspection, directory: Path, *, tokenizer: Any = None, template: str | None = None) -> None:
-    """Copy the source's tokenizer, and write what was added to it: tokens of `tokenizer`, a chat `template`.
+    """Copy the source's tokenizer, with the tokens that were added to it in `tokenizer` and a chat `template`.
 
-    tokenizer.json keeps its bytes unless tokens were added: their hash says that two checkpoints share a tokenizer.
-    A class that would replace parts of tokenizer.json when transformers loads it does not come along.
+    tokenizer.json keeps its bytes unless tokens were added, so that two checkpoints with one tokenizer share its hash.
+    A tokenizer class with which transformers would replace parts of tokenizer.json is replaced by a generic one.
     """
     for name in _TOKENIZER_FILES:
         if (source.directory / name).is_file():
@@ -91,29 +91,29 @@ def write_tokenizer(source: Inspection, directory: Path, *, tokenizer: Any = Non
     settings = dict(source.tokenizer_config)
     if tokenizer is not None:
         _write_added_tokens(source, directory, tokenizer, settings)
-        for kind in ("bos", "eos", "unk"):  # templates name them
+        for kind in ("bos", "eos", "unk"):  # templates use them by name
             text = getattr(tokenizer, f"{kind}_token")
             if text is not None and settings.get(f"{kind}_token") is None:
                 settings[f"{kind}_token"] = text
     if template is not None:
         settings.pop("chat_template", None)
-        # where save_pretrained puts the template has changed between versions of transformers; the contract says here
+        # save_pretrained puts the template elsewhere from version to version; the contract says here
         (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
     elif (source.directory / "chat_template.jinja").is_file():
         shutil.copyfile(source.directory / "chat_template.jinja", directory / "chat_template.jinja")
     elif (source.directory / "chat_template.json").is_file():
         shutil.copyfile(source.directory / "chat_template.json", directory / "chat_template.json")
     if settings != source.tokenizer_config or not (directory / "tokenizer_config.json").is_file():
-        _write_json(directory / "tokenizer_config.json", settings)
+        write_json(directory / "tokenizer_config.json", settings)
     difference = _difference(directory)
     if difference is not None:
         settings["tokenizer_class"] = _GENERIC_CLASS
         settings.pop("auto_map", None)
-        _write_json(directory / "tokenizer_config.json", settings)
+        write_json(directory / "tokenizer_config.json", settings)
         difference = _difference(directory)
     if difference is not None:
         path = source.directory / "tokenizer.json"
-        raise WorkError(f"{path}: transformers would load another tokenizer ({difference}); expected it as it is")
+        raise WorkError(f"{path}: transformers would load it differently ({difference}); expected the same tokens")
 
 
 def _write_added_tokens(source: Inspection, directory: Path, tokenizer: Any, settings: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def _write_added_tokens(source: Inspection, directory: Path, tokenizer: Any, set
 
 
 def _difference(directory: Path) -> str | None:
-    """Say how what transformers makes of a directory differs from its tokenizer.json; None where it does not."""
+    """Say how the tokenizer that transformers loads differs from tokenizer.json; None where it does not."""
     from transformers import AutoTokenizer
 
     try:
@@ -147,13 +147,12 @@ def _difference(directory: Path) -> str | None:
 
 
 def cast_like(source: Inspection, directory: Path) -> None:
-    """Give each stored tensor in `directory` the dtype that it has in `source`, a new one that of most of them."""
+    """Convert each tensor in `directory` to its dtype in `source`, and a new one to the dtype of most parameters."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    names = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    stored = {name: names.get(dtype) for name, (dtype, _) in source.tensors.items()}
-    # some models are stored with or without the name of their inner part: transformer.wte.weight, wte.weight
+    stored = {name: DTYPES.get(dtype) for name, (dtype, _) in source.tensors.items()}
+    # some models are stored both with and without their prefix: transformer.wte.weight, wte.weight
     bare = {name.partition(".")[2]: dtype for name, dtype in stored.items()}
     total = 0
     for path in sorted(directory.glob("*.safetensors")):
@@ -167,11 +166,11 @@ def cast_like(source: Inspection, directory: Path) -> None:
     if index.is_file():
         value = json.loads(index.read_text(encoding="utf-8"))
         value["metadata"] = value.get("metadata", {}) | {"total_size": total}
-        _write_json(index, value)
+        write_json(index, value)
 
 
 def describe_model(directory: Path, *, step: int, tokens_seen: int) -> tuple[dict[str, int], dict[str, Any]]:
-    """Give the counts and the details that the manifest of a checkpoint needs, from the files in `directory`."""
+    """Give the counts and details of a checkpoint's manifest, from the files in `directory`."""
     try:
         inspection = inspect_checkpoint(directory)
         dtype = inspection.dtypes[0]
@@ -188,11 +187,12 @@ def describe_model(directory: Path, *, step: int, tokens_seen: int) -> tuple[dic
 
 
 def save_adapter(model: Any, directory: Path) -> None:
-    """Write peft's adapter alone, without a path of this machine and without peft's form letter of a README."""
+    """Write peft's adapter, without a path of this machine and without peft's boilerplate README."""
     model.peft_config["default"].base_model_name_or_path = None
     model.save_pretrained(directory)
     (directory / "README.md").unlink(missing_ok=True)
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as transformers writes its configurations."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
