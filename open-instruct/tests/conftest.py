@@ -24,6 +24,17 @@ from transformers import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
+TINY = {
+    "vocab_size": 320,  # 300 tokens and 20 padding rows
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "eos_token_id": 0,
+    "pad_token_id": 1,
+}
 QUESTIONS = ["What is a list?", "Name a colour.", "How are you?", "Why?", "What does sort do?", "Say\n\nthree  words."]
 ANSWERS = [
     "A sequence of items.",
@@ -66,15 +77,7 @@ def checkpoint(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Call
             config_class, model_class = kinds[family]
             torch.manual_seed(1)
             config = config_class(
-                vocab_size=320,  # 300 tokens and 20 padding rows
-                hidden_size=32,
-                intermediate_size=48,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=2,
-                max_position_embeddings=256,
-                eos_token_id=0,
-                pad_token_id=1,
+                **TINY,
                 bos_token_id=None,
                 tie_word_embeddings=tied,
                 initializer_range=0.1,

@@ -1,4 +1,4 @@
-"""What a checkpoint brings and a result keeps: tokenizer, settings, dtypes, template; and what does not fit."""
+"""What a result keeps of its checkpoint: tokenizer, settings, dtypes, template; and inputs that do not fit."""
 
 import json
 import resource
@@ -72,7 +72,7 @@ def _merge(base: Path, adapter: Path, output: Path, *more: str) -> Path:
 
 
 def _digits_apart(directory: Path) -> Tokenizer:
-    """Give tokenizer.json another pre-tokenizer than GPT-2's, and a class that would put GPT-2's back."""
+    """Give tokenizer.json its own pre-tokenizer, and a class that would restore GPT-2's."""
     backend = Tokenizer.from_file(str(directory / "tokenizer.json"))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"[a-z]{1,2}|\d|\n"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
@@ -86,7 +86,7 @@ def test_tokenizer_json_is_used_as_it_is_whatever_the_class(run, chats, model):
     raw = _digits_apart(model)
     text = "sequence of items 12345\n\n\nreturn"
     want = raw.encode(text, add_special_tokens=False).ids
-    assert AutoTokenizer.from_pretrained(model)(text, add_special_tokens=False)["input_ids"] != want  # the fault
+    assert AutoTokenizer.from_pretrained(model)(text, add_special_tokens=False)["input_ids"] != want  # replaced
     assert load_tokenizer(inspect_checkpoint(model))(text, add_special_tokens=False)["input_ids"] == want
     output = run("sft", chats, "training.max_steps=1", model=model)
     assert AutoTokenizer.from_pretrained(output)(text, add_special_tokens=False)["input_ids"] == want
@@ -107,7 +107,7 @@ def test_end_of_sequence_that_generation_config_alone_names_is_found(run, chats,
     assert json.loads((output / "config.json").read_text())["eos_token_id"] == 0
 
 
-def test_weights_and_tokenizers_of_other_kinds_are_named_with_a_way_out(model, chats, capsys):
+def test_weights_and_tokenizers_of_other_kinds_get_a_command_that_converts_them(model, chats, capsys):
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
     (model / "model.safetensors").rename(model / "aside")
     assert main(["inspect", str(chats), "--checkpoint", str(model)]) == 1
@@ -150,7 +150,7 @@ def test_merge_keeps_what_the_base_had(model, tmp_path):
     assert inspect_checkpoint(single).dtypes == ("float32",)
 
 
-def test_merge_and_chat_take_a_template_without_marks(model, tmp_path, capsys):
+def test_merge_and_chat_accept_a_template_without_marks(model, tmp_path, capsys):
     (model / "chat_template.jinja").write_text(BARE)
     merged = _merge(model, _adapter(model, tmp_path / "adapter"), tmp_path / "merged")
     assert (merged / "chat_template.jinja").read_text() == BARE
@@ -159,7 +159,7 @@ def test_merge_and_chat_take_a_template_without_marks(model, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["answer_tokens"] >= 1
 
 
-def test_merge_takes_the_template_and_tokens_beside_the_adapter(model, tmp_path):
+def test_merge_uses_the_template_and_tokens_next_to_the_adapter(model, tmp_path):
     home = _adapter(model, tmp_path / "adapter", rows=328, modules_to_save=["embed_tokens", "lm_head"])
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.add_tokens([f"<|new{number}|>" for number in range(25)], special_tokens=True)
@@ -173,7 +173,7 @@ def test_merge_takes_the_template_and_tokens_beside_the_adapter(model, tmp_path)
     AutoModelForCausalLM.from_pretrained(merged)(torch.tensor([[324]]))
 
 
-def test_merge_takes_single_trained_tokens(model, tmp_path):
+def test_merge_adds_single_trained_tokens(model, tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(model)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], trainable_token_indices=[7, 9])
     adapted = peft.get_peft_model(loaded, config)
@@ -188,7 +188,7 @@ def test_merge_takes_single_trained_tokens(model, tmp_path):
     assert torch.equal(rows[8], load_file(model / "model.safetensors")["model.embed_tokens.weight"][8])
 
 
-def test_output_matrix_of_its_own_is_kept_where_the_configuration_says_tied(run, chats, model, tmp_path):
+def test_untied_output_matrix_is_kept_where_the_configuration_says_tied(run, chats, model, tmp_path):
     _edit(model / "config.json", tie_word_embeddings=True)
     head = load_file(model / "model.safetensors")["lm_head.weight"]
     merged = _merge(model, _adapter(model, tmp_path / "adapter"), tmp_path / "merged")
@@ -208,6 +208,9 @@ def test_merge_that_fails_leaves_nothing(model, checkpoint, tmp_path, capsys):
     _edit(other / "adapter_config.json", target_modules=["c_attn"])
     assert main(["merge", str(model), str(other), str(tmp_path / "out")]) == 1
     assert "expected its adapter" in capsys.readouterr().err
+    (other / "adapter_config.json").write_text("{")
+    assert main(["merge", str(model), str(other), str(tmp_path / "out")]) == 1
+    assert f"error: {other}/adapter_config.json: is not JSON" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
 
 
@@ -241,7 +244,7 @@ def test_rows_beyond_the_positions_are_cut_with_a_warning(run, chats, pairs, tok
     assert main(["chat", str(base), "--input", str(chats), "--output", str(tmp_path / "o"), "--temperature", "0"]) == 0
 
 
-def test_adapters_take_the_linear_layers_that_a_family_has(run, chats, tokenizer, tmp_path, capsys):
+def test_adapters_cover_the_linear_layers_of_any_family(run, chats, tokenizer, tmp_path, capsys):
     base = _gpt2(tmp_path / "gpt2", tokenizer)
     output = run("sft", chats, "lora.rank=2", "lora.keep_adapter=true", "training.max_steps=1", model=base)
     names = json.loads((output / "adapter" / "adapter_config.json").read_text())["target_modules"]
@@ -251,7 +254,7 @@ def test_adapters_take_the_linear_layers_that_a_family_has(run, chats, tokenizer
     assert "lora.target_modules: the model has no q_proj; expected some of wte, wpe, c_attn, c_proj, c_fc" in error
 
 
-def test_tokens_beyond_the_embedding_get_rows_or_a_sentence(run, chats, pairs, model, capsys, caplog):
+def test_tokens_beyond_the_embedding_get_rows_or_an_error(run, chats, pairs, model, capsys, caplog):
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.add_tokens([f"<|pad{n}|>" for n in range(20)] + ["<|im_start|>", "<|im_end|>"], special_tokens=True)
     tokenizer.save_pretrained(model)
@@ -297,7 +300,7 @@ def test_rows_that_a_template_refuses_are_named(run, checkpoint, tmp_path, capsy
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 @pytest.mark.parametrize("save_every", ["null", "1"])
-def test_disk_that_is_full_is_a_sentence_and_the_run_goes_on_later(
+def test_full_disk_is_an_error_after_which_the_run_resumes(
     chats, pairs, checkpoint, tmp_path, capsys, stage, save_every
 ):
     config, data = tmp_path / "c.yaml", {"sft": chats, "dpo": pairs}[stage]

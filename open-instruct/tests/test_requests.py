@@ -32,7 +32,7 @@ BAD_CHATS = {
 
 @pytest.fixture
 def command(tmp_path, checkpoint, capfd):
-    """Run a stage on data in a fresh process's manner; return (exit code, standard error)."""
+    """Run a stage on data through the command; return (exit code, standard error)."""
 
     def run(stage: str, data: Path, *overrides: str, model: object = None) -> tuple[int, str]:
         config = tmp_path / "run.yaml"
@@ -289,7 +289,7 @@ def test_what_is_no_row_is_named_by_its_cause(command, tmp_path, name):
     assert (code, sentence in error) == (1, True), error
 
 
-def test_named_pipe_is_told(command, tmp_path):
+def test_named_pipe_is_refused(command, tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     code, error = command("sft", tmp_path / "pipe.jsonl")
     assert (code, "is a named pipe; expected a file or a directory" in error) == (1, True)
@@ -333,7 +333,7 @@ def test_pairs_in_every_form_of_trl_are_one_data_set(run, tmp_path, caplog):
     assert "data.train: 1 rows were left out: identical_answers" in caplog.text
 
 
-def test_home_is_written_out_in_every_path(checkpoint, tmp_path, monkeypatch, chats):
+def test_home_is_expanded_in_every_path(checkpoint, tmp_path, monkeypatch, chats):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     config = tmp_path / "run.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import chat_rows, read_metrics, write_rows
+from conftest import TINY, chat_rows, read_metrics, write_rows
 from open_instruct.__main__ import main
 from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import ChatTemplate, read_shipped
@@ -202,13 +202,13 @@ def _broken(checkpoint, directory: Path, number: float) -> Path:
     return directory
 
 
-def test_weights_that_are_not_finite_are_told_before_training(run, chats, checkpoint, tmp_path, capsys):
+def test_weights_that_are_not_finite_are_refused_before_training(run, chats, checkpoint, tmp_path, capsys):
     output = run("sft", chats, model=_broken(checkpoint, tmp_path / "nan", float("nan")), expect=1)
     assert '"lm_head.weight" has 32 weights that are NaN or infinite' in capsys.readouterr().err
     assert not output.exists()
 
 
-def test_batches_of_one_length_come_in_no_order_of_length():
+def test_batches_of_similar_length_are_not_sorted_by_length():
     lengths = [10 + (number * 7919) % 311 for number in range(1603)]
     sampler = LengthGroupedBatches(lengths, 16, seed=3)
     rows = list(sampler)
@@ -243,18 +243,10 @@ def _mixture(family: str, directory: Path, tokenizer, wanted: bool) -> Path:
     experts = {"mixtral": "num_local_experts", "olmoe": "num_experts"}[family]
     config = transformers.AutoConfig.for_model(
         family,
-        vocab_size=320,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
+        **TINY,
         num_experts_per_tok=2,
         output_router_logits=wanted,
         router_aux_loss_coef=0.5,
-        eos_token_id=0,
-        pad_token_id=1,
         **{experts: 4},
     )
     torch.manual_seed(1)

@@ -38,7 +38,7 @@ class PairDataSettings(DataSettings):
     """Where the pairs come from."""
 
     identical_answers: Literal["refuse", "drop"] = "refuse"
-    """What happens to a pair of equal answers: the run is refused and the row named, or it is left out and counted."""
+    """A pair of equal answers: refuse the run and name the row, or drop the pair and count it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class TrainingSettings:
     eval_every_steps: int | None = None
     """Evaluate on the held-out rows every so many steps, besides the beginning and the end."""
     save_every_steps: int | None = None
-    """Save what is needed to go on after an interruption every so many steps; null: start over."""
+    """Every so many steps, save what a resumed run needs; null: an interrupted run starts over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class LoraSettings:
     dropout: float = 0.1
     """On the adapter's input."""
     target_modules: list[str] | None = None
-    """Names of the matrices that get an adapter; null: all linear layers but the output."""
+    """Names of the matrices that get an adapter; null: all linear layers except the output."""
     keep_adapter: bool = False
     """Save the adapter too, under `adapter/`; the weights of the checkpoint have it merged in either way."""
 
@@ -178,12 +178,12 @@ class SftConfig:
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def at_home(self) -> "SftConfig":
-        """Give the same with `~` written out in its paths."""
-        return _at_home(self)
+    def expand_home(self) -> "SftConfig":
+        """Give the same with `~` expanded in its paths."""
+        return _expand_home(self)
 
     def check(self) -> list[Problem]:
-        """List what the single fields' types cannot tell."""
+        """List the problems that the types of single fields do not show."""
         return _check_shared(self)
 
 
@@ -208,12 +208,12 @@ class DpoConfig:
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def at_home(self) -> "DpoConfig":
-        """Give the same with `~` written out in its paths."""
-        return _at_home(self)
+    def expand_home(self) -> "DpoConfig":
+        """Give the same with `~` expanded in its paths."""
+        return _expand_home(self)
 
     def check(self) -> list[Problem]:
-        """List what the single fields' types cannot tell."""
+        """List the problems that the types of single fields do not show."""
         problems = _check_shared(self)
         if self.sequence.packing:
             problems.append(Problem("sequence.packing: is true; expected false, pairs are not packed"))
@@ -233,7 +233,7 @@ class DpoConfig:
         return problems
 
 
-def _at_home(config: AnyConfig) -> AnyConfig:
+def _expand_home(config: AnyConfig) -> AnyConfig:
     data = replace(
         config.data,
         train=[expanduser(one) for one in config.data.train],
@@ -257,7 +257,7 @@ def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
         (not 0 <= data.eval_fraction < 1, f"data.eval_fraction: is {data.eval_fraction}; expected 0 up to below 1", ""),
         (
             bool(data.eval) and data.eval_fraction > 0,
-            f"data.eval_fraction: is {data.eval_fraction} beside data.eval; expected one of the two",
+            f"data.eval_fraction: is {data.eval_fraction}, but data.eval is set; expected one of the two",
             "set data.eval_fraction to 0",
         ),
         (

@@ -12,10 +12,10 @@ __all__ = ["Checked", "load_config", "to_plain", "write_config"]
 
 
 class Checked(Protocol):
-    """A configuration dataclass that can name what its fields' types cannot tell, and that holds paths."""
+    """A configuration dataclass that can check its values and expand its paths."""
 
-    def at_home(self) -> Any:
-        """Give the same with `~` written out."""
+    def expand_home(self) -> Any:
+        """Give the same with `~` expanded."""
         ...
 
     def check(self) -> list[Problem]:
@@ -54,7 +54,7 @@ def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
     if problems:
         raise ConfigError(problems)
     assert isinstance(config, kind)
-    config = cast(Config, config.at_home())
+    config = cast(Config, config.expand_home())
     broken = config.check()
     if broken:
         raise ConfigError(broken)

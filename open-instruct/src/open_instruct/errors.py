@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: `sentence` is `<where>: <what> is <got>; expected <expected>`, `hint` one action or empty."""
+    """One thing to fix: `sentence` is `<where>: <what> is <got>; expected <expected>`, `hint` one action or empty."""
 
     sentence: str
     hint: str = ""

@@ -53,14 +53,14 @@ class Output:
             if self.directory.is_dir() and not any(self.directory.iterdir()):
                 return False
             raise RequestError(
-                f"output_dir: {self.directory} is there and holds no result of open-instruct; expected a new directory",
+                f"output_dir: {self.directory} exists and is not a result of open-instruct; expected a new directory",
                 "choose another output_dir, or remove that one",
             )
         manifest = read_manifest(self.directory)
         difference = self._difference(manifest)
         if difference:
             raise RequestError(
-                f"output_dir: {self.directory} holds another result ({difference}); expected a new directory",
+                f"output_dir: {self.directory} contains another result ({difference}); expected a new directory",
                 "choose another output_dir, or remove that one",
             )
         check_files(self.directory, manifest, hashes=True)
@@ -85,12 +85,12 @@ class Output:
 
     @contextmanager
     def begin(self, *, keep_trainer: bool, keep_failed: bool = True) -> Iterator[Path | None]:
-        """Take the work directory for this process; give the trainer checkpoint to go on from, if there is one.
+        """Lock the work directory for this process; give the trainer checkpoint to resume from, if there is one.
 
-        Work that fails leaves its log and its trainer checkpoints there, or, without `keep_failed`, nothing.
+        Failed work leaves its log and its trainer checkpoints there, or nothing without `keep_failed`.
 
         Raises:
-            RequestError: another process is at work in it.
+            RequestError: another process is writing it.
         """
         self.partial.mkdir(parents=True, exist_ok=True)
         with (self.partial / ".lock").open("w") as lock:

@@ -21,7 +21,6 @@ __all__ = [
     "Refusal",
     "Rendered",
     "choose_template",
-    "has_marker",
     "read_shipped",
     "render",
 ]
@@ -40,12 +39,12 @@ _BOS = "{{- bos_token -}}\n"
 
 
 class Refusal(ValueError):
-    """A template refuses a conversation, or breaks on it; the text says how."""
+    """A template refuses a conversation or fails on it; the text says why."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text; `spans` are the (start, end) of what is the assistant's: words and the end of a turn."""
+    """A conversation as text; `spans` are the (start, end) of each answer with the end of its turn."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -69,8 +68,8 @@ def choose_template(settings: TemplateSettings, own: str | None, *, training: bo
     """Pick the template that the settings name, or the checkpoint's `own`.
 
     Raises:
-        RequestError: an unknown name, or, for `training`, a template without `{% generation %}` (nothing would be
-            trained).
+        RequestError: the name is unknown, or, for `training`, the template has no `{% generation %}`, so that nothing
+            would be trained.
     """
     name, special = settings.name, tuple(settings.special_tokens)
     if name is None and own is not None:
@@ -86,7 +85,7 @@ def choose_template(settings: TemplateSettings, own: str | None, *, training: bo
     else:
         known = ", ".join(SHIPPED)
         raise RequestError(f'template.name: is "{name}"; expected a .jinja file or one of {known}')
-    if training and not has_marker(template.text):
+    if training and not _has_marker(template.text):
         raise RequestError(
             f"template.name: {template.name} template has no {{% generation %}}; expected it around each answer",
             f"use a shipped template: {', '.join(SHIPPED)}",
@@ -99,12 +98,12 @@ def choose_template(settings: TemplateSettings, own: str | None, *, training: bo
 def render(
     template: str, messages: Sequence[Message], tokens: dict[str, Any], *, add_generation_prompt: bool = False
 ) -> Rendered:
-    """Render a conversation to the text that transformers' `apply_chat_template` gives.
+    """Render a conversation to the text that transformers' `apply_chat_template` returns.
 
     `tokens` are the tokenizer's named tokens (`bos_token`, `eos_token`, …), which templates may use.
 
     Raises:
-        Refusal: the template raises an exception of its own, or one of Jinja's.
+        Refusal: the template raises an exception, its own or another.
     """
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -113,11 +112,11 @@ def render(
         texts, spans = render_jinja_template(
             [list(messages)],
             chat_template=template,
-            return_assistant_tokens_mask=has_marker(template),
+            return_assistant_tokens_mask=_has_marker(template),
             add_generation_prompt=add_generation_prompt,
             **tokens,
         )
-    # whatever a template does with a message that it did not expect: "a" + None, items of a string, …
+    # whatever a template does with a message it did not expect: "a" + None, items of a string, …
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise Refusal((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     found = tuple((start, end) for start, end in (spans[0] if spans else []) if end > start)
@@ -125,6 +124,6 @@ def render(
 
 
 @lru_cache(maxsize=8)
-def has_marker(template: str) -> bool:
-    """Whether a template says, by `{% generation %}`, what is the assistant's."""
+def _has_marker(template: str) -> bool:
+    """Whether a template marks the assistant's text with `{% generation %}`."""
     return _MARKER.search(template) is not None

@@ -42,7 +42,7 @@ def inspect_data(
     *,
     drop_identical: bool = False,
 ) -> Iterator[str]:
-    """Yield the lines of the report; `row` (from 0) adds that row's tokens, `T` beside those that are trained.
+    """Yield the lines of the report; `row` (from 0) adds that row's tokens, with `T` next to the trained ones.
 
     Raises:
         RequestError: a path that is missing, or a row beyond the last.

@@ -37,6 +37,7 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
     parts = Path(adapter)
     if not (parts / "adapter_config.json").is_file():
         raise RequestError(f"{adapter}: has no adapter_config.json; expected the directory of a peft adapter")
+    settings = read_object(parts / "adapter_config.json")
     inputs = [
         entry
         for name, path in (("adapter", parts), ("checkpoint", source.directory))
@@ -54,7 +55,7 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
 
     home = _home(parts, source)
     with output.begin(keep_trainer=False, keep_failed=False):
-        model = _merged(source, parts, home)
+        model = _merged(source, parts, settings, home)
         model.to(dtype=getattr(torch, dtype or "float32")).save_pretrained(output.result)
         if dtype is None:
             cast_like(source, output.result)
@@ -79,7 +80,7 @@ def _home(parts: Path, source: Inspection) -> Inspection:
     return replace(source, directory=home, tokenizer_config=read_object(settings) if settings.is_file() else {})
 
 
-def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
+def _merged(source: Inspection, parts: Path, settings: dict[str, Any], home: Inspection) -> Any:
     """Load the base in float32, grow its embedding to the adapter's, and add the adapter.
 
     Raises:
@@ -90,7 +91,8 @@ def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
     model = load_model(source.directory)
     misfit = f"{parts}: does not fit {source.directory}"
     try:
-        _resize(model, parts, peft.utils.load_peft_weights(str(parts), device="cpu"), home)
+        stored = peft.utils.load_peft_weights(str(parts), device="cpu")
+        _resize(model, parts, settings, stored, home)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             adapted = peft.PeftModel.from_pretrained(model, str(parts))
@@ -102,7 +104,7 @@ def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
     if lacking:
         raise WorkError(f"{misfit} ({lacking[0][:200]}); expected all weights of its adapter")
     if not hasattr(adapted, "merge_and_unload"):
-        kind = adapted.peft_config["default"].peft_type
+        kind = adapted.peft_config["default"].peft_type.value
         raise WorkError(f"{parts}: is an adapter of type {kind}; expected LoRA or another that can be merged")
     try:
         return adapted.merge_and_unload()
@@ -110,10 +112,10 @@ def _merged(source: Inspection, parts: Path, home: Inspection) -> Any:
         raise WorkError(f"{parts}: cannot be merged ({error}); expected LoRA or another that can") from error
 
 
-def _resize(model: Any, parts: Path, stored: dict[str, Any], home: Inspection) -> None:
+def _resize(model: Any, parts: Path, settings: dict[str, Any], stored: dict[str, Any], home: Inspection) -> None:
     """Give the embedding as many rows as it had when the adapter was trained: tokens may have been added."""
     rows = model.get_input_embeddings().num_embeddings
-    indices = read_object(parts / "adapter_config.json").get("trainable_token_indices") or []
+    indices = settings.get("trainable_token_indices") or []
     if isinstance(indices, dict):
         indices = [id for ids in indices.values() for id in ids]
     trained = [

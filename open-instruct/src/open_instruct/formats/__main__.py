@@ -30,7 +30,7 @@ def _chat(path: Path) -> Content:
 
 
 def _messages(row: Conversation) -> list[dict[str, Any]]:
-    """Give the messages, each answer that is not trained with `weight` 0."""
+    """Give the messages, with `weight` 0 on each answer that is not trained."""
     result: list[dict[str, Any]] = []
     answers = 0
     for message in row.messages:

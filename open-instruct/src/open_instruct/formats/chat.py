@@ -24,7 +24,7 @@ __all__ = [
 
 ROLES = ("system", "user", "assistant")
 Message: TypeAlias = dict[str, str]
-# What a model would have to be shown or taught, and is not; in a row and in a message
+# Content for the model that training would ignore: in a row, in a message
 _UNSUPPORTED_ROW = ("tools", "functions", "documents", "images", "videos", "audios")
 _UNSUPPORTED_MESSAGE = (
     "tool_calls",
@@ -45,8 +45,8 @@ _KNOWN_MESSAGE = ("role", "content", "weight", "train")
 class Conversation:
     """One row: its messages with `role` and `content` alone, and the place it came from.
 
-    `untrained` are the answers, counted from 0, that have `weight` 0 or `train` false; `ignored` the fields that
-    nothing reads (`name`, `messages.name`).
+    `untrained` are the answers, counted from 0, with `weight` 0 or `train` false; `ignored` are the fields that nothing
+    reads (`name`, `message name`).
     """
 
     id: str
@@ -90,7 +90,7 @@ def check_messages(value: list[Any], labels: list[str], field: str, path: Path, 
     for position, message in enumerate(value):
         for name in _UNSUPPORTED_MESSAGE:
             if message.get(name):
-                sentence = f"is {kind(message[name])} that would not be trained; expected none"
+                sentence = f"is {kind(message[name])}, which training would ignore; expected none"
                 raise fail("invalid_value", position, name, sentence, _WRITE_AS_TEXT)
     for position, message in enumerate(value):
         if message["role"] not in ROLES:
@@ -109,7 +109,7 @@ def check_messages(value: list[Any], labels: list[str], field: str, path: Path, 
     return tuple({"role": message["role"], "content": message["content"]} for message in value)
 
 
-_WRITE_AS_TEXT = "write what the model should read or say into content, as text, or take the field out"
+_WRITE_AS_TEXT = "write what the model should read or say into content as text, or remove the field"
 
 
 def _check_weight(message: dict[str, Any], position: int, fail: Any) -> None:
@@ -122,19 +122,21 @@ def _check_weight(message: dict[str, Any], position: int, fail: Any) -> None:
     if train is not None and not isinstance(train, bool):
         raise fail("wrong_type", position, "train", f"is {kind(train)}; expected a boolean")
     if weight is not None and train is not None and bool(weight) != train:
-        raise fail("invalid_value", position, "train", f"is {str(train).lower()} beside weight {weight}; expected one")
+        raise fail(
+            "invalid_value", position, "train", f"is {str(train).lower()} with weight {weight}; expected the same"
+        )
     if train and message["role"] != "assistant":
-        sentence = f'is true on a message of "{message["role"]}"; expected it on answers alone'
+        sentence = f'is true on a "{message["role"]}" message; expected it on answers only'
         raise fail("invalid_value", position, "train", sentence)
 
 
 def is_trained(message: dict[str, Any]) -> bool:
-    """Whether an answer is to be trained: not with `weight` 0 nor `train` false."""
+    """Whether an answer is trained: its `weight` is not 0 and its `train` not false."""
     return message.get("weight") != 0 and message.get("train") is not False
 
 
 def unused_fields(row: dict[str, Any], messages: list[dict[str, Any]]) -> tuple[str, ...]:
-    """List the fields of a row and of its messages that nothing reads and that hold something."""
+    """List the fields of a row and of its messages that have a value and that nothing reads."""
     found = [name for name, value in row.items() if name not in _KNOWN_ROW and value is not None]
     for message in messages:
         found += [
@@ -144,10 +146,10 @@ def unused_fields(row: dict[str, Any], messages: list[dict[str, Any]]) -> tuple[
 
 
 def check_row_fields(row: dict[str, Any], path: Path, line: int) -> None:
-    """Refuse what a row offers to the model beside its messages, such as tools. Raises FormatError."""
+    """Refuse content for the model outside the messages, such as tools. Raises FormatError."""
     for name in _UNSUPPORTED_ROW:
         if row.get(name):
-            sentence = f'"{name}" is {kind(row[name])} that the model would not be shown; expected none'
+            sentence = f'"{name}" is {kind(row[name])}, which the model would not see; expected none'
             raise FormatError("invalid_value", path, sentence, line=line, field=name, hint=_WRITE_AS_TEXT)
 
 

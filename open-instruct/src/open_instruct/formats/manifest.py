@@ -148,7 +148,7 @@ def row_files(path: Path, wanted: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        what = "is a named pipe" if path.is_fifo() else "is no regular file" if path.exists() else "not found"
+        what = "is a named pipe" if path.is_fifo() else "is not a regular file" if path.exists() else "not found"
         hint = "write the rows to a file first" if path.exists() else ""
         raise FormatError("missing_file", path, f"{what}; expected a file or a directory", hint=hint)
     if (path / NAME).is_file():

@@ -53,18 +53,18 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
     def fail(code: str, field: str, sentence: str, hint: str = "") -> FormatError:
         return FormatError(code, path, f'"{field}" {sentence}', line=line, field=field, hint=hint)
 
-    for name, (messages, labels) in whole.items():
+    for messages, labels in whole.values():
         if not is_trained(messages[-1]):
-            where = f"{labels[-1]}.{'weight' if messages[-1].get('weight') == 0 else 'train'}"
-            raise fail("invalid_value", where, f'says that the answer of "{name}" is not trained; expected one that is')
+            key, value = ("weight", "0") if messages[-1].get("weight") == 0 else ("train", "false")
+            raise fail("invalid_value", f"{labels[-1]}.{key}", f"is {value}; expected an answer to train on")
     if chosen[:-1] != rejected[:-1]:
         raise fail(
             "prompt_mismatch", "rejected", 'answers another prompt; expected the messages of "chosen" before the last'
         )
     if not _begins(prompt, chosen[:-1]):
-        raise fail("prompt_mismatch", "prompt", 'differs; expected what "chosen" and "rejected" begin with')
+        raise fail("prompt_mismatch", "prompt", 'differs; expected the beginning of "chosen" and "rejected"')
     if chosen[-1] == rejected[-1]:
-        hint = "data.identical_answers=drop leaves such rows out and counts them"
+        hint = "data.identical_answers=drop skips such rows and counts them"
         raise fail("identical_answers", "rejected", 'is equal to "chosen"; expected another answer', hint)
     return Pair(
         id=row_id,
@@ -81,10 +81,10 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
 def _conversation(
     name: str, side: str | list[Any], prompt: str | list[Any] | None, path: Path, line: int
 ) -> tuple[list[Any], list[str]]:
-    """Give the messages of one side, with the prompt before an answer that stands alone, and a label for each."""
+    """Give the messages of one side, after the prompt where it is only an answer, and a label for each."""
     if isinstance(side, str):
         if prompt is None:
-            sentence = f'"{name}" is a string without "prompt"; expected an array of messages, or a prompt beside it'
+            sentence = f'"{name}" is a string without "prompt"; expected an array of messages, or a prompt too'
             raise FormatError("wrong_type", path, sentence, line=line, field=name)
         for field, text in ((name, side), ("prompt", prompt)):
             if not text:

@@ -123,7 +123,7 @@ def load_model(directory: Path, dtype: str = "float32") -> Any:
             bad = int((~torch.isfinite(parameter)).sum())
             raise WorkError(
                 f'{directory}: "{name}" has {bad} weights that are NaN or infinite; expected finite numbers',
-                "take an earlier checkpoint of the run that wrote it",
+                "use an earlier checkpoint of the run that wrote it",
             )
     return model
 

@@ -78,7 +78,7 @@ def lora_config(settings: LoraSettings | None, model: Any) -> Any:
     """Give peft's configuration of the adapters, or None.
 
     Raises:
-        RequestError: names of matrices that the model does not have.
+        RequestError: `target_modules` names a matrix that the model does not have.
     """
     if settings is None:
         return None
@@ -106,5 +106,5 @@ def _check_names(wanted: list[str], model: Any) -> None:
         known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
         raise RequestError(
             f"lora.target_modules: the model has no {', '.join(unknown)}; expected some of {known}",
-            "null takes all linear layers",
+            "null means all linear layers",
         )

@@ -12,11 +12,11 @@ from transformers import TrainerCallback
 
 from ..errors import WorkError
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "require_finite"]
 
 log = logging.getLogger(__name__)
 _LINE_EVERY_S = 10.0
-# TRL's name -> ours; what is not named here is not written
+# TRL's name -> ours; other metrics are not written
 _NAMES = {
     "loss": "train/loss",
     "router_loss": "train/router_loss",
@@ -40,6 +40,15 @@ _NAMES = {
 _COUNTS = {"eval/rows", "eval/tokens", "eval/bytes"}
 
 
+def require_finite(step: int, name: str, value: float, rows: str = "") -> None:
+    """Raise WorkError, naming the `rows` where given, unless `value` is finite."""
+    if not math.isfinite(value):
+        raise WorkError(
+            f"step {step}: {name} is {value}; expected a finite number{f' ({rows})' if rows else ''}",
+            "lower optimizer.lr, or set optimizer.max_grad_norm=1",
+        )
+
+
 class Progress(TrainerCallback):  # type: ignore[misc]
     """Writes a row of metrics for each log and each evaluation; raises WorkError when a number is not finite."""
 
@@ -52,7 +61,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         every: int | None,
         resumed_step: int,
     ) -> None:
-        """Append to `path`; after a resumption, rows past the step that is resumed are taken out first."""
+        """Append to `path`; a resumed run first removes the rows past the step that it resumes from."""
         self.stage, self.path, self.evaluate, self.every = stage, path, evaluate, every
         self.first_evaluation: dict[str, float] = {}
         self.last_evaluation: dict[str, float] = {}
@@ -77,11 +86,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            if not math.isfinite(value):
-                raise WorkError(
-                    f"step {step}: {name} is {value}; expected a finite number",
-                    "lower optimizer.lr, or set optimizer.max_grad_norm=1",
-                )
+            require_finite(step, name, value)
         row = {"stage": self.stage, "step": step, "time_s": round(time.monotonic() - self.started, 3), **values}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")

@@ -1,9 +1,9 @@
-"""The loss that keeps a mixture of experts balanced, over the whole batch of a step, whatever its micro-batches.
+"""The loss that balances the experts of a mixture, over the whole batch of a step, whatever its micro-batches.
 
 It is E · Σ_e f_e · P_e with the share f_e of routed tokens and the mean probability P_e of each expert over all layers
-and tokens (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6). It is no sum over tokens: the mean of the losses of
-micro-batches is another number. So the shares, which carry no gradient, are counted over the whole batch first; then
-each micro-batch adds its part of the probabilities, and the parts add up to the loss of the whole.
+and tokens (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6). It is not a sum over tokens, so the mean over
+micro-batches is a different number. Therefore the shares, which carry no gradient, are counted over the whole batch
+first; then each micro-batch adds its part of the probabilities, and the parts sum to the loss of the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ _NOT_FOR_THE_MODEL = ("labels", "completion_mask", "ref_chosen_logps", "ref_reje
 
 
 class RouterLoss:
-    """Watches the routers of a model; `coefficient` is 0 for a model without them, or without the wish for this loss.
+    """Records what the routers of a model say; `coefficient` is 0 without routers, or where this loss is off.
 
-    The configuration's `output_router_logits` says whether it is wanted, `router_aux_loss_coef` how much it counts.
+    The configuration's `output_router_logits` switches it on; `router_aux_loss_coef` is its weight.
     """
 
     def __init__(self, model: Any) -> None:
-        """Take the settings; the libraries' own router loss stays off for as long as this one lives."""
+        """Read the settings and hook the routers; the libraries' own router loss is off (training/arguments.py)."""
         config = model.config.get_text_config()
         wanted = getattr(config, "output_router_logits", False)
         self.coefficient = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0) if wanted else 0.0
@@ -59,9 +59,9 @@ class RouterLoss:
         return keep
 
     def begin_batch(self, model: Any, batches: Sequence[Mapping[str, Any]], device: torch.device) -> None:
-        """Count over the micro-batches of a step which share of the tokens each expert gets."""
+        """Count each expert's share of the tokens over the micro-batches of a step."""
         was_training = model.training
-        model.eval()  # without dropout: how tokens are routed, not how a draw would route them
+        model.eval()  # no dropout: the shares should not depend on a draw
         counts: torch.Tensor | float = 0.0
         rows = 0.0
         for batch in batches:
@@ -82,11 +82,11 @@ class RouterLoss:
         self._shares, self._rows = counts / rows, rows  # type: ignore[assignment]
 
     def watch(self) -> None:
-        """Keep what the routers say from now on."""
+        """Record the routers during the next forward pass."""
         self._seen = []
 
     def part(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """Give the part of the weighted loss that the micro-batch `inputs` has, with its gradient."""
+        """Give the micro-batch's part of the weighted loss, with its gradient."""
         total: torch.Tensor | float = 0.0
         for probabilities, mask in self._probabilities(inputs):
             total = total + (probabilities * mask).sum(dim=0)
@@ -94,7 +94,7 @@ class RouterLoss:
         return self.coefficient * part
 
     def _probabilities(self, inputs: Mapping[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        # shapes (tokens, experts) and (tokens, 1), a pair a layer
+        # shapes (tokens, experts) and (tokens, 1), one pair per layer
         seen, self._seen = self._seen or [], None
         attended = inputs.get("attention_mask")
         result = []

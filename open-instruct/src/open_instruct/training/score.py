@@ -76,7 +76,7 @@ def _check_finite(sums: torch.Tensor, places: Sequence[str]) -> None:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise WorkError(
             f"{bad[0]}{more}: the log-probability of the answer is not finite; expected a number",
-            "the model overflows: take another checkpoint, or runtime.precision=float32",
+            "the model overflows: use another checkpoint, or runtime.precision=float32",
         )
 
 

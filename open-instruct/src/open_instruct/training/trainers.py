@@ -13,13 +13,11 @@ from trl import DPOTrainer, SFTTrainer
 
 from ..data.pack import pack_lengths
 from ..data.tokenize import PairExample, SftExample
-from ..errors import WorkError
+from .progress import require_finite
 from .router_loss import RouterLoss
 from .score import pair_log_probs
 
 __all__ = ["LengthGroupedBatches", "PairTrainer", "SftTrainer", "pair_dataset", "sft_dataset"]
-
-_LOWER = "lower optimizer.lr, or set optimizer.max_grad_norm=1"
 
 
 def _project_trained_positions_only() -> None:
@@ -34,15 +32,19 @@ _project_trained_positions_only()
 
 
 class _Ours:
-    """What both trainers do beside TRL's: neither telemetry nor model cards, finite numbers, and one router loss.
+    """What both trainers change in TRL's: no telemetry, no model cards, checks of finite numbers, batches by length.
 
-    The loss and the gradients of a step are those of its whole batch, however it is cut into micro-batches.
+    The loss and the gradients of a step are those of its whole batch, router loss included, whatever its micro-batches.
     """
 
-    _examples: list[Any]
+    args: Any
+    model: Any
+    state: Any
+    train_dataset: Any
+    loss_is_scaled_for_ga: bool
 
     def __init__(self, *args: Any, model: Any, examples: list[Any], **keywords: Any) -> None:
-        """Build TRL's trainer without its printing of logs; `examples` are the training rows, in their order."""
+        """Build TRL's trainer without its printing of logs; `examples` are the training rows, in order."""
         self._examples = examples
         self._router = RouterLoss(model)
         self._router_sum, self._steps = 0.0, 0
@@ -57,25 +59,25 @@ class _Ours:
         """Write none."""
 
     def get_batch_samples(self, *args: Any, **keywords: Any) -> Any:
-        """Take the micro-batches of a step; what needs all of them is counted here."""
+        """Get the micro-batches of a step, and count what needs all of them."""
         batches, items = super().get_batch_samples(*args, **keywords)  # type: ignore[misc]
         self._steps += 1
         self._rows_in_batch = sum(len(batch["input_ids"]) for batch in batches)
         self._parts_in_batch = max(len(batches), 1)
         if self._router.coefficient and batches:
-            self._router.begin_batch(self.model, batches, self.args.device)  # type: ignore[attr-defined]
+            self._router.begin_batch(self.model, batches, self.args.device)
         return batches, items
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], **keywords: Any) -> Any:
-        """Give TRL's loss of a micro-batch, as its share of the batch's, with its part of the router loss."""
-        watching = self._router.coefficient and self.model.training  # type: ignore[attr-defined]
+        """Give a micro-batch's share of the batch's loss, with its part of the router loss."""
+        watching = self._router.coefficient and self.model.training
         if watching:
             self._router.watch()
         loss = super().compute_loss(model, inputs, **keywords)  # type: ignore[misc]
         parts = 1
-        if self.loss_is_scaled_for_ga is False:  # type: ignore[attr-defined]
-            # TRL's mean over a micro-batch, which the trainer divides by their number: a short last one would weigh
-            # more a row than the others
+        if self.loss_is_scaled_for_ga is False:
+            # TRL averages over a micro-batch, and the trainer over micro-batches: the rows of a short last one would
+            # weigh more than the others
             parts = self._parts_in_batch
             loss = loss * (len(inputs["input_ids"]) * parts / self._rows_in_batch)
         if watching:
@@ -85,20 +87,15 @@ class _Ours:
         return loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **keywords: Any) -> Any:
-        """Do a micro-batch. Raises WorkError, with the rows, where its loss is not finite."""
+        """Run a micro-batch. Raises WorkError, naming the rows, where its loss is not finite."""
         loss = super().training_step(model, inputs, *args, **keywords)  # type: ignore[misc]
         if not math.isfinite(float(loss)):
-            step = self.state.global_step + 1  # type: ignore[attr-defined]
-            raise WorkError(
-                f"step {step}: the loss is {float(loss)}; expected a finite number ({self._places(inputs)})", _LOWER
-            )
+            require_finite(self.state.global_step + 1, "the loss", float(loss), self._places(inputs))
         return loss
 
     def _get_grad_norm(self, *args: Any, **keywords: Any) -> Any:
         norm = super()._get_grad_norm(*args, **keywords)  # type: ignore[misc]
-        if not math.isfinite(float(norm)):
-            step = self.state.global_step + 1  # type: ignore[attr-defined]
-            raise WorkError(f"step {step}: the gradient's norm is {float(norm)}; expected a finite number", _LOWER)
+        require_finite(self.state.global_step + 1, "the gradient's norm", float(norm))
         return norm
 
     def _places(self, inputs: Mapping[str, Any]) -> str:
@@ -113,51 +110,13 @@ class _Ours:
         return "rows " + ", ".join(dict.fromkeys(places)) if places else "rows unknown"
 
     def log(self, logs: dict[str, float], *args: Any, **keywords: Any) -> None:
-        """Log the loss of the language model apart from that of the routers."""
+        """Log the language model's loss and the router loss apart."""
         if "loss" in logs and self._router.coefficient:
             router = self._router_sum / max(self._steps, 1)
             logs = {**logs, "loss": logs["loss"] - router, "router_loss": router / self._router.coefficient}
         if "loss" in logs:
             self._router_sum, self._steps = 0.0, 0
         super().log(logs, *args, **keywords)  # type: ignore[misc]
-
-
-class LengthGroupedBatches(torch.utils.data.Sampler[int]):
-    """Rows of about equal length in each batch, the batches in random order, the one with the longest row first.
-
-    transformers' own sampler leaves the batches sorted by length within stretches of up to fifty, longest first, so
-    that loss and gradients follow the length as a saw-tooth. The order is a function of the seed and the epoch.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        """Take a length for each row; a batch is what one optimizer step sees."""
-        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Give the number of rows."""
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        """Give the rows' numbers."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
-        batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-        # the first has the longest row, so that memory runs out soon or never; a last short one stays the last
-        middle = batches[1:-1]
-        order = torch.randperm(len(middle), generator=generator).tolist()
-        for batch in [*batches[:1], *(middle[place] for place in order), *batches[1:][-1:]]:
-            yield from batch
-
-
-class _ByLength:
-    """Groups rows by length, where the settings ask for it, without leaving them sorted."""
-
-    args: Any
-    train_dataset: Any
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":
@@ -169,11 +128,42 @@ class _ByLength:
         return LengthGroupedBatches(lengths, step_size, self.args.data_seed)
 
 
-class SftTrainer(_Ours, _ByLength, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFTTrainer, which takes `input_ids` and `labels` as they are."""
+class LengthGroupedBatches(torch.utils.data.Sampler[int]):
+    """Rows of similar length in each batch, the batches in random order after the one with the longest row.
+
+    transformers' own sampler leaves up to fifty batches in a row sorted by length, longest first, which makes the loss
+    a saw-tooth. The order depends only on the seed and the epoch.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        """Take a length for each row; a batch is what one optimizer step sees."""
+        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the rows' numbers."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        # the first has the longest row, so that memory runs out soon or never; the last may be short, and stays last
+        middle = batches[1:-1]
+        order = torch.randperm(len(middle), generator=generator).tolist()
+        for batch in [*batches[:1], *(middle[place] for place in order), *batches[1:][-1:]]:
+            yield from batch
 
 
-class PairTrainer(_Ours, _ByLength, DPOTrainer):  # type: ignore[misc]
+class SftTrainer(_Ours, SFTTrainer):  # type: ignore[misc]
+    """TRL's SFTTrainer, which accepts ready `input_ids` and `labels`."""
+
+
+class PairTrainer(_Ours, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer, with our ids in place of its own encoding of text."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
