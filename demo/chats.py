@@ -2,10 +2,10 @@
 
 `python demo/chats.py OUTPUT TRAINING_DOCUMENTS HELD_OUT_DOCUMENTS` writes four artifacts below OUTPUT:
 `chats/{train,heldout}` (docs/formats/chat.md) and `preferences/{train,heldout}` (docs/formats/preference.md), the
-held-out ones from documents that the model has not seen. A preference is about the form alone: the answer in
-triple quotes, ready to be pasted below the signature, is chosen, and the same answer as plain text, which is what the
-chats taught, is rejected. A model of this size can learn that, but not which of two contents is right.
-Documents without functions (a corpus of prose) give questions about how a text goes on instead.
+held-out ones from documents that the model has not seen. The two answers of a preference differ only in form: the
+chosen one is in triple quotes, ready to paste below the signature; the rejected one is plain text, as in the chats. A
+model of this size can learn that, but not which of two contents is right.
+Documents without functions (a corpus of prose) give questions about how a text continues instead.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def function_pairs(document: dict) -> Iterator[Pair]:
 
 
 def continuation_pairs(document: dict) -> Iterator[Pair]:
-    """Questions about how a text goes on: a paragraph's first sentence, answered by the rest of it."""
+    """Questions about how a text continues: a paragraph's first sentence, answered by the rest of it."""
     for index, paragraph in enumerate(document["text"].split("\n\n")):
         first, separator, rest = re.sub(r"\s+", " ", paragraph).strip().partition(". ")
         rest = rest[: ANSWER_CHARS[1]].strip()

@@ -34,7 +34,7 @@ def card(*parts: str) -> str:
 
 def data_section(work: Path) -> str:
     """The funnel of documents per rule, and token counts by source."""
-    [stream] = tables.read_metrics(work / "training" / ".dolma" / "funnel.ndjson")
+    [stream] = tables.read_lines(work / "training" / ".dolma" / "funnel.ndjson")
     rows: list[list[object]] = [["gathered", "", "", stream["documents_in"], f"{stream['bytes_in'] / 1e6:.2f}"]]
     documents, size = stream["documents_in"], stream["bytes_in"]
     for rule in stream["rules"]:
@@ -62,7 +62,7 @@ def data_section(work: Path) -> str:
 
 def training_section(work: Path) -> str:
     """Loss and bits-per-byte curves of pretraining."""
-    rows = tables.read_metrics(work / "run" / "metrics.jsonl")
+    rows = tables.read_lines(work / "run" / "metrics.jsonl")
     loss = tables.thinned(tables.curve(rows, "train/CrossEntropyLoss"))
     bits = tables.bits_per_byte_by_source(rows)
     return (
@@ -134,9 +134,9 @@ def domain_section(results: dict[str, dict]) -> str:
 
 def adaptation_section(work: Path) -> str:
     """Curves of SFT and DPO, and three chats."""
-    sft = tables.read_metrics(work / "sft" / "metrics.jsonl")
-    dpo = tables.read_metrics(work / "dpo" / "metrics.jsonl")
-    answers = tables.read_metrics(work / "answers" / "answers.jsonl")
+    sft = tables.read_lines(work / "sft" / "metrics.jsonl")
+    dpo = tables.read_lines(work / "dpo" / "metrics.jsonl")
+    answers = tables.read_lines(work / "answers" / "answers.jsonl")
     train, held_out = tables.thinned(tables.curve(sft, "train/loss")), tables.curve(sft, "eval/loss")
     accuracy = tables.curve(dpo, "eval/rewards/accuracies")
     pairs = int(tables.curve(dpo, "eval/rows")[-1][1])
@@ -158,10 +158,10 @@ def adaptation_section(work: Path) -> str:
         + card(
             "<h3>DPO: share of held-out pairs with the quoted answer preferred to the plain one</h3>",
             charts.line_chart({"by reward": accuracy, "by probability": plain}, "step", "share of pairs"),
-            f'<p class="note">by reward, the gain over the model before DPO: {accuracy[0][1]:.3f} before, which is no '
-            f"preference, {accuracy[-1][1]:.3f} after "
+            f'<p class="note">by reward (the gain over the model before DPO, so it begins at 0.5): '
+            f"{accuracy[0][1]:.3f} before, {accuracy[-1][1]:.3f} after "
             f"(95 % interval {low:.3f} to {high:.3f}, n = {pairs}); "
-            f"by probability {plain[0][1]:.3f} before, {plain[-1][1]:.3f} after</p>",
+            f"by probability: {plain[0][1]:.3f} before, {plain[-1][1]:.3f} after</p>",
         )
         + "</div><h3>Three chats with the final model</h3>"
         + card(chats)

@@ -23,8 +23,8 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text("utf-8"))
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a file of JSON lines: metrics, a funnel."""
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
@@ -34,7 +34,7 @@ def curve(rows: list[dict], name: str) -> list[tuple[float, float]]:
 
 
 def share_interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n cases, which is sound near 0 and 1 too (Wilson 1927)."""
+    """The 95 % interval of a share of n cases, by Wilson (1927), which holds near 0 and 1 too."""
     z = 1.959964  # 97.5 % point of the normal distribution
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

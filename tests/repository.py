@@ -49,8 +49,6 @@ PACKAGES = (
     Package("open-instruct", "open_instruct"),
 )
 
-# the files of each package that are read top to bottom
-
 
 @cache
 def tracked() -> tuple[str, ...]:

@@ -21,15 +21,15 @@ CHECKABLE = {
     "unsupported_version",
     "wrong_type",
 }
-# what a schema cannot say: which keys a manifest lists, JSON in a text, an order, an arithmetic, a column of a CSV,
-# bytes, and that 1.0 is no integer
+# what a schema cannot say: which keys a manifest lists, JSON within a string, an order, a sum, a column of a CSV,
+# bytes, and that 1.0 is not an integer
 BEYOND = {
     "attributes/no_spans",
     "attributes/score_is_boolean",
     "attributes/span_of_two",
     "attributes/start_is_float",
     "document/metadata_is_list",
-    "document/metadata_is_no_json",
+    "document/metadata_is_not_json",
     "document/wrong_count",
     "manifest/files_not_sorted",
     "megatron/newer_index",

@@ -136,14 +136,13 @@ def pairs(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "pairs.jsonl", pair_rows(8))
 
 
-@pytest.fixture
-def run(tmp_path: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path]:
-    """`run("sft", chats, "optimizer.lr=1e-2")`: train two steps on all rows at once; return the output directory."""
+def trainer(folder: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """Make the function of the fixture `run`, which writes below `folder`."""
     calls = iter(range(1000))
 
     def train(stage: str, data: Path, *overrides: str, model: Path | None = None, expect: int = 0) -> Path:
-        output = tmp_path / f"{stage}-{next(calls)}"
-        config = tmp_path / f"{output.name}.yaml"
+        output = folder / f"{stage}-{next(calls)}"
+        config = folder / f"{output.name}.yaml"
         config.write_text(
             f"model: {model or checkpoint()}\noutput_dir: {output}\ndata: {{train: [{data}]}}\n"
             "sequence: {max_length_tokens: 128}\n"
@@ -155,6 +154,12 @@ def run(tmp_path: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path]:
         return output
 
     return train
+
+
+@pytest.fixture
+def run(tmp_path: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """`run("sft", chats, "optimizer.lr=1e-2")`: train two steps on all rows at once; return the output directory."""
+    return trainer(tmp_path, checkpoint)
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

@@ -298,8 +298,7 @@ def test_rows_that_a_template_refuses_are_named(run, checkpoint, tmp_path, capsy
     run("sft", data, f"template.name={refusing}", expect=2)
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-@pytest.mark.parametrize("save_every", ["null", "1"])
+@pytest.mark.parametrize(("stage", "save_every"), [("sft", "null"), ("dpo", "1")])
 def test_full_disk_is_an_error_after_which_the_run_resumes(
     chats, pairs, checkpoint, tmp_path, capsys, stage, save_every
 ):

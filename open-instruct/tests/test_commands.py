@@ -5,15 +5,15 @@ import json
 
 import pytest
 import torch
-from conftest import chat_rows, pair_rows, write_rows
+from conftest import chat_rows, pair_rows, trainer, write_rows
 from open_instruct.__main__ import main
 from open_instruct.formats.__main__ import main as formats
 from open_instruct.formats.json_text import sha256_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-@pytest.fixture
-def learned(run, tmp_path):
+@pytest.fixture(scope="module")
+def learned(checkpoint, tmp_path_factory):
     """A model that has learned two chats by heart."""
     rows = [
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Good day."}]},
@@ -27,8 +27,11 @@ def learned(run, tmp_path):
             ]
         },
     ]
-    data = write_rows(tmp_path / "learn.jsonl", rows)
-    return run("sft", data, "training.max_steps=120", "training.batch_size=2", "training.micro_batch_size=2")
+    folder = tmp_path_factory.mktemp("learned")
+    data = write_rows(folder / "learn.jsonl", rows)
+    return trainer(folder, checkpoint)(
+        "sft", data, "training.max_steps=120", "training.batch_size=2", "training.micro_batch_size=2"
+    )
 
 
 def _talk(monkeypatch, capsys, text: str, *arguments: str) -> str:

@@ -270,7 +270,7 @@ def test_mixture_of_experts_does_not_depend_on_the_micro_batch(run, chats, token
         mask = (torch.arange(batch.shape[1]) < torch.tensor([[len(row)] for row in rows])).long()
         expected = _load(base)(batch, attention_mask=mask, output_router_logits=True).aux_loss
         assert metrics["train/router_loss"] == pytest.approx(expected.item(), abs=1e-5)
-    for size in (1, 2, 4):
+    for size in (1, 4):
         parts = run("sft", chats, *one_step, f"training.micro_batch_size={size}", model=base)
         for name, tensor in load_file(parts / "model.safetensors").items():
             assert torch.allclose(tensor, weights[name], atol=1e-5), (size, name)

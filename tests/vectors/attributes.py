@@ -61,7 +61,7 @@ def _rows(name: str, rows: list[dict[str, Any]], line: int, field: str | None = 
 
 
 def _listed(name: str, value: str, code: str, field: str) -> Case:
-    """Three rows of which the second has a wrong value under a key that the manifest lists."""
+    """Three rows; the second has an invalid value under a key that the manifest lists."""
     data = {_PART: gz(json_lines(_ROWS[:1]) + _row(f'{{"k": {value}}}') + b"\n" + json_lines(_ROWS[2:]))}
     stated = _manifest(data, _ROWS)
     stated["details"] |= {"keys": ["k"]}

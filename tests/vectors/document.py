@@ -100,7 +100,7 @@ def cases() -> list[Case]:
             },
         },
     ]
-    # a field that stands twice: the last one counts, as in Python's json
+    # a repeated field: the last one counts, as in Python's json
     repeated = (
         b'{"id": "r-1", "text": "first", "source": "a", "metadata": {"a": 1}, "text": "second", "metadata": {"b": 2}}\n'
     )
@@ -139,7 +139,7 @@ def cases() -> list[Case]:
             "wrong_type",
             "metadata.subdomain",
         ),
-        _lines("metadata_is_no_json", b'{"id": "a-2", "text": "x", "metadata": "url"}', "wrong_type", "metadata"),
+        _lines("metadata_is_not_json", b'{"id": "a-2", "text": "x", "metadata": "url"}', "wrong_type", "metadata"),
         _lines("metadata_is_list", b'{"id": "a-2", "text": "x", "metadata": "[1]"}', "wrong_type", "metadata"),
         _lines("attributes_are_list", b'{"id": "a-2", "text": "x", "attributes": [1]}', "wrong_type", "attributes"),
         # 8 bytes of trailer and some data are gone: no line of it may be believed to be the last
