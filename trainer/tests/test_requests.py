@@ -171,13 +171,13 @@ def begun_from(**changes: Any) -> Made:
     return trained(change)
 
 
-def told_of_row(content: bytes, message: str, name: str = "w.jsonl") -> tuple[Made, int, list[str]]:
-    """A held-out file with this content, and what is said of it."""
+def row_error(content: bytes, message: str, name: str = "w.jsonl") -> tuple[Made, int, list[str]]:
+    """A held-out file with this content, and the error it must cause."""
     return with_bytes(name, content), 1, [f"{name}:1: line is {message}"]
 
 
-def told_of_config(content: bytes, message: str) -> tuple[Made, int, list[str]]:
-    """A config of these bytes, and what is said of it."""
+def config_error(content: bytes, message: str) -> tuple[Made, int, list[str]]:
+    """A config of these bytes, and the error it must cause."""
     return of_bytes(content), 2, [message]
 
 
@@ -242,27 +242,27 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     "no window": (trained(too_long), 2, ["expected a file with at least one window of 1000000 tokens"]),
     "damaged checkpoint": (damaged_checkpoint, 1, ["model.safetensors: file is damaged", "expected sha256"]),
     "missing tensor": (missing_tensor, 1, ["is missing; expected shape"]),
-    "byte-order mark": told_of_row(b"\xef\xbb\xbf" + ROW, "begun with a byte-order mark"),
-    "utf-16": told_of_row(ROW.decode().encode("utf-16"), "in UTF-16"),
-    "not utf-8": told_of_row(b'{"id": "a", "text": "caf\xe9"}', "not UTF-8 at byte 24"),
-    "gzip by another name": told_of_row(gzip.compress(ROW), "compressed with gzip, though its name does not"),
-    "nan in a row": told_of_row(ROW[:-1] + b', "metadata": {"x": NaN}}', "not JSON, for it holds NaN"),
-    "overflow in a row": told_of_row(ROW[:-1] + b', "metadata": {"x": 1e999}}', "not JSON, for it holds 1e999"),
-    "half of a pair": told_of_row(ROW.replace(b"one", b"\\ud800"), "half of a surrogate pair"),
+    "byte-order mark": row_error(b"\xef\xbb\xbf" + ROW, "begun with a byte-order mark"),
+    "utf-16": row_error(ROW.decode().encode("utf-16"), "in UTF-16"),
+    "not utf-8": row_error(b'{"id": "a", "text": "caf\xe9"}', "not UTF-8 at byte 24"),
+    "gzip by another name": row_error(gzip.compress(ROW), "compressed with gzip, though its name does not"),
+    "nan in a row": row_error(ROW[:-1] + b', "metadata": {"x": NaN}}', "not JSON, for it holds NaN"),
+    "overflow in a row": row_error(ROW[:-1] + b', "metadata": {"x": 1e999}}', "not JSON, for it holds 1e999"),
+    "half of a pair": row_error(ROW.replace(b"one", b"\\ud800"), "half of a surrogate pair"),
     "brotli": (with_bytes("w.jsonl.br", b"\x0b"), 1, ["w.jsonl.br: file is compressed with brotli; expected .gz"]),
     "named pipe": (trained(piped_document), 1, ["w.jsonl: file is a named pipe, which can be read only once"]),
     "config is a pipe": (piped_config, 2, ["c.yaml: is a named pipe"]),
-    "config in gzip": told_of_config(gzip.compress(b"seed: 1"), "file is compressed with gzip, though"),
-    "config in utf-16": told_of_config("seed: 1".encode("utf-16"), "file is in UTF-16; expected YAML in UTF-8"),
-    "config not utf-8": told_of_config(b"run_directory: caf\xe9", "file is not YAML ("),
-    "config with no date": told_of_config(b"seed: 2020-13-45", "file is not YAML ("),
-    "config with a list as key": told_of_config(b"? [a]\n: 1", "file is not YAML ("),
-    "config says it twice": told_of_config(b"seed: 1\nseed: 2", 'c.yaml:2: file is not YAML (the key "seed" stands'),
+    "config in gzip": config_error(gzip.compress(b"seed: 1"), "file is compressed with gzip, though"),
+    "config in utf-16": config_error("seed: 1".encode("utf-16"), "file is in UTF-16; expected YAML in UTF-8"),
+    "config not utf-8": config_error(b"run_directory: caf\xe9", "file is not YAML ("),
+    "config with no date": config_error(b"seed: 2020-13-45", "file is not YAML ("),
+    "config with a list as key": config_error(b"? [a]\n: 1", "file is not YAML ("),
+    "config with a key twice": config_error(b"seed: 1\nseed: 2", 'c.yaml:2: file is not YAML (the key "seed" appears'),
     "quantities": (
         trained(quantities),
         2,
         [
-            '"train.stop_at" is 20; expected a duration as "1000 steps", "2e12T"',
+            '"train.stop_at" is 20; expected a duration such as "1000 steps", "2e12T"',
             'hint: write "20 steps"',
             '"train.duration" is 5; expected a duration',
             '"train.batch_windows" is 4.0; expected an integer\nhint: write 4\n',
@@ -306,7 +306,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     "prompt that is no text": (
         lambda made, place: ["generate", str(made), "--prompt", "a\udc80", "--temperature=inf"],
         2,
-        ["--prompt: is not UTF-8 at character 1", "--temperature: is inf; expected 0 or more"],
+        ["--prompt: is not UTF-8 at character 1", "--temperature: is inf; expected a finite number, 0 or more"],
     ),
     "report of no steps": (
         lambda made, place: ["report", str(rows_in(place / "made", '{"step": 1, "a": "x"}'))],
@@ -316,7 +316,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     "endless pace": (
         lambda made, place: ["train", str(place / "c.yaml"), "--dry-run", "--tokens-per-second=nan", "--ranks=0"],
         2,
-        ["--tokens-per-second: is nan; expected more than 0", "--ranks: is 0; expected 1 or more"],
+        ["--tokens-per-second: is nan; expected a finite number above 0", "--ranks: is 0; expected 1 or more"],
     ),
     "no run": (
         lambda made, place: ["inspect", str(place), "--step", "1"],
@@ -349,7 +349,7 @@ def test_bad_request_is_answered(name: str, made: Path, tmp_path: Path, capsys: 
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
-    """A link to a folder above or beside must not make one file many, nor one to a folder elsewhere be passed over."""
+    """A link inside the tree must not duplicate files, and a link out of it must be followed."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "root" / "a").mkdir(parents=True)
     for place in ("elsewhere/x.jsonl", "root/a/y.jsonl"):
@@ -363,7 +363,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 def test_home_is_found_in_settings_and_arguments(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`~` is the shell's, and it sees neither YAML nor `--output=~/page.html`."""
+    """The shell expands `~` neither in YAML nor in `--output=~/page.html`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made, tmp_path / "made")

@@ -329,8 +329,8 @@ def test_a_run_gives_up_after_so_many_bad_steps(made: Path, tmp_path: Path, caps
     assert rows[1]["optim/total_grad_norm"] is None
 
 
-def test_a_score_that_is_no_number_ends_the_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """NaN is no perfect score, neither of a document nor of a choice."""
+def test_a_score_of_nan_ends_the_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN is not a perfect score, for a document or for a choice."""
     overflowing = settings(made, tmp_path / "run", model__init={"std": 1e30})
     config = write_config(tmp_path / "c.yaml", overflowing)
     assert olmo("train", config) == 1
@@ -344,10 +344,10 @@ def test_a_score_that_is_no_number_ends_the_run(made: Path, tmp_path: Path, caps
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-def test_equal_shards_elsewhere_continue_a_run(
+def test_a_run_resumes_with_its_shards_moved(
     done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What counts is the content, not where it lies."""
+    """What counts is the content, not the path."""
     place, run = tmp_path / "made", tmp_path / "run"
     shutil.copytree(made, place)
     foreign = {"dtype": "uint16", "eos_token_id": 0, "pad_token_id": 1}
@@ -377,7 +377,7 @@ def test_equal_shards_elsewhere_continue_a_run(
     assert (run / weights).read_bytes() == (done / weights).read_bytes()
 
 
-def test_a_finished_run_goes_on_where_its_rates_stay(
+def test_a_finished_run_can_be_extended_if_its_rates_stay(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind, status in (("constant", 0), ("cosine", 2)):
@@ -398,7 +398,7 @@ def test_a_finished_run_goes_on_where_its_rates_stay(
     assert olmo("train", write_config(tmp_path / "c.yaml", shorter)) == 2
 
 
-def test_a_run_begins_from_a_model_of_the_shards_tokenizer(
+def test_init_from_needs_the_shards_tokenizer(
     done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model"
@@ -416,11 +416,13 @@ def test_a_run_begins_from_a_model_of_the_shards_tokenizer(
     for flags in ([], ["--dry-run"]):
         assert olmo("train", path, *flags) == 2
         told = capsys.readouterr().err
-        assert f"whose tokenizer is not {made}/tokens/tokenizer.json (id {len(names) - 2} is {names[-1]!r}" in told
+        assert (
+            f"whose tokenizer differs from {made}/tokens/tokenizer.json (id {len(names) - 2} is {names[-1]!r}" in told
+        )
         assert "init_tokenizer=other" in told
     assert olmo("train", path, "init_tokenizer=other") == 0
     assert not (tmp_path / "run" / "checkpoints" / "step-2" / "chat_template.jinja").exists()
-    # one that is written otherwise and does the same is no other, and what lies beside the weights stays
+    # one that is written differently but encodes the same is equal, and sidecar files are kept
     (model / "tokenizer.json").write_text(json.dumps(json.loads(own.to_str()), indent=7))
     (model / "chat_template.jinja").write_text("{{ messages }}")
     (model / "generation_config.json").write_text('{"eos_token_id": [0, 5], "temperature": 0.6}')
@@ -431,10 +433,10 @@ def test_a_run_begins_from_a_model_of_the_shards_tokenizer(
     assert (written / "tokenizer.json").read_bytes() == (made / "tokenizer.json").read_bytes()
 
 
-def test_moments_that_are_no_numbers_are_not_begun_with(
+def test_moments_with_nan_are_refused(
     done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The gate on a step sees its loss and gradient, not the moments: the weights would be NaN."""
+    """The guard sees a step's loss and gradient, not the moments: the weights would become NaN."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(done / "checkpoints" / "step-12", tmp_path / "model")
@@ -448,8 +450,8 @@ def test_moments_that_are_no_numbers_are_not_begun_with(
     assert '"exp_avg.embedding" is NaN in places; expected numbers' in capsys.readouterr().err
 
 
-def test_documents_that_begin_with_bos_are_measured_after_it(made: Path, tmp_path: Path) -> None:
-    """One rule: what the loop scored is what a reader of the checkpoint finds by its own settings."""
+def test_documents_that_start_with_bos_are_scored_after_it(made: Path, tmp_path: Path) -> None:
+    """The checkpoint's own settings must lead its readers to the score of the training loop."""
     shutil.copytree(made, tmp_path / "made")
     tokens = tmp_path / "made" / "tokens"
     row = json.loads((tokens / "manifest.json").read_text())

@@ -75,7 +75,7 @@ class Parts:
 def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfig, Architecture]:
     """The config with every null that stands for a default replaced by what it came to, and the model's shape.
 
-    Raises: ConfigError: the device is missing, the embedding is too small for the tokenizer, or a source would be
+    Raises: ConfigError: the device is not available, the embedding is too small for the tokenizer, or a source would be
     seen too often.
     """
     shape = architecture_of(config.model, data.vocab_size)
@@ -104,30 +104,30 @@ def resolve(config: RunConfig, data: TrainingData, where: str) -> tuple[RunConfi
 
 
 def _check_beginning(config: RunConfig, data: TrainingData, where: str) -> None:
-    """Hold the checkpoint to begin from against the shards: their ids must mean the same to both.
+    """Check that token ids mean the same to `init_from` and to the shards.
 
-    Raises: ConfigError: the tokenizers differ and `init_tokenizer` does not say so.
+    Raises: ConfigError: the tokenizers differ and `init_tokenizer` does not allow it.
     """
     if config.init_from is None:
         return
     found = inspect_checkpoint(Path(config.init_from))
     path = found.directory / "tokenizer.json"
     if not path.is_file():
-        log.warning("%s: not found; expected that of the shards, with which it could be compared", path)
+        log.warning("%s: not found; cannot check that it matches the shards' tokenizer", path)
         return
     if sha256_of(path) != data.tokenizer_sha256:
         difference = tokenizer_difference(found.tokenizer, open_tokenizer(data.tokenizer_path))
         if difference is not None and config.init_tokenizer == "same":
-            what = f'{where}: "init_from" is {config.init_from}, whose tokenizer is not {data.tokenizer_path}'
+            what = f'{where}: "init_from" is {config.init_from}, whose tokenizer differs from {data.tokenizer_path}'
             hint = "tokenize the documents with the checkpoint's tokenizer, or set init_tokenizer=other"
             raise ConfigError(Problem(f"{what} ({difference}); expected one tokenizer for both", hint))
         if difference is not None:
-            log.warning("%s: has another tokenizer than the shards (%s)", config.init_from, difference)
+            log.warning("%s: its tokenizer differs from the shards' (%s)", config.init_from, difference)
     ours = "eos" if data.special.bos is None else "bos"
     if found.document_prefix not in (None, ours):
         theirs = str(found.document_prefix).upper()
         log.warning(
-            "%s: reads a document after %s, and the shards' documents begin after %s; the model written follows them",
+            "%s: puts %s before a document, but the shards put %s; new checkpoints follow the shards",
             config.init_from,
             theirs,
             ours.upper(),
@@ -198,7 +198,7 @@ def begin(config: RunConfig, parts: Parts) -> None:
 
 
 def kept_from(config: RunConfig) -> Path | None:
-    """The checkpoint whose template, stops and sampling settings the run's checkpoints keep; None with other tokens."""
+    """The checkpoint whose sidecar files this run's checkpoints keep; None if its tokens are others."""
     return None if config.init_from is None or config.init_tokenizer == "other" else Path(config.init_from)
 
 

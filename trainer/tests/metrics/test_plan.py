@@ -87,7 +87,7 @@ def test_a_dry_run_prints_a_page_and_warns_of_repetition(
     told = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(rf"warning  {made}/tokens: its [\d,]+ tokens are seen 1\d,\d\d\d times; .*2305.16264\)", told)
     assert olmo("train", path, "train.stop_at=1 steps", "train.steps=500", "checkpoint.every_steps=null") == 0
-    assert "times; from 4 times on" not in capsys.readouterr().err  # it stops before
+    assert "times; beyond 4 times" not in capsys.readouterr().err  # it stops before
 
 
 def counted(model: ModelConfig, length: int) -> tuple[float, float]:

@@ -266,19 +266,19 @@ def instruct(directory: Path, made: Path, **config: Any) -> tuple[Path, dict[str
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change a JSON file; None takes a field away."""
+    """Change a JSON file; None removes a field."""
     value = {**(json.loads(path.read_text()) if path.is_file() else {}), **changes}
     path.write_text(json.dumps({name: item for name, item in value.items() if item is not None}))
 
 
 def both_ways(theirs: Path, place: Path, *flags: str) -> Path:
-    """A directory that came in and went out again."""
+    """A directory converted to our layout and back."""
     assert main(["convert", "hf2olmo", str(theirs), str(place / "ours"), *flags]) == 0
     assert main(["convert", "olmo2hf", str(place / "ours"), str(place / "back"), *flags]) == 0
     return place / "back"
 
 
-def test_conversion_keeps_what_lies_beside_the_weights(made: Path, tmp_path: Path) -> None:
+def test_conversion_keeps_sidecar_files(made: Path, tmp_path: Path) -> None:
     theirs, _ = instruct(tmp_path / "theirs", made, eos_token_id=[0, 5, 7], attention_dropout=0.25)
     sampling = {"eos_token_id": [0, 5, 7], "do_sample": True, "temperature": 0.6}
     files = {
@@ -302,7 +302,7 @@ def test_conversion_keeps_what_lies_beside_the_weights(made: Path, tmp_path: Pat
     assert {name: (tmp_path / "soup" / name).read_text() for name in files} == files
 
 
-def test_conversion_finds_the_end_token_wherever_it_is_told(made: Path, tmp_path: Path) -> None:
+def test_conversion_finds_the_end_token_wherever_it_is_stated(made: Path, tmp_path: Path) -> None:
     for number, place in enumerate(("generation_config.json", "tokenizer_config.json")):
         theirs, _ = instruct(tmp_path / f"theirs-{number}", made)
         edit(theirs / "config.json", eos_token_id=None)
@@ -339,14 +339,14 @@ def test_conversion_unties_an_output_matrix_of_its_own(
     back = both_ways(theirs, tmp_path, "--verify")
     assert json.loads((back / "config.json").read_text())["tie_word_embeddings"] is False
     assert torch.equal(load_file(back / "model.safetensors")["lm_head.weight"], head)
-    # one that is the embedding again is no other
+    # one that equals the embedding stays tied
     same = weights["model.embed_tokens.weight"].clone()
     save_file({**weights, "lm_head.weight": same}, theirs / "model.safetensors", metadata={"format": "pt"})
     assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "tied")]) == 0
     assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
 
 
-def test_conversion_takes_the_class_that_leaves_the_tokenizer_as_it_is(made: Path, tmp_path: Path) -> None:
+def test_conversion_writes_the_class_that_uses_tokenizer_json_unchanged(made: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     theirs, _ = instruct(tmp_path / "theirs", made)
     own = Tokenizer.from_file(str(theirs / "tokenizer.json"))
@@ -360,7 +360,7 @@ def test_conversion_takes_the_class_that_leaves_the_tokenizer_as_it_is(made: Pat
         assert transformers.AutoTokenizer.from_pretrained(place)(text).input_ids == want
 
 
-def test_conversion_refuses_tokens_that_only_the_settings_have(
+def test_conversion_refuses_tokens_that_only_tokenizer_config_has(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs, _ = instruct(tmp_path / "theirs", made)
@@ -371,7 +371,7 @@ def test_conversion_refuses_tokens_that_only_the_settings_have(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_named(
+def test_weights_that_are_not_finite_are_named(
     value: float, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs, weights = instruct(tmp_path / "theirs", made)
@@ -421,10 +421,10 @@ def test_a_failed_verification_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_another_architecture_is_named_and_nothing_else(
+def test_only_an_unknown_architecture_is_reported(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """GPT-2 has other words for its sizes, which are not what is wrong with it."""
+    """GPT-2 names its sizes differently; that they are missing is not the error."""
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 400, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "theirs")

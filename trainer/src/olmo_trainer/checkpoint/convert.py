@@ -18,11 +18,10 @@ from ..formats.inspection import InspectionError, open_tokenizer, tokenizer_diff
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from .beside import keep_beside
 from .foreign import Foreign, read_foreign
 from .layout import ARCHITECTURES, generation_json, model_json, published_shapes, tokenizer_json
 from .restore import read_model
-from .save import final_name, write_json, write_weights, writer
+from .save import copy_sidecars, final_name, write_json, write_weights, writer
 from .weights import cast, dtype_of_most, needed_weights
 
 __all__ = ["check_tokenizer", "import_checkpoint", "logit_difference"]
@@ -40,7 +39,7 @@ def import_checkpoint(
 ) -> Foreign:
     """Write a checkpoint of ours from a Hugging Face, OLMo or OLMo-core directory to an empty directory.
 
-    Everything besides the weights is kept, and each weight keeps its dtype unless one is given.
+    Sidecar files are kept, and each weight keeps its dtype unless one is given.
     Raises: ConfigError: a model that this trainer does not have, or no tokenizer; FormatError: damaged files.
     """
     foreign = read_foreign(source)
@@ -57,7 +56,7 @@ def import_checkpoint(
     largest = max(opened.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= shape.embedding_rows:
         rows = f"the embedding of {shape.embedding_rows} rows"
-        log.warning("%s: has ids up to %d, beyond %s; texts with them cannot be read", tokenizer, largest, rows)
+        log.warning("%s: has ids up to %d, beyond %s; the model cannot read texts with them", tokenizer, largest, rows)
     with torch.device("meta"):
         needed = published_shapes(Transformer(shape).state_dict(), shape)
     weights = cast(needed_weights(foreign.weights, needed, source), dtype, source)
@@ -70,7 +69,7 @@ def import_checkpoint(
     generation = {**generation_json(special), "eos_token_id": config["eos_token_id"]}
     write_json(directory / "generation_config.json", generation)
     write_json(directory / "tokenizer_config.json", tokenizer_json(opened, special, foreign.max_positions))
-    keep_beside(source, directory)
+    copy_sidecars(source, directory)
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
     check_tokenizer(directory)
     write_manifest(

@@ -9,9 +9,8 @@ from ..formats.checkpoint import open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.files import sha256_of
 from ..formats.manifest import write_manifest
-from .beside import keep_beside
 from .convert import check_tokenizer
-from .save import write_json, write_weights, writer
+from .save import copy_sidecars, write_json, write_weights, writer
 from .weights import cast, dtype_of_most, stored_weights
 
 __all__ = ["export_checkpoint"]
@@ -30,7 +29,7 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     main_dtype = dtype_of_most(weights)
     write_weights(directory, weights, shard_bytes)
     write_json(directory / "config.json", {**opened.config, "dtype": main_dtype})
-    keep_beside(source, directory)
+    copy_sidecars(source, directory)
     check_tokenizer(directory)
     write_manifest(
         directory,

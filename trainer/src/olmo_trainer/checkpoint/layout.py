@@ -205,7 +205,7 @@ def generation_json(special: SpecialTokens) -> dict[str, Any]:
 def tokenizer_json(tokenizer: Tokenizer, special: SpecialTokens, max_positions: int) -> dict[str, Any]:
     """tokenizer_config.json, such that AutoTokenizer's special ids are the model's.
 
-    Documents that began with BOS when the model was trained begin with it when it is measured.
+    If the training documents start with BOS, so do those that the model is evaluated on.
     """
     tokens = {"bos_token": special.bos, "eos_token": special.eos, "pad_token": special.pad}
     return {

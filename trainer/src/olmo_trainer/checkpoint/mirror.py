@@ -31,7 +31,7 @@ _RUN_FILES = ("config.yaml", ORDER, "metrics.jsonl")
 
 
 def mirror(checkpoints: Path, url: str) -> None:
-    """Copy every checkpoint that is still missing, or is another there, and the run's files as they are now.
+    """Copy every checkpoint that the store lacks or has with other content, and the run's current files.
 
     No checkpoint of another step is touched. What a kill or a failure cut short is copied again by the next call.
 

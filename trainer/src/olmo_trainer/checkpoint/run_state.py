@@ -39,7 +39,7 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
     """
     known = read_manifest(checkpoint, wanted="checkpoint").details.get("tokenizer_sha256")
     if known != parts.data.tokenizer_sha256:
-        got, expected = "another tokenizer", f"that of {checkpoint}, with which the run was begun"
+        got, expected = "a different tokenizer", f"that of {checkpoint}, which this run started with"
         raise FormatError(parts.data.tokenizer_path, "checksum_mismatch", got, expected)
     try:
         load_weights(parts.model, checkpoint)

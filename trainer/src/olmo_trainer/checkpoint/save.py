@@ -22,10 +22,9 @@ from ..data.sources import TrainingData
 from ..formats.errors import FormatError
 from ..formats.files import read_json, sha256_of
 from ..formats.inspection import open_tokenizer
-from ..formats.manifest import MANIFEST, write_manifest
+from ..formats.manifest import MANIFEST, canonical, write_manifest
 from ..model.transformer import Transformer
 from ..runtime.sharded import by_rows, whole
-from .beside import keep_beside
 from .layout import ARCHITECTURES, generation_json, model_json, to_published, tokenizer_json
 from .weights import check_finite
 
@@ -34,6 +33,7 @@ __all__ = [
     "TrainingState",
     "capture_optimizer",
     "clear_unfinished",
+    "copy_sidecars",
     "final_name",
     "publish",
     "remove",
@@ -49,6 +49,14 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _WRITING = ".writing"
+_SIDECARS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +129,24 @@ def write_weights(directory: Path, weights: dict[str, torch.Tensor], shard_bytes
         write_json(directory / "model.safetensors.index.json", index)
 
 
+def copy_sidecars(source: Path, directory: Path) -> None:
+    """Copy what a model has besides its weights and config.json: tokenizer, chat templates, generation settings.
+
+    tokenizer_config.json gets the one class that uses tokenizer.json unchanged: others in transformers, GPT2Tokenizer
+    among them, replace its pre-tokenizer.
+    """
+    for name in _SIDECARS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)
+    templates, settings = "additional_chat_templates", "tokenizer_config.json"
+    if (source / templates).is_dir():
+        shutil.copytree(source / templates, directory / templates)
+    if (source / settings).is_file():
+        kept = {**read_json(source / settings), "tokenizer_class": "PreTrainedTokenizerFast"}
+        kept.pop("auto_map", None)
+        (directory / settings).write_bytes(canonical(kept))
+
+
 def _sync(paths: list[Path]) -> None:
     """Have the disk hold files and directory entries: before a rename makes them count, and after it."""
     for path in paths:
@@ -171,17 +197,17 @@ def save_checkpoint(
     shards: Path | None = None,
     begun_from: Path | None = None,
 ) -> str:
-    """Write a checkpoint directory that is there whole or not at all; returns its identity.
+    """Write a checkpoint directory that appears whole or not at all; returns its identity.
 
-    What the checkpoint that the run was `begun_from` has beside its weights, as a template, is kept. `shards` is a
-    directory that the ranks have written moments into, which becomes a part of it.
+    `begun_from` is the checkpoint whose sidecar files, such as its chat template, are kept. `shards` is a directory of
+    moments written by the ranks, which moves into the checkpoint.
     """
     with publish(destination) as temporary:
         if shards is not None:
             (temporary / "training").mkdir()
             shards.rename(temporary / "training" / "optimizer")
         if begun_from is not None:
-            keep_beside(begun_from, temporary)
+            copy_sidecars(begun_from, temporary)
         return _write(temporary, model, weights, data, config, inputs, training)
 
 

@@ -19,8 +19,7 @@ from ..formats.errors import FormatError
 from ..formats.files import sha256_of
 from ..formats.inspection import open_tokenizer, tokenizer_difference
 from ..formats.manifest import write_manifest
-from .beside import keep_beside
-from .save import publish, writer
+from .save import copy_sidecars, publish, writer
 from .weights import check_finite
 
 __all__ = ["average_checkpoints"]
@@ -46,7 +45,7 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
     with publish(destination) as temporary:
         for path, tensors in sorted(files.items()):
             _write_file(temporary / path.name, path, tensors, opened)
-        keep_beside(first.path, temporary)
+        copy_sidecars(first.path, temporary)
         for name in _COPIED:
             if (first.path / name).is_file():
                 shutil.copyfile(first.path / name, temporary / name)
@@ -91,7 +90,7 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
             path = checkpoint.path / "tokenizer.json"
             difference = tokenizer_difference(open_tokenizer(first.path / path.name), open_tokenizer(path))
             if difference is not None:
-                got = f"another tokenizer ({difference})"
+                got = f"a different tokenizer ({difference})"
                 raise FormatError(path, "checksum_mismatch", got, f"that of {first.path}")
 
 

@@ -31,7 +31,7 @@ def add(verbs: Verbs) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     wanted = [
         ("--max-tokens", arguments.max_tokens, arguments.max_tokens >= 1, "1 or more"),
-        ("--temperature", arguments.temperature, 0 <= arguments.temperature < math.inf, "0 or more"),
+        ("--temperature", arguments.temperature, 0 <= arguments.temperature < math.inf, "a finite number, 0 or more"),
         ("--top-p", arguments.top_p, 0 < arguments.top_p <= 1, "more than 0, at most 1"),
         ("--chunk", arguments.chunk, arguments.chunk >= 1, "1 or more"),
     ]
@@ -63,12 +63,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     first = None if before is None else found.special_token_id(before)
     for prompt in arguments.prompt:
         ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids
-        if first is not None and (found.starts_with_bos or not ids):  # nothing to go on: as a document begins
+        if first is not None and (found.starts_with_bos or not ids):  # an empty prompt starts like a document
             ids = [first, *ids]
         if not ids:
-            raise ConfigError(Problem("--prompt: is empty; expected text, for this model has no token to begin with"))
+            raise ConfigError(Problem("--prompt: is empty; expected text, as the model has no token to start from"))
         if max(ids) >= model.shape.embedding_rows:
-            what = f"--prompt: holds the token {max(ids)}, beyond the embedding of {model.shape.embedding_rows} rows"
+            what = f"--prompt: contains token {max(ids)}, beyond the embedding of {model.shape.embedding_rows} rows"
             raise ConfigError(Problem(f"{what} of {directory}; expected text without it"))
         if longest is not None and len(ids) + arguments.max_tokens > longest:
             sys.stderr.write(f"note: the text may grow longer than {longest} tokens\n")

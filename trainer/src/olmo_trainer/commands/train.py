@@ -39,7 +39,7 @@ def _check(arguments: argparse.Namespace) -> None:
     pace, ranks = arguments.tokens_per_second, arguments.ranks
     problems = []
     if pace is not None and not 0 < pace < math.inf:
-        problems.append(Problem(f"--tokens-per-second: is {pace}; expected more than 0"))
+        problems.append(Problem(f"--tokens-per-second: is {pace}; expected a finite number above 0"))
     if ranks is not None and ranks < 1:
         problems.append(Problem(f"--ranks: is {ranks}; expected 1 or more"))
     given = [

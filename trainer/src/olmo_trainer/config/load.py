@@ -23,7 +23,7 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
 
     Raises: ConfigError: with every problem.
     """
-    mapping = _at_home(read_mapping(path, overrides))
+    mapping = _expand_home(read_mapping(path, overrides))
     if isinstance(mapping.get("model"), dict):
         mapping["model"] = apply_preset(mapping["model"], str(path))
     if isinstance(mapping.get("anneal"), str):
@@ -38,12 +38,12 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
 _PATHS = ("run_directory", "init_from", "anneal", "tokenizer", "path", "label_masks", "documents")
 
 
-def _at_home(value: Any, key: str = "") -> Any:
-    """The settings with the `~` at the beginning of a path replaced, which only a shell would do by itself."""
+def _expand_home(value: Any, key: str = "") -> Any:
+    """The settings with `~` expanded in paths, which no shell does for a YAML file."""
     if isinstance(value, dict):
-        return {name: _at_home(item, name) for name, item in value.items()}
+        return {name: _expand_home(item, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_at_home(item, key) for item in value]
+        return [_expand_home(item, key) for item in value]
     return os.path.expanduser(value) if isinstance(value, str) and key in _PATHS else value
 
 

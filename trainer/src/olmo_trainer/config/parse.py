@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.MarkedYAMLError(None, None, f'the key "{key}" stands twice', key_node.start_mark)
+                raise yaml.MarkedYAMLError(None, None, f'the key "{key}" appears twice', key_node.start_mark)
             seen.add(key)
         return typing.cast("dict[Any, Any]", super().construct_mapping(node, deep))
 
@@ -74,7 +74,7 @@ def read_mapping(path: Path, overrides: list[str]) -> dict[str, Any]:
 def _apply(mapping: dict[str, Any], override: str) -> Problem | None:
     name, equals, text = override.partition("=")
     if not equals or not name:
-        return Problem(f'command line: "{override}" is no setting; expected key.key=value')
+        return Problem(f'command line: "{override}" is not a setting; expected key.key=value')
     try:
         value = _load_yaml(text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
@@ -187,15 +187,15 @@ def _value(kind: Any, value: Any, name: str, where: str, problems: list[Problem]
     elif isinstance(value, kind):
         return value
     message = f'{where}: "{name}" is {_kind(value)}; expected {_expected(kind)}'
-    problems.append(Problem(message, _way_out(kind, value)))
+    problems.append(Problem(message, _suggestion(kind, value)))
     return None
 
 
 _TOO_MANY = 2**53  # beyond, floats skip integers
 
 
-def _way_out(kind: Any, value: Any) -> str | None:
-    """How a value was probably meant."""
+def _suggestion(kind: Any, value: Any) -> str | None:
+    """A hint at what was probably meant."""
     if get_origin(kind) is typing.Annotated and type(value) is int:
         return f'write "{value} steps"'
     if kind is int and isinstance(value, float) and value.is_integer():

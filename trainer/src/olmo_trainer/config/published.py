@@ -56,7 +56,7 @@ def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
         raise ConfigError(problems[0])
     names = "hidden_size intermediate_size num_hidden_layers num_attention_heads vocab_size".split()
     for name in names:
-        if type(config.get(name)) is not int or not 0 < config[name] < _LIMIT:
+        if type(config.get(name)) is not int or not 0 < config[name] <= _LIMIT:
             got = config.get(name, "missing")
             problems.append(Problem(f'{where}: "{name}" is {got}; expected an integer from 1 to {_LIMIT}'))
     if problems:

@@ -56,8 +56,8 @@ class RunConfig:
     init_from: str | None = None
     """Checkpoint to begin from; `model` is then taken from its config.json."""
     init_tokenizer: Literal["same", "other"] = "same"
-    """Whether the checkpoint to begin from must have the tokenizer of the shards; `other` has the run begin with a
-    model that knows the ids as other tokens."""
+    """Whether `init_from` must have the shards' tokenizer; `other` starts from a model to which the ids mean other
+    tokens."""
     init_moments: bool = False
     """Whether to begin with its optimizer's moments too, which its `training/` holds."""
     anneal: str | None = None

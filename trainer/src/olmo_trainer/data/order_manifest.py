@@ -153,7 +153,7 @@ def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder
     """Open order.json, or that of a run's directory, with its shards; `places` say where the sources lie now.
 
     Unless `unchecked`, shards without a manifest are held against their sha256; those with one are as they are read.
-    Raises: ConfigError: it is missing, or the shards are not; FormatError: it is damaged, or the shards are others.
+    Raises: ConfigError: it or the shards are missing; FormatError: it is damaged, or the shards are different ones.
     """
     path = path / ORDER if path.is_dir() else path
     if not path.is_file():

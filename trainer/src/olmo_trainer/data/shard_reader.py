@@ -64,7 +64,7 @@ class ShardReader:
         try:
             opened = _Open(path)
         except FileNotFoundError as error:
-            raise FormatError(path, "missing_file", "missing", "the shard that was there at the start") from error
+            raise FormatError(path, "missing_file", "missing", "the shard that existed at the start") from error
         with self._lock:
             self._kept[path] = opened
             if len(self._kept) > self._limit:

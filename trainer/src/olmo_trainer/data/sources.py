@@ -224,11 +224,11 @@ def check_repetition(config: RunConfig, data: TrainingData, windows: int, where:
         raise ConfigError(*problems)
 
 
-_WORTH_REPEATING = 4  # arXiv 2305.16264: up to four times, repeated tokens are almost worth new ones
+_WORTH_REPEATING = 4  # arXiv 2305.16264: up to four times, repeated tokens are almost as good as new ones
 
 
 def repetition_warnings(data: TrainingData, windows: int) -> list[str]:
-    """What to look at again of a run of so many windows: sources that it sees often."""
+    """A warning for each source that a run of this many windows repeats too often."""
     found = []
     for index, source in enumerate(data.sources):
         times = data.order.repetition(index, windows)
@@ -236,7 +236,7 @@ def repetition_warnings(data: TrainingData, windows: int) -> list[str]:
             held = f"{len(source) * data.sequence_length:,} tokens"
             often = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
             found.append(
-                f"{source.directory.path}: its {held} are seen {often} times; from {_WORTH_REPEATING} times on,"
+                f"{source.directory.path}: its {held} are seen {often} times; beyond {_WORTH_REPEATING} times,"
                 " repeated tokens are worth less and less (arXiv 2305.16264)"
             )
     return found

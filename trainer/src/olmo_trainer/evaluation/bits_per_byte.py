@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSet:
-    """Windows to score; `names` are of documents with their places, `domain_of_document` their (source, subdomain)."""
+    """Windows to score.
+
+    Of each document `names` has the file, line and id, for errors, and `domain_of_document` (source, subdomain).
+    """
 
     inputs: list[list[int]]
     labels: list[list[int]]
@@ -58,7 +61,7 @@ def open_validation(
 ) -> ValidationSet | None:
     """Read and encode the validation documents; None where the config names none.
 
-    Raises: ConfigError: a directory is missing or holds no text; FormatError: a document is malformed.
+    Raises: ConfigError: a directory is missing or has no text; FormatError: a document is malformed.
     """
     if not settings.documents:
         return None
@@ -124,9 +127,9 @@ def score_windows(
     what: str,
     names: Sequence[str],
 ) -> list[float]:
-    """Σ −ln p of each window's labels, in nats; labels that are IGNORED count nothing. `names` are for errors.
+    """Σ −ln p of each window's labels, in nats; IGNORED labels do not count. `names` are for errors.
 
-    Raises: RuntimeError: a sum is not finite: no metric made of it would mean anything.
+    Raises: RuntimeError: a sum is not finite, so any metric computed from it would be meaningless.
     Windows of like length are scored together, padded at their end, where causal attention keeps padding out of sight.
     """
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))

@@ -54,7 +54,7 @@ class TaskSet:
     tokens: list[int]
     """How many are scored, of each request."""
     names: list[str]
-    """Of each request, the first question that asks it."""
+    """The first question that makes each request."""
     questions: list[tuple[int, list[_Choice]]]
     batch_tokens: int
 
@@ -64,7 +64,7 @@ def open_tasks(
 ) -> list[TaskSet]:
     """Read and encode the tasks of a config for a model of a length.
 
-    Raises: ConfigError: a file is missing, holds nothing, or has a choice longer than the model; FormatError.
+    Raises: ConfigError: a file is missing or empty, or has a choice longer than the model; FormatError.
     """
     found: list[TaskSet] = []
     tokenizer = open_tokenizer(tokenizer_path) if settings.tasks else None
@@ -129,7 +129,7 @@ class _Encoder:
         self.asked: list[int] = []
         self._tokenizer, self._length = tokenizer, length
         self._prefix = special.eos if special.bos is None else special.bos
-        self._lead = [] if special.bos is None else [special.bos]  # as a document of the shards begins
+        self._lead = [] if special.bos is None else [special.bos]  # as the shards' documents start
         self._numbers: dict[tuple[str, str], int] = {}
 
     def choice(self, context: str, continuation: str, *, question: int) -> _Choice:

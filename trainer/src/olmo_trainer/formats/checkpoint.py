@@ -155,7 +155,7 @@ def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDir
         if not (directory / "model.safetensors").is_file():
             try:
                 _ = inspect_checkpoint(directory).tensors
-            except InspectionError as error:  # knows what is there instead
+            except InspectionError as error:  # it names what exists instead
                 raise FormatError.of(error) from error
         tensors = _tensors_of(directory / "model.safetensors")
     if manifest is not None:
@@ -169,7 +169,7 @@ def _check_details(manifest: Manifest, stored: set[str]) -> None:
     for name, kind in {**kinds, "step": "an integer", "tokens_seen": "an integer"}.items():
         field_of(manifest.details, name, kind, manifest.path, prefix="details.")
     if manifest.details["dtype"] not in stored:
-        expected = f"that of most parameters, which are {' and '.join(sorted(stored))}"
+        expected = f"a dtype of the weights: {' or '.join(sorted(stored))}"
         raise FormatError(
             manifest.path, "wrong_dtype", shown(manifest.details["dtype"]), expected, field="details.dtype"
         )

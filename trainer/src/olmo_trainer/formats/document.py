@@ -54,7 +54,7 @@ def _fits(name: str) -> bool:
 
 
 def _metadata(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
-    """The object of metadata, which may be there as JSON text."""
+    """The metadata object, which may be stored as JSON text."""
     value = row.get("metadata")
     if isinstance(value, str):
         try:

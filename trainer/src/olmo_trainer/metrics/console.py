@@ -19,7 +19,7 @@ def scaled(value: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A stretch of time as `12:34`, or `1:12:34`."""
+    """Seconds as `12:34` or `1:12:34`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"

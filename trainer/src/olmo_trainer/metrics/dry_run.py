@@ -1,4 +1,4 @@
-"""What a run would do, on a page for people."""
+"""What a run would do, as a page to read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MEMORY = ("weights", "gradients", "moments")
 
 
 def page(plan: dict[str, Any]) -> str:
-    """The page of `build.plan`, with what to look at again at its end."""
+    """The page of `build.plan`, warnings last."""
     config, memory = plan["config"], plan["memory_per_rank_bytes"]
     rows = [
         (
@@ -51,7 +51,7 @@ def page(plan: dict[str, Any]) -> str:
 
 
 def _count(value: float) -> str:
-    """A whole number; from 100,000 on with three digits and a prefix."""
+    """A whole number; above 100,000 with three digits and an SI prefix."""
     return f"{value:,.0f}" if value < 1e5 else scaled(value).strip()
 
 

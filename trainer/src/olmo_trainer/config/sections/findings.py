@@ -16,7 +16,7 @@ def more_than_zero(values: Mapping[str, float | None]) -> list[Finding]:
 
 
 def at_most(limit: int, values: Mapping[str, float | None]) -> list[Finding]:
-    """A finding for each value that no machine could hold."""
+    """A finding for each value above a limit."""
     return [
         (key, value, f"{limit} or less", None) for key, value in values.items() if value is not None and value > limit
     ]

@@ -124,7 +124,7 @@ _LIMITS = {
     2**24: "intermediate_size",
     2**28: "embedding_size",
 }
-"""Far beyond any model, and small enough to be worked with."""
+"""Far larger than any model, yet small enough to compute with."""
 
 
 def problems(model: ModelConfig) -> list[Finding]:

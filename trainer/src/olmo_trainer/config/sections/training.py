@@ -10,7 +10,7 @@ from .findings import Finding, at_most, more_than_zero, zero_or_more
 __all__ = ["BatchPhase", "Duration", "LengthPhase", "ParallelConfig", "TrainConfig", "problems"]
 
 
-Duration = Annotated[str, 'a duration as "1000 steps", "2e12T" (tokens), "1ep" (epochs) or "20chinchilla"']
+Duration = Annotated[str, 'a duration such as "1000 steps", "2e12T" (tokens), "1ep" (epochs) or "20chinchilla"']
 
 
 @dataclass(frozen=True, kw_only=True)
