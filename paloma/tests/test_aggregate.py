@@ -168,11 +168,11 @@ def test_labels_stay_apart(tmp_path: Path) -> None:
     assert labels[2:] == ["m (1)", "n"]
 
 
-def test_results_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_same_results_under_two_paths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path / "r", results(domain("a")))
     again = str(folder / ".." / "r")
     assert main(["aggregate", str(folder), again, "--output", str(tmp_path / "out")]) == 2
-    assert "is named twice" in capsys.readouterr().err
+    assert "r: is listed 2 times; expected different results" in capsys.readouterr().err
 
 
 def test_splits_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,4 +182,4 @@ def test_splits_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[s
     controls = tmp_path / "c.yaml"
     controls.write_text("suite: {split: test, subsample: official}\n")
     assert main(["check", str(tmp_path / "results-0"), "--controls", str(controls)]) == 0
-    assert "declared the split test, but the results are of val" in capsys.readouterr().out
+    assert "declared the split test, but the results are for val" in capsys.readouterr().out

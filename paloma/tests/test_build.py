@@ -162,7 +162,7 @@ def test_sources_beyond_ascii_keep_their_own_folders(tmp_path: Path) -> None:
     assert {document.source for document in read_documents(output)} == {"好评", "差评", "naïve", "a b", "v1.0"}
 
 
-def test_sources_that_share_a_folder_are_told_while_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_that_share_a_folder_stop_the_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": str(n), "text": f"t {n}", "source": ("a b", "a_b")[n % 2]} for n in range(4)]
     corpus = write_documents(tmp_path / "in" / "d.jsonl", [*rows, {"id": "broken"}])
     assert main(["build", "--documents", str(corpus), "--output", str(tmp_path / "o"), "--bytes-per-domain", "9"]) == 2
@@ -176,7 +176,7 @@ def test_documents_are_offered_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "in" / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
     target = ["--output", str(tmp_path / "o"), "--bytes-per-domain", "50", "--splits", "val"]
     assert main(["build", "--documents", str(corpus), str(tmp_path / "in" / "loop" / "in" / "d.jsonl"), *target]) == 2
-    assert "is named twice" in capsys.readouterr().err
+    assert "is listed twice" in capsys.readouterr().err
     assert main(["build", "--documents", str(corpus.parent), *target]) == 0
     assert json.loads((tmp_path / "o" / "manifest.json").read_text())["details"]["seen"]["documents"] == 20
     (tmp_path / "in" / "more.parquet").write_bytes(b"PAR1")

@@ -161,7 +161,7 @@ def test_results_without_perplexity(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert '"perplexity" is empty' in capsys.readouterr().err
 
 
-def test_path_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("check", "aggregate", "report"):
         assert main([command, str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
         assert "no: not found" in capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_shipped_settings_are_read(tmp_path: Path) -> None:
         (b"\n", "blank line"),
     ],
 )
-def test_what_is_not_json_is_told_by_its_cause(
+def test_error_names_why_a_text_is_not_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str
 ) -> None:
     path = tmp_path / "d.jsonl"
@@ -237,7 +237,9 @@ def test_what_is_not_json_is_told_by_its_cause(
     assert told in err
 
 
-def test_paths_are_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_pattern_and_pipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path / "in" / "d.jsonl", GOOD)
@@ -257,28 +259,28 @@ def test_paths_are_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
 def test_other_tokenizers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str) -> None:
     (tmp_path / name).write_bytes(b"IQ== 0\n")
     assert build(tmp_path, "--tokens-per-domain", "5", "--tokenizer", str(tmp_path / name)) == 2
-    assert f"is of {kind}; expected a tokenizer.json" in capsys.readouterr().err
+    assert f"is a {kind} file; expected a tokenizer.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "bad", "cause"),
     [
-        ('"nll_nats": 30.0', ('"nll_nats": 0.0', '"perplexity.0.nll_nats" is 0 for 10 tokens')),
-        ('"nll_nats": 30.0', ('"nll_nats": NaN', "holds NaN")),
-        ('"nll_nats": 30.0', ('"nll_nats": null', '"perplexity.0.nll_nats" is null')),
-        ('"stderr": 0.1', ('"stderr": Infinity', "holds Infinity")),
-        ('"stderr": 0.1', ('"stderr": 1e999', "not JSON")),
+        ('"nll_nats": 30.0', '"nll_nats": 0.0', '"perplexity.0.nll_nats" is 0 for 10 tokens'),
+        ('"nll_nats": 30.0', '"nll_nats": NaN', "holds NaN"),
+        ('"nll_nats": 30.0', '"nll_nats": null', '"perplexity.0.nll_nats" is null'),
+        ('"stderr": 0.1', '"stderr": Infinity', "holds Infinity"),
+        ('"stderr": 0.1', '"stderr": 1e999', "not JSON"),
     ],
 )
 def test_numbers_that_no_model_gives_are_not_aggregated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: tuple[str, str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, bad: str, cause: str
 ) -> None:
     good = write_results(tmp_path / "good", results(domain("a"), name="good"))
-    bad = write_results(tmp_path / "bad", results(domain("a"), name="bad"))
-    content = (bad / "results.json").read_text()
+    broken = write_results(tmp_path / "broken", results(domain("a"), name="broken"))
+    content = (broken / "results.json").read_text()
     assert text in content
-    (bad / "results.json").write_text(content.replace(text, told[0]))
-    for command in (["aggregate", str(good), str(bad), "--output", str(tmp_path / "t")], ["check", str(bad)]):
+    (broken / "results.json").write_text(content.replace(text, bad))
+    for command in (["aggregate", str(good), str(broken), "--output", str(tmp_path / "t")], ["check", str(broken)]):
         assert main(command) == 1
-        assert told[1] in capsys.readouterr().err
+        assert cause in capsys.readouterr().err
     assert not (tmp_path / "t").exists()

@@ -27,7 +27,7 @@ def _path(text: str) -> Path:
 
 
 def _output(text: str) -> Path:
-    """A path to write to. A pattern that nothing matched is no name for it."""
+    """A path to write to. A shell passes on a pattern that matches nothing; it would become the name."""
     if "*" in text or "?" in text:
         raise argparse.ArgumentTypeError(f"{text} is a pattern; expected one path")
     return _path(text)

@@ -7,8 +7,9 @@ find out what may be compared with what, write `aggregate.json`, two CSV tables 
 import logging
 import math
 import statistics
+from collections import Counter
 from dataclasses import asdict
-from itertools import combinations, pairwise
+from itertools import combinations, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
         ConfigError: a ranking that the results do not allow.
         FormatError: broken results, or results without any perplexity.
     """
-    twice = [path for number, path in enumerate(paths) if path.resolve() in [one.resolve() for one in paths[:number]]]
-    if twice:
-        raise ConfigError([f"{path}: is named twice; expected different results" for path in twice], "leave one out")
+    counts = Counter(path.resolve() for path in paths)
+    repeated = [f"{path}: is listed {n} times; expected different results" for path, n in counts.items() if n > 1]
+    if repeated:
+        raise ConfigError(repeated, "list each once")
     submissions = [read_submission(path, controls) for path in paths]
     for submission in submissions:
         if not submission.results.domains:
@@ -111,10 +113,10 @@ def _labels(submissions: list[Submission]) -> list[str]:
     names = [submission.results.model.name for submission in submissions]
     labels: list[str] = []
     for name in names:
-        label, number = name, 0
-        while label in labels or (names.count(name) > 1 and number == 0) or (number and label in names):
-            number += 1
-            label = f"{name} ({number})"
+        label = name
+        if names.count(name) > 1:
+            numbered = (f"{name} ({number})" for number in count(1))
+            label = next(one for one in numbered if one not in names and one not in labels)
         labels.append(label)
     return labels
 

@@ -1,4 +1,4 @@
-"""An output directory that is whole or missing, and the lines that tell how long it takes."""
+"""An output directory that is complete or absent, and progress lines."""
 
 import contextlib
 import json

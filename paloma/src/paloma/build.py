@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -154,10 +155,11 @@ def _sample(
     read: dict[Path, Path] = {}
     for path in documents:
         for file in document_files(path):
-            if file.resolve() in read:
-                problem = f"{file} is named twice, first as {read[file.resolve()]}; expected each document once"
-                raise ConfigError([f"--documents: {problem}"], "leave out one of them")
-            read[file.resolve()] = file
+            real = file.resolve()
+            if real in read:
+                problem = f"--documents: {file} is listed twice, first as {read[real]}; expected each file once"
+                raise ConfigError([problem], "remove one of them")
+            read[real] = file
             for document in _read(file, config.default_source):
                 progress.step(done_bytes)
                 seen["documents"] += 1
@@ -165,10 +167,11 @@ def _sample(
                 if not document.text:
                     seen["empty"] += 1
                     continue
-                if folders.setdefault(_folder(document.source), document.source) != document.source:
-                    other = folders[_folder(document.source)]
-                    problem = f'the sources "{other}" and "{document.source}" share the folder {_folder(other)}'
-                    raise ConfigError([f"--documents: {problem}; expected one each"], "rename one source")
+                folder = _folder(document.source)
+                first = folders.setdefault(folder, document.source)
+                if first != document.source:
+                    problem = f'--documents: the sources "{first}" and "{document.source}" share the folder {folder}'
+                    raise ConfigError([f"{problem}; expected one each"], "rename one source")
                 subdomain = "" if document.source in config.one_domain else document.subdomain
                 for split in config.splits:  # a domain exists in every split, if only to be found too small
                     key = _Key(document.source, subdomain, split)
@@ -223,9 +226,10 @@ def _check_ids(kept: dict[_Key, list[Document]], path: Path) -> None:
             texts[key.source, document.id] = document.text
 
 
+@cache
 def _folder(source: str) -> str:
-    """A source as the name of a folder: ASCII letters, digits and `._-` stay, other ASCII becomes `_`, what is beyond
-    ASCII `%` and its UTF-8 bytes in hexadecimal, so that 好评 and 差评 stay apart."""
+    """A source as the name of a folder. ASCII letters, digits and `._-` stay, other ASCII becomes `_`, and each UTF-8
+    byte of any other character becomes `%` and two hexadecimal digits, so that 好评 and 差评 differ."""
     name = re.sub(r"[^A-Za-z0-9._-]", lambda found: quote(found[0]) if found[0] > "\x7f" else "_", source)
     return name.lstrip(".") or "_"
 

@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that is a mapping.
 
     Raises:
-        ConfigError: when it is missing, not YAML or no mapping.
+        ConfigError: when it is missing, not YAML or not a mapping.
     """
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a subclass of SafeLoader
@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: not found; expected a YAML file"], "check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         detail = " ".join(str(error).split())
-        raise ConfigError([f"{path}: is not YAML ({detail})"], "mend the file") from None
+        raise ConfigError([f"{path}: is not YAML ({detail})"], "correct the file") from None
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):

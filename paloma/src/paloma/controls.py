@@ -210,7 +210,7 @@ def judge(submission: Submission) -> Verdict:
 
 def _subsample(suite: Suite, identities: tuple[str, ...], split: str | None) -> tuple[bool, str]:
     if suite.split and split is not None and suite.split != split:
-        return False, f"declared the split {suite.split}, but the results are of {split}"
+        return False, f"declared the split {suite.split}, but the results are for {split}"
     if suite.subsample != "official":
         return False, "declared custom"
     if suite.documents_sha256 is None:

@@ -7,7 +7,7 @@ from paloma.configuration import ConfigError
 
 __all__ = ["Bytes", "Measure", "Tokens"]
 
-_OTHER_TOKENIZERS = {".tiktoken": "tiktoken", "tekken.json": "Mistral's Tekken", ".model": "SentencePiece"}
+_OTHER_TOKENIZERS = {".tiktoken": "tiktoken", "tekken.json": "Tekken", ".model": "SentencePiece"}
 
 
 class Measure(Protocol):
@@ -61,12 +61,12 @@ class Tokens:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises bare Exception for every kind of broken file
             kind = next((name for end, name in _OTHER_TOKENIZERS.items() if path.name.endswith(end)), None)
-            what = f"is of {kind}" if kind else f"is no tokenizer ({error})"
+            what = f"is a {kind} file" if kind else f"is not a tokenizer ({error})"
             raise ConfigError(
                 [f"--tokenizer: {path} {what}; expected a tokenizer.json of the tokenizers library"],
-                "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers makes one of most others",
+                "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers converts most others",
             ) from error
-        # every tool counts the whole text, and takes the spelling of a special token for text
+        # like the other tools: whole texts, and the spelling of a special token is text
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True

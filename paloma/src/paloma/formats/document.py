@@ -58,7 +58,7 @@ def parse_document(data: bytes, path: Path, line: int) -> Document:
 
 
 def _metadata(row: Fields) -> Fields:
-    """The object of metadata, which may be there as JSON text."""
+    """The object of metadata, which may be given as JSON text."""
     text = row.value.get("metadata")
     if type(text) is not str:
         return row.optional_object("metadata")

@@ -62,7 +62,7 @@ class Inference:
     windowing: str
     prefix: str
     split: str | None = None
-    """Of the documents; none where they name none, or an older writer did not say."""
+    """of the documents; None where they have none, or in results of older writers"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +139,7 @@ def _parse_domain(fields: Fields) -> Domain:
     )
     if domain.tokens and not domain.nll_nats:
         got = f"0 for {domain.tokens} tokens"
-        raise fields.error("invalid_value", "nll_nats", got, "more than 0, as of any model")
+        raise fields.error("invalid_value", "nll_nats", got, "more than 0")
     stored = parsed["value"]
     derived = domain.nll_nats / (domain.bytes * math.log(2)) if domain.bytes else None
     if (stored is None) != (derived is None) or (
@@ -210,7 +210,7 @@ def _check_prediction(fields: Fields, tasks: set[str]) -> None:
         }
         for name, value in sums.items():
             if value is not None and value > 0:
-                raise choice.error("invalid_value", name, str(value), "at most 0, as of any log-probability")
+                raise choice.error("invalid_value", name, str(value), "a log-probability of at most 0")
         for name in ("tokens", "chars", "bytes"):
             choice.integer(name)
     predicted = fields.object("predicted")
