@@ -111,6 +111,12 @@ def test_inspect_shows_counts_and_the_mask(checkpoint, chats, pairs, tmp_path, c
     capsys.readouterr()
     assert main(["inspect", str(config)]) == 0
     assert "truncated: 0" not in capsys.readouterr().out
+    equal = pair_rows(2)
+    equal[1]["rejected"] = equal[1]["chosen"]
+    data = write_rows(tmp_path / "equal.jsonl", equal)
+    config.write_text(f"data: {{train: [{data}], identical_answers: drop}}\nmodel: {checkpoint()}\noutput_dir: o\n")
+    assert main(["inspect", str(config)]) == 0
+    assert "1 rows, " in capsys.readouterr().out
 
 
 def test_mix_takes_exact_amounts_whatever_the_order(tmp_path, capsys):

@@ -204,7 +204,7 @@ def _valid() -> list[Case]:
     narrow_llama = _config("Llama", hidden_size=8, intermediate_size=12, num_hidden_layers=1, rms_norm_eps=1e-5)
     state = _safetensors({"exp_avg.0": ("F32", (2,), b"\x00" * 8)})
     first, second, third = _draw(olmo, 1), _draw(olmo2, 2, "BF16"), _draw(llama, 3)
-    # norms in float32 beside matrices in bfloat16
+    # norms in float32, matrices in bfloat16
     mixed = {name: tensor for name, tensor in _draw(narrow_llama, 9).items() if len(tensor[1]) == 1}
     mixed |= {name: tensor for name, tensor in _draw(narrow_llama, 9, "BF16").items() if len(tensor[1]) == 2}
     more = {

@@ -69,13 +69,14 @@ def _inspect(options: argparse.Namespace) -> None:
 
     from .commands.inspect import inspect_data
     from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
-    from .config_file import load_config
+    from .config_file import load_config, read_yaml
 
     template, sequence, checkpoint, paths = TemplateSettings(), SequenceSettings(), options.checkpoint, [options.data]
     drop_identical = False
     if options.data.endswith((".yaml", ".yml")):
-        text = Path(options.data).read_text(encoding="utf-8") if Path(options.data).is_file() else ""
-        is_dpo = "\nloss:" in text or "identical_answers:" in text
+        tree = read_yaml(Path(options.data))
+        data = tree.get("data")
+        is_dpo = "loss" in tree or (isinstance(data, dict) and "identical_answers" in data)
         kind: type[SftConfig] | type[DpoConfig] = DpoConfig if is_dpo else SftConfig
         config: SftConfig | DpoConfig = load_config(kind, Path(options.data), [])
         template, sequence, paths = config.template, config.sequence, config.data.train

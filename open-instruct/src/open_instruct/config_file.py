@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_o
 
 from .errors import ConfigError, Problem, RequestError
 
-__all__ = ["Checked", "load_config", "to_plain", "write_config"]
+__all__ = ["Checked", "load_config", "read_yaml", "to_plain", "write_config"]
 
 
 class Checked(Protocol):
@@ -36,17 +36,7 @@ def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
     """
     import yaml
 
-    if not path.is_file():
-        raise RequestError(f"{path}: is not a file; expected a YAML configuration")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        what = getattr(error, "problem", None) or "damaged"
-        raise RequestError(f"{place}: is not YAML ({what}); expected a YAML configuration") from None
-    if not isinstance(tree, dict):
-        raise RequestError(f"{path}: is {_type_name(tree)}; expected keys and values")
+    tree = read_yaml(path)
     problems: list[Problem] = []
     for override in overrides:
         _apply_override(tree, override, yaml.safe_load, problems)
@@ -59,6 +49,24 @@ def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
     if broken:
         raise ConfigError(broken)
     return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the keys and values of a YAML file, unchecked. Raises RequestError: it is missing or not such a file."""
+    import yaml
+
+    if not path.is_file():
+        raise RequestError(f"{path}: is not a file; expected a YAML configuration")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        what = getattr(error, "problem", None) or "damaged"
+        raise RequestError(f"{place}: is not YAML ({what}); expected a YAML configuration") from None
+    if not isinstance(tree, dict):
+        raise RequestError(f"{path}: is {_type_name(tree)}; expected keys and values")
+    return tree
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -77,7 +85,7 @@ def write_config(config: Any, path: Path) -> None:
 def _apply_override(tree: dict[str, Any], override: str, parse: Any, problems: list[Problem]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        problems.append(Problem(f'"{override}": is no override; expected key=value', "write training.max_steps=100"))
+        problems.append(Problem(f'"{override}": is not an override; expected key=value', "write training.max_steps=100"))
         return
     *parents, last = key.split(".")
     node = tree

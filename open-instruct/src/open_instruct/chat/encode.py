@@ -283,7 +283,7 @@ class ConversationEncoder(PromptEncoder):
         """
         skipped = untrained or [frozenset()] * len(conversations)
         results: list[Encoded | Refusal] = []
-        plain: dict[int, Rendered] = {}  # encoded in one go afterwards, which is much faster
+        plain: dict[int, Rendered] = {}  # encoded together afterwards, on all cores
         for index, messages in enumerate(conversations):
             try:
                 broken = self._text.break_special(messages)
