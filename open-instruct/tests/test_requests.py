@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -255,10 +254,8 @@ def test_help_and_bad_requests_do_not_import_torch(tmp_path):
     script = "import sys; from open_instruct.__main__ import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
     script += "assert not {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules), sorted(sys.modules)"
     for arguments in (["--help"], ["sft", "--help"], ["sft", "none.yaml"], ["chat", "none", "--temperature", "-1"]):
-        began = time.monotonic()
         done = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began < 30
 
 
 def test_unknown_command_exits_2():

@@ -85,7 +85,8 @@ def write_config(config: Any, path: Path) -> None:
 def _apply_override(tree: dict[str, Any], override: str, parse: Any, problems: list[Problem]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        problems.append(Problem(f'"{override}": is not an override; expected key=value', "write training.max_steps=100"))
+        sentence = f'"{override}": is not an override; expected key=value'
+        problems.append(Problem(sentence, "write training.max_steps=100"))
         return
     *parents, last = key.split(".")
     node = tree

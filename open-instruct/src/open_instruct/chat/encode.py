@@ -134,7 +134,7 @@ class _TextEncoder:
 
     @cached_property
     def _by_text(self) -> tuple[Tokenizer, dict[int, int]]:
-        """A tokenizer to which special tokens are text and stand-ins tokens, and the id each stand-in stands for."""
+        """A tokenizer to which special tokens are text and stand-ins are tokens; and each stand-in's real id."""
         backend = Tokenizer.from_str(self._plain.to_str())
         backend.add_special_tokens([token.content for token in self._controls.values() if not token.special])
         backend.encode_special_tokens = True

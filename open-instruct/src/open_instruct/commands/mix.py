@@ -101,7 +101,7 @@ def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) 
     """Take rows of each source by their amounts and write them, shuffled, as one directory of `format_name`.
 
     Raises:
-        RequestError: a path that is missing, an empty source, an output directory that holds something else.
+        RequestError: a path is missing, a source is empty, or the output directory contains something else.
         BadRows, FormatError: rows that break their format.
     """
     _check_names(sources)
