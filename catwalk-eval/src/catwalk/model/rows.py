@@ -84,16 +84,15 @@ def pack_alone(requests: Sequence[Request]) -> list[Row]:
 def pack_shared(requests: Sequence[Request], longest: int | None = None) -> list[Row]:
     """Rows of requests with equal contexts, in the order in which the contexts first appear.
 
-    With `longest`, no row of several requests has more tokens: what is longer stands alone.
+    Rows of several requests have at most `longest` tokens; a longer request gets a row of its own.
     """
-    groups: dict[tuple[int, ...], list[tuple[int, Request]]] = {}
+    groups: dict[tuple[tuple[int, ...], int | None], list[tuple[int, Request]]] = {}
     for index, request in enumerate(requests):
         size = len(request.context) + len(request.continuation) - 1
-        key = request.context if longest is None or size <= longest else (-1 - index,)  # no token is negative
-        groups.setdefault(key, []).append((index, request))
+        alone = longest is not None and size > longest
+        groups.setdefault((request.context, index if alone else None), []).append((index, request))
     rows: list[Row] = []
-    for members in groups.values():
-        context = members[0][1].context
+    for (context, _), members in groups.items():
         most = max(_SHARED_ROW_TOKENS, 2 * len(context))
         if longest is not None:
             most = min(most, longest)
@@ -113,16 +112,18 @@ def pack_shared(requests: Sequence[Request], longest: int | None = None) -> list
 def batches(rows: Sequence[Row], batch_tokens: int, border: int | None = None) -> Iterator[Batch]:
     """Rows from long to short, as many as fit `batch_tokens` with their padding; at least one.
 
-    Rows with and without a mask do not meet, so that a plain causal batch stays one; nor do rows of at most `border`
-    tokens and longer ones, for a model that treats a batch by its longest row.
+    Rows with and without a mask never share a batch, so that a plain causal batch needs no mask. Nor do rows of at most
+    `border` tokens and longer ones, for a model that treats a whole batch like its longest row.
     """
+
+    def kind(row: Row) -> tuple[bool, bool]:
+        return row.segments is None, border is not None and len(row.tokens) > border
+
     order = sorted(range(len(rows)), key=lambda index: (rows[index].segments is None, -len(rows[index].tokens), index))
     part: list[Row] = []
     for row in (rows[index] for index in order):
-        mixed = part and (row.segments is None) != (part[0].segments is None)
-        if border is not None and part:
-            mixed = mixed or (len(row.tokens) > border) != (len(part[0].tokens) > border)
-        if mixed or (part and (len(part) + 1) * len(part[0].tokens) > batch_tokens):
+        full = part and (len(part) + 1) * len(part[0].tokens) > batch_tokens
+        if full or (part and kind(row) != kind(part[0])):
             yield _batch(part)
             part = []
         part.append(row)
