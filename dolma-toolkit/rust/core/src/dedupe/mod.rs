@@ -177,8 +177,9 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
         let filter = bloom::read(path)?;
         if matches!(filter, AnyFilter::Legacy(_)) && !read_only {
             let message = format!("\"{}\" is a filter of dolma 1.x, which can only be asked", path.display());
-            return Err(Error::config("bloom_filter.file", message)
-                .with_hint("set bloom_filter.read_only, or name a new file"));
+            return Err(
+                Error::config("bloom_filter.file", message).with_hint("set bloom_filter.read_only, or name a new file")
+            );
         }
         if read_only && filter.false_positive_rate() > accepted_rate(settings, &filter) {
             return Err(overfull(settings, &filter));
