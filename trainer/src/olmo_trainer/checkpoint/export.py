@@ -19,7 +19,7 @@ __all__ = ["export_checkpoint"]
 def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_bytes: int | None = None) -> None:
     """Copy a checkpoint to an empty directory, without what only continues training.
 
-    Each weight keeps its dtype unless one is given; the files have at most `shard_bytes`.
+    Each weight keeps its dtype unless one is given; weights are in files of at most `shard_bytes`, or in one.
     Raises: FormatError: the source is damaged or has no manifest.
     """
     opened = open_checkpoint(source)

@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
     source = "directory in Hugging Face's layout, or OLMo's or OLMo-core's own"
     inwards = directions.add_parser("hf2olmo", help=f"a checkpoint to begin from, from a {source}")
     inwards.add_argument("source", type=place, help=source)
-    inwards.add_argument("--tokenizer", type=place, help="tokenizer.json, where the source has none")
+    inwards.add_argument("--tokenizer", type=place, help="tokenizer.json, if the source has none")
     outwards = directions.add_parser("olmo2hf", help="a Hugging Face directory from a checkpoint of ours")
     outwards.add_argument("source", type=place, help="checkpoint directory, or that of a run for its last one")
     for direction in (inwards, outwards):
@@ -53,7 +53,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     destination = new(arguments.destination)
     if arguments.verify and importlib.util.find_spec("transformers") is None:
         hint = "pip install 'olmo-trainer[convert]'"
-        raise ConfigError(Problem("--verify: transformers is not installed; expected it, to compare with", hint))
+        raise ConfigError(Problem("--verify: transformers is not installed; expected it to compare logits with", hint))
 
     from ..checkpoint.convert import import_checkpoint
     from ..checkpoint.export import export_checkpoint

@@ -26,7 +26,7 @@ def add(verbs: Verbs) -> None:
     inspect.add_argument("--rank", type=int, help="rank whose part of the step is wanted (all by default)")
     inspect.add_argument("--world-size", type=int, help="ranks that divided the batch (as in order.json)")
     inspect.add_argument(
-        "--data", type=place, action="append", default=[], help="where a source's shards lie now, in order"
+        "--data", type=place, action="append", default=[], help="where a source's shards are now, in order"
     )
     inspect.add_argument("--documents", type=place, help="directory of the document files: adds their source and URL")
     inspect.add_argument("--text", action="store_true", help="print the text too, as the model saw it")

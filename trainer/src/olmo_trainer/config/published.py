@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ _SCALING = (
 ).split()
 
 
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
     """The `model` group that a transformers config.json stands for.
 
@@ -48,7 +53,7 @@ def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
         ("router_jitter_noise", config.get("router_jitter_noise") or 0, (0,)),
     ]
     problems = [
-        Problem(f'{where}: "{name}" is {value}; expected {" or ".join(map(str, allowed))}')
+        Problem(f'{where}: "{name}" is {_written(value)}; expected {" or ".join(map(_written, allowed))}')
         for name, value, allowed in wanted
         if value not in allowed
     ]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.errors import FormatError
-from ..formats.files import kind_of
 from ..formats.lineage import lineage
 from .chart import Series, chart
 from .record import whole_rows
@@ -51,12 +50,9 @@ _SUMMARY = (  # (name of the last row, what it is called)
 def render_report(directory: Path) -> str:
     """The page of a run's directory, whether the run is done, stopped or under way.
 
-    Raises: FormatError: metrics.jsonl is missing or damaged.
+    Raises: FormatError: metrics.jsonl is damaged.
     """
-    path = directory / "metrics.jsonl"
-    if not path.is_file():
-        raise FormatError(path, "missing_file", kind_of(path), "the rows of a run")
-    found = whole_rows(path)
+    found = whole_rows(directory / "metrics.jsonl")
     marks = _marks(found)
     out = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',

@@ -87,7 +87,7 @@ def keep_config(
         if changed == ["train.steps"] and _same_rates(was, config, done):
             changed = []
         if changed:
-            since = f"with which {directory} was begun"
+            since = f"as when {directory} was started"
             raise ConfigError(
                 *(
                     Problem(
