@@ -31,10 +31,6 @@ class Pair:
         """Give `path:line`, for messages to the user."""
         return f"{self.path}:{self.line}"
 
-    def conversation(self, answer: str) -> tuple[Message, ...]:
-        """Give the prompt and one of the answers as messages."""
-        return (*self.prompt, {"role": "assistant", "content": answer})
-
 
 def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
     """Check one row, in any of the three forms. Raises FormatError."""
