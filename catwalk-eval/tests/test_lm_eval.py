@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from catwalk.__main__ import main
-from catwalk.formats.jsonl import read_object
+from catwalk.formats.json_lines import read_object
 from catwalk.report.lm_eval import lm_eval_results
 from catwalk.report.loaded import load_all
 from catwalk.tasks.data import load_items, locate, sample_items

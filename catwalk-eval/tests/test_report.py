@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
-from catwalk.formats.jsonl import read_object
+from catwalk.formats.json_lines import read_object
 from catwalk.formats.results import read_results
 from catwalk.report.loaded import load_all
 from catwalk.report.page import _ticks

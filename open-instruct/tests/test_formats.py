@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from open_instruct.formats.__main__ import main
+from open_instruct.formats.json_lines import zstd
 from open_instruct.formats.manifest import input_entries, write_manifest
 
 VECTORS = Path(__file__).parents[2] / "docs" / "formats" / "vectors"
@@ -100,15 +101,13 @@ def test_compressed_rows_are_read_alike(tmp_path, capsys):
     import gzip
     import lzma
 
-    import zstandard
-
     data = b'{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}\n'
     whole = {
         "a.jsonl": data,
         "b.jsonl.gz": gzip.compress(data),
         "c.jsonl.bz2": bz2.compress(data),
         "d.jsonl.xz": lzma.compress(data),
-        "e.jsonl.zst": zstandard.compress(data),
+        "e.jsonl.zst": zstd.compress(data),
     }
     for name, content in whole.items():
         (tmp_path / name).write_bytes(content)

@@ -22,9 +22,9 @@ BAD_CHATS = {
         {"messages": [{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}]},
         '"messages.0.role" is "human"; expected "system", "user" or "assistant"',
     ),
-    "malformed line": ('{"messages": [', "the line is not JSON"),
-    "blank line": ("", "the line is a blank line; expected one JSON object"),
-    "missing field": ({"conversation": []}, '"messages" is absent; expected an array'),
+    "malformed line": ('{"messages": [', "is not JSON"),
+    "blank line": ("", "is blank; expected a JSON object"),
+    "missing field": ({"conversation": []}, '"messages" is missing; expected an array'),
     "no answer": ({"messages": [{"role": "user", "content": "a"}]}, '"messages" has no assistant\'s answer'),
 }
 
@@ -75,7 +75,7 @@ def test_all_bad_rows_are_named_at_once(command, tmp_path):
             '"rejected" answers another prompt',
         ),
         (lambda row: row.update(rejected=row["chosen"]), '"rejected" is equal to "chosen"'),
-        (lambda row: row.pop("chosen"), '"chosen" is absent; expected an array'),
+        (lambda row: row.pop("chosen"), '"chosen" is missing; expected an array'),
     ],
     ids=["prompt_mismatch", "identical_answers", "missing_field"],
 )
@@ -264,17 +264,11 @@ def test_unknown_command_exits_2():
 
 
 ROW = '{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]%s}\n'
+# each cause is tested where json_lines.py is
 NOT_ROWS = {
-    "mark.jsonl": (b"\xef\xbb\xbf" + (ROW % "").encode(), "behind a byte-order mark"),
-    "nan.jsonl": ((ROW % ',"x":NaN').encode(), "NaN is no JSON number"),
-    "infinity.jsonl": ((ROW % ',"x":-Infinity').encode(), "-Infinity is no JSON number"),
-    "half.jsonl": ((ROW % ',"x":"\\ud83d \\ud83d\\ude00"').encode(), "\\ud83d is half of a surrogate pair"),
-    "latin.jsonl": ((ROW % ',"x":"é"').encode("latin-1"), "not UTF-8 (byte 0xE9 at"),
-    "utf16.jsonl": ((ROW % "").encode("utf-16"), "the line is UTF-16"),
-    "packed.jsonl": (gzip.compress(b"{}"), "holds gzip data; expected JSON lines\nhint: rename it to packed.jsonl.gz"),
-    "plain.jsonl.gz": ((ROW % "").encode(), "is not compressed; expected gz data"),
-    "rows.jsonl.br": (b"x", "is compressed by brotli"),
-    "table.jsonl": (b"PAR1....", "holds Parquet data"),
+    "nan.jsonl": ((ROW % ',"x":NaN').encode(), "nan.jsonl:1: contains NaN, which is not JSON"),
+    "packed.jsonl": (gzip.compress(b"{}"), "is gzip data; expected UTF-8 text\nhint: rename it to packed.jsonl.gz"),
+    "rows.jsonl.br": (b"x", ".br files are not supported"),
 }
 
 

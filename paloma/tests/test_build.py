@@ -181,7 +181,7 @@ def test_documents_are_offered_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads((tmp_path / "o" / "manifest.json").read_text())["details"]["seen"]["documents"] == 20
     (tmp_path / "in" / "more.parquet").write_bytes(b"PAR1")
     assert main(["build", "--documents", str(corpus.parent), *target, "--overwrite"]) == 1
-    assert "more.parquet: .parquet files are not read" in capsys.readouterr().err
+    assert "more.parquet: .parquet files are not supported" in capsys.readouterr().err
 
 
 def test_tokenizer_counts_the_whole_text(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from catwalk import __version__
 from catwalk.errors import ConfigError, DataError
-from catwalk.formats.errors import FormatError, from_inspection
+from catwalk.formats.errors import FormatError
 
 __all__ = ["main"]
 
@@ -115,12 +115,8 @@ def _run(options: argparse.Namespace) -> int:
         flags["tasks"] = [word for word in options.tasks if "=" not in word] or None
     config = load_config(options.config, flags, overrides)
     from catwalk.evaluate import run
-    from catwalk.formats.inspection import InspectionError
 
-    try:
-        run(config)
-    except InspectionError as error:
-        raise from_inspection(error) from error
+    run(config)
     return 0
 
 

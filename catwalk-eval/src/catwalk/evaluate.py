@@ -19,7 +19,7 @@ from catwalk.errors import DataError
 from catwalk.formats.checkpoint import Checkpoint, read_checkpoint
 from catwalk.formats.document import Document, read_documents
 from catwalk.formats.inspection import Inspection, inspect_checkpoint
-from catwalk.formats.jsonl import atomic_file
+from catwalk.formats.json_lines import atomic_file
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.progress import Progress
@@ -61,7 +61,7 @@ def run(config: RunConfig) -> bool:
 
     Raises:
         ConfigError: the request cannot be carried out.
-        FormatError, InspectionError, DataError: an input is damaged.
+        FormatError, DataError: an input is damaged.
     """
     work = _read_inputs(config)
     checkpoint = read_checkpoint(config.model)

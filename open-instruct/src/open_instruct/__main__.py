@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems = [(problem.sentence, problem.hint) for problem in error.problems]
         return _fail(problems, 2 if isinstance(error, RequestError) else 1)
     except FormatError as error:
-        return _fail([(str(error), error.hint)], 1)
+        return _fail([(str(error), error.hint or "")], 1)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; so does Python's complaint about it
         return 0

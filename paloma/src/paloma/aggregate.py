@@ -18,7 +18,7 @@ from paloma.artifact import staged
 from paloma.configuration import ConfigError
 from paloma.controls import Submission, judge, read_submission
 from paloma.formats.errors import FormatError
-from paloma.formats.files import atomic_file, pretty, read_object
+from paloma.formats.json_lines import atomic_file, canonical_json, read_object
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.formats.results import Domain
 from paloma.metrics import summarize, summarize_domain
@@ -52,7 +52,7 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
     value = combine(submissions, rank_by)
     with staged(output, overwrite=overwrite) as staging:
         contents = {
-            AGGREGATE: pretty(value),
+            AGGREGATE: canonical_json(value).encode(),
             "domains.csv": csv_table(domain_rows(value)),
             "sources.csv": csv_table(source_rows(value)),
         }

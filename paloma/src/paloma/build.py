@@ -22,7 +22,7 @@ from paloma.artifact import Progress, staged
 from paloma.configuration import ConfigError
 from paloma.formats.document import Document, document_files, parse_document
 from paloma.formats.errors import FormatError
-from paloma.formats.files import atomic_file, gzip_writer, rows
+from paloma.formats.json_lines import atomic_file, read_lines, write_gzip
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.measure import Bytes, Measure, Tokens
 from paloma.sample import DomainSample, order_key, split_of, text_key
@@ -187,7 +187,7 @@ def _sample(
 
 
 def _read(file: Path, default_source: str) -> Iterator[Document]:
-    for line, data in rows(file):
+    for line, data in read_lines(file):
         document = parse_document(data, file, line)
         if not document.source:
             if not default_source:
@@ -242,7 +242,7 @@ def _write(root: Path, kept: dict[_Key, list[Document]]) -> list[Path]:
         path = root / folder / key.split / f"{folder}_00000000.jsonl.gz"
         parts.setdefault(path, []).extend(_row(document, key.subdomain) for document in documents)
     for path, lines in parts.items():
-        with gzip_writer(path) as file:
+        with write_gzip(path) as file:
             for line in lines:
                 file.write(msgspec.json.encode(line) + b"\n")
     return list(parts)

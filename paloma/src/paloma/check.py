@@ -6,7 +6,7 @@ from paloma import __version__
 from paloma.artifact import staged
 from paloma.configuration import ConfigError
 from paloma.controls import SUBMISSION, judge, read_submission
-from paloma.formats.files import atomic_file, pretty
+from paloma.formats.json_lines import atomic_file, canonical_json
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.tables import markdown_table
 
@@ -33,7 +33,7 @@ def check(paths: list[Path], controls: Path | None, output: Path | None, *, over
     if output is not None:
         with staged(output, overwrite=overwrite) as staging:
             with atomic_file(staging / SUBMISSION) as file:
-                file.write(pretty(submissions[0].plain()))
+                file.write(canonical_json(submissions[0].plain()).encode())
             inputs = describe_input("results", paths[0], output)
             if controls is not None:
                 inputs += describe_input("controls", controls, output)

@@ -11,7 +11,7 @@ from typing import Any
 
 from paloma.configuration import build, read_yaml
 from paloma.formats.errors import FormatError
-from paloma.formats.files import read_object
+from paloma.formats.json_lines import read_object
 from paloma.formats.manifest import MANIFEST, read_manifest
 from paloma.formats.results import Results, parse_results, read_results
 

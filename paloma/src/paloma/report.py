@@ -10,7 +10,7 @@ from paloma import __version__
 from paloma.aggregate import obstacles, read_aggregate
 from paloma.artifact import staged
 from paloma.configuration import ConfigError
-from paloma.formats.files import atomic_file
+from paloma.formats.json_lines import atomic_file
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.metrics import frontier
 from paloma.tables import difference_text, format_number

@@ -10,7 +10,6 @@ import sys
 from .commands import MODULES
 from .config.errors import ConfigError
 from .formats.errors import FormatError
-from .formats.inspection import InspectionError
 from .runtime.signals import STOPPED_STATUS, Stopped
 
 __all__ = ["main"]
@@ -59,9 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems if is_first else ():  # a request is as wrong for every rank
             _say(problem.message, problem.hint)
         return 2
-    except (FormatError, InspectionError) as error:
-        found = FormatError.of(error) if isinstance(error, InspectionError) else error
-        _say(str(found), found.hint)
+    except FormatError as error:
+        _say(str(error), error.hint)
         return 1
     except MemoryError:
         hint = "lower train.micro_batch_windows or data.sequence_length"

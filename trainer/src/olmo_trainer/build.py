@@ -22,8 +22,8 @@ from .data.order import positions_of, rank_slice
 from .data.sources import TrainingData, check_repetition, input_row, repetition_warnings
 from .evaluation.bits_per_byte import ValidationSet, open_validation
 from .evaluation.tasks import TaskSet, open_tasks
-from .formats.files import sha256_of
 from .formats.inspection import inspect_checkpoint, open_tokenizer, tokenizer_difference
+from .formats.json_lines import sha256_file
 from .formats.manifest import MANIFEST
 from .metrics.energy import footprint
 from .metrics.memory import memory_of_rank
@@ -115,7 +115,7 @@ def _check_beginning(config: RunConfig, data: TrainingData, where: str) -> None:
     if not path.is_file():
         log.warning("%s: not found; cannot check that it matches the shards' tokenizer", path)
         return
-    if sha256_of(path) != data.tokenizer_sha256:
+    if sha256_file(path) != data.tokenizer_sha256:
         difference = tokenizer_difference(found.tokenizer, open_tokenizer(data.tokenizer_path))
         if difference is not None and config.init_tokenizer == "same":
             what = f'{where}: "init_from" is {config.init_from}, whose tokenizer differs from {data.tokenizer_path}'

@@ -115,7 +115,7 @@ def test_the_loader_reads_so_far_ahead_and_no_further() -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_an_error_while_reading_ahead_comes_with_its_batch(made: Path, threads: int) -> None:
-    error = FormatError(made, "out_of_range", "5", "below 3")
+    error = FormatError("out_of_range", made, "is 5; expected below 3")
 
     def read(positions: range) -> int:
         if positions.start == 4:

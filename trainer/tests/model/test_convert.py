@@ -444,7 +444,7 @@ def test_pickled_weights_are_named_with_the_way_out(
     (theirs / "model.safetensors").unlink()
     assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "ours")]) == 1
     told = capsys.readouterr().err
-    assert "model.safetensors: file not found, but pytorch_model.bin exists; expected safetensors weights" in told
+    assert "model.safetensors: not found, but pytorch_model.bin exists; expected safetensors weights" in told
     assert "hint: python -c" in told
     assert formats(["validate", "checkpoint", str(theirs)]) == 1
-    assert capsys.readouterr().err.startswith("missing_file model.safetensors: file not found, but pytorch_model.bin")
+    assert capsys.readouterr().err.startswith("missing_file model.safetensors: not found, but pytorch_model.bin")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from catwalk.formats import checkpoint, document, results
-from catwalk.formats.errors import FormatError, from_inspection
-from catwalk.formats.inspection import InspectionError
-from catwalk.formats.jsonl import canonical_line
+from catwalk.formats.errors import FormatError
+from catwalk.formats.json_lines import canonical_line
 from catwalk.formats.lineage import lineage
 from catwalk.formats.manifest import check_files, read_manifest
 
@@ -69,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
             sys.stdout.writelines(canonical_line(row) for row in _DUMP[options.format](options.path))
-    except (FormatError, InspectionError) as caught:
-        error = from_inspection(caught) if isinstance(caught, InspectionError) else caught
+    except FormatError as error:
         _report(error, as_json=options.command == "validate" and options.json)
         return 1
     except BrokenPipeError:

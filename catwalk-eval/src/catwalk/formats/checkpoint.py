@@ -8,7 +8,7 @@ from typing import Any
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
 from catwalk.formats.inspection import inspect_checkpoint
-from catwalk.formats.jsonl import read_object, sha256_file
+from catwalk.formats.json_lines import read_object, sha256_file
 from catwalk.formats.manifest import MANIFEST, check_files, manifest_sha256, read_manifest
 from catwalk.formats.safetensors import Tensor, read_header, tensor_sha256
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
-from catwalk.formats.jsonl import files_below, is_data_file, is_foreign_file, read_rows
+from catwalk.formats.json_lines import read_rows, row_files
 from catwalk.formats.manifest import MANIFEST, check_files, read_manifest
 
 __all__ = ["Document", "document_files", "document_root", "dump", "read_documents", "validate"]
@@ -34,7 +33,7 @@ class Document:
 
 
 def document_root(path: Path) -> Path:
-    """Where a manifest of documents is looked for: `path`, or its folder `documents`."""
+    """The directory that the manifest of documents would stand in: `path`, or its folder `documents`."""
     return path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
 
 
@@ -42,27 +41,16 @@ def document_files(path: Path) -> list[Path]:
     """The row files of a document directory (the manifest's, when there is one) or the file itself, in sorted order.
 
     Raises:
-        FormatError: `missing_file` when the path or every row file is absent; the manifest's errors.
+        FormatError: as `row_files`, and the manifest's errors.
     """
-    if path.is_file():
-        return [path]
-    if path.exists() and not path.is_dir():
-        message = "is a pipe or a device; expected a file or a directory"
-        raise FormatError("invalid_value", path, message, hint="write the documents to a file: they are read twice")
+    if not path.is_dir():
+        return row_files(path)
     path = document_root(path)
-    if (path / MANIFEST).is_file():
-        manifest = read_manifest(path, "document")
-        check_files(path, manifest, hashes=False)
-        return [path / entry["path"] for entry in manifest["files"] if is_data_file(path / entry["path"])]
-    found = files_below(path)
-    foreign = next((file for file in found if is_foreign_file(file)), None)
-    if foreign is not None:
-        message = f"{foreign.suffix} files cannot be read; expected only JSON lines in {path}"
-        raise FormatError("not_json", foreign, message, hint="convert the file, or list the others one by one")
-    files = [file for file in found if is_data_file(file)]
-    if not files:
-        raise FormatError("missing_file", path, "no .jsonl or .json file is there; expected documents")
-    return files
+    if not (path / MANIFEST).is_file():
+        return row_files(path)
+    manifest = read_manifest(path, "document")
+    check_files(path, manifest, hashes=False)
+    return row_files(path, [entry["path"] for entry in manifest["files"]])
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -97,7 +85,7 @@ def _document(record: Record) -> Document:
 
 
 def _metadata(record: Record) -> Record:
-    """The object of metadata, which may be given as JSON text."""
+    """The object of metadata, which may be there as JSON text."""
     value = record.value.get("metadata")
     if value is None:
         return Record(value={}, path=record.path, line=record.line)

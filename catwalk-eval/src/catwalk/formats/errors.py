@@ -1,18 +1,24 @@
-"""The one error of damaged or foreign data, with the stable codes of docs/formats/README.md."""
+"""The one error for data that breaks a format, with the stable codes of docs/formats/README.md.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it imports tokenizers, which --help does not need
-    from catwalk.formats.inspection import InspectionError
+__all__ = ["CODES", "FormatError"]
 
-__all__ = ["FormatError", "from_inspection"]
+CODES = frozenset(
+    "not_json not_object missing_field wrong_type invalid_value truncated missing_file wrong_size checksum_mismatch "
+    "unknown_format unsupported_version unsafe_path misaligned out_of_range wrong_dtype bad_boundary missing_tensor "
+    "wrong_shape unknown_role role_order empty_messages prompt_mismatch identical_answers".split()
+)
 
 
 class FormatError(ValueError):
-    """A file breaks its format.
+    """A file breaks its format. Its text is `path:line: message`.
 
-    `code` is stable, the sentence is not. `line` is 1-based; `field` is dotted (`files.0.sha256`).
+    `code` is stable, `message` is not. `path` is as it was given to the reader; `line` is 1-based; `field` is dotted
+    (`files.0.sha256`); `hint` is one thing to do.
     """
 
     def __init__(
@@ -25,16 +31,12 @@ class FormatError(ValueError):
         field: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.code = code
-        self.path = str(path)
-        self.line = line
-        self.field = field
-        self.message = message
-        self.hint = hint
-        where = self.path if line is None else f"{self.path}:{line}"
-        super().__init__(f"{where}: {message}")
+        assert code in CODES, code
+        self.code, self.path, self.message = code, str(path), message
+        self.line, self.field, self.hint = line, field, hint
+        super().__init__(f"{self.where}: {message}")
 
-
-def from_inspection(error: "InspectionError") -> FormatError:
-    """An error of a model directory as this package's own."""
-    return FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint)
+    @property
+    def where(self) -> str:
+        """`path` or `path:line`."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"

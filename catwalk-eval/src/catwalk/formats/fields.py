@@ -8,26 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from catwalk.formats.errors import FormatError
+from catwalk.formats.json_lines import type_name
 
-__all__ = ["Record", "type_name"]
+__all__ = ["Record"]
 
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
-
-
-def type_name(value: Any) -> str:
-    """The JSON type of a decoded value, as a message names it."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-    return "an object"
 
 
 @dataclass(frozen=True, kw_only=True)

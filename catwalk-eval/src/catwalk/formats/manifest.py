@@ -8,7 +8,7 @@ from typing import Any
 
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
-from catwalk.formats.jsonl import atomic_file, canonical_json, read_object, sha256_file
+from catwalk.formats.json_lines import atomic_file, canonical_json, read_object, sha256_file
 
 __all__ = [
     "FORMATS",

@@ -7,7 +7,7 @@ from typing import Any
 
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
-from catwalk.formats.jsonl import read_object, read_rows
+from catwalk.formats.json_lines import read_object, read_rows
 from catwalk.formats.manifest import MANIFEST, check_files, read_manifest
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
-from catwalk.formats.jsonl import decode_object
+from catwalk.formats.json_lines import decode_object
 
 __all__ = ["Tensor", "read_header", "tensor_sha256"]
 

@@ -119,7 +119,7 @@ def load_tokenizer(inspection: Inspection) -> Tokenizer:
     """The tokenizer of a checkpoint: tokenizer.json unchanged, whatever class tokenizer_config.json names.
 
     Raises:
-        InspectionError, FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
+        FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
     """
     path = inspection.directory / "tokenizer.json"
     if not path.is_file():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from catwalk import DISTRIBUTION, __version__
 from catwalk.errors import ConfigError
-from catwalk.formats.jsonl import atomic_file, canonical_json
+from catwalk.formats.json_lines import atomic_file, canonical_json
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
 from catwalk.report.compare import comparison_tables

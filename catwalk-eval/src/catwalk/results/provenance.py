@@ -16,7 +16,7 @@ from catwalk.config import RunConfig
 from catwalk.errors import ConfigError
 from catwalk.formats.checkpoint import Checkpoint
 from catwalk.formats.inspection import Inspection
-from catwalk.formats.jsonl import atomic_file
+from catwalk.formats.json_lines import atomic_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.tasks.data import TaskData
 

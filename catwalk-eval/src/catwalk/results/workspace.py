@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from catwalk.formats.document import Document
-from catwalk.formats.jsonl import atomic_file, canonical_line
+from catwalk.formats.json_lines import atomic_file, canonical_line
 from catwalk.types import DocumentScore, Item, ItemScore
 
 __all__ = ["TaskPart", "Workspace", "documents_key", "items_key"]

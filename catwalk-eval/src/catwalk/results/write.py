@@ -1,12 +1,12 @@
 """The results artifact: results.json, predictions.jsonl.gz, perplexity.jsonl.gz, manifest.json last."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from catwalk import DISTRIBUTION, __version__
-from catwalk.formats.jsonl import atomic_file, canonical_json, write_jsonl_gz
+from catwalk.formats.json_lines import atomic_file, canonical_json, canonical_line, write_gzip
 from catwalk.formats.manifest import write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
 from catwalk.results.workspace import TaskPart
@@ -70,10 +70,10 @@ def write_results(
     files = [output / RESULTS, output / PREDICTIONS]
     with atomic_file(output / RESULTS) as stream:
         stream.write(canonical_json(results).encode())
-    write_jsonl_gz(output / PREDICTIONS, _prediction_rows(ordered))
+    _write_rows(output / PREDICTIONS, _prediction_rows(ordered))
     if documents:
         files.append(output / PER_DOCUMENT)
-        write_jsonl_gz(output / PER_DOCUMENT, (asdict(score) for score in documents))
+        _write_rows(output / PER_DOCUMENT, (asdict(score) for score in documents))
     write_manifest(
         output,
         format="results",
@@ -104,3 +104,8 @@ def _prediction_rows(ordered: Sequence[tuple[str, tuple[Task, TaskPart]]]) -> It
     for name, (_, part) in ordered:
         for score in part.scores:
             yield prediction_row(name, score)
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with write_gzip(path, level=6) as file:
+        file.writelines(canonical_line(row).encode() for row in rows)

@@ -13,7 +13,7 @@ from typing import Any
 from catwalk.errors import ConfigError
 from catwalk.formats.errors import FormatError
 from catwalk.formats.fields import Record
-from catwalk.formats.jsonl import read_rows, sha256_file
+from catwalk.formats.json_lines import read_rows, sha256_file
 from catwalk.types import Item, Task
 
 __all__ = ["TaskData", "load_items", "locate", "sample_items"]

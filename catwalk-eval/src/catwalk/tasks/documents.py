@@ -6,7 +6,7 @@ from typing import Any
 
 from catwalk import DISTRIBUTION, __version__
 from catwalk.errors import ConfigError
-from catwalk.formats.jsonl import write_jsonl_gz
+from catwalk.formats.json_lines import canonical_line, write_gzip
 from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
 from catwalk.tasks.data import load_items, locate
 from catwalk.tasks.registry import TASKS, find_tasks
@@ -52,7 +52,8 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
         data = locate(task, data_directory)
         rows = [_row(task, item) for item in load_items(task, data)]
         files.append(root / f"{task.name}.jsonl.gz")
-        write_jsonl_gz(files[-1], rows)
+        with write_gzip(files[-1], level=6) as file:
+            file.writelines(canonical_line(row).encode() for row in rows)
         inputs += data.manifest_inputs()
         counts["documents"] += len(rows)
         counts["text_bytes"] += sum(len(row["text"].encode()) for row in rows)

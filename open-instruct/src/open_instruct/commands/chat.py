@@ -12,8 +12,8 @@ from ..chat.generate import Chatter, Sampling
 from ..data.read import collect_rows, warn_of_ignored
 from ..errors import RequestError
 from ..formats.chat import Conversation, Message, parse_conversation
-from ..formats.json_text import parse_rows
 from ..formats.manifest import row_files
+from ..formats.rows import parse_rows
 
 __all__ = ["answer_file", "read_prompts", "talk"]
 

@@ -11,8 +11,8 @@ from ..config import SequenceSettings, TemplateSettings
 from ..data.read import read_conversations, read_pairs
 from ..data.tokenize import PairExample, SftExample, encode_conversations, encode_pairs
 from ..errors import RequestError
-from ..formats.json_text import parse_rows
 from ..formats.manifest import row_files
+from ..formats.rows import parse_rows
 from ..model.load import check_model_directory, fitting_length, load_tokenizer
 
 __all__ = ["inspect_data", "is_preference"]

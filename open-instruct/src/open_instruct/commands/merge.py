@@ -11,7 +11,7 @@ from typing import Any
 from .. import WRITER
 from ..errors import RequestError, WorkError
 from ..formats.inspection import Inspection
-from ..formats.json_text import read_object
+from ..formats.json_lines import read_object
 from ..formats.manifest import NAME, input_entries, read_manifest
 from ..model.load import check_model_directory, load_model, start_at_mean
 from ..output import Output

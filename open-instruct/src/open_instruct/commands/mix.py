@@ -14,9 +14,10 @@ from typing import Any
 from ..data.read import collect_rows
 from ..errors import RequestError
 from ..formats.chat import parse_conversation
-from ..formats.json_text import canonical_line, parse_rows
+from ..formats.json_lines import canonical_line
 from ..formats.manifest import input_entries, row_files
 from ..formats.preference import parse_pair
+from ..formats.rows import parse_rows
 from ..output import Output
 
 __all__ = ["Source", "mix", "parse_source"]

@@ -36,7 +36,7 @@ class BadRows(WorkError):
     def __init__(self, errors: Sequence[FormatError], total: int | None = None) -> None:
         """Name the errors, at least one, in file order; `total` counts them where `errors` has only the first ones."""
         super().__init__(str(errors[0]))
-        self.problems = [Problem(str(error), error.hint) for error in errors[:_MAX_ERRORS]]
+        self.problems = [Problem(str(error), error.hint or "") for error in errors[:_MAX_ERRORS]]
         more = (total or len(errors)) - len(self.problems)
         if more:
             self.problems.append(Problem(f"{more} more rows are bad; expected none"))

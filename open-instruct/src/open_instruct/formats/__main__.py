@@ -10,7 +10,7 @@ from typing import Any
 from .chat import Conversation, read_chat
 from .checkpoint import check_checkpoint, count_tensors
 from .errors import FormatError
-from .json_text import canonical_line
+from .json_lines import canonical_line
 from .lineage import lineage_lines
 from .manifest import NAME, check_files, read_manifest
 from .preference import Pair, read_preference
@@ -93,12 +93,10 @@ def _errors(name: str, path: Path) -> Iterator[FormatError]:
 
 
 def _relative(error: FormatError, path: Path) -> str:
+    place = Path(error.path)
     if path.is_file():
-        return error.path.name
-    try:
-        return error.path.relative_to(path).as_posix()
-    except ValueError:
-        return error.path.as_posix()
+        return place.name
+    return place.relative_to(path).as_posix() if place.is_relative_to(path) else place.as_posix()
 
 
 def _validate(name: str, path: Path, as_json: bool) -> int:
@@ -110,7 +108,7 @@ def _validate(name: str, path: Path, as_json: bool) -> int:
                 "path": _relative(error, path),
                 "line": error.line,
                 "field": error.field,
-                "message": error.sentence,
+                "message": error.message,
             }
             print(json.dumps(value, ensure_ascii=False), file=sys.stderr)
         else:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .errors import FormatError, kind
-from .json_text import parse_rows, require
+from .errors import FormatError
+from .json_lines import type_name
 from .manifest import row_files
+from .rows import parse_rows, require
 
 __all__ = [
     "ROLES",
@@ -78,7 +79,7 @@ def check_messages(value: list[Any], labels: list[str], field: str, path: Path, 
 
     for label, message in zip(labels, value, strict=True):
         if not isinstance(message, dict):
-            sentence = f'"{label}" is {kind(message)}; expected an object'
+            sentence = f'"{label}" is {type_name(message)}; expected an object'
             raise FormatError("wrong_type", path, sentence, line=line, field=label)
         for name in ("role", "content"):
             require(message, name, str, path, prefix=f"{label}.", line=line)
@@ -90,7 +91,7 @@ def check_messages(value: list[Any], labels: list[str], field: str, path: Path, 
     for position, message in enumerate(value):
         for name in _UNSUPPORTED_MESSAGE:
             if message.get(name):
-                sentence = f"is {kind(message[name])}, which training would ignore; expected none"
+                sentence = f"is {type_name(message[name])}, which training would ignore; expected none"
                 raise fail("invalid_value", position, name, sentence, _WRITE_AS_TEXT)
     for position, message in enumerate(value):
         if message["role"] not in ROLES:
@@ -116,11 +117,11 @@ def _check_weight(message: dict[str, Any], position: int, fail: Any) -> None:
     weight, train = message.get("weight"), message.get("train")
     if weight is not None:
         if not isinstance(weight, int | float) or isinstance(weight, bool):
-            raise fail("wrong_type", position, "weight", f"is {kind(weight)}; expected a number")
+            raise fail("wrong_type", position, "weight", f"is {type_name(weight)}; expected a number")
         if weight not in (0, 1):
             raise fail("invalid_value", position, "weight", f"is {weight}; expected 0 or 1")
     if train is not None and not isinstance(train, bool):
-        raise fail("wrong_type", position, "train", f"is {kind(train)}; expected a boolean")
+        raise fail("wrong_type", position, "train", f"is {type_name(train)}; expected a boolean")
     if weight is not None and train is not None and bool(weight) != train:
         raise fail(
             "invalid_value", position, "train", f"is {str(train).lower()} with weight {weight}; expected the same"
@@ -149,7 +150,7 @@ def check_row_fields(row: dict[str, Any], path: Path, line: int) -> None:
     """Refuse content for the model outside the messages, such as tools. Raises FormatError."""
     for name in _UNSUPPORTED_ROW:
         if row.get(name):
-            sentence = f'"{name}" is {kind(row[name])}, which the model would not see; expected none'
+            sentence = f'"{name}" is {type_name(row[name])}, which the model would not see; expected none'
             raise FormatError("invalid_value", path, sentence, line=line, field=name, hint=_WRITE_AS_TEXT)
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError
-from .json_text import read_object, require, sha256_file
+from .json_lines import read_object, sha256_file
 from .manifest import NAME, check_files, read_manifest
+from .rows import require
 from .safetensors import Tensor, read_header
 
 __all__ = ["DTYPES", "check_checkpoint", "count_tensors", "read_tensors", "required_shapes"]

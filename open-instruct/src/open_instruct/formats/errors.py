@@ -1,41 +1,42 @@
-"""The one error that a file outside its format raises. Codes and text: docs/formats/README.md."""
+"""The one error for data that breaks a format, with the stable codes of docs/formats/README.md.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 from pathlib import Path
 
-__all__ = ["FormatError", "kind"]
+__all__ = ["CODES", "FormatError"]
+
+CODES = frozenset(
+    "not_json not_object missing_field wrong_type invalid_value truncated missing_file wrong_size checksum_mismatch "
+    "unknown_format unsupported_version unsafe_path misaligned out_of_range wrong_dtype bad_boundary missing_tensor "
+    "wrong_shape unknown_role role_order empty_messages prompt_mismatch identical_answers".split()
+)
 
 
 class FormatError(ValueError):
-    """A file breaks the rules of its format.
+    """A file breaks its format. Its text is `path:line: message`.
 
-    `path` is as the reader was given it; `line` is 1-based or None; `field` is dotted (`messages.0.role`) or None;
-    `code` is one of the stable codes of docs/formats/README.md; `hint` is one action, or empty.
+    `code` is stable, `message` is not. `path` is as it was given to the reader; `line` is 1-based; `field` is dotted
+    (`files.0.sha256`); `hint` is one thing to do.
     """
 
     def __init__(
         self,
         code: str,
-        path: Path | str,
-        sentence: str,
+        path: str | Path,
+        message: str,
         *,
         line: int | None = None,
         field: str | None = None,
         hint: str | None = None,
     ) -> None:
-        """Compose the text `path:line: sentence`."""
-        self.code, self.path, self.line, self.field, self.sentence = code, Path(path), line, field, sentence
-        self.hint = hint or ""
-        super().__init__(f"{path}{f':{line}' if line is not None else ''}: {sentence}")
+        assert code in CODES, code
+        self.code, self.path, self.message = code, str(path), message
+        self.line, self.field, self.hint = line, field, hint
+        super().__init__(f"{self.where}: {message}")
 
-
-def kind(value: object) -> str:
-    """Name a JSON value's type as the messages do: `a number`, `an object`, …"""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    return "an array" if isinstance(value, list) else "an object"
+    @property
+    def where(self) -> str:
+        """`path` or `path:line`."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"

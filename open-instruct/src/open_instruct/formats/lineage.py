@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError
-from .json_text import sha256_file
+from .json_lines import sha256_file
 from .manifest import NAME, read_manifest
 
 __all__ = ["lineage_lines"]

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import FormatError, kind
-from .json_text import canonical_text, is_json_lines, read_object, require, sha256_file
+from . import json_lines
+from .errors import FormatError
+from .json_lines import canonical_json, read_object, sha256_file, type_name
+from .rows import require
 
 __all__ = [
     "FORMATS",
@@ -51,7 +53,7 @@ def _check_hash(entry: dict[str, Any], key: str, path: Path, prefix: str) -> Non
 
 def _check_object(value: object, path: Path, field: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FormatError("wrong_type", path, f'"{field}" is {kind(value)}; expected an object', field=field)
+        raise FormatError("wrong_type", path, f'"{field}" is {type_name(value)}; expected an object', field=field)
     return value
 
 
@@ -143,28 +145,13 @@ def row_files(path: Path, wanted: str) -> list[Path]:
     """List the files of rows at `path` (a file, or a directory with or without a manifest) in the contract's order.
 
     Raises:
-        FormatError: as `read_manifest` and `check_files`; `missing_file` where nothing is at `path`, or no rows.
+        FormatError: as `read_manifest`, `check_files` and `json_lines.row_files`.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        what = "is a named pipe" if path.is_fifo() else "is not a regular file" if path.exists() else "not found"
-        hint = "write the rows to a file first" if path.exists() else ""
-        raise FormatError("missing_file", path, f"{what}; expected a file or a directory", hint=hint)
-    if (path / NAME).is_file():
-        manifest = read_manifest(path, wanted)
-        check_files(path, manifest, hashes=False)
-        found = [entry["path"] for entry in manifest["files"] if is_json_lines(PurePosixPath(entry["path"]).name)]
-    else:
-        below = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        found = [
-            file.as_posix()
-            for file in below
-            if is_json_lines(file.name) and not any(part.startswith(".") for part in file.parts)
-        ]
-    if not found:
-        raise FormatError("missing_file", path, "has no .jsonl or .json file; expected at least one")
-    return [path / name for name in sorted(found)]
+    if not (path / NAME).is_file():
+        return json_lines.row_files(path)
+    manifest = read_manifest(path, wanted)
+    check_files(path, manifest, hashes=False)
+    return json_lines.row_files(path, [entry["path"] for entry in manifest["files"]])
 
 
 def file_entry(path: Path, name: str) -> dict[str, Any]:
@@ -211,7 +198,7 @@ def write_manifest(
     }
     temporary = directory / f".{NAME}.partial"
     with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(canonical_text(value))
+        stream.write(canonical_json(value))
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(directory / NAME)

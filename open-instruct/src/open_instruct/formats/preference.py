@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .chat import Message, check_messages, check_row_fields, is_trained, read_source_fields, unused_fields
-from .errors import FormatError, kind
-from .json_text import parse_rows, require
+from .errors import FormatError
+from .json_lines import type_name
 from .manifest import row_files
+from .rows import parse_rows, require
 
 __all__ = ["Pair", "parse_pair", "read_preference"]
 
@@ -38,7 +39,7 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
     row_id, source = read_source_fields(row, path, line)
     prompt = row.get("prompt")
     if prompt is not None and not isinstance(prompt, str | list):
-        sentence = f'"prompt" is {kind(prompt)}; expected a string or an array'
+        sentence = f'"prompt" is {type_name(prompt)}; expected a string or an array'
         raise FormatError("wrong_type", path, sentence, line=line, field="prompt")
     whole = {name: _conversation(name, side, prompt, path, line) for name, side in sides.items()}
     chosen, rejected = (

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import RequestError, WorkError
 from ..formats.checkpoint import check_checkpoint
 from ..formats.errors import FormatError
-from ..formats.inspection import Inspection, InspectionError, inspect_checkpoint, tokenizer_difference
+from ..formats.inspection import Inspection, inspect_checkpoint, tokenizer_difference
 
 __all__ = [
     "add_special_tokens",
@@ -38,17 +38,14 @@ def check_model_directory(path: str) -> Inspection:
             f"model: {path} is not a directory; expected a checkpoint",
             "give a directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
         )
+    inspection = inspect_checkpoint(directory)
     try:
-        inspection = inspect_checkpoint(directory)
-        try:
-            check_checkpoint(directory, tokenizer=True)
-        except FormatError as error:
-            if error.code == "missing_file":  # the inspection names what is there instead, and how to convert it
-                _ = inspection.tensors, inspection.tokenizer
-            raise
-        _ = inspection.tokenizer
-    except InspectionError as error:
-        raise FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint) from error
+        check_checkpoint(directory, tokenizer=True)
+    except FormatError as error:
+        if error.code == "missing_file":  # the inspection names what exists instead, and how to convert it
+            _ = inspection.tensors, inspection.tokenizer
+        raise
+    _ = inspection.tokenizer
     return inspection
 
 
@@ -75,10 +72,7 @@ def load_tokenizer(inspection: Inspection) -> Any:
     """
     from transformers import PreTrainedTokenizerFast
 
-    try:
-        backend = inspection.tokenizer
-    except InspectionError as error:
-        raise FormatError(error.code, error.path, error.message, field=error.field, hint=error.hint) from error
+    backend = inspection.tokenizer
     named: dict[str, Any] = {f"{kind}_token": _named_token(inspection, kind) for kind in _NAMED}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,

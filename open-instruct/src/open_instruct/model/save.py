@@ -11,8 +11,9 @@ from typing import Any
 
 from ..errors import WorkError
 from ..formats.checkpoint import DTYPES, count_tensors, read_tensors
-from ..formats.inspection import Inspection, InspectionError, inspect_checkpoint, open_tokenizer, tokenizer_difference
-from ..formats.json_text import sha256_file
+from ..formats.errors import FormatError
+from ..formats.inspection import Inspection, inspect_checkpoint, open_tokenizer, tokenizer_difference
+from ..formats.json_lines import sha256_file
 
 __all__ = [
     "cast_like",
@@ -174,7 +175,7 @@ def describe_model(directory: Path, *, step: int, tokens_seen: int) -> tuple[dic
     try:
         inspection = inspect_checkpoint(directory)
         dtype = inspection.dtypes[0]
-    except InspectionError as error:
+    except FormatError as error:
         raise WorkError(str(error)) from error
     details = {
         "architecture": inspection.architecture,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paloma.formats import document, lineage, manifest, results
 from paloma.formats.errors import FormatError
-from paloma.formats.files import canonical_line
+from paloma.formats.json_lines import canonical_line
 
 __all__ = ["main"]
 
@@ -48,7 +48,7 @@ def _validate(format: str, path: Path, as_json: bool) -> int:
     root = path if path.is_dir() else path.parent
     for number, error in enumerate(caught(), start=1):  # noqa: B007
         if as_json:
-            place = error.path.relative_to(root).as_posix()
+            place = Path(error.path).relative_to(root).as_posix()
             values = {"code": error.code, "path": place, "line": error.line, "field": error.field}
             sys.stderr.write(canonical_line(values | {"message": error.message}))
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from paloma.formats.errors import FormatError
 from paloma.formats.fields import Fields
-from paloma.formats.files import json_value, row_files, rows
+from paloma.formats.json_lines import decode, read_lines, row_files
 from paloma.formats.manifest import MANIFEST, check_files, read_manifest
 
 __all__ = ["Document", "document_files", "dump", "parse_document", "read_documents", "validate"]
@@ -39,7 +39,7 @@ def parse_document(data: bytes, path: Path, line: int) -> Document:
     Raises:
         FormatError: with the codes of the contract.
     """
-    row = Fields(json_value(data, path, line), path, line)
+    row = Fields(decode(data, path, line), path, line)
     metadata = _metadata(row)
     inner, outer = metadata.optional_text("subdomain"), row.optional_text("subdomain")
     values = metadata.value
@@ -92,7 +92,7 @@ def read_documents(path: Path) -> Iterator[Document]:
         FormatError: at the first broken row.
     """
     for file in document_files(path):
-        for line, data in rows(file):
+        for line, data in read_lines(file):
             yield parse_document(data, file, line)
 
 
@@ -101,7 +101,7 @@ def validate(path: Path, counted: dict[str, int]) -> Iterator[FormatError]:
     counted |= {"documents": 0, "text_bytes": 0}
     for file in document_files(path):
         try:
-            for line, data in rows(file):
+            for line, data in read_lines(file):
                 try:
                     document = parse_document(data, file, line)
                 except FormatError as error:

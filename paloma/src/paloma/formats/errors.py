@@ -1,31 +1,42 @@
-"""The error that says where a file breaks the contract."""
+"""The one error for data that breaks a format, with the stable codes of docs/formats/README.md.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 from pathlib import Path
 
-__all__ = ["FormatError"]
+__all__ = ["CODES", "FormatError"]
+
+CODES = frozenset(
+    "not_json not_object missing_field wrong_type invalid_value truncated missing_file wrong_size checksum_mismatch "
+    "unknown_format unsupported_version unsafe_path misaligned out_of_range wrong_dtype bad_boundary missing_tensor "
+    "wrong_shape unknown_role role_order empty_messages prompt_mismatch identical_answers".split()
+)
 
 
 class FormatError(ValueError):
-    """A file that breaks the contract: a `code` of docs/formats/README.md, the `line` from 1, the dotted `field`."""
+    """A file breaks its format. Its text is `path:line: message`.
+
+    `code` is stable, `message` is not. `path` is as it was given to the reader; `line` is 1-based; `field` is dotted
+    (`files.0.sha256`); `hint` is one thing to do.
+    """
 
     def __init__(
         self,
         code: str,
-        path: Path,
+        path: str | Path,
         message: str,
         *,
         line: int | None = None,
         field: str | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.path = path
-        self.line = line
-        self.field = field
-        self.message = message
-        self.hint = hint
+        assert code in CODES, code
+        self.code, self.path, self.message = code, str(path), message
+        self.line, self.field, self.hint = line, field, hint
+        super().__init__(f"{self.where}: {message}")
 
-    def __str__(self) -> str:
-        place = f"{self.path}:{self.line}" if self.line is not None else f"{self.path}"
-        return f"{place}: {self.message}"
+    @property
+    def where(self) -> str:
+        """`path` or `path:line`."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"

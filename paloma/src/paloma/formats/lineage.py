@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from paloma.formats.errors import FormatError
-from paloma.formats.files import sha256_file
+from paloma.formats.json_lines import sha256_file
 from paloma.formats.manifest import MANIFEST, read_manifest
 
 __all__ = ["lineage"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from paloma.formats.errors import FormatError
 from paloma.formats.fields import Fields
-from paloma.formats.files import atomic_file, pretty, read_object, sha256_file
+from paloma.formats.json_lines import atomic_file, canonical_json, read_object, sha256_file
 
 __all__ = [
     "MANIFEST",
@@ -142,7 +142,7 @@ def write_manifest(
         "inputs": sorted(inputs, key=lambda entry: (entry["role"], entry["path"])),
     }
     with atomic_file(directory / MANIFEST) as file:
-        file.write(pretty(manifest))
+        file.write(canonical_json(manifest).encode())
 
 
 def dump(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from paloma.formats.errors import FormatError
 from paloma.formats.fields import Fields
-from paloma.formats.files import json_value, read_object, rows
+from paloma.formats.json_lines import decode, read_lines, read_object
 from paloma.formats.manifest import MANIFEST, check_files, read_manifest
 
 __all__ = ["Domain", "Inference", "Model", "Results", "dump", "parse_results", "read_results", "validate"]
@@ -233,9 +233,9 @@ def validate(path: Path, counted: dict[str, int]) -> Iterator[FormatError]:
         return
     tasks = {task["task"] for task in results.tasks}
     try:
-        for line, data in rows(predictions):
+        for line, data in read_lines(predictions):
             try:
-                _check_prediction(Fields(json_value(data, predictions, line), predictions, line), tasks)
+                _check_prediction(Fields(decode(data, predictions, line), predictions, line), tasks)
             except FormatError as error:
                 yield error
     except FormatError as error:  # the file itself ends early

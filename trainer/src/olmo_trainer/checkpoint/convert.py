@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from ..config.errors import ConfigError, Problem
 from ..data.sources import SpecialTokens, input_row
 from ..formats.errors import FormatError
-from ..formats.files import sha256_of
-from ..formats.inspection import InspectionError, open_tokenizer, tokenizer_difference
+from ..formats.fields import mismatch
+from ..formats.inspection import open_tokenizer, tokenizer_difference
+from ..formats.json_lines import sha256_file
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
@@ -46,7 +47,7 @@ def import_checkpoint(
     tokenizer = tokenizer or source / "tokenizer.json"
     try:
         opened = open_tokenizer(tokenizer)
-    except InspectionError as error:
+    except FormatError as error:
         hint = error.hint or "name one with --tokenizer"
         raise ConfigError(Problem(f"{error.path}: {error.message}", hint)) from error
     if foreign.eos is None:
@@ -84,7 +85,7 @@ def import_checkpoint(
             "stage": "pretrain",
             "step": 0,
             "tokens_seen": 0,
-            "tokenizer_sha256": sha256_of(directory / "tokenizer.json"),
+            "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
         },
         inputs=_inputs(source, directory),
     )
@@ -110,7 +111,7 @@ def check_tokenizer(directory: Path) -> None:
         path = final_name(directory) / "tokenizer.json"
         got = f"not the tokenizer that transformers loads ({difference})"
         hint = "remove the tokens from tokenizer_config.json that tokenizer.json does not have"
-        raise FormatError(path, "invalid_value", got, "the same ids from both", hint=hint)
+        raise mismatch(path, "invalid_value", got, "the same ids from both", hint=hint)
 
 
 def _inputs(source: Path, directory: Path) -> list[dict[str, Any]]:

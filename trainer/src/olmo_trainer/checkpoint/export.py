@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..data.sources import input_row
 from ..formats.checkpoint import open_checkpoint
-from ..formats.errors import FormatError
-from ..formats.files import sha256_of
+from ..formats.fields import mismatch
+from ..formats.json_lines import sha256_file
 from ..formats.manifest import write_manifest
 from .convert import check_tokenizer
 from .save import copy_sidecars, write_json, write_weights, writer
@@ -24,7 +24,7 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     """
     opened = open_checkpoint(source)
     if opened.manifest is None:
-        raise FormatError(source / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
+        raise mismatch(source / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
     weights = cast(stored_weights(opened), dtype, source)
     main_dtype = dtype_of_most(weights)
     write_weights(directory, weights, shard_bytes)
@@ -40,7 +40,7 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
         details={
             **opened.manifest.details,
             "dtype": main_dtype,
-            "tokenizer_sha256": sha256_of(directory / "tokenizer.json"),
+            "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
         },
         inputs=[input_row("checkpoint", source, directory)],
     )

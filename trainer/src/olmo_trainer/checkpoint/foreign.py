@@ -24,9 +24,9 @@ from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..config.sections.model import problems
 from ..formats.checkpoint import open_checkpoint
-from ..formats.errors import FormatError
-from ..formats.files import read_json
+from ..formats.fields import mismatch
 from ..formats.inspection import inspect_checkpoint
+from ..formats.json_lines import read_object
 from .weights import HEAD, check_finite, stored_weights, unties
 
 __all__ = ["Foreign", "read_foreign"]
@@ -56,7 +56,7 @@ def read_foreign(directory: Path) -> Foreign:
     """
     if (directory / "config.yaml").is_file():
         return _olmo(directory)
-    config = read_json(directory / "config.json")
+    config = read_object(directory / "config.json")
     if "architectures" not in config and isinstance(config.get("model"), dict):
         return _core(directory, config)
     return _hugging_face(directory)
@@ -108,11 +108,11 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
         return {_name(key): tensor for key, tensor in load_file(path).items()}
     path = directory / "model.pt"
     if not path.is_file():
-        raise FormatError(path, "missing_file", "missing", "model.pt or model.safetensors")
+        raise mismatch(path, "missing_file", "missing", "model.pt or model.safetensors")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch tells damage and forbidden content by several kinds
-        raise FormatError(path, "invalid_value", "not a plain file of tensors", "a state dict") from error
+        raise mismatch(path, "invalid_value", "not a plain file of tensors", "a state dict") from error
     nested = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
     return {name: tensor for name, tensor in nested.items() if isinstance(tensor, torch.Tensor)}
 
@@ -223,6 +223,6 @@ def _renamed(
         elif name in others:
             published.update(dict.fromkeys(others[name], tensor))
         else:
-            raise FormatError(directory, "invalid_value", "a tensor of no known place", "OLMo's names", field=name)
+            raise mismatch(directory, "invalid_value", "a tensor of no known place", "OLMo's names", field=name)
     check_finite(published, directory)
     return published

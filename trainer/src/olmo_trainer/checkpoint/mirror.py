@@ -19,6 +19,7 @@ from ..config.errors import ConfigError, Problem
 from ..data.order_manifest import ORDER
 from ..formats.checkpoint import open_checkpoint
 from ..formats.errors import FormatError
+from ..formats.fields import mismatch
 from ..formats.files import write_atomically
 from ..formats.manifest import MANIFEST, read_manifest
 from .save import publish, step_directories
@@ -86,7 +87,7 @@ def take_back(checkpoints: Path, url: str | None, where: str) -> None:
                 for other in damaged:
                     files.rm_file(f"{other}/{MANIFEST}")
         except FormatError as error:
-            log.warning("%s: not whole (%s); trying the one before", place, error.sentence)
+            log.warning("%s: not whole (%s); trying the one before", place, error.message)
             damaged[place] = error
             continue
         log.info("fetched %s", place)
@@ -146,5 +147,5 @@ def _fetch(files: Any, place: str, directory: Path) -> None:
     try:
         files.get([f"{place}/{name}" for name in names], [str(directory / name) for name in names])
     except FileNotFoundError as error:
-        raise FormatError(place, "missing_file", "missing", "the files that its manifest lists") from error
+        raise mismatch(place, "missing_file", "missing", "the files that its manifest lists") from error
     open_checkpoint(directory)

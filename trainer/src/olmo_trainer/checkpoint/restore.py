@@ -13,8 +13,8 @@ from ..config.parse import build
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..formats.checkpoint import open_checkpoint
-from ..formats.errors import FormatError
-from ..formats.files import read_json
+from ..formats.fields import mismatch
+from ..formats.json_lines import read_object
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
 from ..runtime.sharded import is_shard, local, part_like, put, whole
@@ -35,7 +35,7 @@ def load_weights(model: Transformer, directory: Path) -> None:
     if model.shape.tied and unties(stored):
         path, got = opened.tensors[HEAD].path, "a different matrix"
         expected, hint = "the embedding, as tie_word_embeddings says", "olmo convert hf2olmo unties them"
-        raise FormatError(path, "invalid_value", got, expected, field=HEAD, hint=hint)
+        raise mismatch(path, "invalid_value", got, expected, field=HEAD, hint=hint)
     published = needed_weights(stored, published_shapes(_hollow(model), model.shape), directory)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
@@ -55,7 +55,7 @@ def read_model(directory: Path, compute_dtype: torch.dtype = torch.float32) -> t
     Raises: ConfigError: a model that this trainer does not have; FormatError.
     """
     where = directory / "config.json"
-    config: dict[str, Any] = read_json(where)
+    config: dict[str, Any] = read_object(where)
     shape = architecture_of(build(ModelConfig, model_settings(config, where), str(where)), 0)
     model = Transformer(shape, compute_dtype)
     load_weights(model, directory)
@@ -68,13 +68,13 @@ def load_training(directory: Path) -> TrainingState:
     Raises: FormatError: `missing_file` for a checkpoint that cannot be continued.
     """
     root = directory / "training"
-    state = read_json(root / "state.json")
+    state = read_object(root / "state.json")
     try:
         progress = Progress(**state)
         progress = replace(progress, left_out=tuple((first, last) for first, last in progress.left_out))
     except (TypeError, ValueError) as error:
         expected = ", ".join(vars(Progress()))
-        raise FormatError(root / "state.json", "missing_field", "of other fields", expected) from error
+        raise mismatch(root / "state.json", "missing_field", "of other fields", expected) from error
     random, guard = (load_file(root / f"{name}.safetensors") for name in ("random", "guard"))
     return TrainingState(optimizer={}, random=random, guard=guard, progress=progress)
 
@@ -89,7 +89,7 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     for name, tensor in tensors.items():
         if local(tensor).isnan().any():
             where = file if file.is_file() else shards
-            raise FormatError(where, "invalid_value", "NaN in places", "numbers", field=name)
+            raise mismatch(where, "invalid_value", "NaN in places", "numbers", field=name)
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")

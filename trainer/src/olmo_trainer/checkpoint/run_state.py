@@ -12,6 +12,7 @@ import torch.distributed as dist
 from ..build import Parts
 from ..config.schema import CheckpointConfig
 from ..formats.errors import FormatError
+from ..formats.fields import mismatch
 from ..formats.manifest import read_manifest
 from ..runtime.device import capture_random, restore_random
 from .mirror import mirror
@@ -40,7 +41,7 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
     known = read_manifest(checkpoint, wanted="checkpoint").details.get("tokenizer_sha256")
     if known != parts.data.tokenizer_sha256:
         got, expected = "a different tokenizer", f"that of {checkpoint}, which this run started with"
-        raise FormatError(parts.data.tokenizer_path, "checksum_mismatch", got, expected)
+        raise mismatch(parts.data.tokenizer_path, "checksum_mismatch", got, expected)
     try:
         load_weights(parts.model, checkpoint)
         training = load_training(checkpoint)

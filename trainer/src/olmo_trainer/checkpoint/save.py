@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 from ..config.schema import CheckpointConfig
 from ..data.sources import TrainingData
-from ..formats.errors import FormatError
-from ..formats.files import read_json, sha256_of
+from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer
+from ..formats.json_lines import read_object, sha256_file
 from ..formats.manifest import MANIFEST, canonical, write_manifest
 from ..model.transformer import Transformer
 from ..runtime.sharded import by_rows, whole
@@ -142,7 +142,7 @@ def copy_sidecars(source: Path, directory: Path) -> None:
     if (source / templates).is_dir():
         shutil.copytree(source / templates, directory / templates)
     if (source / settings).is_file():
-        kept = {**read_json(source / settings), "tokenizer_class": "PreTrainedTokenizerFast"}
+        kept = {**read_object(source / settings), "tokenizer_class": "PreTrainedTokenizerFast"}
         kept.pop("auto_map", None)
         (directory / settings).write_bytes(canonical(kept))
 
@@ -258,7 +258,7 @@ def _write(
     shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
     tokenizer = open_tokenizer(data.tokenizer_path)
     settings = temporary / "tokenizer_config.json"
-    kept = read_json(settings) if settings.is_file() else {}
+    kept = read_object(settings) if settings.is_file() else {}
     write_json(settings, {**kept, **tokenizer_json(tokenizer, data.special, data.sequence_length)})
     if training is not None:
         (temporary / "training").mkdir(exist_ok=True)
@@ -279,7 +279,7 @@ def _write(
             "stage": "pretrain",
             "step": progress.step,
             "tokens_seen": progress.position * data.sequence_length,
-            "tokenizer_sha256": sha256_of(temporary / "tokenizer.json"),
+            "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
         },
         inputs=inputs,
     )
@@ -306,7 +306,7 @@ def clear_unfinished(root: Path) -> None:
     whole = [path for _, path in step_directories(root)]
     for path in root.glob("step-*"):
         if path not in whole:
-            raise FormatError(path / MANIFEST, "missing_file", "missing", "a whole checkpoint", hint=f"remove {path}")
+            raise mismatch(path / MANIFEST, "missing_file", "missing", "a whole checkpoint", hint=f"remove {path}")
 
 
 def remove_old(root: Path, settings: CheckpointConfig) -> None:

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from ..config.published import model_settings
 from ..data.sources import input_row
 from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
-from ..formats.errors import FormatError
-from ..formats.files import sha256_of
+from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer, tokenizer_difference
+from ..formats.json_lines import sha256_file
 from ..formats.manifest import write_manifest
 from .save import copy_sidecars, publish, writer
 from .weights import check_finite
@@ -62,7 +62,7 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
             details={
                 **manifests[0].details,
                 **seen,
-                "tokenizer_sha256": sha256_of(temporary / "tokenizer.json"),
+                "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
             },
             inputs=[input_row("checkpoint", source, destination) for source in sources],
         )
@@ -72,9 +72,7 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
     first = opened[0]
     for checkpoint in opened:
         if checkpoint.manifest is None or first.manifest is None:
-            raise FormatError(
-                checkpoint.path / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest"
-            )
+            raise mismatch(checkpoint.path / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
         _check_settings(first, checkpoint)
         for name, tensor in {**first.tensors, **checkpoint.tensors}.items():
             wanted, found = first.tensors.get(name), checkpoint.tensors.get(name)
@@ -82,16 +80,16 @@ def _check_alike(opened: list[CheckpointDirectory]) -> None:
                 got = "missing" if found is None else f"of shape {list(found.shape)}"
                 expected = f"none, as in {first.path}" if wanted is None else f"shape {list(wanted.shape)}"
                 code = "missing_tensor" if found is None else "wrong_shape"
-                raise FormatError(checkpoint.path, code, got, expected, field=name)
+                raise mismatch(checkpoint.path, code, got, expected, field=name)
             if tensor.dtype not in _DTYPES:
-                raise FormatError(checkpoint.path, "wrong_dtype", tensor.dtype, "F32, BF16 or F16", field=name)
+                raise mismatch(checkpoint.path, "wrong_dtype", tensor.dtype, "F32, BF16 or F16", field=name)
         mine, others = (manifest.details["tokenizer_sha256"] for manifest in (first.manifest, checkpoint.manifest))
         if mine != others:
             path = checkpoint.path / "tokenizer.json"
             difference = tokenizer_difference(open_tokenizer(first.path / path.name), open_tokenizer(path))
             if difference is not None:
                 got = f"a different tokenizer ({difference})"
-                raise FormatError(path, "checksum_mismatch", got, f"that of {first.path}")
+                raise mismatch(path, "checksum_mismatch", got, f"that of {first.path}")
 
 
 def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> None:
@@ -100,7 +98,7 @@ def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> N
     for name, value in wanted.items():
         if found.get(name) != value and not name.startswith("router_"):  # weights of losses are of training alone
             got, expected = f"{found.get(name)}", f"{value}, as in {first.path}"
-            raise FormatError(other.path / "config.json", "invalid_value", got, expected, field=name)
+            raise mismatch(other.path / "config.json", "invalid_value", got, expected, field=name)
 
 
 def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: list[CheckpointDirectory]) -> None:

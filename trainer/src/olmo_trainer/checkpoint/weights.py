@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..formats.checkpoint import CheckpointDirectory
-from ..formats.errors import FormatError
+from ..formats.fields import mismatch
 
 __all__ = ["EMBEDDING", "HEAD", "cast", "check_finite", "dtype_of_most", "needed_weights", "stored_weights", "unties"]
 
@@ -43,7 +43,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], places: Mapping[str, Path]
         place = places if isinstance(places, Path) else places[name]
         if tensor.dtype not in _FLOATS:
             got = str(tensor.dtype).removeprefix("torch.")
-            raise FormatError(place, "wrong_dtype", f"of {got}", "float32, bfloat16 or float16", field=name)
+            raise mismatch(place, "wrong_dtype", f"of {got}", "float32, bfloat16 or float16", field=name)
         if tensor.sum().isfinite():  # NaN and infinity survive a sum, which costs a tenth of looking at each weight
             continue
         bad = tensor.numel() - int(tensor.isfinite().sum())
@@ -51,7 +51,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], places: Mapping[str, Path]
             kind = "NaN" if tensor.isnan().any() else "infinity"
             hint = "use a checkpoint from before the weights overflowed"
             got = f"{kind} in {bad} of {tensor.numel()} places"
-            raise FormatError(place, "invalid_value", got, "finite numbers", field=name, hint=hint)
+            raise mismatch(place, "invalid_value", got, "finite numbers", field=name, hint=hint)
 
 
 def needed_weights(
@@ -64,10 +64,10 @@ def needed_weights(
     needed = {}
     for name, shape in shapes.items():
         if name not in stored:
-            raise FormatError(where, "missing_tensor", "missing", f"shape {shape}", field=name)
+            raise mismatch(where, "missing_tensor", "missing", f"shape {shape}", field=name)
         if stored[name].shape != shape:
             got = f"of shape {list(stored[name].shape)}"
-            raise FormatError(where, "wrong_shape", got, f"{list(shape)}, as the configuration implies", field=name)
+            raise mismatch(where, "wrong_shape", got, f"{list(shape)}, as the configuration implies", field=name)
         needed[name] = stored[name]
     others = [name for name in stored if name not in shapes and not name.endswith(_COMPUTED) and name != HEAD]
     if others:

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..formats.files import field_of, read_json
-from ..formats.inspection import InspectionError, inspect_checkpoint
+from ..formats.errors import FormatError
+from ..formats.fields import field_of
+from ..formats.inspection import inspect_checkpoint
+from ..formats.json_lines import read_object
 from .check import check
 from .errors import ConfigError, Problem
 from .parse import build, read_mapping
@@ -59,7 +61,7 @@ def _take_rate_from(directory: Path, mapping: dict[str, Any], where: str) -> Non
     if not path.is_file():
         what = f'{where}: "anneal" is {directory}, which has no training/state.json with its learning rate'
         raise ConfigError(Problem(f"{what}; expected a checkpoint of a run", "set optimizer.learning_rate"))
-    optimizer["learning_rate"] = field_of(read_json(path), "learning_rate", "a number", path)
+    optimizer["learning_rate"] = field_of(read_object(path), "learning_rate", "a number", path)
 
 
 def _take_model_from(directory: Path, mapping: dict[str, Any], where: str) -> None:
@@ -71,8 +73,8 @@ def _take_model_from(directory: Path, mapping: dict[str, Any], where: str) -> No
         )
     try:
         config = inspect_checkpoint(directory).config
-    except InspectionError as error:
-        raise ConfigError(Problem(f"{path}: file {error.message}", error.hint)) from error
+    except FormatError as error:
+        raise ConfigError(Problem(str(error), error.hint)) from error
     settings = model_settings(config, path)
     given = mapping.get("model") or {}
     if not isinstance(given, dict):

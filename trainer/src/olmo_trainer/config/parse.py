@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from ..formats.files import foreign_bytes, kind_of
+from ..formats.json_lines import path_kind, signature
 from .errors import ConfigError, Problem
 
 __all__ = ["as_mapping", "build", "read_mapping", "written"]
@@ -51,11 +51,10 @@ def read_mapping(path: Path, overrides: list[str]) -> dict[str, Any]:
     Raises: ConfigError: missing, not YAML, not a mapping, or an override that fits nowhere.
     """
     if not path.is_file():
-        found = f"is {kind_of(path)}" if path.exists() else "not found"
-        raise ConfigError(Problem(f"{path}: {found}; expected a YAML file", "check the path"))
+        raise ConfigError(Problem(f"{path}: {path_kind(path)}; expected a YAML file", "check the path"))
     raw = path.read_bytes()
-    if (cause := foreign_bytes(raw)) is not None:
-        raise ConfigError(Problem(f"{path}: file is {cause}; expected YAML in UTF-8"))
+    if found := signature(raw):
+        raise ConfigError(Problem(f"{path}: is {found[0]}; expected YAML in UTF-8"))
     try:
         mapping = _load_yaml(raw.decode("utf-8-sig"))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:

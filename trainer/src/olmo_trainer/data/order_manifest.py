@@ -29,8 +29,9 @@ from typing import Any
 from ..config.errors import ConfigError, Problem
 from ..config.parse import as_mapping, build
 from ..config.schema import DataConfig, RunConfig, TrainConfig
-from ..formats.errors import FormatError
-from ..formats.files import field_of, read_json, sha256_of, write_atomically
+from ..formats.fields import field_of, mismatch
+from ..formats.files import write_atomically
+from ..formats.json_lines import read_object, sha256_file
 from ..formats.tokens import TokenDirectory
 from .batches import BatchPlan
 from .order import DataOrder
@@ -48,7 +49,7 @@ _TRAIN = ("steps", "batch_windows", "micro_batch_windows", "batch_warmup", "leng
 
 @cache
 def _hashed_at(path: Path, size_bytes: int, changed_ns: int) -> str:
-    return sha256_of(path)
+    return sha256_file(path)
 
 
 def _hashed(path: Path) -> str:
@@ -107,7 +108,7 @@ def keep_order(config: RunConfig, data: TrainingData, directory: Path, *, done_s
     """
     path, made = directory / ORDER, order_manifest(config, data, directory)
     if done_steps and path.is_file():
-        before = read_json(path)
+        before = read_object(path)
         made["left_out"] = before["left_out"]
         made["ranks"] = [row for row in before["ranks"] if row[0] <= done_steps]
         for index, (was, now) in enumerate(zip(before["sources"], made["sources"], strict=True)):
@@ -120,7 +121,7 @@ def keep_order(config: RunConfig, data: TrainingData, directory: Path, *, done_s
 
 def keep_left_out(left_out: Sequence[tuple[int, int]], directory: Path) -> None:
     """Have order.json tell what the run leaves out."""
-    _write(directory / ORDER, {**read_json(directory / ORDER), "left_out": left_out})
+    _write(directory / ORDER, {**read_object(directory / ORDER), "left_out": left_out})
 
 
 def _write(path: Path, row: dict[str, Any]) -> None:
@@ -129,7 +130,7 @@ def _write(path: Path, row: dict[str, Any]) -> None:
 
 def _refuse(directory: TokenDirectory, order: Path, was: str, now: str) -> None:
     got, expected = f"other shards (sha256 {now[:12]}…)", f"those of sha256 {was[:12]}…, with which {order} was written"
-    raise FormatError(directory.path, "checksum_mismatch", got, expected)
+    raise mismatch(directory.path, "checksum_mismatch", got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +161,9 @@ def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder
         raise ConfigError(
             Problem(f"{path.parent}: has no {path.name}; expected the directory of a run, or its {ORDER}")
         )
-    row = read_json(path)
+    row = read_object(path)
     if field_of(row, "version", "an integer", path) > VERSION:
-        raise FormatError(path, "unsupported_version", str(row["version"]), f"versions 1 to {VERSION}", field="version")
+        raise mismatch(path, "unsupported_version", str(row["version"]), f"versions 1 to {VERSION}", field="version")
     seed = field_of(row, "seed", "an integer", path)
     data = build(DataConfig, field_of(row, "data", "an object", path), str(path))
     train = build(TrainConfig, field_of(row, "train", "an object", path), str(path))
@@ -186,7 +187,7 @@ def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder
     for opened, source in zip(sources, stated, strict=True):
         if len(opened) != source["windows"]:
             got, expected = f"{len(opened)} windows", f"{source['windows']}, as when the run was begun"
-            raise FormatError(opened.directory.path, "invalid_value", got, expected)
+            raise mismatch(opened.directory.path, "invalid_value", got, expected)
     assert train.steps is not None
     order = order_of(data, sources, seed, train.batch_windows, str(path))
     order.gaps = tuple((first, last) for first, last in field_of(row, "left_out", "an array", path))
@@ -211,5 +212,5 @@ def verified(directory: TokenDirectory, path: Path) -> Path:
         listed = next((row["sha256"] for row in directory.manifest.files if row["path"] == name), "none")
         if (found := _hashed(path)) != listed:
             expected = f"sha256 {listed[:12]}…, as {directory.manifest.path} lists"
-            raise FormatError(path, "checksum_mismatch", f"damaged (sha256 {found[:12]}…)", expected)
+            raise mismatch(path, "checksum_mismatch", f"damaged (sha256 {found[:12]}…)", expected)
     return path

@@ -15,9 +15,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..config.errors import ConfigError, Problem
-from ..formats.errors import FormatError
-from ..formats.files import rows
+from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer
+from ..formats.json_lines import read_rows
 from ..formats.tokens import Boundary, Shard, TokenDirectory, boundaries
 from .order import rank_slice
 from .order_manifest import KnownOrder, verified
@@ -189,11 +189,11 @@ class Provenance:
             return known
         path = self._documents / document.src
         if path not in self._origins:
-            self._origins[path] = {line: _origin(row) for line, row in rows(path)}
+            self._origins[path] = {line: _origin(row) for line, row in read_rows(path)}
         origin = self._origins[path].get(document.loc)
         if origin is None or origin["id"] != document.id:
             got = "missing" if origin is None else f'of the document "{origin["id"]}"'
-            raise FormatError(path, "invalid_value", got, f'the document "{document.id}"', line=document.loc)
+            raise mismatch(path, "invalid_value", got, f'the document "{document.id}"', line=document.loc)
         return {**known, "document_source": origin["source"], "url": origin["url"]}
 
 

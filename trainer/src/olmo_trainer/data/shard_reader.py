@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from ..formats.errors import FormatError
+from ..formats.fields import mismatch
 
 __all__ = ["ShardReader"]
 
@@ -52,7 +52,7 @@ class ShardReader:
             got = os.preadv(held.number, [left], offset)
             if got == 0:
                 missing = f"{(start + count) * items.itemsize} bytes or more, as when the run was begun"
-                raise FormatError(path, "truncated", f"{offset} bytes long", missing)
+                raise mismatch(path, "truncated", f"{offset} bytes long", missing)
             left, offset = left[got:], offset + got
         return items
 
@@ -64,7 +64,7 @@ class ShardReader:
         try:
             opened = _Open(path)
         except FileNotFoundError as error:
-            raise FormatError(path, "missing_file", "missing", "the shard that existed at the start") from error
+            raise mismatch(path, "missing_file", "missing", "the shard that existed at the start") from error
         with self._lock:
             self._kept[path] = opened
             if len(self._kept) > self._limit:

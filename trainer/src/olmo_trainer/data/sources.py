@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ..config.errors import ConfigError, Problem
 from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
 from ..formats.errors import FormatError
-from ..formats.files import sha256_of
+from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer
+from ..formats.json_lines import sha256_file
 from ..formats.manifest import MANIFEST
 from ..formats.tokens import TokenDirectory, boundaries, open_tokens
 from .order import DataOrder
@@ -122,8 +123,8 @@ def input_row(role: str, path: Path, artifact: Path) -> dict[str, Any]:
     """A manifest's input row for an artifact directory or for a single file."""
     row: dict[str, Any] = {"role": role, "path": Path(os.path.relpath(path, artifact)).as_posix()}
     if path.is_dir():
-        return {**row, "manifest_sha256": sha256_of(path / MANIFEST)}
-    return {**row, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+        return {**row, "manifest_sha256": sha256_file(path / MANIFEST)}
+    return {**row, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
 
 
 def open_training_data(config: RunConfig, where: str) -> TrainingData:
@@ -292,7 +293,7 @@ def _check_claimed_dtype(directory: TokenDirectory) -> None:
             expected = f"{shard.tokens} tokens, which the file holds as {shard.dtype} ({error})"
             got = f"not {shard.dtype}, by {shard.boundaries_path.name}, whose documents reach token {last} or further"
             hint = "set the source's dtype to what the writer used"
-            raise FormatError(shard.path, "wrong_dtype", got, expected, hint=hint) from error
+            raise mismatch(shard.path, "wrong_dtype", got, expected, hint=hint) from error
 
 
 def _tokenizer(data: DataConfig, directories: list[TokenDirectory], where: str) -> tuple[Path, str]:
@@ -311,7 +312,7 @@ def _tokenizer(data: DataConfig, directories: list[TokenDirectory], where: str) 
                 Problem(f"{where}: {what}; expected the tokenizer that made the ids", "set data.tokenizer")
             )
         path = found[0]
-    sha256 = sha256_of(path)
+    sha256 = sha256_file(path)
     for directory in directories:
         if directory.tokenizer_sha256 not in (None, sha256):
             what = f"{path}: tokenizer has sha256 {sha256[:12]}…"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..formats.errors import FormatError
+from ..formats.fields import mismatch
 from ..formats.tokens import Shard, TokenDirectory, boundaries
 from .packing import best_fit_decreasing, pieces_of
 from .shard_reader import ShardReader
@@ -221,7 +221,7 @@ class WindowSource:
         limit = self.directory.vocab_size
         if limit is not None and int(ids.max()) >= limit:
             place = int(np.argmax(ids >= limit))
-            raise FormatError(
+            raise mismatch(
                 shard.path,
                 "out_of_range",
                 f"{int(ids[place])} at token {piece.start + place}",
@@ -235,8 +235,8 @@ class WindowSource:
 def _mask_of(directory: Path, shard: Shard) -> Path:
     path = directory / shard.name
     if not path.is_file():
-        raise FormatError(path, "missing_file", "missing", f"the label mask of {shard.path}")
+        raise mismatch(path, "missing_file", "missing", f"the label mask of {shard.path}")
     if path.stat().st_size != shard.tokens:
         got, expected = f"{path.stat().st_size} bytes long", f"{shard.tokens}, one for each token of {shard.path}"
-        raise FormatError(path, "wrong_size", got, expected)
+        raise mismatch(path, "wrong_size", got, expected)
     return path

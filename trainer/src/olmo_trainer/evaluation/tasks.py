@@ -22,9 +22,9 @@ from tokenizers import Tokenizer
 from ..config.errors import ConfigError, Problem
 from ..config.schema import ValidationConfig
 from ..data.sources import SpecialTokens
-from ..formats.errors import FormatError
-from ..formats.files import field_of, rows
+from ..formats.fields import field_of, mismatch
 from ..formats.inspection import open_tokenizer
+from ..formats.json_lines import read_rows
 from ..model.loss import IGNORED
 from ..model.transformer import Transformer
 from .bits_per_byte import score_windows
@@ -97,7 +97,7 @@ def open_tasks(
 def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[int, list[_Choice]]]:
     texts: dict[int, dict[int, tuple[str, str]]] = {}
     labels: dict[int, int] = {}
-    for line, row in rows(path):
+    for line, row in read_rows(path):
         question = field_of(row, "doc_id", "an integer", path, line=line)
         if question >= _COPIES_FROM or (question not in texts and len(texts) == limit):
             continue
@@ -105,7 +105,7 @@ def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[i
         context = field_of(request, "context", "a string", path, line=line, prefix="request.")
         continuation = field_of(request, "continuation", "a string", path, line=line, prefix="request.")
         if not continuation.strip():
-            raise FormatError(path, "invalid_value", "empty", "text to score", line=line, field="request.continuation")
+            raise mismatch(path, "invalid_value", "empty", "text to score", line=line, field="request.continuation")
         index = field_of(row, "idx", "an integer", path, line=line)
         texts.setdefault(question, {})[index] = context, continuation
         labels[question] = field_of(row, "label", "an integer", path, line=line)
@@ -113,7 +113,7 @@ def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[i
     for question, choices in texts.items():
         if sorted(choices) != list(range(len(choices))) or labels[question] not in choices:
             got = f"choices {sorted(choices)} and label {labels[question]} of question {question}"
-            raise FormatError(path, "invalid_value", got, "choices from 0 on, and one of them as label", field="idx")
+            raise mismatch(path, "invalid_value", got, "choices from 0 on, and one of them as label", field="idx")
         texts_of = [choices[index] for index in range(len(choices))]
         found.append((labels[question], [encoder.choice(*pair, question=question) for pair in texts_of]))
     return found

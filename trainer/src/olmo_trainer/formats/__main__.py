@@ -13,7 +13,6 @@ from typing import Any
 from . import checkpoint, document, tokens
 from .errors import FormatError
 from .files import place
-from .inspection import InspectionError
 from .lineage import lineage
 from .manifest import MANIFEST, check_files, read_manifest
 
@@ -65,11 +64,11 @@ def _report(error: FormatError, root: Path, *, as_json: bool) -> None:
     except ValueError:
         path = error.path
     if as_json:
-        row = {"code": error.code, "path": path, "line": error.line, "field": error.field, "message": error.sentence}
+        row = {"code": error.code, "path": path, "line": error.line, "field": error.field, "message": error.message}
         sys.stderr.write(json.dumps(row, ensure_ascii=False) + "\n")
     else:
         place = path if error.line is None else f"{path}:{error.line}"
-        sys.stderr.write(f"{error.code} {place}: {error.sentence}\n")
+        sys.stderr.write(f"{error.code} {place}: {error.message}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,9 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     root = arguments.path if arguments.path.is_dir() else arguments.path.parent
     try:
         _run(arguments)
-    except (FormatError, InspectionError) as error:
-        found = FormatError.of(error) if isinstance(error, InspectionError) else error
-        _report(found, root, as_json=getattr(arguments, "json", False))
+    except FormatError as error:
+        _report(error, root, as_json=getattr(arguments, "json", False))
         return 1
     except _Request as error:
         sys.stderr.write(f"error: {error}\n")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, shown
-from .files import field_of, read_json, sha256_of
-from .inspection import InspectionError, inspect_checkpoint
+from .fields import field_of, mismatch, shown
+from .inspection import inspect_checkpoint
+from .json_lines import read_object, sha256_file
 from .manifest import MANIFEST, Manifest, check_files, read_manifest
 
 __all__ = ["CheckpointDirectory", "Tensor", "dump", "open_checkpoint", "required_shapes"]
@@ -96,18 +96,18 @@ def required_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None
 def _tensors_of(path: Path) -> dict[str, Tensor]:
     """Read a safetensors header: 8 bytes little-endian length, then JSON, then the data."""
     if not path.is_file():
-        raise FormatError(path, "missing_file", "missing", "a safetensors file")
+        raise mismatch(path, "missing_file", "missing", "a safetensors file")
     size_bytes = path.stat().st_size
     with path.open("rb") as stream:
         prefix = stream.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or 8 + length > size_bytes:
-            raise FormatError(path, "truncated", f"{size_bytes} bytes long", "a whole safetensors header")
+            raise mismatch(path, "truncated", f"{size_bytes} bytes long", "a whole safetensors header")
         raw = stream.read(length)
     try:
         header = json.loads(raw)
     except ValueError as error:
-        raise FormatError(path, "not_json", "without a JSON header", "a safetensors file") from error
+        raise mismatch(path, "not_json", "without a JSON header", "a safetensors file") from error
     tensors = {}
     for name, row in header.items():
         if name == "__metadata__":
@@ -115,11 +115,11 @@ def _tensors_of(path: Path) -> dict[str, Tensor]:
         start, end = (8 + length + offset for offset in row["data_offsets"])
         if end > size_bytes:
             expected = f"{end} bytes, as tensor {name} says"
-            raise FormatError(path, "truncated", f"{size_bytes} bytes long", expected)
+            raise mismatch(path, "truncated", f"{size_bytes} bytes long", expected)
         needed = math.prod(row["shape"]) * _ITEM_BYTES.get(row["dtype"], 0)
         if row["dtype"] in _ITEM_BYTES and needed != end - start:
             got = f"{end - start} bytes of {row['dtype']}"
-            raise FormatError(path, "wrong_dtype", got, f"what the shape {row['shape']} needs", field=name)
+            raise mismatch(path, "wrong_dtype", got, f"what the shape {row['shape']} needs", field=name)
         tensors[name] = Tensor(
             name=name, path=path, dtype=row["dtype"], shape=tuple(row["shape"]), start=start, end=end
         )
@@ -136,27 +136,22 @@ def open_checkpoint(directory: Path, *, checksums: bool = True) -> CheckpointDir
         manifest = read_manifest(directory, wanted="checkpoint", newest=VERSION)
         check_files(manifest, checksums=checksums)
     where = directory / "config.json"
-    config = read_json(where)
+    config = read_object(where)
     names = field_of(config, "architectures", "an array", where)
     if len(names) != 1 or not isinstance(names[0], str):
-        raise FormatError(where, "invalid_value", f"{len(names)} names", "one name", field="architectures")
+        raise mismatch(where, "invalid_value", f"{len(names)} names", "one name", field="architectures")
     index_path = directory / "model.safetensors.index.json"
     if index_path.is_file():
-        index = field_of(read_json(index_path), "weight_map", "an object", index_path)
+        index = field_of(read_object(index_path), "weight_map", "an object", index_path)
         tensors = {}
         for file_name in sorted(set(index.values())):
             tensors.update(_tensors_of(directory / file_name))
         for name, file_name in index.items():
             if name not in tensors:
-                raise FormatError(
-                    directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name
-                )
+                raise mismatch(directory / file_name, "missing_tensor", "missing", "a tensor of the index", field=name)
     else:
         if not (directory / "model.safetensors").is_file():
-            try:
-                _ = inspect_checkpoint(directory).tensors
-            except InspectionError as error:  # it names what exists instead
-                raise FormatError.of(error) from error
+            _ = inspect_checkpoint(directory).tensors  # raises, naming weights of another kind
         tensors = _tensors_of(directory / "model.safetensors")
     if manifest is not None:
         _check_details(manifest, {DTYPE_NAMES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()})
@@ -170,15 +165,13 @@ def _check_details(manifest: Manifest, stored: set[str]) -> None:
         field_of(manifest.details, name, kind, manifest.path, prefix="details.")
     if manifest.details["dtype"] not in stored:
         expected = f"a dtype of the weights: {' or '.join(sorted(stored))}"
-        raise FormatError(
-            manifest.path, "wrong_dtype", shown(manifest.details["dtype"]), expected, field="details.dtype"
-        )
+        raise mismatch(manifest.path, "wrong_dtype", shown(manifest.details["dtype"]), expected, field="details.dtype")
     tokenizer = manifest.directory / "tokenizer.json"
     if not tokenizer.is_file():
-        raise FormatError(tokenizer, "missing_file", "missing", "the tokenizer of the checkpoint")
-    if sha256_of(tokenizer) != manifest.details["tokenizer_sha256"]:
+        raise mismatch(tokenizer, "missing_file", "missing", "the tokenizer of the checkpoint")
+    if sha256_file(tokenizer) != manifest.details["tokenizer_sha256"]:
         expected = "the sha256 in the manifest's details.tokenizer_sha256"
-        raise FormatError(tokenizer, "checksum_mismatch", "another tokenizer", expected)
+        raise mismatch(tokenizer, "checksum_mismatch", "another tokenizer", expected)
 
 
 def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors: dict[str, Tensor]) -> None:
@@ -188,25 +181,25 @@ def _check_tensors(directory: Path, config: dict[str, Any], where: Path, tensors
     if family in _FAMILIES:
         for name in (*sizes, *([_EXPERTS[family]] if family in _EXPERTS else ())):
             if field_of(config, name, "an integer", where) < 1:
-                raise FormatError(where, "invalid_value", shown(config[name]), "1 or more", field=name)
+                raise mismatch(where, "invalid_value", shown(config[name]), "1 or more", field=name)
         for name in ("num_key_value_heads", "head_dim"):
             field_of(config, name, "an integer", where, optional=True)
         for name in ("num_hidden_layers", *([_EXPERTS[family]] if family in _EXPERTS else ())):
             if config[name] > len(tensors):
                 expected = f"{len(tensors)} or less, the number of tensors"
-                raise FormatError(where, "invalid_value", shown(config[name]), expected, field=name)
+                raise mismatch(where, "invalid_value", shown(config[name]), expected, field=name)
         if config["hidden_size"] % config["num_attention_heads"] and not config.get("head_dim"):
             expected = f"a divisor of hidden_size {config['hidden_size']}"
-            raise FormatError(where, "invalid_value", shown(heads), expected, field="num_attention_heads")
+            raise mismatch(where, "invalid_value", shown(heads), expected, field="num_attention_heads")
     index = directory / "model.safetensors.index.json"
     listing = index if index.is_file() else directory / "model.safetensors"
     for name, shape in (required_shapes(config) or {}).items():
         tensor = tensors.get(name)
         if tensor is None:
-            raise FormatError(listing, "missing_tensor", "missing", f"shape {shape}", field=name)
+            raise mismatch(listing, "missing_tensor", "missing", f"shape {shape}", field=name)
         if tensor.shape != shape:
             got = f"of shape {list(tensor.shape)}"
-            raise FormatError(tensor.path, "wrong_shape", got, f"{list(shape)}, as config.json implies", field=name)
+            raise mismatch(tensor.path, "wrong_shape", got, f"{list(shape)}, as config.json implies", field=name)
 
 
 def dump(directory: Path) -> Iterator[dict[str, Any]]:
@@ -221,7 +214,7 @@ def dump(directory: Path) -> Iterator[dict[str, Any]]:
             stated = field_of(opened.manifest.counts, name, "an integer", opened.manifest.path, prefix="counts.")
             if stated != value:
                 where = opened.manifest.path
-                raise FormatError(where, "invalid_value", str(stated), str(value), field=f"counts.{name}")
+                raise mismatch(where, "invalid_value", str(stated), str(value), field=f"counts.{name}")
     for name in sorted(opened.tensors):
         tensor = opened.tensors[name]
         with tensor.path.open("rb") as stream:

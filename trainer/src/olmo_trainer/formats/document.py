@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, shown
-from .files import COMPRESSIONS, field_of, fitting, refuse_unread, rows
+from .fields import field_of, mismatch, shown
+from .json_lines import read_rows, row_files
 from .manifest import MANIFEST, check_files, read_manifest
 
 __all__ = ["Document", "document_files", "documents", "dump", "validate"]
 
 VERSION = 1
-_SUFFIXES = (".json", ".jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +36,11 @@ def document_files(path: Path) -> list[Path]:
     With a manifest they are the files it lists; without one, every `.json`/`.jsonl` file below, compressed or not.
     Raises: FormatError: `missing_file`, `wrong_size` and what a bad manifest raises.
     """
-    if path.is_file():
-        return [path]
-    if (path / MANIFEST).is_file():
-        manifest = read_manifest(path, wanted="document", newest=VERSION)
-        check_files(manifest, checksums=False)
-        return [path / row["path"] for row in manifest.files if _fits(Path(row["path"]).name)]
-    refuse_unread(path, _fits)
-    return fitting(path, _fits)
-
-
-def _fits(name: str) -> bool:
-    stem, dot, last = name.rpartition(".")
-    plain = stem if f"{dot}{last}" in COMPRESSIONS else name
-    return plain.endswith(_SUFFIXES) and name != MANIFEST
+    if not (path / MANIFEST).is_file():
+        return row_files(path)
+    manifest = read_manifest(path, wanted="document", newest=VERSION)
+    check_files(manifest, checksums=False)
+    return row_files(path, [row["path"] for row in manifest.files])
 
 
 def _metadata(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
@@ -63,7 +53,7 @@ def _metadata(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
             value = None
         if not isinstance(value, dict):
             expected = "an object, or one as JSON text"
-            raise FormatError(path, "wrong_type", shown(row["metadata"]), expected, line=line, field="metadata")
+            raise mismatch(path, "wrong_type", shown(row["metadata"]), expected, line=line, field="metadata")
         return value
     found: dict[str, Any] = field_of(row, "metadata", "an object", path, line=line, optional=True, default={})
     return found
@@ -75,10 +65,10 @@ def documents(files: list[Path]) -> Iterator[Document]:
     Raises: FormatError: with the place of the first row that breaks a rule.
     """
     for path in files:
-        for line, row in rows(path):
+        for line, row in read_rows(path):
             identifier = field_of(row, "id", "a string", path, line=line)
             if not identifier:
-                raise FormatError(path, "invalid_value", "empty", "a string with characters", line=line, field="id")
+                raise mismatch(path, "invalid_value", "empty", "a string with characters", line=line, field="id")
             text = field_of(row, "text", "a string", path, line=line)
             for name in ("source", "added", "created", "subdomain", "version"):
                 field_of(row, name, "a string", path, line=line, optional=True)
@@ -115,7 +105,7 @@ def validate(path: Path) -> Iterator[Document]:
         for name, value in (("documents", counted), ("text_bytes", text_bytes)):
             stated = field_of(manifest.counts, name, "an integer", manifest.path, prefix="counts.")
             if stated != value:
-                raise FormatError(manifest.path, "invalid_value", str(stated), str(value), field=f"counts.{name}")
+                raise mismatch(manifest.path, "invalid_value", str(stated), str(value), field=f"counts.{name}")
 
 
 def dump(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What a model directory says of itself, read once and without torch: positions, attention, dtypes, tokens, template.
 
 `inspect_checkpoint` is the only place that knows under which of its many names a model keeps such a fact. The file is
-the same, byte for byte, in every package that reads checkpoints, and imports none of its package.
+the same, byte for byte, in every package that reads checkpoints.
 """
 
 import json
@@ -14,10 +14,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from .errors import FormatError
+from .json_lines import read_object
+
 __all__ = [
     "PROBE_TEXTS",
     "Inspection",
-    "InspectionError",
     "inspect_checkpoint",
     "open_tokenizer",
     "tokenizer_difference",
@@ -44,14 +46,6 @@ PROBE_TEXTS = (
     "emoji 👩‍👩‍👧 and 🇩🇪 flags",
     "https://example.org/a_b?c=d#e <tag attr='v'>&amp;</tag> /* x += 1; */ HTMLParser snake_case",
 )
-
-
-class InspectionError(ValueError):
-    """A file of a model directory that cannot be what it must be. `code` is one of docs/formats/README.md."""
-
-    def __init__(self, code: str, path: Path, message: str, *, field: str | None = None, hint: str | None = None):
-        super().__init__(f"{path}: {message}" + (f"\nhint: {hint}" if hint else ""))
-        self.code, self.path, self.message, self.field, self.hint = code, path, message, field, hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +143,14 @@ class Inspection:
         """Of each stored tensor its dtype, as safetensors writes it, and its shape; sorted by name.
 
         Raises:
-            InspectionError: `missing_file` where there are no safetensors, with a way to make them of a pickle.
+            FormatError: `missing_file` where there are no safetensors, with a way to make them of a pickle.
         """
         index = self.directory / "model.safetensors.index.json"
         names = ["model.safetensors"]
         if index.is_file():
-            weight_map = _read_object(index).get("weight_map")
+            weight_map = read_object(index).get("weight_map")
             if not isinstance(weight_map, dict):
-                raise InspectionError("missing_field", index, '"weight_map" not found; expected an object')
+                raise FormatError("missing_field", index, '"weight_map" not found; expected an object')
             names = sorted({str(name) for name in weight_map.values()})
         found = {}
         for name in names:
@@ -169,17 +163,17 @@ class Inspection:
                         entry = file.get_slice(key)
                         found[key] = (str(entry.get_dtype()), tuple(entry.get_shape()))
             except SafetensorError as error:
-                raise InspectionError("truncated", path, f"is not a whole safetensors file ({error})") from error
+                raise FormatError("truncated", path, f"is not a whole safetensors file ({error})") from error
         return dict(sorted(found.items()))
 
-    def _missing_weights(self, path: Path) -> InspectionError:
+    def _missing_weights(self, path: Path) -> FormatError:
         for name in _PICKLES:
             if (self.directory / name).is_file():
                 sentence = f"not found, but {name} exists; expected safetensors weights, since a pickle can run code"
                 load = f"AutoModelForCausalLM.from_pretrained('{self.directory}', dtype='auto')"
                 script = f"from transformers import AutoModelForCausalLM; {load}.save_pretrained('{self.directory}')"
-                return InspectionError("missing_file", path, sentence, hint=f'python -c "{script}"')
-        return InspectionError("missing_file", path, "not found; expected the weights")
+                return FormatError("missing_file", path, sentence, hint=f'python -c "{script}"')
+        return FormatError("missing_file", path, "not found; expected the weights")
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -202,7 +196,7 @@ class Inspection:
         size = self.text_config.get("vocab_size")
         if type(size) is not int:
             path = self.directory / "config.json"
-            raise InspectionError("missing_field", path, '"vocab_size" not found; expected an integer')
+            raise FormatError("missing_field", path, '"vocab_size" not found; expected an integer')
         return size
 
     # ---- the tokenizer
@@ -266,7 +260,7 @@ class Inspection:
             return path.read_text(encoding="utf-8")
         value = self.tokenizer_config.get("chat_template")
         if value is None:
-            value = _read_object(self.directory / "chat_template.json", optional=True).get("chat_template")
+            value = _optional_object(self.directory / "chat_template.json").get("chat_template")
         if isinstance(value, list):
             named = {str(row.get("name")): row.get("template") for row in value if isinstance(row, dict)}
             value = named.get("default", next(iter(named.values()), None))
@@ -277,13 +271,13 @@ def inspect_checkpoint(directory: Path) -> Inspection:
     """Read the configurations of a model directory; the rest is read when it is asked for.
 
     Raises:
-        InspectionError: `missing_file` without config.json, `not_json`, `not_object`.
+        FormatError: `missing_file` without config.json, `not_json`, `not_object`.
     """
     return Inspection(
         directory=directory,
-        config=_read_object(directory / "config.json"),
-        generation_config=_read_object(directory / "generation_config.json", optional=True),
-        tokenizer_config=_read_object(directory / "tokenizer_config.json", optional=True),
+        config=read_object(directory / "config.json"),
+        generation_config=_optional_object(directory / "generation_config.json"),
+        tokenizer_config=_optional_object(directory / "tokenizer_config.json"),
     )
 
 
@@ -294,7 +288,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
     to `encode` for no others.
 
     Raises:
-        InspectionError: `missing_file`, naming what is there instead; `not_json` or `invalid_value`.
+        FormatError: `missing_file`, naming what is there instead; `not_json` or `invalid_value`.
     """
     if not path.is_file():
         other = [name for name in _foreign_tokenizers(path.parent)]
@@ -303,13 +297,13 @@ def open_tokenizer(path: Path) -> Tokenizer:
         if other:
             script = f"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{path.parent}')"
             hint = f"python -c \"{script}.save_pretrained('{path.parent}')\""
-        raise InspectionError("missing_file", path, f"{found}; expected the tokenizer", hint=hint)
-    _read_object(path)
+        raise FormatError("missing_file", path, f"{found}; expected the tokenizer", hint=hint)
+    read_object(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises nothing narrower
         sentence = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InspectionError("invalid_value", path, f"is not a tokenizer that can be read ({sentence})") from error
+        raise FormatError("invalid_value", path, f"is not a tokenizer that can be read ({sentence})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -342,15 +336,5 @@ def _ids(value: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(id for id in values if type(id) is int and id >= 0))
 
 
-def _read_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if not path.is_file():
-        if optional:
-            return {}
-        raise InspectionError("missing_file", path, "not found; expected a JSON object")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InspectionError("not_json", path, f"is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise InspectionError("not_object", path, f"is {type(value).__name__} in JSON; expected an object")
-    return value
+def _optional_object(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.is_file() else {}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError
-from .files import sha256_of
+from .fields import mismatch
+from .json_lines import sha256_file
 from .manifest import MANIFEST, Manifest, read_manifest
 
 __all__ = ["lineage"]
@@ -51,7 +51,7 @@ def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) 
             continue
         if found.identity != row["manifest_sha256"]:
             got, expected = f"sha256 {found.identity[:12]}…", f"{row['manifest_sha256'][:12]}…, as {manifest.path} says"
-            raise FormatError(found.path, "checksum_mismatch", got, expected)
+            raise mismatch(found.path, "checksum_mismatch", got, expected)
         again = found.identity in seen
         yield f"{indent}{row['role']}: {_described(found)}" + (" (above)" if again else "")
         if not again:
@@ -65,6 +65,6 @@ def _manifest_at(place: Path) -> Manifest | None:
 
 
 def _check_file(row: dict[str, Any], place: Path) -> None:
-    if place.is_file() and sha256_of(place) != row["sha256"]:
+    if place.is_file() and sha256_file(place) != row["sha256"]:
         expected = f"sha256 {row['sha256'][:12]}…"
-        raise FormatError(place, "checksum_mismatch", "another file than was used", expected)
+        raise mismatch(place, "checksum_mismatch", "another file than was used", expected)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .errors import FormatError, shown
-from .files import field_of, read_json, sha256_of, write_atomically
+from .fields import field_of, mismatch, shown
+from .files import write_atomically
+from .json_lines import read_object, sha256_file
 
 __all__ = [
     "FORMAT_NAMES",
@@ -63,14 +64,14 @@ def _hash_field(row: dict[str, Any], name: str, path: Path, prefix: str) -> str:
     value: str = field_of(row, name, "a string", path, prefix=prefix)
     if not _HASH.match(value):
         expected = "64 lower-case hexadecimal digits"
-        raise FormatError(path, "invalid_value", shown(value), expected, field=prefix + name)
+        raise mismatch(path, "invalid_value", shown(value), expected, field=prefix + name)
     return value
 
 
 def _size_field(row: dict[str, Any], path: Path, prefix: str) -> int:
     value: int = field_of(row, "size_bytes", "an integer", path, prefix=prefix)
     if value < 0:
-        raise FormatError(path, "invalid_value", shown(value), "0 or more", field=f"{prefix}size_bytes")
+        raise mismatch(path, "invalid_value", shown(value), "0 or more", field=f"{prefix}size_bytes")
     return value
 
 
@@ -79,15 +80,15 @@ def _check_file_rows(files: list[Any], path: Path) -> None:
     for index, row in enumerate(files):
         prefix = f"files.{index}."
         if not isinstance(row, dict):
-            raise FormatError(path, "wrong_type", shown(row), "an object", field=prefix[:-1])
+            raise mismatch(path, "wrong_type", shown(row), "an object", field=prefix[:-1])
         name = field_of(row, "path", "a string", path, prefix=prefix)
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
             expected = "a path below the artifact's directory"
-            raise FormatError(path, "unsafe_path", shown(name), expected, field=f"{prefix}path")
+            raise mismatch(path, "unsafe_path", shown(name), expected, field=f"{prefix}path")
         if previous is not None and name <= previous:
             expected = f'a path sorted after "{previous}"'
-            raise FormatError(path, "invalid_value", shown(name), expected, field=f"{prefix}path")
+            raise mismatch(path, "invalid_value", shown(name), expected, field=f"{prefix}path")
         previous = name
         _hash_field(row, "sha256", path, prefix)
         _size_field(row, path, prefix)
@@ -97,7 +98,7 @@ def _check_inputs(inputs: list[Any], path: Path) -> None:
     for index, row in enumerate(inputs):
         prefix = f"inputs.{index}."
         if not isinstance(row, dict):
-            raise FormatError(path, "wrong_type", shown(row), "an object", field=prefix[:-1])
+            raise mismatch(path, "wrong_type", shown(row), "an object", field=prefix[:-1])
         for name in ("role", "path"):
             field_of(row, name, "a string", path, prefix=prefix)
         if "manifest_sha256" in row:
@@ -107,7 +108,7 @@ def _check_inputs(inputs: list[Any], path: Path) -> None:
             _size_field(row, path, prefix)
         else:
             field = f"{prefix}manifest_sha256"
-            raise FormatError(path, "missing_field", "missing", "the sha256 of what was used", field=field)
+            raise mismatch(path, "missing_field", "missing", "the sha256 of what was used", field=field)
 
 
 def read_manifest(path: Path, *, wanted: str | None = None, newest: int = VERSION) -> Manifest:
@@ -117,24 +118,24 @@ def read_manifest(path: Path, *, wanted: str | None = None, newest: int = VERSIO
     Raises: FormatError.
     """
     path = path / MANIFEST if path.is_dir() else path
-    row = read_json(path)
+    row = read_object(path)
     texts = {"format": "a string", "version": "an integer"}
     objects = dict.fromkeys(("writer", "config", "counts", "details"), "an object")
     for name, kind in {**texts, **objects, "files": "an array", "inputs": "an array"}.items():
         field_of(row, name, kind, path)
     if row["format"] not in FORMAT_NAMES:
-        raise FormatError(path, "unknown_format", shown(row["format"]), "a known format", field="format")
+        raise mismatch(path, "unknown_format", shown(row["format"]), "a known format", field="format")
     if wanted is not None and row["format"] != wanted:
-        raise FormatError(path, "unknown_format", shown(row["format"]), f'"{wanted}"', field="format")
+        raise mismatch(path, "unknown_format", shown(row["format"]), f'"{wanted}"', field="format")
     if row["version"] < 1:
-        raise FormatError(path, "invalid_value", shown(row["version"]), "1 or more", field="version")
+        raise mismatch(path, "invalid_value", shown(row["version"]), "1 or more", field="version")
     if row["version"] > newest:
         got = f"version {row['version']} of {row['format']}"
-        raise FormatError(path, "unsupported_version", got, f"versions 1 to {newest}", field="version")
+        raise mismatch(path, "unsupported_version", got, f"versions 1 to {newest}", field="version")
     for name in row:
         if name not in _FIELDS:
             expected = f"only {', '.join(_FIELDS)}"
-            raise FormatError(path, "invalid_value", "an unknown field", expected, field=name)
+            raise mismatch(path, "invalid_value", "an unknown field", expected, field=name)
     for name in ("name", "version"):
         field_of(row["writer"], name, "a string", path, prefix="writer.")
     for name in row["counts"]:
@@ -153,12 +154,12 @@ def check_files(manifest: Manifest, *, checksums: bool) -> None:
     for row in manifest.files:
         path = manifest.directory / row["path"]
         if not path.is_file():
-            raise FormatError(path, "missing_file", "missing", f"the file that {manifest.path} lists")
+            raise mismatch(path, "missing_file", "missing", f"the file that {manifest.path} lists")
         size_bytes = path.stat().st_size
         if size_bytes != row["size_bytes"]:
-            raise FormatError(path, "wrong_size", f"{size_bytes} bytes long", f"{row['size_bytes']} bytes")
-        if checksums and (found := sha256_of(path)) != row["sha256"]:
-            raise FormatError(
+            raise mismatch(path, "wrong_size", f"{size_bytes} bytes long", f"{row['size_bytes']} bytes")
+        if checksums and (found := sha256_file(path)) != row["sha256"]:
+            raise mismatch(
                 path, "checksum_mismatch", f"damaged (sha256 {found[:12]}…)", f"sha256 {row['sha256'][:12]}…"
             )
 
@@ -178,7 +179,7 @@ def write_manifest(
     for path in directory.rglob("*"):
         if path.is_file() and path.name != MANIFEST:
             name = path.relative_to(directory).as_posix()
-            files.append({"path": name, "size_bytes": path.stat().st_size, "sha256": sha256_of(path)})
+            files.append({"path": name, "size_bytes": path.stat().st_size, "sha256": sha256_file(path)})
     data = canonical(
         {
             "format": format,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import FormatError, shown
-from .files import field_of, fitting, sha256_of
+from .fields import field_of, mismatch, shown
+from .json_lines import files_below, sha256_file
 from .manifest import MANIFEST, Manifest, check_files, read_manifest
 
 __all__ = ["DTYPES", "Boundary", "Shard", "TokenDirectory", "boundaries", "dump", "open_tokens", "validate"]
@@ -71,7 +71,7 @@ def _shard(root: Path, path: Path, dtype: str) -> Shard:
     size_bytes, item_bytes = path.stat().st_size, np.dtype(dtype).itemsize
     if size_bytes % item_bytes:
         got = f"{size_bytes} bytes long, which is not a multiple of {item_bytes}"
-        raise FormatError(path, "wrong_dtype", got, f"whole {dtype} items")
+        raise mismatch(path, "wrong_dtype", got, f"whole {dtype} items")
     sidecar = path.with_suffix(".csv.gz")
     return Shard(
         path=path,
@@ -84,12 +84,12 @@ def _shard(root: Path, path: Path, dtype: str) -> Shard:
 
 def _optional_id(details: dict[str, Any], name: str, path: Path) -> int | None:
     if name not in details:
-        raise FormatError(path, "missing_field", "missing", "an integer or null", field=f"details.{name}")
+        raise mismatch(path, "missing_field", "missing", "an integer or null", field=f"details.{name}")
     if details[name] is None:
         return None
     value: int = field_of(details, name, "an integer", path, prefix="details.")
     if value < 0:
-        raise FormatError(path, "invalid_value", shown(value), "0 or more, or null", field=f"details.{name}")
+        raise mismatch(path, "invalid_value", shown(value), "0 or more, or null", field=f"details.{name}")
     return value
 
 
@@ -106,7 +106,7 @@ def open_tokens(directory: Path, *, dtype: str | None = None, eos_token_id: int 
         where, details = manifest.path, manifest.details
         dtype = field_of(details, "dtype", "a string", where, prefix="details.")
         if dtype not in DTYPES:
-            raise FormatError(where, "invalid_value", shown(dtype), " or ".join(DTYPES), field="details.dtype")
+            raise mismatch(where, "invalid_value", shown(dtype), " or ".join(DTYPES), field="details.dtype")
         vocab_size = field_of(details, "vocab_size", "an integer", where, prefix="details.")
         tokenizer_sha256 = field_of(details, "tokenizer_sha256", "a string", where, prefix="details.")
         eos_token_id = _optional_id(details, "eos_token_id", where)
@@ -115,7 +115,8 @@ def open_tokens(directory: Path, *, dtype: str | None = None, eos_token_id: int 
         check_files(manifest, checksums=False)
         paths = [directory / row["path"] for row in manifest.files if row["path"].endswith(".npy")]
     else:
-        paths = fitting(directory, lambda name: name.endswith(".npy"))
+        found = files_below(directory) if directory.is_dir() else [directory]
+        paths = [path for path in found if path.name.endswith(".npy")]
     if dtype is None:
         raise ValueError("dtype")
     root = directory if directory.is_dir() else directory.parent
@@ -158,30 +159,30 @@ def boundaries(shard: Shard, eos_token_id: int | None = None) -> Iterator[Bounda
                 boundary = _boundary(row, path, line)
                 if boundary.start != last:
                     expected = f"{last}, where the document before ends"
-                    raise FormatError(path, "bad_boundary", f"{boundary.start}", expected, line=line, field="start")
+                    raise mismatch(path, "bad_boundary", f"{boundary.start}", expected, line=line, field="start")
                 if not boundary.start <= boundary.end <= shard.tokens:
                     expected = f"between {boundary.start} and the file's {shard.tokens} {shard.dtype} tokens"
-                    raise FormatError(path, "bad_boundary", f"{boundary.end}", expected, line=line, field="end")
+                    raise mismatch(path, "bad_boundary", f"{boundary.end}", expected, line=line, field="end")
                 last, last_line = boundary.end, line
                 yield boundary
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FormatError(path, "truncated", f"cut short or damaged ({error})", "a whole gzip file") from error
+        raise mismatch(path, "truncated", f"cut short or damaged ({error})", "a whole gzip file") from error
     except UnicodeDecodeError as error:
-        raise FormatError(path, "invalid_value", "not UTF-8", "UTF-8 text") from error
+        raise mismatch(path, "invalid_value", "not UTF-8", "UTF-8 text") from error
     if last != shard.tokens:
         expected = f"the file's {shard.tokens} {shard.dtype} tokens"
-        raise FormatError(path, "bad_boundary", f"{last}", expected, line=last_line, field="end")
+        raise mismatch(path, "bad_boundary", f"{last}", expected, line=last_line, field="end")
 
 
 def _boundary(row: list[str], path: Path, line: int) -> Boundary:
     if len(row) != 5:
-        raise FormatError(path, "invalid_value", f"{len(row)} columns", "start,end,id,src,loc", line=line)
+        raise mismatch(path, "invalid_value", f"{len(row)} columns", "start,end,id,src,loc", line=line)
     numbers = {}
     for column, name in ((0, "start"), (1, "end"), (4, "loc")):
         try:
             numbers[name] = int(row[column])
         except ValueError as error:
-            raise FormatError(path, "wrong_type", shown(row[column]), "an integer", line=line, field=name) from error
+            raise mismatch(path, "wrong_type", shown(row[column]), "an integer", line=line, field=name) from error
     return Boundary(start=numbers["start"], end=numbers["end"], id=row[2], src=row[3], loc=numbers["loc"])
 
 
@@ -190,7 +191,7 @@ def _check_ids(directory: TokenDirectory, shard: Shard) -> None:
     if directory.vocab_size is not None and ids.size and int(ids.max()) >= directory.vocab_size:
         place = int(np.argmax(ids >= directory.vocab_size))
         expected = f"ids below vocab_size {directory.vocab_size}"
-        raise FormatError(shard.path, "out_of_range", f"with id {int(ids[place])} at token {place}", expected)
+        raise mismatch(shard.path, "out_of_range", f"with id {int(ids[place])} at token {place}", expected)
 
 
 def _checked_boundaries(directory: TokenDirectory, shard: Shard) -> Iterator[Boundary]:
@@ -203,12 +204,12 @@ def _checked_boundaries(directory: TokenDirectory, shard: Shard) -> Iterator[Bou
             if part[-1] != eos:
                 expected = f"eos_token_id {eos}"
                 got = f"{document.end}, after token {int(part[-1])}"
-                raise FormatError(path, "bad_boundary", got, expected, line=line, field="end")
+                raise mismatch(path, "bad_boundary", got, expected, line=line, field="end")
             if (part[:-1] == eos).any():
-                raise FormatError(path, "bad_boundary", "a document with an end within", "one at its end", line=line)
+                raise mismatch(path, "bad_boundary", "a document with an end within", "one at its end", line=line)
         if path is not None and part.size and bos is not None and part[0] != bos:
             got, expected = f"{document.start}, at token {int(part[0])}", f"bos_token_id {bos}"
-            raise FormatError(path, "bad_boundary", got, expected, line=line, field="start")
+            raise mismatch(path, "bad_boundary", got, expected, line=line, field="start")
         yield document
 
 
@@ -222,9 +223,9 @@ def validate(
     opened = open_tokens(directory, dtype=dtype, eos_token_id=eos_token_id)
     if opened.manifest is not None:
         check_files(opened.manifest, checksums=True)
-        if opened.tokenizer_path is not None and sha256_of(opened.tokenizer_path) != opened.tokenizer_sha256:
+        if opened.tokenizer_path is not None and sha256_file(opened.tokenizer_path) != opened.tokenizer_sha256:
             expected = "the sha256 in the manifest's details.tokenizer_sha256"
-            raise FormatError(opened.tokenizer_path, "checksum_mismatch", "another tokenizer", expected)
+            raise mismatch(opened.tokenizer_path, "checksum_mismatch", "another tokenizer", expected)
     counted_documents = counted_tokens = 0
     for shard in opened.shards:
         _check_ids(opened, shard)
@@ -237,7 +238,7 @@ def validate(
     for name, value in (("documents", counted_documents), ("tokens", counted_tokens)):
         stated = field_of(opened.manifest.counts, name, "an integer", opened.manifest.path, prefix="counts.")
         if stated != value:
-            raise FormatError(opened.manifest.path, "invalid_value", str(stated), str(value), field=f"counts.{name}")
+            raise mismatch(opened.manifest.path, "invalid_value", str(stated), str(value), field=f"counts.{name}")
 
 
 def dump(directory: Path, *, dtype: str | None = None, eos_token_id: int | None = None) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from ..formats.errors import FormatError
+from ..formats.fields import mismatch
 from ..formats.files import write_atomically
 
 __all__ = ["MetricsFile", "whole_rows"]
@@ -90,7 +90,7 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
             row = None
         if not _is_row(row):
             hint = "remove the line: the row of its step is lost"
-            raise FormatError(path, "not_json", "damaged", "the row of a step", line=number, hint=hint)
+            raise mismatch(path, "not_json", "damaged", "the row of a step", line=number, hint=hint)
         rows.append(row)
     return rows
 

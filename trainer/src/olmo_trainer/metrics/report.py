@@ -143,5 +143,5 @@ def _lineage(directory: Path) -> str:
         for line in lineage(max(folders, key=lambda path: int(path.name.removeprefix("step-")))):
             lines.append(line)
     except FormatError as error:
-        lines.append(f"broken here: {error.sentence}")
+        lines.append(f"broken here: {error.message}")
     return "\n".join(lines)
