@@ -100,15 +100,6 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def oracle() -> Path:
-    """The commands of dolma 1.2.1: ``$DOLMA_ORACLE`` (a venv's bin directory) or ``.venv-oracle`` in the repository."""
-    for path in (os.environ.get("DOLMA_ORACLE"), REPOSITORY / ".venv-oracle" / "bin"):
-        if path and (Path(path) / "dolma").exists():
-            return Path(path)
-    pytest.skip("dolma 1.2.1 is not here; set DOLMA_ORACLE to the bin directory of a venv that has it")
-
-
-@pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data beside the repository."""
     if not (SHARED / "tokenizers").is_dir():

@@ -1,7 +1,7 @@
 """dolma 1.2.1 as the reference: where it is, and how the tests run both on the same files.
 
-Each of its commands is a process that takes a second to start. So tests of one kind share a run: all streams of one
-``mix``, all documents of one ``tag``; and what starts it has the marker ``oracle``.
+It takes seconds to import, so one process (``oracle_server.py``) imports it for all tests and forks for each call. What
+calls it has the marker ``oracle``.
 
 Its commands are looked for in the directory that ``DOLMA_ORACLE`` names, or in ``.venv-oracle/bin`` at the root of the
 repository; without them the tests that need them are skipped.
@@ -9,13 +9,16 @@ repository; without them the tests that need them are skipped.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import gzip
 import io
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = REPOSITORY.parent / "shared" / "data" / "corpus"
+IN_PROCESSES = ("tag", "tokens", "stat")
+"""Commands of 1.2.1 that start processes, each of which imports it again, unless they are given ``--debug``."""
 
 
 def oracle() -> Path:
@@ -33,6 +38,51 @@ def oracle() -> Path:
     return path
 
 
+@functools.cache
+def _server(python: Path) -> subprocess.Popen[str]:
+    """The process that has imported dolma 1.2.1."""
+    command = [str(python), "-I", "-W", "ignore", str(Path(__file__).with_name("oracle_server.py"))]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment, cwd="/"
+    )
+    atexit.register(_stop, server)
+    return server
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    server.kill()
+    server.communicate()
+
+
+def there(arguments: Sequence[object], script: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """``dolma`` of 1.2.1 with these arguments, or a script in its environment; in the current directory."""
+    server = _server(oracle().with_name("python"))
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        call = {
+            "arguments": [str(argument) for argument in arguments],
+            "script": script,
+            "directory": os.getcwd(),
+            # what it leaves in its temporary directory when it fails goes away with this one
+            "environment": {**os.environ, "TMPDIR": folder, "TOKENIZERS_PARALLELISM": "false", **environment},
+            "out": f"{folder}/out",
+            "err": f"{folder}/err",
+        }
+        try:
+            server.stdin.write(json.dumps(call) + "\n")
+            server.stdin.flush()
+            status = int(server.stdout.readline())
+        except BaseException:  # a test that timed out: the answer would be taken for that of the next call
+            _server.cache_clear()
+            _stop(server)
+            raise
+        out, err = (Path(call[name]).read_text("utf-8") for name in ("out", "err"))
+    return subprocess.CompletedProcess(call["arguments"], status, out, err)
+
+
 def corpus(*sources: str) -> list[Path]:
     """Document files of real sources; skips the test where they are not."""
     files = [path for source in sources for path in sorted((CORPUS / source / "documents").glob("*.gz"))]
@@ -41,21 +91,20 @@ def corpus(*sources: str) -> list[Path]:
     return files
 
 
-def run(command: Path | str, name: str, config: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs ``COMMAND -c CONFIG NAME``."""
+def _written(name: str, config: Mapping[str, Any], folder: Path) -> list[str]:
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config))
-    # 1.2.1 leaves its temporary directories behind when it is stopped
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    call = [str(command), "-c", str(path), name]
-    return subprocess.run(call, capture_output=True, text=True, timeout=110, env=environment)
+    return ["-c", str(path), name]
+
+
+def theirs(name: str, config: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command of dolma 1.2.1 with the settings, which are written to a file in the folder."""
+    return there([*_written(name, config, folder), *(["--debug"] if name in IN_PROCESSES else [])])
 
 
 def ours(name: str, config: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
     """The same with this package, in this process."""
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(config))
-    return here(["-c", str(path), name])
+    return here(_written(name, config, folder))
 
 
 def here(arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 SHOWN_ERRORS = 10
 
-_ROW = "mend the row or leave the file out; what was finished is kept"
+_ROW = "fix the row or leave the file out; finished files are kept"
 _FILE = "write or fetch the file again; what was finished is kept"
 _OTHER = "name the artifact that the message expects, or make it again"
 HINTS = {

@@ -12,14 +12,17 @@ import gzip
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from oracle import corpus, here, oracle, read_rows, write_rows
+from oracle import IN_PROCESSES, corpus, here, oracle, read_rows, there, write_rows
 
 pytestmark = pytest.mark.oracle
+
+Command = Callable[[list[str]], subprocess.CompletedProcess[str]]
 
 SETTINGS = {
     "tag": """
@@ -117,8 +120,8 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {side: folder / side for side in ("ours", "theirs")}
 
 
-def run_all(side: Path, tokenizer: Path, command: Path | None) -> dict[str, str]:
-    """Every settings file in turn, by that command or by this package; what each wrote to stderr."""
+def run_all(side: Path, tokenizer: Path, command: Command) -> dict[str, str]:
+    """Every settings file in turn, by that command; what each wrote to stderr."""
     told = {}
     environment = {"SIDE": str(side), "TOKENIZER": str(tokenizer), "TOKENIZERS_PARALLELISM": "false"}
     for name, text in SETTINGS.items():
@@ -128,11 +131,7 @@ def run_all(side: Path, tokenizer: Path, command: Path | None) -> dict[str, str]
         with pytest.MonkeyPatch.context() as patch:
             for variable, value in environment.items():
                 patch.setenv(variable, value)
-            if command is None:
-                done = here(arguments)
-            else:
-                whole = [str(command), *arguments]
-                done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=100)
+            done = command([*arguments, "--debug"] if name.split()[0] in IN_PROCESSES else arguments)
         assert done.returncode == 0, (name, done.stderr[-2000:])
         told[name] = done.stderr
     return told
@@ -148,8 +147,8 @@ def told(sides: dict[str, Path], shared: Path, tmp_path_factory: pytest.TempPath
         content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
         tokenizer = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
         tokenizer.write_text(json.dumps(content))
-    run_all(sides["theirs"], tokenizer, oracle())
-    return run_all(sides["ours"], tokenizer, None)
+    run_all(sides["theirs"], tokenizer, there)
+    return run_all(sides["ours"], tokenizer, here)
 
 
 def rounded(rows: Any) -> list[Any]:

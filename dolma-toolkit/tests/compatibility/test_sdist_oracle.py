@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from oracle import REPOSITORY, oracle, ours, run
+from oracle import REPOSITORY, oracle, ours, read_rows, theirs
 
 pytestmark = pytest.mark.oracle
 
@@ -50,11 +50,14 @@ def settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def rows(directory: Path) -> list[dict[str, Any]]:
+def run_both(copy: Path, command: str, config: dict[str, Any], output: str) -> list[list[dict[str, Any]]]:
+    """The rows below that directory, ours and theirs, once both have run."""
     found = []
-    for path in sorted(directory.rglob("*.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            found += [json.loads(line) for line in file]
+    for side, run in (("here", ours), ("theirs", theirs)):
+        os.chdir(copy / side)
+        result = run(command, config, copy / side)
+        assert result.returncode == 0, result.stderr
+        found.append(list(read_rows(copy / side / output)))
     return found
 
 
@@ -65,12 +68,7 @@ DEDUPES = ["dedupe-by-url.json", "dedupe-paragraphs.json", "filepath-good.json",
 @pytest.mark.parametrize("name", MIXES)
 def test_its_mixes_give_its_rows(copy: Path, name: str) -> None:
     config = settings(copy / "here/tests/config" / name)
-    result = ours("mix", config, copy / "here")
-    assert result.returncode == 0, result.stderr
-    os.chdir(copy / "theirs")
-    assert run(oracle(), "mix", config, copy / "theirs").returncode == 0
-    path = config["streams"][0]["output"]["path"]
-    found, expected = rows(copy / "here" / path), rows(copy / "theirs" / path)
+    found, expected = run_both(copy, "mix", config, config["streams"][0]["output"]["path"])
     assert found
     assert found == expected
 
@@ -78,12 +76,8 @@ def test_its_mixes_give_its_rows(copy: Path, name: str) -> None:
 @pytest.mark.parametrize("name", DEDUPES)
 def test_its_dedupes_give_its_marks(copy: Path, name: str) -> None:
     config = settings(copy / "here/tests/config" / name)
-    result = ours("dedupe", config, copy / "here")
-    assert result.returncode == 0, result.stderr
-    os.chdir(copy / "theirs")
-    assert run(oracle(), "dedupe", config, copy / "theirs").returncode == 0
     below = f"tests/data/provided/deduper/attributes/{config['dedupe']['name']}"
-    found, expected = rows(copy / "here" / below), rows(copy / "theirs" / below)
+    found, expected = run_both(copy, "dedupe", config, below)
     assert [row["id"] for row in found] == [row["id"] for row in expected]
     for mine, other in zip(found, expected, strict=True):
         same(mine["attributes"], other["attributes"], name)
@@ -117,11 +111,8 @@ def test_its_mixes_of_remote_files_compile_and_run_on_local_ones(copy: Path, nam
                 empty(copy / side / "tests/data/provided", attribute)
     config["work_dir"] = {"input": "tests/fetched", "output": "tests/made"}
     config["processes"] = 1
-    result = ours("mix", config, copy / "here")
-    assert result.returncode == 0, result.stderr
-    os.chdir(copy / "theirs")
-    assert run(oracle(), "mix", config, copy / "theirs").returncode == 0
-    assert rows(copy / "here/tests/mixed") == rows(copy / "theirs/tests/mixed") != []
+    found, expected = run_both(copy, "mix", config, "tests/mixed")
+    assert found == expected != []
 
 
 def empty(root: Path, name: str) -> None:

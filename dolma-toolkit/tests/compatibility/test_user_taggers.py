@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from dolma_corpus import artifact_hashes, make_rows, read_rows, write_rows
-from oracle import oracle
+from oracle import there
 
 MODULE = '''
 import os
@@ -170,18 +170,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def arguments(folder: Path, taggers: list[str], *more: str, module: str = "my_taggers") -> list[str]:
+    found = ["tag", "--documents", f"{folder}/documents/*.gz", "--taggers", *taggers]
+    return [*found, "--tagger_modules", str(folder / module), *more]
+
+
 def tag(
-    command: list[str], folder: Path, taggers: list[str], *more: str, module: str = "my_taggers", model: str = ""
+    folder: Path, taggers: list[str], *more: str, module: str = "my_taggers", model: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    arguments = ["--documents", f"{folder}/documents/*.gz", "--taggers", *taggers]
-    arguments += ["--tagger_modules", str(folder / module), *more]
+    command = [sys.executable, "-m", "dolma", *arguments(folder, taggers, *more, module=module)]
     environment = {**os.environ, "MODEL": model}
-    return subprocess.run(
-        [*command, "tag", *arguments], capture_output=True, text=True, check=False, env=environment, timeout=100
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=100)
 
 
-OURS = [sys.executable, "-m", "dolma"]
 TAGGERS = ["mail-v1", "likes_3", "char_length_v1", "words_of_paragraphs", "likes_7", "language_of_mine"]
 
 
@@ -195,9 +196,9 @@ def rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.oracle
 def test_the_same_package_gives_the_rows_of_1_2_1(folder: Path, model: str) -> None:
-    theirs = tag([str(oracle())], folder, TAGGERS, "--experiment", "theirs", model=model)
+    theirs = there([*arguments(folder, TAGGERS, "--experiment", "theirs"), "--debug"], MODEL=model)
     assert theirs.returncode == 0, theirs.stderr
-    ours = tag(OURS, folder, TAGGERS, "--experiment", "ours", "--processes", "2", model=model)
+    ours = tag(folder, TAGGERS, "--experiment", "ours", "--processes", "2", model=model)
     assert ours.returncode == 0, ours.stderr
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         found = rounded(read_rows(folder / "attributes/ours" / name))
@@ -211,7 +212,7 @@ def test_workers_change_nothing_and_leave_nothing(folder: Path, model: str) -> N
     found = []
     for processes in ("1", "2", "8"):
         more = ["--experiment", "e", "--ignore_existing", "--processes", processes]
-        done = tag(OURS, folder, TAGGERS, *more, model=model)
+        done = tag(folder, TAGGERS, *more, model=model)
         assert done.returncode == 0, done.stderr
         found.append(artifact_hashes(folder / "attributes/e"))
     assert found[0] == found[1] == found[2]
@@ -232,14 +233,14 @@ def test_workers_change_nothing_and_leave_nothing(folder: Path, model: str) -> N
     ],
 )
 def test_what_fails_names_file_row_and_tagger(folder: Path, tagger: str, message: str) -> None:
-    done = tag(OURS, folder, [tagger, "c4_v2"], "--experiment", "e", module="failing.py")
+    done = tag(folder, [tagger, "c4_v2"], "--experiment", "e", module="failing.py")
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "attributes/e/manifest.json").exists()
     assert read_rows(folder / "attributes/e/.dolma/errors.ndjson")
     # what another run needs is not in its way
-    assert tag(OURS, folder, ["c4_v2"], "--experiment", "e", module="failing.py").returncode == 0
+    assert tag(folder, ["c4_v2"], "--experiment", "e", module="failing.py").returncode == 0
     assert not (folder / "attributes/e/.dolma/errors.ndjson").exists()
 
 
@@ -252,7 +253,7 @@ def test_what_fails_names_file_row_and_tagger(folder: Path, tagger: str, message
     ],
 )
 def test_a_tagger_that_cannot_be_made_stops_before_the_work(folder: Path, tagger: str, message: str) -> None:
-    done = tag(OURS, folder, [tagger], module="failing.py")
+    done = tag(folder, [tagger], module="failing.py")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -263,7 +264,7 @@ def test_a_module_that_cannot_be_imported_is_told(folder: Path) -> None:
     (folder / "broken.py").write_text("import no_such_package_at_all\n")
     (folder / "leaves.py").write_text("raise SystemExit(0)\n")
     for module, message in (("broken.py", "no_such_package_at_all"), ("leaves.py", "SystemExit"), ("gone.py", "gone")):
-        done = tag(OURS, folder, ["c4_v2"], module=module)
+        done = tag(folder, ["c4_v2"], module=module)
         assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle import corpus, oracle, ours, read_rows, run, write_rows
+from oracle import corpus, oracle, ours, read_rows, theirs, write_rows
 
 pytestmark = pytest.mark.oracle
 
@@ -50,7 +50,7 @@ class Pair:
                 },
                 "processes": 1,
             }
-            done = ours("dedupe", config, root) if who == "ours" else run(oracle(), "dedupe", config, root)
+            done = (ours if who == "ours" else theirs)("dedupe", config, root)
             assert done.returncode == 0, done.stderr
         texts = [row["text"] for row in read_rows(self.roots["ours"] / "documents")]
         reference = list(read_rows(self.roots["reference"] / "attributes"))
@@ -119,9 +119,9 @@ def test_thirteen_grams(pair: Pair) -> None:
     for text, reference, found in rows:
         # scores are fractions rounded to 32 bits there, and not rounded here
         mine = {tuple(span[:2]): span[2] for span in as_reference(text, found) or []}
-        theirs = {tuple(span[:2]): span[2] for span in reference or []}
-        assert mine.keys() <= theirs.keys()
-        for (start, end), score in theirs.items():
+        expected = {tuple(span[:2]): span[2] for span in reference or []}
+        assert mine.keys() <= expected.keys()
+        for (start, end), score in expected.items():
             if mine.get((start, end)) != pytest.approx(score, abs=1e-6):
                 # self-match: n-grams that repeat within the paragraph count as seen there
                 assert repeats(text[start:end], 13)

@@ -180,7 +180,7 @@ def test_columns_that_nobody_asks_for_are_not_read(dolma: Dolma, places: Path, t
     # one that is asked for is named, with its row
     filter[1] = "g.bin"
     keyed = ["dedupe", "--documents", one, *keys, "$.digest", *filter, "--dedupe.name", "other"]
-    assert 'a.parquet:1: column "digest" holds bytes that are not UTF-8' in dolma(*keyed, code=1).err
+    assert 'a.parquet:1: column "digest" has bytes that are not UTF-8' in dolma(*keyed, code=1).err
     stream = {"name": "s", "documents": [one], "output": {"path": "out"}}
     (places / "mix.json").write_text(json.dumps({"streams": [stream]}))
     assert 'a.parquet:1: column "' in dolma("-c", "mix.json", "mix", code=1).err

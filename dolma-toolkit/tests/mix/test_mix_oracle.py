@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle import corpus, oracle, ours, read_rows, run, write_rows
+from oracle import corpus, oracle, ours, read_rows, theirs, write_rows
 
 pytestmark = pytest.mark.oracle
 
@@ -29,7 +29,7 @@ def mixed(folder: Path, streams: dict[str, dict[str, Any]]) -> Pairs:
             for number, stream in enumerate(streams.values())
         ]
         config = {"streams": whole, "processes": 1}
-        done = ours("mix", config, folder) if who == "ours" else run(oracle(), "mix", config, folder)
+        done = (ours if who == "ours" else theirs)("mix", config, folder)
         assert done.returncode == 0, done.stderr
         places = {name: folder / who / str(number) for number, name in enumerate(streams)}
         found.append({name: list(read_rows(at)) if any(at.rglob("*.gz")) else None for name, at in places.items()})

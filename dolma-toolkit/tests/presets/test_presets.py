@@ -156,7 +156,7 @@ def test_list_and_show(dolma: Dolma) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "gofer"], 'name: is "gofer", which is no preset'),
+        (["show", "gofer"], 'name: is "gofer", which is not a preset'),
         (["show"], "name: is missing; expected a preset"),
         (["shew"], 'did you mean "show"?'),
         ([], "action: is missing; expected list or show"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from oracle import oracle, ours, read_rows, write_rows
+from oracle import ours, read_rows, there, write_rows
 
 __all__ = ["compare"]
 
@@ -42,12 +41,9 @@ print("RESULT" + json.dumps(rows))
 
 def compare(tmp_path: Path, rows: list[dict[str, Any]], taggers: dict[str, list[str]], tokenizer: str = "") -> int:
     """Asserts equal spans; the number of rows with any."""
-    python = oracle().with_name("python")
     request = {"rows": rows, "taggers": taggers, "tokenizer": tokenizer}
     (tmp_path / "request.json").write_text(json.dumps(request))
-    (tmp_path / "script.py").write_text(ORACLE_SCRIPT)
-    command = [str(python), str(tmp_path / "script.py"), str(tmp_path / "request.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = there([tmp_path / "request.json"], ORACLE_SCRIPT)
     assert done.returncode == 0, done.stderr[-2000:]
     expected = json.loads(done.stdout.rpartition("RESULT")[2])
     documents = write_rows(tmp_path / "documents/a.jsonl.gz", rows)

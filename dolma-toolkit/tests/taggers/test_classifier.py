@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dolma_corpus import Dolma
+from oracle import there
 
 fasttext = pytest.importorskip("fasttext", reason="needs the extra classifier")
 
@@ -85,13 +85,12 @@ def _rows(path: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.oracle
-def test_rows_are_those_of_dolma(dolma: Dolma, oracle: Path, tmp_path: Path, name: str) -> None:
+def test_rows_are_those_of_dolma(dolma: Dolma, tmp_path: Path, name: str) -> None:
     model = _train(tmp_path, LABELS[name])
     _documents(tmp_path)
     documents = tmp_path / "documents" / "a.jsonl"
     dolma("tag", "--documents", documents, "--taggers", name, "--experiment", "e", "--resources", f"{name}={model}")
-    command = [oracle / "python", "-W", "ignore", "-c", ORACLE, CLASSES[name], model, documents]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = there([CLASSES[name], model, documents], ORACLE)
     assert done.returncode == 0, done.stderr
     rows = _rows(tmp_path, "e")
     expected = [json.loads(line) for line in done.stdout.splitlines()]

@@ -116,7 +116,7 @@ def test_span_types_of_one_key_are_an_error(dolma: Dolma, tmp_path: Path) -> Non
     told = colliding(dolma, tmp_path, "one-key", code=1)
     assert 'a.jsonl:1: document "0": the span types "a b" and "a-b" both have the key "e__one_key__a_b"' in told
     told = colliding(dolma, tmp_path, "long", "long__er", code=1, experiment="f")
-    assert 'the taggers "long" and "long__er" both gave the key "f__long__er__x"' in told
+    assert 'the taggers "long" and "long__er" both wrote the key "f__long__er__x"' in told
     # in files that are each right by themselves
     told = colliding(dolma, tmp_path, "by_row", code=1, experiment="g")
     assert 'the span types "a b" and "a_b" both have the key "g__by_row__a_b"' in told
@@ -452,7 +452,7 @@ def test_bad_rows_are_left_out_as_far_as_allowed_and_listed(
     assert "b.jsonl:1" in dolma(*command, code=1).err
     for allowed in (3, 1):
         err = dolma(*command, "--skip-bad-rows", allowed, code=1).err
-        assert f"skip_bad_rows is {allowed}, and there are more such rows" in err
+        assert f"more than the {allowed} rows that skip_bad_rows allows" in err
     assert "4 rows could not be read and were left out" in dolma(*command, "--skip_bad_rows", 4, "--processes", 2).err
     ids = [row["id"] for row in read_rows(tmp_path / "attributes/e/a.jsonl")]
     assert ids == [row["id"] for row in make_rows(50, 1)]
@@ -468,7 +468,7 @@ def test_bad_rows_are_left_out_as_far_as_allowed_and_listed(
     # finished files are not read again, and their rows still count
     hashes = artifact_hashes(tmp_path / "attributes/e")
     with_bad_rows(tmp_path / "documents/c.jsonl", make_rows(5, 200), BAD[:1])
-    assert "skip_bad_rows is 4" in dolma(*command, "--skip_bad_rows", 4, code=1).err
+    assert "more than the 4 rows that skip_bad_rows allows" in dolma(*command, "--skip_bad_rows", 4, code=1).err
     dolma(*command, "--skip_bad_rows", 5)
     assert len(read_rows(listed)) == 5
     assert artifact_hashes(tmp_path / "attributes/e").items() >= {

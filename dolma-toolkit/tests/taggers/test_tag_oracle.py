@@ -4,30 +4,21 @@ import csv
 import gzip
 import json
 import os
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dolma_corpus import Dolma, make_rows, read_rows, write_rows
+from oracle import there
 
 pytestmark = pytest.mark.oracle
 
 END = 0
-Oracle = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def theirs(oracle: Path) -> Oracle:
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [str(oracle / "dolma"), *(str(argument) for argument in arguments)]
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=environment)
-        assert result.returncode == 0, result.stderr[-2000:]
-        return result
-
-    return run
+def theirs(*arguments: object) -> None:
+    result = there([*arguments, "--debug"])
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ def documents_and_ids(directory: Path) -> dict[tuple[str, str], tuple[str, list[
     ids=["end", "begin_and_end", "segments"],
 )
 def test_tokens_are_those_of_dolma_1(
-    dolma: Dolma, theirs: Oracle, corpus: Path, old_tokenizer: Path, settings: dict[str, object]
+    dolma: Dolma, corpus: Path, old_tokenizer: Path, settings: dict[str, object]
 ) -> None:
     """Equal but for the order: 1.2.1 never applies its seed, so that two runs of it differ."""
     options: list[object] = ["--documents", f"{corpus}/documents/*.gz", f"{corpus}/documents/*/*.gz"]
@@ -73,7 +64,7 @@ def test_tokens_are_those_of_dolma_1(
 
 
 def test_text_that_spells_the_end_token_is_as_in_dolma_1_when_told(
-    dolma: Dolma, theirs: Oracle, tmp_path: Path, old_tokenizer: Path
+    dolma: Dolma, tmp_path: Path, old_tokenizer: Path
 ) -> None:
     """1.2.1 lets such a text break its document in two; ours does with ``encode_special_tokens: false`` alone."""
     texts = ["to <|mail|> me", "the <|end|> of it", "at the end <|end|>", "<|end|>"]
@@ -102,9 +93,7 @@ class Vowels(BaseTagger):
 
 
 @pytest.mark.parametrize("experiment", [None, "my-exp"])
-def test_the_same_python_tagger_gives_the_same_rows(
-    dolma: Dolma, theirs: Oracle, tmp_path: Path, experiment: str | None
-) -> None:
+def test_the_same_python_tagger_gives_the_same_rows(dolma: Dolma, tmp_path: Path, experiment: str | None) -> None:
     # a module name of its own: one process imports a name once
     module = tmp_path / f"vowels_of_{experiment is None}.py"
     module.write_text(MODULE)
@@ -126,7 +115,7 @@ def test_the_same_python_tagger_gives_the_same_rows(
     )
 
 
-def test_destination_gives_the_files_that_dolma_1_gives(dolma: Dolma, theirs: Oracle, tmp_path: Path) -> None:
+def test_destination_gives_the_files_that_dolma_1_gives(dolma: Dolma, tmp_path: Path) -> None:
     """Over several directories; where all matches lie in one, 1.2.1 leaves its name out and ours does not."""
     for name in ("a", "b"):
         write_rows(tmp_path / f"texts/{name}/x.jsonl.gz", make_rows(20))

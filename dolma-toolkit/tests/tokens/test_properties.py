@@ -165,4 +165,4 @@ def test_truncated_tokenizer_is_an_error(
     write_rows(tmp_path / "documents/a.jsonl", [{"id": "1", "text": "a"}])
     whole = tokenizer_path.read_bytes()
     (tmp_path / "cut.json").write_bytes(whole[: int(len(whole) * kept)])
-    assert 'is "cut.json", which is no tokenizer' in dolma(*options(Path("cut.json"), "out"), code=2).err
+    assert 'is "cut.json", which is not a tokenizer' in dolma(*options(Path("cut.json"), "out"), code=2).err

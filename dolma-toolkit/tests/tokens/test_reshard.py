@@ -1,7 +1,6 @@
 """``dolma reshard``: shards merged, cut, sampled and repeated, with their tables."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dolma_corpus import Dolma, artifact_hashes
-from oracle import oracle as oracle_command
+from oracle import there
 from token_shards import options, read_shards
 
 from dolma.formats.__main__ import main as formats
@@ -163,7 +162,6 @@ reshard.reshard(reshard.ReshardingConfig(source_prefixes=sources, **given))
 def test_shards_are_those_of_dolma(
     dolma: Dolma, shards: Path, corpus: Path, tokenizer_path: Path, limit: dict[str, int]
 ) -> None:
-    python = oracle_command().parent / "python"
     dolma(*options(tokenizer_path, "more", documents="documents/a.jsonl.gz", max_size=1000))
     prefixes = [{"prefix": "tokens", "sample_rate": 1.3}, {"prefix": "more", "sample_rate": 2.5}]
     settings = {"source_prefixes": prefixes, **limit, "max_workers": 2}
@@ -172,9 +170,7 @@ def test_shards_are_those_of_dolma(
     tokenizer["model"]["merges"] = [" ".join(merge) for merge in tokenizer["model"]["merges"]]
     (corpus / "old.json").write_text(json.dumps(tokenizer))
     theirs = {"destination_prefix": "theirs", "local_tempdir": "t", "tokenizer_name_or_path": "old.json"}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    call = [python, "-c", SCRIPT, json.dumps(settings | theirs)]
-    done = subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
+    done = there([json.dumps(settings | theirs)], SCRIPT)
     assert done.returncode == 0, done.stderr
     (corpus / "reshard.yaml").write_text(json.dumps(settings | {"destination_prefix": "ours"}))
     dolma("-c", "reshard.yaml", "reshard")

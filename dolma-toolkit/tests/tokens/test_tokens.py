@@ -266,7 +266,7 @@ def test_document_larger_than_a_shard_is_refused(dolma: Dolma, corpus: Path, tok
         ({"dtype": "int16"}, 'dtype: is "int16"; expected one of uint8, uint16, uint32'),
         ({"no-tokenizer.fast": True}, "tokenizer.fast: is false"),
         ({"ring_size": 0}, "ring_size: is 0; expected at least 1"),
-        ({"tokenizer.name_or_path": "documents/a.jsonl.gz"}, "which is a packed file"),
+        ({"tokenizer.name_or_path": "documents/a.jsonl.gz"}, "which is a compressed file"),
     ],
 )
 def test_wrong_request_exits_2(
@@ -366,7 +366,10 @@ def test_bad_rows_are_left_out_as_far_as_allowed(dolma: Dolma, tmp_path: Path, t
         file.write("no json\n")
     arguments = ["--documents", tmp_path / "documents/*", "--destination", tmp_path / "tokens"]
     tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
-    assert "skip_bad_rows is 1" in dolma("tokens", *arguments, *tokenizer, "--skip_bad_rows", 1, code=1).err
+    assert (
+        "more than the 1 rows that skip_bad_rows allows"
+        in dolma("tokens", *arguments, *tokenizer, "--skip_bad_rows", 1, code=1).err
+    )
     dolma("tokens", *arguments, *tokenizer, "--skip_bad_rows", 2)
     counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["rows_skipped"]) == (2, 2)
@@ -394,7 +397,7 @@ def test_the_tokenizer_of_another_library_is_named(dolma: Dolma, tmp_path: Path,
     (tmp_path / "model").mkdir()
     (tmp_path / "model/tokenizer.model").write_bytes(data)
     tokenizer[1] = tmp_path / "model"
-    assert "holds tokenizer.model and no tokenizer.json" in dolma("tokens", *arguments, *tokenizer, code=2).err
+    assert "has tokenizer.model but no tokenizer.json" in dolma("tokens", *arguments, *tokenizer, code=2).err
 
 
 def test_ignore_existing_makes_shards_again(corpus: Path, tokenizer_path: Path, dolma: Dolma) -> None:

@@ -25,7 +25,7 @@ pub fn row(line: &[u8]) {
         assert_eq!(slow.get("text").and_then(Value::as_str), Some(&*fast.text), "readers disagree on the text");
     }
     let made = usual(line, &PLACE).unwrap_or_default();
-    assert_eq!(made.is_empty(), slow.is_err(), "the mixer takes other rows than the other commands");
+    assert_eq!(made.is_empty(), slow.is_err(), "the mixer accepts other rows than the other commands");
     if let Some(mixed) = Row::read(line).or_else(|| Row::read(&made)) {
         let mut written = Vec::new();
         mixed.write(&mut written, &Changes::default());

@@ -23,18 +23,18 @@ pub fn tag_pending(py: Python<'_>, plan: &str) -> PyResult<Vec<usize>> {
     run(py, None, move |progress| pending(&plan, progress))
 }
 
-/// A row that was passed over: file, line, code of the error, message.
+/// A skipped row: file, line, code of the error, message.
 pub type SkippedRow = (String, u64, String, String);
 
-/// Rows that were passed over, with the names of their files.
+/// Skipped rows, with the names of their files.
 pub fn rows(skipped: Vec<(String, dolma_core::jsonl::SkippedRow)>) -> Vec<SkippedRow> {
     skipped.into_iter().map(|(file, row)| (file, row.line, row.code, row.message)).collect()
 }
 
-/// What a run of `tag` did: documents, files, files kept, spans, and the rows that were passed over.
+/// What a run of `tag` did: documents, files, files kept, spans, and the skipped rows.
 type Tagged = (u64, u64, u64, u64, Vec<SkippedRow>);
 
-/// Makes the attribute files of a plan: `(documents, files, files kept, spans, rows passed over)`.
+/// Makes the attribute files of a plan: `(documents, files, files kept, spans, skipped rows)`.
 #[pyfunction]
 #[pyo3(signature = (plan, report=None))]
 pub fn tag(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<Tagged> {
@@ -47,7 +47,7 @@ type PythonRow = (String, String, String, Option<String>, Option<String>);
 
 /// Rows of a document file as `(id, text, source, version, metadata as JSON)`.
 ///
-/// A row that breaks the format raises and the next call goes on behind it (with `skip_bad_rows` it is passed over); a
+/// A row that breaks the format raises and the next call continues after it (with `skip_bad_rows` it is skipped); a
 /// damaged file raises and then ends.
 #[pyclass(unsendable)]
 pub struct DocumentReader {

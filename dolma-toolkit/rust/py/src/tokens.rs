@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use crate::detach::run;
 use crate::tag::{rows, SkippedRow};
 
-/// Writes the shards of a plan (JSON, see `dolma_core::tokens::Plan`) and gives its counts, and the rows passed over.
+/// Writes the shards of a plan (JSON, see `dolma_core::tokens::Plan`) and returns its counts and the skipped rows.
 #[pyfunction]
 #[pyo3(signature = (plan, report=None))]
 pub fn tokens<'py>(

@@ -35,7 +35,7 @@ class Config:
         elif self.action == "show" and self.name is None:
             yield Problem("name", "is missing; expected a preset", "`dolma presets list` prints the names")
         elif self.name is not None and self.name not in names():
-            yield Problem("name", f'is "{self.name}", which is no preset', nearest(self.name, names()))
+            yield Problem("name", f'is "{self.name}", which is not a preset', nearest(self.name, names()))
 
 
 def run(config: Config) -> None:

@@ -52,7 +52,7 @@ class Config:
             try:
                 re.compile(self.regex)
             except re.error as error:
-                yield Problem("regex", f'is "{self.regex}", which is no regular expression: {error}')
+                yield Problem("regex", f'is "{self.regex}", which is not a regular expression: {error}')
 
 
 @remotely()

@@ -265,7 +265,7 @@ def tokenizer_path(name: str) -> Path:
             return cached
     others = [other for other in _OTHER_TOKENIZERS if (path / other).is_file()]
     if path.is_dir() and others:
-        message = f'is "{name}", which holds {", ".join(others)} and no tokenizer.json; expected that file'
+        message = f'is "{name}", which has {", ".join(others)} but no tokenizer.json; expected that file'
         hint = "write it once: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)` of transformers"
         raise ConfigError([Problem("tokenizer.name_or_path", message, hint)])
     if path.exists() and not path.is_dir():

@@ -83,7 +83,7 @@ def save_config(config: Any, directories: Iterable[Path]) -> None:
 
 
 def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, str, str]]) -> None:
-    """Writes the rows that were passed over to ``.dolma/skipped.ndjson``, and says how many; removes an older list."""
+    """Writes the skipped rows to ``.dolma/skipped.ndjson``, and says how many; removes an older list."""
     path = side_file(directory, "skipped.ndjson")
     if not rows:
         path.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ class BaseParallelProcessor(ABC):
     """Derive from it, write ``process_single`` and ``increment_progressbar``, make one, and call it.
 
     Each file that matches a source goes, under the same name, to the destination beside it in the list. A file in the
-    metadata directory tells that one is finished; a later call passes over it.
+    metadata directory tells that one is finished; a later call skips it.
     """
 
     def __init__(

@@ -31,9 +31,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "config.yaml", "funnel.json"})
-"""Files that stand beside data and are not data; a wildcard passes over them.
-
-But for the manifest, earlier releases left them there.
+"""Files beside data that are not data; a wildcard skips them. All but the manifest are from earlier releases.
 """
 
 SIDE_DIRECTORY = ".dolma"
@@ -67,7 +65,7 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
     """Files that the patterns match, in the order of the patterns and sorted within each; none twice.
 
     A pattern is a file, a directory (its files, not those below its directories), or has any number of ``*``, ``?``,
-    ``[…]`` and ``**``. Hidden files and ``OWN_FILES`` are passed over where a wildcard would match them. A file that
+    ``[…]`` and ``**``. Hidden files and ``OWN_FILES`` are skipped where a wildcard would match them. A file that
     symbolic links name again counts once, under its own name where that matches. Of remote files the copies are looked
     for, which ``dolma.files.places`` makes.
 

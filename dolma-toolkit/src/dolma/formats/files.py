@@ -21,7 +21,9 @@ __all__ = [
     "sha256_of",
 ]
 
-_PACKED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
+_COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz")
+_UNREAD_COMPRESSIONS = (".br", ".lz4", ".zip", ".7z", ".rar", ".Z", ".snappy")
+"""Files with these count as rows too, so that reading them is an error and none is skipped unseen."""
 
 
 def sha256_of(path: Path) -> str:
@@ -32,7 +34,7 @@ def sha256_of(path: Path) -> str:
 
 def holds_rows(name: str) -> bool:
     """Whether a file name is one of rows: ``.json`` or ``.jsonl``, then perhaps a compression; or ``.parquet``."""
-    for suffix in _PACKED:
+    for suffix in (*_COMPRESSIONS, *_UNREAD_COMPRESSIONS):
         if name.endswith(suffix):
             name = name.removesuffix(suffix)
             break

@@ -179,5 +179,5 @@ def _vocabulary(path: Path) -> int:
         highest: int = max([*ids, *(token["id"] for token in content.get("added_tokens") or [])])
         return highest + 1
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f'is "{path}", which is no tokenizer ({error!r}); expected a tokenizer.json'
+        message = f'is "{path}", which is not a tokenizer ({error!r}); expected a tokenizer.json'
         raise ConfigError([Problem("tokenizer_name_or_path", message)]) from None

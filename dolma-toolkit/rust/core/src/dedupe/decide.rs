@@ -53,7 +53,7 @@ impl<'f> Decider<'f> {
         Self { filter, attribute, threshold, unseen: Vec::new(), counts: Counts::default() }
     }
 
-    /// Whether the filter holds so much that it calls more than this share of new keys seen.
+    /// Whether the filter is so full that it marks more than this share of new keys as seen.
     pub fn is_beyond(&self, rate: f64) -> bool {
         self.filter.as_ref().is_some_and(|filter| filter.false_positive_rate() > rate)
     }

@@ -53,7 +53,7 @@ pub struct Summary {
     pub filter_grown_from: Option<u64>,
     /// separators of paragraphs in the texts
     pub separators: u64,
-    /// rows that were passed over
+    /// skipped rows
     pub skipped: Vec<Skipped>,
 }
 
@@ -123,7 +123,7 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     Ok(summary)
 }
 
-/// A larger filter in place of one that holds so much that it would call new keys seen more often than was asked. One that
+/// A larger filter in place of one so full that it would mark new keys as seen more often than asked. One that
 /// keys of earlier runs are in cannot be made anew, and one whose size was given has this size.
 fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool) -> Result<AnyFilter> {
     const FACTOR: u64 = 4;
@@ -143,7 +143,7 @@ fn overfull(settings: &Settings, filter: &AnyFilter) -> Error {
         AnyFilter::Legacy(_) => "so many keys".to_string(),
     };
     let message = format!(
-        "the filter holds {keys}, and calls {:.2} % of new ones seen; expected at most {:.2} %. Make one anew that is large enough, of all documents, by a larger bloom_filter.estimated_doc_count or bloom_filter.size_in_bytes",
+        "the filter has {keys} and marks {:.2} % of new ones as seen; expected at most {:.2} %. Build a larger filter from all documents: raise bloom_filter.estimated_doc_count or bloom_filter.size_in_bytes",
         100.0 * filter.false_positive_rate(),
         100.0 * accepted,
     );
@@ -188,7 +188,7 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
         return Ok((filter, Some(FileState { sha256: file.sha256, size_bytes: file.size_bytes })));
     }
     if read_only {
-        let message = format!("\"{}\" not found; expected a filter to ask, since read_only is set", path.display());
+        let message = format!("\"{}\" not found; expected an existing filter, since read_only is set", path.display());
         return Err(
             Error::config("bloom_filter.file", message).with_hint("make it with a run that has read_only: false")
         );
@@ -211,7 +211,7 @@ fn finish_after_filter(
     for target in &targets {
         if !target.all_written()? {
             let message = format!(
-                "\"{}\" already holds the keys of {}, but not all attributes of that run are there; expected a filter that does not, because every row would count as its own duplicate",
+                "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
                 settings.bloom_filter.file.display(),
                 identity.inputs.first().map(|input| input.path.as_str()).unwrap_or_default(),
             );
@@ -228,7 +228,7 @@ fn finish_after_filter(
     Ok(Summary { already_done: true, ..summary(filter, Counts::default(), 0) })
 }
 
-/// Counts, and the rows that were passed over.
+/// Counts, and the skipped rows.
 type Marked = (Counts, Vec<Skipped>);
 
 /// `None` where the filter is too small for all of it.

@@ -57,11 +57,11 @@ impl Identity {
             }
             if let Some(input) = self.inputs.iter().find(|input| run.inputs.contains(input)) {
                 let message = format!(
-                    "\"{file}\" already holds the keys of {}; expected a filter that does not, because every row would count as its own duplicate",
+                    "\"{file}\" already has the keys of {}; expected a filter without them, since every row would count as its own duplicate",
                     input.path
                 );
                 return Err(Error::config("bloom_filter.file", message)
-                    .with_hint("where files were added, name the new files alone in documents: they are compared with what the filter holds. Else delete that file to start again, or set bloom_filter.read_only to compare with it"));
+                    .with_hint("to add files, list only the new ones in documents: they are compared with the filter. To start again, delete that file; to only compare, set bloom_filter.read_only"));
             }
         }
         Ok(())

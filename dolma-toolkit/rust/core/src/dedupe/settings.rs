@@ -144,14 +144,14 @@ impl Settings {
             return Ok(None);
         };
         let path = JsonPath::new(key).map_err(|error| {
-            let message = format!("is `{key}`, which is no JSONPath: {error}");
+            let message = format!("is `{key}`, which is not a JSONPath: {error}");
             Error::config("dedupe.documents.key", message)
                 .with_hint("`$.text` compares texts, `$.metadata.url` addresses")
         })?;
         Ok(Some(path))
     }
 
-    /// Size of a new filter for `keys` keys; refuses one that the memory cannot hold.
+    /// Size of a new filter for `keys` keys; refuses one that does not fit in memory.
     pub fn sizing(&self, keys: u64) -> Result<Sizing> {
         let filter = &self.bloom_filter;
         let rate = filter.desired_false_positive_rate;

@@ -108,7 +108,7 @@ pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
         }
     }
     let row = parse_value(line, place)?;
-    // a field that stands twice, metadata as JSON text: what the typed parse does not take and the full one does
+    // a repeated field, metadata as JSON text: what the typed parse does not take and the full one does
     let text = |name: &str| row.get(name).and_then(Value::as_str).map(|text| Cow::Owned(text.to_string()));
     let metadata = match row.get("metadata").filter(|value| !value.is_null()) {
         Some(metadata) => {
@@ -129,8 +129,8 @@ pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
     })
 }
 
-/// Reads one line as a JSON object and checks every field of the format. Of a field that stands twice the last counts;
-/// metadata that are JSON text become the object that the text holds.
+/// Reads one line as a JSON object and checks every field of the format. Of a repeated field the last counts;
+/// metadata that are JSON text become the object in the text.
 pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
     let mut row = parse_object(line, place)?;
     if let Some(Value::String(text)) = row.get("metadata") {
@@ -141,43 +141,47 @@ pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>>
     Ok(row)
 }
 
-/// The object that a text holds: programs that know columns of text alone write metadata so.
+/// The object in a string: programs that only have text columns write metadata this way.
 pub(crate) fn metadata_of_text(text: &str, place: &Place<'_>) -> Result<Map<String, Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(metadata)) if is_shallow(text) => Ok(metadata),
         _ => {
-            let message = "\"metadata\" is text that holds no JSON object; expected an object, or one as JSON text";
+            let message = "\"metadata\" is a string that is not a JSON object; expected an object, or one as JSON text";
             Err(place.error(Some("metadata"), Code::WrongType, message))
         }
     }
 }
 
-/// The fields of a JSON object in their order, values as they are written; one may stand twice.
-pub(crate) struct Fields<'a>(pub Vec<(String, &'a RawValue)>);
+/// The fields of a JSON object in their order, values as written; a name may be repeated.
+pub(crate) struct Fields<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A JSON string, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields<'de>;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    fields.push((name, map.next_value::<&RawValue>()?));
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Fields<'de>, M::Error> {
+                let mut fields = Vec::with_capacity(16);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
                 }
                 Ok(Fields(fields))
             }
         }
-        deserializer.deserialize_map(Each)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
-/// Appends `"id": "<name>:<line>"` to a row that has no id, or null; says whether it did. Of a field that stands twice
+/// Appends `"id": "<name>:<line>"` to a row that has no id, or null; says whether it did. Of a repeated field
 /// the last counts.
 pub(crate) fn put_id(line: &mut Vec<u8>, name: &str, number: u64) -> bool {
     let Ok(Fields(fields)) = serde_json::from_slice(line) else { return false };
@@ -256,7 +260,7 @@ fn not_json(line: &[u8], error: &serde_json::Error) -> String {
         );
     }
     if line.starts_with(BYTE_ORDER_MARK) {
-        return "the line begins with a byte-order mark in the middle of the file; expected one at the start of a file alone".to_owned();
+        return "the line begins with a byte-order mark in the middle of the file; expected one only at the start of a file".to_owned();
     }
     let column = error.column();
     let around = &line[column.saturating_sub(3).min(line.len())..];
@@ -364,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_field_that_stands_twice_the_last_counts() {
+    fn the_last_of_repeated_fields_counts() {
         let line = br#"{"id":"1","text":"first","metadata":{"a":1},"source":"s","text":"second","metadata":{"b":2}}"#;
         let row = parse_row(line, &PLACE).unwrap();
         assert_eq!((&*row.text, &*row.source, row.metadata.unwrap().get()), ("second", "s", r#"{"b":2}"#));

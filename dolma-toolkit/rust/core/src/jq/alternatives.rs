@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// The expression without `?//`; as it is where there is none, or where it is written in a way that jq has not.
+/// The expression without `?//`; as it is where there is none, or where it is not written as jq has it.
 pub fn expanded(text: &str) -> Cow<'_, str> {
     expand(text, &mut 0).map_or(Cow::Borrowed(text), Cow::Owned)
 }
@@ -47,13 +47,13 @@ fn expand(text: &str, count: &mut usize) -> Option<String> {
     None
 }
 
-/// The patterns from a token on that stand between `?//`, at least two, and the place of the `|` behind them.
+/// The patterns from a token on that `?//` separates, at least two, and the place of the `|` after them.
 fn patterns<'t>(text: &'t str, tokens: &[(usize, &'t str)], mut at: usize) -> Option<(Vec<&'t str>, usize)> {
     let mut found = Vec::new();
     loop {
         let (start, first) = *tokens.get(at)?;
         let mut depth = 0_usize;
-        // one variable, or what stands in brackets
+        // one variable, or a pattern in brackets
         loop {
             match tokens.get(at)?.1 {
                 "[" | "{" | "(" => depth += 1,
@@ -78,7 +78,7 @@ fn patterns<'t>(text: &'t str, tokens: &[(usize, &'t str)], mut at: usize) -> Op
     }
 }
 
-/// Where what stands behind a `|` ends: at the bracket, the `;` or the branch that it stands in.
+/// Where what follows a `|` ends: at the end of its bracket, argument or branch.
 fn body_end(text: &str, tokens: &[(usize, &str)], from: usize) -> usize {
     let (mut brackets, mut ifs, mut definitions) = (0_usize, 0_usize, 0_usize);
     for (start, word) in tokens.iter().skip(from) {

@@ -133,6 +133,7 @@ impl Program {
             .compile(modules)
             .map_err(|errors| compiling_error(&errors))?;
         let term = load::parse(text, |parser| parser.term());
+        term.as_ref().map_or(Ok(()), regex::check)?;
         let needs = term.as_ref().map_or_else(Needs::everything, needs::needs);
         let reads = term.as_ref().map(reads::reads).unwrap_or_default();
         Ok(Self { text: written.to_string(), needs, reads, simple: term.as_ref().and_then(Simple::new), filter })
@@ -148,7 +149,7 @@ impl Program {
         &self.needs
     }
 
-    /// The fields that it reads by name, as far as that can be told.
+    /// The fields that it reads by name, as far as can be seen.
     pub fn reads(&self) -> &[Read] {
         &self.reads
     }
@@ -286,9 +287,7 @@ fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
     let undefined = errors.iter().flat_map(|(_, errors)| errors).next();
     undefined.map_or_else(String::new, |(name, kind)| match kind {
         compile::Undefined::Filter(_) if ABSENT.contains(name) => {
-            format!(
-                "jq's function {name} is not available: its result depends on more than the document, or nobody used it"
-            )
+            format!("jq's function {name} is not available here; the guide lists the missing functions")
         }
         compile::Undefined::Filter(arity) => {
             format!("there is no function {name} with {arity} arguments")
@@ -354,9 +353,28 @@ mod tests {
         ] {
             assert_eq!(Program::new(text).unwrap().outputs(&input), Ok(vec![expected]), "{text}");
         }
-        let run = |text: &str| Program::new(text).unwrap().any(&input).unwrap_err();
-        assert!(run(r#".text | test("(")"#).contains("no regular expression"), "{}", run(r#".text | test("(")"#));
-        assert!(run(r#".text | test("a"; "q")"#).contains("expected g, i"), "{}", run(r#".text | test("a"; "q")"#));
+        let failing = Program::new(r#".text | test("(" + "")"#).unwrap().any(&input).unwrap_err();
+        assert!(failing.contains("not a valid regular expression"), "{failing}");
+    }
+
+    #[test]
+    fn constant_regular_expressions_are_checked_at_once() {
+        for (text, expected) in [
+            (r#".text | test("(")"#, "`(` is not a valid regular expression: end pattern with unmatched parenthesis"),
+            (r#".text | test("a"; "q")"#, "'q' is not a flag of a regular expression; expected g, i, l, n, p, s or x"),
+            (r#".text | test(["a", "q"])"#, "'q' is not a flag"),
+            (r#"[.tags[] | select(test("\\w["))] == []"#, r"`\w[` is not"),
+            (r#"if .a then "\(.text | sub("*"; ""))" else .b["x" | match(")").string] end"#, "is not"),
+            (r#"def f: gsub("("; "x"; "g"); .text | f"#, "`(` is not"),
+            (r#"reduce .tags[] as {(scan("(")): $x} (0; . + $x)"#, "`(` is not"),
+            (r#"try (.text | capture("(")) catch splits("[")"#, "`(` is not"),
+        ] {
+            let error = Program::new(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        for text in [r#".text | split("(")"#, r#".text | test(.pattern; "q")"#, r#".text | sub("a"; "(")"#] {
+            assert!(Program::new(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Which fields of a document a jq expression reads by name, and whether it asks first if they are there. What is not
-//! understood is not told: this is for warnings.
+//! understood is left out: this is for warnings.
 
 use jaq_core::load::lex::StrPart;
 use jaq_core::load::parse::{BinaryOp, Term};

@@ -8,7 +8,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use jaq_core::load::lex::StrPart;
+use jaq_core::load::parse::{BinaryOp, Pattern, Term};
 use jaq_core::native::{bome, run, v, Fun};
+use jaq_core::path::Part;
 use jaq_core::{data::JustLut, Cv, DataT, ValR};
 use jaq_json::Val;
 use jaq_std::ValT;
@@ -33,6 +36,99 @@ thread_local! {
     static COMPILED: RefCell<HashMap<(String, String), Rc<Expression>>> = RefCell::new(HashMap::new());
 }
 
+/// Refuses regular expressions and flags that are constants and not valid, before any document is read.
+pub fn check(term: &Term<&str>) -> Result<(), String> {
+    if let Term::Call(name, arguments) = term {
+        if let Some((pattern, flags)) = arguments_of(name, arguments) {
+            Expression::new(&pattern, &flags).map_err(|error| error.to_string())?;
+        }
+    }
+    children(term).into_iter().try_for_each(check)
+}
+
+/// The regular expression and its flags, where a call has them as constants. Flags that are none count as absent.
+fn arguments_of(name: &str, arguments: &[Term<&str>]) -> Option<(String, String)> {
+    let (pattern, flags) = match (name, arguments) {
+        ("test" | "match" | "capture" | "scan" | "splits", [pattern]) | ("sub" | "gsub", [pattern, _]) => {
+            (pattern, None)
+        }
+        ("test" | "match" | "capture" | "scan" | "splits" | "split", [pattern, flags])
+        | ("sub" | "gsub", [pattern, _, flags]) => (pattern, Some(flags)),
+        _ => return None,
+    };
+    // both may be one list
+    let (pattern, flags) = match (pattern, flags) {
+        (Term::Arr(Some(items)), None) => match &**items {
+            Term::BinOp(pattern, BinaryOp::Comma, flags) => (&**pattern, Some(&**flags)),
+            pattern => (pattern, None),
+        },
+        other => other,
+    };
+    Some((constant(pattern)?, flags.and_then(constant).unwrap_or_default()))
+}
+
+/// The text of a string without interpolation.
+fn constant(term: &Term<&str>) -> Option<String> {
+    let Term::Str(None, parts) = term else { return None };
+    let mut text = String::new();
+    for part in parts {
+        match part {
+            StrPart::Str(part) => text.push_str(part),
+            StrPart::Char(character) => text.push(*character),
+            StrPart::Term(_) => return None,
+        }
+    }
+    Some(text)
+}
+
+/// The terms that a term is made of.
+fn children<'t, 's>(term: &'t Term<&'s str>) -> Vec<&'t Term<&'s str>> {
+    match term {
+        Term::Id | Term::Recurse | Term::Num(_) | Term::Arr(None) | Term::Break(_) | Term::Var(_) => Vec::new(),
+        Term::Str(_, parts) => parts
+            .iter()
+            .filter_map(|part| match part {
+                StrPart::Term(term) => Some(term),
+                StrPart::Str(_) | StrPart::Char(_) => None,
+            })
+            .collect(),
+        Term::Arr(Some(inner)) | Term::Neg(inner) | Term::Label(_, inner) => vec![inner],
+        Term::Obj(entries) => entries.iter().flat_map(|(key, value)| [Some(key), value.as_ref()]).flatten().collect(),
+        Term::BinOp(left, BinaryOp::Pipe(Some(pattern)), right) => {
+            keys(pattern).into_iter().chain([&**left, right]).collect()
+        }
+        Term::BinOp(left, _, right) => vec![left, right],
+        Term::Fold(_, stream, pattern, arguments) => {
+            keys(pattern).into_iter().chain([&**stream]).chain(arguments).collect()
+        }
+        Term::TryCatch(inner, handler) => {
+            [Some(inner), handler.as_ref()].into_iter().flatten().map(|term| &**term).collect()
+        }
+        Term::IfThenElse(branches, otherwise) => {
+            let branches = branches.iter().flat_map(|(condition, then)| [condition, then]);
+            branches.chain(otherwise.as_deref()).collect()
+        }
+        Term::Def(definitions, body) => definitions.iter().map(|one| &one.body).chain([&**body]).collect(),
+        Term::Call(_, arguments) => arguments.iter().collect(),
+        Term::Path(from, path) => {
+            let parts = path.0.iter().flat_map(|(part, _)| match part {
+                Part::Index(index) => [Some(index), None],
+                Part::Range(from, to) => [from.as_ref(), to.as_ref()],
+            });
+            parts.flatten().chain([&**from]).collect()
+        }
+    }
+}
+
+/// The terms that stand for keys in a pattern of variables.
+fn keys<'t, 's>(pattern: &'t Pattern<&'s str>) -> Vec<&'t Term<&'s str>> {
+    match pattern {
+        Pattern::Var(_) => Vec::new(),
+        Pattern::Arr(patterns) => patterns.iter().flat_map(keys).collect(),
+        Pattern::Obj(entries) => entries.iter().flat_map(|(key, value)| [key].into_iter().chain(keys(value))).collect(),
+    }
+}
+
 struct Expression {
     regex: Regex,
     /// of each group, from 1 on
@@ -41,7 +137,7 @@ struct Expression {
     ignores_empty: bool,
 }
 
-/// What matches, and what stands between, as lists of matches and as texts.
+/// The matches, as lists, and the texts between them.
 fn parts<'a>(mut cv: Cv<'a, Data>, between: bool, matching: bool) -> ValR<<Data as DataT>::V<'a>> {
     let (flags, pattern) = (cv.0.pop_var(), cv.0.pop_var());
     let expression = match &flags {
@@ -112,13 +208,14 @@ impl Expression {
                 'l' => options |= RegexOptions::REGEX_OPTION_FIND_LONGEST,
                 other => {
                     let message =
-                        format!("{other:?} is no flag of a regular expression; expected g, i, l, n, p, s or x");
+                        format!("{other:?} is not a flag of a regular expression; expected g, i, l, n, p, s or x");
                     return Err(Failure::str(message));
                 }
             }
         }
-        let regex = Regex::with_options(pattern, options, Syntax::perl_ng())
-            .map_err(|error| Failure::str(format!("`{pattern}` is no regular expression: {}", error.description())))?;
+        let regex = Regex::with_options(pattern, options, Syntax::perl_ng()).map_err(|error| {
+            Failure::str(format!("`{pattern}` is not a valid regular expression: {}", error.description()))
+        })?;
         let mut names = vec![None; regex.captures_len()];
         regex.foreach_name(|name, groups| {
             for group in groups {
@@ -166,7 +263,7 @@ impl Expression {
     }
 }
 
-/// How many characters stand before a byte; asked of rising bytes it goes through the text once.
+/// How many characters come before a byte; asked about rising bytes it reads the text once.
 struct Characters<'t> {
     text: &'t str,
     byte: usize,

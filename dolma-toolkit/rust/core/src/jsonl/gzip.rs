@@ -13,7 +13,7 @@ const MEMBER_BYTES: usize = 1 << 20;
 /// On documents the fastest level packs a tenth worse than zlib's default, at four times its speed.
 const LEVEL: i32 = 1;
 
-/// Reads all members as one text. Zeros after a member, with which tapes and some stores fill a block, are passed over as
+/// Reads all members as one text. Zeros after a member, with which tapes and some stores fill a block, are skipped as
 /// `gzip` does; other bytes there are an error.
 pub(super) struct GzipReader<R: BufRead> {
     /// `None` only while the next is made
@@ -25,14 +25,14 @@ impl<R: BufRead> GzipReader<R> {
         Self { member: Some(GzDecoder::new(file)) }
     }
 
-    /// Whether another member follows; the file stands at its first byte then.
+    /// Whether another member follows; the file is then at its first byte.
     fn has_more(file: &mut R) -> io::Result<bool> {
         loop {
             let bytes = file.fill_buf()?;
             let Some(first) = bytes.first().copied() else { return Ok(false) };
             if first != 0 {
                 let is_member = first == 0x1f && bytes.get(1).is_none_or(|second| *second == 0x8b);
-                let error = || io::Error::new(io::ErrorKind::InvalidData, "bytes after its end that are no gzip");
+                let error = || io::Error::new(io::ErrorKind::InvalidData, "bytes after its end that are not gzip");
                 return is_member.then_some(true).ok_or_else(error);
             }
             let zeros = bytes.iter().take_while(|byte| **byte == 0).count();

@@ -5,7 +5,7 @@
 //! lines: a row is a line.
 
 mod gzip;
-mod packing;
+mod magic;
 mod parquet;
 
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::document::{self, Place};
 use crate::error::{Code, Error, FormatError, Result};
 use gzip::{GzipReader, GzipWriter};
-use packing::disguise;
+use magic::mismatch;
 use parquet::{BadValue, ParquetLines, ParquetWriter};
 
 const BUFFER_BYTES: usize = 1 << 17;
@@ -120,11 +120,11 @@ pub struct RowRules {
     /// Gives an id to a row without one: the path of its file below `documents` (its name where there is no such
     /// directory), a colon and the number of its line.
     pub generate_ids: bool,
-    /// Rows that cannot be read and are passed over, in all files of a run together.
+    /// Rows that cannot be read and are skipped, in all files in a run.
     pub skip_bad_rows: u64,
 }
 
-/// A row that was passed over.
+/// A skipped row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedRow {
     /// 1-based.
@@ -135,7 +135,7 @@ pub struct SkippedRow {
     pub message: String,
 }
 
-/// A row that was passed over, and the file that it stands in.
+/// A skipped row, and the file that it stands in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// As it was named.
@@ -145,7 +145,7 @@ pub struct Skipped {
     pub row: SkippedRow,
 }
 
-/// Row rules of one run, and how many rows it has passed over.
+/// Row rules of one run, and how many rows it has skipped.
 #[derive(Clone, Debug, Default)]
 pub struct RowSieve {
     rules: RowRules,
@@ -153,17 +153,17 @@ pub struct RowSieve {
 }
 
 impl RowSieve {
-    /// For a run in which `before` rows were passed over by an earlier one.
+    /// For a run in which `before` rows were skipped by an earlier one.
     pub fn new(rules: &RowRules, before: u64) -> RowSieve {
         RowSieve { rules: rules.clone(), skipped: Arc::new(AtomicU64::new(before)) }
     }
 
-    /// Whether rows may be passed over.
+    /// Whether rows may be skipped.
     pub fn skips(&self) -> bool {
         self.rules.skip_bad_rows > 0
     }
 
-    /// Passes over the row that gave the error; gives it back if that is one too many.
+    /// Skips the row that gave the error; gives it back if that is one too many.
     pub fn skip(&self, error: Error) -> Result<SkippedRow> {
         let Error::Format(error) = error else { return Err(error) };
         let limit = self.rules.skip_bad_rows;
@@ -171,11 +171,8 @@ impl RowSieve {
             let code = error.code.as_str().to_owned();
             return Ok(SkippedRow { line: error.line.unwrap_or(0), code, message: error.message });
         }
-        let more = if limit > 0 {
-            format!(" (skip_bad_rows is {limit}, and there are more such rows)")
-        } else {
-            String::new()
-        };
+        let more =
+            if limit > 0 { format!(" (more than the {limit} rows that skip_bad_rows allows)") } else { String::new() };
         Err(Error::Format(Box::new(FormatError { message: format!("{}{more}", error.message), ..*error })))
     }
 }
@@ -189,7 +186,7 @@ struct FileSieve {
 }
 
 impl FileSieve {
-    /// Changes a line, or says that it is passed over.
+    /// Changes a line, or says that it is skipped.
     fn takes(&mut self, line: &mut Vec<u8>, place: &Place<'_>) -> Result<bool> {
         if self.sieve.rules.generate_ids {
             document::put_id(line, &self.name, place.line);
@@ -250,7 +247,7 @@ impl LineReader {
         LineReader::open_with(path, name, compression, Some(Sha256::new()), fields)
     }
 
-    /// Passes over rows and gives ids to rows, as the rules of the run say.
+    /// Skips rows and adds ids to rows, as the rules of the run say.
     pub fn sieved(mut self, sieve: &RowSieve) -> LineReader {
         let name = name_in_documents(&self.path).to_owned();
         let is_needed = sieve.rules != RowRules::default();
@@ -258,7 +255,7 @@ impl LineReader {
         self
     }
 
-    /// The rows that were passed over so far.
+    /// The skipped rows so far.
     pub fn skipped(&self) -> &[SkippedRow] {
         self.sieve.as_ref().map_or(&[], |sieve| &sieve.skipped)
     }
@@ -272,7 +269,7 @@ impl LineReader {
         fields: Option<&[&str]>,
     ) -> Result<LineReader> {
         let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
-        if let Some(message) = disguise(&mut file, name, compression).map_err(|source| Error::io(path, source))? {
+        if let Some(message) = mismatch(&mut file, name, compression).map_err(|source| Error::io(path, source))? {
             return Err(Error::format(name, None, None, Code::InvalidValue, message));
         }
         let watch = Watch::new(&file).map_err(|source| Error::io(path, source))?;

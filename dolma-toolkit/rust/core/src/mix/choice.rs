@@ -182,7 +182,7 @@ impl Choice {
 fn length(row: &Row<'_>, place: &Place<'_>, key: &str) -> Result<u64> {
     let sum: f64 = match row.attribute(key) {
         None => {
-            let message = format!("has no \"{key}\"; expected it to hold the document's length");
+            let message = format!("has no \"{key}\"; expected the document's length there");
             return Err(place.error(Some("attributes"), Code::MissingField, message));
         }
         Some(Attribute::Number(number)) => number,

@@ -94,7 +94,7 @@ pub struct StreamFunnel {
     /// by rising score; none where the stream is not split
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartFlow>,
-    /// rows that were passed over, and are counted nowhere else
+    /// skipped rows, and are counted nowhere else
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
 }

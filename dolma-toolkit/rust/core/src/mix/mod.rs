@@ -90,7 +90,7 @@ fn check_skipped(settings: &Settings, streams: &[StreamFunnel]) -> Result<()> {
     let mut skipped = streams.iter().flat_map(|stream| &stream.skipped);
     match skipped.nth(usize::try_from(limit).unwrap_or(usize::MAX)) {
         Some(Skipped { file, row }) if limit > 0 => {
-            let message = format!("{} (skip_bad_rows is {limit}, and there are more such rows)", row.message);
+            let message = format!("{} (more than the {limit} rows that skip_bad_rows allows)", row.message);
             Err(Error::format(file, row.line, None, Code::InvalidValue, message))
         }
         _ => Ok(()),

@@ -17,8 +17,8 @@ use crate::manifest::{relative_path, Manifest};
 /// Rows of a file without a manifest that are looked at first; all are if a name is not in these.
 const SAMPLE_ROWS: u64 = 200;
 
-/// Fails if a rule names attributes of an experiment or tagger that no loaded set holds, without asking first whether they
-/// are there, and gives a warning for each other name that is in no row.
+/// Fails if a rule names attributes of an experiment or tagger that no loaded set has, without checking first that they
+/// exist, and gives a warning for each other name that is in no row.
 pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
@@ -48,7 +48,7 @@ pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
     Error::many(errors).map_or(Ok(warnings), Err)
 }
 
-/// Sets of a stream that hold the same key, as far as their manifests say; rows tell the rest.
+/// Sets of a stream that have the same key, as far as their manifests say; rows show the rest.
 fn shared_keys(index: usize, stream: &Stream) -> Vec<Error> {
     let mut holders: BTreeMap<String, &Path> = BTreeMap::new();
     let mut errors = Vec::new();
@@ -59,7 +59,7 @@ fn shared_keys(index: usize, stream: &Stream) -> Vec<Error> {
         if let Some((key, other)) = shared.filter(|(_, other)| *other != directory.as_path()) {
             let message = format!("has the attribute \"{key}\" in {} and in {}", other.display(), directory.display());
             let error = Error::config(format!("streams.{index}.attributes"), message);
-            errors.push(error.with_hint("list one of the two, or tag again under another experiment"));
+            errors.push(error.with_hint("list only one of the two, or tag again under another experiment"));
         }
     }
     errors

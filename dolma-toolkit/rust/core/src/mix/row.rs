@@ -53,28 +53,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a JSON object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Fields<'de>, M::Error> {
-                let mut fields = Vec::with_capacity(16);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Fields::from_unsorted(fields))
-            }
-        }
-        deserializer.deserialize_map(FieldsVisitor)
+        document::Fields::deserialize(deserializer).map(|fields| Fields::from_unsorted(fields.0))
     }
 }
 
@@ -218,7 +199,7 @@ impl<'a> AttributeRow<'a> {
     }
 }
 
-/// Values of attributes are any JSON, and copied as they stand; so it is here that what no reader could take is found.
+/// Values of attributes are any JSON, and copied unchanged; so what no reader could parse has to be found here.
 fn values_are_sound(fields: &Fields<'_>) -> bool {
     let is_sound = |json: &str| attributes::are_plain_spans(json) || serde_json::from_str::<Sound>(json).is_ok();
     fields.iter().all(|(_, value)| is_sound(value.get()))
@@ -270,12 +251,12 @@ impl<'a> Row<'a> {
 
     /// `None` unless every field has its type.
     fn from_fields(fields: Fields<'a>) -> Option<Self> {
-        let text = |name: &str| fields.get(name).map(|raw| serde_json::from_str::<Name<'a>>(raw.get()));
+        let text = |name: &str| fields.get(name).map(|raw| serde_json::from_str::<document::Text<'a>>(raw.get()));
         let id = text("id")?.ok()?.0;
         let body = text("text")?.ok()?.0;
         let optional = |name: &str| fields.get(name).filter(|raw| raw.get() != "null");
         let source = match optional("source") {
-            Some(raw) => serde_json::from_str::<Name<'a>>(raw.get()).ok()?.0,
+            Some(raw) => serde_json::from_str::<document::Text<'a>>(raw.get()).ok()?.0,
             None => "".into(),
         };
         let starts = |name: &str, sign: char| optional(name).is_none_or(|raw| raw.get().starts_with(sign));
@@ -313,7 +294,7 @@ impl<'a> Row<'a> {
                 let raw = self.attributes.as_ref().and_then(|fields| fields.get(key)).map_or("null", RawValue::get);
                 let value = serde_json::from_str(raw).unwrap_or_default();
                 attributes::check_spans(key, &value, place)?;
-                let message = format!("\"attributes.{key}\" holds no spans; expected [[start, end, score], …]");
+                let message = format!("\"attributes.{key}\" is not a list of spans; expected [[start, end, score], …]");
                 Err(place.error(Some(&format!("attributes.{key}")), Code::WrongType, message))
             }
         }
@@ -479,10 +460,10 @@ fn put_object<'v>(
 }
 
 /// The line of a document of which something is unusual, as a usual one: metadata that are JSON text become the object that
-/// the text holds. Fails where the line is no document.
+/// the text holds. Fails if the line is not a document.
 pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
     document::parse_value(line, place)?;
-    let unusable = || place.error(None, Code::InvalidValue, "the row is unusable; expected a document");
+    let unusable = || place.error(None, Code::InvalidValue, "the row cannot be used; expected a document");
     let fields = serde_json::from_slice::<Fields<'_>>(line).map_err(|_| unusable())?;
     let text = fields.get("metadata").and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
     let mut usual = Vec::with_capacity(line.len());
@@ -504,7 +485,7 @@ pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
     Row::read(&usual).is_some().then_some(usual).ok_or_else(unusable)
 }
 
-/// The keys of a row of attributes; none if the line is no such row.
+/// The keys of a row of attributes; empty if the line is not such a row.
 pub fn attribute_keys(line: &[u8]) -> Vec<String> {
     serde_json::from_slice::<AttributeRow<'_>>(line)
         .map(|row| row.attributes.iter().map(|(key, _)| key.to_string()).collect())

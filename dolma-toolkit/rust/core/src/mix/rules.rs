@@ -119,13 +119,13 @@ pub struct SpanCount {
 impl Selector {
     fn new(text: &str, syntax: Syntax, key: &str) -> Result<Self> {
         let refuse = |what: &str, reason: String| {
-            let error = Error::config(key, format!("is `{text}`, which is no {what}: {reason}"));
+            let error = Error::config(key, format!("is `{text}`, which is not a {what}: {reason}"));
             let (other, is_other) = match syntax {
                 Syntax::JsonPath => ("jq", !text.trim_start().starts_with('$') && Program::new(text).is_ok()),
                 Syntax::Jq => ("jsonpath", Path::new(text).is_ok()),
             };
             if is_other {
-                return error.with_hint(format!("it is one in the other language: set `syntax: {other}` beside it"));
+                return error.with_hint(format!("it is valid {other}: set `syntax: {other}` beside it"));
             }
             error
         };
@@ -442,7 +442,7 @@ impl Replacer {
         let replacement = match settings.replacement.strip_prefix('$') {
             Some(program) if program.starts_with('.') => {
                 let program = Program::new(program).map_err(|reason| {
-                    let message = format!("is `{}`, which is no jq selection: {reason}", settings.replacement);
+                    let message = format!("is `{}`, which is not a jq selection: {reason}", settings.replacement);
                     Error::config(format!("{key}.replacement"), message)
                 })?;
                 ReplacementText::Selected(program)

@@ -279,7 +279,7 @@ impl<'s> Target<'s> {
 
 const WORKING_NAME: &str = ".mixing";
 const FINISHED_SUFFIX: &str = ".mixed.json";
-/// Files that stand beside documents and are none; but for the manifest, those of earlier releases.
+/// Files beside documents that are not documents; all but the manifest are from earlier releases.
 const OWN_FILES: [&str; 5] = [FILE_NAME, "funnel.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl"];
 
 fn recorded(stream: &Stream, directory: &Path) -> Result<Value> {

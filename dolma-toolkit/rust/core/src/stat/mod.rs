@@ -66,7 +66,7 @@ pub struct Report {
     pub documents: u64,
     /// sorted by name
     pub rows: Vec<Row>,
-    /// attributes with values that are neither spans nor numbers, and how many; of these nothing is told
+    /// attributes with values that are neither spans nor numbers, and how many; these are not summarized
     pub others: BTreeMap<String, u64>,
 }
 

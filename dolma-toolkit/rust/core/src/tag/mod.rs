@@ -37,7 +37,7 @@ pub struct Summary {
     pub files_kept: u64,
     /// Spans in all attribute files of the artifacts.
     pub spans: u64,
-    /// Rows of the files of the request that were passed over, with the names of the files.
+    /// Rows of the files of the request that were skipped, with the names of the files.
     pub skipped: Vec<(String, SkippedRow)>,
 }
 
@@ -69,7 +69,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let file_threads = threads::useful(plan.threads, work.len());
     let row_threads = plan.threads / file_threads;
     let pool = threads::pool(file_threads, file_threads)?;
-    // those that an earlier run passed over count as well
+    // those that an earlier run skipped count as well
     let sieve = RowSieve::new(&plan.rows, skipped(plan, &finished(plan, &work), &records).len() as u64);
     let results: Vec<Result<Vec<Record>>> = pool.install(|| {
         work.par_iter()
@@ -140,7 +140,7 @@ fn finished(plan: &Plan, work: &[Work]) -> Vec<usize> {
     (0..plan.files.len()).filter(|file| !left.contains(file)).collect()
 }
 
-/// The rows of files that were passed over.
+/// The rows of files that were skipped.
 fn skipped(plan: &Plan, files: &[usize], records: &[Records]) -> Vec<(String, SkippedRow)> {
     let of = |file: &FilePlan| {
         let output = file.outputs.first()?;

@@ -191,7 +191,7 @@ impl<'a> RowTagger<'a> {
                     _ if owners[key] != index => {
                         let other = &self.plan.taggers[owners[key]].name;
                         format!(
-                            "the taggers \"{other}\" and \"{}\" both gave the key \"{}\"; expected a name of its own",
+                            "the taggers \"{other}\" and \"{}\" both wrote the key \"{}\"; expected a name of its own",
                             plan.name,
                             name()
                         )

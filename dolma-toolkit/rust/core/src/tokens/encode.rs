@@ -52,7 +52,7 @@ pub struct Encoder {
     adds_prefix: bool,
 }
 
-/// What a file of a tokenizer is that is no `tokenizer.json`, and what to do.
+/// What a tokenizer file is if not a `tokenizer.json`, and what to do.
 fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const CONVERT: &str =
         "convert it once: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)` of transformers writes a tokenizer.json";
@@ -63,7 +63,7 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         |part: &[u8]| !part.is_empty() && part.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
     let parts: Vec<&[u8]> = first.trim_ascii().split(|byte| *byte == b' ').collect();
     if bytes.starts_with(b"\x1f\x8b") || bytes.starts_with(b"PK\x03\x04") {
-        return Some(("a packed file", "unpack it first"));
+        return Some(("a compressed file", "decompress it first"));
     }
     // a message of pieces: the tag of a field, its length, and within it the tag of the first piece's text
     if bytes.first() == Some(&0x0a) && bytes.get(2) == Some(&0x0a) {
@@ -98,7 +98,7 @@ impl Encoder {
             Error::config(key, format!("is \"{name}\", which cannot be read ({error}); expected a tokenizer.json"))
         })?;
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| {
-            let (what, hint) = foreign(&bytes).unwrap_or(("no tokenizer", ""));
+            let (what, hint) = foreign(&bytes).unwrap_or(("not a tokenizer", ""));
             let reason = if hint.is_empty() { format!(" ({error})") } else { String::new() };
             let error =
                 Error::config(key, format!("is \"{name}\", which is {what}{reason}; expected a tokenizer.json"));
@@ -275,7 +275,7 @@ mod tests {
             (b"#version: 0.2\ne n\n", "a merges.txt, one half of a byte-pair tokenizer"),
             (br#"{"a":0,"b":1}"#, "a vocab.json, one half of a tokenizer"),
             (br#"{"tokenizer_class":"GPT2Tokenizer"}"#, "a tokenizer_config.json"),
-            (b"\x1f\x8b\x08\0", "a packed file"),
+            (b"\x1f\x8b\x08\0", "a compressed file"),
             (b"\x80\x81\xff", "a binary file"),
         ] {
             assert_eq!(foreign(bytes).map(|found| found.0), Some(what));

@@ -55,7 +55,7 @@ pub struct Summary {
     pub respelt: u64,
     /// Documents without text, which are in no shard.
     pub empty: u64,
-    /// Rows that were passed over, with the names of their files.
+    /// Skipped rows, with the names of their files.
     pub skipped: Vec<(String, SkippedRow)>,
 }
 

@@ -177,7 +177,7 @@ pub(super) struct Checked {
     pub text_bytes: u64,
     /// Documents whose stripped text is empty.
     pub empty: u64,
-    /// Rows that are passed over.
+    /// Skipped rows.
     pub skipped: Vec<SkippedRow>,
 }
 

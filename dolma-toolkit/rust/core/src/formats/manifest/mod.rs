@@ -203,11 +203,11 @@ impl Manifest {
     }
 }
 
-/// Directory of what stands beside an artifact and is no part of it: records, numbers and settings of runs. It is hidden,
-/// and no name in it holds `.json`, so that no pattern for data finds it.
+/// Directory of what belongs to an artifact's runs and not to the artifact: records, numbers and settings of runs. It is hidden,
+/// and no name in it contains `.json`, so no pattern for data matches.
 pub const SIDE_NAME: &str = ".dolma";
 
-/// Where a side file of an artifact stands. One that an earlier release left beside the data, under the name `older`, is
+/// Path of a side file of an artifact. One that an earlier release left beside the data, under the name `older`, is
 /// moved there.
 pub fn side_file(directory: &Path, name: &str, older: &str) -> PathBuf {
     let path = directory.join(SIDE_NAME).join(name);

@@ -56,7 +56,7 @@ impl ParquetLines {
             let is_part = wanted.len() < root.get_fields().len();
             if wanted.is_empty() && is_part {
                 let names: Vec<&str> = root.get_fields().iter().map(|column| column.name()).collect();
-                return Err(invalid(format!("its columns are {}, and none of them is read here", names.join(", "))));
+                return Err(invalid(format!("its columns are {}, none of which is read", names.join(", "))));
             }
             let part = is_part.then(|| Type::group_type_builder(root.name()).with_fields(wanted).build());
             let part = part.transpose().map_err(io_error)?;
@@ -80,7 +80,7 @@ impl ParquetLines {
     }
 }
 
-/// A value of a row that has no JSON.
+/// A value that JSON cannot express.
 #[derive(Debug)]
 pub(in crate::jsonl) struct BadValue {
     pub column: String,
@@ -99,7 +99,7 @@ fn put_column(line: &mut Vec<u8>, name: &str, field: &Field, column: &Type, kind
     match (kind, field) {
         (_, Field::Null) => Ok(()),
         (Kind::Members, Field::Str(text)) => put_members(line, text),
-        (Kind::Members, _) => Err(invalid("holds no text; expected JSON objects")),
+        (Kind::Members, _) => Err(invalid("is not text; expected JSON objects")),
         (Kind::Json, Field::Str(text)) => {
             put_key(line, name)?;
             put_json(line, text)
@@ -124,7 +124,7 @@ impl Read for ParquetLines {
 }
 
 fn put_members(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
-    let fail = |error: serde_json::Error| invalid(format!("holds what is no JSON object ({error}); expected one"));
+    let fail = |error: serde_json::Error| invalid(format!("is not a JSON object ({error}); expected one"));
     let members: Fields<'_> = serde_json::from_str(text).map_err(fail)?;
     for (name, value) in &members.0 {
         put_key(line, name)?;

@@ -24,7 +24,7 @@ pub(super) fn put_key(line: &mut Vec<u8>, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Text that is JSON, on one line; what is no JSON stays a string.
+/// Text that is JSON, on one line; other text stays a string.
 pub(super) fn put_json(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(raw) if !raw.get().contains(['\n', '\r']) => line.extend_from_slice(raw.get().as_bytes()),
@@ -63,7 +63,7 @@ pub(super) fn put_field(line: &mut Vec<u8>, field: &Field, of: &Type) -> io::Res
             Some(LogicalType::Uuid) => put_text(line, &uuid(value.data())?)?,
             _ => {
                 let text = std::str::from_utf8(value.data());
-                put_text(line, text.map_err(|_| invalid("holds bytes that are not UTF-8; expected text"))?)?;
+                put_text(line, text.map_err(|_| invalid("has bytes that are not UTF-8; expected text"))?)?;
             }
         },
         Field::Date(days) => put_text(line, &date(i64::from(*days)))?,
@@ -101,7 +101,7 @@ pub(super) fn put_field(line: &mut Vec<u8>, field: &Field, of: &Type) -> io::Res
             line.push(b'{');
             for (key, value) in map.entries() {
                 let Field::Str(name) = key else {
-                    return Err(invalid("holds a map with keys that are not text; expected names"));
+                    return Err(invalid("is a map with keys that are not text; expected names"));
                 };
                 put_key(line, name)?;
                 put_field(line, value, values.map_or(of, AsRef::as_ref))?;
@@ -162,7 +162,7 @@ fn put_text(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(serde_json::to_writer(line, text)?)
 }
 
-/// What is not a finite number has no JSON; null would make an unknown of an overflow.
+/// JSON cannot express these; null would hide an overflow.
 fn put_float<T: Serialize + Copy + Into<f64>>(line: &mut Vec<u8>, value: T) -> io::Result<()> {
     let wide: f64 = value.into();
     match wide.is_finite() {
@@ -173,7 +173,7 @@ fn put_float<T: Serialize + Copy + Into<f64>>(line: &mut Vec<u8>, value: T) -> i
 
 fn uuid(bytes: &[u8]) -> io::Result<String> {
     if bytes.len() != 16 {
-        return Err(invalid(format!("holds a UUID of {} bytes; expected 16", bytes.len())));
+        return Err(invalid(format!("is a UUID of {} bytes; expected 16", bytes.len())));
     }
     let digits = hex(bytes);
     Ok([&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-"))

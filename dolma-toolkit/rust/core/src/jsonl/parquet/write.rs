@@ -63,7 +63,7 @@ impl<W: Write + Send> ParquetWriter<W> {
         let mut values: [Option<Vec<u8>>; COLUMNS.len()] = Default::default();
         let mut extra = Vec::new();
         for (name, value) in &fields.0 {
-            match COLUMNS[..COLUMNS.len() - 1].iter().position(|(column, _, _)| column == name) {
+            match COLUMNS[..COLUMNS.len() - 1].iter().position(|(column, _, _)| **column == **name) {
                 _ if value.get() == "null" => {}
                 Some(index) if COLUMNS[index].2 => values[index] = Some(value.get().as_bytes().to_vec()),
                 Some(index) => {

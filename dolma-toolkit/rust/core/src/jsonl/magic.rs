@@ -1,11 +1,11 @@
-//! What a file holds, by its first bytes, held against what its name says.
+//! What a file contains, by its first bytes, compared with its name.
 
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use super::Compression;
 
-/// What the first bytes tell, what it is called, and the extension that belongs to it.
+/// First bytes, what they mean, and the extension that goes with them.
 const SIGNATURES: [(&[u8], &str, &str); 10] = [
     (b"\x1f\x8b", "gzip data", ".gz"),
     (b"\x28\xb5\x2f\xfd", "Zstandard data", ".zst"),
@@ -20,15 +20,16 @@ const SIGNATURES: [(&[u8], &str, &str); 10] = [
 ];
 
 /// What is wrong where the bytes and the name disagree. The file is at its start afterwards.
-pub(super) fn disguise(
+pub(super) fn mismatch(
     file: &mut (impl Read + Seek),
     name: &str,
     compression: Compression,
 ) -> io::Result<Option<String>> {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if matches!(extension, "br" | "lz4" | "zip" | "7z" | "rar" | "Z" | "snappy") && compression == Compression::None {
-        let message =
-            format!("the name ends in \".{extension}\", a packing that is not read; expected .gz, .zst, .bz2 or .xz");
+        let message = format!(
+            "the name ends in \".{extension}\", a compression that is not read; expected .gz, .zst, .bz2 or .xz"
+        );
         return Ok(Some(message));
     }
     let mut first = Vec::with_capacity(8);
@@ -45,15 +46,15 @@ pub(super) fn disguise(
     };
     Ok(match found {
         Some((_, _, extension)) if *extension == own && !own.is_empty() => None,
-        Some((_, what, "")) => Some(format!("the file holds {what}; expected lines of text in UTF-8")),
+        Some((_, what, "")) => Some(format!("the file contains {what}; expected lines of text in UTF-8")),
         Some((_, what, extension)) => {
-            Some(format!("the file holds {what}; expected a name that ends in \"{extension}\""))
+            Some(format!("the file contains {what}; expected a name that ends in \"{extension}\""))
         }
-        // a row begins so, and no packed file does
+        // a row begins like this, a compressed file never
         None if !own.is_empty() && (first.starts_with(b"{") || first.starts_with(b"\xef\xbb\xbf{")) => {
-            let packing = if own == ".parquet" { "not a Parquet file" } else { "not packed" };
+            let actually = if own == ".parquet" { "not a Parquet file" } else { "not compressed" };
             Some(format!(
-                "the file holds JSON lines, {packing}; expected what \"{own}\" in its name or the settings say"
+                "the file contains JSON lines, {actually}; expected what \"{own}\" in its name or the settings say"
             ))
         }
         None => None,
