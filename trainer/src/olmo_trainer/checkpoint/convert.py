@@ -15,14 +15,13 @@ from ..data.sources import SpecialTokens, input_row
 from ..formats.errors import FormatError
 from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer, tokenizer_difference
-from ..formats.json_lines import sha256_file
-from ..formats.manifest import MANIFEST, write_manifest
+from ..formats.manifest import MANIFEST
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
 from .foreign import Foreign, read_foreign
 from .layout import ARCHITECTURES, generation_json, model_json, published_shapes, tokenizer_json
 from .restore import read_model
-from .save import copy_sidecars, final_name, write_json, write_weights, writer
+from .save import copy_sidecars, describe_checkpoint, final_name, write_json, write_weights
 from .weights import cast, dtype_of_most, needed_weights
 
 __all__ = ["check_tokenizer", "import_checkpoint", "logit_difference"]
@@ -73,22 +72,14 @@ def import_checkpoint(
     copy_sidecars(source, directory)
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
     check_tokenizer(directory)
-    write_manifest(
-        directory,
-        format="checkpoint",
-        writer=writer(),
-        config={"dtype": main_dtype},
-        counts={"parameters": sum(tensor.numel() for tensor in weights.values()), "tensors": len(weights)},
-        details={
-            "architecture": ARCHITECTURES[shape.family],
-            "dtype": main_dtype,
-            "stage": "pretrain",
-            "step": 0,
-            "tokens_seen": 0,
-            "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
-        },
-        inputs=_inputs(source, directory),
-    )
+    details = {
+        "architecture": ARCHITECTURES[shape.family],
+        "dtype": main_dtype,
+        "stage": "pretrain",
+        "step": 0,
+        "tokens_seen": 0,
+    }
+    describe_checkpoint(directory, weights, {"dtype": main_dtype}, details, _inputs(source, directory))
     return foreign
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from ..data.sources import input_row
 from ..formats.checkpoint import open_checkpoint
 from ..formats.fields import mismatch
-from ..formats.json_lines import sha256_file
-from ..formats.manifest import write_manifest
 from .convert import check_tokenizer
-from .save import copy_sidecars, write_json, write_weights, writer
+from .save import copy_sidecars, describe_checkpoint, write_json, write_weights
 from .weights import cast, dtype_of_most, stored_weights
 
 __all__ = ["export_checkpoint"]
@@ -31,16 +29,6 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     write_json(directory / "config.json", {**opened.config, "dtype": main_dtype})
     copy_sidecars(source, directory)
     check_tokenizer(directory)
-    write_manifest(
-        directory,
-        format="checkpoint",
-        writer=writer(),
-        config={"dtype": main_dtype},
-        counts={"parameters": sum(tensor.numel() for tensor in weights.values()), "tensors": len(weights)},
-        details={
-            **opened.manifest.details,
-            "dtype": main_dtype,
-            "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
-        },
-        inputs=[input_row("checkpoint", source, directory)],
-    )
+    details = {**opened.manifest.details, "dtype": main_dtype}
+    inputs = [input_row("checkpoint", source, directory)]
+    describe_checkpoint(directory, weights, {"dtype": main_dtype}, details, inputs)

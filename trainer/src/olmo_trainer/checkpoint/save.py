@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 
 from ..config.schema import CheckpointConfig
 from ..data.sources import TrainingData
+from ..formats.checkpoint import Tensor
 from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer
 from ..formats.json_lines import read_object, sha256_file
@@ -34,6 +36,7 @@ __all__ = [
     "capture_optimizer",
     "clear_unfinished",
     "copy_sidecars",
+    "describe_checkpoint",
     "final_name",
     "publish",
     "remove",
@@ -43,7 +46,6 @@ __all__ = [
     "whole_weights",
     "write_json",
     "write_weights",
-    "writer",
 ]
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,26 @@ class TrainingState:
     progress: Progress
 
 
-def writer() -> dict[str, str]:
+def describe_checkpoint(
+    directory: Path,
+    weights: Mapping[str, torch.Tensor] | Mapping[str, Tensor],
+    config: dict[str, Any],
+    details: dict[str, Any],
+    inputs: list[dict[str, Any]],
+) -> str:
+    """Write the manifest of a checkpoint whose files are complete; returns its sha256."""
+    return write_manifest(
+        directory,
+        format="checkpoint",
+        writer=_writer(),
+        config=config,
+        counts={"parameters": sum(math.prod(tensor.shape) for tensor in weights.values()), "tensors": len(weights)},
+        details={**details, "tokenizer_sha256": sha256_file(directory / "tokenizer.json")},
+        inputs=inputs,
+    )
+
+
+def _writer() -> dict[str, str]:
     """The manifest's `writer`."""
     from importlib.metadata import version
 
@@ -267,22 +288,14 @@ def _write(
         _save_tensors(training.random, temporary / "training" / "random.safetensors")
         _save_tensors(training.guard, temporary / "training" / "guard.safetensors")
         write_json(temporary / "training" / "state.json", vars(progress))
-    return write_manifest(
-        temporary,
-        format="checkpoint",
-        writer=writer(),
-        config=config,
-        counts={"parameters": sum(tensor.numel() for tensor in published.values()), "tensors": len(published)},
-        details={
-            "architecture": ARCHITECTURES[model.shape.family],
-            "dtype": "float32",
-            "stage": "pretrain",
-            "step": progress.step,
-            "tokens_seen": progress.position * data.sequence_length,
-            "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
-        },
-        inputs=inputs,
-    )
+    details = {
+        "architecture": ARCHITECTURES[model.shape.family],
+        "dtype": "float32",
+        "stage": "pretrain",
+        "step": progress.step,
+        "tokens_seen": progress.position * data.sequence_length,
+    }
+    return describe_checkpoint(temporary, published, config, details, inputs)
 
 
 def step_directories(root: Path) -> list[tuple[int, Path]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -17,9 +16,7 @@ from ..data.sources import input_row
 from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
 from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer, tokenizer_difference
-from ..formats.json_lines import sha256_file
-from ..formats.manifest import write_manifest
-from .save import copy_sidecars, publish, writer
+from .save import copy_sidecars, describe_checkpoint, publish
 from .weights import check_finite
 
 __all__ = ["average_checkpoints"]
@@ -50,22 +47,9 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
             if (first.path / name).is_file():
                 shutil.copyfile(first.path / name, temporary / name)
         seen = {name: max(manifest.details[name] for manifest in manifests) for name in ("step", "tokens_seen")}
-        return write_manifest(
-            temporary,
-            format="checkpoint",
-            writer=writer(),
-            config={"average_of": len(sources)},
-            counts={
-                "parameters": sum(math.prod(tensor.shape) for tensor in first.tensors.values()),
-                "tensors": len(first.tensors),
-            },
-            details={
-                **manifests[0].details,
-                **seen,
-                "tokenizer_sha256": sha256_file(temporary / "tokenizer.json"),
-            },
-            inputs=[input_row("checkpoint", source, destination) for source in sources],
-        )
+        details = {**manifests[0].details, **seen}
+        inputs = [input_row("checkpoint", source, destination) for source in sources]
+        return describe_checkpoint(temporary, first.tensors, {"average_of": len(sources)}, details, inputs)
 
 
 def _check_alike(opened: list[CheckpointDirectory]) -> None:
