@@ -451,6 +451,6 @@ def test_the_hint_for_a_growing_directory_works(folder: Path, dolma: Dolma) -> N
         folder / "documents/new.jsonl", [{"id": "n", "text": "line 3 of a corpus in which no line stands twice"}]
     )
     result = dolma("-c", configured(folder, config(PARAGRAPHS, documents=["documents/*"])), "dedupe", code=2)
-    assert "list only the new ones in documents" in result.err
+    assert "list only the new files" in result.err
     dolma("-c", configured(folder, config(PARAGRAPHS, documents=["documents/new.jsonl"])), "dedupe")
     assert read_rows(folder / "attributes/dup/new.jsonl")[0]["attributes"]["dup"]
