@@ -65,9 +65,9 @@ def test_rows_become_documents_and_go_back() -> None:
     assert (span.experiment, span.tagger, span.type, span.select(result.doc)) == ("e", "t", "x", "a")
     assert result.to_spec() == (plain, attributes)
     assert Span.from_spec("duplicates", (0, 3, 1.0)).tagger == "duplicates"
-    with pytest.raises(ValueError, match="expected names for the key"):
+    with pytest.raises(ValueError, match="expected both names"):
         Span(0, 1, "x").to_spec()
-    with pytest.raises(ValueError, match="expected those of"):
+    with pytest.raises(ValueError, match="the attributes have the id"):
         DocResult.from_spec(plain, OutputSpec(id="2", attributes={}))
 
 
@@ -166,7 +166,7 @@ def test_a_processor_with_wrong_places_or_methods_is_refused() -> None:
 
     with pytest.raises(ValueError, match="wildcard"):
         Files("in", "out/*", "meta")
-    with pytest.raises(ValueError, match="2 sources and 1 destinations"):
+    with pytest.raises(ValueError, match="2 sources, but 1 destinations"):
         Files(["a", "b"], "out", "meta")
 
     class Bare(Files):

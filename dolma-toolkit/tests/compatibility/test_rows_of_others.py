@@ -234,7 +234,7 @@ def test_bad_rows_are_passed_over_and_ids_given(folder: Path, dolma: Dolma) -> N
     }
     Path("mix.json").write_text(json.dumps(settings))
     result = dolma("-c", "mix.json", "mix", *rules)
-    assert "2 rows could not be read and were left out" in result.err
+    assert "2 rows could not be read and were skipped" in result.err
     rows = read_rows(next(Path("out").glob("*.gz")))
     found = [(row["id"], row["text"], row["metadata"]["provenance"]) for row in rows]
     assert found == [("a.jsonl:1", "a", "a.jsonl:1"), ("x", "b", "a.jsonl:3"), ("a.jsonl:5", "c", "a.jsonl:5")]

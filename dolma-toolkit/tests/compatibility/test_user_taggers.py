@@ -296,7 +296,7 @@ def test_a_script_may_define_its_tagger_with_or_without_a_main_guard(tmp_path: P
     result = _run(tmp_path, "s.py")
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
-    assert ("in this process alone" in result.stderr) != guarded
+    assert ("in this process only" in result.stderr) != guarded
     for name in ("a", "b"):
         (row,) = read_rows(tmp_path / f"attributes/e/{name}.jsonl")
         assert row["attributes"] == {"e__mine__x": [[0, 3, 1.0]]}
@@ -350,5 +350,5 @@ def test_numbers_of_numpy_are_places_and_others_are_named(tmp_path: Path) -> Non
     assert Given(numpy.uint8(1)).tag(document.to_spec()) == {"x": [(1, 3, 1.0)]}
     with pytest.raises(TypeError, match=r"begins or ends at .*float64.*expected an integer"):
         Given(numpy.float64(0.0)).spans(document)
-    with pytest.raises(TypeError, match="has the type 3, which is int; expected a string"):
+    with pytest.raises(TypeError, match="has the type 3, which is of type int; expected a string"):
         Given(0, 3).spans(document)

@@ -124,7 +124,7 @@ def test_a_filter_that_holds_the_inputs_is_refused(folder: Path, dolma: Dolma) -
     dolma("-c", configured(folder, config(DOCUMENTS)), "dedupe")
     result = dolma("-c", configured(folder, config({**DOCUMENTS, "skip_empty": True})), "dedupe", code=2)
     assert "already has the keys of" in result.err
-    assert "To start again, delete that file; to only compare, set bloom_filter.read_only" in result.err
+    assert "To start again, delete the filter. To compare only, set bloom_filter.read_only" in result.err
     (folder / "filter.bin").unlink()
     assert "replaced 3 attribute files" in dolma("-c", folder / "dedupe.yaml", "dedupe").err
     assert marks(folder).count([]) == texts(folder).count("")
@@ -392,7 +392,7 @@ def test_a_filter_for_too_few_keys_grows(folder: Path, unit: str, caplog: pytest
     ]
     if unit != "ngrams":  # which do repeat: "of a corpus"
         assert sum(map(len, marked)) <= {"paragraphs": 60, "documents": 6}[unit]
-    assert "estimated_doc_count is 20, and there are more keys" in caplog.text
+    assert "estimated_doc_count is 20, but there are more keys" in caplog.text
     # the filter is that of the larger estimate alone, and the attributes those of the filter
     first = artifact_hashes(folder / "attributes/dup"), (folder / "filter.bin").read_bytes()
     (folder / "filter.bin").unlink()
@@ -405,7 +405,7 @@ def test_a_filter_that_cannot_grow_stops_the_run(folder: Path, dolma: Dolma) -> 
     by_size = config(PARAGRAPHS, documents=["documents/*"])
     by_size["bloom_filter"] = {"file": "filter.bin", "size_in_bytes": 1000}
     result = dolma("-c", configured(folder, by_size), "dedupe", code=1)
-    assert "of new ones as seen; expected at most 1.00 %" in result.err
+    assert "of new keys as seen; expected at most 1.00 %" in result.err
     assert not (folder / "filter.bin").exists()
     assert not (folder / "attributes/dup/manifest.json").exists()
     # one that holds keys of another run keeps its size
@@ -426,7 +426,7 @@ def test_a_filter_that_holds_too_much_is_not_asked(folder: Path, dolma: Dolma) -
     dolma("-c", configured(folder, config(PARAGRAPHS, bloom_filter=rate, documents=["documents/*"])), "dedupe")
     asked = config({**PARAGRAPHS, "name": "asked"}, documents=["documents/*"])
     asked["bloom_filter"] = {"file": "filter.bin", "read_only": True, "desired_false_positive_rate": 1e-6}
-    assert "of new ones as seen; expected at most" in dolma("-c", configured(folder, asked), "dedupe", code=1).err
+    assert "of new keys as seen; expected at most" in dolma("-c", configured(folder, asked), "dedupe", code=1).err
     asked["bloom_filter"] = {"file": "filter.bin", "read_only": True}
     dolma("-c", configured(folder, asked), "dedupe")
 

@@ -333,7 +333,7 @@ DISGUISES: dict[str, tuple[bytes, str]] = {
     "c.jsonl.gz": (lzma.compress(b"{}"), "the file contains xz data"),
     "d.jsonl.zst": (bz2.compress(b"{}"), "the file contains bzip2 data"),
     "e.jsonl.gz": (LINES[0], "the file contains JSON lines, not compressed"),
-    "f.jsonl.br": (b"\x0b\x02\x80", 'ends in ".br", a compression that is not read'),
+    "f.jsonl.br": (b"\x0b\x02\x80", 'ends in ".br", a compression that is not supported'),
     "g.json": ("{}\n".encode("utf-16"), "the file contains UTF-16 text"),
     "h.parquet": (LINES[0], "the file contains JSON lines, not a Parquet file"),
     "i.jsonl": (b"PAR1 and so on", "the file contains a Parquet file"),
@@ -436,7 +436,7 @@ def test_a_tilde_is_the_home_directory_in_every_place(
     )
     assert [name for name in made if not (home / name).exists()] == []
     assert not (here / "~").exists()
-    assert "nobody here" in dolma(*TAG, "~no-such-user/documents/*", code=2).err
+    assert "an unknown user" in dolma(*TAG, "~no-such-user/documents/*", code=2).err
 
 
 @pytest.mark.parametrize("destination", ["out/*.gz", "out/?", "out/[ab]"])

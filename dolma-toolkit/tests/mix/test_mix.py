@@ -205,10 +205,10 @@ def refused(folder: Path, dolma: Dolma, part: dict[str, Any]) -> str:
 def test_attributes_have_to_be_there(folder: Path, dolma: Dolma) -> None:
     write_rows(folder / "attributes" / "gopher_rules" / "a.jsonl.gz", [])
     message = refused(folder, dolma, stream(attributes=["e", "gopher_rule"]))
-    assert 'is "gopher_rule", but attributes/gopher_rule not found' in message
+    assert 'is "gopher_rule", but attributes/gopher_rule was not found' in message
     assert 'did you mean "gopher_rules"?' in message
     message = refused(folder, dolma, stream(attributes=["gopher_rules"]))
-    assert "attributes/gopher_rules/b.jsonl.gz not found" in message
+    assert "attributes/gopher_rules/b.jsonl.gz was not found" in message
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_rule_that_fails_on_a_document_says_where(folder: Path, dolma: Dolma) 
         ({"output": {"max_size_in_byte": 3}}, 'did you mean "max_size_in_bytes"?'),
         ({"documents": ["documents/*.zst"]}, "matches no file"),
         ({"attributes": ["attributes/e"]}, "give the name of a directory below `attributes`"),
-        ({"documents": ["documents/*.gz", "./documents/a.jsonl.gz"]}, "names one file twice"),
+        ({"documents": ["documents/*.gz", "./documents/a.jsonl.gz"]}, "lists one file twice"),
         ({"compression": {"output": "rar"}}, 'is "rar"'),
     ],
 )
@@ -391,7 +391,7 @@ def test_a_rule_in_the_other_language_gets_a_hint(folder: Path, dolma: Dolma) ->
         ("jq", "$.metadata[?(@.n >= 1)]", "syntax: jsonpath"),
     ]:
         path = configured(folder, stream(filter={"include": [rule], "syntax": syntax}))
-        assert f"set `{hint}` beside it" in dolma("-c", path, "mix", code=2).err
+        assert f"set `{hint}` next to it" in dolma("-c", path, "mix", code=2).err
 
 
 def test_help_lists_every_setting_of_a_stream(dolma: Dolma) -> None:
@@ -432,7 +432,7 @@ def test_two_sets_that_share_a_key_are_refused(folder: Path, dolma: Dolma) -> No
     for path, some in rows.items():
         write_rows(folder / "attributes/other" / path.name, some)
     told = dolma("-c", configured(folder, stream(attributes=["e", "other"])), "mix", code=1).err
-    assert 'a.jsonl.gz has the attribute "e__t__score" too; expected each key in one set of a stream' in told
+    assert 'a.jsonl.gz also has the attribute "e__t__score"; expected each key in only one set of a stream' in told
     for directory in ("x", "y"):
         settings = ("--documents", "documents/*.gz", "--taggers", "char_length_v1", "--experiment", "same")
         dolma("tag", *settings, "--destination", directory)

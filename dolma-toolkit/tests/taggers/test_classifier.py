@@ -162,4 +162,4 @@ def test_a_weight_that_is_no_number_is_told(dolma: Dolma, tmp_path: Path) -> Non
     _documents(tmp_path)
     command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "fasttext_document_v1")
     told = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=1).err
-    assert "has the weight NaN; expected finite numbers" in told
+    assert "has the weight NaN; expected a finite number" in told

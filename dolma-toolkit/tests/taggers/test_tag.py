@@ -98,7 +98,7 @@ def colliding(dolma: Dolma, folder: Path, *taggers: str, code: int, experiment: 
 
 def test_taggers_of_one_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
     told = colliding(dolma, tmp_path, "one-key", "one_key", code=2)
-    assert 'taggers.1: is "one_key", whose attributes would have the keys of "one-key"' in told
+    assert 'taggers.1: is "one_key", which would write the same attribute keys as "one-key"' in told
     assert not (tmp_path / "attributes").exists()
 
 
@@ -106,7 +106,7 @@ def test_experiments_of_one_key_are_refused_before_the_work(dolma: Dolma, tmp_pa
     for experiment in ("a b", "实验", "测试"):
         colliding(dolma, tmp_path, "scripts", code=0, experiment=experiment)
     told = colliding(dolma, tmp_path, "scripts", code=2, experiment="a-b")
-    assert 'experiment: is "a-b", whose attributes would have the keys of' in told
+    assert 'experiment: is "a-b", which would write the same attribute keys as' in told
     assert not (tmp_path / "attributes/a-b").exists()
     [row, _] = read_rows(tmp_path / "attributes/实验/a.jsonl")
     assert [*row["attributes"]] == [f"实验__scripts__{kind}" for kind in ("好评", "差评", "é", "è")]
@@ -121,7 +121,7 @@ def test_span_types_of_one_key_are_an_error(dolma: Dolma, tmp_path: Path) -> Non
     told = colliding(dolma, tmp_path, "by_row", code=1, experiment="g")
     assert 'the span types "a b" and "a_b" both have the key "g__by_row__a_b"' in told
     assert not (tmp_path / "attributes/g/manifest.json").exists()
-    assert "a type that UTF-8 can hold" in colliding(dolma, tmp_path, "surrogate", code=1, experiment="h")
+    assert "a type that is valid UTF-8" in colliding(dolma, tmp_path, "surrogate", code=1, experiment="h")
 
 
 @pytest.fixture
@@ -357,7 +357,7 @@ def test_failing_python_tagger_is_told_with_document_and_line(dolma: Dolma, corp
     assert "my_taggers.py:" in result.err
     assert "and 2 more" in result.err
     result = dolma("tag", *arguments, "--taggers", "beyond", code=1)
-    assert 'tagger "beyond" gave the span [0, 4, 1.0]' in result.err
+    assert 'tagger "beyond" returned the span [0, 4, 1.0]' in result.err
     assert not (corpus / "attributes/fails/manifest.json").exists()
 
 
@@ -453,7 +453,7 @@ def test_bad_rows_are_left_out_as_far_as_allowed_and_listed(
     for allowed in (3, 1):
         err = dolma(*command, "--skip-bad-rows", allowed, code=1).err
         assert f"more than the {allowed} rows that skip_bad_rows allows" in err
-    assert "4 rows could not be read and were left out" in dolma(*command, "--skip_bad_rows", 4, "--processes", 2).err
+    assert "4 rows could not be read and were skipped" in dolma(*command, "--skip_bad_rows", 4, "--processes", 2).err
     ids = [row["id"] for row in read_rows(tmp_path / "attributes/e/a.jsonl")]
     assert ids == [row["id"] for row in make_rows(50, 1)]
     assert all(row["attributes"]["e__mine__x"] for row in read_rows(tmp_path / "attributes/e/a.jsonl"))

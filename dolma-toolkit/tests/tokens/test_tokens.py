@@ -352,7 +352,7 @@ def test_documents_without_text_are_counted(dolma: Dolma, tmp_path: Path, tokeni
     arguments = ["--documents", tmp_path / "documents/*", "--destination", tmp_path / "tokens"]
     tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
     for _ in range(2):  # a second run has nothing to do and tells the same
-        assert "2 documents without text are in no shard" in dolma("tokens", *arguments, *tokenizer).err
+        assert "2 documents have no text and are in no shard" in dolma("tokens", *arguments, *tokenizer).err
     counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["documents_empty"]) == (2, 2)
     (metrics,) = tmp_path.rglob("metrics.ndjson")

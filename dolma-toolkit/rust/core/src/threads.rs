@@ -26,7 +26,7 @@ pub fn pieces(stored_bytes: u64) -> usize {
 pub fn pool(wanted: usize, pieces: usize) -> Result<ThreadPool> {
     let threads = useful(wanted, pieces);
     ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
-        Error::config("processes", format!("is {wanted}, and {threads} threads cannot be started: {error}"))
+        Error::config("processes", format!("is {wanted}, but {threads} threads cannot be started: {error}"))
     })
 }
 

@@ -117,13 +117,13 @@ def _table(
         for row in reader:
             if None in row:
                 message = (
-                    f"the row has more cells than the header ({', '.join(reader.fieldnames or ())}); expected as many"
+                    f"the row has more cells than the header ({', '.join(reader.fieldnames or ())}); expected no more"
                 )
                 report(FormatError(source.name, reader.line_num + bool(said), None, "invalid_value", message))
                 continue
             yield reader.line_num + bool(said), row
     except csv.Error as error:
-        message = f"the line is no CSV ({error}); expected quoted fields, separated by commas, semicolons or tabs"
+        message = f"the line is not valid CSV ({error}); expected fields separated by commas, semicolons or tabs"
         report(FormatError(source.name, reader.line_num + bool(said), None, "invalid_value", message))
 
 

@@ -168,7 +168,7 @@ def _file_settings(config: type[Any]) -> str | None:
         first = first.ljust(column) if len(first) < column - 1 else f"{first}\n{' ' * column}"
         rest = textwrap.wrap(_help(field).replace("%%", "%"), max(20, width - column))
         lines.append(first + f"\n{' ' * column}".join(rest))
-    return "\n".join(["in a file (`-c FILE`); `[]` stands for each item of a list:", *lines]) if lines else None
+    return "\n".join(["only in a file (`-c FILE`); `[]` is each item of a list:", *lines]) if lines else None
 
 
 def _listed(config: type[Any], prefix: str, *, in_list: bool) -> Iterator[tuple[str, dataclasses.Field[Any]]]:

@@ -64,7 +64,7 @@ class ParagraphsConfig:
     attribute_name: str = setting(REQUIRED, "key of the attribute")
     by_ngram: NgramConfig | None = setting(None, "compare n-grams instead of whole paragraphs")
     paragraph_separator: str = setting(
-        "\n", "what stands between paragraphs; \\n, \\r, \\t and \\\\ are read as in a file of settings"
+        "\n", "text between paragraphs; \\n, \\r, \\t and \\\\ are escapes, as in a settings file"
     )
 
 
@@ -88,7 +88,7 @@ class DedupeConfig:
 class BloomFilterConfig:
     """The filter, by its size or by what it is to hold."""
 
-    file: str = setting(REQUIRED, "file of the filter; made if missing, else extended")
+    file: str = setting(REQUIRED, "filter file; created if missing, else extended")
     read_only: bool = setting(False, "compare with the filter and leave it as it is")
     size_in_bytes: int = setting(0, "size of a new filter")
     estimated_doc_count: int = setting(0, "documents or paragraphs that a new filter is for")
@@ -267,7 +267,7 @@ def _files(sources: Sequence[Source], name: str, config: Config) -> list[dict[st
     for source in sources:
         real = os.path.realpath(source.path)
         if real in seen:
-            problems.append(Problem("documents", f'names one file twice: "{seen[real]}" and "{source.name}"'))
+            problems.append(Problem("documents", f'lists one file twice: "{seen[real]}" and "{source.name}"'))
         seen[real] = source.name
         try:
             documents, attributes, relative = attributes_root(source.path, name, config.dedupe.document_dir)
@@ -297,7 +297,7 @@ def _warn(summary: Mapping[str, Any], config: Config) -> None:
         log.warning("dedupe  replaced %d attribute files of another run", summary["replaced_files"])
     if summary["filter_grown_from"]:
         log.warning(
-            "dedupe  bloom_filter.estimated_doc_count is %s, and there are more keys: the filter was made anew for %s",
+            "dedupe  bloom_filter.estimated_doc_count is %s, but there are more keys; the filter was rebuilt for %s",
             count_text(summary["filter_grown_from"]),
             count_text(summary["filter_estimated_keys"]),
         )

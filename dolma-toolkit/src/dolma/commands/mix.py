@@ -42,14 +42,12 @@ class OutputConfig:
     """Where documents go, and what is left out of them."""
 
     path: str = setting(REQUIRED, "directory of the output")
-    max_size_in_bytes: int = setting(2 * 2**30, "bytes of compressed input that go into one output file")
+    max_size_in_bytes: int = setting(2 * 2**30, "bytes of compressed input per output file")
     format: str | None = setting(
         None, "of the output: jsonl or parquet (default: jsonl; without shuffle, that of each input)"
     )
     discard_fields: list[str] = setting([], "top-level fields that are left out")
-    min_text_length: int = setting(
-        0, "bytes (UTF-8) that a text, without white space at its ends, must have in the end"
-    )
+    min_text_length: int = setting(0, "minimum bytes (UTF-8) of the final text, without white space at its ends")
     keep_dropped: str | None = setting(None, "directory for the documents that are dropped, each with the reason")
 
 
@@ -66,7 +64,7 @@ class FilterConfig:
 class SpanReplacementConfig:
     """What replaces spans of the text."""
 
-    span: str = setting(REQUIRED, "expression that selects spans [start, end, score], in characters of the text")
+    span: str = setting(REQUIRED, "expression that selects spans [start, end, score], with offsets in characters")
     min_score: float | None = setting(None, "replace spans with this score or more")
     max_score: float | None = setting(None, "replace spans with less than this score")
     replacement: str = setting("", "{} stands for the text of the span; $.a.b for a string of the document")

@@ -93,7 +93,7 @@ class Config:
     dtype: str | None = setting(None, "uint8, uint16 or uint32 (default: uint16 or uint32, by the vocabulary)")
     seed: int = setting(3920, "of the order of documents")
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
-    ignore_existing: bool = setting(False, "make finished shards again, of whatever settings and documents they are")
+    ignore_existing: bool = setting(False, "rewrite finished shards, even those of other settings or documents")
     debug: bool = setting(False, "accepted; the work is done in this process anyway")
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and stop")
@@ -176,7 +176,7 @@ def _say(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
     if counts["respelt"]:
         log.warning(f"tokens  {counts['respelt']} documents spell bos or eos; their special tokens are encoded as text")
     if counts["documents_empty"]:
-        log.info(f"tokens  {count_text(counts['documents_empty'])} documents without text are in no shard")
+        log.info(f"tokens  {count_text(counts['documents_empty'])} documents have no text and are in no shard")
     if not counts["documents"]:
         log.warning("tokens  no document has any text; there is no shard")
     text = f"{count_text(counts['documents'])} documents  {count_text(counts['tokens'])} tokens"
@@ -266,7 +266,7 @@ def tokenizer_path(name: str) -> Path:
     others = [other for other in _OTHER_TOKENIZERS if (path / other).is_file()]
     if path.is_dir() and others:
         message = f'is "{name}", which has {", ".join(others)} but no tokenizer.json; expected that file'
-        hint = "write it once: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)` of transformers"
+        hint = "write it with transformers: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)`"
         raise ConfigError([Problem("tokenizer.name_or_path", message, hint)])
     if path.exists() and not path.is_dir():
         message = f'is "{name}", a pipe or a device; expected a file'

@@ -43,7 +43,7 @@ class Config:
     """Settings of ``dolma train-classifier``."""
 
     train: list[str] = setting(
-        REQUIRED, "labelled files or patterns: .jsonl, .csv, .tsv, or lines of fastText, packed or not"
+        REQUIRED, "labelled files or patterns: .jsonl, .csv, .tsv or fastText lines, compressed or not"
     )
     test: list[str] = setting([], "labelled files to measure on (default: a share of train)")
     destination: str = setting(REQUIRED, "directory for the model, evaluation.json and the manifest")

@@ -102,7 +102,7 @@ def _at_home(value: Any, key: str, problems: list[Problem]) -> Any:
         if _HOME.match(rest):
             expanded = os.path.expanduser(rest)
             if expanded == rest:
-                problems.append(Problem(key, f'is "{value}", which names the home of nobody here; expected a path'))
+                problems.append(Problem(key, f'is "{value}", the home of an unknown user; expected a path'))
             return value[: len(value) - len(rest)] + expanded
     return value
 
@@ -118,7 +118,7 @@ def _wildcards_in_destinations(value: Any, key: str) -> Iterator[Problem]:
                 continue  # a path to read
             elif field.name in WRITTEN_KEYS and isinstance(one, str) and re.search(r"[*?]|\[.*\]", one):
                 message = f'is "{one}", which has a wildcard; expected the name of one directory'
-                yield Problem(place, message, "results have the names of their inputs: name their directory alone")
+                yield Problem(place, message, "results keep the names of their inputs; give only their directory")
 
 
 def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).expanduser().read_text("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError([Problem(where, "not found; expected a YAML or JSON file of settings")]) from None
+        raise ConfigError([Problem(where, "not found; expected a YAML or JSON settings file")]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(where, f"cannot be read: {error}")]) from None
     try:

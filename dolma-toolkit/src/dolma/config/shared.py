@@ -31,8 +31,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-GENERATE_IDS = "give a row without id one: its file below `documents`, a colon and its line"
-SKIP_BAD_ROWS = "rows that cannot be read and are left out, in all files together; more of them end the run"
+GENERATE_IDS = "give each row without an id one: its path below `documents`, a colon and its line number"
+SKIP_BAD_ROWS = "how many bad rows to skip, over all files; one more ends the run"
 """Help of two settings that `tag`, `dedupe` and `mix` share."""
 
 
@@ -93,7 +93,7 @@ def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, s
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(line + "\n" for line in lines), "utf-8")
     log.warning(
-        f"{command}  {len(rows)} rows could not be read and were left out; they are listed in {named(str(path))}"
+        f"{command}  {len(rows)} rows could not be read and were skipped; they are listed in {named(str(path))}"
     )
 
 

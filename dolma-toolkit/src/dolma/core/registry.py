@@ -34,7 +34,7 @@ class BaseRegistry(Generic[T]):
             known = cls._classes.get(name)
             # a module that is imported twice, by path and by name, defines its classes twice
             if known is not None and known.__qualname__ != added.__qualname__:
-                raise ValueError(f'tagger "{name}" is {known.__qualname__} already; expected a name of its own')
+                raise ValueError(f'tagger "{name}" is {known.__qualname__} already; expected another name')
             cls._classes[name] = added
             return added
 

@@ -90,11 +90,11 @@ def _place(value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        shown = f"{value!r}, of the type {type(value).__name__}"
-        raise TypeError(f"a span begins or ends at {shown}; expected an integer, as int(…) gives") from None
+        shown = f"{value!r}, of type {type(value).__name__}"
+        raise TypeError(f"a span begins or ends at {shown}; expected an integer, such as int(…) returns") from None
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a span has the type {value!r}, which is {type(value).__name__}; expected a string")
+        raise TypeError(f"a span has the type {value!r}, which is of type {type(value).__name__}; expected a string")
     return str(value)

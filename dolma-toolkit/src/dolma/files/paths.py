@@ -91,7 +91,7 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
         streams = [(name, kind) for name in sorted(names) if (kind := _stream(name))]
         for name, kind in streams:
             message = f'is "{pattern}", which matches {name}, {kind} that can be read only once; expected files'
-            problems.append(Problem(where, message, "write it to a file first, or name the files alone"))
+            problems.append(Problem(where, message, "write it to a file first, or list only the files"))
         found = sorted(_files(names), key=_by_directness)
         if not found and not streams:
             problem = "which matches no file" if any(c in plain for c in _WILDCARDS) else "which was not found"
@@ -103,12 +103,12 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
         for path in found:
             kept = once[os.path.realpath(path)]
             if kept != path:
-                log.info(f"{key}  {path} is {kept} again, by a symbolic link; it is read once")
+                log.info(f"{key}  {path} is {kept}, through a symbolic link; the file is read once")
         for real, path in sorted(once.items(), key=lambda item: item[1]):
             known = sources.setdefault(real, Source(path, named(path), plain))
             if known.path != path:
-                hint = "leave one of the entries out"
-                problems.append(Problem(key, f'names one file twice: "{known.name}" and "{named(path)}"', hint))
+                hint = "drop one of the entries"
+                problems.append(Problem(key, f'lists one file twice: "{known.name}" and "{named(path)}"', hint))
     if problems:
         raise ConfigError(problems)
     return list(sources.values())

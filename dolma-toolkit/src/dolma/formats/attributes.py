@@ -92,7 +92,7 @@ def read(path: Path, documents: Path | None, errors: list[FormatError]) -> Itera
         for listed_name in artifact_files(documents, listed.paths if listed else None, holds_rows)[1]:
             name = attributes_name(listed_name)
             if name not in names:
-                message = "file not found; expected one beside each document file"
+                message = "file not found; expected one for each document file"
                 errors.append(FormatError(str(root / name), None, None, "missing_file", message))
     counts = {"documents": 0, "spans": 0}
     for name in names:

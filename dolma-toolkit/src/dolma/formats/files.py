@@ -114,8 +114,8 @@ def parse_object(data: bytes, path: str, line: int | None = None) -> dict[str, A
         if not data.strip():
             reason = f"{what} is blank; expected a JSON object"
         else:
-            told = _native.why_not_json(data) or f"the line is not JSON ({error}); expected an object"
-            reason = told if line is not None else told.replace("the line", what, 1)
+            message = _native.why_not_json(data) or f"the line is not JSON ({error}); expected an object"
+            reason = message if line is not None else message.replace("the line", what, 1)
         raise FormatError(path, line, None, "not_json", reason) from None
     if not isinstance(value, dict):
         raise FormatError(path, line, None, "not_object", f"{what} is {kind(value)}; expected a JSON object")

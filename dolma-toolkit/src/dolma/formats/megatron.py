@@ -50,7 +50,7 @@ def _documents(path: Path, name: str) -> Iterator[Row]:
     dtype, lengths, documents = _index(path)
     binary = path.with_suffix(".bin")
     if not binary.is_file():
-        message = f"file not found; expected it beside {path.name}"
+        message = f"file not found; expected it next to {path.name}"
         raise FormatError(str(binary), None, None, "missing_file", message)
     size_bytes, expected = binary.stat().st_size, int(lengths.sum()) * dtype.itemsize
     if size_bytes != expected:

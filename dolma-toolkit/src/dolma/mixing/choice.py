@@ -51,7 +51,7 @@ class SplitConfig:
     ranges: list[float] = setting([], "rising scores at which the second, third, … part begins")
     percentiles: list[float] = setting([], "or rising percentiles of the documents that are written")
     weight: str | None = setting(None, "key of the attribute with what a document counts in percentiles, e.g. tokens")
-    missing: float | None = setting(None, "score of documents without the attribute; if not given, they are an error")
+    missing: float | None = setting(None, "score of documents without the attribute; if not set, they are an error")
 
     @property
     def parts(self) -> int:

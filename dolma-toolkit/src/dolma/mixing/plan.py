@@ -89,7 +89,7 @@ def _problems_of_sources(sources: Iterable[Source], key: str) -> Iterator[Proble
     for source in sources:
         real = os.path.realpath(source.path)
         if real in seen:
-            yield Problem(key, f'names one file twice: "{seen[real]}" and "{source.name}"')
+            yield Problem(key, f'lists one file twice: "{seen[real]}" and "{source.name}"')
         seen[real] = source.name
 
 
@@ -109,14 +109,14 @@ def _attributes(source: Source, stream: StreamConfig, key: str) -> tuple[list[tu
             beside = directory.parent
             known = [entry.name for entry in beside.iterdir() if entry.is_dir()] if beside.is_dir() else []
             hint = nearest(name, known) or "give the name of a directory below `attributes`"
-            problems.append(Problem(place, f'is "{name}", but {directory} not found', hint))
+            problems.append(Problem(place, f'is "{name}", but {directory} was not found', hint))
         for one in directories:
             file = one / relative
             if file.is_file():
                 found.append((one, file))
             else:
                 hint = "run the command that makes these attributes on this document file too"
-                problems.append(Problem(place, f'is "{name}", but {file} not found', hint))
+                problems.append(Problem(place, f'is "{name}", but {file} was not found', hint))
     return found, problems
 
 
@@ -209,16 +209,16 @@ def warnings_of(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for read in rule.get("reads", []):
                 dropped, without = read["documents_dropped"], f"have no {read['field']}"
                 start = f"{stream['name']}: {rule['kind']} `{rule['rule']}`"
-                why = "jq takes a missing field for null, which is smaller than every number and text"
+                why = "jq reads a missing field as null, which is less than any number or string"
                 if dropped:
                     counts = f"{dropped:,} of the {rule['documents_alone']:,} documents that it drops {without}"
-                    yield f"{start}: {counts} ({why}); guard it, as in `{_guard(read['field'])}`"
+                    yield f"{start}: {counts} ({why}); guard it: `{_guard(read['field'])}`"
                 elif not read["is_found"]:
-                    yield f"{start}: no document has {read['field']}, or all have null there"
+                    yield f"{start}: {read['field']} is missing or null in every document"
         for span in stream["span_replacements"]:
             nested = not re.fullmatch(r"\s*\$@?\.attributes\.[A-Za-z0-9_]+\s*", span["span"])
             if nested and not span["spans"] and stream["documents_out"]:
-                yield f"{stream['name']}: `{span['span']}` selects no span in any document that is written"
+                yield f"{stream['name']}: `{span['span']}` selected no span in any written document"
 
 
 def _guard(field: str) -> str:

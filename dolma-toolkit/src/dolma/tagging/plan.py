@@ -130,8 +130,8 @@ def _check_names(config: TagSettings, native: dict[str, str]) -> list[Problem]:
 
 
 def _shared_key(key: str, name: str, other: str) -> Problem:
-    told = f'is "{name}", whose attributes would have the keys of "{other}": {variable_name(name)}__…'
-    return Problem(key, told, "give one of them a name that differs in its letters, digits and _")
+    message = f'is "{name}", which would write the same attribute keys as "{other}": {variable_name(name)}__…'
+    return Problem(key, message, "rename one of them; the names must differ in letters, digits or _")
 
 
 def _check_experiments(plan: Plan, config: TagSettings, problems: list[Problem]) -> None:

@@ -70,7 +70,7 @@ def run_spools(
     try:
         _run(left, taggers, modules, processes, debug)
     except _NotInWorkersError as error:
-        log.info(f"tag  {error}; they run in this process alone (those of a module in tagger_modules run in several)")
+        log.info(f"tag  {error}; run in this process only (taggers of a module in tagger_modules run in several)")
         left = [task for task in left if not os.path.exists(task.spool)]
         _run(left, taggers, modules, 1, True)
 
@@ -252,8 +252,8 @@ def _spans(
         # a lone surrogate has no place in a file of UTF-8
         is_text = kind.encode("utf-8", "replace").decode() == kind
         if not (is_text and 0 <= start <= end <= length and abs(score) < float("inf")):
-            shown = f'tagger "{name}" gave the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'
-            expected = f"expected 0 ≤ start ≤ end ≤ {length}, a finite score and a type that UTF-8 can hold"
+            shown = f'tagger "{name}" returned the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'
+            expected = f"expected 0 ≤ start ≤ end ≤ {length}, a finite score and a type that is valid UTF-8"
             report(FormatError(*place, None, "out_of_range", f"{shown}; {expected}"))
             return []
     return [(kind, start, end, round(score, TAGGER_SCORE_PRECISION)) for kind, start, end, score in spans]

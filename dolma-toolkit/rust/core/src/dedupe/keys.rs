@@ -284,7 +284,9 @@ fn key_text<'r>(
         return Ok(Cow::Owned(text));
     }
     let (is, code) = match found {
-        Some(number @ Value::Number(_)) => (format!("the number {number}, which is not exact"), Code::OutOfRange),
+        Some(number @ Value::Number(_)) => {
+            (format!("the number {number}, which cannot be compared exactly"), Code::OutOfRange)
+        }
         Some(other) => (kind(other).to_string(), Code::WrongType),
         None => ("missing".to_string(), Code::MissingField),
     };

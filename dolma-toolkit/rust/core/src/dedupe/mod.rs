@@ -140,10 +140,10 @@ fn overfull(settings: &Settings, filter: &AnyFilter) -> Error {
     let accepted = accepted_rate(settings, filter);
     let keys = match filter {
         AnyFilter::Current(filter) => format!("{} keys", filter.keys()),
-        AnyFilter::Legacy(_) => "so many keys".to_string(),
+        AnyFilter::Legacy(_) => "too many keys".to_string(),
     };
     let message = format!(
-        "the filter has {keys} and marks {:.2} % of new ones as seen; expected at most {:.2} %. Build a larger filter from all documents: raise bloom_filter.estimated_doc_count or bloom_filter.size_in_bytes",
+        "the filter has {keys} and marks {:.2} % of new keys as seen; expected at most {:.2} %. Build a larger filter from all documents: raise bloom_filter.estimated_doc_count or bloom_filter.size_in_bytes",
         100.0 * filter.false_positive_rate(),
         100.0 * accepted,
     );

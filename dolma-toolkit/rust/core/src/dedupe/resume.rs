@@ -61,7 +61,7 @@ impl Identity {
                     input.path
                 );
                 return Err(Error::config("bloom_filter.file", message)
-                    .with_hint("to add documents, list only the new files: they are compared with the filter. To start again, delete that file; to only compare, set bloom_filter.read_only"));
+                    .with_hint("to add documents, list only the new files in documents. To start again, delete the filter. To compare only, set bloom_filter.read_only"));
             }
         }
         Ok(())

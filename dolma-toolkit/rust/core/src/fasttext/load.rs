@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
         match values.iter().find(|value| !value.is_finite()) {
             None => Ok(values),
             Some(value) => {
-                Err(self.error(Code::OutOfRange, format!("has the weight {value}; expected finite numbers")))
+                Err(self.error(Code::OutOfRange, format!("has the weight {value}; expected a finite number")))
             }
         }
     }
@@ -297,7 +297,7 @@ mod tests {
             Reader { path: Path::new("m.bin"), rest: &bytes }.floats(2).map_err(|error| error.to_string())
         };
         assert_eq!(read([1.0, -2.5]), Ok(vec![1.0, -2.5]));
-        assert_eq!(read([1.0, f32::NAN]), Err("m.bin: has the weight NaN; expected finite numbers".to_owned()));
+        assert_eq!(read([1.0, f32::NAN]), Err("m.bin: has the weight NaN; expected a finite number".to_owned()));
         assert!(read([f32::NEG_INFINITY, 0.0]).is_err());
     }
 

@@ -179,7 +179,7 @@ pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnM
         if let Some(name) = listed.iter().map(|name| attributes_name(name)).find(|name| !artifact.files.contains(name))
         {
             let path = artifact.root.join(name).display().to_string();
-            let message = "file not found; expected one beside each document file";
+            let message = "file not found; expected one for each document file";
             return Err(Error::format(path, None, None, Code::MissingFile, message));
         }
     }

@@ -248,19 +248,19 @@ fn not_json(line: &[u8], error: &serde_json::Error) -> String {
     let is_wide =
         line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") || line.iter().take(8).any(|byte| *byte == 0);
     if is_wide {
-        return "the line is not UTF-8 but UTF-16 or binary (it has NUL bytes or the mark of UTF-16); expected UTF-8"
+        return "the line is not UTF-8 but UTF-16 or binary (it has NUL bytes or a UTF-16 byte-order mark); expected UTF-8"
             .to_owned();
     }
     if let Err(at) = std::str::from_utf8(line) {
         let at = at.valid_up_to();
         let byte = line.get(at).copied().unwrap_or_default();
         return format!(
-            "the line is not UTF-8 (byte 0x{byte:02x}, column {}); expected UTF-8, as of `iconv -t utf-8`",
+            "the line is not UTF-8 (byte 0x{byte:02x}, column {}); expected UTF-8 (`iconv -t utf-8` converts)",
             at + 1
         );
     }
     if line.starts_with(BYTE_ORDER_MARK) {
-        return "the line begins with a byte-order mark in the middle of the file; expected one only at the start of a file".to_owned();
+        return "the line starts with a byte-order mark; expected one only at the start of a file".to_owned();
     }
     let column = error.column();
     let around = &line[column.saturating_sub(3).min(line.len())..];
@@ -272,11 +272,11 @@ fn not_json(line: &[u8], error: &serde_json::Error) -> String {
         return format!("the line is not JSON ({name}, column {column}); expected a finite number or null");
     }
     if reason.contains("surrogate") || reason.contains("end of hex escape") {
-        return format!("the line is not JSON (a lone surrogate, half of an escaped character, column {column}); expected both halves");
+        return format!("the line is not JSON (a lone surrogate, column {column}); expected a surrogate pair");
     }
     if let Some(name) = ["None", "True", "False", "'"].into_iter().find(|name| begins(name)) {
         return format!(
-            "the line is not JSON but a Python literal ({name}, column {column}); expected JSON, as of `json.dumps`"
+            "the line is not JSON but a Python literal ({name}, column {column}); expected JSON (`json.dumps` writes it)"
         );
     }
     format!("the line is not JSON ({reason}, column {column}); expected a JSON object")

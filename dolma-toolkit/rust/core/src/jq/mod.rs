@@ -287,7 +287,7 @@ fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
     let undefined = errors.iter().flat_map(|(_, errors)| errors).next();
     undefined.map_or_else(String::new, |(name, kind)| match kind {
         compile::Undefined::Filter(_) if ABSENT.contains(name) => {
-            format!("jq's function {name} is not available here; the guide lists the missing functions")
+            format!("jq's function {name} is not supported; the guide lists the missing functions")
         }
         compile::Undefined::Filter(arity) => {
             format!("there is no function {name} with {arity} arguments")
@@ -361,8 +361,8 @@ mod tests {
     fn constant_regular_expressions_are_checked_at_once() {
         for (text, expected) in [
             (r#".text | test("(")"#, "`(` is not a valid regular expression: end pattern with unmatched parenthesis"),
-            (r#".text | test("a"; "q")"#, "'q' is not a flag of a regular expression; expected g, i, l, n, p, s or x"),
-            (r#".text | test(["a", "q"])"#, "'q' is not a flag"),
+            (r#".text | test("a"; "q")"#, "'q' is not a regular expression flag; expected g, i, l, n, p, s or x"),
+            (r#".text | test(["a", "q"])"#, "'q' is not a regular expression flag"),
             (r#"[.tags[] | select(test("\\w["))] == []"#, r"`\w[` is not"),
             (r#"if .a then "\(.text | sub("*"; ""))" else .b["x" | match(")").string] end"#, "is not"),
             (r#"def f: gsub("("; "x"; "g"); .text | f"#, "`(` is not"),

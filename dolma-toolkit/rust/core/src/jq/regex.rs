@@ -207,8 +207,7 @@ impl Expression {
                 'p' => options |= RegexOptions::REGEX_OPTION_SINGLELINE | RegexOptions::REGEX_OPTION_MULTILINE,
                 'l' => options |= RegexOptions::REGEX_OPTION_FIND_LONGEST,
                 other => {
-                    let message =
-                        format!("{other:?} is not a flag of a regular expression; expected g, i, l, n, p, s or x");
+                    let message = format!("{other:?} is not a regular expression flag; expected g, i, l, n, p, s or x");
                     return Err(Failure::str(message));
                 }
             }
@@ -234,7 +233,7 @@ impl Expression {
         let found =
             self.regex.search_with_param(text, from, text.len(), options, Some(&mut region), MatchParam::default());
         let found =
-            found.map_err(|error| Failure::str(format!("the regular expression fails: {}", error.description())))?;
+            found.map_err(|error| Failure::str(format!("the regular expression failed: {}", error.description())))?;
         Ok(found.map(|_| region))
     }
 

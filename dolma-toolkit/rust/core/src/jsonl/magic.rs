@@ -28,7 +28,7 @@ pub(super) fn mismatch(
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if matches!(extension, "br" | "lz4" | "zip" | "7z" | "rar" | "Z" | "snappy") && compression == Compression::None {
         let message = format!(
-            "the name ends in \".{extension}\", a compression that is not read; expected .gz, .zst, .bz2 or .xz"
+            "the name ends in \".{extension}\", a compression that is not supported; expected .gz, .zst, .bz2 or .xz"
         );
         return Ok(Some(message));
     }
@@ -46,16 +46,14 @@ pub(super) fn mismatch(
     };
     Ok(match found {
         Some((_, _, extension)) if *extension == own && !own.is_empty() => None,
-        Some((_, what, "")) => Some(format!("the file contains {what}; expected lines of text in UTF-8")),
+        Some((_, what, "")) => Some(format!("the file contains {what}; expected lines of UTF-8 text")),
         Some((_, what, extension)) => {
             Some(format!("the file contains {what}; expected a name that ends in \"{extension}\""))
         }
         // a row begins like this, a compressed file never
         None if !own.is_empty() && (first.starts_with(b"{") || first.starts_with(b"\xef\xbb\xbf{")) => {
             let actually = if own == ".parquet" { "not a Parquet file" } else { "not compressed" };
-            Some(format!(
-                "the file contains JSON lines, {actually}; expected what \"{own}\" in its name or the settings say"
-            ))
+            Some(format!("the file contains JSON lines, {actually}; expected \"{own}\", from its name or the settings"))
         }
         None => None,
     })

@@ -57,7 +57,8 @@ fn shared_keys(index: usize, stream: &Stream) -> Vec<Error> {
         let keys = manifest.iter().flat_map(|manifest| strings(manifest.details.get("keys")));
         let shared = keys.filter_map(|key| holders.insert(key.clone(), directory).map(|other| (key, other))).next();
         if let Some((key, other)) = shared.filter(|(_, other)| *other != directory.as_path()) {
-            let message = format!("has the attribute \"{key}\" in {} and in {}", other.display(), directory.display());
+            let message =
+                format!("has the attribute \"{key}\" in both {} and {}", other.display(), directory.display());
             let error = Error::config(format!("streams.{index}.attributes"), message);
             errors.push(error.with_hint("list only one of the two, or tag again under another experiment"));
         }

@@ -125,7 +125,7 @@ impl Selector {
                 Syntax::Jq => ("jsonpath", Path::new(text).is_ok()),
             };
             if is_other {
-                return error.with_hint(format!("it is valid {other}: set `syntax: {other}` beside it"));
+                return error.with_hint(format!("it is valid {other}: set `syntax: {other}` next to it"));
             }
             error
         };

@@ -93,7 +93,9 @@ impl Mixer<'_> {
                 Some(row) => row,
                 None => {
                     made = usual(line, &place)?;
-                    Row::read(&made).ok_or_else(|| place.error(None, Code::InvalidValue, "the row is unusable"))?
+                    Row::read(&made).ok_or_else(|| {
+                        place.error(None, Code::InvalidValue, "the row cannot be used; expected a document")
+                    })?
                 }
             };
             let mut rows = Vec::with_capacity(attributes.len());
@@ -107,7 +109,7 @@ impl Mixer<'_> {
             }
             if let Some((key, earlier, later)) = shared_key(&rows) {
                 let message = format!(
-                    "{} has the attribute \"{key}\" too; expected each key in one set of a stream",
+                    "{} also has the attribute \"{key}\"; expected each key in only one set of a stream",
                     names[earlier]
                 );
                 let place = Place { path: &names[later], line: line_number };
@@ -129,7 +131,7 @@ impl Mixer<'_> {
         progress.add_bytes(documents.stored_bytes() - told_bytes);
         for (reader, name) in attributes.iter_mut().zip(&names) {
             if reader.next_line()?.is_some() {
-                let message = format!("there is a row; expected none, since {path} has {count} documents");
+                let message = format!("there is an extra row; expected none, since {path} has {count} documents");
                 return Err(Error::format(name, count + 1, None, Code::Misaligned, message));
             }
         }

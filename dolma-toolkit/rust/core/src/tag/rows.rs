@@ -119,7 +119,7 @@ impl Totals {
 
 /// That two span types of taggers would be one attribute.
 pub fn shared_key(key: &str, one: &str, other: &str) -> String {
-    format!("the span types \"{one}\" and \"{other}\" both have the key \"{key}\"; expected types that differ in their letters, digits and \"_\"")
+    format!("the span types \"{one}\" and \"{other}\" both have the key \"{key}\"; expected types that differ in letters, digits or \"_\"")
 }
 
 /// Tags rows for a set of outputs; shared between threads.
@@ -191,7 +191,7 @@ impl<'a> RowTagger<'a> {
                     _ if owners[key] != index => {
                         let other = &self.plan.taggers[owners[key]].name;
                         format!(
-                            "the taggers \"{other}\" and \"{}\" both wrote the key \"{}\"; expected a name of its own",
+                            "the taggers \"{other}\" and \"{}\" both wrote the key \"{}\"; expected different keys",
                             plan.name,
                             name()
                         )
@@ -213,7 +213,7 @@ impl<'a> RowTagger<'a> {
             for span in self.spans(index, raw, text, place)? {
                 if span.start > span.end || span.end > length || !span.score.is_finite() {
                     let message = format!(
-                        "tagger \"{}\" gave the span [{}, {}, {}] of document \"{}\", a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",
+                        "tagger \"{}\" returned the span [{}, {}, {}] of document \"{}\", a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",
                         plan.name, span.start, span.end, span.score, row.id
                     );
                     return Err(place.error(None, Code::OutOfRange, message));

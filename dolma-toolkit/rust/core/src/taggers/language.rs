@@ -111,8 +111,8 @@ pub(super) fn have_own_keys(setting: &str, labels: &[Cow<'static, str>]) -> Resu
     match same_key(labels.iter().map(|label| &**label)) {
         None => Ok(()),
         Some((one, other)) => {
-            let message = format!("names a model whose labels \"{one}\" and \"{other}\" have one attribute key");
-            let hint = "train it with labels that differ in their letters, digits and \"_\"";
+            let message = format!("names a model whose labels \"{one}\" and \"{other}\" have the same attribute key; expected different keys");
+            let hint = "train it with labels that differ in letters, digits or \"_\"";
             Err(Error::config(setting, message).with_hint(hint))
         }
     }

@@ -55,7 +55,7 @@ pub struct Encoder {
 /// What a tokenizer file is if not a `tokenizer.json`, and what to do.
 fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const CONVERT: &str =
-        "convert it once: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)` of transformers writes a tokenizer.json";
+        "write a tokenizer.json with transformers: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)`";
     const BESIDE: &str =
         "name the tokenizer.json of the same tokenizer, or convert it with transformers' `save_pretrained`";
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();

@@ -56,7 +56,10 @@ impl ParquetLines {
             let is_part = wanted.len() < root.get_fields().len();
             if wanted.is_empty() && is_part {
                 let names: Vec<&str> = root.get_fields().iter().map(|column| column.name()).collect();
-                return Err(invalid(format!("its columns are {}, none of which is read", names.join(", "))));
+                return Err(invalid(format!(
+                    "its columns are {}; expected at least one that is read",
+                    names.join(", ")
+                )));
             }
             let part = is_part.then(|| Type::group_type_builder(root.name()).with_fields(wanted).build());
             let part = part.transpose().map_err(io_error)?;
