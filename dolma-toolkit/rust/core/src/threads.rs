@@ -1,17 +1,17 @@
-//! Threads of a run: as many as asked for, and no more than there is work.
+//! Threads of a run: as many as requested, but no more than there is work for.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 
-/// Stored bytes of rows that are worth a thread.
+/// Stored bytes of rows that are worth one more thread.
 const BYTES_PER_THREAD: u64 = 16 << 10;
 
-/// More threads than this for each core only wait for each other.
+/// More threads per core only wait for each other.
 const THREADS_PER_CORE: usize = 4;
 const LEAST_LIMIT: usize = 16;
 
-/// How many of the `wanted` threads (`processes`) are started for so many pieces of work.
+/// How many of the `wanted` threads (`processes`) to start for so many pieces of work.
 pub fn useful(wanted: usize, pieces: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     wanted.min(pieces).min((cores * THREADS_PER_CORE).max(LEAST_LIMIT)).max(1)
@@ -22,7 +22,7 @@ pub fn pieces(stored_bytes: u64) -> usize {
     usize::try_from(stored_bytes.div_ceil(BYTES_PER_THREAD)).unwrap_or(usize::MAX)
 }
 
-/// A pool of its own: the global one would outlive us and survive a fork badly.
+/// A separate pool: the global one would outlive the run and break after a fork.
 pub fn pool(wanted: usize, pieces: usize) -> Result<ThreadPool> {
     let threads = useful(wanted, pieces);
     ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {

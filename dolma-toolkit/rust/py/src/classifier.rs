@@ -34,7 +34,7 @@ impl FastText {
     }
 }
 
-/// One of the native taggers, for single texts; files are tagged by `tag`.
+/// A native tagger for single texts. `tag` tags files.
 #[pyclass(frozen)]
 pub struct Tagger {
     tagger: Box<dyn taggers::Tagger>,
@@ -42,7 +42,7 @@ pub struct Tagger {
 
 #[pymethods]
 impl Tagger {
-    /// `resources` are paths of the files that the tagger needs, in order.
+    /// `resources` are the paths of the files that the tagger needs, in order.
     #[new]
     #[pyo3(signature = (name, language_model=None, resources=Vec::new()))]
     fn new(name: &str, language_model: Option<PathBuf>, resources: Vec<PathBuf>) -> PyResult<Tagger> {
@@ -52,7 +52,7 @@ impl Tagger {
         Ok(Tagger { tagger: taggers::build(name, &options).map_err(|error| raise(&error))? })
     }
 
-    /// Kind, start, end and score of each span, in the order in which they are found; `metadata` is a JSON object.
+    /// Kind, start, end and score of each span, in the order found. `metadata` is a JSON object.
     #[pyo3(signature = (text, metadata=None))]
     fn tag(&self, text: &str, metadata: Option<&str>) -> PyResult<Vec<(String, usize, usize, f64)>> {
         let metadata = metadata.and_then(|metadata| serde_json::from_str(metadata).ok());

@@ -31,10 +31,10 @@ pub fn rows(skipped: Vec<(String, dolma_core::jsonl::SkippedRow)>) -> Vec<Skippe
     skipped.into_iter().map(|(file, row)| (file, row.line, row.code, row.message)).collect()
 }
 
-/// What a run of `tag` did: documents, files, files kept, spans, and the skipped rows.
+/// The counts of a `tag` run (documents, files, files kept, spans) and the skipped rows.
 type Tagged = (u64, u64, u64, u64, Vec<SkippedRow>);
 
-/// Makes the attribute files of a plan: `(documents, files, files kept, spans, skipped rows)`.
+/// Writes the attribute files of a plan: `(documents, files, files kept, spans, skipped rows)`.
 #[pyfunction]
 #[pyo3(signature = (plan, report=None))]
 pub fn tag(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<Tagged> {
@@ -47,8 +47,8 @@ type PythonRow = (String, String, String, Option<String>, Option<String>);
 
 /// Rows of a document file as `(id, text, source, version, metadata as JSON)`.
 ///
-/// A row that breaks the format raises and the next call continues after it (with `skip_bad_rows` it is skipped); a
-/// damaged file raises and then ends.
+/// A bad row raises, and the next call continues after it (with `skip_bad_rows` it is skipped). A damaged file raises and
+/// then ends.
 #[pyclass(unsendable)]
 pub struct DocumentReader {
     reader: Option<LineReader>,
@@ -68,7 +68,7 @@ impl DocumentReader {
         let compression =
             compression.and_then(Compression::named).unwrap_or_else(|| Compression::of(std::path::Path::new(name)));
         let reader = LineReader::open_fields(&path, name, compression, &FIELDS).map_err(|error| raise(&error))?;
-        // how many there may be is for the core to say, which reads the rows as well
+        // the core enforces the limit, since it reads the rows too
         let rules = RowRules { generate_ids, skip_bad_rows: if skip_bad_rows { u64::MAX } else { 0 } };
         Ok(DocumentReader { reader: Some(reader.sieved(&RowSieve::new(&rules, 0))) })
     }
@@ -103,14 +103,14 @@ impl DocumentReader {
     }
 }
 
-/// Why a line is not JSON, in the words of all commands; None where it is.
+/// Why a line is not JSON, as every command reports it; None if it is JSON.
 #[pyfunction]
 pub fn why_not_json(line: &[u8]) -> Option<String> {
     dolma_core::document::why_not_json(line)
 }
 
-/// Lines of a file of rows, unpacked, as bytes without their ends; of Parquet, each row as JSON, with the columns `fields`
-/// alone where they are given.
+/// The decompressed lines of a file of rows, as bytes without line ends. A row of Parquet is a JSON line, with only the columns
+/// `fields` if given.
 #[pyclass(unsendable)]
 pub struct Lines {
     reader: LineReader,

@@ -28,7 +28,7 @@ pub enum AnyFilter {
 }
 
 impl AnyFilter {
-    /// Expected share of keys that were never inserted and are called seen.
+    /// Expected share of new keys that are reported as seen.
     pub fn false_positive_rate(&self) -> f64 {
         match self {
             Self::Current(filter) => filter.false_positive_rate(),

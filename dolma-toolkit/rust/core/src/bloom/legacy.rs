@@ -44,8 +44,7 @@ impl LegacyFilter {
         })
     }
 
-    /// Expected share of keys that were never inserted and are called seen: that of the bits that are set, as often as there
-    /// are hashes.
+    /// Expected share of new keys that are reported as seen: the share of set bits to the power of the number of hashes.
     pub fn false_positive_rate(&self) -> f64 {
         let set: u64 = self.words.iter().map(|word| u64::from(word.count_ones())).sum();
         (set as f64 / (self.words.len() as f64 * 32.0)).powi(self.hashers.len() as i32)

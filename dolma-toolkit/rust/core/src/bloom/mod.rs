@@ -161,7 +161,7 @@ impl Filter {
         missing == 0
     }
 
-    /// Expected share of keys that were never inserted and are called seen.
+    /// Expected share of new keys that are reported as seen.
     pub fn false_positive_rate(&self) -> f64 {
         self.sizing().false_positive_rate(self.keys)
     }

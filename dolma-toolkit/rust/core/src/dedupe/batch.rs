@@ -12,7 +12,7 @@ const BATCH_LINES: usize = 1 << 14;
 pub struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// numbers of the lines; some may have been skipped
+    /// line numbers; some lines may have been skipped
     numbers: Vec<u64>,
 }
 

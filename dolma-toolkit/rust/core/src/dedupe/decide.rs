@@ -19,7 +19,7 @@ pub struct Counts {
     pub marked: u64,
     /// spans written, marked or not
     pub spans: u64,
-    /// separators of paragraphs
+    /// paragraph separators found
     pub separators: u64,
 }
 

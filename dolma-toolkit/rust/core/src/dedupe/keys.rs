@@ -30,7 +30,7 @@ pub enum Probe {
 pub struct KeyedRow {
     /// as JSON
     pub id: String,
-    /// how often the paragraphs' separator occurs
+    /// how often the paragraph separator occurs
     pub separators: u64,
     /// what to decide
     pub keys: RowKeys,
@@ -153,7 +153,7 @@ impl<'a> Keyer<'a> {
         Ok(RowKeys::Document { probe, length_bytes: text.len() })
     }
 
-    /// Those that are long enough, and how many there are in all.
+    /// The paragraphs that are long enough, and the number of all.
     fn paragraphs(&self, text: &str, separator: &str, by_ngram: Option<&NgramSettings>) -> (Vec<Paragraph>, u64) {
         let (mut paragraphs, mut hashes, mut pieces) = (Vec::new(), Vec::new(), 0);
         for (start, end, paragraph) in split_paragraphs(text, separator) {
@@ -276,7 +276,7 @@ fn key_text<'r>(
     let only_metadata = !needs.everything && needs.fields.keys().eq(["metadata"]);
     let mut document = if only_metadata && row.metadata.is_some() { Value::Object(Map::new()) } else { parse(line)? };
     if let Some(metadata) = &row.metadata {
-        // the row knows metadata that are JSON text as the object that they are
+        // the row has parsed metadata that is JSON text
         document["metadata"] = parse(metadata.get().as_bytes())?;
     }
     let found = path.first(&document);

@@ -49,9 +49,9 @@ pub struct Summary {
     pub filter_size_bytes: u64,
     /// share of new keys that it now calls seen
     pub filter_false_positive_rate: f64,
-    /// keys that it was first made for, where there were more
+    /// the first estimate of keys, if there were more
     pub filter_grown_from: Option<u64>,
-    /// separators of paragraphs in the texts
+    /// paragraph separators in the texts
     pub separators: u64,
     /// skipped rows
     pub skipped: Vec<Skipped>,
@@ -123,8 +123,8 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     Ok(summary)
 }
 
-/// A larger filter in place of one so full that it would mark new keys as seen more often than asked. One that
-/// keys of earlier runs are in cannot be made anew, and one whose size was given has this size.
+/// A larger filter in place of one that would mark too many new keys as seen. A filter with keys of earlier runs cannot
+/// be rebuilt, and a filter whose size is set keeps it.
 fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool) -> Result<AnyFilter> {
     const FACTOR: u64 = 4;
     let record = match filter {
@@ -231,7 +231,7 @@ fn finish_after_filter(
 /// Counts, and the skipped rows.
 type Marked = (Counts, Vec<Skipped>);
 
-/// `None` where the filter is too small for all of it.
+/// `None` if the filter is too small.
 fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Option<Marked>> {
     let before = progress.snapshot();
     progress.expect(before.files + settings.files.len() as u64, before.bytes + stored_bytes(settings));

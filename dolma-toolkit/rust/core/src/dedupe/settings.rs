@@ -57,7 +57,7 @@ pub struct Settings {
     pub bloom_filter: FilterSettings,
     /// how many threads work
     pub threads: usize,
-    /// what is done about rows that are not as documents are
+    /// what to do with rows that are not valid documents
     #[serde(default)]
     pub rows: RowRules,
 }
@@ -151,7 +151,7 @@ impl Settings {
         Ok(Some(path))
     }
 
-    /// Size of a new filter for `keys` keys; refuses one that does not fit in memory.
+    /// Size of a new filter for `keys` keys. Fails if it does not fit in memory.
     pub fn sizing(&self, keys: u64) -> Result<Sizing> {
         let filter = &self.bloom_filter;
         let rate = filter.desired_false_positive_rate;
@@ -174,12 +174,12 @@ impl Settings {
         }
     }
 
-    /// The share of new keys that the filter may call seen: what is asked for, else what it was made for, else a hundredth.
+    /// The share of new keys that the filter may report as seen: the setting, else what it was made for, else 1 %.
     pub fn accepted_rate(&self, record: Option<&Record>) -> f64 {
         const OF_A_SIZE: f64 = 0.01;
         let asked =
             [self.bloom_filter.desired_false_positive_rate, record.map_or(0.0, |record| record.false_positive_rate)];
-        // a filter of exactly its keys is at its rate, but for the last digits
+        // a filter with exactly its number of keys is at its rate, except for rounding
         asked.into_iter().find(|rate| *rate > 0.0).unwrap_or(OF_A_SIZE) * 1.000_001
     }
 

@@ -148,7 +148,7 @@ fn document_dump(mut row: Map<String, Value>) -> Value {
     })
 }
 
-/// Scores of spans as floating point: `1` is `1.0`.
+/// Writes scores of spans as floating point: `1` becomes `1.0`.
 fn float_scores(mut attributes: Value) -> Value {
     let lists = attributes.as_object_mut().into_iter().flat_map(Map::values_mut);
     for spans in lists.filter(|value| attributes::are_spans(value)) {

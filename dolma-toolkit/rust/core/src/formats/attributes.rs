@@ -12,7 +12,7 @@ pub fn variable_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii() { c } else { '_' }).collect()
 }
 
-/// The first two names whose attributes would have one key.
+/// The first two names whose attributes would have the same key.
 pub fn same_key<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
     let mut by_key = HashMap::new();
     names.into_iter().find_map(|name| by_key.insert(variable_name(name), name).map(|other| (other, name)))
@@ -49,7 +49,7 @@ pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>>
     }
 }
 
-/// Checks that attributes are an object; what stands in it is free.
+/// Checks that attributes are an object. Its values are not checked.
 pub fn check_object(value: &Value, place: &Place<'_>) -> Result<()> {
     match value {
         Value::Object(_) => Ok(()),
@@ -58,7 +58,7 @@ pub fn check_object(value: &Value, place: &Place<'_>) -> Result<()> {
 }
 
 /// Checks that the value of `key` is a list of spans: `[[start, end, score], …]` with `0 ≤ start ≤ end`. A span may have
-/// more parts.
+/// more elements.
 pub fn check_spans(key: &str, value: &Value, place: &Place<'_>) -> Result<()> {
     let field = || format!("attributes.{key}");
     let Value::Array(spans) = value else {
@@ -68,7 +68,7 @@ pub fn check_spans(key: &str, value: &Value, place: &Place<'_>) -> Result<()> {
     numbered.try_for_each(|(index, span)| check_span(span, &|| format!("{}.{index}", field()), place))
 }
 
-/// Whether a value is a list of spans, as far as one can tell: there may be other lists of three numbers.
+/// Whether a value is a list of spans, as far as one can tell: other lists of three numbers look the same.
 pub fn are_spans(value: &Value) -> bool {
     check_spans("", value, &Place { path: "", line: 0 }).is_ok()
 }

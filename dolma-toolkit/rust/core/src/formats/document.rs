@@ -102,13 +102,13 @@ pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
     let is_object = line.trim_ascii_start().starts_with(b"{");
     if let (true, Ok(row)) = (is_object, serde_json::from_slice::<Row<'a>>(line)) {
         let object = |raw: &RawValue| raw.get().starts_with('{') && is_shallow(raw.get());
-        // attributes merged into the row are rare and worth the full check
+        // attributes merged into the row are rare, so they get the full check
         if !row.id.is_empty() && row.metadata.as_deref().is_none_or(object) && row.attributes.is_none() {
             return Ok(row);
         }
     }
     let row = parse_value(line, place)?;
-    // a repeated field, metadata as JSON text: what the typed parse does not take and the full one does
+    // a repeated field, or metadata as JSON text: the typed parse rejects it, the full one accepts it
     let text = |name: &str| row.get(name).and_then(Value::as_str).map(|text| Cow::Owned(text.to_string()));
     let metadata = match row.get("metadata").filter(|value| !value.is_null()) {
         Some(metadata) => {
@@ -129,8 +129,8 @@ pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
     })
 }
 
-/// Reads one line as a JSON object and checks every field of the format. Of a repeated field the last counts;
-/// metadata that are JSON text become the object in the text.
+/// Reads one line as a JSON object and checks every field of the format. The last of a repeated field counts. Metadata
+/// that is JSON text becomes the object in the text.
 pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>> {
     let mut row = parse_object(line, place)?;
     if let Some(Value::String(text)) = row.get("metadata") {
@@ -141,7 +141,7 @@ pub fn parse_value(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>>
     Ok(row)
 }
 
-/// The object in a string: programs that only have text columns write metadata this way.
+/// The object in a string: programs with text columns only write metadata this way.
 pub(crate) fn metadata_of_text(text: &str, place: &Place<'_>) -> Result<Map<String, Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(metadata)) if is_shallow(text) => Ok(metadata),
@@ -152,10 +152,10 @@ pub(crate) fn metadata_of_text(text: &str, place: &Place<'_>) -> Result<Map<Stri
     }
 }
 
-/// The fields of a JSON object in their order, values as written; a name may be repeated.
+/// The fields of a JSON object in order, with values as written. A name may be repeated.
 pub(crate) struct Fields<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// A JSON string, borrowed where nothing in it is escaped.
+/// A JSON string, borrowed if nothing in it is escaped.
 #[derive(Deserialize)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
@@ -181,8 +181,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// Appends `"id": "<name>:<line>"` to a row that has no id, or null; says whether it did. Of a repeated field
-/// the last counts.
+/// Appends `"id": "<name>:<line>"` to a row whose id is missing or null, and returns whether it did. The last of a
+/// repeated field counts.
 pub(crate) fn put_id(line: &mut Vec<u8>, name: &str, number: u64) -> bool {
     let Ok(Fields(fields)) = serde_json::from_slice(line) else { return false };
     let id = fields.iter().rev().find(|(field, _)| field == "id");
@@ -236,15 +236,15 @@ pub fn parse_object(line: &[u8], place: &Place<'_>) -> Result<Map<String, Value>
     }
 }
 
-/// Why a line is not JSON; `None` where it is.
+/// Why a line is not JSON; `None` if it is.
 pub fn why_not_json(line: &[u8]) -> Option<String> {
     serde_json::from_slice::<Value>(line).err().map(|error| not_json(line, &error))
 }
 
-/// Why a line is not JSON, by its bytes where the parser's words hide the cause.
+/// Why a line is not JSON. Its bytes often say it better than the parser.
 fn not_json(line: &[u8], error: &serde_json::Error) -> String {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-    // a line of UTF-16 that was cut at a byte 0x0a begins with the other half of the line end, or with the mark
+    // a line of UTF-16, split at a byte 0x0a, starts with the other half of the line end or with the mark
     let is_wide =
         line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") || line.iter().take(8).any(|byte| *byte == 0);
     if is_wide {
@@ -265,7 +265,7 @@ fn not_json(line: &[u8], error: &serde_json::Error) -> String {
     let column = error.column();
     let around = &line[column.saturating_sub(3).min(line.len())..];
     let begins = |word: &str| (0..3).any(|at| around.get(at..).is_some_and(|rest| rest.starts_with(word.as_bytes())));
-    // "… at line 1 column 5": the line is ours to say
+    // drop "at line 1 column 5": the caller knows the line
     let reason = error.to_string();
     let reason = reason.split(" at line ").next().unwrap_or_default();
     if let Some(name) = ["-Infinity", "-NaN", "NaN", "Infinity"].into_iter().find(|name| begins(name)) {

@@ -1,13 +1,13 @@
-//! jq's `?//` between patterns, which jaq's parser does not know: `.a as [$x] ?// $x | BODY` takes the first pattern with
-//! which `BODY` does not fail, and the variables of the other patterns are null.
+//! jq's `?//` between patterns, which jaq's parser lacks: `.a as [$x] ?// $x | BODY` takes the first pattern with which
+//! `BODY` does not fail. The variables of the other patterns are null.
 //!
-//! Written without it, that is `.a as $v | . as $in | try (.. $v as [$x] | BODY) catch ($in | .. $v as $x | BODY)`.
+//! It is rewritten as `.a as $v | . as $in | try (.. $v as [$x] | BODY) catch ($in | .. $v as $x | BODY)`.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// The expression without `?//`; as it is where there is none, or where it is not written as jq has it.
+/// The expression without `?//`. It is unchanged if it has none, or does not use it as jq does.
 pub fn expanded(text: &str) -> Cow<'_, str> {
     expand(text, &mut 0).map_or(Cow::Borrowed(text), Cow::Owned)
 }
@@ -47,7 +47,7 @@ fn expand(text: &str, count: &mut usize) -> Option<String> {
     None
 }
 
-/// The patterns from a token on that `?//` separates, at least two, and the place of the `|` after them.
+/// The patterns from a token on that `?//` separates, at least two, and the position of the `|` after them.
 fn patterns<'t>(text: &'t str, tokens: &[(usize, &'t str)], mut at: usize) -> Option<(Vec<&'t str>, usize)> {
     let mut found = Vec::new();
     loop {
@@ -78,7 +78,7 @@ fn patterns<'t>(text: &'t str, tokens: &[(usize, &'t str)], mut at: usize) -> Op
     }
 }
 
-/// Where what follows a `|` ends: at the end of its bracket, argument or branch.
+/// Where the expression after a `|` ends: at the end of its bracket, argument or branch.
 fn body_end(text: &str, tokens: &[(usize, &str)], from: usize) -> usize {
     let (mut brackets, mut ifs, mut definitions) = (0_usize, 0_usize, 0_usize);
     for (start, word) in tokens.iter().skip(from) {
@@ -103,7 +103,7 @@ fn variables(pattern: &str) -> impl Iterator<Item = &str> {
     tokens(pattern).into_iter().map(|(_, word)| word).filter(|word| word.starts_with('$'))
 }
 
-/// Words, strings (each as one) and signs, with where they start.
+/// Words, strings and signs, with their positions.
 fn tokens(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -125,7 +125,7 @@ fn tokens(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// A string up to its end; what is interpolated belongs to it.
+/// The length of a string, with what it interpolates.
 fn string_length(text: &str) -> usize {
     let (mut at, mut depth) = (1, 0_usize);
     while let Some(character) = text[at..].chars().next() {

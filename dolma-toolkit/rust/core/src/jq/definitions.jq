@@ -1,6 +1,6 @@
-# Functions of jq 1.7 that jaq lacks, or has otherwise. Their arguments are closures where jq's are.
+# Functions of jq 1.7 that jaq lacks, or that differ in jaq. Arguments are closures where jq's are.
 
-# regular expressions: flags may be null, and pattern and flags one list
+# regular expressions: flags may be null; pattern and flags may be one list
 def _pattern: if isarray then .[0] else . end;
 def _flags: if isarray then .[1] else null end;
 def _named: map(select(.name) | {(.name): .string}) | add + {};

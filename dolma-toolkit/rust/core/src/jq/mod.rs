@@ -62,7 +62,7 @@ const ABSENT: [&str; 24] = [
     "$ENV",
 ];
 
-/// What jaq has otherwise than jq 1.7, or not at all.
+/// What differs in jaq from jq 1.7, or is missing.
 const DEFINITIONS: &str = include_str!("definitions.jq");
 
 /// Functions of jaq that [`regex`] replaces.
@@ -114,7 +114,7 @@ impl Program {
         }
         let pure = |name: &str| !IMPURE.contains(&name);
         let ours = load::parse(DEFINITIONS, |parser| parser.defs()).unwrap_or_default();
-        // the names that are defined anew, with all their numbers of arguments
+        // the redefined names, with every number of arguments
         let anew: BTreeSet<&str> = ours.iter().map(|definition| definition.name).collect();
         let definitions = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
         let definitions = definitions.filter(|definition| pure(definition.name) && !anew.contains(definition.name));
@@ -149,7 +149,7 @@ impl Program {
         &self.needs
     }
 
-    /// The fields that it reads by name, as far as can be seen.
+    /// The fields that it reads by name, as far as known.
     pub fn reads(&self) -> &[Read] {
         &self.reads
     }

@@ -1,5 +1,5 @@
-//! Which fields of a document a jq expression reads by name, and whether it asks first if they are there. What is not
-//! understood is left out: this is for warnings.
+//! The fields of a document that a jq expression reads by name, and whether it first checks that they exist. It is for
+//! warnings, so it skips what it does not understand.
 
 use jaq_core::load::lex::StrPart;
 use jaq_core::load::parse::{BinaryOp, Term};
@@ -9,7 +9,7 @@ use jaq_core::path::{Opt, Part, Path};
 use super::simple::literal;
 use crate::jsonpath::Read;
 
-/// Functions that say something sensible of `null`, so that asking them is a guard.
+/// Functions that accept `null`, so that calling them is a guard.
 const GUARDS: [&str; 11] =
     ["type", "length", "not", "values", "arrays", "objects", "strings", "numbers", "isarray", "isobject", "isstring"];
 
@@ -20,7 +20,7 @@ pub fn reads(term: &Term<&str>) -> Vec<Read> {
     found
 }
 
-/// `base` names the input, where it is known; `is_guarded`: the expression around asks whether it is null.
+/// `base` names the input, if known. `is_guarded`: the expression around it checks for null.
 fn walk(term: &Term<&str>, base: Option<&[String]>, is_guarded: bool, found: &mut Vec<Read>) {
     let is_null = |term: &Term<&str>| matches!(term, Term::Call("null", arguments) if arguments.is_empty());
     match term {
@@ -102,7 +102,7 @@ fn walk(term: &Term<&str>, base: Option<&[String]>, is_guarded: bool, found: &mu
     }
 }
 
-/// The names of a path from the document, as far as it is made of names, and how many of them are followed by a `?`.
+/// The leading names of a path from the document, and how many of them a `?` follows.
 fn named(term: &Term<&str>, base: Option<&[String]>) -> Option<(Vec<String>, Vec<usize>)> {
     let mut names = base?.to_vec();
     let Term::Path(from, Path(parts)) = term else {

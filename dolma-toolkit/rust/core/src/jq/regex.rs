@@ -1,8 +1,7 @@
-//! jq's regular expressions, by the library that jq itself uses (Oniguruma): `\w`, `\b`, `\p{…}` and the flag `i` know
-//! Unicode, and there are lookaheads. jaq's own engine knows ASCII alone.
+//! jq's regular expressions, with the library that jq itself uses (Oniguruma): `\w`, `\b`, `\p{…}` and the flag `i` support
+//! Unicode, and lookaheads work. jaq's own engine supports only ASCII.
 //!
-//! These are the three functions that jaq's definitions of `test`, `match`, `capture`, `scan`, `split`, `splits`, `sub` and
-//! `gsub` are made of.
+//! jaq defines `test`, `match`, `capture`, `scan`, `split`, `splits`, `sub` and `gsub` by these three functions.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,14 +28,14 @@ pub fn functions() -> [Fun<Data>; 3] {
     ]
 }
 
-/// Compiled expressions that a thread keeps: an expression is compiled once, not for every document.
+/// The compiled expressions of a thread, so that each is compiled once and not for every document.
 const KEPT: usize = 256;
 
 thread_local! {
     static COMPILED: RefCell<HashMap<(String, String), Rc<Expression>>> = RefCell::new(HashMap::new());
 }
 
-/// Refuses regular expressions and flags that are constants and not valid, before any document is read.
+/// Fails if a constant regular expression or flag is not valid, before any document is read.
 pub fn check(term: &Term<&str>) -> Result<(), String> {
     if let Term::Call(name, arguments) = term {
         if let Some((pattern, flags)) = arguments_of(name, arguments) {
@@ -46,7 +45,7 @@ pub fn check(term: &Term<&str>) -> Result<(), String> {
     children(term).into_iter().try_for_each(check)
 }
 
-/// The regular expression and its flags, where a call has them as constants. Flags that are none count as absent.
+/// The regular expression and its flags, if the call has them as constants. Flags that are not constant count as absent.
 fn arguments_of(name: &str, arguments: &[Term<&str>]) -> Option<(String, String)> {
     let (pattern, flags) = match (name, arguments) {
         ("test" | "match" | "capture" | "scan" | "splits", [pattern]) | ("sub" | "gsub", [pattern, _]) => {
@@ -56,7 +55,7 @@ fn arguments_of(name: &str, arguments: &[Term<&str>]) -> Option<(String, String)
         | ("sub" | "gsub", [pattern, _, flags]) => (pattern, Some(flags)),
         _ => return None,
     };
-    // both may be one list
+    // one list may have both
     let (pattern, flags) = match (pattern, flags) {
         (Term::Arr(Some(items)), None) => match &**items {
             Term::BinOp(pattern, BinaryOp::Comma, flags) => (&**pattern, Some(&**flags)),
@@ -81,7 +80,7 @@ fn constant(term: &Term<&str>) -> Option<String> {
     Some(text)
 }
 
-/// The terms that a term is made of.
+/// The parts of a term.
 fn children<'t, 's>(term: &'t Term<&'s str>) -> Vec<&'t Term<&'s str>> {
     match term {
         Term::Id | Term::Recurse | Term::Num(_) | Term::Arr(None) | Term::Break(_) | Term::Var(_) => Vec::new(),
@@ -120,7 +119,7 @@ fn children<'t, 's>(term: &'t Term<&'s str>) -> Vec<&'t Term<&'s str>> {
     }
 }
 
-/// The terms that stand for keys in a pattern of variables.
+/// The terms in a variable pattern that are keys.
 fn keys<'t, 's>(pattern: &'t Pattern<&'s str>) -> Vec<&'t Term<&'s str>> {
     match pattern {
         Pattern::Var(_) => Vec::new(),
@@ -131,7 +130,7 @@ fn keys<'t, 's>(pattern: &'t Pattern<&'s str>) -> Vec<&'t Term<&'s str>> {
 
 struct Expression {
     regex: Regex,
-    /// of each group, from 1 on
+    /// for each group, from 1 on
     names: Vec<Option<String>>,
     is_global: bool,
     ignores_empty: bool,
@@ -151,7 +150,7 @@ fn parts<'a>(mut cv: Cv<'a, Data>, between: bool, matching: bool) -> ValR<<Data 
     while from <= text.len() {
         let Some(region) = expression.search(text, from)? else { break };
         let Some((start, end)) = region.pos(0) else { break };
-        // an empty match is not looked for at the same place again
+        // search for an empty match only once at each place
         from = if end > start { end } else { end + text[end..].chars().next().map_or(1, char::len_utf8) };
         if start == end && expression.ignores_empty {
             continue;
@@ -246,7 +245,7 @@ impl Expression {
                     let text = &characters.text[start..end];
                     (characters.before(start) as isize, text.chars().count(), Val::utf8_str(text.to_string()))
                 }
-                // a group that took no part
+                // a group that did not match
                 None => (-1, 0, Val::Null),
             };
             let fields = [
@@ -262,7 +261,7 @@ impl Expression {
     }
 }
 
-/// How many characters come before a byte; asked about rising bytes it reads the text once.
+/// How many characters come before a byte. Increasing positions read the text only once.
 struct Characters<'t> {
     text: &'t str,
     byte: usize,

@@ -1,7 +1,7 @@
-//! Gzip in, and out in members of one mebibyte of text each.
+//! Reads gzip, and writes it in members of one mebibyte of text each.
 //!
-//! Written, a member is packed at once, which is twice to four times as fast as packing a stream. Where members end depends on
-//! the bytes alone, so equal contents give equal files. Every gzip reader takes several members as one text.
+//! Each member is compressed at once, two to four times as fast as a stream. Where members end depends only on the bytes, so
+//! equal contents make equal files. Every gzip reader reads several members as one text.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -13,10 +13,10 @@ const MEMBER_BYTES: usize = 1 << 20;
 /// On documents the fastest level packs a tenth worse than zlib's default, at four times its speed.
 const LEVEL: i32 = 1;
 
-/// Reads all members as one text. Zeros after a member, with which tapes and some stores fill a block, are skipped as
-/// `gzip` does; other bytes there are an error.
+/// Reads all members as one text. Zeros after a member, with which tapes and some stores pad a block, are skipped as
+/// in `gzip`. Other bytes there are an error.
 pub(super) struct GzipReader<R: BufRead> {
-    /// `None` only while the next is made
+    /// `None` only while the next one is made
     member: Option<GzDecoder<R>>,
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> io::Result<String> {
         let mut text = String::new();
-        // two bytes at a time, so that a member begins anywhere in the buffer
+        // two bytes at a time, so that a member may begin anywhere in the buffer
         GzipReader::new(io::BufReader::with_capacity(2, bytes)).read_to_string(&mut text).map(|_| text)
     }
 

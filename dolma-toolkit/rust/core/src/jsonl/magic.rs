@@ -1,11 +1,11 @@
-//! What a file contains, by its first bytes, compared with its name.
+//! Compares a file's first bytes with its name.
 
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use super::Compression;
 
-/// First bytes, what they mean, and the extension that goes with them.
+/// First bytes, their meaning, and the extension for it.
 const SIGNATURES: [(&[u8], &str, &str); 10] = [
     (b"\x1f\x8b", "gzip data", ".gz"),
     (b"\x28\xb5\x2f\xfd", "Zstandard data", ".zst"),
@@ -19,7 +19,7 @@ const SIGNATURES: [(&[u8], &str, &str); 10] = [
     (b"\xfe\xff", "UTF-16 text", ""),
 ];
 
-/// What is wrong where the bytes and the name disagree. The file is at its start afterwards.
+/// What is wrong if the bytes and the name disagree. Leaves the file at its start.
 pub(super) fn mismatch(
     file: &mut (impl Read + Seek),
     name: &str,
@@ -50,7 +50,7 @@ pub(super) fn mismatch(
         Some((_, what, extension)) => {
             Some(format!("the file contains {what}; expected a name that ends in \"{extension}\""))
         }
-        // a row begins like this, a compressed file never
+        // a row may begin like this, but not a compressed file
         None if !own.is_empty() && (first.starts_with(b"{") || first.starts_with(b"\xef\xbb\xbf{")) => {
             let actually = if own == ".parquet" { "not a Parquet file" } else { "not compressed" };
             Some(format!("the file contains JSON lines, {actually}; expected \"{own}\", from its name or the settings"))

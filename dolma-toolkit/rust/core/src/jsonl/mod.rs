@@ -26,7 +26,7 @@ use parquet::{BadValue, ParquetLines, ParquetWriter};
 
 const BUFFER_BYTES: usize = 1 << 17;
 
-/// Of UTF-8; some editors and spreadsheets put it before the first line.
+/// The UTF-8 byte-order mark. Some editors and spreadsheets put it before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file is packed.
@@ -113,14 +113,14 @@ pub fn changed(name: &str, before: u64, now: u64) -> Error {
     Error::format(name, None, None, Code::WrongSize, message)
 }
 
-/// What is done about rows that are not as documents are.
+/// What to do with rows that are not valid documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowRules {
-    /// Gives an id to a row without one: the path of its file below `documents` (its name where there is no such
-    /// directory), a colon and the number of its line.
+    /// Gives each row without an id one: the path of its file below `documents` (without such a directory, its name), a
+    /// colon and its line number.
     pub generate_ids: bool,
-    /// Rows that cannot be read and are skipped, in all files in a run.
+    /// How many bad rows to skip, over all files of a run.
     pub skip_bad_rows: u64,
 }
 
@@ -135,10 +135,10 @@ pub struct SkippedRow {
     pub message: String,
 }
 
-/// A skipped row, and the file that it stands in.
+/// A skipped row, and its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// As it was named.
+    /// As the request names it.
     pub file: String,
     /// The line, and what is wrong.
     #[serde(flatten)]
@@ -153,7 +153,7 @@ pub struct RowSieve {
 }
 
 impl RowSieve {
-    /// For a run in which `before` rows were skipped by an earlier one.
+    /// For a run whose earlier attempt skipped `before` rows.
     pub fn new(rules: &RowRules, before: u64) -> RowSieve {
         RowSieve { rules: rules.clone(), skipped: Arc::new(AtomicU64::new(before)) }
     }
@@ -163,7 +163,7 @@ impl RowSieve {
         self.rules.skip_bad_rows > 0
     }
 
-    /// Skips the row that gave the error; gives it back if that is one too many.
+    /// Skips the row with the error. Returns the error if that is one too many.
     pub fn skip(&self, error: Error) -> Result<SkippedRow> {
         let Error::Format(error) = error else { return Err(error) };
         let limit = self.rules.skip_bad_rows;
@@ -177,7 +177,7 @@ impl RowSieve {
     }
 }
 
-/// The sieve of one file.
+/// The row filter of one file.
 struct FileSieve {
     sieve: RowSieve,
     /// what ids begin with
@@ -186,7 +186,7 @@ struct FileSieve {
 }
 
 impl FileSieve {
-    /// Changes a line, or says that it is skipped.
+    /// Changes a line, or returns that it is skipped.
     fn takes(&mut self, line: &mut Vec<u8>, place: &Place<'_>) -> Result<bool> {
         if self.sieve.rules.generate_ids {
             document::put_id(line, &self.name, place.line);
@@ -200,7 +200,7 @@ impl FileSieve {
     }
 }
 
-/// The path of a file below its directory `documents`, else its name: the same wherever the command is started.
+/// The path of a file below its directory `documents`, else its name. It does not depend on the working directory.
 fn name_in_documents(path: &str) -> &str {
     let below = path.rsplit_once("/documents/").map(|(_, name)| name).or_else(|| path.strip_prefix("documents/"));
     below.unwrap_or_else(|| path.rsplit_once('/').map_or(path, |(_, name)| name))
@@ -231,8 +231,8 @@ impl LineReader {
         LineReader::open_with(path, name, compression, None, None)
     }
 
-    /// As [`LineReader::open_as`]; of the columns of a Parquet file those of the names alone are decoded (and those whose
-    /// members are fields).
+    /// As [`LineReader::open_as`]. In a Parquet file only columns with these names are decoded, and columns whose members
+    /// are fields.
     pub fn open_fields(path: &Path, name: &str, compression: Compression, fields: &[&str]) -> Result<LineReader> {
         LineReader::open_with(path, name, compression, None, Some(fields))
     }
@@ -247,7 +247,7 @@ impl LineReader {
         LineReader::open_with(path, name, compression, Some(Sha256::new()), fields)
     }
 
-    /// Skips rows and adds ids to rows, as the rules of the run say.
+    /// Applies the row rules of the run: skips bad rows and adds ids.
     pub fn sieved(mut self, sieve: &RowSieve) -> LineReader {
         let name = name_in_documents(&self.path).to_owned();
         let is_needed = sieve.rules != RowRules::default();

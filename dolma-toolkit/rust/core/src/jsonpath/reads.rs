@@ -1,4 +1,4 @@
-//! Which fields a path reads by name, and whether it asks first if they are there.
+//! The fields that a path reads by name, and whether it first checks that they exist.
 
 use serde_json::Value;
 
@@ -7,14 +7,14 @@ use super::{Expression, Operand, Operator, Path, Step};
 /// A field that a rule reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// from the document inwards
+    /// path from the document
     pub names: Vec<String>,
-    /// the rule asks whether it is there, as in `@.k && @.k[0]`
+    /// the rule checks that it exists, as in `@.k && @.k[0]`
     pub is_guarded: bool,
 }
 
 impl Read {
-    /// Those of `reads` that nothing guards: neither they nor what holds them.
+    /// The `reads` without a guard on them or on a parent.
     pub fn unguarded(reads: &[Self]) -> impl Iterator<Item = &Self> {
         let guards = |read: &Self| reads.iter().any(|guard| guard.is_guarded && read.names.starts_with(&guard.names));
         reads.iter().filter(move |read| !guards(read))
@@ -30,7 +30,7 @@ impl Path {
     }
 }
 
-/// `steps` begin at what `base` names.
+/// `steps` start from the field `base`.
 fn walk(steps: &[Step], base: &[String], is_guarded: bool, found: &mut Vec<Read>) {
     let mut names = base.to_vec();
     for (index, step) in steps.iter().enumerate() {
@@ -49,7 +49,7 @@ fn walk(steps: &[Step], base: &[String], is_guarded: bool, found: &mut Vec<Read>
     found.push(Read { names, is_guarded });
 }
 
-/// `is_part`: of a larger condition, in which asking for a field guards what else is asked of it.
+/// `is_part`: part of a larger condition, in which a check for a field guards its other uses.
 fn condition(expression: &Expression, base: &[String], is_part: bool, found: &mut Vec<Read>) {
     match expression {
         Expression::And(left, right) | Expression::Or(left, right) => {

@@ -1,4 +1,4 @@
-//! What became of the documents, rule by rule: `.dolma/funnel.ndjson` in the output, a line for each stream.
+//! What happened to the documents, rule by rule: `.dolma/funnel.ndjson` in the output, a line for each stream.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,14 @@ pub struct Flow {
     pub bytes_out: u64,
 }
 
-/// A field that a rule reads without asking whether it is there.
+/// A field that a rule reads without checking that it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingFlow {
     /// dotted
     pub field: String,
     /// whether any document has it
     pub is_found: bool,
-    /// documents without it that the rule drops, where it may drop them for want of the field
+    /// documents without it that the rule drops, if the missing field may be the reason
     pub documents_dropped: u64,
 }
 
@@ -94,7 +94,7 @@ pub struct StreamFunnel {
     /// by rising score; none where the stream is not split
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartFlow>,
-    /// skipped rows, and are counted nowhere else
+    /// skipped rows; no other count includes them
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
 }
@@ -171,9 +171,9 @@ impl StreamFunnel {
         first
     }
 
-    /// Counts which of the fields that rules read the document lacks; `drops` are those of the filters.
+    /// Counts the fields that rules read and the document lacks. `drops` are the verdicts of the filters.
     pub fn watch(&mut self, rules: &Rules, view: &View<'_, '_>, drops: &[bool]) {
-        // in each rule the flows stand in the order of what is watched
+        // the flows of each rule are in the order of `watched`
         let mut place = 0;
         for (index, watched) in rules.watched.iter().enumerate() {
             let is_next = index > 0 && rules.watched[index - 1].rule == watched.rule;

@@ -27,7 +27,7 @@ struct Work<'a> {
     kept: Vec<&'a Target<'a>>,
     dropped: Option<&'a Target<'a>>,
     choice: Choice,
-    /// for the pass that writes, and for the one before it: each reads every row
+    /// for the writing pass, and for the one before it: each reads every row
     sieve: RowSieve,
     survey_sieve: RowSieve,
     unfinished: Vec<(usize, &'a Shard)>,

@@ -84,7 +84,7 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
     Ok(Summary { already_done: false, replaced_files, streams })
 }
 
-/// Those of a run that was stopped count as well.
+/// Rows that an interrupted run skipped count too.
 fn check_skipped(settings: &Settings, streams: &[StreamFunnel]) -> Result<()> {
     let limit = settings.rows.skip_bad_rows;
     let mut skipped = streams.iter().flat_map(|stream| &stream.skipped);

@@ -48,7 +48,7 @@ pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
     Error::many(errors).map_or(Ok(warnings), Err)
 }
 
-/// Sets of a stream that have the same key, as far as their manifests say; rows show the rest.
+/// Sets of a stream that have the same key by their manifests. Rows show the rest.
 fn shared_keys(index: usize, stream: &Stream) -> Vec<Error> {
     let mut holders: BTreeMap<String, &Path> = BTreeMap::new();
     let mut errors = Vec::new();

@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for Span {
                 let start = parts.next_element()?.ok_or_else(|| few(0))?;
                 let end = parts.next_element()?.ok_or_else(|| few(1))?;
                 let score = parts.next_element()?.ok_or_else(|| few(2))?;
-                // what else a tool keeps with a span
+                // other values of a span
                 while parts.next_element::<IgnoredAny>()?.is_some() {}
                 if start > end {
                     return Err(serde::de::Error::custom("a span ends before it starts"));
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// JSON of which every string can be read and every number is finite; read and forgotten.
+/// Checks that every string in the JSON can be read and every number is finite. Keeps nothing.
 struct Sound;
 
 impl<'de> Deserialize<'de> for Sound {
@@ -157,7 +157,7 @@ pub struct AttributeRow<'a> {
     attributes: Fields<'a>,
 }
 
-/// A key that two rows of one document have, and the numbers of these rows.
+/// A key that two rows of the same document have, and the numbers of the rows.
 pub fn shared_key<'r>(rows: &'r [AttributeRow<'_>]) -> Option<(&'r str, usize, usize)> {
     rows.iter().enumerate().skip(1).find_map(|(later, row)| {
         rows[..later].iter().enumerate().find_map(|(earlier, other)| {
@@ -175,7 +175,7 @@ impl<'a> AttributeRow<'a> {
         serde_json::from_slice::<Self>(line).ok().filter(|row| values_are_sound(&row.attributes))
     }
 
-    /// Keys and values, in the order of the keys.
+    /// Keys and values, sorted by key.
     pub fn values(&self) -> impl Iterator<Item = (&str, Attribute)> {
         self.attributes.iter().map(|(key, raw)| (key, Attribute::of(raw)))
     }
@@ -199,7 +199,7 @@ impl<'a> AttributeRow<'a> {
     }
 }
 
-/// Values of attributes are any JSON, and copied unchanged; so what no reader could parse has to be found here.
+/// Attribute values may be any JSON and are copied unchanged, so JSON that readers could not parse must be found here.
 fn values_are_sound(fields: &Fields<'_>) -> bool {
     let is_sound = |json: &str| attributes::are_plain_spans(json) || serde_json::from_str::<Sound>(json).is_ok();
     fields.iter().all(|(_, value)| is_sound(value.get()))
@@ -210,9 +210,9 @@ fn values_are_sound(fields: &Fields<'_>) -> bool {
 pub enum Attribute {
     /// what taggers write
     Spans(Vec<Span>),
-    /// one score of the whole document, as other tools write it
+    /// one score for the whole document, as other tools write it
     Number(f64),
-    /// `null`, which is as good as no attribute
+    /// `null`, which counts as no attribute
     Null,
     /// any other JSON
     Other,
@@ -243,8 +243,8 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Reads a line of a document file; `None` if anything about it is unusual. Then [`usual`] makes it usual, or says what
-    /// is wrong with it.
+    /// Reads a line of a document file; `None` if anything about it is unusual. Then [`usual`] normalizes the line or says
+    /// what is wrong.
     pub fn read(line: &'a [u8]) -> Option<Self> {
         serde_json::from_slice::<Fields<'a>>(line).ok().and_then(Self::from_fields)
     }
@@ -271,7 +271,7 @@ impl<'a> Row<'a> {
         well_typed.then_some(Self { fields, attributes, id, text: body, source })
     }
 
-    /// Adds attributes; they count more than those of the document itself.
+    /// Adds attributes. They override those of the document itself.
     pub fn add_attributes(&mut self, rows: Vec<AttributeRow<'a>>) {
         if rows.is_empty() {
             return;
@@ -285,7 +285,7 @@ impl<'a> Row<'a> {
         Some(Attribute::of(self.attributes.as_ref()?.get(key)?)).filter(|value| *value != Attribute::Null)
     }
 
-    /// The spans of an attribute, none if the document does not have it. It is an error if they are anything else.
+    /// The spans of an attribute; none if the document lacks it. Any other value is an error.
     pub fn spans(&self, key: &str, place: &Place<'_>) -> Result<Vec<Span>> {
         match self.attribute(key) {
             None => Ok(Vec::new()),
@@ -459,8 +459,8 @@ fn put_object<'v>(
     let _ = line.write_all(b"}");
 }
 
-/// The line of a document of which something is unusual, as a usual one: metadata that are JSON text become the object that
-/// the text holds. Fails if the line is not a document.
+/// Normalizes an unusual line: metadata that is JSON text becomes the object in the text. Fails if the line is not a
+/// document.
 pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
     document::parse_value(line, place)?;
     let unusable = || place.error(None, Code::InvalidValue, "the row cannot be used; expected a document");
@@ -474,7 +474,7 @@ pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
         put_string(&mut usual, name);
         usual.push(b':');
         match text.as_deref().filter(|_| name == "metadata") {
-            // a line end between the parts of JSON would end the row
+            // a line end inside the JSON would end the row
             Some(json) => {
                 usual.extend(json.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }))
             }
@@ -485,7 +485,7 @@ pub fn usual(line: &[u8], place: &Place<'_>) -> Result<Vec<u8>> {
     Row::read(&usual).is_some().then_some(usual).ok_or_else(unusable)
 }
 
-/// The keys of a row of attributes; empty if the line is not such a row.
+/// The keys of an attribute row; empty if the line is not one.
 pub fn attribute_keys(line: &[u8]) -> Vec<String> {
     serde_json::from_slice::<AttributeRow<'_>>(line)
         .map(|row| row.attributes.iter().map(|(key, _)| key.to_string()).collect())

@@ -52,18 +52,18 @@ pub struct Rules {
     names: Vec<RuleName>,
     /// keys of attributes that sample, budget and split read, with their places in the configuration
     chosen_by: Vec<(&'static str, String)>,
-    /// fields that filters read without asking whether they are there
+    /// fields that filters read without checking that they exist
     pub(super) watched: Vec<Watched>,
     /// top-level fields that are left out
     pub discard_fields: Vec<String>,
 }
 
-/// A field that a filter reads: where it is missing, jq compares `null`, and JSONPath finds nothing.
+/// A field that a filter reads. If it is missing, jq compares `null`, and JSONPath finds nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Watched {
     /// position in [`Rules::names`]
     pub rule: usize,
-    /// from the document inwards
+    /// path from the document
     pub names: Vec<String>,
     /// `null` is less than every number, so documents without the field may be dropped for it
     pub drops_without: bool,
@@ -152,7 +152,7 @@ impl Selector {
         }
     }
 
-    /// Keys of `attributes` that it names, and whether it asks first if the document has them.
+    /// Keys of `attributes` that it names, and whether it first checks that the document has them.
     fn attribute_keys(&self) -> BTreeMap<String, bool> {
         let keys: BTreeSet<String> = match self {
             Self::JsonPath(path) => {
@@ -365,11 +365,11 @@ impl Rules {
 /// A key of `attributes` that a rule names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedKey {
-    /// where it stands in the configuration
+    /// its place in the configuration
     pub place: String,
     /// the key
     pub key: String,
-    /// whether the rule asks first if a document has it, so that it may be nowhere
+    /// whether the rule first checks for it, so that all documents may lack it
     pub is_guarded: bool,
 }
 
@@ -381,7 +381,7 @@ fn watched(include: &[Selector], exclude: &[Selector]) -> Vec<Watched> {
         let is_jq = matches!(selector, Selector::Jq(_));
         for read in Read::unguarded(&selector.reads()) {
             let names = read.names.clone();
-            // what every document has; and attributes, of which there is a check before the work
+            // every document has these; attributes are checked before the work starts
             let is_known = match names.first().map(String::as_str) {
                 None | Some("id" | "text") => true,
                 Some("attributes") => names.len() == 1 || !is_jq,

@@ -14,7 +14,7 @@ pub struct Settings {
     pub streams: Vec<Stream>,
     /// how many threads work
     pub threads: usize,
-    /// what is done about rows that are not as documents are
+    /// what to do with rows that are not valid documents
     #[serde(default)]
     pub rows: RowRules,
 }

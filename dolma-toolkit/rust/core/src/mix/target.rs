@@ -259,7 +259,7 @@ impl<'s> Target<'s> {
         }
         let path = self.funnel_path();
         let bytes = fs::read(&path).map_err(|source| Error::io(&path, source))?;
-        // of an earlier release: one object for all streams
+        // from an earlier release: one object for all streams
         #[derive(Deserialize)]
         struct Funnel {
             streams: Vec<StreamFunnel>,
@@ -279,7 +279,7 @@ impl<'s> Target<'s> {
 
 const WORKING_NAME: &str = ".mixing";
 const FINISHED_SUFFIX: &str = ".mixed.json";
-/// Files beside documents that are not documents; all but the manifest are from earlier releases.
+/// Files next to documents that are not documents. All but the manifest are from earlier releases.
 const OWN_FILES: [&str; 5] = [FILE_NAME, "funnel.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl"];
 
 fn recorded(stream: &Stream, directory: &Path) -> Result<Value> {

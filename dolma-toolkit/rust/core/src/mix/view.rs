@@ -33,7 +33,7 @@ impl<'r, 'a> View<'r, 'a> {
         &self.value.get_or_init(|| self.row.value(self.needs)).0
     }
 
-    /// Whether the document has the field, and not as null.
+    /// Whether the document has the field and it is not null.
     pub fn has(&self, names: &[String]) -> bool {
         let mut value = self.value();
         for name in names {

@@ -66,13 +66,13 @@ pub struct Report {
     pub documents: u64,
     /// sorted by name
     pub rows: Vec<Row>,
-    /// attributes with values that are neither spans nor numbers, and how many; these are not summarized
+    /// attributes with values that are neither spans nor numbers, and how many; they are left out
     pub others: BTreeMap<String, u64>,
 }
 
 type Trackers = BTreeMap<String, (Tracker, Tracker)>;
 
-/// What a file holds.
+/// What a file contains.
 #[derive(Default)]
 struct Tracked {
     documents: u64,

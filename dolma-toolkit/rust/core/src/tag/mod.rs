@@ -37,7 +37,7 @@ pub struct Summary {
     pub files_kept: u64,
     /// Spans in all attribute files of the artifacts.
     pub spans: u64,
-    /// Rows of the files of the request that were skipped, with the names of the files.
+    /// Skipped rows of the request's files, with the names of the files.
     pub skipped: Vec<(String, SkippedRow)>,
 }
 
@@ -50,7 +50,7 @@ pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<usize>> {
     Ok(work.iter().map(|work| work.file).collect())
 }
 
-/// Makes every attribute file that is still missing, and the manifests.
+/// Writes the missing attribute files, then the manifests.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let mut records = load_records(plan)?;
     let work = plan::pending(plan, &records, progress)?;
@@ -69,7 +69,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let file_threads = threads::useful(plan.threads, work.len());
     let row_threads = plan.threads / file_threads;
     let pool = threads::pool(file_threads, file_threads)?;
-    // those that an earlier run skipped count as well
+    // rows that an earlier run skipped count too
     let sieve = RowSieve::new(&plan.rows, skipped(plan, &finished(plan, &work), &records).len() as u64);
     let results: Vec<Result<Vec<Record>>> = pool.install(|| {
         work.par_iter()
@@ -134,13 +134,13 @@ fn build_taggers(plan: &Plan, work: &[Work]) -> Result<Vec<Option<Box<dyn Tagger
         .collect()
 }
 
-/// The files of the request for which nothing is left to do.
+/// The files of the request that are finished.
 fn finished(plan: &Plan, work: &[Work]) -> Vec<usize> {
     let left: BTreeSet<usize> = work.iter().map(|work| work.file).collect();
     (0..plan.files.len()).filter(|file| !left.contains(file)).collect()
 }
 
-/// The rows of files that were skipped.
+/// The skipped rows of files.
 fn skipped(plan: &Plan, files: &[usize], records: &[Records]) -> Vec<(String, SkippedRow)> {
     let of = |file: &FilePlan| {
         let output = file.outputs.first()?;

@@ -20,7 +20,7 @@ use crate::threads;
 pub struct Plan {
     /// Threads, over files first and over the rows of a file where files are few.
     pub threads: usize,
-    /// What is done about rows that are not as documents are.
+    /// What to do with rows that are not valid documents.
     #[serde(default)]
     pub rows: RowRules,
     /// Makes every attribute file again.

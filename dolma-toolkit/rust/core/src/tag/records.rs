@@ -1,4 +1,5 @@
-//! Which attribute files are finished: `.dolma/progress.ndjson` beside them, one line each, appended when the file has its name.
+//! Records of finished attribute files: `.dolma/progress.ndjson` next to them, a line for each, appended once the file has its
+//! name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -15,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{SkippedRow, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, side_file, Input, Manifest};
 
-/// Where the records of an artifact stand.
+/// Path of an artifact's records.
 fn records_of(directory: &Path) -> PathBuf {
     side_file(directory, "progress.ndjson", ".progress.jsonl")
 }
@@ -37,10 +38,10 @@ pub struct Record {
     pub documents: u64,
     pub spans: u64,
     pub keys: BTreeSet<String>,
-    /// Rows of the document file that have none here.
+    /// Skipped rows of the document file, which have no attributes here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedRow>,
-    /// What `Totals::types` holds.
+    /// As in `Totals::types`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<String, String>,
 }
@@ -176,7 +177,7 @@ impl Records {
         write().map_err(|error| Error::io(&path, error))
     }
 
-    /// What is known of the file at `path`, if it is finished.
+    /// The record of the file at `path`, if it is finished.
     pub fn record(&self, path: &str) -> Option<&Record> {
         self.by_path.get(path).filter(|record| record.settings == self.settings)
     }

@@ -96,12 +96,12 @@ pub struct Totals {
     pub documents: u64,
     pub spans: u64,
     pub keys: KeySet,
-    /// The span type that each key of a tagger that is not native stands for.
+    /// The span type of each key of a Python tagger.
     pub types: BTreeMap<String, String>,
 }
 
 impl Totals {
-    /// Takes a line in; an error at `place` where a key stood for another span type before.
+    /// Adds a line. Fails at `place` if a key had another span type before.
     pub fn add(&mut self, line: &Line, place: &Place<'_>) -> Result<()> {
         self.documents += 1;
         self.spans += line.spans;
@@ -117,7 +117,7 @@ impl Totals {
     }
 }
 
-/// That two span types of taggers would be one attribute.
+/// The message for two span types that would be the same attribute.
 pub fn shared_key(key: &str, one: &str, other: &str) -> String {
     format!("the span types \"{one}\" and \"{other}\" both have the key \"{key}\"; expected types that differ in letters, digits or \"_\"")
 }
@@ -172,7 +172,7 @@ impl<'a> RowTagger<'a> {
     ) -> Result<Line> {
         let mut attributes = Attributes::default();
         let mut types = Vec::new();
-        // the tagger that each key is of
+        // the tagger of each key
         let mut owners: Vec<usize> = Vec::with_capacity(32);
         for &index in taggers {
             let plan = &self.plan.taggers[index];

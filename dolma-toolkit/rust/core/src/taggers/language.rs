@@ -106,7 +106,7 @@ impl Tagger for LanguageTagger {
     }
 }
 
-/// Fails where two labels of a model would be one attribute.
+/// Fails if two labels of a model would be the same attribute.
 pub(super) fn have_own_keys(setting: &str, labels: &[Cow<'static, str>]) -> Result<()> {
     match same_key(labels.iter().map(|label| &**label)) {
         None => Ok(()),

@@ -52,7 +52,7 @@ pub struct Encoder {
     adds_prefix: bool,
 }
 
-/// What a tokenizer file is if not a `tokenizer.json`, and what to do.
+/// What the file is if it is not a `tokenizer.json`, and what to do about it.
 fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const CONVERT: &str =
         "write a tokenizer.json with transformers: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)`";
@@ -65,7 +65,7 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     if bytes.starts_with(b"\x1f\x8b") || bytes.starts_with(b"PK\x03\x04") {
         return Some(("a compressed file", "decompress it first"));
     }
-    // a message of pieces: the tag of a field, its length, and within it the tag of the first piece's text
+    // a protobuf message of pieces: a field's tag, its length, and inside it the tag of the first piece's text
     if bytes.first() == Some(&0x0a) && bytes.get(2) == Some(&0x0a) {
         return Some(("a SentencePiece model", CONVERT));
     }

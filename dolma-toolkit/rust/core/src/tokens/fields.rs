@@ -26,7 +26,7 @@ impl Default for Fields {
 }
 
 impl Fields {
-    /// The fields of a row that are read.
+    /// The row fields to read.
     pub fn names(&self) -> Vec<&str> {
         if *self == Fields::default() {
             return FIELDS.to_vec();

@@ -53,13 +53,13 @@ pub struct Summary {
     pub shards_discarded: u64,
     /// Documents whose text spelt a token that ends or begins documents; it was encoded as text.
     pub respelt: u64,
-    /// Documents without text, which are in no shard.
+    /// Documents without text. They are in no shard.
     pub empty: u64,
     /// Skipped rows, with the names of their files.
     pub skipped: Vec<(String, SkippedRow)>,
 }
 
-/// Writes the shards that are still missing, then the manifest.
+/// Writes the missing shards, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
     let dtype = plan.dtype_for(encoder.vocab_size())?;

@@ -108,7 +108,7 @@ impl<'a> Stream<'a> {
             self.turn = position + 1;
             let (id, text) = match read {
                 Ok(read) => read,
-                // reported, and counted, when the files were checked
+                // reported and counted when the files were checked
                 Err(Error::Format(_)) if self.plan.rows.skip_bad_rows > 0 => continue,
                 Err(error) => return Err(error),
             };

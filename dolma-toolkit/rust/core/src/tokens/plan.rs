@@ -48,7 +48,7 @@ pub struct Plan {
     pub dtype: Option<Dtype>,
     /// Of the order.
     pub seed: u64,
-    /// What is done about rows that are not as documents are; ids are a matter of `fields`.
+    /// What to do with rows that are not valid documents. `fields` says where ids come from.
     #[serde(default)]
     pub rows: RowRules,
 }

@@ -15,7 +15,7 @@ use crate::formats::table::Row;
 use crate::jsonl::{AtomicWriter, Written};
 use crate::manifest::{side_file, Manifest, FILE_NAME as MANIFEST};
 
-/// Where the records of a directory of shards stand.
+/// Path of the records of a shard directory.
 fn records_of(directory: &Path) -> PathBuf {
     side_file(directory, "progress.ndjson", ".progress.jsonl")
 }

@@ -203,17 +203,16 @@ impl Manifest {
     }
 }
 
-/// Directory of what belongs to an artifact's runs and not to the artifact: records, numbers and settings of runs. It is hidden,
-/// and no name in it contains `.json`, so no pattern for data matches.
+/// Directory for an artifact's runs: their records, metrics and settings. It is hidden, and no pattern for data matches a
+/// name in it.
 pub const SIDE_NAME: &str = ".dolma";
 
-/// Path of a side file of an artifact. One that an earlier release left beside the data, under the name `older`, is
-/// moved there.
+/// Path of a side file of an artifact. If an earlier release left it next to the data, as `older`, it is moved.
 pub fn side_file(directory: &Path, name: &str, older: &str) -> PathBuf {
     let path = directory.join(SIDE_NAME).join(name);
     let before = directory.join(older);
     if before.is_file() && !path.exists() {
-        // where it cannot be moved it is not ours to use
+        // a file that cannot be moved is left unused
         let _ = std::fs::create_dir_all(directory.join(SIDE_NAME)).and_then(|()| std::fs::rename(before, &path));
     }
     path

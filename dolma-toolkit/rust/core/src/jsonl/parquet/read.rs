@@ -35,7 +35,7 @@ pub(in crate::jsonl) struct ParquetLines {
 }
 
 impl ParquetLines {
-    /// With the columns of that name alone, and with those whose members are fields; `None` for all.
+    /// With only the columns of these names, and those whose members are fields; `None` for all.
     pub fn open(
         file: File,
         size_bytes: u64,

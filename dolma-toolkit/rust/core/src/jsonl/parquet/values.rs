@@ -24,7 +24,7 @@ pub(super) fn put_key(line: &mut Vec<u8>, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Text that is JSON, on one line; other text stays a string.
+/// JSON text, on one line; other text stays a string.
 pub(super) fn put_json(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(raw) if !raw.get().contains(['\n', '\r']) => line.extend_from_slice(raw.get().as_bytes()),
@@ -37,7 +37,7 @@ pub(super) fn put_json(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// `of` is the column, or the part of one, that the value stands in: how it is written depends on it.
+/// `of` is the type of the column, or of its part, which decides how the value is written.
 pub(super) fn put_field(line: &mut Vec<u8>, field: &Field, of: &Type) -> io::Result<()> {
     match field {
         Field::Null => line.extend_from_slice(b"null"),
@@ -96,7 +96,7 @@ pub(super) fn put_field(line: &mut Vec<u8>, field: &Field, of: &Type) -> io::Res
             line.push(b']');
         }
         Field::MapInternal(map) => {
-            // a repeated group of a key and a value, whatever their names are
+            // a repeated group of a key and a value, with any names
             let values = of.get_fields().first().and_then(|pair| pair.get_fields().get(1));
             line.push(b'{');
             for (key, value) in map.entries() {
@@ -128,7 +128,7 @@ fn part<'t>(of: &'t Type, name: &str) -> &'t Type {
     of.get_fields().iter().find(|field| field.name() == name).map_or(of, AsRef::as_ref)
 }
 
-/// The type of what a list holds. Old writers leave out one of the two groups around it, or both.
+/// The type of a list's elements. Old writers leave out one or both of the groups around it.
 fn element<'t>(of: &'t Type, value: &Field) -> &'t Type {
     let mut of = of;
     loop {
@@ -139,7 +139,7 @@ fn element<'t>(of: &'t Type, value: &Field) -> &'t Type {
                     return of;
                 }
             }
-            // its own elements are looked for below it
+            // its own elements are below it
             Field::ListInternal(_) | Field::MapInternal(_) => return below(below(of)),
             _ if of.is_primitive() => return of,
             _ => {}
@@ -179,13 +179,12 @@ fn uuid(bytes: &[u8]) -> io::Result<String> {
     Ok([&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-"))
 }
 
-/// ISO 8601, to the last digit that the column has. `Z` where the column says that its times are those of UTC; a time
-/// without a zone stays without one.
+/// ISO 8601, with every digit that the column has, and `Z` if the column is in UTC. A time without a zone stays without one.
 fn put_timestamp(line: &mut Vec<u8>, value: i64, digits: u32, of: &Type) -> io::Result<()> {
     let day = DAY_S * 10_i64.pow(digits);
     let is_utc = match of.get_basic_info().logical_type_ref() {
         Some(LogicalType::Timestamp(time)) => time.is_adjusted_to_u_t_c,
-        // the older annotation means UTC; the twelve bytes of 96 bits say nothing
+        // the older annotation means UTC; INT96 has no zone
         _ => of.is_primitive() && of.get_physical_type() != PhysicalType::INT96,
     };
     let zone = if is_utc { "Z" } else { "" };
@@ -287,7 +286,7 @@ mod tests {
             (Field::Long(second), "optional int64 a (TIMESTAMP(NANOS,false));", "\"1970-01-01T00:00:01.000000000\""),
             (Field::Long(second), "optional int64 a (TIMESTAMP(NANOS,true));", "\"1970-01-01T00:00:01.000000000Z\""),
             (Field::Long(second), "optional int64 a (TIME(NANOS,false));", "\"00:00:01.000000000\""),
-            // a writer may leave the older annotation out
+            // a writer may omit the older annotation
             (Field::Long(1_000_000), "optional int64 a (TIMESTAMP(MICROS,false));", "\"1970-01-01T00:00:01.000000\""),
             (Field::Long(second), "optional int64 a;", "1000000000"),
             (Field::TimestampMillis(1000), "optional int96 a;", "\"1970-01-01T00:00:01.000\""),

@@ -1,7 +1,7 @@
 //! Payment cards and American social security numbers.
 
 use super::iban;
-use super::scripts::{is_word_after, is_word_before};
+use super::scripts::is_apart;
 use super::words::{is_named, CARD, SECURITY};
 use super::{CARD_NUMBER, IBAN, SECURITY_NUMBER};
 
@@ -16,23 +16,21 @@ pub fn account(text: &str, digit: usize) -> Option<(usize, usize, &'static str)>
     let bytes = text.as_bytes();
     if digit >= 2 && bytes[digit - 1].is_ascii_alphabetic() {
         let (start, end) = iban::iban(bytes, digit)?;
-        return is_apart(text, start, end).then_some((start, end, IBAN));
+        return is_whole(text, start, end).then_some((start, end, IBAN));
     }
     let found = card(text, digit).map(|end| (end, CARD_NUMBER));
     let (end, kind) = found.or_else(|| security_number(text, digit).map(|end| (end, SECURITY_NUMBER)))?;
-    is_apart(text, digit, end).then_some((digit, end, kind))
+    is_whole(text, digit, end).then_some((digit, end, kind))
 }
 
-/// Whether nothing before and after makes it a part of something longer.
-fn is_apart(text: &str, start: usize, end: usize) -> bool {
+/// Whether nothing before or after makes it part of something longer.
+fn is_whole(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
     let goes_on = |joint: usize, other: Option<&u8>| {
         bytes.get(joint).is_some_and(|byte| b"-.,/".contains(byte)) && other.is_some_and(u8::is_ascii_digit)
     };
-    let begins_before = is_word_before(text, start)
-        || start.checked_sub(2).is_some_and(|before| goes_on(before + 1, bytes.get(before)));
-    let ends_behind = is_word_after(text, end) || goes_on(end, bytes.get(end + 1));
-    !begins_before && !ends_behind
+    let begins_before = start.checked_sub(2).is_some_and(|before| goes_on(before + 1, bytes.get(before)));
+    is_apart(text, start, end) && !begins_before && !goes_on(end, bytes.get(end + 1))
 }
 
 /// The end of the card number at `start`: digits without gaps, or in the groups that are printed on the card.

@@ -1,4 +1,4 @@
-//! E-mail addresses: a local part, and a domain that ends with a name of the root zone.
+//! E-mail addresses: a local part, and a domain that ends in a top-level domain.
 
 use memchr::memchr_iter;
 
@@ -10,7 +10,7 @@ const MAX_DOMAIN_BYTES: usize = 255;
 /// Longest label (RFC 1035, section 2.3.4), in characters.
 const MAX_LABEL_CHARS: usize = 63;
 
-/// Names that stand for themselves (RFC 2606, RFC 6761, RFC 8244) or are used within houses (RFC 6762, appendix G).
+/// Reserved top-level names (RFC 2606, RFC 6761, RFC 8244), and names for private networks (RFC 6762, appendix G).
 const OWN_NAMES: &[&str] = &[
     "corp",
     "example",
@@ -26,9 +26,9 @@ const OWN_NAMES: &[&str] = &[
     "private",
     "test",
 ];
-/// Names of the root zone that more often end the name of a file.
+/// Top-level domains that are more often file extensions.
 const FILE_ENDINGS: &[&str] = &["mov", "py", "zip"];
-/// Names of the root zone that end names of files too, and what such files are called.
+/// Top-level domains that are also file extensions, and common names of such files.
 const SHARED_ENDINGS: &[&str] =
     &["ai", "app", "cc", "gz", "md", "mk", "ml", "pl", "pm", "ps", "rs", "sh", "so", "st", "tf", "vi"];
 const FILE_NAMES: &[&str] = &[
@@ -52,7 +52,7 @@ const FILE_NAMES: &[&str] = &[
     "test",
     "tests",
 ];
-/// Who a program logs in as to fetch a repository.
+/// Users as which programs fetch repositories.
 const REPOSITORY_USERS: &[&str] = &["git", "hg", "svn"];
 
 /// All of them in the order of the text, as (start, end) in bytes.
@@ -82,8 +82,8 @@ fn email(text: &str, at: usize) -> Option<(usize, usize)> {
     Some((start + usize::from(is_emphasis), end))
 }
 
-/// Where the local part before `at` begins: letters of one group, digits, and the signs that are common in addresses (of those of
-/// RFC 5322 the others part addresses from what is around them). And whether it is of a script that does not part words.
+/// Where the local part before `at` begins, and whether its script does not separate words. The local part has letters of one
+/// group, digits, and the signs that are common in addresses. The other signs of RFC 5322 end it.
 fn local_start(text: &str, at: usize) -> Option<(usize, bool)> {
     let (mut start, mut group) = (at, None);
     for (index, character) in text[..at].char_indices().rev() {
@@ -106,7 +106,7 @@ fn local_start(text: &str, at: usize) -> Option<(usize, bool)> {
     // punctuation before an address belongs to the sentence
     let is_first = |character: char| character == '_' || !matches!(letters(character), None | Some(Letters::Mark));
     start += text[start..at].find(is_first)?;
-    // a character of a URL that is spelled by its number
+    // a percent-encoded character of a URL
     let is_spelled = text[..start].ends_with('%')
         && at > start + 2
         && text.as_bytes()[start..start + 2].iter().all(u8::is_ascii_hexdigit);
@@ -115,14 +115,14 @@ fn local_start(text: &str, at: usize) -> Option<(usize, bool)> {
     (ends_well && start < at).then_some((start, matches!(group, Some(Letters::Unspaced(_)))))
 }
 
-/// What stands behind an "@".
+/// The domain after an "@".
 struct Domain {
     end: usize,
     is_ascii: bool,
 }
 
 impl Domain {
-    /// The longest row of labels that ends with a top-level name; `None` where there is none.
+    /// The longest run of labels that ends in a top-level domain, if any.
     fn read(text: &str, start: usize) -> Option<Domain> {
         let mut found: Option<Domain> = None;
         let mut from = start;
@@ -133,7 +133,7 @@ impl Domain {
                 break;
             }
             let end = from + label.len();
-            // a capital behind a name in small letters begins the next sentence
+            // a capital after a lower-case name starts the next sentence
             let begins_sentence = label.starts_with(|first: char| first.is_ascii_uppercase())
                 && found.as_ref().is_some_and(|known| text[..known.end].ends_with(|last: char| last.is_lowercase()));
             if num_labels > 1 && !begins_sentence {
@@ -145,7 +145,7 @@ impl Domain {
             }
             let dot = match text[end..].chars().next() {
                 Some('.') => 1,
-                // these too part labels (UTS 46, section 2.3), or end the sentence
+                // these also separate labels (UTS 46, section 2.3), or end the sentence
                 Some(dot @ ('。' | '｡')) if found.is_none() => dot.len_utf8(),
                 _ => break,
             };
@@ -155,7 +155,7 @@ impl Domain {
     }
 }
 
-/// The length of the top-level name to which an ending of the sentence's language is joined by a hyphen, as in "com-ra".
+/// The length of the top-level domain in a label that adds a case ending or word after a hyphen, as in "com-ra".
 fn name_before_ending(label: &str) -> Option<usize> {
     let (name, ending) = label.split_once('-')?;
     (ending.chars().all(char::is_alphabetic) && is_top_level(name)).then_some(name.len())
@@ -165,14 +165,14 @@ fn invisible_length(text: &str) -> usize {
     text.len() - text.trim_start_matches(is_invisible).len()
 }
 
-/// The letters of one group, digits and hyphens that the text begins with; no hyphen at either end.
+/// The leading letters of one group, digits and hyphens; no hyphen at either end.
 fn label(text: &str) -> &str {
     let mut group = None;
     let mut end = 0;
     for (count, (index, character)) in text.char_indices().enumerate() {
         let belongs = match letters(character) {
             Some(Letters::Mark) => index > 0 && !is_invisible(character),
-            // digits go with the letters of any script
+            // digits belong to letters of any script
             Some(Letters::Latin) if character.is_ascii_digit() => true,
             Some(mine) => *group.get_or_insert(mine) == mine,
             None => character == '-' && index > 0,
@@ -196,7 +196,7 @@ fn is_top_level(label: &str) -> bool {
     punycode::encode(&label.to_lowercase()).is_ok_and(|ascii| tld::exist(&format!("xn--{ascii}")))
 }
 
-/// Whether the local part is the user, or the password, in a URL.
+/// Whether the local part is the user or password in a URL.
 fn is_user_of_url(text: &str, start: usize) -> bool {
     let is_user = |character: char| character.is_ascii_alphanumeric() || "-._~%!$&'()*+,;=:".contains(character);
     let before = text[..start].char_indices().rev().take(MAX_LOCAL_BYTES);
@@ -205,7 +205,7 @@ fn is_user_of_url(text: &str, start: usize) -> bool {
         || text[..from].strip_suffix("//").is_some_and(|rest| rest.ends_with(':') && !rest.ends_with("mailto:"))
 }
 
-/// Whether a path on that machine follows, as in "user@host:path/file".
+/// Whether a path on the host follows, as in "user@host:path/file".
 fn is_copied_file(text: &str, end: usize) -> bool {
     let Some(path) = text[end..].strip_prefix(':') else { return false };
     let is_part = |character: &char| character.is_ascii_alphanumeric() || "-._~/".contains(*character);
@@ -213,7 +213,7 @@ fn is_copied_file(text: &str, end: usize) -> bool {
     path[..length].contains('/') && !path.starts_with("//") || path[..length].ends_with(".git")
 }
 
-/// Whether what looks like a domain is the name of a file, or a version: "2x.ai", "file.py", "1.0.dev".
+/// Whether the domain is really a file name or a version: "2x.ai", "file.py", "1.0.dev".
 fn is_file_or_version(domain: &str) -> bool {
     let domain = domain.to_lowercase();
     let mut labels = domain.split('.');
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_ends_with_a_name_of_the_root_zone() {
+    fn a_domain_ends_in_a_top_level_domain() {
         assert_eq!(
             found("jo@b.com.au jo@b.com.Then jo@b.com.In jo@163.com"),
             ["jo@b.com.au", "jo@b.com", "jo@b.com", "jo@163.com"]
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_may_be_of_letters_that_ascii_lacks() {
+    fn addresses_may_have_letters_outside_ascii() {
         for address in [
             "josé@b.org",
             "jo@müller.de",
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn files_versions_and_users_are_no_addresses() {
+    fn files_versions_and_users_are_not_addresses() {
         for text in [
             "logo@2x.png icon@3x.webp image@2x-dark.svg i@2x.ai a@1.5x.png",
             "user@file.py jo@main.rs x@README.md code@v2.zip",

@@ -106,7 +106,7 @@ fn names_other_number(bytes: &[u8], at: usize) -> bool {
     [&b"isbn"[..], b"doi"].iter().any(|word| memchr::memmem::find(&context, word).is_some())
 }
 
-/// Whether a letter, or the stop behind another digit, stands before.
+/// Whether a letter comes before, or a dot after another digit.
 fn is_part(text: &str, at: usize) -> bool {
     let bytes = text.as_bytes();
     is_word_before(text, at) || (at >= 2 && bytes[at - 1] == b'.' && bytes[at - 2].is_ascii_digit())

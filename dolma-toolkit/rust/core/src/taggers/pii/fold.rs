@@ -1,20 +1,20 @@
-//! A text whose full-width letters, signs and blanks, and whose digits of any script, are those of ASCII, so that one set of rules finds
-//! what is written with either. What is found is told by its place in the text as it was.
+//! A text with ASCII in place of full-width letters, signs and spaces, and of the digits of any script, so that one set of rules
+//! finds both forms. Positions of hits are mapped back to the original text.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::taggers::text::unicode::ranges;
 
-/// The text, and where it came from.
+/// The folded text, and the positions in the original.
 pub struct Folded<'a> {
     text: Cow<'a, str>,
-    /// Behind each character that was folded: the byte in the folded text, and in the text as it was.
+    /// After each folded character: the byte in the folded text, and in the original.
     steps: Vec<(usize, usize)>,
 }
 
 impl<'a> Folded<'a> {
-    /// Folds the text; one that holds nothing to fold is not copied.
+    /// Folds the text. A text with nothing to fold is not copied.
     pub fn new(text: &'a str) -> Folded<'a> {
         let mut folded = String::new();
         let mut steps = Vec::new();
@@ -41,14 +41,14 @@ impl<'a> Folded<'a> {
         &self.text
     }
 
-    /// The byte of the text as it was that stands at the byte `at` of the folded one, a boundary of characters.
+    /// The byte of the original text for the byte `at` of the folded text, which is a character boundary.
     pub fn original(&self, at: usize) -> usize {
         let passed = self.steps.partition_point(|step| step.0 <= at);
         passed.checked_sub(1).map_or(at, |last| self.steps[last].1 + at - self.steps[last].0)
     }
 }
 
-/// The first byte from `from` on that is not ASCII; most texts have few, so eight are looked at together.
+/// The first non-ASCII byte from `from` on. Most texts have few, so it checks eight bytes at a time.
 fn next_non_ascii(bytes: &[u8], from: usize) -> Option<usize> {
     const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
     let mut at = from;
@@ -64,10 +64,10 @@ fn next_non_ascii(bytes: &[u8], from: usize) -> Option<usize> {
     bytes[at..].iter().position(|byte| !byte.is_ascii()).map(|offset| at + offset)
 }
 
-/// Marks of the sentence (`，`, `！`) stay: behind a number they part it from the next, as their twins of ASCII need not.
+/// Punctuation (`，`, `！`) stays: after a number it always separates it from the next one, which ASCII punctuation may not.
 fn ascii_of(character: char) -> Option<char> {
     match character {
-        // the letters of most texts
+        // common letters first
         '\u{80}'..='\u{65F}' | '\u{3001}'..='\u{A61F}' | '\u{AC00}'..='\u{FE5F}' => None,
         '！' | '，' | '；' | '？' | '＂' | '＇' => None,
         '\u{FF01}'..='\u{FF5E}' => char::from_u32(character as u32 - 0xFF01 + 0x21),
@@ -77,12 +77,12 @@ fn ascii_of(character: char) -> Option<char> {
     }
 }
 
-/// The decimal digit that the character stands for, in whatever script.
+/// The decimal digit that the character is, in any script.
 fn digit(character: char) -> Option<char> {
     static DIGITS: LazyLock<Vec<(char, char)>> = LazyLock::new(|| ranges(r"\p{Nd}"));
     let index = DIGITS.partition_point(|range| range.1 < character);
     let &(zero, _) = DIGITS.get(index).filter(|range| range.0 <= character)?;
-    // the digits of a script stand in a row from its zero on
+    // the digits of a script follow its zero
     char::from_digit((character as u32 - zero as u32) % 10, 10)
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn letters_and_digits_become_those_of_ascii() {
+    fn letters_and_digits_become_ascii() {
         assert_eq!(Folded::new("ｊｏ＠ｂ．ｃｏ、１２").as_str(), "jo@b.co、12");
         assert_eq!(Folded::new("٠١٢ ۳۴۵ ६७८ ๙๐๑ ២៣៤ ໕໖໗ ၈၉၀ 𝟏").as_str(), "012 345 678 901 234 567 890 1");
         assert_eq!(Folded::new("é日１，２").as_str(), "é日1，2");
@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn places_lead_back_to_the_text(text in "[a9é日１Ａ٣९\u{3000}，. ]{0,40}") {
+        fn positions_map_back_to_the_text(text in "[a9é日１Ａ٣९\u{3000}，. ]{0,40}") {
             let folded = Folded::new(&text);
             prop_assert_eq!(folded.as_str().chars().count(), text.chars().count());
             for ((at, character), (was, original)) in folded.as_str().char_indices().zip(text.char_indices()) {

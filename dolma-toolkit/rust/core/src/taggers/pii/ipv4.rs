@@ -1,15 +1,15 @@
-//! Addresses of version 4 of the internet protocol, which versions and section numbers look like.
+//! IPv4 addresses. Version and section numbers look like them.
 
 use memchr::{memchr_iter, memmem};
 
-use super::scripts::{is_word_after, is_word_before, letters, Letters};
+use super::scripts::{is_apart, letters, Letters};
 use super::words::{context, next_word, Thing};
 
-/// Octets that section numbers do not reach.
+/// Section numbers have no part above this.
 const MAX_SECTION: u8 = 40;
-/// Addresses that texts name for themselves, though their numbers are low.
+/// Well-known addresses with low numbers.
 const WELL_KNOWN: &[[u8; 4]] = &[[8, 8, 8, 8], [8, 8, 4, 4], [9, 9, 9, 9]];
-/// Endings of files whose names have a version before them.
+/// Extensions of files that often have a version in their names.
 const FILE_ENDINGS: &[&str] = &[
     "7z", "apk", "bin", "bz", "deb", "dll", "dmg", "exe", "gem", "gz", "html", "img", "iso", "jar", "msi", "nupkg",
     "orig", "pdf", "pkg", "rpm", "so", "tar", "tgz", "txt", "whl", "xz", "zip",
@@ -29,7 +29,7 @@ pub fn addresses(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// Four numbers up to 255, parted by `dot`, that no letter, digit or further number touches and that are no version.
+/// Four numbers up to 255, separated by `dot`, that touch no letter, digit or fifth number and are not a version.
 fn quads(text: &str, dots: impl Iterator<Item = usize>, dot: &str) -> Vec<(usize, usize)> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -43,7 +43,7 @@ fn quads(text: &str, dots: impl Iterator<Item = usize>, dot: &str) -> Vec<(usize
         loop {
             let length = bytes[end..].iter().take_while(|byte| byte.is_ascii_digit()).count();
             if length == 0 {
-                // the dot before ends a sentence
+                // the last dot ends a sentence
                 end -= if count > 0 { dot.len() } else { 0 };
                 break;
             }
@@ -62,8 +62,8 @@ fn quads(text: &str, dots: impl Iterator<Item = usize>, dot: &str) -> Vec<(usize
             end += dot.len();
         }
         from = end.max(at + dot.len());
-        let is_apart = count == 4 && !is_word_before(text, start) && !is_word_after(text, end);
-        if is_apart && !follows_number(text, start, dot) && !is_version(text, (start, end), octets) {
+        let is_quad = count == 4 && is_apart(text, start, end);
+        if is_quad && !follows_number(text, start, dot) && !is_version(text, (start, end), octets) {
             found.push((start, end));
         }
     }
@@ -78,7 +78,7 @@ fn follows_number(text: &str, start: usize, dot: &str) -> bool {
 fn is_version(text: &str, (start, end): (usize, usize), octets: [u8; 4]) -> bool {
     let before = &text[..start];
     let joined = before.strip_suffix(['/', '-', '=', '^', '~', '>']);
-    // most addresses stand in no such company
+    // a word that names an address wins, unless a sign joins the numbers to a name
     let meant = context(text, start);
     if meant == Some(Thing::Address)
         && !joined.is_some_and(|before| before.ends_with(|last: char| last.is_alphanumeric()))
@@ -99,7 +99,7 @@ fn is_part_of_name(before: &str) -> bool {
     let is_name = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     if let Some(rest) = before.strip_suffix(['/', '-']) {
         let name = &rest[rest.trim_end_matches(is_name).len()..];
-        // a path or the authority of a URL has a slash before, a range of addresses digits
+        // a path or a URL's host follows a slash, and the end of a range follows digits
         let is_path = rest[..rest.len() - name.len()].ends_with(['/', ':']);
         return name.contains(|character: char| character.is_ascii_alphabetic()) && !is_path && !names_address(name);
     }
@@ -129,13 +129,13 @@ fn goes_on(after: &str) -> bool {
     begins(rest) && (!is_octet || rest[length..].starts_with(|next: char| next == '_' || next.is_ascii_alphabetic()))
 }
 
-/// An amount in a currency before or behind it.
+/// An amount, with a currency before or after it.
 fn is_amount(before: &str, after: &str) -> bool {
     let is_currency = |character: char| "$€£¥￥₩₹₽฿₫".contains(character);
     before.trim_end_matches(' ').ends_with(is_currency) || after.trim_start_matches(' ').starts_with(is_currency)
 }
 
-/// The number of a heading: at the beginning of a line, low, and before a word that begins with a capital.
+/// The number of a heading: a low number at the start of a line, before a capitalized word.
 fn is_heading(text: &str, start: usize, end: usize, octets: [u8; 4]) -> bool {
     let line = text[..start].rsplit('\n').next().unwrap_or("");
     let is_first = line.len() < 32 && line.chars().all(|character| " \t#*|>-•".contains(character));
@@ -147,12 +147,12 @@ fn is_heading(text: &str, start: usize, end: usize, octets: [u8; 4]) -> bool {
     is_first && is_low && title.len() < rest.len() && is_title
 }
 
-/// Networks that nobody numbers versions or sections by (RFC 1918), and the machine itself.
+/// Private networks (RFC 1918) and loopback: versions and sections rarely have such numbers.
 fn is_private(octets: [u8; 4]) -> bool {
     matches!(octets, [10 | 127, ..] | [192, 168, ..] | [172, 16..=31, ..])
 }
 
-/// A number with nothing but zeros behind it, as versions are written out; a network has the length of its prefix.
+/// One number followed by zeros only, as in a version. A network has a prefix length after it.
 fn is_bare(octets: [u8; 4], after: &str) -> bool {
     octets[0] != 0 && octets[1..] == [0, 0, 0] && !after.starts_with(['/', ':'])
 }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_and_sections_are_no_addresses() {
+    fn versions_and_sections_are_not_addresses() {
         for text in [
             "version 1.2.3.4",
             "Version=4.0.0.0, Culture=neutral",
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_in_such_company_stay() {
+    fn addresses_that_look_like_versions_are_found() {
         for (text, address) in [
             ("http://203.0.113.9/x", "203.0.113.9"),
             ("ssh root@203.0.113.9", "203.0.113.9"),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use memchr::memchr_iter;
 
-use super::scripts::{is_word_after, is_word_before};
+use super::scripts::is_apart;
 
 /// Longest textual form: six groups and an address of version 4.
 const MAX_BYTES: usize = 45;
@@ -41,10 +41,6 @@ pub fn addresses(text: &str) -> Vec<(usize, usize)> {
 /// Whether the text is the address of a machine: scopes of programs, as "a::b", have no digits.
 fn is_address(text: &str) -> bool {
     text.bytes().any(|byte| byte.is_ascii_digit()) && Ipv6Addr::from_str(text).is_ok()
-}
-
-fn is_apart(text: &str, start: usize, end: usize) -> bool {
-    !is_word_before(text, start) && !is_word_after(text, end)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const NATIONAL_DIGITS: std::ops::RangeInclusive<usize> = 7..=12;
 const TRUNK_DIGITS: std::ops::RangeInclusive<usize> = 9..=11;
 const MAX_GROUPS: usize = 8;
 
-/// What makes an amount, a year or a count of the number before it.
+/// What makes the number before it an amount, a year or a count.
 const UNITS: &str = "元円圆圓원年个個万萬만亿億억人件℃";
 
 /// Digits without a gap.
@@ -184,7 +184,7 @@ impl Run {
         }
     }
 
-    /// Mobile numbers of China: eleven digits, whole or in groups of three, four and four.
+    /// Chinese mobile numbers: eleven digits, unbroken or in groups of three, four and four.
     fn has_chinese_shape(&self, count: usize) -> bool {
         let lengths = || self.groups[..count].iter().map(|group| group.len);
         let is_grouped = lengths().eq([11]) || lengths().eq([3, 4, 4]);
@@ -223,7 +223,7 @@ impl Run {
     }
 }
 
-/// Whether the text beside the number, but for blanks and signs, is Chinese.
+/// Whether the text next to the number, ignoring spaces and signs, is Chinese.
 fn is_among_han(text: &str, start: usize, end: usize) -> bool {
     const SIGNS: [char; 12] = [' ', ':', '：', '，', '。', '、', '；', '(', ')', '「', '」', '\n'];
     let is_han = |character: Option<char>| {
@@ -272,7 +272,7 @@ fn has_trunk_prefix(groups: &[Group], digits: &[u8]) -> bool {
     let is_length = TRUNK_DIGITS.contains(&digits.len()) || is_area_and_eight;
     let is_prefix = digits[0] == 0 && digits[1] != 0 && is_length && groups.len() > 1;
     let is_grouped = (2..=6).contains(&groups[0].len) && lengths().skip(1).all(|length| (2..=9).contains(&length));
-    // what stands behind the bracket around an area code is no separator of groups
+    // what follows the bracket around an area code does not separate groups
     let skipped = 1 + usize::from(groups.iter().take(2).any(|group| group.in_brackets));
     let is_even =
         groups.windows(2).skip(skipped).all(|two| two[0].separator == two[1].separator && two[1].separator != b'/');
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_of_other_scripts_touch_a_number() {
+    fn letters_of_other_scripts_may_touch_a_number() {
         for (before, number, after) in [
             ("手机：", "13812345678", "。"),
             ("可拨打", "138 1234 5678", "咨询"),

@@ -1,4 +1,5 @@
-//! What letters belong together. An address in Latin letters ends where Chinese, Thai, Korean or Arabic ones begin, blank or none.
+//! Which letters form a word. An address in Latin letters ends where Chinese, Thai, Korean or Arabic letters begin, even
+//! without a space between them.
 
 use unicode_script::{Script, UnicodeScript};
 
@@ -7,17 +8,17 @@ use crate::taggers::text::unicode::{Classes, WORD};
 /// A group of letters that words are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Letters {
-    /// With the digits of ASCII, which addresses mix with them.
+    /// Latin letters, and ASCII digits, since addresses mix the two.
     Latin,
-    /// Of a script that parts words by blanks.
+    /// Letters of a script that separates words by spaces.
     Spaced(Script),
-    /// Of one that does not: where a word begins cannot be seen.
+    /// Letters of a script that does not, so that word boundaries cannot be seen.
     Unspaced(Script),
-    /// A mark or joiner, which goes with what it stands on.
+    /// A mark or joiner, which belongs to the letter before it.
     Mark,
 }
 
-/// What the character is part of; `None` of what parts words.
+/// The group of the character; `None` if it separates words.
 pub fn letters(character: char) -> Option<Letters> {
     if character.is_ascii() {
         return character.is_ascii_alphanumeric().then_some(Letters::Latin);
@@ -28,7 +29,7 @@ pub fn letters(character: char) -> Option<Letters> {
     Some(match character.script() {
         Script::Latin => Letters::Latin,
         Script::Han | Script::Hiragana | Script::Katakana | Script::Bopomofo => Letters::Unspaced(Script::Han),
-        // the mark of long vowels
+        // the long vowel mark
         Script::Common if character == 'ー' => Letters::Unspaced(Script::Han),
         Script::Inherited => Letters::Mark,
         script
@@ -39,22 +40,27 @@ pub fn letters(character: char) -> Option<Letters> {
     })
 }
 
-/// Whether the character before or after a number or address makes it a part of something longer.
+/// Whether the character, next to a number or address, makes it part of something longer.
 pub fn is_word(character: char) -> bool {
     character == '_' || letters(character) == Some(Letters::Latin)
 }
 
-/// The same of the last character before `at`.
+/// [`is_word`] for the last character before `at`.
 pub fn is_word_before(text: &str, at: usize) -> bool {
     text[..at].chars().next_back().is_some_and(is_word)
 }
 
-/// The same of the first character from `at` on.
+/// [`is_word`] for the character at `at`.
 pub fn is_word_after(text: &str, at: usize) -> bool {
     text[at..].chars().next().is_some_and(is_word)
 }
 
-/// Characters that cannot be seen, as those that allow or forbid a line to break.
+/// Whether `start..end` is not part of a longer word.
+pub fn is_apart(text: &str, start: usize, end: usize) -> bool {
+    !is_word_before(text, start) && !is_word_after(text, end)
+}
+
+/// Characters that cannot be seen, such as those that allow or forbid a line break.
 pub fn is_invisible(character: char) -> bool {
     matches!(character, '\u{AD}' | '\u{200B}'..='\u{200D}' | '\u{2060}' | '\u{FEFF}')
 }
@@ -74,7 +80,7 @@ mod tests {
         assert_eq!(letters('の'), letters('本'));
         assert_eq!(letters('ー'), letters('本'));
         assert_eq!(letters('\u{301}'), Some(Letters::Mark));
-        // the stroke that lengthens Arabic words
+        // the stroke that stretches Arabic words
         assert_eq!(letters('ـ'), Some(Letters::Spaced(Script::Common)));
         assert_eq!(letters('。'), None);
     }

@@ -6,7 +6,7 @@ use aho_corasick::AhoCorasick;
 
 use super::scripts::{letters, Letters};
 
-/// Words that name a telephone, as they begin, in lower case, of scripts that part words.
+/// Lower-case beginnings of words that name a telephone, in scripts that separate words.
 const PHONE: &[&str] = &[
     "answer",
     "call",
@@ -62,7 +62,7 @@ const PHONE: &[&str] = &[
     "ტელ",
     "მობ",
 ];
-/// The same of scripts that do not part words, or whose words begin with articles and prepositions: they may stand anywhere.
+/// The same for scripts that do not separate words, or that prefix articles and prepositions: they match anywhere.
 const PHONE_PARTS: &[&str] = &[
     "传真",
     "傳真",
@@ -170,33 +170,33 @@ const OTHER_NUMBERS: &[&str] = &["doi", "isbn", "issn", "pmid"];
 
 /// Words that name a thing.
 pub struct Names {
-    /// As they begin.
+    /// Beginnings of words.
     begin: &'static [&'static str],
-    /// Wherever they stand.
+    /// Parts that match anywhere.
     parts: &'static [&'static str],
 }
 
-/// How far before and after a number a word may stand, in words and in bytes; twice as far in scripts that take three bytes a letter.
+/// How far before and after a number a word may be, in words and in bytes. Text that is not ASCII gets twice as many bytes.
 const WORDS_BEFORE: usize = 6;
 const BYTES_BEFORE: usize = 48;
 const BYTES_AFTER: usize = 16;
 
-/// What numbers parted by dots are.
+/// What dotted numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thing {
-    /// The address of a machine.
+    /// The address of a host.
     Address,
     /// The version of anything.
     Version,
-    /// A part of a text, or of a classification.
+    /// A section of a text or a class of a classification.
     Section,
-    /// The version of a program whose name stands before it.
+    /// The version of a program, after its name.
     Program,
 }
 
 use Thing::{Address, Program, Section, Version};
 
-/// Whole words, in lower case, how many words before the number they may stand, and what they make of it.
+/// Whole words in lower case, how many words before the number they may be, and what they make it.
 const THINGS: &[(Thing, usize, &[&str])] = &[
     (
         Address,
@@ -403,7 +403,7 @@ const THINGS: &[(Thing, usize, &[&str])] = &[
         ],
     ),
 ];
-/// The same of scripts that do not part words; of all that stand before the number the last counts.
+/// The same for scripts that do not separate words. The last one before the number counts.
 const THING_PARTS: &[(Thing, &[&str])] = &[
     (
         Address,
@@ -454,7 +454,7 @@ const THING_PARTS: &[(Thing, &[&str])] = &[
     ),
     (Section, &["第", "章节", "제", "קטע", "سעיף", "סעיף", "المادة", "अनुभाग", "धारा", "หัวข้อ"]),
 ];
-/// Words behind the numbers that make a version, or a section, of them.
+/// Words after the numbers that make them a version or a section.
 const VERSION_AFTER: &[&str] = &[
     "alpha", "beta", "build", "edition", "firmware", "rc", "release", "releases", "sdk", "update", "version",
     "versions",
@@ -462,7 +462,7 @@ const VERSION_AFTER: &[&str] = &[
 const VERSION_PARTS_AFTER: &[&str] =
     &["版", "章", "节", "節", "条", "條", "項", "项", "バージョン", "버전", "절", "조"];
 
-/// What the words before `start` say that numbers are, in the same sentence; the nearest counts.
+/// What the words before `start` in the same sentence say the numbers are. The nearest word counts.
 pub fn context(text: &str, start: usize) -> Option<Thing> {
     let window = window_before(text, start, BYTES_BEFORE);
     let sentence = window.rsplit(['\n', '。', '!', '?', '；']).next().unwrap_or(window);
@@ -483,7 +483,7 @@ pub fn context(text: &str, start: usize) -> Option<Thing> {
     let by_word = || {
         words(sentence).rev().take(4).enumerate().find_map(|(index, word)| {
             let lower = word.to_lowercase();
-            // a program's version stands right behind its name
+            // a program's version directly follows its name
             let is_it = |(thing, reach, names): &&(Thing, usize, &[&str])| {
                 index < *reach && names.contains(&lower.as_str()) && (*thing != Program || near.ends_with(word))
             };
@@ -493,12 +493,12 @@ pub fn context(text: &str, start: usize) -> Option<Thing> {
     by_word().or_else(|| if sentence.is_ascii() { None } else { by_part() })
 }
 
-/// Whether a stop behind the text ends a short form, as in "Sec. 3".
+/// Whether a dot after the text ends an abbreviation, as in "Sec. 3".
 fn ends_short(text: &str) -> bool {
     words(text).next_back().is_some_and(|word| text.ends_with(word) && word.chars().count() <= 4)
 }
 
-/// What the word right behind `end` says that numbers are.
+/// What the word directly after `end` says the numbers are.
 pub fn next_word(text: &str, end: usize) -> Option<Thing> {
     let rest = window_after(text, end).trim_start_matches(' ');
     let is_version = words(rest)
@@ -553,7 +553,7 @@ fn has_part(window: &str, parts: &[&str]) -> bool {
     !window.is_ascii() && parts.iter().any(|part| window.contains(part))
 }
 
-/// The text before `start`; where it is not ASCII, twice as many bytes.
+/// The text before `start`, with twice as many bytes if it is not ASCII.
 fn window_before(text: &str, start: usize, bytes: usize) -> &str {
     let from = |bytes: usize| {
         let mut from = start.saturating_sub(bytes);
@@ -583,7 +583,7 @@ fn has_letters(text: &str) -> bool {
     text.bytes().any(|byte| byte.is_ascii_alphabetic() || byte >= 0x80)
 }
 
-/// Words of scripts that part them; letters of others part them too.
+/// Words of scripts that separate them. Letters of other scripts separate them too.
 fn words(text: &str) -> impl DoubleEndedIterator<Item = &str> {
     let is_part = |character: char| match letters(character) {
         Some(Letters::Latin) => !character.is_ascii_digit(),

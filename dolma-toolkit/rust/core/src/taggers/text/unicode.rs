@@ -124,7 +124,7 @@ impl Classes {
     }
 }
 
-/// First and last characters of the runs that the pattern, a class, matches.
+/// First and last characters of the runs in a character class, given as a pattern.
 pub fn ranges(pattern: &str) -> Vec<(char, char)> {
     let Ok(hir) = regex_syntax::parse(pattern) else { unreachable!("regex-syntax knows {pattern}") };
     match hir.kind() {

@@ -48,7 +48,7 @@ enum Anchor {
 }
 
 impl Filters {
-    /// Takes the lines of a list; comments, filters for elements and those that cannot apply are skipped.
+    /// Adds the lines of a list. Skips comments, element filters and filters that cannot apply.
     pub fn new(lines: &[String]) -> Filters {
         let revoked: FxHashSet<&str> = lines
             .iter()

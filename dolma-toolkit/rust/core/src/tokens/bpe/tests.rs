@@ -11,7 +11,7 @@ const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../../shared/da
 const NEOX: &str = "allenai_gpt-neox-olmo-dolma-v1_5";
 const DOLMA2: &str = "allenai_dolma2";
 
-/// The crate's and ours for one file; `None` where the data is missing.
+/// The crate's tokenizer and ours for one file; `None` if the data is missing.
 fn both(name: &str) -> Option<(Tokenizer, Bpe)> {
     let bytes = std::fs::read(Path::new(SHARED).join(format!("tokenizers/{name}.json"))).ok()?;
     Some(made(&bytes))

@@ -123,7 +123,7 @@ struct Piece {
     end: u64,
 }
 
-/// Makes the outputs that are still missing, then the manifest.
+/// Writes the missing outputs, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let pool = threads::pool(plan.threads, usize::MAX)?;
     let max_tokens = match &plan.work {
