@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits the process with its code."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and getattr(process.current_process(), "_inheriting", False):
-        # a worker imports the script that started us, and the script has no main guard: the run that waits for the
-        # worker then does the work itself
+        # a worker imports the script that started this run, and the script has no main guard: the run that waits for
+        # the worker then does the work itself
         os._exit(1)
     sys.exit(_code(sys.argv[1:] if argv is None else argv))
 
@@ -72,7 +72,7 @@ def _code(argv: Sequence[str]) -> int:
 
 
 def _shown(errors: Sequence[Exception]) -> list[str]:
-    """A line for each error; where they are many, those that say the same of other rows are one."""
+    """A line for each error. If there are many, errors with the same message share a line."""
     if len(errors) <= SHOWN_ERRORS:
         return [_text(one) for one in errors]
     groups: dict[object, list[Exception]] = {}

@@ -1,4 +1,4 @@
-"""Labelled rows from JSONL, CSV and fastText's own files, and a split of them that depends on their texts alone."""
+"""Labelled rows from JSONL, CSV and fastText files, and a split that depends only on their texts."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Row:
 def read_rows(sources: Sequence[Source], text_field: str, label_field: str, renamed: Mapping[str, str]) -> list[Row]:
     """Rows of all files, in order. ``renamed`` maps labels to others; those that it maps to nothing are left out.
 
-    Fields of JSON may be dotted. Numbers and booleans are labels as JSON spells them. Of a table the separator is the
+    JSON fields may be dotted. Numbers and booleans are labels as JSON spells them. The separator of a table is the
     comma, semicolon or tab that finds both columns in its first line. A file whose first line begins with ``__label__``
-    is one of fastText, whatever its name: the label, then the text.
+    is in fastText's format, whatever its name: the label, then the text.
 
     Raises:
         FormatError, ProblemsError: rows without text or label.
@@ -108,7 +108,7 @@ def _table(
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     csv.field_size_limit(sys.maxsize)
     text = open_text(Path(source.path))
-    # spreadsheets may say it in a line of its own before the header
+    # spreadsheets may write the separator in a line before the header
     said = re.match(r"sep=(.)\r?\n", text.getvalue())
     text.seek(said.end() if said else 0)
     separator = said[1] if said else _separator(text.getvalue(), text_field, label_field)
@@ -128,7 +128,7 @@ def _table(
 
 
 def _separator(text: str, *columns: str) -> str:
-    """What stands between the names of the columns in the first line; a comma where the columns are missing."""
+    """The separator between the columns in the first line; a comma if the columns are missing."""
     for separator in ",;\t":
         header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
         if all(column in header for column in columns):

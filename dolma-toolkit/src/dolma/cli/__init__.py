@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _underscored(argument: str, parser: argparse.ArgumentParser) -> str:
-    """``--skip-bad-rows`` as ``--skip_bad_rows``, where that is the name of a setting."""
+    """``--skip-bad-rows`` as ``--skip_bad_rows``, if a setting has that name."""
     name, equals, value = argument.partition("=")
     known = name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name
     return f"{known}{equals}{value}" if known in parser._option_string_actions else argument
@@ -159,7 +159,7 @@ def _add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str
 
 
 def _file_settings(config: type[Any]) -> str | None:
-    """Settings that have no option, since they stand in lists of mappings: a file has them."""
+    """Settings in lists of mappings. They have no option, so only a file can have them."""
     width = shutil.get_terminal_size().columns - 2
     lines: list[str] = []
     for key, field in _listed(config, "", in_list=False):

@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line and returns; a program that calls it goes on, and gets errors as exceptions.
+    """Runs the command line and returns. The calling program continues, and gets errors as exceptions.
 
     Raises:
         ConfigError: the request was wrong.

@@ -141,7 +141,7 @@ def _check_unit(config: DedupeConfig) -> Iterator[Problem]:
             yield Problem(f"dedupe.{key}", f'is "{value}"; expected the name of one directory')
     if config.paragraphs is None:
         return
-    if not config.paragraphs.paragraph_separator:  # as it was given: `_unescaped` never makes it empty
+    if not config.paragraphs.paragraph_separator:  # as given: `_unescaped` never makes it empty
         yield Problem("dedupe.paragraphs.paragraph_separator", "is empty; expected at least one character")
     ngram = config.paragraphs.by_ngram
     if ngram is not None:
@@ -247,7 +247,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _unescaped(separator: str) -> str:
-    r"""A shell passes ``\n`` as two characters; no text has these between its paragraphs."""
+    r"""A shell passes ``\n`` as two characters, which no text has between paragraphs."""
     signs = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
     return re.sub(r"\\([nrt\\])", lambda found: signs[found[1]], separator)
 

@@ -71,7 +71,7 @@ class Config:
 @remotely()
 @translated
 def run(config: Config) -> None:
-    """Writes the shards that are still missing, then the manifest."""
+    """Writes the missing shards, then the manifest."""
     if shown_and_done(config):
         return
     prefixes = [(source.prefix, source.sample_rate) for source in config.source_prefixes]

@@ -102,7 +102,7 @@ def _written(config: Config, document: str) -> Iterator[str]:
 @remotely(_written)
 @translated
 def run(config: Config) -> None:
-    """Writes the attribute files that are still missing, then the manifests."""
+    """Writes the missing attribute files, then the manifests."""
     with _profiled(config.profile):
         plan = make_plan(config, expand(config.documents))
         if not shown_and_done(config):

@@ -39,7 +39,7 @@ ITEM_TYPES = ("uint8", "uint16", "uint32")
 INTEGER_TYPES = ("int", "integer")
 STRING_TYPES = ("str", "string")
 _OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "tiktoken.model", "vocab.json", "merges.txt", "vocab.txt")
-"""Files of tokenizers that are not read."""
+"""Tokenizer files that are not supported."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Config:
 @remotely()
 @translated
 def run(config: Config) -> None:
-    """Writes the shards that are still missing, then the manifest."""
+    """Writes the missing shards, then the manifest."""
     plan = _plan(config, expand(config.documents))
     if shown_and_done(config):
         return
@@ -154,7 +154,7 @@ def run(config: Config) -> None:
 
 
 def _remove_shards(directory: Path) -> None:
-    """Removes the shards that this command made there; others are left, and refused."""
+    """Removes the shards that this command wrote there. Others stay, and end the run."""
     manifest = directory / "manifest.json"
     shards: list[str] = []
     if manifest.is_file() and (found := read_manifest(directory)).format == "tokens":
@@ -163,7 +163,7 @@ def _remove_shards(directory: Path) -> None:
     for path in (side_file(directory, "progress.ndjson"), directory / ".progress.jsonl"):
         if path.is_file():
             for line in path.read_text("utf-8").splitlines():
-                with suppress(ValueError):  # a line that a kill cut
+                with suppress(ValueError):  # a line that a kill cut short
                     shards += [f"{json.loads(line)['name']}.{extension}" for extension in ("npy", "csv.gz")]
             path.unlink()
     for shard in shards:

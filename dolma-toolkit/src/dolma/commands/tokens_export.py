@@ -35,7 +35,7 @@ class Config(ShardsConfig):
 @remotely()
 @translated
 def run(config: Config) -> None:
-    """Writes the pairs that are still missing, then the manifest."""
+    """Writes the missing pairs, then the manifest."""
     if shown_and_done(config):
         return
     shards = shards_of(config.sources)

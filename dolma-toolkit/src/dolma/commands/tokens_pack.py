@@ -38,7 +38,7 @@ class Config(ShardsConfig):
 @remotely()
 @translated
 def run(config: Config) -> None:
-    """Writes the shards that are still missing, then the manifest."""
+    """Writes the missing shards, then the manifest."""
     if shown_and_done(config):
         return
     shards = shards_of(config.sources)

@@ -71,16 +71,16 @@ def load(cls: type[T], file: Mapping[str, Any] | None = None, overrides: Mapping
 
 
 TEXT_KEYS = frozenset({"replacement", "paragraph_separator", "include", "exclude", "syntax", "regex", "label_map"})
-"""Settings, by their last name, that hold text or expressions; the other strings may name files."""
+"""Settings, by their last name, that are text or expressions; other strings may name files."""
 
 WRITTEN_KEYS = ("destination", "destination_prefix", "path", "keep_dropped", "report", "experiment", "attribute_name")
-"""Settings that name directories to write to, or a part of their path, by their last name."""
+"""Settings, by their last name, that name directories to write to, or part of their path."""
 
 _HOME = re.compile(r"~[\w.-]*(?=/|\Z)")
 
 
 def _at_home(value: Any, key: str, problems: list[Problem]) -> Any:
-    """The settings with the home directory for a leading ``~``, which the shell leaves in quotes and files alone."""
+    """The settings with the home directory for a leading ``~``, which no shell expands in quotes or in files."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changes = {}
         for field in dataclasses.fields(value):
@@ -233,7 +233,7 @@ def _reference(name: str, root: Mapping[str, Any], key: str, problems: list[Prob
 
 
 def _cached(url: str, key: str, problems: list[Problem]) -> str:
-    """The copy of a remote file in the cache of the user, made if it is missing; a local path stays as it is."""
+    """The copy of a remote file in the user's cache, made if missing; a local path is returned unchanged."""
     if not is_remote(url):
         return url
     import hashlib

@@ -74,7 +74,7 @@ def shown_and_done(config: Any) -> bool:
 
 
 def save_config(config: Any, directories: Iterable[Path]) -> None:
-    """Saves the resolved settings as ``.dolma/config.yaml``, beside the results and no part of them."""
+    """Saves the resolved settings as ``.dolma/config.yaml``, next to the results."""
     text = to_yaml(config)
     for directory in directories:
         path = side_file(directory, "config.yaml")
@@ -83,7 +83,7 @@ def save_config(config: Any, directories: Iterable[Path]) -> None:
 
 
 def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, str, str]]) -> None:
-    """Writes the skipped rows to ``.dolma/skipped.ndjson``, and says how many; removes an older list."""
+    """Writes the skipped rows to ``.dolma/skipped.ndjson`` and logs their number. Removes an older list."""
     path = side_file(directory, "skipped.ndjson")
     if not rows:
         path.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, s
 
 @contextmanager
 def error_log(directory: Path) -> Iterator[None]:
-    """Writes the rows that were wrong to ``.dolma/errors.ndjson`` in ``directory``, and removes an older list."""
+    """Writes the bad rows to ``.dolma/errors.ndjson`` in ``directory``. Removes an older list."""
     path = side_file(directory, "errors.ndjson")
     try:
         try:
@@ -118,5 +118,5 @@ def error_log(directory: Path) -> Iterator[None]:
         log.error(f"{len(errors)} error{'s' * (len(errors) > 1)}; those of rows are listed in {named(str(path))}")
         raise
     path.unlink(missing_ok=True)
-    with suppress(OSError):  # there is more in it, or nothing was ever wrong
+    with suppress(OSError):  # it has other files, or there never was an error
         path.parent.rmdir()

@@ -37,7 +37,7 @@ TaggerOutputDictType: TypeAlias = dict[str, TaggerOutputType]
 
 
 def __getattr__(name: str) -> Any:
-    """The structs of rows need ``msgspec``, which a command that reads no rows does not load."""
+    """The row structs need ``msgspec``, which a command that reads no rows does not load."""
     if name in ("InputSpec", "InputSpecWithMetadata", "InputSpecWithMetadataAndAttributes", "OutputSpec"):
         from dolma.core import specs
 
@@ -55,7 +55,7 @@ class Document:
 
     @classmethod
     def from_json(cls, d: Mapping[str, Any]) -> Document:
-        """From the mapping that ``to_json`` gives."""
+        """From the mapping that ``to_json`` returns."""
         return cls(source=d["source"], id=d["id"], text=d["text"], version=d.get("version"))
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class DocumentWithMetadata(Document):
 
     @classmethod
     def from_json(cls, d: Mapping[str, Any]) -> DocumentWithMetadata:
-        """From the mapping that ``to_json`` gives."""
+        """From the mapping that ``to_json`` returns."""
         return cls(d["source"], d["id"], d["text"], d.get("version"), d.get("metadata"))
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class DocumentWithMetadataAndAttributes(DocumentWithMetadata):
 
     @classmethod
     def from_json(cls, d: Mapping[str, Any]) -> DocumentWithMetadataAndAttributes:
-        """From the mapping that ``to_json`` gives."""
+        """From the mapping that ``to_json`` returns."""
         return cls(d["source"], d["id"], d["text"], d.get("version"), d.get("metadata"), d.get("attributes"))
 
     def to_json(self) -> dict[str, Any]:
@@ -184,12 +184,12 @@ class Span:
 
     @classmethod
     def from_json(cls, di: Mapping[str, Any]) -> Span:
-        """From the mapping that ``to_json`` gives."""
+        """From the mapping that ``to_json`` returns."""
         return cls(start=di["start"], end=di["end"], type=di["type"], score=di["score"])
 
     @classmethod
     def from_spec(cls, attribute_name: str, attribute_value: TaggerOutputValueType) -> Span:
-        """From a key ``experiment__tagger__type`` (or one name, that of all three) and one value of its list."""
+        """From a key ``experiment__tagger__type`` (or one name for all three) and one value of its list."""
         parts = attribute_name.split("__", 2)
         if len(parts) == 2:
             raise ValueError(f'the key is "{attribute_name}"; expected experiment__tagger__type, or one name')
@@ -198,7 +198,7 @@ class Span:
         return cls(int(start), int(end), kind, float(score), experiment, tagger)
 
     def to_spec(self) -> tuple[str, TaggerOutputValueType]:
-        """The key of the attribute and the value in its list.
+        """The key of the attribute and the value for its list.
 
         Raises:
             ValueError: the experiment or the tagger is not known.
@@ -241,7 +241,7 @@ class DocResult:
 
     @classmethod
     def from_spec(cls, doc: InputSpec, *attrs_groups: OutputSpec) -> DocResult:
-        """From a row of documents and the rows of attributes that belong to it.
+        """From a document row and its attribute rows.
 
         Raises:
             ValueError: their ids differ.
@@ -253,7 +253,7 @@ class DocResult:
         return cls(Document.from_spec(doc), [Span.from_spec(key, value) for key, values in rows for value in values])
 
     def to_spec(self) -> tuple[InputSpec, OutputSpec]:
-        """The row of the document and the row of its attributes."""
+        """The document row and its attribute row."""
         from dolma.core.specs import OutputSpec
 
         attributes: TaggerOutputDictType = {}

@@ -1,6 +1,6 @@
-"""Errors under the names of dolma 1.x; those of this package are kinds of them.
+"""Errors under the names of dolma 1.x; the errors of this package derive from them.
 
-``ConfigError`` (a wrong request) is a ``DolmaConfigError``; ``FormatError`` and ``ProblemsError`` (wrong rows) are a
+``ConfigError`` (a wrong request) is a ``DolmaConfigError``. ``FormatError`` and ``ProblemsError`` (bad rows) are a
 ``DolmaShardError``. All are a ``DolmaRustPipelineError``, which is what ``dolma.mixer`` and ``dolma.deduper`` raise in
 1.x.
 """
@@ -16,7 +16,7 @@ __all__ = [
 
 
 class DolmaError(Exception):
-    """Every other derives from it."""
+    """The base of all errors."""
 
 
 class DolmaFatalError(DolmaError):
@@ -28,7 +28,7 @@ class DolmaShardError(DolmaError):
 
 
 class DolmaRetryableFailure(DolmaError):
-    """A file may be tried again; ``BaseParallelProcessor`` does so."""
+    """A file may be tried again, as ``BaseParallelProcessor`` does."""
 
 
 class DolmaRustPipelineError(DolmaError):

@@ -42,7 +42,7 @@ class Classifier:
         """The ``k`` most probable labels (-1 for all) of at least ``threshold``, and their probabilities.
 
         Raises:
-            ValueError: the text has a newline, behind which fastText would not look, or its score is not a number.
+            ValueError: the text has a newline, after which fastText would not read, or its score is not a number.
         """
         if "\n" in text:
             raise ValueError("the text has a newline; expected one line")

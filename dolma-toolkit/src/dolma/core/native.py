@@ -1,4 +1,4 @@
-"""The taggers of the core, one text at a time: what ``TaggerRegistry.get`` gives. ``dolma tag`` runs them on files."""
+"""The taggers of the core, for single texts, from ``TaggerRegistry.get``. ``dolma tag`` runs them on files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["NativeTagger", "native_tagger"]
 
 
 class NativeTagger(BaseTagger):
-    """A tagger of the core. ``resources`` are the files that it needs, if any, as ``dolma list`` says."""
+    """A tagger of the core. ``resources`` are the files that it needs, if any; see ``dolma list``."""
 
     NAME = ""
 
@@ -38,7 +38,7 @@ class NativeTagger(BaseTagger):
 
     @translated
     def predict(self, doc: Document) -> DocResult:
-        """The spans of one document; its ``metadata`` are read where it has any."""
+        """The spans of one document; taggers may read its ``metadata``."""
         metadata: dict[str, Any] | None = getattr(doc, "metadata", None)
         found = self._tagger.tag(doc.text, json.dumps(metadata) if metadata else None)
         return DocResult(doc, [Span(start, end, kind, score) for kind, start, end, score in found])
@@ -46,6 +46,6 @@ class NativeTagger(BaseTagger):
 
 @functools.cache
 def native_tagger(name: str) -> type[NativeTagger]:
-    """The class of one tagger of the core."""
+    """The class of a tagger of the core."""
     words = "".join(part.capitalize() for part in name.split("_"))
     return type(words, (NativeTagger,), {"NAME": name, "__module__": __name__, "__doc__": f"The tagger ``{name}``."})

@@ -1,4 +1,4 @@
-"""Files through a function of one's own, in several processes: ``BaseParallelProcessor`` of dolma 1.x."""
+"""Runs your own function over files, in several processes: ``BaseParallelProcessor`` of dolma 1.x."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dolma.files.paths import expand, fixed_part, is_remote
 __all__ = ["METADATA_SUFFIX", "BaseParallelProcessor", "QueueType"]
 
 METADATA_SUFFIX = ".done.txt"
-"""Of the file that says that another is finished."""
+"""Suffix of the file that marks another as finished."""
 
 QueueType: TypeAlias = "Queue[tuple[int, ...] | None]"
 REPORT_INTERVAL_S = 10.0
@@ -35,10 +35,10 @@ P = TypeVar("P", bound="BaseParallelProcessor")
 
 
 class BaseParallelProcessor(ABC):
-    """Derive from it, write ``process_single`` and ``increment_progressbar``, make one, and call it.
+    """Subclass it, write ``process_single`` and ``increment_progressbar``, make an instance, and call it.
 
-    Each file that matches a source goes, under the same name, to the destination beside it in the list. A file in the
-    metadata directory tells that one is finished; a later call skips it.
+    Each file that matches a source is written, under the same name, to the destination at the same place in the list.
+    A file in the metadata directory marks it as finished; later calls skip it.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class BaseParallelProcessor(ABC):
     ) -> None:
         """Sources are files, directories or patterns; destinations and metadata are directories, one for each source.
 
-        ``include_paths``, ``exclude_paths`` and ``files_regex_pattern`` choose among names relative to the source.
+        ``include_paths``, ``exclude_paths`` and ``files_regex_pattern`` select names relative to the source.
         ``process_single_kwargs`` go to ``process_single``, as one mapping for all sources or one for each. With
-        ``debug`` all is done in this process. ``pbar_timeout`` is accepted: numbers are told every ten seconds.
+        ``debug`` this process does all work. ``pbar_timeout`` has no effect: numbers are logged every ten seconds.
 
         Raises:
             ValueError: the lists have different lengths, or a destination has a wildcard.
-            AttributeError: ``increment_progressbar`` is not overridden, or in another form.
+            AttributeError: ``increment_progressbar`` is not overridden, or has other parameters.
         """
         self.src_prefixes, self.dst_prefixes, self.meta_prefixes = (
             [places] if isinstance(places, str) else list(places)
@@ -115,19 +115,19 @@ class BaseParallelProcessor(ABC):
     @classmethod
     @abstractmethod
     def process_single(cls, source_path: str, destination_path: str, queue: QueueType, **kwargs: Any) -> None:
-        """Makes one file of another; the directory is there. A ``DolmaRetryableFailure`` has it tried again."""
+        """Makes one file from another. The directory exists. A ``DolmaRetryableFailure`` makes it try again."""
 
     @classmethod
     def increment_progressbar(cls, queue: QueueType, /, **kwargs: int) -> dict[str, int]:
-        """Adds to the numbers that are told. Override it to name them, and call this one with them."""
+        """Adds to the numbers that are logged. Override it to name them, and pass them to this method."""
         queue.put(tuple(kwargs.values()))
         return kwargs
 
     def __add__(self: P, other: P) -> P:
-        """One that does the work of both, with the settings of this one.
+        """A processor for the files of both, with their common settings.
 
         Raises:
-            TypeError: they are of two classes.
+            TypeError: their classes differ.
             ValueError: their settings differ.
         """
         if type(self) is not type(other):
@@ -153,15 +153,15 @@ class BaseParallelProcessor(ABC):
         )
 
     def __call__(self, **process_single_kwargs: Any) -> None:
-        """Does what is left to do; the arguments go to ``process_single`` too.
+        """Processes the files that are not finished. The arguments also go to ``process_single``.
 
         Raises:
             ValueError: a source matches nothing.
-            Exception: what ``process_single`` raised first.
+            Exception: the first error of ``process_single``.
         """
         retries = int(process_single_kwargs.pop("retries_on_error", self.retries_on_error))
         tasks = self._tasks(process_single_kwargs)
-        # large files stand together in many corpora: in any order the time that is left is told better
+        # many corpora list their large files together; in random order the progress is more even
         random.Random(self.seed).shuffle(tasks)
         log = self.get_logger()
         logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -242,7 +242,7 @@ class BaseParallelProcessor(ABC):
 
 
 class _Here:
-    """In place of a manager of other processes."""
+    """Replaces the manager of worker processes."""
 
     def __enter__(self) -> _Here:
         return self

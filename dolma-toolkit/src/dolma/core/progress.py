@@ -1,4 +1,4 @@
-"""What a long command says while it works: a line every ten seconds, one at the end; rows of ``metrics.ndjson``."""
+"""Progress of a long command: a line every ten seconds, one at the end, and rows of ``metrics.ndjson``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Called by the core with its counters; ``finish`` writes the summary.
 
-    ``directories`` get ``.dolma/metrics.ndjson``, a row a report: no part of the artifact; later runs append to it.
+    ``directories`` get ``.dolma/metrics.ndjson``, with a row per report. Later runs append to it.
     """
 
     def __init__(self, command: str, directories: Iterable[Path]) -> None:

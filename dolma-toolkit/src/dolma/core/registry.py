@@ -1,4 +1,4 @@
-"""Names of taggers: those of the core, and those written in Python, one's own among them."""
+"""Names of taggers: those of the core, and those written in Python, including your own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R", bound=type[Any])
 
 
 class BaseRegistry(Generic[T]):
-    """Name to class; a class that derives from it has names of its own."""
+    """Name to class. Each subclass has its own names."""
 
     _classes: ClassVar[dict[str, Any]] = {}
 
@@ -42,12 +42,12 @@ class BaseRegistry(Generic[T]):
 
     @classmethod
     def remove(cls, name: str) -> bool:
-        """Forgets a class; whether there was one."""
+        """Removes a class. Returns whether there was one."""
         return cls._classes.pop(name, None) is not None
 
     @classmethod
     def registered(cls) -> dict[str, T]:
-        """Name to class of what was registered in Python, sorted by name."""
+        """The classes registered in Python, by name, in sorted order."""
         return dict(sorted(cls._classes.items()))
 
     @classmethod
@@ -74,7 +74,7 @@ class BaseRegistry(Generic[T]):
 
 
 class TaggerRegistry(BaseRegistry[type[BaseTagger]]):
-    """All taggers: ``get`` gives a class for each name of ``dolma list``, whose instances have ``predict``."""
+    """All taggers: ``get`` returns a class with ``predict`` for each name of ``dolma list``."""
 
     @classmethod
     def has(cls, name: str) -> bool:

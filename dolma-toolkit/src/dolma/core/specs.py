@@ -29,7 +29,7 @@ class InputSpecWithMetadata(InputSpec):
 
 
 class InputSpecWithMetadataAndAttributes(InputSpecWithMetadata):
-    """A row with metadata, and attributes that were merged in."""
+    """A row with metadata and merged attributes."""
 
     attributes: TaggerOutputDictType | None = None
 

@@ -40,10 +40,10 @@ class BaseTagger(ABC):
         """The spans of one document. ``doc`` is a Document."""
 
     def spans(self, doc: Document) -> list[tuple[str, int, int, float]]:
-        """``(type, start, end, score)`` of each span, in the order in which ``predict`` gives them.
+        """``(type, start, end, score)`` of each span, in the order in which ``predict`` returns them.
 
         Raises:
-            TypeError: what ``predict`` gave is no DocResult, or a place in it is no integer.
+            TypeError: ``predict`` returned no DocResult, or an offset in it is not an integer.
         """
         found = self.predict(doc)
         if not isinstance(found, DocResult):
@@ -51,7 +51,7 @@ class BaseTagger(ABC):
         return [(_text(span.type), _place(span.start), _place(span.end), float(span.score)) for span in found.spans]
 
     def group_output(self, doc_result: DocResult) -> TaggerOutputDictType:
-        """The spans by their type, as a row of attributes holds them."""
+        """The spans by their type, as in an attribute row."""
         groups: TaggerOutputDictType = {kind: [] for kind in self.defaults}
         for span in doc_result.spans:
             value = (_place(span.start), _place(span.end), round(float(span.score), TAGGER_SCORE_PRECISION))
@@ -59,17 +59,17 @@ class BaseTagger(ABC):
         return groups
 
     def tag(self, row: InputSpec) -> TaggerOutputDictType:
-        """The spans of one row by their type. ``dolma tag`` asks ``predict`` itself."""
+        """The spans of one row by their type. ``dolma tag`` calls ``predict`` directly."""
         return self.group_output(self.predict(Document.from_spec(row)))
 
     @classmethod
     def train(cls, *arguments: Any, **settings: Any) -> Any:
-        """Taggers that learn override it."""
+        """Override it in taggers that can be trained."""
         raise RuntimeError(f"{cls.__name__} cannot be trained; see `dolma train-classifier`")
 
     @classmethod
     def test(cls, *arguments: Any, **settings: Any) -> Any:
-        """Taggers that can measure themselves override it."""
+        """Override it in taggers that can be tested."""
         raise RuntimeError(f"{cls.__name__} cannot be tested; see `dolma train-classifier`")
 
 
@@ -86,7 +86,7 @@ class BaseTaggerWithMetadata(BaseTagger):
 
 
 def _place(value: Any) -> int:
-    """An integer of any library, NumPy's too."""
+    """An integer of any library, such as NumPy's."""
     try:
         return operator.index(value)
     except TypeError:

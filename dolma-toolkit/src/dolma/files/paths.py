@@ -31,15 +31,14 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "config.yaml", "funnel.json"})
-"""Files beside data that are not data; a wildcard skips them. All but the manifest are from earlier releases.
-"""
+"""Files next to data that are not data; wildcards skip them. All but the manifest are from earlier releases."""
 
 SIDE_DIRECTORY = ".dolma"
-"""What stands in it beside data is hidden, and has no name with ``.json``, so that no pattern for data finds it."""
+"""Hidden directory next to data. No name in it has ``.json``, so that no pattern for data matches."""
 
 
 def side_file(directory: Path, name: str) -> Path:
-    """Where a file about a run stands: its settings, numbers, records and the rows that were wrong."""
+    """Path of a file about a run: its settings, metrics, records or bad rows."""
     return directory / SIDE_DIRECTORY / name
 
 
@@ -65,9 +64,8 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
     """Files that the patterns match, in the order of the patterns and sorted within each; none twice.
 
     A pattern is a file, a directory (its files, not those below its directories), or has any number of ``*``, ``?``,
-    ``[…]`` and ``**``. Hidden files and ``OWN_FILES`` are skipped where a wildcard would match them. A file that
-    symbolic links name again counts once, under its own name where that matches. Of remote files the copies are looked
-    for, which ``dolma.files.places`` makes.
+    ``[…]`` and ``**``. Wildcards skip hidden files and ``OWN_FILES``. A file that symbolic links reach again counts
+    once, under its own name if that matches. Remote files are found as the copies that ``dolma.files.places`` makes.
 
     Raises:
         ConfigError: there is no pattern, or one matches nothing, is a URL, or names what can be read only once.
@@ -120,7 +118,7 @@ def _by_directness(path: str) -> tuple[bool, int, str]:
 
 
 def _stream(path: str) -> str:
-    """What a path names that is neither a file nor a directory; empty for these, and where nothing is there."""
+    """What a path is, if neither a file nor a directory; empty for these, and for a missing path."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -142,7 +140,7 @@ def _files(names: Iterable[str]) -> list[str]:
 
 
 def _names(pattern: str) -> Iterable[str]:
-    """What a pattern matches, directories and pipes included."""
+    """What a pattern matches, including directories and pipes."""
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
@@ -151,9 +149,9 @@ def _names(pattern: str) -> Iterable[str]:
 
 
 def _globbed(pattern: str) -> Iterable[str]:
-    """As ``glob.iglob(pattern, recursive=True)``, which goes round in circles where a link leads back up."""
+    """As ``glob.iglob(pattern, recursive=True)``, but without its loops where a link leads back up."""
     before, separator, after = pattern.partition("**")
-    # only a component of its own goes down
+    # `**` is recursive only as a whole component
     is_whole = (not before or before.endswith("/")) and (not after or after.startswith("/"))
     if not separator or not is_whole:
         return glob.iglob(pattern)
@@ -167,7 +165,7 @@ def _globbed(pattern: str) -> Iterable[str]:
 
 
 def _directories(root: str) -> Iterable[str]:
-    """A directory and those below it, hidden ones left out. Those behind links come last, and each only once."""
+    """A directory and those below it, without hidden ones. Those behind links come last, each only once."""
     seen: set[str] = set()
     linked = [root]
     while linked:
@@ -182,7 +180,7 @@ def _directories(root: str) -> Iterable[str]:
             try:
                 entries = sorted(os.scandir(directory or "."), key=lambda entry: entry.name)
             except OSError:
-                continue  # as `glob`: what cannot be listed holds nothing
+                continue  # as in `glob`: an unreadable directory counts as empty
             for entry in entries:
                 if not entry.name.startswith(".") and entry.is_dir():
                     below = os.path.join(directory, entry.name)

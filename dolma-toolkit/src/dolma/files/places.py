@@ -43,7 +43,7 @@ KEPT_FILE_KEYS = ("file",)
 
 _URL_KEYS = (*READ_KEYS, *DIRECTORY_KEYS, *WRITTEN_KEYS, *KEPT_FILE_KEYS)
 _RECORDS = ("funnel.ndjson", "progress.ndjson")
-"""Side files that a run goes on from."""
+"""Side files from which a run resumes."""
 """Beside attributes: which of them are finished, and from which bytes they were made."""
 
 
@@ -279,7 +279,7 @@ def _listed(manifest: Path) -> list[str]:
 
 
 def _push(directory: Path, url: str) -> None:
-    """Uploads what is still missing; the manifest goes away before and comes back last."""
+    """Uploads the missing files. The manifest is removed first and uploaded last."""
     files = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
     files = [name for name in files if name.startswith(f"{SIDE_DIRECTORY}/") or not re.search(r"(^|/)\.", name)]
     data = [name for name in files if PurePosixPath(name).name != "manifest.json"]

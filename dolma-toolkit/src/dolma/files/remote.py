@@ -80,7 +80,7 @@ def _tried(url: str, doing: str, call: Callable[[], R]) -> R:
 
 
 def head(url: str) -> Entry | None:
-    """What is known of a remote file; None if it is missing."""
+    """Metadata of a remote file; None if it is missing."""
     store = _store(url)
     return _tried(url, "read", lambda: store.head(url))
 
@@ -164,7 +164,7 @@ def fetch_url(url: str, directory: Path) -> Path:
     """Copies one remote file into a directory, under its own name.
 
     Raises:
-        RemoteError: it is missing, or as for ``fetch``.
+        RemoteError: it is missing, or for the reasons of ``fetch``.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:

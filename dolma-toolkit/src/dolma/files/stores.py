@@ -48,7 +48,7 @@ class Store(Protocol):
         """All files whose URL begins with ``prefix``."""
 
     def head(self, url: str) -> Entry | None:
-        """What is known of a file; None if it is missing."""
+        """Metadata of a file; None if it is missing."""
 
     def read(self, entry: Entry, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
         """The bytes from ``offset`` on, or from the smaller one that is given back. Fails if the file has changed."""

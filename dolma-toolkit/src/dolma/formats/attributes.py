@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def values(fields: Fields, span_keys: Collection[str] = ()) -> dict[str, Any]:
-    """The object of attributes: any JSON, and spans under ``span_keys``. Scores of spans are floating point.
+    """The attributes: any JSON, with spans under ``span_keys``. Scores of spans are floating point.
 
     Raises:
         FormatError: at the first span that breaks the format.
@@ -29,7 +29,7 @@ def values(fields: Fields, span_keys: Collection[str] = ()) -> dict[str, Any]:
 
 
 def is_spans(value: Any) -> bool:
-    """Whether a value is a list of spans, as far as one can tell: there may be other lists of three numbers."""
+    """Whether a value is a list of spans, as far as one can tell: other lists of three numbers look the same."""
     try:
         _spans("_", Fields({"_": value}, ""))
     except FormatError:
@@ -58,7 +58,7 @@ def _span(span: Any, name: str, fields: Fields) -> list[Any]:
 
 
 def parse(data: bytes, path: str, line: int, span_keys: Collection[str] = ()) -> Row:
-    """One line as ``{"id", "attributes"}``; what stands under ``span_keys`` has to be spans.
+    """One line as ``{"id", "attributes"}``; values under ``span_keys`` must be spans.
 
     Raises:
         FormatError: at the first field that breaks the format.

@@ -39,7 +39,7 @@ def parse(data: bytes, path: str, line: int) -> Row:
 
 
 def _metadata(fields: Fields) -> Fields:
-    """The object of metadata, which may be there as JSON text."""
+    """The metadata object, which may be given as JSON text."""
     value = fields.value.get("metadata")
     if isinstance(value, str):
         try:

@@ -23,7 +23,7 @@ __all__ = [
 
 _COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz")
 _UNREAD_COMPRESSIONS = (".br", ".lz4", ".zip", ".7z", ".rar", ".Z", ".snappy")
-"""Files with these count as rows too, so that reading them is an error and none is skipped unseen."""
+"""Files with these extensions count as rows too, so that they are an error and never silently skipped."""
 
 
 def sha256_of(path: Path) -> str:
@@ -67,9 +67,9 @@ def artifact_files(path: Path, listed: list[str] | None, fits: Callable[[str], b
 
 
 def lines(path: Path, fields: list[str] | None = None) -> Iterator[tuple[int, bytes]]:
-    """Numbers, from 1, and lines without their ends; a row of Parquet is a line, with the columns ``fields`` alone.
+    """Line numbers, from 1, and lines without line ends. A row of Parquet is a line, with only the columns ``fields``.
 
-    The core reads them, so that what is a file of rows is the same for every command.
+    The core reads them, so that every command accepts the same files.
 
     Raises:
         FormatError: ``truncated``, or ``invalid_value`` where the file is not packed as its name says.

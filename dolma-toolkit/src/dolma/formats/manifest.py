@@ -142,7 +142,7 @@ def _check(fields: Fields) -> None:
 
 
 def check_files(manifest: Manifest) -> Iterator[FormatError]:
-    """Every listed file that is missing, or is another."""
+    """Every listed file that is missing or has other content."""
     for entry in manifest.fields.value["files"]:
         path = manifest.directory / entry["path"]
 

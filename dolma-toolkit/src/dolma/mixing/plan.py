@@ -25,7 +25,7 @@ def plan(config: Config) -> dict[str, Any]:
     """Settings as the core takes them.
 
     Raises:
-        ConfigError: documents or attributes are missing; all that is missing is told.
+        ConfigError: documents or attributes are missing; it lists all of them.
     """
     problems: list[Problem] = []
     streams = []
@@ -201,7 +201,7 @@ def funnel_lines(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def warnings_of(streams: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warnings about rules that read fields no document has: more likely a mistake than intended."""
+    """Warnings about rules that read missing fields, which are more likely a mistake than intended."""
     for stream in streams:
         if not stream["documents_in"]:
             continue

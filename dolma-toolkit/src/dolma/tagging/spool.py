@@ -48,16 +48,16 @@ class SpoolTask:
 
 
 class _NotInWorkersError(Exception):
-    """A tagger that a worker process cannot have: it is defined where only this process has been."""
+    """A tagger that worker processes cannot import: only this process has its definition."""
 
 
 def run_spools(
     tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, *, debug: bool = False
 ) -> None:
-    """Makes the spools that are still missing, in ``processes`` spawned processes (in this one with ``debug``).
+    """Writes the missing spools, in ``processes`` spawned processes (in this one with ``debug``).
 
-    A tagger of a notebook, or of a script that does its work when it is imported, cannot be had in another process.
-    Then the work is done in this one.
+    Other processes cannot import a tagger of a notebook, or of a script that does its work on import. Then this
+    process does the work.
 
     Raises:
         FormatError, ProblemsError: rows that break the format, or on which a tagger failed.
@@ -137,7 +137,7 @@ def _results(
 
 
 def _defined_here(taggers: Sequence[str]) -> str:
-    """The taggers that the main script, or a cell of a notebook, defines: `"a", "b" are`; empty if there are none."""
+    """The taggers that the main script or a notebook cell defines, as `"a", "b" are`; empty if there are none."""
     own = TaggerRegistry.registered()
     names = [name for name in taggers if name in own and own[name].__module__ == "__main__"]
     verb = "is" if len(names) == 1 else "are"
@@ -249,7 +249,7 @@ def _spans(
         return []
     length = len(text)
     for kind, start, end, score in spans:
-        # a lone surrogate has no place in a file of UTF-8
+        # UTF-8 cannot encode a lone surrogate
         is_text = kind.encode("utf-8", "replace").decode() == kind
         if not (is_text and 0 <= start <= end <= length and abs(score) < float("inf")):
             shown = f'tagger "{name}" returned the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'

@@ -59,7 +59,7 @@ def derive(
     work: Mapping[str, Any],
     told: Callable[[Mapping[str, int]], str] = lambda counts: "",
 ) -> None:
-    """Makes what is still missing; ``settings`` are those of the manifest, ``work`` is what the core takes."""
+    """Writes the missing outputs. ``settings`` go to the manifest, ``work`` goes to the core."""
     name = str(settings["command"])
     plan = {
         "sources": [shard.plan() for shard in shards],

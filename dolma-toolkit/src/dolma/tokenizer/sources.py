@@ -17,7 +17,7 @@ from dolma.formats.files import sha256_of
 __all__ = ["Known", "Shard", "details_of", "item_type_problems", "shards_in", "shards_of"]
 
 RECORDS = (".dolma/progress.ndjson", ".progress.jsonl")
-"""Of a directory that a command fills: as they are, and as earlier releases named them."""
+"""Records in a directory that a command writes, by their current and earlier names."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ Detector = Callable[[str], Scores]
 
 
 def in_order(scores: Scores) -> Scores:
-    """The best first; those that are written alike by name, for a detector may give them as its hash tables have them.
+    """The best first. Scores that print alike are sorted by name, since a detector may return them in hash order.
 
     Raises:
         ValueError: a score is not a number.

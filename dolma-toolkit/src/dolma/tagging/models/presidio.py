@@ -45,7 +45,7 @@ class PiiPresidio(BaseTagger):
         for kind, recognizer in self._recognizers.items():
             results.extend(recognizer.analyze(doc.text, [kind], None) or [])
         results = self._without_duplicates(results)
-        # Presidio keeps them in a set, so those that it ranks alike come in another order in each process
+        # Presidio keeps them in a set, so the order of equal ranks differs between processes
         results.sort(key=lambda result: (-result.score, result.start, result.start - result.end, result.entity_type))
         spans = [Span(result.start, result.end, result.entity_type) for result in results]
         spans = [span for span in spans if _holds(span, doc.text)]
