@@ -236,8 +236,8 @@ def pii_by_script(_data: Path, work: Path) -> str:
             cells = " | ".join(_cell(measured[key], measured[f"{key}_95"]) for key in ("precision", "recall"))
             lines.append(f"| {script} | `{name}` | {len(gold)} | {len(mine)} | {cells} |")
     head = (
-        f"## Personal data by script\n\n{len(labelled)} sentences of `bench/pii_sentences.py`, written for this table; "
-        "a span counts where its ends and type are exactly those that are labelled:\n\n"
+        f"## Personal data by script\n\n{len(labelled)} sentences of `bench/pii_sentences.py`, written for this table. "
+        "A span counts if its ends and type are exactly as labelled:\n\n"
     )
     return head + "\n".join(lines) + "\n" + missing
 

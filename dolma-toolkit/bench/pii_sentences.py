@@ -1,8 +1,8 @@
-"""Sentences with labelled personal data in many scripts, written for this page; their people and machines do not exist.
+"""Sentences with labelled personal data in many scripts, made for this benchmark. The people and hosts are fictional.
 
-Each script has sentences in which e-mail addresses, telephone numbers and IP addresses stand as its writers put them:
-between letters without blanks, before particles and case endings, beside its own punctuation and in its own digits.
-Others look like such data and hold none.
+Each script has e-mail addresses, telephone numbers and IP addresses as its writers use them: between letters without
+spaces, before particles and case endings, next to its own punctuation and in its own digits. Other sentences only look
+like they have such data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 __all__ = ["KINDS", "Sentence", "sentences"]
 
 KINDS = {"E": "EMAIL_ADDRESS", "P": "PHONE_NUMBER", "I": "IP_ADDRESS"}
-"""What the placeholders of the sentences stand for."""
+"""The placeholders in the sentences."""
 
 EMAILS = (
     "info@example.com",
@@ -158,7 +158,7 @@ FULL_WIDTH = {character: character + 0xFEE0 for character in range(0x21, 0x7F)} 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A text, and what stands in it."""
+    """A text and its labels."""
 
     script: str
     text: str
@@ -166,7 +166,7 @@ class Sentence:
 
 
 def sentences() -> Iterator[Sentence]:
-    """All of them; each pattern comes with several values, the Chinese and Japanese ones in full width too."""
+    """All sentences: each pattern with several values, and the Chinese and Japanese ones also in full width."""
     for script, (phones, patterns) in SENTENCES.items():
         values = {"E": EMAILS, "P": phones, "I": ADDRESSES}
         for number, pattern in enumerate(patterns):

@@ -27,7 +27,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = REPOSITORY.parent / "shared" / "data" / "corpus"
 IN_PROCESSES = ("tag", "tokens", "stat")
-"""Commands of 1.2.1 that start processes, each of which imports it again, unless they are given ``--debug``."""
+"""Commands of 1.2.1 that, without ``--debug``, start processes that each import it again."""
 
 
 def oracle() -> Path:
@@ -66,7 +66,7 @@ def there(arguments: Sequence[object], script: str = "", **environment: str) -> 
             "arguments": [str(argument) for argument in arguments],
             "script": script,
             "directory": os.getcwd(),
-            # what it leaves in its temporary directory when it fails goes away with this one
+            # so that what it leaves in its temporary directory on failure is removed too
             "environment": {**os.environ, "TMPDIR": folder, "TOKENIZERS_PARALLELISM": "false", **environment},
             "out": f"{folder}/out",
             "err": f"{folder}/err",
@@ -75,7 +75,7 @@ def there(arguments: Sequence[object], script: str = "", **environment: str) -> 
             server.stdin.write(json.dumps(call) + "\n")
             server.stdin.flush()
             status = int(server.stdout.readline())
-        except BaseException:  # a test that timed out: the answer would be taken for that of the next call
+        except BaseException:  # a test timed out: the next call would read this answer
             _server.cache_clear()
             _stop(server)
             raise
@@ -98,7 +98,7 @@ def _written(name: str, config: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def theirs(name: str, config: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A command of dolma 1.2.1 with the settings, which are written to a file in the folder."""
+    """Runs a command of dolma 1.2.1 with these settings, from a file in the folder."""
     return there([*_written(name, config, folder), *(["--debug"] if name in IN_PROCESSES else [])])
 
 

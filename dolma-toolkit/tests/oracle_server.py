@@ -1,4 +1,4 @@
-"""Runs in the environment of dolma 1.2.1, which takes seconds to import: it imports once, then forks for each call.
+"""Runs in the environment of dolma 1.2.1. Its import takes seconds, so it imports once and then forks for each call.
 
 A call is a line of JSON on stdin; its exit status is a line on stdout. What the call prints goes to files.
 """
@@ -19,7 +19,7 @@ def serve() -> None:
     from dolma.cli.__main__ import main
 
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what imports and libraries print is no answer
+    os.dup2(2, 1)  # output of imports and libraries is not an answer
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -30,7 +30,7 @@ def serve() -> None:
 
 
 def run(call: dict[str, Any], main: Callable[[], object]) -> None:
-    """Does the work and ends this process, without the second that the interpreter takes to clear what it imported."""
+    """Does the work and ends this process at once, since the interpreter takes a second to free its imports."""
     status = 1
     try:
         become(call)
@@ -50,7 +50,7 @@ def run(call: dict[str, Any], main: Callable[[], object]) -> None:
 
 
 def become(call: dict[str, Any]) -> None:
-    """Makes this process one that was started with these arguments, in this directory and environment."""
+    """Makes this process look as if started with these arguments, in this directory and environment."""
     os.chdir(call["directory"])
     os.environ.clear()
     os.environ.update(call["environment"])

@@ -153,7 +153,7 @@ def test_version_is_that_of_the_distribution(dolma: Dolma) -> None:
 @pytest.mark.parametrize(
     "module", ["dolma", "dolma.cli", "dolma.cli.__main__", "dolma.commands.tag", "dolma.commands.tokens_pack"]
 )
-def test_a_module_that_is_run_does_its_work_or_says_what_is_wrong(module: str) -> None:
+def test_a_module_runs_or_reports_an_error(module: str) -> None:
     run = [sys.executable, "-W", "ignore::RuntimeWarning", "-m", module, "nonsense", "--no_such_setting"]
     result = subprocess.run(run, capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -175,7 +175,7 @@ def test_a_trainer_that_another_package_overwrote_is_refused_with_the_cure(tmp_p
 )
 def test_rows_of_tables_and_of_fasttext_are_read(tmp_path: Path, name: str, head: str, row: str, encoding: str) -> None:
     texts = [("good é", "pos"), ("bad ü", "neg")]
-    if row.startswith("{text} __label__"):  # the label may stand anywhere, if the first line tells what the file is
+    if row.startswith("{text} __label__"):  # the label may be anywhere, if the first line shows the format
         head = "__label__pos good é\n__label__neg bad ü\n"
         row = ""
     content = head + "".join(row.format(text=text, label=label) for text, label in texts)
@@ -186,7 +186,7 @@ def test_rows_of_tables_and_of_fasttext_are_read(tmp_path: Path, name: str, head
     assert ("second, line" in rows[0].text) == ("second" in row)
 
 
-def test_a_line_with_two_labels_and_a_row_with_too_many_cells_are_told(tmp_path: Path) -> None:
+def test_a_line_with_two_labels_and_a_row_with_too_many_cells_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("__label__a __label__b x\n__label__a y\n")
     (tmp_path / "b.csv").write_text("text,label\nx,a,more\n")
     for name, expected in (("a.txt", "a.txt:1: the line has 2 labels"), ("b.csv", "b.csv:2: the row has more cells")):

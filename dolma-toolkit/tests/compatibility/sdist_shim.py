@@ -1,7 +1,7 @@
-"""A plugin of pytest for the tests of dolma 1.2.1: two names of files that differ here, and helpers that they import.
+"""A pytest plugin for the tests of dolma 1.2.1: it maps file names that differ, and adds helpers that they import.
 
-They look for ``<stream>-0000.json.gz``, which is ``….jsonl.gz`` here, and read the manifest as if it were data.
-``dolma.core.paths``, which is missing, gives them two functions for their own use of S3.
+They look for ``<stream>-0000.json.gz``, which is now ``….jsonl.gz``, and read the manifest as if it were data. The
+missing ``dolma.core.paths`` has two functions that they use for S3.
 """
 
 from __future__ import annotations

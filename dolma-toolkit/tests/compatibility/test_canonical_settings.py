@@ -121,8 +121,8 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run_all(side: Path, tokenizer: Path, command: Command) -> dict[str, str]:
-    """Every settings file in turn, by that command; what each wrote to stderr."""
-    told = {}
+    """Runs every settings file in turn. Returns the stderr of each."""
+    stderr = {}
     environment = {"SIDE": str(side), "TOKENIZER": str(tokenizer), "TOKENIZERS_PARALLELISM": "false"}
     for name, text in SETTINGS.items():
         path = side / f"{name.replace(' ', '_')}.yaml"
@@ -133,12 +133,12 @@ def run_all(side: Path, tokenizer: Path, command: Command) -> dict[str, str]:
                 patch.setenv(variable, value)
             done = command([*arguments, "--debug"] if name.split()[0] in IN_PROCESSES else arguments)
         assert done.returncode == 0, (name, done.stderr[-2000:])
-        told[name] = done.stderr
-    return told
+        stderr[name] = done.stderr
+    return stderr
 
 
 @pytest.fixture(scope="module")
-def told(sides: dict[str, Path], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def stderr(sides: dict[str, Path], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Both have run; what ours said."""
     tokenizer = shared / "tokenizers" / "allenai_dolma2.json"
     content = json.loads(tokenizer.read_text())
@@ -160,7 +160,7 @@ def rounded(rows: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["gopher_rules", "pii_detection", "dedupe_para"])
-def test_attributes(sides: dict[str, Path], told: dict[str, str], name: str) -> None:
+def test_attributes(sides: dict[str, Path], stderr: dict[str, str], name: str) -> None:
     found = [rounded(read_rows(side / "src/attributes" / name)) for side in sides.values()]
     assert len(found[0]) == 320
     assert found[0] == found[1]
@@ -168,21 +168,21 @@ def test_attributes(sides: dict[str, Path], told: dict[str, str], name: str) -> 
 
 
 @pytest.mark.parametrize(("place", "most"), [("out", 319), ("v1_6", 319)])
-def test_documents(sides: dict[str, Path], told: dict[str, str], place: str, most: int) -> None:
+def test_documents(sides: dict[str, Path], stderr: dict[str, str], place: str, most: int) -> None:
     found = [list(read_rows(side / place)) for side in sides.values()]
     assert found[0] == found[1]
     assert 50 < len(found[0]) <= most
     assert any("|||EMAIL_ADDRESS|||" in row["text"] for row in found[0]) == (place == "v1_6")
 
 
-def test_a_misspelt_rule_of_the_released_settings_is_told(told: dict[str, str]) -> None:
+def test_a_misspelt_rule_of_the_released_settings_is_told(stderr: dict[str, str]) -> None:
     """1.2.1 keeps silent, and v1.5 and v1.6 were mixed without these rules."""
-    assert "fraction_of_characters_in_most_common_2gram" in told["mix jsonpath"]
-    assert "did you mean" in told["mix jsonpath"]
-    assert "did you mean" not in told["mix"]
+    assert "fraction_of_characters_in_most_common_2gram" in stderr["mix jsonpath"]
+    assert "did you mean" in stderr["mix jsonpath"]
+    assert "did you mean" not in stderr["mix"]
 
 
-def test_tokens(sides: dict[str, Path], told: dict[str, str]) -> None:
+def test_tokens(sides: dict[str, Path], stderr: dict[str, str]) -> None:
     """The same tokens for each document; the order is seeded here and is not in 1.2.1."""
     found = []
     for side in sides.values():

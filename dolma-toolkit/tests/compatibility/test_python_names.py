@@ -49,7 +49,7 @@ def test_names_are_there(module: str) -> None:
     assert [name for name in NAMES[module] if not hasattr(found, name)] == []
 
 
-def test_rows_become_documents_and_go_back() -> None:
+def test_rows_become_documents_and_rows_again() -> None:
     line = b'{"id":"1","text":"abc","source":"s","metadata":{"k":1},"attributes":{"e__t__x":[[0,1,0.5]]}}'
     plain = msgspec.json.decode(line, type=InputSpec)
     assert Document.from_spec(plain).to_spec() == InputSpec(id="1", text="abc", source="s")
@@ -71,7 +71,7 @@ def test_rows_become_documents_and_go_back() -> None:
         DocResult.from_spec(plain, OutputSpec(id="2", attributes={}))
 
 
-def test_the_registry_gives_every_tagger_by_name() -> None:
+def test_the_registry_returns_every_tagger_by_name() -> None:
     document = Document("s", "1", "Some words, and some more words.\n")
     tagger = TaggerRegistry.get("gopher_v2")()
     spans = {span.type: span.score for span in tagger.predict(document).spans}
@@ -116,7 +116,7 @@ def test_files_are_processed_in_several_processes_as_in_1_2_1(
         path.write_text(name)
     Path("upper.py").write_text(PROCESSOR)
     run = [sys.executable, "upper.py"]
-    for times in (2, 0):  # what is done is not done again
+    for times in (2, 0):  # finished files are not processed again
         result = subprocess.run(run, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert f"{times} files to process" in result.stderr

@@ -85,7 +85,7 @@ def test_a_span_may_have_more_parts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [0.7, "text", {"a": 1}, [[0, 1]], [[2, 1, 1]], [[0, 1, True]], [[0.5, 1, 1]]])
-def test_what_is_selected_as_spans_has_to_be_spans(folder: Path, value: Any) -> None:
+def test_selected_spans_must_be_spans(folder: Path, value: Any) -> None:
     write_attributes({"k": [[0, 1, 1]]}, {"k": value})
     rule = {"span": "$.attributes.k", "min_score": 0.5, "replacement": ""}
     with pytest.raises((FormatError, ProblemsError), match=r"a\.jsonl:2: .*attributes\.k"):
@@ -106,7 +106,7 @@ def test_a_number_beyond_all_floats_is_refused(folder: Path) -> None:
         mixed(attributes=["e"])
 
 
-def test_stat_counts_numbers_and_tells_the_rest(folder: Path, dolma: Dolma) -> None:
+def test_stat_counts_numbers_and_warns_about_the_rest(folder: Path, dolma: Dolma) -> None:
     write_attributes(*FREE)
     result = dolma("stat", "--attributes", "attributes/e/*", "--total")
     assert "toxicity/score\n  values 2  sum 1" in result.out
@@ -138,14 +138,14 @@ def test_a_guarded_rule_is_valid_where_nothing_has_the_attribute(
         ("jq", ".attributes.dummy.deep != null"),
     ],
 )
-def test_an_unguarded_name_that_nothing_has_stays_an_error(folder: Path, syntax: str, rule: str) -> None:
+def test_an_unguarded_unknown_attribute_is_an_error(folder: Path, syntax: str, rule: str) -> None:
     write_attributes({"k": 1})
     with pytest.raises(ConfigError, match="no loaded set of attributes has"):
         mixed(attributes=["e"], filter={"exclude": [rule], "syntax": syntax})
 
 
 @pytest.mark.parametrize("field", ["source", "added", "created", "version", "metadata", "attributes", "subdomain"])
-def test_null_in_an_optional_field_is_no_field(folder: Path, dolma: Dolma, field: str) -> None:
+def test_null_in_an_optional_field_counts_as_missing(folder: Path, dolma: Dolma, field: str) -> None:
     write_rows(Path("documents/a.jsonl"), [{"id": "1", "text": "a b", field: None}])
     assert [row["text"] for row in mixed()] == ["a b"]
     dolma("tag", "--documents", "documents/*", "--taggers", "char_length_v1", "--experiment", "e")
@@ -201,7 +201,7 @@ def test_what_cannot_be_compared_is_refused_as_key(folder: Path, key: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("syntax", "rule", "told"),
+    ("syntax", "rule", "warning"),
     [
         ("jq", ".metadata.quality < 0.5", "2 of the 2 documents that it drops have no metadata.quality"),
         ("jq", ".metadata.deep.quality <= 0.5", "2 of the 2 documents that it drops have no metadata.deep.quality"),
@@ -214,16 +214,16 @@ def test_what_cannot_be_compared_is_refused_as_key(folder: Path, key: str) -> No
     ],
 )
 def test_a_rule_about_a_missing_field_is_told(
-    folder: Path, caplog: pytest.LogCaptureFixture, syntax: str, rule: str, told: str | None
+    folder: Path, caplog: pytest.LogCaptureFixture, syntax: str, rule: str, warning: str | None
 ) -> None:
     rows = [{"id": str(n), "text": "a", "metadata": {"n": n + 1}} for n in range(2)]
     write_rows(Path("documents/a.jsonl"), rows)
     with caplog.at_level(logging.WARNING):
         mixed(filter={"exclude": [rule], "syntax": syntax})
-    assert (told in caplog.text) if told else caplog.text == ""
+    assert (warning in caplog.text) if warning else caplog.text == ""
 
 
-def test_bad_rows_are_passed_over_and_ids_given(folder: Path, dolma: Dolma) -> None:
+def test_bad_rows_are_skipped_and_ids_are_given(folder: Path, dolma: Dolma) -> None:
     lines = ['{"text": "a"}', "no json", '{"id": "x", "text": "b"}', '{"id": "y"}', '{"text": "c"}']
     Path("documents").mkdir()
     Path("documents/a.jsonl").write_text("".join(f"{line}\n" for line in lines))
@@ -241,7 +241,7 @@ def test_bad_rows_are_passed_over_and_ids_given(folder: Path, dolma: Dolma) -> N
     assert [row["line"] for row in read_rows(Path("out/.dolma/skipped.ndjson"))] == [2, 4]
 
 
-def test_no_pattern_for_data_finds_what_stands_beside_it(folder: Path, dolma: Dolma, tokenizer_path: Path) -> None:
+def test_no_pattern_for_data_matches_side_files(folder: Path, dolma: Dolma, tokenizer_path: Path) -> None:
     write_rows(Path("documents/a.jsonl"), [{"id": "1", "text": "a b c"}, {"id": "2", "text": "a b c"}])
     dolma("tag", "--documents", "documents/*", "--taggers", "char_length_v1", "--experiment", "e")
     mixed(attributes=["e"])
@@ -259,7 +259,7 @@ def test_no_pattern_for_data_finds_what_stands_beside_it(folder: Path, dolma: Do
         files = [path for path in Path(place).rglob("*") if path.is_file()]
         assert any(path.name == "metrics.ndjson" for path in files), place
         assert any(path.name == "config.yaml" for path in files), place
-        # as `pathlib`, which does not know of hidden files, and as a shell
+        # as in `pathlib`, which also matches hidden files, and as in a shell
         assert [path.name for path in files if ".json" in path.name and path.name not in LISTED] == (
             [data] if data else []
         ), place

@@ -1,7 +1,7 @@
 """dolma 1.2.1's own configurations and Python tests, run on this package.
 
-They are in its source distribution, which `make oracle` fetches beside the environment of 1.2.1; nothing of it is in
-this repository. What of it does not apply stands in a list below, and on the page of differences.
+They are in its source distribution, which `make oracle` fetches next to the environment of 1.2.1. None of it is in this
+repository. The lists below and the page of differences name what does not apply.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def sdist() -> Path:
     root = Path(os.environ.get("DOLMA_ORACLE_SOURCE", REPOSITORY / ".venv-oracle" / "source"))
     found = next(iter(root.glob("dolma-1.2.1/tests")), None)
     if found is None:
-        pytest.skip("the source distribution of dolma 1.2.1 is not here: `make oracle` fetches it")
+        pytest.skip("the source distribution of dolma 1.2.1 is missing: `make oracle` fetches it")
     return found
 
 
 @pytest.fixture
 def copy(sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two copies of its tests' data: here and theirs."""
-    for side in ("here", "theirs"):
+    """Two copies of its test data: ours and theirs."""
+    for side in ("ours", "theirs"):
         shutil.copytree(sdist, tmp_path / side / "tests")
-    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "ours")
     return tmp_path
 
 
@@ -51,9 +51,9 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def run_both(copy: Path, command: str, config: dict[str, Any], output: str) -> list[list[dict[str, Any]]]:
-    """The rows below that directory, ours and theirs, once both have run."""
+    """Runs both. Returns our rows and their rows below that directory."""
     found = []
-    for side, run in (("here", ours), ("theirs", theirs)):
+    for side, run in (("ours", ours), ("theirs", theirs)):
         os.chdir(copy / side)
         result = run(command, config, copy / side)
         assert result.returncode == 0, result.stderr
@@ -67,7 +67,7 @@ DEDUPES = ["dedupe-by-url.json", "dedupe-paragraphs.json", "filepath-good.json",
 
 @pytest.mark.parametrize("name", MIXES)
 def test_its_mixes_give_its_rows(copy: Path, name: str) -> None:
-    config = settings(copy / "here/tests/config" / name)
+    config = settings(copy / "ours/tests/config" / name)
     found, expected = run_both(copy, "mix", config, config["streams"][0]["output"]["path"])
     assert found
     assert found == expected
@@ -75,7 +75,7 @@ def test_its_mixes_give_its_rows(copy: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", DEDUPES)
 def test_its_dedupes_give_its_marks(copy: Path, name: str) -> None:
-    config = settings(copy / "here/tests/config" / name)
+    config = settings(copy / "ours/tests/config" / name)
     below = f"tests/data/provided/deduper/attributes/{config['dedupe']['name']}"
     found, expected = run_both(copy, "dedupe", config, below)
     assert [row["id"] for row in found] == [row["id"] for row in expected]
@@ -84,7 +84,7 @@ def test_its_dedupes_give_its_marks(copy: Path, name: str) -> None:
 
 
 def same(mine: dict[str, Any], other: dict[str, Any], name: str) -> None:
-    """Equal, but for what the page of differences names: the stride and scores of n-grams, and ends past the text."""
+    """Equal, except as in the page of differences: the stride and scores of n-grams, and ends past the text."""
     assert mine.keys() == other.keys()
     for key, spans in mine.items():
         if "ngram" in name or name == "filepath-good.json":
@@ -94,19 +94,19 @@ def same(mine: dict[str, Any], other: dict[str, Any], name: str) -> None:
 
 
 def test_its_bad_file_path_is_refused(copy: Path) -> None:
-    config = settings(copy / "here/tests/config/filepath-bad.json")
-    result = ours("dedupe", config, copy / "here")
+    config = settings(copy / "ours/tests/config/filepath-bad.json")
+    result = ours("dedupe", config, copy / "ours")
     assert result.returncode == 2
     assert "document_dir" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["mixer-validator-jsonpath.yaml", "mixer-validator-jq.yaml", "c4-cleaned.json"])
 def test_its_mixes_of_remote_files_compile_and_run_on_local_ones(copy: Path, name: str) -> None:
-    config = settings(copy / "here/tests/config" / name)
+    config = settings(copy / "ours/tests/config" / name)
     for stream in config["streams"]:
         stream["documents"] = ["tests/data/provided/documents/*.gz"]
         stream["output"]["path"] = "tests/mixed"
-        for side in ("here", "theirs"):
+        for side in ("ours", "theirs"):
             for attribute in stream["attributes"]:
                 empty(copy / side / "tests/data/provided", attribute)
     config["work_dir"] = {"input": "tests/fetched", "output": "tests/made"}
@@ -116,7 +116,7 @@ def test_its_mixes_of_remote_files_compile_and_run_on_local_ones(copy: Path, nam
 
 
 def empty(root: Path, name: str) -> None:
-    """A set of attributes in which nothing was found."""
+    """Writes a set of attributes with no spans."""
     for path in sorted((root / "documents").glob("*.gz")):
         target = root / "attributes" / name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def empty(root: Path, name: str) -> None:
                 out.write(json.dumps({"id": json.loads(line)["id"], "attributes": {}}) + "\n")
 
 
-NOT_HERE = {
+UNAVAILABLE = {
     "test_analysis": "dolma.core.binning: `dolma stat` does its work",
     "test_binning": "dolma.core.binning",
     "test_c4": "classes of its taggers, which are native here",
@@ -149,20 +149,20 @@ NOT_HERE = {
     "test_warc": "the command warc",
     "test_warc_record_info": "the command warc",
 }
-"""Files of its Python tests that import what is not here; the page of differences names what to use instead."""
+"""Its Python test files that import missing names. The page of differences says what to use instead."""
 
-OTHERWISE = {
+DIFFERENT = {
     "tests.python.test_data_types.TestSpan::test_span_to_from_spec": "a ValueError where 1.2.1 asserts",
     "tests.python.test_deduper.TestDeduper::test_dedupe_paragraph_ngrams": "`stride`, `score`, `self-match`",
     "tests.python.test_deduper.TestDeduper::test_dedupe_paragraphs": "`last-span-past-end`",
 }
-"""Tests that run here and expect what the page of differences says is otherwise."""
+"""Its tests that fail because of a difference on the page of differences."""
 
 
 def test_its_python_tests_pass(sdist: Path, tmp_path: Path) -> None:
     shutil.copytree(sdist, tmp_path / "tests")
-    files = sorted(path for path in (tmp_path / "tests/python").glob("test_*.py") if path.stem not in NOT_HERE)
-    assert len(files) + len(NOT_HERE) == len(list((tmp_path / "tests/python").glob("test_*.py")))
+    files = sorted(path for path in (tmp_path / "tests/python").glob("test_*.py") if path.stem not in UNAVAILABLE)
+    assert len(files) + len(UNAVAILABLE) == len(list((tmp_path / "tests/python").glob("test_*.py")))
     oracle()
     environment = {**os.environ, "DOLMA_TESTS_SKIP_AWS": "true", "PYTHONPATH": str(Path(__file__).parent)}
     report = tmp_path / "report.xml"
@@ -174,5 +174,5 @@ def test_its_python_tests_pass(sdist: Path, tmp_path: Path) -> None:
     name = "{0[classname]}::{0[name]}".format
     failed = {name(case.attrib) for case in cases if case.find("failure") is not None or case.find("error") is not None}
     skipped = {name(case.attrib) for case in cases if case.find("skipped") is not None}
-    assert failed == set(OTHERWISE), done.stdout[-4000:]
+    assert failed == set(DIFFERENT), done.stdout[-4000:]
     assert len(cases) - len(failed) - len(skipped) >= 30, done.stdout[-4000:]

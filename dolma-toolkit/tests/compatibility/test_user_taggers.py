@@ -305,7 +305,7 @@ def test_a_script_may_define_its_tagger_with_or_without_a_main_guard(tmp_path: P
 def test_a_cell_of_a_notebook_may_define_its_tagger(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_rows(tmp_path / f"documents/{name}.jsonl", [{"id": "1", "text": "abcdef"}])
-    # as a kernel does it: the cells run in `__main__`, which no file holds
+    # as in a kernel: the cells run in `__main__`, which has no file
     (tmp_path / "cell.py").write_text(CLASS + CALL)
     kernel = "import sys; del sys.modules['__main__'].__dict__['__spec__']; exec(open('cell.py').read())"
     result = _run(tmp_path, "-c", kernel)
@@ -322,7 +322,7 @@ def test_a_tagger_of_a_package_in_the_current_directory_is_found(tmp_path: Path)
     (package / "__init__.py").touch()
     (tmp_path / "pk/end.py").write_text("END = 3\n")
     (package / "tg.py").write_text("from ..end import END\n" + CLASS.replace("(0, 3,", "(0, END,"))
-    # the command, whose own directory is the first on the path
+    # run as the command, whose own directory is first on the path
     command = [str(Path(sys.executable).with_name("dolma")), "tag", "--documents", "documents/*", "--taggers", "mine"]
     for index, module in enumerate(("pk.inner.tg", "pk/inner/tg.py")):
         run = [*command, "--tagger_modules", module, "--experiment", f"e{index}"]
@@ -332,7 +332,7 @@ def test_a_tagger_of_a_package_in_the_current_directory_is_found(tmp_path: Path)
         assert row["attributes"] == {f"e{index}__mine__x": [[0, 3, 1.0]]}
 
 
-def test_numbers_of_numpy_are_places_and_others_are_named(tmp_path: Path) -> None:
+def test_numpy_integers_are_offsets_and_other_values_are_refused(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     from dolma.core.data_types import DocResult, Document, Span
     from dolma.core.taggers import BaseTagger

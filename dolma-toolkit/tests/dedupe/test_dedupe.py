@@ -390,10 +390,10 @@ def test_a_filter_for_too_few_keys_grows(folder: Path, unit: str, caplog: pytest
         for mark in (row["attributes"].get("dup") for row in read_rows(folder / "attributes/dup/many.jsonl"))
         if mark
     ]
-    if unit != "ngrams":  # which do repeat: "of a corpus"
+    if unit != "ngrams":  # n-grams do repeat: "of a corpus"
         assert sum(map(len, marked)) <= {"paragraphs": 60, "documents": 6}[unit]
     assert "estimated_doc_count is 20, but there are more keys" in caplog.text
-    # the filter is that of the larger estimate alone, and the attributes those of the filter
+    # the filter and the attributes are the same as with the larger estimate
     first = artifact_hashes(folder / "attributes/dup"), (folder / "filter.bin").read_bytes()
     (folder / "filter.bin").unlink()
     dolma.deduper(config(dedupe, processes=3, **few))
@@ -408,7 +408,7 @@ def test_a_filter_that_cannot_grow_stops_the_run(folder: Path, dolma: Dolma) -> 
     assert "of new keys as seen; expected at most 1.00 %" in result.err
     assert not (folder / "filter.bin").exists()
     assert not (folder / "attributes/dup/manifest.json").exists()
-    # one that holds keys of another run keeps its size
+    # a filter with keys of another run keeps its size
     distinct(folder, 100)
     rate = {"estimated_doc_count": 100, "desired_false_positive_rate": 1e-3}
     dolma("-c", configured(folder, config(PARAGRAPHS, bloom_filter=rate, documents=["documents/*"])), "dedupe")
@@ -420,7 +420,7 @@ def test_a_filter_that_cannot_grow_stops_the_run(folder: Path, dolma: Dolma) -> 
     assert (folder / "filter.bin").read_bytes() == before
 
 
-def test_a_filter_that_holds_too_much_is_not_asked(folder: Path, dolma: Dolma) -> None:
+def test_an_overfull_filter_is_not_used(folder: Path, dolma: Dolma) -> None:
     distinct(folder, 1000)
     rate = {"estimated_doc_count": 1000, "desired_false_positive_rate": 1e-2}
     dolma("-c", configured(folder, config(PARAGRAPHS, bloom_filter=rate, documents=["documents/*"])), "dedupe")

@@ -311,9 +311,7 @@ def test_a_place_that_cannot_be_written_is_told(dolma: Dolma, here: Path, tokeni
     assert sorted(os.listdir(here / "documents")) == ["a.jsonl"]
 
 
-def test_a_mark_before_the_first_line_and_zeros_after_the_last_are_passed_over(
-    dolma: Dolma, here: Path, tokenizer_path: Path
-) -> None:
+def test_a_byte_order_mark_and_trailing_zeros_are_skipped(dolma: Dolma, here: Path, tokenizer_path: Path) -> None:
     mark = b"\xef\xbb\xbf"
     (here / "documents/a.jsonl").write_bytes(mark + b"".join(LINES[1:4]))
     (here / "documents/b.jsonl.gz").write_bytes(gzip.compress(mark + b"".join(LINES[4:6])) + b"\0" * 700)
@@ -364,7 +362,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("line", CAUSES)
-def test_the_cause_is_named_where_a_row_is_not_json(
+def test_the_error_says_why_a_row_is_not_json(
     dolma: Dolma, here: Path, tokenizer_path: Path, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     (here / "documents/a.jsonl").write_bytes(LINES[0] + line.encode() + b"\n")
@@ -374,14 +372,14 @@ def test_the_cause_is_named_where_a_row_is_not_json(
     assert CAUSES[line] in capsys.readouterr().err
 
 
-def test_what_can_be_read_only_once_is_told(dolma: Dolma, here: Path, tokenizer_path: Path) -> None:
+def test_pipes_are_refused(dolma: Dolma, here: Path, tokenizer_path: Path) -> None:
     os.mkfifo(here / "documents/p")
     write_rows(here / "documents/a.jsonl", make_rows(3))
     for command in commands(tokenizer_path).values():
         if command[0] != "-c":
             result = dolma(*[str(part).replace("documents/*", "documents/p") for part in command], code=2)
             assert "a named pipe, which can be read only once; expected a file" in result.err
-            result = dolma(*command, code=2)  # a pipe among files is not passed over
+            result = dolma(*command, code=2)  # a pipe among files is an error
             assert "matches documents/p, a named pipe that can be read only once; expected files" in result.err
     assert "a device" in dolma(*TAG, "/dev/null", code=2).err
     tokens = ["tokens", "--documents", "documents/a.jsonl", "--destination", "out", "--tokenizer.eos_token_id", 0]
@@ -398,7 +396,7 @@ def test_links_that_lead_back_up_add_no_documents(dolma: Dolma, here: Path, toke
     pattern = "documents/**/*.jsonl"
     dolma(*TAG, pattern)
     listed = json.loads((here / "attributes/e/manifest.json").read_text())["files"]
-    # a file has its own name where the pattern gives that too
+    # a file has its own name if the pattern matches it too
     assert [file["path"] for file in listed] == ["a/b/x.jsonl", "far/y.jsonl"]
     tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
     dolma("tokens", "--documents", pattern, "--destination", "tokens", *tokenizer)
@@ -475,7 +473,7 @@ def test_threads_without_work_are_not_started(here: Path, tokenizer_path: Path) 
             )
         else:
             command = [*command, "--processes", 20_000]
-        # each thread takes room for its stack
+        # each thread needs memory for its stack
         code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); from dolma.__main__ import main; main(sys.argv[1:])"  # noqa: E501
         run = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, check=False)
         assert run.returncode == 0, run.stderr.decode()

@@ -162,7 +162,7 @@ def test_a_damaged_or_foreign_file_is_told_and_leaves_no_result(dolma: Dolma, pl
     assert '"id" is a number; expected a string' in dolma(*arguments, code=1).err
 
 
-def test_columns_that_nobody_asks_for_are_not_read(dolma: Dolma, places: Path, tokenizer_path: Path) -> None:
+def test_unused_columns_are_not_read(dolma: Dolma, places: Path, tokenizer_path: Path) -> None:
     table = arrow.table(
         {
             "id": ["1", "2"], "text": ["a b", "c"], "digest": arrow.array([b"\xff", None], arrow.binary()),
@@ -177,7 +177,7 @@ def test_columns_that_nobody_asks_for_are_not_read(dolma: Dolma, places: Path, t
     dolma("dedupe", "--documents", one, *keys, "$.text", *filter)
     tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
     dolma("tokens", "--documents", one, "--destination", "tokens", *tokenizer)
-    # one that is asked for is named, with its row
+    # a column that is read is named, with its row
     filter[1] = "g.bin"
     keyed = ["dedupe", "--documents", one, *keys, "$.digest", *filter, "--dedupe.name", "other"]
     assert 'a.parquet:1: column "digest" has bytes that are not UTF-8' in dolma(*keyed, code=1).err
@@ -188,7 +188,7 @@ def test_columns_that_nobody_asks_for_are_not_read(dolma: Dolma, places: Path, t
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("column", ["score", "metadata"])
-def test_a_number_that_is_not_finite_is_no_null(
+def test_a_number_that_is_not_finite_does_not_become_null(
     dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, value: float
 ) -> None:
     monkeypatch.chdir(tmp_path)

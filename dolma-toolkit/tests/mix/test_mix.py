@@ -410,7 +410,7 @@ def test_help_lists_every_setting_of_a_stream(dolma: Dolma) -> None:
     assert "bytes of compressed input" in text
 
 
-def test_regular_expressions_of_jq_know_unicode(folder: Path) -> None:
+def test_jq_regular_expressions_support_unicode(folder: Path) -> None:
     rules = [
         r'.text | test("na\\w+ve\\b")',
         r'.text | test("NAÏVE"; "i")',
@@ -431,18 +431,18 @@ def test_two_sets_that_share_a_key_are_refused(folder: Path, dolma: Dolma) -> No
     rows = {path: read_rows(path) for path in sorted((folder / "attributes/e").glob("*.gz"))}
     for path, some in rows.items():
         write_rows(folder / "attributes/other" / path.name, some)
-    told = dolma("-c", configured(folder, stream(attributes=["e", "other"])), "mix", code=1).err
-    assert 'a.jsonl.gz also has the attribute "e__t__score"; expected each key in only one set of a stream' in told
+    error = dolma("-c", configured(folder, stream(attributes=["e", "other"])), "mix", code=1).err
+    assert 'a.jsonl.gz also has the attribute "e__t__score"; expected each key in only one set of a stream' in error
     for directory in ("x", "y"):
         settings = ("--documents", "documents/*.gz", "--taggers", "char_length_v1", "--experiment", "same")
         dolma("tag", *settings, "--destination", directory)
         (folder / directory).rename(folder / "attributes" / directory)
-    told = dolma("-c", configured(folder, stream(attributes=["x", "y"])), "mix", code=2).err
-    assert 'streams.0.attributes: has the attribute "same__char_length_v1__length" in' in told
+    error = dolma("-c", configured(folder, stream(attributes=["x", "y"])), "mix", code=2).err
+    assert 'streams.0.attributes: has the attribute "same__char_length_v1__length" in' in error
 
 
 @pytest.mark.parametrize("extra", [{}, {"shuffle": False}, {"shuffle_documents": {"seed": 1}, "processes": 2}])
-def test_the_rows_that_tag_and_dedupe_left_out_are_left_out(
+def test_mix_skips_the_rows_that_tag_and_dedupe_skipped(
     dolma: Dolma, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -469,7 +469,7 @@ def test_the_rows_that_tag_and_dedupe_left_out_are_left_out(
     (manifest,) = tmp_path.glob("out/**/manifest.json")
     listed = [file["path"] for file in json.loads(manifest.read_text())["files"]]
     found = [row for name in listed for row in read_rows(manifest.parent / name)]
-    # of the same texts in two files the first stay, and each has its attributes
+    # of equal texts in two files the first is kept, with its own attributes
     assert sorted((row["id"], row["text"]) for row in found) == [
         ("a.jsonl:1", "one"), ("a.jsonl:5", "three"), ("own", "two")]  # fmt: skip
     lengths = {row["id"]: row["attributes"]["e__char_length_v1__length"][0][2] for row in found}

@@ -129,9 +129,9 @@ def test_documents_paragraphs_and_sentences(dolma: Dolma, tmp_path: Path) -> Non
 def test_a_model_that_is_missing_or_none_is_told(dolma: Dolma, tmp_path: Path) -> None:
     _documents(tmp_path)
     command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "dclm-oh-eli5")
-    told = dolma(*command, code=2).err
-    assert "resources.dclm-oh-eli5" in told
-    assert "huggingface.co/mlfoundations" in told
+    error = dolma(*command, code=2).err
+    assert "resources.dclm-oh-eli5" in error
+    assert "huggingface.co/mlfoundations" in error
     other = dolma(*command, "--resources", f"dclm-oh-eli5={tmp_path / 'documents' / 'a.jsonl'}", code=1).err
     assert "is no fastText model" in other
 
@@ -145,21 +145,21 @@ def test_labels_of_any_script_have_keys_of_their_own(dolma: Dolma, tmp_path: Pat
     assert keys == {f"实验__fasttext_document_v1__{label}" for label in ("好评", "差评", "👍", "a_b")}
 
 
-def test_labels_of_one_key_are_refused(dolma: Dolma, tmp_path: Path) -> None:
+def test_labels_with_the_same_key_are_refused(dolma: Dolma, tmp_path: Path) -> None:
     model = _train(tmp_path, ("a-b", "a b".replace(" ", "."), "c"))
     _documents(tmp_path)
     command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "fasttext_document_v1")
-    told = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=2).err
-    assert 'resources.fasttext_document_v1: names a model whose labels "' in told
+    error = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=2).err
+    assert 'resources.fasttext_document_v1: names a model whose labels "' in error
     assert not (tmp_path / "attributes" / "fasttext_document_v1" / "a.jsonl").exists()
 
 
-def test_a_weight_that_is_no_number_is_told(dolma: Dolma, tmp_path: Path) -> None:
+def test_a_weight_that_is_not_a_number_is_an_error(dolma: Dolma, tmp_path: Path) -> None:
     model = _train(tmp_path, ("a", "b"))
     data = bytearray(model.read_bytes())
     data[-4:] = b"\x00\x00\xc0\x7f"
     model.write_bytes(data)
     _documents(tmp_path)
     command = ("tag", "--documents", tmp_path / "documents" / "a.jsonl", "--taggers", "fasttext_document_v1")
-    told = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=1).err
-    assert "has the weight NaN; expected a finite number" in told
+    error = dolma(*command, "--resources", f"fasttext_document_v1={model}", code=1).err
+    assert "has the weight NaN; expected a finite number" in error

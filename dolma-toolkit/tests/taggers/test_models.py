@@ -40,7 +40,7 @@ def test_languages_that_tie_come_by_name() -> None:
         assert [language for language, _ in in_order(rows)] == expected
 
 
-def test_a_score_that_is_no_number_ends_the_row() -> None:
+def test_a_score_that_is_not_a_number_is_an_error() -> None:
     class Broken(LanguageTagger):
         make_detector = staticmethod(lambda: lambda text: [("en", float("nan"))])
         likely_alone = True
@@ -117,8 +117,8 @@ def test_a_missing_package_is_told_with_its_extra(dolma: Dolma, corpus: Path, mo
         for known in [key for key in sys.modules if key.partition(".")[0] == module]:
             monkeypatch.delitem(sys.modules, known)
         monkeypatch.setitem(sys.modules, module, None)
-        told = dolma("tag", "--documents", "documents/*", "--taggers", name, code=2).err
-        assert f"pip install 'dolma-toolkit[{extra}]'" in told
+        error = dolma("tag", "--documents", "documents/*", "--taggers", name, code=2).err
+        assert f"pip install 'dolma-toolkit[{extra}]'" in error
 
 
 def test_names_alone_import_no_package() -> None:

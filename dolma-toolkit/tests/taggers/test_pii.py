@@ -105,7 +105,7 @@ def test_numbers_of_other_things_are_not_found(dolma: Dolma, tmp_path: Path) -> 
     assert found(dolma, texts, tmp_path) == [[] for _ in texts]
 
 
-def test_every_script_has_its_data_found_and_nothing_else(dolma: Dolma, tmp_path: Path) -> None:
+def test_data_in_every_script_is_found_and_nothing_else(dolma: Dolma, tmp_path: Path) -> None:
     labelled = list(sentences())
     assert {kind for one in labelled for *_, kind in one.spans} == {*KINDS.values()}
     hits = found(dolma, [one.text for one in labelled], tmp_path, "pii_regex_v4")

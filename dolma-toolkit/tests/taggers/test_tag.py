@@ -96,30 +96,30 @@ def colliding(dolma: Dolma, folder: Path, *taggers: str, code: int, experiment: 
     return done.err
 
 
-def test_taggers_of_one_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
-    told = colliding(dolma, tmp_path, "one-key", "one_key", code=2)
-    assert 'taggers.1: is "one_key", which would write the same attribute keys as "one-key"' in told
+def test_taggers_with_the_same_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
+    error = colliding(dolma, tmp_path, "one-key", "one_key", code=2)
+    assert 'taggers.1: is "one_key", which would write the same attribute keys as "one-key"' in error
     assert not (tmp_path / "attributes").exists()
 
 
-def test_experiments_of_one_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
+def test_experiments_with_the_same_key_are_refused_before_the_work(dolma: Dolma, tmp_path: Path) -> None:
     for experiment in ("a b", "实验", "测试"):
         colliding(dolma, tmp_path, "scripts", code=0, experiment=experiment)
-    told = colliding(dolma, tmp_path, "scripts", code=2, experiment="a-b")
-    assert 'experiment: is "a-b", which would write the same attribute keys as' in told
+    error = colliding(dolma, tmp_path, "scripts", code=2, experiment="a-b")
+    assert 'experiment: is "a-b", which would write the same attribute keys as' in error
     assert not (tmp_path / "attributes/a-b").exists()
     [row, _] = read_rows(tmp_path / "attributes/实验/a.jsonl")
     assert [*row["attributes"]] == [f"实验__scripts__{kind}" for kind in ("好评", "差评", "é", "è")]
 
 
 def test_span_types_of_one_key_are_an_error(dolma: Dolma, tmp_path: Path) -> None:
-    told = colliding(dolma, tmp_path, "one-key", code=1)
-    assert 'a.jsonl:1: document "0": the span types "a b" and "a-b" both have the key "e__one_key__a_b"' in told
-    told = colliding(dolma, tmp_path, "long", "long__er", code=1, experiment="f")
-    assert 'the taggers "long" and "long__er" both wrote the key "f__long__er__x"' in told
-    # in files that are each right by themselves
-    told = colliding(dolma, tmp_path, "by_row", code=1, experiment="g")
-    assert 'the span types "a b" and "a_b" both have the key "g__by_row__a_b"' in told
+    error = colliding(dolma, tmp_path, "one-key", code=1)
+    assert 'a.jsonl:1: document "0": the span types "a b" and "a-b" both have the key "e__one_key__a_b"' in error
+    error = colliding(dolma, tmp_path, "long", "long__er", code=1, experiment="f")
+    assert 'the taggers "long" and "long__er" both wrote the key "f__long__er__x"' in error
+    # in files that are each valid
+    error = colliding(dolma, tmp_path, "by_row", code=1, experiment="g")
+    assert 'the span types "a b" and "a_b" both have the key "g__by_row__a_b"' in error
     assert not (tmp_path / "attributes/g/manifest.json").exists()
     assert "a type that is valid UTF-8" in colliding(dolma, tmp_path, "surrogate", code=1, experiment="h")
 
@@ -489,7 +489,7 @@ def test_rows_without_id_get_one_from_file_and_line(
     assert [row["id"] for row in read_rows(tmp_path / "attributes/e/web/a.jsonl")] == expected
     filter = ["--bloom_filter.file", "f.bin", "--bloom_filter.size_in_bytes", 100_000]
     keys = ["--dedupe.documents.attribute_name", "d", "--dedupe.documents.key", "$.text"]
-    # the same wherever the command is started
+    # the same in every working directory
     monkeypatch.chdir(tmp_path / "documents")
     dolma("dedupe", "--documents", path, *keys, *filter, "--generate_ids")
     assert [row["id"] for row in read_rows(tmp_path / "attributes/d/web/a.jsonl")] == expected

@@ -351,7 +351,7 @@ def test_documents_without_text_are_counted(dolma: Dolma, tmp_path: Path, tokeni
     write_rows(tmp_path / "documents/a.jsonl", rows)
     arguments = ["--documents", tmp_path / "documents/*", "--destination", tmp_path / "tokens"]
     tokenizer = ["--tokenizer.name_or_path", tokenizer_path, "--tokenizer.eos_token_id", 0]
-    for _ in range(2):  # a second run has nothing to do and tells the same
+    for _ in range(2):  # a second run has nothing to do and reports the same
         assert "2 documents have no text and are in no shard" in dolma("tokens", *arguments, *tokenizer).err
     counts = json.loads((tmp_path / "tokens/manifest.json").read_text())["counts"]
     assert (counts["documents"], counts["documents_empty"]) == (2, 2)
@@ -359,7 +359,7 @@ def test_documents_without_text_are_counted(dolma: Dolma, tmp_path: Path, tokeni
     assert json.loads(metrics.read_text().splitlines()[-1])["documents_empty"] == 2
 
 
-def test_bad_rows_are_left_out_as_far_as_allowed(dolma: Dolma, tmp_path: Path, tokenizer_path: Path) -> None:
+def test_bad_rows_are_skipped_up_to_the_limit(dolma: Dolma, tmp_path: Path, tokenizer_path: Path) -> None:
     documents = tmp_path / "documents/a.jsonl"
     write_rows(documents, [{"id": "1", "text": "a"}, {"id": "2"}, {"id": "3", "text": "b"}])
     with documents.open("a") as file:
@@ -400,7 +400,7 @@ def test_the_tokenizer_of_another_library_is_named(dolma: Dolma, tmp_path: Path,
     assert "has tokenizer.model but no tokenizer.json" in dolma("tokens", *arguments, *tokenizer, code=2).err
 
 
-def test_ignore_existing_makes_shards_again(corpus: Path, tokenizer_path: Path, dolma: Dolma) -> None:
+def test_ignore_existing_rewrites_shards(corpus: Path, tokenizer_path: Path, dolma: Dolma) -> None:
     call = [
         "tokens",
         "--documents",
@@ -419,7 +419,7 @@ def test_ignore_existing_makes_shards_again(corpus: Path, tokenizer_path: Path, 
     assert artifact_hashes(corpus / "out") != before
     dolma(*call, "--ignore_existing")
     assert artifact_hashes(corpus / "out") == before
-    # what another tool made is not removed
+    # files of another tool are not removed
     (corpus / "foreign").mkdir()
     (corpus / "foreign/part-0.npy").write_bytes(b"12")
     foreign = [word if word != "out" else "foreign" for word in call]

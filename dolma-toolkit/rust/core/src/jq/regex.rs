@@ -145,7 +145,7 @@ fn parts<'a>(mut cv: Cv<'a, Data>, between: bool, matching: bool) -> ValR<<Data 
     };
     let text = text_of(&cv.1)?;
     let mut found = Vec::new();
-    let (mut from, mut told) = (0, 0);
+    let (mut from, mut copied_to) = (0, 0);
     let mut characters = Characters { text, byte: 0, character: 0 };
     while from <= text.len() {
         let Some(region) = expression.search(text, from)? else { break };
@@ -156,8 +156,8 @@ fn parts<'a>(mut cv: Cv<'a, Data>, between: bool, matching: bool) -> ValR<<Data 
             continue;
         }
         if between {
-            found.push(Val::utf8_str(text[told..start].to_string()));
-            told = end;
+            found.push(Val::utf8_str(text[copied_to..start].to_string()));
+            copied_to = end;
         }
         if matching {
             found.push(expression.groups(&region, &mut characters)?);
@@ -167,7 +167,7 @@ fn parts<'a>(mut cv: Cv<'a, Data>, between: bool, matching: bool) -> ValR<<Data 
         }
     }
     if between {
-        found.push(Val::utf8_str(text[told..].to_string()));
+        found.push(Val::utf8_str(text[copied_to..].to_string()));
     }
     Ok(found.into_iter().collect())
 }
