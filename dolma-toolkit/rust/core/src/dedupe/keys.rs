@@ -294,8 +294,8 @@ fn key_text<'r>(
     Err(place.error(Some(path.text()), code, message))
 }
 
-/// What a key is compared as. A number is its digits, `1.0` those of `1`; beyond what 64 bits hold exactly, where different
-/// numbers would look alike, there is nothing to compare.
+/// The text that a key is compared by. `1.0` is compared as `1`. `None` for a float too large to be exact, since different
+/// numbers would be equal.
 fn comparable(value: &Value) -> Option<String> {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     match value {

@@ -176,11 +176,11 @@ impl Settings {
 
     /// The share of new keys that the filter may report as seen: the setting, else what it was made for, else 1 %.
     pub fn accepted_rate(&self, record: Option<&Record>) -> f64 {
-        const OF_A_SIZE: f64 = 0.01;
-        let asked =
+        const DEFAULT_RATE: f64 = 0.01;
+        let rates =
             [self.bloom_filter.desired_false_positive_rate, record.map_or(0.0, |record| record.false_positive_rate)];
         // a filter with exactly its number of keys is at its rate, except for rounding
-        asked.into_iter().find(|rate| *rate > 0.0).unwrap_or(OF_A_SIZE) * 1.000_001
+        rates.into_iter().find(|rate| *rate > 0.0).unwrap_or(DEFAULT_RATE) * 1.000_001
     }
 
     /// The settings that the output depends on, as manifests keep them.

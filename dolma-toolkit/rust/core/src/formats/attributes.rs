@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::document::{parse_object, Place};
 use crate::error::{Code, Result};
 
-/// Every ASCII character but letters, digits and `_` becomes `_`; names of other scripts stay as they are.
+/// Every ASCII character but letters, digits and `_` becomes `_`; other scripts are unchanged.
 pub fn variable_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii() { c } else { '_' }).collect()
 }

@@ -115,12 +115,13 @@ impl Program {
         let pure = |name: &str| !IMPURE.contains(&name);
         let ours = load::parse(DEFINITIONS, |parser| parser.defs()).unwrap_or_default();
         // the redefined names, with every number of arguments
-        let anew: BTreeSet<&str> = ours.iter().map(|definition| definition.name).collect();
+        let redefined: BTreeSet<&str> = ours.iter().map(|definition| definition.name).collect();
         let definitions = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-        let definitions = definitions.filter(|definition| pure(definition.name) && !anew.contains(definition.name));
+        let definitions =
+            definitions.filter(|definition| pure(definition.name) && !redefined.contains(definition.name));
         let definitions: Vec<_> = definitions.chain(ours.iter().cloned()).collect();
         let functions = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-        let functions = functions.filter(|function| pure(function.0) && !anew.contains(function.0));
+        let functions = functions.filter(|function| pure(function.0) && !redefined.contains(function.0));
         let functions = functions.filter(|function| !REGULAR.contains(&function.0)).chain(regex::functions());
         let arena = Arena::default();
         let written = text;

@@ -55,9 +55,9 @@ fn walk(term: &Term<&str>, base: Option<&[String]>, is_guarded: bool, found: &mu
             walk(right, base, named(right, base).is_some(), found);
         }
         Term::BinOp(left, BinaryOp::Cmp(comparison), right) => {
-            let asks = matches!(comparison, Cmp::Eq | Cmp::Ne);
-            walk(left, base, is_guarded || (asks && is_null(right)), found);
-            walk(right, base, is_guarded || (asks && is_null(left)), found);
+            let is_check = matches!(comparison, Cmp::Eq | Cmp::Ne);
+            walk(left, base, is_guarded || (is_check && is_null(right)), found);
+            walk(right, base, is_guarded || (is_check && is_null(left)), found);
         }
         Term::BinOp(left, _, right) => {
             walk(left, base, is_guarded, found);
@@ -94,8 +94,8 @@ fn walk(term: &Term<&str>, base: Option<&[String]>, is_guarded: bool, found: &mu
                 _ => {}
             }
             for argument in arguments {
-                let is_asked = *name == "select" && named(argument, base).is_some();
-                walk(argument, base.filter(|_| *name == "select"), is_guarded || is_asked, found);
+                let is_checked = *name == "select" && named(argument, base).is_some();
+                walk(argument, base.filter(|_| *name == "select"), is_guarded || is_checked, found);
             }
         }
         _ => {}
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_is_asked_for_first_is_guarded() {
+    fn a_field_that_is_checked_first_is_guarded() {
         let unguarded = |text: &str| {
             let reads = jaq_core::load::parse(text, |parser| parser.term()).map(|term| reads(&term)).unwrap();
             let mut names: Vec<String> = Read::unguarded(&reads).map(|read| read.names.join(".")).collect();

@@ -33,7 +33,7 @@ impl<'t> Parser<'t> {
         self.position += rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
     }
 
-    /// Skips white space and then `token`; leaves the position alone when it is missing.
+    /// Skips white space and then `token`; keeps the position if it is missing.
     pub(super) fn eat(&mut self, token: &str) -> bool {
         let before = self.position;
         self.skip_space();

@@ -60,10 +60,10 @@ fn condition(expression: &Expression, base: &[String], is_part: bool, found: &mu
         Expression::Exists(inner) => operand(inner, base, is_part, found),
         Expression::Matches(inner, _) => operand(inner, base, false, found),
         Expression::Compare(left, operator, right) => {
-            let asks = matches!(operator, Operator::Equal | Operator::Unequal);
+            let is_check = matches!(operator, Operator::Equal | Operator::Unequal);
             let is_null = |side: &Operand| matches!(side, Operand::Literal(Value::Null));
-            operand(left, base, asks && is_null(right), found);
-            operand(right, base, asks && is_null(left), found);
+            operand(left, base, is_check && is_null(right), found);
+            operand(right, base, is_check && is_null(left), found);
         }
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_is_asked_for_first_is_guarded() {
+    fn a_field_that_is_checked_first_is_guarded() {
         let unguarded = |text: &str| {
             let reads = Path::new(text).unwrap().reads();
             Read::unguarded(&reads).map(|read| read.names.join(".")).collect::<Vec<_>>().join(" ")

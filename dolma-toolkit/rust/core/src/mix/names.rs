@@ -17,8 +17,8 @@ use crate::manifest::{relative_path, Manifest};
 /// Rows of a file without a manifest that are looked at first; all are if a name is not in these.
 const SAMPLE_ROWS: u64 = 200;
 
-/// Fails if a rule names attributes of an experiment or tagger that no loaded set has, without checking first that they
-/// exist, and gives a warning for each other name that is in no row.
+/// Fails if a rule names attributes of an experiment or tagger that no loaded set has, without first checking that they
+/// exist. Returns a warning for each other name that is in no row.
 pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {

@@ -83,7 +83,7 @@ impl Mixer<'_> {
         let path = input.path.display().to_string();
         let name = path.rsplit_once("/documents/").map_or(path.as_str(), |(_, name)| name).to_string();
         let file_name = input.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // skipped rows have no row of attributes
+        // skipped rows have no attribute row
         let (mut count, mut told_bytes) = (0, 0);
         while let Some((line_number, line)) = documents.next_numbered()? {
             count += 1;

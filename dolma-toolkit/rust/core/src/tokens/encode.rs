@@ -56,7 +56,7 @@ pub struct Encoder {
 fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const CONVERT: &str =
         "write a tokenizer.json with transformers: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(OTHER)`";
-    const BESIDE: &str =
+    const USE_JSON: &str =
         "name the tokenizer.json of the same tokenizer, or convert it with transformers' `save_pretrained`";
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let is_base64 =
@@ -70,7 +70,7 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         return Some(("a SentencePiece model", CONVERT));
     }
     if first.starts_with(b"#version:") {
-        return Some(("a merges.txt, one half of a byte-pair tokenizer", BESIDE));
+        return Some(("a merges.txt, one half of a byte-pair tokenizer", USE_JSON));
     }
     if let [token, rank] = parts.as_slice() {
         if is_base64(token) && rank.iter().all(u8::is_ascii_digit) && !rank.is_empty() {
@@ -79,10 +79,10 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     }
     match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Object(fields)) if fields.contains_key("tokenizer_class") => {
-            Some(("a tokenizer_config.json", BESIDE))
+            Some(("a tokenizer_config.json", USE_JSON))
         }
         Ok(Value::Object(fields)) if !fields.is_empty() && fields.values().all(Value::is_u64) => {
-            Some(("a vocab.json, one half of a tokenizer", BESIDE))
+            Some(("a vocab.json, one half of a tokenizer", USE_JSON))
         }
         Err(_) if std::str::from_utf8(bytes).is_err() => Some(("a binary file", CONVERT)),
         _ => None,
