@@ -39,7 +39,7 @@ thread_local! {
 pub fn check(term: &Term<&str>) -> Result<(), String> {
     if let Term::Call(name, arguments) = term {
         if let Some((pattern, flags)) = arguments_of(name, arguments) {
-            Expression::new(&pattern, &flags).map_err(|error| error.to_string())?;
+            Expression::new(&pattern, &flags)?;
         }
     }
     children(term).into_iter().try_for_each(check)
@@ -186,14 +186,14 @@ fn compiled(pattern: &str, flags: &str) -> Result<Rc<Expression>, Failure> {
         if compiled.len() >= KEPT {
             compiled.clear();
         }
-        let expression = Rc::new(Expression::new(pattern, flags)?);
+        let expression = Rc::new(Expression::new(pattern, flags).map_err(Failure::str)?);
         compiled.insert(key, Rc::clone(&expression));
         Ok(expression)
     })
 }
 
 impl Expression {
-    fn new(pattern: &str, flags: &str) -> Result<Self, Failure> {
+    fn new(pattern: &str, flags: &str) -> Result<Self, String> {
         let mut options = RegexOptions::REGEX_OPTION_CAPTURE_GROUP;
         let (mut is_global, mut ignores_empty) = (false, false);
         for flag in flags.chars() {
@@ -206,14 +206,12 @@ impl Expression {
                 'p' => options |= RegexOptions::REGEX_OPTION_SINGLELINE | RegexOptions::REGEX_OPTION_MULTILINE,
                 'l' => options |= RegexOptions::REGEX_OPTION_FIND_LONGEST,
                 other => {
-                    let message = format!("{other:?} is not a regular expression flag; expected g, i, l, n, p, s or x");
-                    return Err(Failure::str(message));
+                    return Err(format!("{other:?} is not a regular expression flag; expected g, i, l, n, p, s or x"));
                 }
             }
         }
-        let regex = Regex::with_options(pattern, options, Syntax::perl_ng()).map_err(|error| {
-            Failure::str(format!("`{pattern}` is not a valid regular expression: {}", error.description()))
-        })?;
+        let regex = Regex::with_options(pattern, options, Syntax::perl_ng())
+            .map_err(|error| format!("`{pattern}` is not a valid regular expression: {}", error.description()))?;
         let mut names = vec![None; regex.captures_len()];
         regex.foreach_name(|name, groups| {
             for group in groups {
