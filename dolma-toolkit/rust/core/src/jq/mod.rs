@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(error(".a == $x"), "there is no variable $x");
         assert!(error("(.a").contains("closing parenthesis"), "{}", error("(.a"));
         for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr", "lgamma_r"] {
-            assert!(error(text).contains("not available"), "{text}");
+            assert!(error(text).contains("not supported"), "{text}");
         }
         let run = |text: &str| Program::new(text).unwrap().any(&input()).unwrap_err();
         assert!(run(".text.a").contains("hello"), "{}", run(".text.a"));
