@@ -87,7 +87,7 @@ def test_tokenizer_json_is_used_as_it_is_whatever_the_class(run, chats, model):
     text = "sequence of items 12345\n\n\nreturn"
     want = raw.encode(text, add_special_tokens=False).ids
     assert AutoTokenizer.from_pretrained(model)(text, add_special_tokens=False)["input_ids"] != want  # replaced
-    assert load_tokenizer(inspect_checkpoint(model))(text, add_special_tokens=False)["input_ids"] == want
+    assert load_tokenizer(model)(text, add_special_tokens=False)["input_ids"] == want
     output = run("sft", chats, "training.max_steps=1", model=model)
     assert AutoTokenizer.from_pretrained(output)(text, add_special_tokens=False)["input_ids"] == want
     assert sha256_file(output / "tokenizer.json") == sha256_file(model / "tokenizer.json")

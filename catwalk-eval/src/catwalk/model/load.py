@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 from catwalk.errors import ConfigError, DataError, first_line
 from catwalk.formats.checkpoint import Checkpoint
 from catwalk.formats.errors import FormatError
-from catwalk.formats.inspection import Inspection, open_tokenizer
+from catwalk.formats.inspection import Inspection, inspect_checkpoint, open_tokenizer
 
 __all__ = ["Tokenizer", "load_model", "load_tokenizer", "resolve_device"]
 
@@ -115,12 +116,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load_tokenizer(inspection: Inspection) -> Tokenizer:
-    """The tokenizer of a checkpoint: tokenizer.json unchanged, whatever class tokenizer_config.json names.
+def load_tokenizer(checkpoint: Path | Inspection) -> Tokenizer:
+    """The tokenizer of a directory or its inspection: tokenizer.json unchanged, whatever class is named beside it.
 
     Raises:
         FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
     """
+    inspection = checkpoint if isinstance(checkpoint, Inspection) else inspect_checkpoint(checkpoint)
     path = inspection.directory / "tokenizer.json"
     if not path.is_file():
         inspection = _convert(inspection)

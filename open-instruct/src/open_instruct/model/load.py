@@ -60,8 +60,8 @@ def fitting_length(max_length_tokens: int, inspection: Inspection) -> int:
     return limit
 
 
-def load_tokenizer(inspection: Inspection) -> Any:
-    """Load tokenizer.json as it is, whatever class tokenizer_config.json names.
+def load_tokenizer(checkpoint: Path | Inspection) -> Any:
+    """Load tokenizer.json of a directory or its inspection as it is, whatever class tokenizer_config.json names.
 
     The named tokens are those of tokenizer_config.json that tokenizer.json knows, else those of the configurations.
     Without a padding token it pads with the end-of-sequence token, which masks exclude.
@@ -72,6 +72,7 @@ def load_tokenizer(inspection: Inspection) -> Any:
     """
     from transformers import PreTrainedTokenizerFast
 
+    inspection = checkpoint if isinstance(checkpoint, Inspection) else inspect_checkpoint(checkpoint)
     backend = inspection.tokenizer
     named: dict[str, Any] = {f"{kind}_token": _named_token(inspection, kind) for kind in _NAMED}
     tokenizer = PreTrainedTokenizerFast(
