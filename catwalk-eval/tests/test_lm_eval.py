@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from catwalk.__main__ import main
 from catwalk.formats.json_lines import read_object
-from catwalk.report.lm_eval import lm_eval_results
-from catwalk.report.loaded import load_all
-from catwalk.tasks.data import load_items, locate, sample_items
-from catwalk.tasks.registry import TASKS
+from catwalk.items import load_items, locate, sample_items
+from catwalk.lm_eval import lm_eval_results
+from catwalk.results import load_all
+from catwalk.tasks import TASKS
 
 Build = Callable[[str], Path]
 _TASKS = ("arc_easy", "boolq", "openbookqa", "piqa", "sciq")

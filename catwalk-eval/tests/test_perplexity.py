@@ -10,8 +10,8 @@ from catwalk.config import RunConfig
 from catwalk.evaluate import run
 from catwalk.formats.document import document_files, read_documents
 from catwalk.formats.results import read_document_scores, read_results
-from catwalk.scoring.perplexity import WINDOWINGS, domain_rows, windows
-from catwalk.scoring.uncertainty import ratio_stderr
+from catwalk.metrics import ratio_stderr
+from catwalk.perplexity import WINDOWINGS, domain_rows, windows
 from catwalk.types import DocumentScore
 from hypothesis import given
 from hypothesis import strategies as st

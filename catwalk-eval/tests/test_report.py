@@ -11,12 +11,10 @@ from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.json_lines import read_object
 from catwalk.formats.results import read_results
-from catwalk.report.loaded import load_all
-from catwalk.report.page import _ticks
-from catwalk.report.write import build_tables
-from catwalk.results.verify import read_item_scores
-from catwalk.scoring.choice import item_metrics
-from catwalk.scoring.uncertainty import wilson
+from catwalk.metrics import item_metrics, wilson
+from catwalk.page import _ticks
+from catwalk.results import load_all, read_item_scores
+from catwalk.tables import build_tables
 from conftest import write_documents, write_task_data
 from hypothesis import given
 from hypothesis import strategies as st

@@ -9,8 +9,8 @@ import pytest
 from catwalk.errors import DataError
 from catwalk.formats.inspection import inspect_checkpoint
 from catwalk.model.load import Tokenizer, load_tokenizer
-from catwalk.model.rows import Row, batches, pack_alone, pack_shared
-from catwalk.scoring.requests import build_requests, collect_scores
+from catwalk.model.scorer import Row, batches, separate_rows, shared_rows
+from catwalk.requests import build_requests, collect_scores
 from catwalk.types import Item, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,7 +95,7 @@ def test_error_of_a_choice_without_tokens_names_its_item(tokenizer: Tokenizer) -
 
     known = {"sea": 2, "hen": 3, "Answer": 4, ":": 5}
     for model, problem in (
-        (models.BPE({letter: 2 + n for n, letter in enumerate("seahnAwr:")}, []), "turns it into no tokens"),
+        (models.BPE({letter: 2 + n for n, letter in enumerate("seahnAwr:")}, []), "produces no tokens"),
         (models.WordLevel(known, unk_token="?"), "cannot encode"),
     ):
         backend = Backend(model)
@@ -139,12 +139,12 @@ def _read_back(rows: list[Row], count: int) -> list[tuple[tuple[int, ...], tuple
     for row in rows:
         segments = np.zeros_like(row.tokens) if row.segments is None else row.segments
         for request in dict.fromkeys(row.requests.tolist()):
-            places = row.at[row.requests == request]
+            places = row.scored[row.requests == request]
             last = int(places[-1])
             visible = [
                 place for place in range(last + 1) if row.segments is None or segments[place] in (0, segments[last])
             ]
-            assert row.positions[visible].tolist() == list(range(len(visible)))
+            assert row.position_ids[visible].tolist() == list(range(len(visible)))
             seen[request] = (tuple(row.tokens[visible].tolist()), tuple(row.targets[row.requests == request].tolist()))
     return seen
 
@@ -153,39 +153,39 @@ def _read_back(rows: list[Row], count: int) -> list[tuple[tuple[int, ...], tuple
 @settings(max_examples=60, deadline=None)
 def test_rows_say_what_the_requests_say(requests: list[Request]) -> None:
     expected = [(request.context + request.continuation[:-1], request.continuation) for request in requests]
-    assert _read_back(pack_alone(requests), len(requests)) == expected
-    assert _read_back(pack_shared(requests), len(requests)) == expected
+    assert _read_back(separate_rows(requests), len(requests)) == expected
+    assert _read_back(shared_rows(requests), len(requests)) == expected
 
 
 @given(_REQUESTS, st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
 def test_batches_hold_every_row_once_within_the_budget(requests: list[Request], budget: int) -> None:
-    rows = pack_shared(requests)
+    rows = shared_rows(requests)
     found = list(batches(rows, budget))
     assert sorted(index for batch in found for index in batch.requests.tolist()) == sorted(
         index for row in rows for index in row.requests.tolist()
     )
     for batch in found:
         assert batch.tokens.size <= budget or len(batch.tokens) == 1
-        predicted_from = batch.tokens.reshape(-1)[batch.places[batch.which]]
+        predicted_from = batch.tokens.reshape(-1)[batch.scored[batch.index]]
         assert len(predicted_from) == len(batch.targets)
 
 
 def test_context_is_fed_once_for_all_its_choices() -> None:
     requests = [Request(context=(1,) * 50, continuation=(2, 3, index)) for index in range(4)]
-    assert [len(row.tokens) for row in pack_shared(requests)] == [50 + 4 * 2]
-    assert sum(len(row.tokens) for row in pack_alone(requests)) == 4 * 52
+    assert [len(row.tokens) for row in shared_rows(requests)] == [50 + 4 * 2]
+    assert sum(len(row.tokens) for row in separate_rows(requests)) == 4 * 52
 
 
 def test_one_token_choices_cost_nothing_more() -> None:
     requests = [Request(context=(1, 2, 3), continuation=(index,)) for index in (7, 8)]
-    (row,) = pack_shared(requests)
+    (row,) = shared_rows(requests)
     assert row.tokens.tolist() == [1, 2, 3]
-    assert row.at.tolist() == [2, 2]
+    assert row.scored.tolist() == [2, 2]
 
 
 def test_many_continuations_of_one_context_go_to_several_rows() -> None:
     requests = [Request(context=(1, 2), continuation=(3,) * 11) for _ in range(100)]
-    rows = pack_shared(requests)
+    rows = shared_rows(requests)
     assert len(rows) > 1
     assert max(len(row.tokens) for row in rows) <= 384

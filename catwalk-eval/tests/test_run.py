@@ -16,7 +16,7 @@ import pytest
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.manifest import MANIFEST, manifest_sha256, read_manifest, write_manifest
-from catwalk.results.workspace import Workspace
+from catwalk.results import Workspace
 from conftest import write_jsonl
 
 Build = Callable[[str], Path]
@@ -65,7 +65,7 @@ def test_finished_results_are_left_alone(
     assert (output / MANIFEST).stat().st_mtime_ns == before
     capsys.readouterr()
     assert main(request_for(output, "--limit", "3")) == 2
-    assert "holds another artifact" in capsys.readouterr().err
+    assert "contains another artifact" in capsys.readouterr().err
     assert (output / MANIFEST).stat().st_mtime_ns == before
 
 
@@ -176,7 +176,7 @@ def test_verify_notices_a_changed_metric(
     assert "results.json" in capsys.readouterr().err  # the manifest's size or hash
     (output / MANIFEST).unlink()
     assert main(["verify", str(output)]) == 1
-    assert "copa.metrics.acc_raw.value is 0.9999; the rows give" in capsys.readouterr().err
+    assert "copa.metrics.acc_raw.value is 0.9999; expected" in capsys.readouterr().err
 
 
 def _predictions(output: Path) -> list[dict[str, Any]]:
@@ -244,7 +244,7 @@ def test_verify_rejects_numbers_that_no_model_gives(
     _change(output, lambda value: value["tasks"][0]["metrics"]["acc_raw"].update(value=math.nan))
     assert "NaN" in verify()
     _change(output, lambda value: value["perplexity"].clear())
-    assert "perplexity is []; the rows give" in verify()
+    assert "perplexity is []; expected [" in verify()
     (output / "perplexity.jsonl.gz").unlink()
     assert "perplexity.jsonl.gz not found; expected the document rows" in verify()
     rows = _predictions(output)

@@ -8,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from catwalk.formats.checkpoint import read_checkpoint
 from catwalk.formats.inspection import inspect_checkpoint
+from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import load_model, load_tokenizer
-from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
-from catwalk.scoring.requests import build_requests, collect_scores
-from catwalk.tasks.data import load_items, locate, sample_items
-from catwalk.tasks.registry import TASK_SETS, TASKS
+from catwalk.model.scorer import (
+    NonFiniteError,
+    Scorer,
+    batches,
+    non_finite_cause,
+    probed_scorer,
+    separate_rows,
+    shared_rows,
+)
+from catwalk.requests import build_requests, collect_scores
+from catwalk.tasks import TASK_SETS, TASKS
 from catwalk.types import Item, Request
 from reference import BruteForce
 
@@ -53,7 +62,7 @@ def _scorer(directory: Path, *, batch_tokens: int = 1024, share: bool = True, dt
         batch_tokens=batch_tokens,
         shared_length=inspect_checkpoint(directory).plain_length if share else 0,
         max_length_tokens=512,
-        border=inspect_checkpoint(directory).rotary_switch,
+        rotary_switch=inspect_checkpoint(directory).rotary_switch,
     )
 
 
@@ -74,7 +83,7 @@ def _brute(brute: BruteForce, request: Request) -> float:
     return sum(values[-len(request.continuation) :])
 
 
-@pytest.mark.parametrize("share", [True, False], ids=["shared", "alone"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "separate"])
 @pytest.mark.parametrize("kind", [kind for kind, _, _ in _FAMILIES])
 def test_sums_equal_brute_force(build_checkpoint: Build, kind: str, share: bool) -> None:
     directory = build_checkpoint(kind)
@@ -110,6 +119,33 @@ def test_non_finite_weights_are_named(build_checkpoint: Build, dtype: str, value
         scorer.score(_requests(count=3))
     assert not math.isfinite(caught.value.value)
     assert 'tensor "model.norm.weight" has NaN or infinity' in non_finite_cause(scorer.model)
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "separate"])
+@pytest.mark.parametrize("plain_head", [True, False], ids=["plain head", "logits"])
+def test_batch_is_scored_on_one_device(plain_head: bool, share: bool) -> None:
+    # no GPU needed: fake tensors have a device but no data, and an operation on tensors of two devices is an error
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=2)
+    device = torch.device("cuda")
+    requests = _requests(count=9)
+    model = transformers.LlamaForCausalLM(config)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    tensors[name] = None if tensor is None else torch.empty_like(tensor, device=device)
+        shared_length = None if share else 0
+        about = {"model": model, "device": device, "vocab_size": 64, "batch_tokens": 256}
+        scorer = Scorer(**about, plain_head=plain_head, shared_length=shared_length)
+        found = list(batches(shared_rows(requests) if share else separate_rows(requests), 256))
+        assert any(batch.segments is not None for batch in found) == share
+        for batch in found:
+            values = scorer.log_probabilities(batch)
+            assert (values.device.type, values.dtype) == ("cuda", torch.float32)
+            assert values.shape == (len(batch.targets),)
 
 
 def test_sums_do_not_depend_on_the_batch_size(build_checkpoint: Build) -> None:

@@ -11,10 +11,8 @@ import pytest
 from catwalk.errors import ConfigError
 from catwalk.formats import document
 from catwalk.formats.errors import FormatError
-from catwalk.tasks.data import load_items, locate, sample_items
-from catwalk.tasks.documents import item_text, write_documents
-from catwalk.tasks.registry import TASK_SETS, TASKS, find_tasks
-from catwalk.tasks.show import show_item, task_table
+from catwalk.items import item_text, load_items, locate, sample_items, show_item, task_table, write_documents
+from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from catwalk.types import Item
 from conftest import SHARED_EVAL, write_jsonl
 from golden_prompts import GOLDEN
@@ -187,7 +185,7 @@ def test_documents_hold_every_text_once(data_directory: Path, tmp_path: Path) ->
 
 def test_documents_of_another_writer_are_left_alone(data_directory: Path, tmp_path: Path) -> None:
     other = write_jsonl(tmp_path / "out" / "documents" / "corpus.jsonl.gz", [{"id": "1", "text": "x"}])
-    with pytest.raises(ConfigError, match=r"holds corpus\.jsonl\.gz"):
+    with pytest.raises(ConfigError, match=r"contains corpus\.jsonl\.gz"):
         write_documents(("copa",), tmp_path / "out", data_directory)
     assert other.is_file()
     assert not (tmp_path / "out" / "documents" / "copa.jsonl.gz").exists()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from catwalk.__main__ import main as catwalk
-from catwalk.tasks.data import load_items, locate
-from catwalk.tasks.registry import find_tasks
+from catwalk.items import load_items, locate
+from catwalk.tasks import find_tasks
 from olmo_trainer.__main__ import main as olmo
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

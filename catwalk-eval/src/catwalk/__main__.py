@@ -4,17 +4,25 @@ Nothing heavy is imported before a command is known: `--help` needs no torch.
 """
 
 import argparse
+import ast
+import dataclasses
 import difflib
+import inspect
 import logging
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 from catwalk import __version__
+from catwalk.config import RunConfig, load_config
 from catwalk.errors import ConfigError, DataError
 from catwalk.formats.errors import FormatError
 
 __all__ = ["main"]
+
+
+# ---- arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,9 +33,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Parsed arguments; an unknown flag is named with the nearest one of its command."""
-    parser = _parser()
-    options, unknown = parser.parse_known_args(arguments)
+    """Parsed arguments; an unknown flag is an error that suggests the nearest flag of its command."""
+    options, unknown = _parser().parse_known_args(arguments)
     if unknown:
         flags = [f"--{key.replace('_', '-')}" for key in vars(options)]
         near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
@@ -52,63 +59,74 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="catwalk", description="Score any checkpoint on tasks and on the perplexity of documents.")
     parser.add_argument("--version", action="version", version=f"catwalk-eval {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    data: dict[str, Any] = {"type": _path, "metavar": "DIR", "help": _field_help(RunConfig)["data"]}
     _add_run(commands.add_parser("run", help="score a checkpoint", description="Score a checkpoint."))
 
-    listing = commands.add_parser("list", help="tasks with source, licence and items")
-    listing.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    listing = commands.add_parser("list", help="list the tasks with source, licence and number of items")
+    listing.add_argument("--data", **data)
 
-    show = commands.add_parser("show", help="the exact prompt of an item")
-    show.add_argument("task")
-    show.add_argument("--item", default=None, metavar="N", help="index or id; the first by default")
-    show.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    show = commands.add_parser("show", help="print the exact prompt of an item")
+    show.add_argument("task", metavar="TASK")
+    show.add_argument("--item", metavar="N", help="index or id (default: the first)")
+    show.add_argument("--data", **data)
 
-    report = commands.add_parser("report", help="one table and one HTML page of one or several results")
+    report = commands.add_parser("report", help="compare one or more results in tables and an HTML page")
     report.add_argument("results", type=_path, nargs="+", metavar="RESULTS")
     report.add_argument("--output", type=_output, metavar="DIR", help="directory for report.md and report.html")
     report.add_argument(
-        "--lm-eval-json", type=_output, metavar="FILE", help="write lm-evaluation-harness's JSON of one result"
+        "--lm-eval-json", type=_output, metavar="FILE", help="write one result in lm-evaluation-harness's JSON"
     )
 
-    verify = commands.add_parser("verify", help="derive every number of results again")
+    verify = commands.add_parser("verify", help="derive every number of results again from their rows")
     verify.add_argument("results", type=_path, nargs="+", metavar="RESULTS")
 
-    documents = commands.add_parser("documents", help="the tasks' texts as documents, for decontamination")
+    documents = commands.add_parser("documents", help="write the texts of tasks as documents, for decontamination")
     documents.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="tasks or sets of tasks")
-    documents.add_argument("--output", type=_output, required=True, metavar="DIR")
-    documents.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
+    documents.add_argument("--output", type=_output, required=True, metavar="DIR", help="directory for the documents")
+    documents.add_argument("--data", **data)
     return parser
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--config", type=_path, metavar="YAML", help="settings; flags and key=value win over it")
-    run.add_argument("--model", type=_path, metavar="DIR", help="checkpoint directory in Hugging Face layout")
-    run.add_argument("--output", type=_path, metavar="DIR", help="directory for the results")
-    run.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks, or sets: core8, core9, all")
-    run.add_argument("--documents", nargs="+", type=_path, metavar="PATH", help="document files or directories")
-    run.add_argument("--data", type=_path, metavar="DIR", help="directory of <task>/<split>.jsonl.gz")
-    run.add_argument("--limit", type=int, metavar="N", help="items a task, drawn with the seed (all)")
-    run.add_argument("--seed", type=int, metavar="N", help="of the draw (1234)")
-    run.add_argument("--device", help="auto, cpu, cuda, cuda:N (auto)")
-    run.add_argument("--dtype", help="float32, bfloat16, float16 (float32)")
-    run.add_argument("--batch-tokens", type=int, metavar="N", help="tokens a batch, padding included (1024 on a CPU)")
-    run.add_argument("--max-length", type=int, metavar="N", help="tokens a window (the model's)")
-    run.add_argument("--windowing", help="paloma-reference or strict-disjoint (paloma-reference)")
-    run.add_argument("--prefix", help="the token before a document: eos or bos (the tokenizer's)")
-    run.add_argument("--split", metavar="NAME", help="split of the documents to score (the first of val, test, …)")
-    run.add_argument(
-        "--share-context",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="compute the context of an item's choices once (yes)",
-    )
-    run.add_argument("--name", help="the model's name in tables (the directory's)")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings as in the YAML")
+    """A flag for each field of `RunConfig`, with the field's docstring and default as its help."""
+    run.add_argument("--config", type=_path, metavar="YAML", help="settings file; flags and key=value override it")
+    options: dict[str, dict[str, Any]] = {
+        **{name: {"type": _path, "metavar": "DIR"} for name in ("model", "output", "data")},
+        **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length")},
+        **{name: {"metavar": "NAME"} for name in ("split", "name")},
+        "tasks": {"nargs": "+", "metavar": "TASK"},
+        "documents": {"nargs": "+", "type": _path, "metavar": "PATH"},
+        "share_context": {"action": argparse.BooleanOptionalAction},
+    }
+    for name, text in _field_help(RunConfig).items():
+        run.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **options.get(name, {}))
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings as in the YAML file")
+
+
+def _field_help(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, followed by the default if the docstring has none."""
+    (owner,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(owner, ast.ClassDef)
+    texts = {
+        field.target.id: text.value.value
+        for field, text in pairwise(owner.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+    found = {}
+    for field in dataclasses.fields(kind):
+        default: Any = field.default
+        found[field.name] = str(texts[field.name])
+        if default not in (dataclasses.MISSING, None, ()):
+            found[field.name] += f" (default: {('no', 'yes')[default] if type(default) is bool else default})"
+    return found
+
+
+# ---- commands
 
 
 def _run(options: argparse.Namespace) -> int:
-    from catwalk.config import load_config
-
-    flags = {key: value for key, value in vars(options).items() if key not in ("command", "config", "overrides")}
+    flags = {field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)}
     overrides = list(options.overrides)
     if options.tasks:  # `--tasks a b limit=5`: a task has no "=" in its name
         overrides += [word for word in options.tasks if "=" in word]
@@ -121,28 +139,28 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from catwalk.tasks.show import task_table
+    from catwalk.items import task_table
 
     sys.stdout.write(task_table(options.data))
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from catwalk.tasks.show import show_item
+    from catwalk.items import show_item
 
     sys.stdout.write(show_item(options.task, options.item, options.data))
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    from catwalk.report.write import report
+    from catwalk.report import report
 
     sys.stdout.write(report(options.results, options.output, options.lm_eval_json))
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from catwalk.results.verify import verify_all
+    from catwalk.verify import verify_all
 
     differences = list(verify_all(options.results))
     for line in differences:
@@ -153,13 +171,13 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _documents(options: argparse.Namespace) -> int:
-    from catwalk.tasks.documents import write_documents
+    from catwalk.items import write_documents
 
     write_documents(tuple(options.tasks), options.output, options.data)
     return 0
 
 
-_COMMANDS: dict[str, Any] = {
+_COMMANDS = {
     "run": _run,
     "list": _list,
     "show": _show,
@@ -169,34 +187,34 @@ _COMMANDS: dict[str, Any] = {
 }
 
 
-def _say(problems: list[str], hint: str | None) -> None:
-    for problem in problems:
-        sys.stderr.write(f"error: {problem}\n")
-    if hint:
-        sys.stderr.write(f"hint: {hint}\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Exit 0 done, 1 the work failed, 2 the request was wrong."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
     logging.getLogger("catwalk").setLevel(logging.INFO)
     try:
         options = _parse(arguments)
-        return int(_COMMANDS[options.command](options))
+        return _COMMANDS[options.command](options)
     except ConfigError as error:
-        _say(error.problems, error.hint)
+        _print_error(error.problems, error.hint)
         return 2
     except (FormatError, DataError) as error:
-        _say([str(error)], error.hint)
+        _print_error([str(error)], error.hint)
         return 1
     except OSError as error:
-        _say([f"{error.filename or 'files'}: {error.strerror or error}"], None)
+        _print_error([f"{error.filename or 'files'}: {error.strerror or error}"], None)
         return 1
     except KeyboardInterrupt:
-        _say(["interrupted"], "the same command resumes where this one stopped")
+        _print_error(["interrupted"], "the same command resumes where this one stopped")
         return 130
     except BrokenPipeError:
         return 1
+
+
+def _print_error(problems: list[str], hint: str | None) -> None:
+    for problem in problems:
+        sys.stderr.write(f"error: {problem}\n")
+    if hint:
+        sys.stderr.write(f"hint: {hint}\n")
 
 
 if __name__ == "__main__":

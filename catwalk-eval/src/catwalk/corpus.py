@@ -1,4 +1,4 @@
-"""Which documents a run scores: their files and their split, with a warning where numbers would be added unseen."""
+"""Which documents a run scores: their files and split, with a warning when documents would be counted twice."""
 
 import logging
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ _SPLITS = ("val", "valid", "validation", "dev", "test", "train")  # names of fol
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Files in the order in which they are scored. `split` is None where nothing names one.
+    """Files in the order in which they are scored. `split` is None if no folder, file or manifest names one.
 
-    `inputs` are what a manifest names: directories that have a manifest of their own, and files of the others.
+    `inputs` are the entries for a manifest: directories that have a manifest of their own, else files.
     """
 
     files: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Corpus:
 class _File:
     file: Path
     path: Path
-    """under which the user named it"""
+    """the path on the command line"""
     split: str | None
 
 
@@ -44,7 +44,7 @@ def find_corpus(paths: Sequence[Path], split: str | None) -> Corpus:
     Without `split` the first of several is scored, and a warning names the others.
 
     Raises:
-        ConfigError: a file listed twice, a split that the data lacks, or paths of more than one split.
+        ConfigError: a file listed twice, a split that the data lacks, or paths of different splits.
         FormatError: a damaged row.
     """
     found: list[_File] = []
@@ -94,13 +94,13 @@ def _check_once(found: Sequence[_File]) -> None:
 
 
 def _choose(found: Sequence[_File], split: str | None) -> str | None:
-    """`split`, else the only or the first one; splits that the user named one by one are all meant, and refused."""
+    """`split`, else the only or the first one. Paths of different splits are an error: the user wants all of them."""
     ranks = {name: rank for rank, name in enumerate(_SPLITS)}
     names = sorted({one.split for one in found if one.split}, key=lambda name: (ranks.get(name, len(ranks)), name))
     if split is not None:
         if split not in names:
-            there = f"the documents have {', '.join(sorted(names))}" if names else "no folder or file is named as one"
-            raise ConfigError(f'split: "{split}" not found; {there}', hint="use one of them, or drop --split")
+            found_names = f"the documents have {', '.join(sorted(names))}" if names else "the documents have no splits"
+            raise ConfigError(f'split: "{split}" not found; {found_names}', hint="use one of them, or drop --split")
         return split
     if len(names) < 2:
         return names[0] if names else None

@@ -1,4 +1,4 @@
-"""What a user can do wrong in a request. Errors of data are `formats.errors.FormatError`."""
+"""Errors of a request and of the work. Errors in files are `formats.errors.FormatError`."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 
 
 class DataError(ValueError):
-    """Work that failed for what the inputs hold, where no single file is to blame. Exit code 1."""
+    """Work that failed because of its inputs, where no single file is to blame. Exit code 1."""
 
     def __init__(self, problem: str, *, hint: str | None = None) -> None:
         self.hint = hint
@@ -23,5 +23,5 @@ class DataError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """A library's message at a length that fits into ours; the error's name where it has none."""
+    """The first line of a library's message, or the name of the error if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,96 +1,115 @@
-"""THE main path: a checkpoint, tasks and documents in; a results directory out. Read it top to bottom.
+"""`catwalk run`, the main path: a checkpoint, tasks and documents in; a results directory out. Read it top to bottom.
 
-config → items and documents (checked before any work) → checkpoint (checked before any weight is read) → requests →
-log-probabilities → scores, kept part by part → results.json, predictions, manifest.
+Everything to be scored and the checkpoint are read and checked first. Then each task, and each million characters of
+documents, is scored and kept, so that the same command resumes a stopped run. The artifact is written at the end.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
+import transformers
+import yaml
 
+from catwalk import DISTRIBUTION, __version__
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
-from catwalk.errors import DataError
+from catwalk.errors import ConfigError, DataError
 from catwalk.formats.checkpoint import Checkpoint, read_checkpoint
 from catwalk.formats.document import Document, read_documents
 from catwalk.formats.inspection import Inspection, inspect_checkpoint
 from catwalk.formats.json_lines import atomic_file
+from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
+from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
+from catwalk.perplexity import document_score, windows
 from catwalk.progress import Progress
-from catwalk.results.provenance import (
+from catwalk.requests import ItemRequests, build_requests, collect_scores
+from catwalk.results import (
+    ScoredTask,
+    TaskPart,
+    Workspace,
     describe_inference,
-    describe_inputs,
     describe_model,
-    is_finished,
-    part_settings,
-    resolve_settings,
-    save_config,
+    documents_key,
+    items_key,
+    write_results,
 )
-from catwalk.results.workspace import TaskPart, Workspace, documents_key, items_key
-from catwalk.results.write import write_results
-from catwalk.scoring.perplexity import document_score, windows
-from catwalk.scoring.requests import ItemRequests, build_requests, collect_scores
-from catwalk.tasks.data import TaskData, load_items, locate, sample_items
-from catwalk.tasks.registry import find_tasks
+from catwalk.tasks import find_tasks
 from catwalk.types import DocumentScore, Item, Request, Task
 
 __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
+_DEFAULT_LENGTH = 2048  # OLMo and Paloma score with 2048 tokens
+_BATCH_TOKENS = {"cpu": 1024}  # more only leaves the caches: measured 1.4 times slower at 4096
+_BATCH_TOKENS_DEVICE = 32768
 _CHUNK_CHARS = 1 << 20  # documents scored, and kept, at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """What is to be scored, read and checked: items by task, document files with their numbers of rows."""
-
-    tasks: list[tuple[Task, TaskData, list[Item]]]
-    items_available: dict[str, int]
-    corpus: Corpus
-
-
 def run(config: RunConfig) -> bool:
-    """Score and write `config.output`; False when it already holds exactly these results.
+    """Score and write `config.output`; False when it already contains exactly these results.
 
     Raises:
         ConfigError: the request cannot be carried out.
         FormatError, DataError: an input is damaged.
     """
-    work = _read_inputs(config)
+    # ---- read what is to be scored: a damaged row or a missing file stops the run before the model is loaded
+    tasks: list[tuple[Task, list[Item]]] = []
+    items_available: dict[str, int] = {}
+    inputs: list[dict[str, Any]] = []
+    for task in find_tasks(config.tasks):
+        data = locate(task, config.data)
+        items = load_items(task, data)
+        items_available[task.name] = len(items)
+        tasks.append((task, sample_items(items, config.limit, config.seed)))
+        inputs += data.manifest_inputs()
+    corpus = find_corpus(config.documents, config.split)
+
+    # ---- read the checkpoint, but no weights yet
     checkpoint = read_checkpoint(config.model)
     inspection = inspect_checkpoint(config.model)
     tokenizer = load_tokenizer(inspection)
-    prefix = tokenizer.prefix(config.prefix)
     device = resolve_device(config.device)
-    names = [task.name for task, _, _ in work.tasks]
-    settings = resolve_settings(config, inspection, prefix, work.corpus.split, device, names)
-    inputs = describe_inputs(config, checkpoint, [data for _, data, _ in work.tasks], work.corpus.inputs)
-    if is_finished(config.output, settings, inputs):
-        log.info("%s already holds these results", config.output)
+
+    # ---- resolve the settings; done if the output already has these results
+    settings = _resolve_settings(config, inspection, tokenizer, corpus, device, [task.name for task, _ in tasks])
+    inputs = _sorted_inputs(inputs, config, checkpoint, corpus)
+    if _is_finished(config.output, settings, inputs):
+        log.info("%s already contains these results", config.output)
         return False
-
-    workspace = Workspace(config.output, part_settings(settings, checkpoint))
+    workspace = Workspace(config.output, _part_settings(settings, checkpoint))
     engine = _Engine(checkpoint, inspection, tokenizer, settings, device)
-    # all tasks before the first is scored, so that a choice that cannot be scored stops the run now
-    prepared = [(task, items, _prepare(task, items, engine, workspace)) for task, _, items in work.tasks]
-    config.output.mkdir(parents=True, exist_ok=True)
-    save_config(config)
-    parts = {task.name: (task, _score_task(task, items, ready, engine, workspace)) for task, items, ready in prepared}
-    documents = _score_documents(work.corpus, engine, workspace)
 
+    # ---- turn every task into requests, so that a choice that cannot be scored stops the run before any is scored
+    prepared = [(task, items, _prepare(task, items, engine, workspace)) for task, items in tasks]
+
+    # ---- score
+    config.output.mkdir(parents=True, exist_ok=True)
+    _save_config(config)
+    scored = [
+        ScoredTask(
+            task=task,
+            items_available=items_available[task.name],
+            part=_score_task(task, items, ready, engine, workspace),
+        )
+        for task, items, ready in prepared
+    ]
+    documents = _score_documents(corpus, engine, workspace)
+
+    # ---- write
     write_results(
         config.output,
-        model=describe_model(config, checkpoint, inspection),
+        model=describe_model(settings["name"], checkpoint, inspection),
         inference=describe_inference(settings, tokenizer.document_prefix),
-        tasks=parts,
-        items_available=work.items_available,
+        tasks=scored,
         documents=documents,
         config=settings,
         inputs=inputs,
@@ -100,20 +119,102 @@ def run(config: RunConfig) -> bool:
     return True
 
 
-def _read_inputs(config: RunConfig) -> _Work:
-    """Everything to be scored; a damaged row or an absent file stops the run here, before the model is loaded."""
-    tasks = []
-    items_available = {}
-    for task in find_tasks(config.tasks):
-        data = locate(task, config.data)
-        items = load_items(task, data)
-        items_available[task.name] = len(items)
-        tasks.append((task, data, sample_items(items, config.limit, config.seed)))
-    return _Work(tasks=tasks, items_available=items_available, corpus=find_corpus(config.documents, config.split))
+# ---- settings and inputs: what the results depend on
+
+
+def _resolve_settings(
+    config: RunConfig,
+    inspection: Inspection,
+    tokenizer: Tokenizer,
+    corpus: Corpus,
+    device: torch.device,
+    tasks: list[str],
+) -> dict[str, Any]:
+    """`config` of the manifest: all that the bytes of the results depend on, except the inputs.
+
+    Raises:
+        ConfigError: for a window longer than the model's positions, or a prefix that the tokenizer lacks.
+    """
+    limit = inspection.max_positions
+    length = config.max_length or limit or _DEFAULT_LENGTH
+    prefix = tokenizer.prefix(config.prefix)
+    if limit is not None and length > limit:
+        problem = f"max_length: {length} is more than the model's {limit} positions"
+        raise ConfigError(problem, hint=f"--max-length {limit}")
+    return {
+        "batch_tokens": config.batch_tokens or _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_DEVICE),
+        "device": device.type,
+        "dtype": config.dtype,
+        "limit": config.limit,
+        "max_length_tokens": length,
+        "name": config.name or config.model.resolve().name,
+        "prefix": prefix,
+        "seed": config.seed,
+        "share_context": config.share_context and inspection.plain_length != 0,
+        "split": corpus.split,
+        "tasks": tasks,
+        "windowing": config.windowing,
+    }
+
+
+def _part_settings(settings: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the scores of one part depend on, except its texts: settings, weights, software."""
+    chosen = ("batch_tokens", "device", "dtype", "max_length_tokens", "prefix", "share_context", "windowing")
+    software = {DISTRIBUTION: __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    software["tokenizers"] = tokenizers.__version__
+    identity = hashlib.sha256(json.dumps(checkpoint.identity, sort_keys=True).encode()).hexdigest()
+    return {"checkpoint": identity, "software": software, **{key: settings[key] for key in chosen}}
+
+
+def _sorted_inputs(
+    task_data: list[dict[str, Any]], config: RunConfig, checkpoint: Checkpoint, corpus: Corpus
+) -> list[dict[str, Any]]:
+    """`inputs` of the manifest: the tasks' data, the checkpoint, the documents."""
+    inputs = list(task_data)
+    if checkpoint.manifest is None:
+        for name in checkpoint.identity:
+            inputs += describe_input("checkpoint", config.model / name, config.output)
+    else:
+        inputs += describe_input("checkpoint", config.model, config.output)
+    for path in corpus.inputs:
+        inputs += describe_input("documents", path, config.output)
+    return sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
+
+
+def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, Any]]) -> bool:
+    """Whether the output is exactly these results.
+
+    Raises:
+        ConfigError: it is another artifact, which is never overwritten.
+    """
+    if not (output / MANIFEST).is_file():
+        return False
+    found = read_manifest(output)
+    wanted = {"config": settings, "inputs": inputs, "writer": {"name": DISTRIBUTION, "version": __version__}}
+    if found["format"] == "results" and all(found[key] == value for key, value in wanted.items()):
+        return True
+    problem = f"output: {output} contains another artifact; expected these results or an empty directory"
+    raise ConfigError(problem, hint="choose another --output, or remove that directory")
+
+
+def _save_config(config: RunConfig) -> None:
+    """The request with every default, next to the results but not part of them."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    values = {key: plain(value) for key, value in vars(config).items()}
+    with atomic_file(config.output / "config.yaml") as stream:
+        stream.write(yaml.safe_dump(values, sort_keys=True, allow_unicode=True).encode())
+
+
+# ---- the model
 
 
 class _Engine:
-    """The loaded model, made when the first part needs it: a run that only resumes its end loads nothing."""
+    """The tokenizer, and the model, which is loaded for the first part to be scored: resuming may not need it."""
 
     def __init__(
         self,
@@ -132,20 +233,6 @@ class _Engine:
         self._scorer: Scorer | None = None
         self._metrics: list[dict[str, Any]] = []
 
-    @property
-    def scorer(self) -> Scorer:
-        """Loaded once."""
-        if self._scorer is None:
-            self._scorer = probed_scorer(
-                load_model(self._checkpoint, self._settings["dtype"], self._device),
-                device=self._device,
-                batch_tokens=self._settings["batch_tokens"],
-                shared_length=self._inspection.plain_length if self._settings["share_context"] else 0,
-                max_length_tokens=self.max_length_tokens,
-                border=self._inspection.rotary_switch,
-            )
-        return self._scorer
-
     def score(
         self, requests: Sequence[Request], where: Callable[[int], str], progress: Progress, weight: float = 1.0
     ) -> list[float]:
@@ -154,12 +241,20 @@ class _Engine:
         Raises:
             DataError: for a log-probability that is not finite, with the likely cause.
         """
-        scorer = self.scorer
+        if self._scorer is None:
+            self._scorer = probed_scorer(
+                load_model(self._checkpoint, self._settings["dtype"], self._device),
+                device=self._device,
+                batch_tokens=self._settings["batch_tokens"],
+                shared_length=self._inspection.plain_length if self._settings["share_context"] else 0,
+                max_length_tokens=self.max_length_tokens,
+                rotary_switch=self._inspection.rotary_switch,
+            )
         try:
-            return [float(value) for value in scorer.score(requests, progress, weight)]
+            return [float(value) for value in self._scorer.score(requests, progress, weight)]
         except NonFiniteError as error:
             problem = f"{where(error.request)}: the model's log-probability is {error.value}; expected a finite number"
-            raise DataError(problem, hint=non_finite_cause(scorer.model)) from error
+            raise DataError(problem, hint=non_finite_cause(self._scorer.model)) from error
 
     def finished(self, progress: Progress) -> None:
         """Close a stage."""
@@ -171,8 +266,11 @@ class _Engine:
             stream.writelines((json.dumps(row) + "\n").encode() for row in self._metrics)
 
 
+# ---- tasks
+
+
 def _prepare(task: Task, items: list[Item], engine: _Engine, workspace: Workspace) -> TaskPart | ItemRequests:
-    """A task's scores where an interrupted run left them, else its requests."""
+    """A task's scores if an interrupted run kept them, else its requests."""
     part = workspace.task(items_key(items))
     if part is not None:
         return part
@@ -185,7 +283,7 @@ def _prepare(task: Task, items: list[Item], engine: _Engine, workspace: Workspac
 def _score_task(
     task: Task, items: list[Item], ready: TaskPart | ItemRequests, engine: _Engine, workspace: Workspace
 ) -> TaskPart:
-    """One task: kept from an interrupted run, or scored now."""
+    """The scores of one task, kept from an interrupted run or scored now."""
     if isinstance(ready, TaskPart):
         log.info("%s: kept from an earlier run", task.name)
         return ready
@@ -208,6 +306,9 @@ def _score_task(
     return part
 
 
+# ---- documents
+
+
 def _score_documents(corpus: Corpus, engine: _Engine, workspace: Workspace) -> list[DocumentScore]:
     """Every document's sums, in the order of the files."""
     scores: list[DocumentScore] = []
@@ -223,7 +324,7 @@ def _score_documents(corpus: Corpus, engine: _Engine, workspace: Workspace) -> l
         scores += part
     engine.finished(progress)
     if engine.unknown_tokens:
-        message = "perplexity: the tokenizer has no token for %d pieces of text (unk): bits per byte come out too low"
+        message = "perplexity: the tokenizer has no token for %d pieces of text (unk): bits per byte are too low"
         log.warning(message, engine.unknown_tokens)
     return scores
 
@@ -242,25 +343,25 @@ def _chunks(files: Sequence[Path]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def _place(document: Document) -> str:
-    return f'document "{document.id}" of source "{document.source}"'
-
-
 def _score_chunk(chunk: list[Document], engine: _Engine, progress: Progress) -> list[DocumentScore]:
     tokenizer = engine.tokenizer
     ids = tokenizer.encode([document.text for document in chunk])
     for document, tokens in zip(chunk, ids, strict=True):
-        tokenizer.check(tokens, _place(document))
+        tokenizer.check(tokens, _name(document))
         if document.text.strip() and not tokens:
-            problem = f"{_place(document)}: the tokenizer turns its text into no tokens; expected at least one"
+            problem = f"{_name(document)}: the tokenizer produces no tokens; expected at least one"
             raise DataError(problem, hint="remove the document, or use another tokenizer")
         engine.unknown_tokens += sum(token == tokenizer.unk_token_id for token in tokens)
     pieces = [windows(tokens, engine.prefix_id, engine.max_length_tokens, engine.windowing) for tokens in ids]
     requests = [request for piece in pieces for request in piece]
     owners = [document for document, piece in zip(chunk, pieces, strict=True) for _ in piece]
     weight = len(chunk) / max(1, len(requests))
-    sums = iter(engine.score(requests, lambda one: _place(owners[one]), progress, weight))
-    scores = []
-    for document, tokens, piece in zip(chunk, ids, pieces, strict=True):
-        scores.append(document_score(document, len(tokens), sum(next(sums) for _ in piece)))
-    return scores
+    sums = iter(engine.score(requests, lambda one: _name(owners[one]), progress, weight))
+    return [
+        document_score(document, len(tokens), sum(next(sums) for _ in piece))
+        for document, tokens, piece in zip(chunk, ids, pieces, strict=True)
+    ]
+
+
+def _name(document: Document) -> str:
+    return f'document "{document.id}" of source "{document.source}"'

@@ -18,12 +18,12 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts of one stage; `tokens` are what the model was fed, padding included."""
+    """Counts of one stage; `tokens` are the model's input tokens, padding included."""
 
     def __init__(self, name: str, unit: str, total: int) -> None:
         self.name, self.unit, self.total = name, unit, total
         self.done, self.tokens = 0.0, 0
-        self._started = self._spoke = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -31,11 +31,11 @@ class Progress:
         return time.monotonic() - self._started
 
     def advance(self, done: float, tokens: int) -> None:
-        """Count, and speak when it is time."""
+        """Count, and log a line every ten seconds."""
         self.done += done
         self.tokens += tokens
-        if time.monotonic() - self._spoke >= _EVERY_S:
-            self._spoke = time.monotonic()
+        if time.monotonic() - self._logged >= _EVERY_S:
+            self._logged = time.monotonic()
             left = self.seconds * (self.total - self.done) / max(1, self.done)
             log.info("%s, eta %s", self._line(), duration(max(0.0, left)))
 
@@ -44,7 +44,7 @@ class Progress:
         return f"{self.name}: {round(self.done):,}/{self.total:,} {self.unit}, {rate:,.0f} tokens/s"
 
     def finish(self) -> dict[str, float | int | str]:
-        """Say the last line; gives the row for metrics.jsonl."""
+        """Log the last line; returns the row for metrics.jsonl."""
         log.info("%s, %s", self._line(), duration(self.seconds))
         return {
             "stage": self.name,

@@ -1,4 +1,4 @@
-"""The words of this package: task, item, request, score. Frozen and free of torch."""
+"""The data types of this package: task, item, request, score. No torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's
 class Item:
     """A question with its choices, rendered.
 
-    `contexts` holds one text a choice (they differ in winogrande alone); every continuation begins with a space.
+    `contexts` has one text per choice (they differ only in winogrande); every continuation begins with a space.
     `texts` are the item's own words without the template, for decontamination.
     """
 
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemScore:
-    """The raw truth of one item, from which every metric is derived. Log-probabilities in nats, one entry a choice."""
+    """Log-probabilities (in nats) and lengths of an item's choices, from which every metric is derived."""
 
     id: str
     label: int

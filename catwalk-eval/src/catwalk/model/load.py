@@ -1,4 +1,4 @@
-"""A checked checkpoint directory becomes a model and a tokenizer. No download; no code of a checkpoint runs."""
+"""Load the model and the tokenizer of a checked checkpoint directory. No downloads, and no code from the checkpoint."""
 
 import logging
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class _Converted(Inspection):
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """Text to ids, nothing added; a text that spells a special token is text.
+    """Text to ids without added tokens; a special token spelled out in a text is text.
 
     `starts_with_bos` and `document_prefix` are the checkpoint's own (docs/formats/checkpoint.md, *Before a document*).
     Ids of `embedding_rows` and above have no embedding.
@@ -65,16 +65,16 @@ class Tokenizer:
             raise DataError(problem, hint="use the model's own tokenizer") from error
         return [encoding.ids for encoding in encoded]
 
-    def prefix(self, asked: str | None) -> str:
-        """The kind of token before a document, `bos` or `eos`: `asked`, else the checkpoint's own.
+    def prefix(self, requested: str | None) -> str:
+        """The kind of token before a document, `bos` or `eos`: `requested`, else the checkpoint's own.
 
         Raises:
             ConfigError: when the tokenizer lacks this token, or has neither.
         """
-        kind = asked or self.document_prefix
+        kind = requested or self.document_prefix
         if kind is None:
             problem = "prefix: the checkpoint has neither a bos nor an eos token; expected one to put before a document"
-            raise ConfigError(problem, hint="name eos_token in tokenizer_config.json, or eos_token_id in config.json")
+            raise ConfigError(problem, hint="set eos_token in tokenizer_config.json, or eos_token_id in config.json")
         self.prefix_id(kind)
         return kind
 
@@ -91,10 +91,10 @@ class Tokenizer:
         return id
 
     def check(self, ids: Sequence[int], where: str) -> None:
-        """Refuse ids beyond the embedding; `where` names the text.
+        """Check that every id has an embedding; `where` names the text.
 
         Raises:
-            DataError: for the highest of them.
+            DataError: naming the highest id beyond the embedding.
         """
         if ids and max(ids) >= self.embedding_rows:
             token = self.backend.id_to_token(max(ids))
@@ -104,15 +104,15 @@ class Tokenizer:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU."""
+    """`auto` is CUDA if available, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f'device: "{name}" is not a device; expected auto, cpu or cuda') from error
+        raise ConfigError(f'device: unknown device "{name}"; expected auto, cpu or cuda') from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: this machine has no CUDA device; expected auto or cpu", hint="--device cpu")
+        raise ConfigError("device: no CUDA device on this machine; expected auto or cpu", hint="--device cpu")
     return device
 
 
@@ -130,7 +130,7 @@ def load_tokenizer(checkpoint: Path | Inspection) -> Tokenizer:
     beyond = sorted((id, text) for text, id in backend.get_vocab(with_added_tokens=True).items() if id >= rows)
     if beyond:
         id, text = beyond[0]
-        message = "%s: tokens beyond the embedding of %d rows: %d, first %r (%d); a text with one is an error"
+        message = "%s: tokens beyond the embedding of %d rows: %d, first %r (%d); a text that contains one is an error"
         log.warning(message, path, rows, len(beyond), text, id)
     return Tokenizer(
         backend=backend,
@@ -149,7 +149,7 @@ def _convert(inspection: Inspection) -> Inspection:
     path = directory / "tokenizer.json"
     older = [name for name in _OLDER_TOKENIZERS if (directory / name).is_file()]
     if not older:
-        open_tokenizer(path)  # raises, naming other files that were found
+        open_tokenizer(path)  # raises, and names other files that were found
     transformers.logging.set_verbosity_error()
     try:
         wrapped = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
@@ -195,6 +195,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
     for kind, code in (("missing_keys", "missing_tensor"), ("mismatched_keys", "wrong_shape")):
         if loading.get(kind):
             name = sorted(map(str, loading[kind]))[0]
-            message = f'"{name}" is {"absent" if kind == "missing_keys" else "of another shape"}; the model requires it'
+            problem = "not found" if kind == "missing_keys" else "has another shape"
+            message = f'tensor "{name}" {problem}; expected the tensors of config.json'
             raise FormatError(code, directory, message, field=name, hint="export the checkpoint again")
     return model.to(device).eval()

@@ -5,14 +5,17 @@ import random
 
 import numpy as np
 import pytest
-from catwalk.report.compare import holm
-from catwalk.scoring.choice import item_metrics, predicted, task_metrics
-from catwalk.scoring.numbers import round_logprob, round_significant
-from catwalk.scoring.uncertainty import (
+from catwalk.metrics import (
+    holm,
+    item_metrics,
     mcnemar_p,
     mean_and_stderr,
     paired_difference,
     paired_ratio_difference,
+    predicted,
+    round_logprob,
+    round_significant,
+    task_metrics,
     wilson,
 )
 from catwalk.types import ItemScore

@@ -1,8 +1,8 @@
-"""Items to requests: how text becomes token ids to score.
+"""Items to requests: how text becomes token ids to score, and how scores return to the items.
 
 The rule is that of lm-evaluation-harness for causal models: white space at the end of the context moves to the
-continuation, context + continuation is encoded as one text, and the tokens after the context's own are scored. Where
-a token crosses the border (the encoding of the whole does not begin with the context's), everything from the first
+continuation, context + continuation is encoded as one text, and the tokens after the context's own are scored. Where a
+token crosses the boundary (the encoding of the whole does not begin with the context's), everything from the first
 differing token is scored, so that no text is lost; such items are counted. A continuation longer than the model's
 window is scored in several windows, like a document, and counted too.
 """
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catwalk.errors import DataError
+from catwalk.metrics import round_logprob
 from catwalk.model.load import Tokenizer
-from catwalk.scoring.numbers import round_logprob
-from catwalk.scoring.perplexity import windows
+from catwalk.perplexity import windows
 from catwalk.types import UNCONDITIONAL_CONTEXT, Item, ItemScore, Request
 
 __all__ = ["ItemRequests", "build_requests", "collect_scores"]
@@ -24,7 +24,7 @@ class ItemRequests:
     """Distinct requests of a task's items. `conditional[i][k]` and `unconditional[i][k]` are indices into `requests`.
 
     `further[index]` are the later windows of a continuation longer than one. `truncated` counts contexts cut on the
-    left, `crossings` continuations whose first token began in the context.
+    left, `crossings` continuations whose first token begins in the context.
     """
 
     requests: list[Request]
@@ -39,25 +39,25 @@ class ItemRequests:
         return [request, *self.further.get(request, ())]
 
     def item_of(self, request: int) -> int:
-        """Position of the first item that a request belongs to."""
+        """Index of the first item that a request belongs to."""
         first = next((first for first, rest in self.further.items() if request in rest), request)
         return _first_item(self.conditional, self.unconditional, first)
 
 
 def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, max_length_tokens: int) -> ItemRequests:
-    """Requests of every choice, with the item's context and with "Answer:" alone.
+    """Requests of every choice, after the item's context and after just "Answer:".
 
-    `prefix_id` stands in for an empty context. A tokenizer that begins every text with BOS does so here too.
+    `prefix_id` replaces an empty context. A tokenizer that begins every text with BOS does so here too.
 
     Raises:
-        DataError: naming the item, when a choice has no tokens or one beyond the embedding.
+        DataError: naming the item whose choice has no tokens, or a token without an embedding.
     """
     pairs: dict[tuple[str, str], int] = {}
     conditional = [
-        [_number(pairs, context, text) for context, text in zip(item.contexts, item.continuations, strict=True)]
+        [_pair_index(pairs, context, text) for context, text in zip(item.contexts, item.continuations, strict=True)]
         for item in items
     ]
-    unconditional = [[_number(pairs, UNCONDITIONAL_CONTEXT, text) for text in item.continuations] for item in items]
+    unconditional = [[_pair_index(pairs, UNCONDITIONAL_CONTEXT, text) for text in item.continuations] for item in items]
     contexts = list(dict.fromkeys(context for context, _ in pairs))
     context_ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
     whole_ids = tokenizer.encode([context + continuation for context, continuation in pairs])
@@ -67,17 +67,17 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
     truncated: set[tuple[int, ...]] = set()
     crossings = 0
     for index, ((context, continuation), ids) in enumerate(zip(pairs, whole_ids, strict=True)):
-        border = _common_length(context_ids[context], ids)
-        crossings += border < len(context_ids[context])
-        before = [*lead, *ids[:border]] or [prefix_id]
-        scored = ids[border:]
+        boundary = _common_length(context_ids[context], ids)
+        crossings += boundary < len(context_ids[context])
+        before = [*lead, *ids[:boundary]] or [prefix_id]
+        scored = ids[boundary:]
         if not scored or max(ids) >= tokenizer.embedding_rows:
             item = items[_first_item(conditional, unconditional, index)]
             where = f'item "{item.id}", choice "{continuation[:60]}"'
             tokenizer.check(ids, where)
-            problem = f"{where}: the tokenizer turns it into no tokens; expected at least one"
+            problem = f"{where}: the tokenizer produces no tokens; expected at least one"
             raise DataError(problem, hint="remove the item from its data, or use another tokenizer")
-        # the last scored token is never fed, so that the context may keep one token more than the window has left
+        # the last scored token is not an input, so the context may keep one token more than the window has left
         first = scored[:max_length_tokens]
         kept = before[-(max_length_tokens + 1 - len(first)) :]
         if len(kept) < len(before):
@@ -105,7 +105,7 @@ def _first_item(conditional: list[list[int]], unconditional: list[list[int]], re
     return next(index for index, (one, other) in enumerate(pairs) if request in (*one, *other))
 
 
-def _number(pairs: dict[tuple[str, str], int], context: str, continuation: str) -> int:
+def _pair_index(pairs: dict[tuple[str, str], int], context: str, continuation: str) -> int:
     bare = context.rstrip()
     return pairs.setdefault((bare, context[len(bare) :] + continuation), len(pairs))
 
@@ -118,7 +118,7 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def collect_scores(items: Sequence[Item], built: ItemRequests, sums: Sequence[float]) -> list[ItemScore]:
-    """Request sums back to items, rounded as they are stored. Characters and bytes count the leading space."""
+    """Sums of requests as scores of items, rounded for storage. Characters and bytes include the leading space."""
 
     def total(index: int) -> float:
         return round_logprob(sum(sums[part] for part in built.windows_of(index)))

@@ -1,15 +1,15 @@
-"""Results as lm-evaluation-harness 0.4 writes them, for tools that read its JSON.
+"""Results in the JSON of lm-evaluation-harness 0.4, for tools that read it.
 
-Its `acc_norm` divides by the characters of the choice without the leading space, `acc_bytes` by its bytes; both are
-derived here by that rule, and are not our `acc_per_char` and `acc_per_byte`.
+Its `acc_norm` divides by the characters of the choice without the leading space, its `acc_bytes` by the bytes. Both are
+derived here by that rule, so they differ from our `acc_per_char` and `acc_per_byte`.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from catwalk import __version__
-from catwalk.report.loaded import LoadedResults
-from catwalk.scoring.uncertainty import mean_and_stderr
+from catwalk.metrics import mean_and_stderr
+from catwalk.results import LoadedResults
 from catwalk.types import ItemScore
 
 __all__ = ["lm_eval_results"]

@@ -1,4 +1,4 @@
-"""`catwalk report`: the tables as text, and where asked for as files."""
+"""`catwalk report`: the tables as text and, if requested, as files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,41 +8,27 @@ from catwalk.errors import ConfigError
 from catwalk.formats.json_lines import atomic_file, canonical_json
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
-from catwalk.report.compare import comparison_tables
-from catwalk.report.lm_eval import lm_eval_results
-from catwalk.report.loaded import LoadedResults, load_all
-from catwalk.report.markdown import render_markdown
-from catwalk.report.page import render_page
-from catwalk.report.tables import Table, domain_table, metric_tables, model_table, source_table, task_table
+from catwalk.lm_eval import lm_eval_results
+from catwalk.page import render_markdown, render_page
+from catwalk.results import LoadedResults, load_all
+from catwalk.tables import Table, build_tables
 
-__all__ = ["build_tables", "report"]
-
-
-def build_tables(models: Sequence[LoadedResults]) -> list[Table]:
-    """Every table of the report, headline first."""
-    tables = [task_table(models)] if any(model.tasks for model in models) else []
-    if any(model.domains for model in models):
-        tables.append(source_table(models))
-    if len(models) > 1:
-        tables += comparison_tables(models)
-    if any(model.domains for model in models):
-        tables.append(domain_table(models))
-    return [*tables, *metric_tables(models), model_table(models)]
+__all__ = ["report"]
 
 
 def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path | None) -> str:
     """The Markdown; also writes `report.md`, `report.html` and a manifest to `output`, and the lm-eval JSON.
 
     Raises:
-        ConfigError: when a path is absent, or the JSON is asked for of several results.
+        ConfigError: a path is not a directory, or the JSON is requested for several results.
     """
     models = load_all(directories)
     if lm_eval_json is not None and len(models) > 1:
-        problem = f"lm-eval-json: {len(models)} results are named; expected one"
+        problem = f"lm-eval-json: got {len(models)} results; expected one"
         raise ConfigError(problem, hint="call catwalk report once for each")
     if output is not None and (output / MANIFEST).is_file() and read_manifest(output)["format"] != "report":
-        problem = f"output: {output} holds another artifact; expected a report or an empty directory"
-        raise ConfigError(problem, hint="name another --output")
+        problem = f"output: {output} contains another artifact; expected a report or an empty directory"
+        raise ConfigError(problem, hint="choose another --output")
     tables = build_tables(models)
     text = render_markdown(tables)
     if lm_eval_json is not None:
@@ -62,9 +48,9 @@ def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table
             stream.write(content.encode())
     inputs = []
     for model in models:
-        whole = (model.directory / MANIFEST).is_file()
+        complete = (model.directory / MANIFEST).is_file()
         names = (RESULTS, PREDICTIONS, PER_DOCUMENT)
-        parts = [model.directory] if whole else [model.directory / name for name in names]
+        parts = [model.directory] if complete else [model.directory / name for name in names]
         inputs += [entry for part in parts if part.exists() for entry in describe_input("results", part, output)]
     write_manifest(
         output,

@@ -1,12 +1,32 @@
-"""Tables as one self-contained HTML page: no script, no font, no picture from elsewhere."""
+"""Tables as Markdown, and as one self-contained HTML page without scripts, fonts or pictures from elsewhere."""
 
 import math
 from collections.abc import Sequence
 from html import escape
 
-from catwalk.report.tables import Table
+from catwalk.tables import Table
 
-__all__ = ["render_page"]
+__all__ = ["render_markdown", "render_page"]
+
+# ---- Markdown
+
+
+def render_markdown(tables: Sequence[Table]) -> str:
+    """Headings, tables and notes."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    lines: list[str] = []
+    for table in tables:
+        rule = ["---"] * (len(table.columns) - table.numeric) + ["---:"] * table.numeric
+        lines += [f"## {table.title}", "", line(table.columns), line(rule), *map(line, table.rows), ""]
+        if table.note:
+            lines += [table.note, ""]
+    return "\n".join(lines)
+
+
+# ---- HTML
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --soft: #666; --line: #ddd; --back: #fff; --band: #f6f6f4 }
@@ -61,7 +81,7 @@ def _table(table: Table) -> str:
 
 
 def _plot(rows: Sequence[tuple[str, list[tuple[str, float, float, float]]]]) -> str:
-    """Points with their intervals, a line a model, a group a row of the table."""
+    """A chart of points with their intervals: a group for each row of the table, a line for each model."""
     series = list(dict.fromkeys(name for _, points in rows for name, *_ in points))
     lows = [low for _, points in rows for _, _, low, _ in points]
     highs = [high for _, points in rows for _, _, _, high in points]
@@ -69,7 +89,7 @@ def _plot(rows: Sequence[tuple[str, list[tuple[str, float, float, float]]]]) -> 
     span = (most - least) or 1.0
     least, most = least - 0.04 * span, most + 0.04 * span
 
-    def place(value: float) -> float:
+    def x_of(value: float) -> float:
         return _LABEL_WIDTH + _PLOT_WIDTH * (value - least) / (most - least)
 
     legend_height = 22 * len(series)
@@ -81,7 +101,7 @@ def _plot(rows: Sequence[tuple[str, list[tuple[str, float, float, float]]]]) -> 
         parts.append(f'<circle cx="{_LABEL_WIDTH}" cy="{base - 4}" r="4" fill="{_colour(index)}"/>')
         parts.append(f'<text x="{_LABEL_WIDTH + 10}" y="{base}">{escape(name)}</text>')
     for value in _ticks(least, most):
-        x = place(value)
+        x = x_of(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{legend_height}" y2="{height - 20}"/>')
         parts.append(f'<text class="soft" x="{x:.1f}" y="{height - 4}" text-anchor="middle">{value:g}</text>')
     y = legend_height + 10.0
@@ -90,9 +110,9 @@ def _plot(rows: Sequence[tuple[str, list[tuple[str, float, float, float]]]]) -> 
         parts.append(f'<text x="{_LABEL_WIDTH - 10}" y="{middle:.1f}" text-anchor="end">{escape(label[:28])}</text>')
         for name, value, low, high in points:
             colour = _colour(series.index(name))
-            line = f'x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
+            line = f'x1="{x_of(low):.1f}" x2="{x_of(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
             parts.append(f'<line {line} stroke="{colour}" stroke-width="2"/>')
-            parts.append(f'<circle cx="{place(value):.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+            parts.append(f'<circle cx="{x_of(value):.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
             y += _ROW_HEIGHT
         y += 8
     return "".join([*parts, "</svg>"])

@@ -1,11 +1,11 @@
 """Perplexity of documents: windows, and sums by domain.
 
-Every document stands alone, behind one prefix token (never packed with others); every token is scored exactly once.
-Two windowings (Paloma, arXiv:2312.10523, section 3 and its reference code) that differ in a long document's end:
+Each document is scored on its own after one prefix token, never packed with others, and each token is scored exactly
+once. Two windowings (Paloma, arXiv:2312.10523, section 3 and its reference code) differ at the end of a long document:
 
 - `strict-disjoint`: prefix + document is cut into disjoint inputs of `max_length` tokens; each token predicts the next.
-- `paloma-reference`: the same, but the last window reaches back for as much context as the window holds. It is what
-  Paloma's published numbers were made with.
+- `paloma-reference`: the same, but the last window reaches back for as much context as it can take. Paloma's published
+  numbers were made with it.
 """
 
 import math
@@ -14,8 +14,7 @@ from typing import Any
 
 from catwalk.errors import DataError
 from catwalk.formats.document import Document
-from catwalk.scoring.numbers import round_logprob, round_significant
-from catwalk.scoring.uncertainty import ratio_stderr
+from catwalk.metrics import ratio_stderr, round_logprob, round_significant
 from catwalk.types import DocumentScore, Request
 
 __all__ = ["WINDOWINGS", "document_score", "domain_rows", "windows"]
@@ -56,10 +55,10 @@ def document_score(document: Document, tokens: int, sum_logprob: float) -> Docum
 
 
 def domain_rows(scores: Iterable[DocumentScore]) -> list[dict[str, Any]]:
-    """`perplexity` of results.json: sums by (source, subdomain), sorted; a null ratio without a byte of text.
+    """`perplexity` of results.json: sums by (source, subdomain), sorted; the ratio is null for a domain without text.
 
     Raises:
-        DataError: for a domain with tokens and a sum of 0, which no language model gives.
+        DataError: for a domain with tokens and a sum of 0, which no language model produces.
     """
     domains: dict[tuple[str, str], list[DocumentScore]] = {}
     for score in scores:
@@ -72,7 +71,7 @@ def _domain_row(source: str, subdomain: str, rows: list[DocumentScore]) -> dict[
     nll_nats = round_significant(math.fsum(row.nll_nats for row in rows))
     if nll_nats == 0 and any(row.tokens for row in rows):
         problem = f"perplexity: every token of {source}/{subdomain} has probability 1; expected less"
-        raise DataError(problem, hint="the weights are not those of a language model")
+        raise DataError(problem, hint="check that the weights are those of a language model")
     value = round_significant(nll_nats / (size_bytes * math.log(2))) if size_bytes else None
     stderr = ratio_stderr([row.nll_nats / math.log(2) for row in rows], [float(row.bytes) for row in rows])
     return {

@@ -1,3 +1,0 @@
-"""Results to read: tables, one HTML page, lm-evaluation-harness's JSON. No torch."""
-
-__all__: list[str] = []

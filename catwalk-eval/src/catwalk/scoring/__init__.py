@@ -1,3 +1,0 @@
-"""Arithmetic between text and numbers: requests, normalisations, windows, sums, uncertainty. No torch."""
-
-__all__: list[str] = []

@@ -1,0 +1,321 @@
+"""The report's tables as plain data: tasks, perplexity, paired differences between models. `page.py` renders them."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from catwalk.formats.results import METRICS
+from catwalk.metrics import (
+    Z95,
+    Paired,
+    holm,
+    interval,
+    item_metrics,
+    paired_difference,
+    paired_ratio_difference,
+    ratio_stderr,
+)
+from catwalk.results import LoadedResults
+from catwalk.types import DocumentScore
+
+__all__ = ["Table", "build_tables"]
+
+_ABSENT = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """`numeric` counts the trailing columns of numbers. `plot` has a label and points for each row to draw; a point is
+    (series, value, low, high)."""
+
+    title: str
+    note: str = ""
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: int = 0
+    plot: list[tuple[str, list[tuple[str, float, float, float]]]] = field(default_factory=list)
+
+
+def build_tables(models: Sequence[LoadedResults]) -> list[Table]:
+    """Every table of the report, headline first; each further model is compared with the first."""
+    tables = [_task_table(models)] if any(model.tasks for model in models) else []
+    if any(model.domains for model in models):
+        tables.append(_source_table(models))
+    for other in models[1:]:
+        paired = _paired_tasks(models[0], other), _paired_sources(models[0], other)
+        tables += [table for table in paired if table.rows]
+    if any(model.domains for model in models):
+        tables.append(_domain_table(models))
+    tables += [_metric_table(model) for model in models if model.tasks]
+    return [*tables, _model_table(models)]
+
+
+# ---- tasks
+
+
+def _task_table(models: Sequence[LoadedResults]) -> Table:
+    """The headline: each task's primary metric with its interval, and the mean of all tasks."""
+    names = sorted({name for model in models for name in model.tasks})
+    rows, plot = [], []
+    for name in names:
+        cells, points = [], []
+        entry = next(model.tasks[name] for model in models if name in model.tasks)
+        primary = entry["primary_metric"]
+        for model in models:
+            if name not in model.tasks:
+                cells.append(_ABSENT)
+                continue
+            metric = model.tasks[name]["metrics"][primary]
+            cells.append(_estimate(metric["value"], metric["stderr"], metric["n"], primary))
+            limits = interval(primary, metric["value"], metric["stderr"], metric["n"])
+            low, high = limits or (metric["value"],) * 2
+            points.append((model.label, 100 * metric["value"], 100 * low, 100 * high))
+        rows.append([name, primary, str(entry["items"]), f"{100 / entry['choices_mean']:.1f}", *cells])
+        plot.append((name, points))
+    if len(names) > 1:
+        rows.append(["mean", "", "", "", *(_mean_cell(model, names) for model in models)])
+    note = (
+        "Zero-shot, per cent, with 95 % intervals (Wilson; the mean's from the tasks' standard errors, √Σs² / K). "
+        "`chance` is 1 / mean number of choices."
+    )
+    columns = ["task", "metric", "items", "chance", *(model.label for model in models)]
+    return Table(title="Tasks", note=note, columns=columns, rows=rows, numeric=len(models) + 2, plot=plot)
+
+
+def _estimate(value: float, stderr: float | None, n: int, metric: str) -> str:
+    """A value with its 95 % interval; accuracies in per cent."""
+    limits = interval(metric, value, stderr, n)
+    scale, digits = (100, 1) if metric.startswith("acc_") else (1, 4)
+    text = f"{value * scale:.{digits}f}"
+    return text if limits is None else f"{text} [{limits[0] * scale:.{digits}f}, {limits[1] * scale:.{digits}f}]"
+
+
+def _mean_cell(model: LoadedResults, names: Sequence[str]) -> str:
+    """The mean over all tasks; nothing when one is missing, rather than a mean of fewer."""
+    if any(name not in model.tasks for name in names):
+        return _ABSENT
+    entries = [model.tasks[name]["metrics"][model.tasks[name]["primary_metric"]] for name in names]
+    mean = math.fsum(entry["value"] for entry in entries) / len(entries)
+    if any(entry["stderr"] is None for entry in entries):
+        return f"{100 * mean:.1f}"
+    half = Z95 * math.sqrt(math.fsum(entry["stderr"] ** 2 for entry in entries)) / len(entries)
+    return f"{100 * mean:.1f} [{100 * (mean - half):.1f}, {100 * (mean + half):.1f}]"
+
+
+def _metric_table(model: LoadedResults) -> Table:
+    """Every metric of every task of one model."""
+    rows = []
+    for name, task in model.tasks.items():
+        cells = []
+        for metric in METRICS:
+            entry = task["metrics"].get(metric)
+            scale, digits = (100, 1) if metric.startswith("acc_") else (1, 4)
+            cells.append(_ABSENT if entry is None else f"{entry['value'] * scale:.{digits}f}")
+        counts = model.details.get("tasks", {}).get(name, {})
+        cells += [str(counts.get(key, _ABSENT)) for key in ("truncated_contexts", "border_crossings")]
+        rows.append([name, *cells])
+    note = (
+        "Accuracies in per cent under each normalisation. A probability mass near 0: the model expects none of the "
+        "choices. `cut` counts contexts cut to fit the window, `crossings` choices whose first token began in the "
+        "context."
+    )
+    columns = ["task", *METRICS, "cut", "crossings"]
+    title = f"All metrics: {model.label}"
+    return Table(title=title, note=note, columns=columns, rows=rows, numeric=len(columns) - 1)
+
+
+# ---- perplexity
+
+
+def _source_table(models: Sequence[LoadedResults]) -> Table:
+    """Bits per byte pooled over each source, with intervals if the sums of the documents are stored."""
+    sources = sorted({source for model in models for source, _ in model.domains})
+    rows, plot = [], []
+    for source in sources:
+        cells, points = [], []
+        for model in models:
+            domains = [domain for key, domain in model.domains.items() if key[0] == source]
+            size_bytes = sum(domain["bytes"] for domain in domains)
+            if not size_bytes:
+                cells.append(_ABSENT)
+                continue
+            value = math.fsum(domain["nll_nats"] for domain in domains) / (size_bytes * math.log(2))
+            documents = [one for one in model.documents if one.source == source]
+            stderr = ratio_stderr([_bits(one) for one in documents], [float(one.bytes) for one in documents])
+            cells.append(_estimate(value, stderr, 0, "bits_per_byte"))
+            half = Z95 * (stderr or 0.0)
+            points.append((model.label, value, value - half, value + half))
+        counted = [domain for key, domain in _any_domains(models).items() if key[0] == source]
+        counts = [
+            str(len(counted)),
+            f"{sum(one['documents'] for one in counted):,}",
+            f"{sum(one['bytes'] for one in counted):,}",
+        ]
+        rows.append([source or "(none)", *counts, *cells])
+        plot.append((source or "(none)", points))
+    columns = ["source", "domains", "documents", "bytes", *(model.label for model in models)]
+    note = "Bits per byte, pooled over the source's documents, with 95 % intervals (delta method over documents)."
+    note += _differing(models)
+    numeric = len(columns) - 1
+    return Table(title="Perplexity by source", note=note, columns=columns, rows=rows, numeric=numeric, plot=plot)
+
+
+def _bits(document: DocumentScore) -> float:
+    return document.nll_nats / math.log(2)
+
+
+def _differing(models: Sequence[LoadedResults]) -> str:
+    """A warning that models were scored in different ways, so that their numbers do not compare."""
+    found = []
+    for name in ("split", "windowing", "max_length_tokens", "prefix"):
+        values = [model.results["inference"].get(name) for model in models if model.domains]
+        if len(set(values)) > 1:
+            found.append(f"{name} ({', '.join(str(value) for value in dict.fromkeys(values))})")
+    return f" The models were scored with different {', '.join(found)}: do not compare them." if found else ""
+
+
+def _any_domains(models: Sequence[LoadedResults]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Every domain, described by the first model that has it."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for model in reversed(models):
+        found |= model.domains
+    return found
+
+
+def _domain_table(models: Sequence[LoadedResults]) -> Table:
+    """Bits per byte and token perplexity of every domain."""
+    rows = []
+    for (source, subdomain), first in sorted(_any_domains(models).items()):
+        cells = []
+        for model in models:
+            domain = model.domains.get((source, subdomain))
+            if domain is None or domain["bits_per_byte"]["value"] is None:
+                cells += [_ABSENT, _ABSENT]
+                continue
+            ratio = domain["bits_per_byte"]
+            cells.append(_estimate(ratio["value"], ratio["stderr"], ratio["n"], "bits_per_byte"))
+            cells.append(_perplexity(domain["nll_nats"], domain["tokens"]))
+        rows.append([source or "(none)", subdomain or "(all)", str(first["documents"]), f"{first['bytes']:,}", *cells])
+    columns = ["source", "domain", "documents", "bytes"]
+    for model in models:
+        columns += [f"{model.label}: bits per byte", f"{model.label}: perplexity"]
+    vocabularies = {model.results["model"]["tokenizer_sha256"] for model in models}
+    note = "Perplexity is per token, exp(nll / tokens)."
+    if len(vocabularies) > 1:
+        note += " The models' tokenizers differ: compare bits per byte, not perplexity."
+    note += _differing(models)
+    return Table(title="Perplexity by domain", note=note, columns=columns, rows=rows, numeric=len(columns) - 2)
+
+
+def _perplexity(nll_nats: float, tokens: int) -> str:
+    if not tokens:
+        return _ABSENT
+    exponent = nll_nats / tokens
+    return f"{math.exp(exponent):,.1f}" if exponent < 50 else f"e^{exponent:.1f}"
+
+
+# ---- paired differences
+
+
+def _paired_tasks(first: LoadedResults, other: LoadedResults) -> Table:
+    found = []
+    for name in sorted(first.tasks.keys() & other.tasks.keys()):
+        metric = first.tasks[name]["primary_metric"]
+        left = {score.id: item_metrics(score)[metric] for score in first.items.get(name, [])}
+        right = {score.id: item_metrics(score)[metric] for score in other.items.get(name, [])}
+        ids = sorted(left.keys() & right.keys())
+        if ids:
+            values = [left[id] for id in ids], [right[id] for id in ids]
+            found.append((name, metric, paired_difference(*values, binary=metric.startswith("acc_"))))
+    adjusted = holm([paired.p for _, _, paired in found])
+    note = (
+        "Percentage points on the items that both have; 95 % intervals from the standard error of the differences; p "
+        "is McNemar's, exact; `p (Holm)` is adjusted for the number of tasks."
+    )
+    return Table(
+        title=f"Paired differences on tasks: {other.label} − {first.label}",
+        note=note,
+        columns=["task", "metric", "items", "difference", "p", "p (Holm)"],
+        rows=[
+            [name, metric, str(paired.n), _difference(paired, 100, 1), _p(paired.p), _p(p)]
+            for (name, metric, paired), p in zip(found, adjusted, strict=True)
+        ],
+        numeric=4,
+    )
+
+
+def _paired_sources(first: LoadedResults, other: LoadedResults) -> Table:
+    left, right = _by_key(first.documents), _by_key(other.documents)
+    keys = sorted(key for key in left.keys() & right.keys() if left[key].bytes == right[key].bytes)
+    found = []
+    for source in sorted({key[0] for key in keys}):
+        chosen = [key for key in keys if key[0] == source]
+        sizes = [float(left[key].bytes) for key in chosen]
+        if sum(sizes):
+            bits = [[_bits(side[key]) for key in chosen] for side in (left, right)]
+            found.append((source or "(none)", paired_ratio_difference(bits[0], bits[1], sizes)))
+    adjusted = holm([paired.p for _, paired in found])
+    note = "Bits per byte on the documents that both have (below 0: the second is better); delta method over documents."
+    return Table(
+        title=f"Paired differences on documents: {other.label} − {first.label}",
+        note=note,
+        columns=["source", "documents", "difference", "p", "p (Holm)"],
+        rows=[
+            [source, str(paired.n), _difference(paired, 1, 4), _p(paired.p), _p(p)]
+            for (source, paired), p in zip(found, adjusted, strict=True)
+        ],
+        numeric=4,
+    )
+
+
+def _by_key(documents: Sequence[DocumentScore]) -> dict[tuple[str, str, str, int], DocumentScore]:
+    """Documents by source, subdomain, id and occurrence: an id may repeat."""
+    found: dict[tuple[str, str, str, int], DocumentScore] = {}
+    times: Counter[tuple[str, str, str]] = Counter()
+    for one in documents:
+        key = (one.source, one.subdomain, one.id)
+        found[*key, times[key]] = one
+        times[key] += 1
+    return found
+
+
+def _difference(paired: Paired, scale: float, digits: int) -> str:
+    text = f"{paired.difference * scale:+.{digits}f}"
+    if paired.stderr is None:
+        return text
+    half = Z95 * paired.stderr
+    low, high = (paired.difference - half) * scale, (paired.difference + half) * scale
+    return f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+# ---- models
+
+
+def _model_table(models: Sequence[LoadedResults]) -> Table:
+    """What was scored, and how."""
+    rows = []
+    for model in models:
+        about, inference = model.results["model"], model.results["inference"]
+        rows.append(
+            [
+                model.label,
+                about["architecture"],
+                f"{about['parameters']:,}",
+                f"{about['vocab_size']:,}",
+                f"{about['dtype']} → {inference['dtype']}",
+                f"{inference['max_length_tokens']:,}",
+                ", ".join(filter(None, (inference["windowing"], inference["prefix"], inference.get("split")))),
+                (about["manifest_sha256"] or _ABSENT)[:12],
+            ]
+        )
+    columns = ["model", "architecture", "parameters", "vocabulary"]
+    columns += ["weights → scored in", "window", "documents", "manifest"]
+    return Table(title="Models", columns=columns, rows=rows)

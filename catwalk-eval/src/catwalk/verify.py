@@ -1,0 +1,83 @@
+"""`catwalk verify`: derive every stored number again from the rows, and report which one differs."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from catwalk.errors import ConfigError
+from catwalk.formats.results import PER_DOCUMENT, read_predictions, read_results, validate
+from catwalk.perplexity import domain_rows
+from catwalk.results import item_score, prediction_row, read_document_rows, read_item_scores, task_row
+
+__all__ = ["verify", "verify_all"]
+
+_RELATIVE_TOLERANCE = 1e-9  # ten significant digits are stored
+
+
+def verify_all(directories: Sequence[Path]) -> Iterator[str]:
+    """`verify` of several results, each sentence with its directory.
+
+    Raises:
+        ConfigError: when one is not a directory.
+    """
+    for directory in directories:
+        if not directory.is_dir():
+            raise ConfigError(f"results: {directory} not found; expected a results directory")
+    for directory in directories:
+        yield from (f"{directory}: {line}" for line in verify(directory))
+
+
+def verify(directory: Path) -> Iterator[str]:
+    """A sentence for every number that does not follow from the rows.
+
+    Raises:
+        FormatError: when a file is damaged or breaks the format (the manifest's hashes included).
+    """
+    validate(directory)
+    results = read_results(directory)
+    scores = read_item_scores(directory) if results["tasks"] else {}
+    for stored in results["tasks"]:
+        name = stored["task"]
+        if name not in scores:
+            yield f"{name}: no predictions are stored"
+            continue
+        derived = task_row(name, stored["split"], stored["primary_metric"], scores[name])
+        yield from _differences(name, stored, derived)
+        counts = Counter(score.id for score in scores[name])
+        yield from (f"{name} item {id} appears {count} times" for id, count in counts.items() if count > 1)
+    for name in sorted(scores.keys() - {task["task"] for task in results["tasks"]}):
+        yield f"{name}: predictions are stored, but results.json lacks the task"
+    for row in read_predictions(directory) if results["tasks"] else ():
+        yield from _differences(f"{row['task']} item {row['id']}", row, prediction_row(row["task"], item_score(row)))
+    documents = read_document_rows(directory)
+    if results["perplexity"] and not documents:
+        yield f"perplexity: {PER_DOCUMENT} not found; expected the document rows that its numbers follow from"
+        return
+    try:
+        domains = domain_rows(documents)
+    except ValueError as error:  # tokens that cost no bits, or sums that overflow
+        yield str(error)
+        return
+    yield from _differences("perplexity", results["perplexity"], domains)
+
+
+def _differences(where: str, stored: Any, derived: Any) -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(derived, dict):
+        for key in sorted(stored.keys() | derived.keys()):
+            if key not in stored or key not in derived:
+                yield f'{where}: "{key}" is {"missing" if key not in stored else "not derivable from the rows"}'
+            else:
+                yield from _differences(f"{where}.{key}", stored[key], derived[key])
+    elif isinstance(stored, list) and isinstance(derived, list) and len(stored) == len(derived):
+        for index, (left, right) in enumerate(zip(stored, derived, strict=True)):
+            yield from _differences(f"{where}.{index}", left, right)
+    elif not _equal(stored, derived):
+        yield f"{where} is {stored}; expected {derived} from the rows"
+
+
+def _equal(stored: Any, derived: Any) -> bool:
+    if isinstance(stored, (int, float)) and isinstance(derived, (int, float)):
+        return math.isclose(stored, derived, rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-12)
+    return bool(stored == derived)
