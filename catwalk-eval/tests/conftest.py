@@ -1,4 +1,4 @@
-"""Tiny models with a tiny tokenizer, documents, and data directories: made here, nothing is downloaded."""
+"""Tiny models with a tiny tokenizer, documents and task data, all made here; nothing is downloaded."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ Größe, naïve, façade: letters with marks; 東京 and Δ need more bytes than
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Rows as a gzip file."""
+    """Write rows to a gzip file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -59,7 +59,7 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def build_checkpoint(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Checkpoints by architecture name, each built once; do not change them, copy them."""
+    """Checkpoints by architecture name, each built once. Tests copy them before changing them."""
     built: dict[str, Path] = {}
 
     def build(kind: str) -> Path:
@@ -144,7 +144,7 @@ def _build(kind: str, tokenizer_directory: Path, directory: Path) -> Path:
 
 
 def add_manifest(directory: Path, dtype: str) -> None:
-    """Turn a checkpoint into one of ours."""
+    """Add a manifest to a checkpoint."""
     from catwalk.formats.checkpoint import read_checkpoint
     from catwalk.formats.manifest import write_manifest
 
@@ -170,7 +170,7 @@ def add_manifest(directory: Path, dtype: str) -> None:
 
 @pytest.fixture
 def with_manifest(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A checkpoint of ours: with a manifest."""
+    """A checkpoint with a manifest."""
     directory = tmp_path / "checkpoint"
     shutil.copytree(build_checkpoint("olmo"), directory)
     add_manifest(directory, "float32")
@@ -184,7 +184,7 @@ def data_directory(tmp_path: Path) -> Path:
 
 
 def write_task_data(root: Path) -> Path:
-    """What `data_directory` has."""
+    """The contents of `data_directory`."""
     words = ("egg", "hen", "sea", "clay", "wood", "nail", "wind", "salt", "sand", "duck", "plank", "metal")
     write_jsonl(
         root / "sciq" / "validation.jsonl.gz",
@@ -231,12 +231,12 @@ def write_task_data(root: Path) -> Path:
 
 @pytest.fixture
 def documents_directory(tmp_path: Path) -> Path:
-    """Three domains of two sources, one document of many windows, an empty text, letters of several bytes."""
+    """Three domains of two sources, with a document of many windows, an empty text and letters of several bytes."""
     return write_documents(tmp_path / "documents")
 
 
 def write_documents(root: Path) -> Path:
-    """What `documents_directory` has."""
+    """The contents of `documents_directory`."""
     rows = [
         {"id": "a-0", "text": _TEXT, "source": "prose", "metadata": {"subdomain": "rivers"}},
         {"id": "a-1", "text": "Größe 東京 Δ.", "source": "prose", "metadata": {"subdomain": "marks"}},

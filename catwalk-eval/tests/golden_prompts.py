@@ -1,5 +1,5 @@
-"""Three rows a task, made up in the original fields, with their prompts written out by hand: (row, contexts,
-continuations, label). One context stands for all choices unless a list of them does."""
+"""Three made-up rows per task in the original fields, with their prompts written by hand: (row, contexts,
+continuations, label). `contexts` is one text for all choices, or a list with one per choice."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Log-probabilities by brute force: one text at a time through transformers, every logit, float64 softmax.
 
-Nothing of the package's tokenising, packing or scoring is used.
+It uses none of the package's tokenising, batching or scoring.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class BruteForce:
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids, nothing added."""
+        """Token ids without added tokens."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -1,4 +1,4 @@
-"""Every wrong request and damaged input: the exit code, one clear message, no traceback, nothing half-written."""
+"""Wrong requests and damaged inputs: the exit code, one clear message, no traceback, no half-written output."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ def checkpoint(build_checkpoint: Build, tmp_path: Path) -> Path:
 def run(
     checkpoint: Path, data_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    """Exit code and stderr of a run of copa; more arguments win."""
+    """Exit code and stderr of a run of copa; `more` arguments override its own."""
 
     def call(*more: str, model: Path | None = None) -> tuple[int, str]:
         base = ["run", "--model", str(model or checkpoint), "--tasks", "copa", "--data", str(data_directory)]
@@ -98,7 +98,7 @@ def test_every_problem_of_a_request_is_listed(run: Run, tmp_path: Path) -> None:
     assert text.count("error: ") == 4
 
 
-def test_absent_model_exits_2(run: Run, tmp_path: Path) -> None:
+def test_missing_model_exits_2(run: Run, tmp_path: Path) -> None:
     code, text = run(model=tmp_path / "none")
     assert code == 2
     assert "expected a checkpoint directory" in text
@@ -114,7 +114,7 @@ def test_damaged_weights_exit_1(run: Run, with_manifest: Path) -> None:
     assert f"{weights}: the file's sha256 is" in text
 
 
-def test_cut_weights_exit_1(run: Run, checkpoint: Path) -> None:
+def test_truncated_weights_exit_1(run: Run, checkpoint: Path) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     code, text = run()
@@ -122,14 +122,14 @@ def test_cut_weights_exit_1(run: Run, checkpoint: Path) -> None:
     assert "its header describes" in text
 
 
-def test_absent_weights_exit_1(run: Run, checkpoint: Path) -> None:
+def test_missing_weights_exit_1(run: Run, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").unlink()
     code, text = run()
     assert code == 1
     assert "model.safetensors: not found; expected the weights" in text
 
 
-def test_weights_in_a_pickle_are_named(run: Run, checkpoint: Path) -> None:
+def test_error_names_pickled_weights(run: Run, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     code, text = run()
     assert code == 1
@@ -197,7 +197,7 @@ def _change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_token_beyond_the_embedding_matters_only_in_a_text(
+def test_token_without_embedding_fails_only_in_a_text(
     run: Run, checkpoint: Path, tmp_path: Path, special: bool
 ) -> None:
     token = {"id": 640, "content": "[NEW]", "special": special}
@@ -212,12 +212,12 @@ def test_token_beyond_the_embedding_matters_only_in_a_text(
     path = write_jsonl(tmp_path / "d" / "x.jsonl.gz", [{"id": "a", "text": "hen"}, {"id": "b", "text": "a [NEW] hen"}])
     code, text = run("--documents", str(path))
     assert "tokens beyond the embedding of 640 rows: 1, first '[NEW]' (640)" in text
-    # a special token's spelling in a text is text
+    # a special token spelled out in a text is text
     assert code == (0 if special else 1)
     assert special or 'document "b" of source "": token 640 (\'[NEW]\') is beyond the embedding' in text
 
 
-def test_overflow_names_the_document_and_what_to_do(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_overflow_error_names_the_text_and_the_remedy(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(checkpoint / "model.safetensors")
@@ -236,7 +236,7 @@ def test_overflow_names_the_document_and_what_to_do(run: Run, checkpoint: Path, 
     assert main(["run", *arguments]) == 0
 
 
-def test_text_without_tokens_is_named(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_error_names_text_without_tokens(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     def drop_letters(value: dict[str, Any]) -> None:
         value["normalizer"] = {"type": "Replace", "pattern": {"Regex": "z+"}, "content": ""}
 
@@ -286,7 +286,7 @@ def test_task_without_rows_is_an_error(run: Run, data_directory: Path) -> None:
     assert "validation.jsonl.gz: has no rows; expected the items of copa" in text
 
 
-def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
+def test_bad_document_error_has_file_and_line(run: Run, tmp_path: Path) -> None:
     good = {"id": "1", "text": "hen"}
     path = write_jsonl(tmp_path / "bad" / "x.jsonl.gz", [good, {"id": "2", "text": 7}])
     code, text = run("--documents", str(path.parent))
@@ -303,7 +303,7 @@ def test_bad_document_is_named_by_its_line(run: Run, tmp_path: Path) -> None:
         (b'{"id": "a", "text": x}', "not JSON (JSON is malformed"),
     ],
 )
-def test_error_names_why_a_text_is_not_json(run: Run, tmp_path: Path, content: bytes, expected: str) -> None:
+def test_error_explains_why_a_line_is_not_json(run: Run, tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
     code, text = run("--documents", str(path))
@@ -312,7 +312,7 @@ def test_error_names_why_a_text_is_not_json(run: Run, tmp_path: Path, content: b
     assert expected in text
 
 
-def test_cut_documents_exit_1(run: Run, tmp_path: Path) -> None:
+def test_truncated_documents_exit_1(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"id": "1", "text": "hen"}\n' * 50)[:-12])
     code, text = run("--documents", str(path))
@@ -320,7 +320,7 @@ def test_cut_documents_exit_1(run: Run, tmp_path: Path) -> None:
     assert f"{path}: ends early" in text
 
 
-def test_prefix_that_the_tokenizer_lacks_exits_2(run: Run, checkpoint: Path) -> None:
+def test_missing_prefix_token_exits_2(run: Run, checkpoint: Path) -> None:
     path = checkpoint / "tokenizer_config.json"
     value = json.loads(path.read_text(encoding="utf-8"))
     value["bos_token"] = None
@@ -352,7 +352,7 @@ def test_results_without_predictions_fail_verify(tmp_path: Path, capsys: pytest.
     assert '"model" is absent' in capsys.readouterr().err
 
 
-def test_formats_command_exits_2_for_a_format_that_it_does_not_read(tmp_path: Path) -> None:
+def test_formats_command_exits_2_for_unsupported_format(tmp_path: Path) -> None:
     from catwalk.formats.__main__ import main as formats_main
 
     with pytest.raises(SystemExit) as caught:

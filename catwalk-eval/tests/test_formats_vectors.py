@@ -1,4 +1,4 @@
-"""Every golden vector of the formats that this package touches."""
+"""Every golden vector of the formats that this package reads or writes."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,9 @@ def test_valid_vector_is_dumped_as_expected(name: str, case: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(("name", "case"), _cases("invalid"), ids=_id)
-def test_invalid_vector_breaks_where_expected(name: str, case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_vector_fails_with_the_expected_error(
+    name: str, case: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["validate", "--json", name, str(case / "data")]) == 1
     found = json.loads(capsys.readouterr().err)
     found["path"] = Path(found["path"]).relative_to(case / "data").as_posix()
@@ -40,5 +42,5 @@ def test_invalid_vector_breaks_where_expected(name: str, case: Path, capsys: pyt
     assert found == json.loads((case / "expect.json").read_text(encoding="utf-8"))
 
 
-def test_there_are_vectors_of_every_format() -> None:
+def test_every_format_has_vectors() -> None:
     assert {name for name, _ in _cases("valid")} == {name for name, _ in _cases("invalid")} == set(FORMATS)

@@ -1,4 +1,4 @@
-"""The same model and rows through lm-evaluation-harness: its accuracies are ours, where the definitions are."""
+"""The same model and rows through lm-evaluation-harness: the accuracies with the same definition are equal."""
 
 import logging
 from collections.abc import Callable
@@ -17,14 +17,14 @@ Build = Callable[[str], Path]
 _TASKS = ("arc_easy", "boolq", "openbookqa", "piqa", "sciq")
 
 pytestmark = [
-    # warnings of lm-eval and datasets are theirs to mend
+    # lm-eval and datasets warn
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.slow,
 ]
 
 
 def _rows(name: str, limit: int) -> list[dict[str, Any]]:
-    """The items of a limited run, in the harness's terms."""
+    """The items of a limited run as rows for the harness."""
     task = TASKS[name]
     try:
         data = locate(task, None)
@@ -37,7 +37,7 @@ def _rows(name: str, limit: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["olmo", "olmo2"])
-def test_accuracies_and_stderrs_are_lm_evals(build_checkpoint: Build, tmp_path: Path, kind: str) -> None:
+def test_accuracies_and_stderrs_match_lm_eval(build_checkpoint: Build, tmp_path: Path, kind: str) -> None:
     lm_eval = pytest.importorskip("lm_eval")
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -78,7 +78,7 @@ def test_accuracies_and_stderrs_are_lm_evals(build_checkpoint: Build, tmp_path: 
             assert list(score.sum_logprobs) == pytest.approx(logprobs, abs=1e-3)
         for metric in ("acc", "acc_norm", "acc_bytes"):
             assert ours["results"][name][f"{metric},none"] == pytest.approx(theirs["results"][name][f"{metric},none"])
-        # its analytic standard error of a mean is ours
+        # its standard error of a mean uses the same formula
         stderr = theirs["results"][name].get("acc_stderr,none")
         if stderr not in (None, "N/A"):
             assert ours["results"][name]["acc_stderr,none"] == pytest.approx(stderr)

@@ -1,4 +1,4 @@
-"""Normalisations by hand, standard errors and tests against scipy."""
+"""Normalisations computed by hand; standard errors and tests compared with scipy."""
 
 import math
 import random
@@ -76,21 +76,21 @@ def test_task_metrics_are_means_with_their_standard_errors() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40))
-def test_mean_and_stderr_are_scipys(values: list[float]) -> None:
+def test_mean_and_stderr_match_scipy(values: list[float]) -> None:
     mean, stderr = mean_and_stderr(values)
     assert mean == pytest.approx(float(np.mean(values)), rel=1e-9, abs=1e-6)
     assert stderr == pytest.approx(float(stats.sem(values)), rel=1e-6, abs=1e-6)
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_is_scipys(hits_of: tuple[int, int]) -> None:
+def test_wilson_matches_scipy(hits_of: tuple[int, int]) -> None:
     hits, n = hits_of
     expected = stats.binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
     assert wilson(hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @given(st.integers(0, 80), st.integers(0, 80))
-def test_mcnemar_is_the_binomial_test(first: int, second: int) -> None:
+def test_mcnemar_matches_the_binomial_test(first: int, second: int) -> None:
     expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
     assert mcnemar_p(first, second) == pytest.approx(expected, rel=1e-9)
 
@@ -103,7 +103,7 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
 
 
-def test_paired_difference_sees_what_two_intervals_do_not() -> None:
+def test_paired_difference_finds_a_small_effect() -> None:
     draw = random.Random(1)
     first = [float(draw.random() < 0.5) for _ in range(300)]
     second = [1.0 if draw.random() < 0.06 else value for value in first]

@@ -1,4 +1,4 @@
-"""Windows as the reference cuts them, sums against brute force, the ratio's standard error."""
+"""Windows compared with the reference, sums with brute force, and the ratio's standard error."""
 
 import math
 import random
@@ -26,8 +26,8 @@ def _shown(length: int, windowing: str) -> list[tuple[list[int], list[int]]]:
     return [(list(request.context), list(request.continuation)) for request in requests]
 
 
-def test_reference_windows_are_palomas() -> None:
-    # 34 tokens in windows of 10: the example of lm-evaluation-harness's rolling windows made disjoint
+def test_reference_windows_match_paloma() -> None:
+    # 34 tokens in windows of 10: the example in lm-evaluation-harness, with disjoint windows
     assert _shown(34, "paloma-reference") == [
         ([_PREFIX], list(range(10))),
         ([9], list(range(10, 20))),
@@ -42,11 +42,11 @@ def test_strict_windows_share_nothing() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 9, 10, 20])
-def test_windowings_agree_where_the_last_window_is_full_or_the_first(length: int) -> None:
+def test_windowings_agree_if_the_last_window_is_full(length: int) -> None:
     assert _shown(length, "strict-disjoint") == _shown(length, "paloma-reference")
 
 
-def test_windows_are_those_of_lm_eval() -> None:
+def test_windows_match_lm_eval() -> None:
     utilities = pytest.importorskip("lm_eval.utils")
     for length in (1, 9, 10, 11, 34, 40, 41):
         rolling = utilities.get_rolling_token_windows(
@@ -123,7 +123,7 @@ def test_domain_of_empty_texts_has_no_ratio() -> None:
     assert row["bits_per_byte"] == {"value": None, "stderr": None, "n": 2}
 
 
-def test_ratio_stderr_is_the_spread_of_repeated_samples() -> None:
+def test_ratio_stderr_matches_the_spread_of_repeated_samples() -> None:
     draw = random.Random(5)
 
     def sample() -> tuple[list[float], list[float]]:
@@ -137,7 +137,7 @@ def test_ratio_stderr_is_the_spread_of_repeated_samples() -> None:
         stderrs.append(ratio_stderr(numerators, sizes) or 0.0)
     mean = sum(ratios) / len(ratios)
     spread = math.sqrt(sum((ratio - mean) ** 2 for ratio in ratios) / (len(ratios) - 1))
-    # 400 repetitions know a spread to 3.5 %
+    # 400 repetitions estimate a spread to within 3.5 %
     assert sum(stderrs) / len(stderrs) == pytest.approx(spread, rel=0.12)
 
 

@@ -1,4 +1,4 @@
-"""What the report says of one and of two models."""
+"""The report on one model and on two."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ Build = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def scored(build_checkpoint: Build, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Results of two models on the same items and documents; do not change them."""
+    """Results of two models on the same items and documents. Tests change copies of them."""
     root = tmp_path_factory.mktemp("scored")
     data, documents = write_task_data(root / "data"), write_documents(root / "documents")
     outputs = []
@@ -81,7 +81,7 @@ def test_ticks_are_few_and_within_the_limits(least: float, span: float) -> None:
 
 
 class _Reader(HTMLParser):
-    """Counts tags, checks that they close, and gathers what would be fetched."""
+    """Counts tables, checks that tags close, and lists tags that fetch something."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_page_is_whole_self_contained_and_escaped(two: list[Path], tmp_path: Path) -> None:
+def test_page_is_complete_self_contained_and_escaped(two: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "report"
     assert main(["report", *map(str, two), "--output", str(output)]) == 0
     page = (output / "report.html").read_text(encoding="utf-8")
@@ -136,7 +136,7 @@ def test_report_is_an_artifact_with_its_lineage(
     assert main(["report", str(two[0]), "--output", str(two[1])]) == 2
 
 
-def test_mean_is_absent_where_a_task_is(
+def test_mean_is_blank_if_a_task_is_missing(
     two: list[Path], build_checkpoint: Build, data_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", "--model", str(build_checkpoint("llama")), "--tasks", "copa", "--data", str(data_directory)]
@@ -150,7 +150,7 @@ def test_mean_is_absent_where_a_task_is(
     assert "| – |" in text.split("## Perplexity by source")[1]
 
 
-def test_results_of_equal_names_are_told_apart(two: list[Path], tmp_path: Path) -> None:
+def test_results_with_equal_names_get_different_labels(two: list[Path], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(two[0], tmp_path / "copy"))
     assert len({model.label for model in load_all([two[0], copy])}) == 2
     assert main(["report", str(two[0]), str(two[0])]) == 2
@@ -167,7 +167,7 @@ def test_results_without_a_manifest_are_reported(two: list[Path], tmp_path: Path
     ]
 
 
-def test_lm_eval_json_has_its_layout(two: list[Path], tmp_path: Path) -> None:
+def test_lm_eval_json_has_the_expected_layout(two: list[Path], tmp_path: Path) -> None:
     file = tmp_path / "lm.json"
     assert main(["report", str(two[0]), "--lm-eval-json", str(file)]) == 0
     value = read_object(file)

@@ -1,4 +1,4 @@
-"""From text to requests to rows: borders, spaces, cuts, and what shares a row."""
+"""From text to requests to rows: boundaries, spaces, truncation, and which requests share a row."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def tokenizer(build_checkpoint: Build) -> Tokenizer:
     return load_tokenizer(inspect_checkpoint(build_checkpoint("olmo")))
 
 
-def test_white_space_at_the_contexts_end_moves_to_the_continuation(tokenizer: Tokenizer) -> None:
+def test_white_space_at_the_end_of_a_context_moves_to_the_continuation(tokenizer: Tokenizer) -> None:
     spaced = build_requests([_item("The hen ", "lays")], tokenizer, 0, 64)
     plain = build_requests([_item("The hen", " lays")], tokenizer, 0, 64)
     assert spaced.requests[spaced.conditional[0][0]] == plain.requests[plain.conditional[0][0]]
@@ -41,7 +41,7 @@ def test_context_and_continuation_together_are_the_whole_text(tokenizer: Tokeniz
         assert [*request.context, *request.continuation] == tokenizer.encode(["Größe, naïve" + text])[0]
 
 
-def test_token_across_the_border_is_scored_and_counted(tokenizer: Tokenizer) -> None:
+def test_token_across_the_boundary_is_scored_and_counted(tokenizer: Tokenizer) -> None:
     # "The" is one token and "T" another: a choice "he" that completes it cannot be cut from its context
     whole, context = tokenizer.encode(["The", "T"])
     assert whole[0] != context[0]
@@ -134,15 +134,14 @@ _REQUESTS = st.lists(
 
 
 def _read_back(rows: list[Row], count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """What each request's scored places see, and what they predict, straight from the meaning of a row."""
+    """The tokens that each request's scored positions see, and those that they predict, from the meaning of a row."""
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((), ())] * count
     for row in rows:
         segments = np.zeros_like(row.tokens) if row.segments is None else row.segments
         for request in dict.fromkeys(row.requests.tolist()):
-            places = row.scored[row.requests == request]
-            last = int(places[-1])
+            last = int(row.scored[row.requests == request][-1])
             visible = [
-                place for place in range(last + 1) if row.segments is None or segments[place] in (0, segments[last])
+                index for index in range(last + 1) if row.segments is None or segments[index] in (0, segments[last])
             ]
             assert row.position_ids[visible].tolist() == list(range(len(visible)))
             seen[request] = (tuple(row.tokens[visible].tolist()), tuple(row.targets[row.requests == request].tolist()))
@@ -151,7 +150,7 @@ def _read_back(rows: list[Row], count: int) -> list[tuple[tuple[int, ...], tuple
 
 @given(_REQUESTS)
 @settings(max_examples=60, deadline=None)
-def test_rows_say_what_the_requests_say(requests: list[Request]) -> None:
+def test_rows_represent_the_requests(requests: list[Request]) -> None:
     expected = [(request.context + request.continuation[:-1], request.continuation) for request in requests]
     assert _read_back(separate_rows(requests), len(requests)) == expected
     assert _read_back(shared_rows(requests), len(requests)) == expected
@@ -159,7 +158,7 @@ def test_rows_say_what_the_requests_say(requests: list[Request]) -> None:
 
 @given(_REQUESTS, st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
-def test_batches_hold_every_row_once_within_the_budget(requests: list[Request], budget: int) -> None:
+def test_batches_contain_every_row_once_within_the_budget(requests: list[Request], budget: int) -> None:
     rows = shared_rows(requests)
     found = list(batches(rows, budget))
     assert sorted(index for batch in found for index in batch.requests.tolist()) == sorted(
@@ -171,20 +170,20 @@ def test_batches_hold_every_row_once_within_the_budget(requests: list[Request], 
         assert len(predicted_from) == len(batch.targets)
 
 
-def test_context_is_fed_once_for_all_its_choices() -> None:
+def test_context_is_computed_once_for_all_choices() -> None:
     requests = [Request(context=(1,) * 50, continuation=(2, 3, index)) for index in range(4)]
     assert [len(row.tokens) for row in shared_rows(requests)] == [50 + 4 * 2]
     assert sum(len(row.tokens) for row in separate_rows(requests)) == 4 * 52
 
 
-def test_one_token_choices_cost_nothing_more() -> None:
+def test_one_token_choices_add_no_tokens() -> None:
     requests = [Request(context=(1, 2, 3), continuation=(index,)) for index in (7, 8)]
     (row,) = shared_rows(requests)
     assert row.tokens.tolist() == [1, 2, 3]
     assert row.scored.tolist() == [2, 2]
 
 
-def test_many_continuations_of_one_context_go_to_several_rows() -> None:
+def test_many_continuations_of_one_context_are_split_into_rows() -> None:
     requests = [Request(context=(1, 2), continuation=(3,) * 11) for _ in range(100)]
     rows = shared_rows(requests)
     assert len(rows) > 1

@@ -1,4 +1,4 @@
-"""`catwalk run` from end to end: bytes, resuming, what is refused, and what verify notices."""
+"""`catwalk run` from end to end: equal bytes, resuming, wrong requests, and what `catwalk verify` finds."""
 
 import gzip
 import json
@@ -55,7 +55,7 @@ def test_two_runs_give_equal_bytes_and_are_valid(request_for: Callable[..., list
     assert main(["verify", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
 
 
-def test_finished_results_are_left_alone(
+def test_finished_results_are_not_rewritten(
     request_for: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -90,7 +90,7 @@ def test_manifest_names_the_checkpoint_and_every_input(
 
 
 def read_parameters(directory: Path) -> int:
-    """As its manifest counts them."""
+    """The number of parameters in its manifest."""
     count: int = read_manifest(directory)["counts"]["parameters"]
     return count
 
@@ -197,7 +197,7 @@ def test_verify_notices_changed_rows(
     assert "copa item 0.predicted.acc_raw is" in capsys.readouterr().err
 
 
-def test_yaml_flags_and_overrides_in_this_order(request_for: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_overrides_win_over_flags_and_flags_over_yaml(request_for: Callable[..., list[str]], tmp_path: Path) -> None:
     settings = tmp_path / "run.yaml"
     settings.write_text("limit: 2\nseed: 5\nmax_length: 100\n", encoding="utf-8")
     assert main(request_for(tmp_path / "out", "--config", str(settings), "--seed", "6", "max_length=90")) == 0
@@ -207,7 +207,7 @@ def test_yaml_flags_and_overrides_in_this_order(request_for: Callable[..., list[
     assert [task["items"] for task in results["tasks"]] == [2, 2]
 
 
-def test_perplexity_alone_and_tasks_alone(
+def test_run_of_only_documents_and_of_only_tasks(
     build_checkpoint: Build, data_directory: Path, documents_directory: Path, tmp_path: Path
 ) -> None:
     model = ["--model", str(build_checkpoint("olmo2")), "--device", "cpu"]
@@ -218,7 +218,7 @@ def test_perplexity_alone_and_tasks_alone(
     assert main(["verify", str(alone), str(tmp_path / "tasks-alone")]) == 0
 
 
-def test_verify_rejects_numbers_that_no_model_gives(
+def test_verify_rejects_impossible_numbers(
     request_for: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -262,7 +262,7 @@ def test_verify_rejects_numbers_that_no_model_gives(
 
 
 def _samples(root: Path) -> Path:
-    """A sample of two splits, as `paloma build` lays it out."""
+    """A sample of two splits in the layout of `paloma build`."""
     for split, word in (("val", "hen"), ("test", "sea")):
         rows = [{"id": f"{split}-{n}", "text": f"the {word} {n}", "source": "mine"} for n in range(3)]
         write_jsonl(root / "mine" / split / "mine_00000000.jsonl.gz", rows)
@@ -275,7 +275,7 @@ def _domains(output: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])
-def test_splits_are_never_added_together(
+def test_splits_are_not_mixed(
     build_checkpoint: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_manifest: bool
 ) -> None:
     root = _samples(tmp_path / "sample")
@@ -293,7 +293,7 @@ def test_splits_are_never_added_together(
     assert _domains(tmp_path / "b") == [(other, 3)]
     assert main([*base, str(root), "--output", str(tmp_path / "c"), "--split", "dev"]) == 2
     assert f"the documents have {other}, val" in capsys.readouterr().err
-    # listed one by one, neither is dropped
+    # paths of different splits are an error, since none may be skipped
     both = [str(root / "mine" / "val"), str(root / "mine" / other)]
     if not with_manifest:
         assert main([*base, *both, "--output", str(tmp_path / "d")]) == 2
@@ -357,7 +357,9 @@ def _with_bos(checkpoint: Path, **settings: Any) -> Path:
     return checkpoint
 
 
-def test_prefix_is_the_checkpoints_own(build_checkpoint: Build, documents_directory: Path, tmp_path: Path) -> None:
+def test_default_prefix_comes_from_the_checkpoint(
+    build_checkpoint: Build, documents_directory: Path, tmp_path: Path
+) -> None:
     def score(name: str, model: Path, *more: str) -> dict[str, Any]:
         arguments = ["run", "--model", str(model), "--name", "m", "--documents", str(documents_directory)]
         assert main([*arguments, "--device", "cpu", "--output", str(tmp_path / name), *more]) == 0
@@ -372,7 +374,7 @@ def test_prefix_is_the_checkpoints_own(build_checkpoint: Build, documents_direct
     assert "begins a text with bos" in own["inference"]["prefix_reason"]
     assert asked["inference"]["prefix_reason"] == "requested"
     assert score("plain", plain)["inference"]["prefix"] == "eos"
-    # an eos that generation_config.json alone names
+    # an eos only in generation_config.json
     lone = _with_bos(Path(shutil.copytree(plain, tmp_path / "lone")), eos_token=None, bos_token=None)
     config = json.loads((lone / "config.json").read_text(encoding="utf-8")) | {"eos_token_id": None}
     (lone / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -380,7 +382,7 @@ def test_prefix_is_the_checkpoints_own(build_checkpoint: Build, documents_direct
     assert score("lone", lone)["perplexity"] == score("eos", plain, "--prefix", "eos")["perplexity"]
 
 
-def test_tokenizer_json_is_used_whatever_class_is_named(build_checkpoint: Build, tmp_path: Path) -> None:
+def test_tokenizer_json_is_used_for_any_tokenizer_class(build_checkpoint: Build, tmp_path: Path) -> None:
     from catwalk.model.load import load_tokenizer
     from tokenizers import Tokenizer
 

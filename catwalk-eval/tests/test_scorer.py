@@ -1,4 +1,4 @@
-"""Log-probabilities against brute force, with and without a shared context, at any batch size, on any architecture."""
+"""Log-probabilities compared with brute force: shared and separate contexts, batch sizes, architectures, dtypes."""
 
 import math
 import random
@@ -29,7 +29,7 @@ from reference import BruteForce
 
 Build = Callable[[str], Path]
 
-# kind; the most tokens in a shared row (a window of 8 is too short for the probe); whether the head is only a matrix
+# kind; the most tokens in a shared row (a window of 8 is too short for the probe); whether the head is a plain matrix
 _FAMILIES = [
     ("olmo", None, True),
     ("olmo2", None, True),
@@ -93,15 +93,15 @@ def test_sums_equal_brute_force(build_checkpoint: Build, kind: str, share: bool)
 
 
 @pytest.mark.parametrize(("kind", "shared_length", "plain_head"), _FAMILIES)
-def test_shortcuts_follow_from_the_model(
+def test_shortcuts_depend_on_the_architecture(
     build_checkpoint: Build, kind: str, shared_length: int | None, plain_head: bool
 ) -> None:
     scorer = _scorer(build_checkpoint(kind))
     assert (scorer.shared_length, scorer.plain_head) == (shared_length, plain_head)
 
 
-def test_probe_notices_a_mask_that_the_model_ignores(build_checkpoint: Build, caplog: pytest.LogCaptureFixture) -> None:
-    # as if the configuration said nothing: only the probe is left
+def test_probe_detects_an_ignored_mask(build_checkpoint: Build, caplog: pytest.LogCaptureFixture) -> None:
+    # without a limit from the configuration, only the probe can notice
     directory = build_checkpoint("bloom")
     model = load_model(read_checkpoint(directory), "float32", torch.device("cpu"))
     about = {"device": torch.device("cpu"), "batch_tokens": 1024, "max_length_tokens": 512}
@@ -151,7 +151,7 @@ def test_batch_is_scored_on_one_device(plain_head: bool, share: bool) -> None:
 def test_sums_do_not_depend_on_the_batch_size(build_checkpoint: Build) -> None:
     requests = _requests(seed=1)
     sums = [_scorer(build_checkpoint("olmo2"), batch_tokens=size).score(requests) for size in (1, 200, 100_000)]
-    # float32 kernels may add up in another order for another shape, nothing more
+    # float32 kernels may add in another order for another shape
     np.testing.assert_allclose(sums[0], sums[1], rtol=0, atol=1e-4)
     np.testing.assert_allclose(sums[0], sums[2], rtol=0, atol=1e-4)
 
@@ -172,7 +172,7 @@ def test_bfloat16_weights_still_sum_in_float32(build_checkpoint: Build) -> None:
 
 
 def _compare_items(directory: Path, items: list[Item], length: int = 512) -> int:
-    """Every choice of every item, with its context and unconditionally; gives the number of contexts cut."""
+    """Compare every choice of every item, with its context and unconditionally; returns the number of contexts cut."""
     brute = BruteForce(directory)
     tokenizer = load_tokenizer(inspect_checkpoint(directory))
     built = build_requests(items, tokenizer, tokenizer.prefix_id("eos"), length)

