@@ -1,4 +1,4 @@
-"""Results and documents that the tests make up."""
+"""Made-up results and documents."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ __all__ = ["domain", "results", "write_documents", "write_results"]
 
 
 def domain(source: str, subdomain: str = "", **changes: Any) -> dict[str, Any]:
-    """A domain of results whose ratio fits its sums."""
+    """A domain of results whose ratio follows from its sums."""
     values: dict[str, Any] = {"documents": 2, "tokens": 10, "bytes": 40, "chars": 40, "words": 8, "nll_nats": 30.0}
     stderr = changes.pop("stderr", 0.1)
     values |= changes
@@ -43,14 +43,14 @@ def results(
 
 
 def write_results(folder: Path, value: dict[str, Any]) -> Path:
-    """Write results without a manifest and give their directory."""
+    """Write results without a manifest; returns their directory."""
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(value), encoding="utf-8")
     return folder
 
 
 def write_documents(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows and give their file."""
+    """Write rows; returns their file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

@@ -1,4 +1,4 @@
-"""`paloma aggregate` and `report`: tables of one model and several, and what is refused."""
+"""`paloma aggregate` and `report` on one model and on several, and wrong requests."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def test_numbers_and_tables_agree(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_better_model_is_ranked_first_and_the_difference_is_paired_by_domain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # 40 bytes each: the second model has 8 and 4 bits less, 0.2 and 0.1 a byte, and 1 bit more in the third domain
+    # 40 bytes each: the second model has 8 and 4 bits less, 0.2 and 0.1 per byte, and 1 bit more in the third domain
     bits = {"worse": (40, 40, 40), "better": (32, 36, 41)}
     values = [
         results(*(domain("a", f"d{n}", nll_nats=b * math.log(2)) for n, b in enumerate(row)), name=name)
@@ -94,7 +94,7 @@ def test_perplexity_is_not_ranked_across_tokenizers(tmp_path: Path, capsys: pyte
     ],
     ids=["other bytes", "more domains", "other windows", "other length"],
 )
-def test_what_differs_is_not_ranked(
+def test_differently_scored_models_are_not_ranked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], other: dict[str, Any], reason: str
 ) -> None:
     status, value = run(tmp_path, results(domain("a"), name="x"), other)
@@ -103,7 +103,7 @@ def test_what_differs_is_not_ranked(
     assert reason in capsys.readouterr().out
 
 
-def test_equal_names_are_told_apart_and_output_is_deterministic(tmp_path: Path) -> None:
+def test_equal_names_get_different_labels_and_output_is_deterministic(tmp_path: Path) -> None:
     value = results(domain("a"))
     _, first = run(tmp_path / "1", value, value)
     _, second = run(tmp_path / "2", value, value)
@@ -114,7 +114,7 @@ def test_equal_names_are_told_apart_and_output_is_deterministic(tmp_path: Path) 
 
 
 class Page(HTMLParser):
-    """Counts tags and collects text; notes whatever the page would fetch."""
+    """Counts tags, collects text, and lists whatever the page would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def test_report_is_one_self_contained_page(tmp_path: Path) -> None:
     assert formats(["validate", "manifest", str(output)]) == 0
 
 
-def test_report_draws_no_frontier_of_what_is_not_comparable(tmp_path: Path) -> None:
+def test_report_draws_no_chart_of_incomparable_models(tmp_path: Path) -> None:
     run(tmp_path / "x", results(domain("a"), name="x"))
     run(tmp_path / "y", results(domain("a"), name="y", max_length_tokens=9))
     folders = [str(tmp_path / name / "out") for name in "xy"]
@@ -160,7 +160,7 @@ def test_report_draws_no_frontier_of_what_is_not_comparable(tmp_path: Path) -> N
     assert "bits_per_byte is not to be compared: x and y were scored with max_length_tokens 64 and 9" in text
 
 
-def test_labels_stay_apart(tmp_path: Path) -> None:
+def test_labels_are_unique(tmp_path: Path) -> None:
     names = ("m", "m", "m (1)", "n")
     _, value = run(tmp_path, *(results(domain("a"), name=name) for name in names))
     labels = [model["label"] for model in value["models"]]
@@ -168,7 +168,7 @@ def test_labels_stay_apart(tmp_path: Path) -> None:
     assert labels[2:] == ["m (1)", "n"]
 
 
-def test_same_results_under_two_paths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_same_results_under_two_paths_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path / "r", results(domain("a")))
     again = str(folder / ".." / "r")
     assert main(["aggregate", str(folder), again, "--output", str(tmp_path / "out")]) == 2

@@ -1,4 +1,4 @@
-"""`paloma build` on files: layout, splits, sizes, sameness whatever the files."""
+"""`paloma build`: layout, splits, sizes, and equal samples from any division into files."""
 
 import csv
 import gzip
@@ -28,8 +28,8 @@ def mini_paloma(domains: int = 300, documents: int = 14) -> Rows:
             draw = random.Random(f"{number} {index}")
             text = " ".join(draw.choices(words, k=draw.randint(3, 30)))
             row: dict[str, Any] = {"id": f"{number}-{index}", "text": text, "source": source, "added": "2024-01-01"}
-            place = row.setdefault("metadata", {}) if number % 2 else row  # both places that the contract knows
-            place["subdomain"] = f"domain_{number:03d}"
+            owner = row.setdefault("metadata", {}) if number % 2 else row  # the format allows both
+            owner["subdomain"] = f"domain_{number:03d}"
             rows.append(row)
     return rows
 
@@ -62,7 +62,7 @@ def test_mini_paloma_of_300_domains(tmp_path: Path) -> None:
     manifest = json.loads((output / "manifest.json").read_text())
     dropped = manifest["details"]["dropped_domains"]
     assert len(table) == 2 * (300 - len(dropped))
-    assert len(dropped) < 5  # of 14 documents all in one split: 300 / 2^13 expected
+    assert len(dropped) < 5  # all 14 documents in one split: 300 / 2^13 expected
     assert all(int(row["bytes"]) <= 200 for row in table)
     assert sum(int(row["documents"]) for row in table) == manifest["counts"]["documents"]
     val = rows_of(output / "papers" / "val" / "papers_00000000.jsonl.gz")
@@ -88,7 +88,7 @@ def test_sample_does_not_depend_on_files_or_their_order(tmp_path: Path) -> None:
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_sample_of_a_sample_is_itself(tmp_path: Path) -> None:
+def test_sample_of_a_sample_is_the_same(tmp_path: Path) -> None:
     corpus = write_documents(tmp_path / "in.jsonl", mini_paloma(30))
     config = BuildConfig(bytes_per_domain=10**9)
     build([corpus], tmp_path / "a", config, None, overwrite=False)
@@ -140,7 +140,7 @@ def test_tokens_are_counted_and_the_last_document_is_cut_at_the_target(tmp_path:
     assert "val,5,23," in (output / "domains.csv").read_text()
 
 
-@pytest.mark.skipif(not (DATA / "ppl").is_dir(), reason="no real data beside the repository")
+@pytest.mark.skipif(not (DATA / "ppl").is_dir(), reason="no real data next to the repository")
 def test_real_documents_without_manifest(tmp_path: Path) -> None:
     paths = [DATA / "ppl" / "reddit", DATA / "corpus" / "genesis", DATA / "corpus" / "wiki"]
     build(paths, tmp_path / "o", BuildConfig(bytes_per_domain=20_000), None, overwrite=False)
@@ -148,7 +148,7 @@ def test_real_documents_without_manifest(tmp_path: Path) -> None:
     assert len(list((tmp_path / "o").glob("*/*/*.jsonl.gz"))) == 6
 
 
-def test_sources_beyond_ascii_keep_their_own_folders(tmp_path: Path) -> None:
+def test_sources_beyond_ascii_get_folders_of_their_own(tmp_path: Path) -> None:
     rows = [
         {"id": f"{source} {n}", "text": f"{source} text {n}", "source": source}
         for source in ("好评", "差评", "naïve", "a b", "v1.0")
@@ -162,14 +162,14 @@ def test_sources_beyond_ascii_keep_their_own_folders(tmp_path: Path) -> None:
     assert {document.source for document in read_documents(output)} == {"好评", "差评", "naïve", "a b", "v1.0"}
 
 
-def test_sources_that_share_a_folder_stop_the_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_that_share_a_folder_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": str(n), "text": f"t {n}", "source": ("a b", "a_b")[n % 2]} for n in range(4)]
     corpus = write_documents(tmp_path / "in" / "d.jsonl", [*rows, {"id": "broken"}])
     assert main(["build", "--documents", str(corpus), "--output", str(tmp_path / "o"), "--bytes-per-domain", "9"]) == 2
     assert 'the sources "a b" and "a_b" share the folder a_b' in capsys.readouterr().err
 
 
-def test_documents_are_offered_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_are_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": str(n), "text": f"text {n}", "source": "s"} for n in range(20)]
     corpus = write_documents(tmp_path / "in" / "d.jsonl", rows)
     (tmp_path / "in" / "loop").symlink_to("..")
@@ -185,7 +185,7 @@ def test_documents_are_offered_once(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_tokenizer_counts_the_whole_text(tmp_path: Path) -> None:
-    from paloma.measure import Tokens
+    from paloma.build import Tokens
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Split

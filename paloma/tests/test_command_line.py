@@ -1,4 +1,4 @@
-"""What a user gets for wrong requests and broken data: place, hint, exit code, nothing half-written."""
+"""Wrong requests and broken data: a message with file and line, a hint, the exit code, no half-written output."""
 
 import json
 import os
@@ -22,14 +22,14 @@ def build(tmp_path: Path, *flags: str, rows: Any = GOOD) -> int:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
-        ((), ["both given or both absent"]),
+        ((), ["are both missing; expected one of them"]),
         (("--bytes-per-domain", "0"), ["bytes_per_domain is 0; expected at least 1"]),
-        (("--tokens-per-domain", "5"), ["--tokenizer is absent"]),
+        (("--tokens-per-domain", "5"), ["--tokens-per-domain: no --tokenizer is given"]),
         (("--tokens-per-domain", "5", "--tokenizer", "nowhere.json"), ["nowhere.json not found"]),
         (("--bytes-per-domain", "9", "--splits", "a", "a"), ["splits is ['a', 'a']"]),
-        (("--bytes-per-domain", "9", "--splits", "../up"), ['splits has "../up"']),
+        (("--bytes-per-domain", "9", "--splits", "../up"), ['splits contains "../up"']),
         (("--bytes-per-domain", "9", "--min-documents-per-domain", "99"), ["none of 1 domains is large enough"]),
         (
             ("--bytes-per-domain", "0", "--min-size-per-domain", "-1"),
@@ -39,11 +39,11 @@ def build(tmp_path: Path, *flags: str, rows: Any = GOOD) -> int:
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
 )
 def test_wrong_request(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], told: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], expected: list[str]
 ) -> None:
     assert build(tmp_path, *flags) == 2
     captured = capsys.readouterr()
-    for text in told:
+    for text in expected:
         assert text in captured.err
     assert captured.err.count("hint: ") == 1
     assert "Traceback" not in captured.err
@@ -51,7 +51,7 @@ def test_wrong_request(
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_unknown_key_names_the_nearest_and_all_problems_are_told(
+def test_unknown_key_error_suggests_the_nearest_and_all_problems_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "c.yaml"
@@ -73,14 +73,14 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["[1, 2]", "a: [", "\x00", "seed: 1\nseed: 2"], ids=["list", "cut", "binary", "twice"]
 )
-def test_config_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+def test_broken_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(content)
     assert build(tmp_path, "--config", str(config)) == 2
     assert capsys.readouterr().err.startswith(f"error: {config}: is ")
 
 
-def test_broken_row_is_named_and_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_row_error_has_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*GOOD[:3], {"id": "x", "text": 5, "source": "s"}]
     assert build(tmp_path, "--bytes-per-domain", "50", rows=rows) == 1
     assert 'd.jsonl.gz:4: "text" is an integer; expected a string\nhint: ' in capsys.readouterr().err
@@ -109,7 +109,7 @@ def test_one_id_for_two_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert '"id" is "0" for two texts of "s"' in capsys.readouterr().err
 
 
-def test_output_is_not_overwritten_unasked_and_never_when_it_is_something_else(tmp_path: Path) -> None:
+def test_only_an_artifact_is_overwritten_and_only_on_request(tmp_path: Path) -> None:
     assert build(tmp_path, "--bytes-per-domain", "50") == 0
     before = (tmp_path / "out" / "manifest.json").read_bytes()
     assert build(tmp_path, "--bytes-per-domain", "60") == 2
@@ -137,20 +137,20 @@ def test_controls_with_unknown_and_wrong_values(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("{", "is not JSON"),
         ('{"format": "results", "version": 3}', '"version" is 3; expected 1 to 1'),
-        ('{"format": "submission"}', '"controls" is absent'),
+        ('{"format": "submission"}', '"controls" not found; expected an object'),
     ],
     ids=["not json", "newer", "submission"],
 )
-def test_broken_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, told: str) -> None:
+def test_broken_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, expected: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     assert main(["aggregate", str(path), "--output", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
-    assert told in captured.err
+    assert expected in captured.err
     assert "hint: " in captured.err
     assert not (tmp_path / "out").exists()
 
@@ -173,7 +173,7 @@ def test_unknown_flag_is_a_wrong_request() -> None:
     assert error.value.code == 2
 
 
-def test_formats_command_refuses_what_it_does_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_formats_command_exits_2_for_unsupported_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from paloma.formats.__main__ import main as formats
 
     with pytest.raises(SystemExit) as error:
@@ -193,7 +193,7 @@ def test_help_needs_neither_tokenizers_nor_numpy() -> None:
     assert done.stderr.strip() == "set()"
 
 
-def test_version_is_the_distribution_s() -> None:
+def test_version_matches_the_distribution() -> None:
     from importlib.metadata import version
 
     assert version("paloma-eval") == __version__
@@ -214,7 +214,7 @@ def test_shipped_settings_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b'\xef\xbb\xbf{"id": "a", "text": "x"}', "byte-order mark"),
         ('{"id": "a", "text": "x"}'.encode("utf-16"), "UTF-16"),
@@ -225,8 +225,8 @@ def test_shipped_settings_are_read(tmp_path: Path) -> None:
         (b"\n", "is blank"),
     ],
 )
-def test_error_names_why_a_text_is_not_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str
+def test_error_explains_why_a_line_is_not_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, expected: str
 ) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(content)
@@ -234,7 +234,7 @@ def test_error_names_why_a_text_is_not_json(
     assert main(["build", "--documents", str(path), *target]) == 1
     err = capsys.readouterr().err
     assert f"{path}:" in err
-    assert told in err
+    assert expected in err
 
 
 def test_tilde_pattern_and_pipe(
@@ -256,7 +256,9 @@ def test_tilde_pattern_and_pipe(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("qwen.tiktoken", "tiktoken"), ("tokenizer.model", "SentencePiece")])
-def test_other_tokenizers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str) -> None:
+def test_error_names_other_tokenizer_kinds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
+) -> None:
     (tmp_path / name).write_bytes(b"IQ== 0\n")
     assert build(tmp_path, "--tokens-per-domain", "5", "--tokenizer", str(tmp_path / name)) == 2
     assert f"is a {kind} file; expected a tokenizer.json" in capsys.readouterr().err
@@ -272,7 +274,7 @@ def test_other_tokenizers_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
         ('"stderr": 0.1', '"stderr": 1e999', "not JSON"),
     ],
 )
-def test_numbers_that_no_model_gives_are_not_aggregated(
+def test_impossible_numbers_are_not_aggregated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, bad: str, cause: str
 ) -> None:
     good = write_results(tmp_path / "good", results(domain("a"), name="good"))

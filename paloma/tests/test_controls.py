@@ -1,4 +1,4 @@
-"""Tiers, one guideline after the other, and the submission that carries a declaration."""
+"""The tier for each guideline, and the submission with its declaration."""
 
 import json
 from pathlib import Path
@@ -70,19 +70,19 @@ def test_tier(tmp_path: Path, declared: dict[str, Any] | None, tokenizer: str, t
     assert bool(found.notes) == (declared is None)
 
 
-def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
+def test_numbers_with_exponents_are_read(tmp_path: Path) -> None:
     path = tmp_path / "controls.yaml"
     path.write_text("training: {removal_rate: 6e-4, tokens_seen: 1_000_000, schedule_fraction: 1}\n")
     training = build(Controls, read_yaml(path), "").training
     assert (training.removal_rate, training.tokens_seen, training.schedule_fraction) == (0.0006, 10**6, 1.0)
 
 
-def test_intermediate_checkpoint_is_marked(tmp_path: Path) -> None:
+def test_intermediate_checkpoint_is_noted(tmp_path: Path) -> None:
     found = verdict(tmp_path, without("training", schedule_fraction=0.25))
     assert found.notes == ("intermediate checkpoint: compare only at 0.25 of the schedule",)
 
 
-def test_official_sample_is_looked_up_among_the_inputs(tmp_path: Path) -> None:
+def test_official_sample_is_checked_against_the_inputs(tmp_path: Path) -> None:
     vectors = Path(__file__).parents[2] / "docs" / "formats" / "vectors" / "results" / "v1" / "valid" / "full" / "data"
     manifest = json.loads((vectors / "manifest.json").read_text())
     identity = manifest["inputs"][0]["manifest_sha256"]
@@ -100,7 +100,7 @@ def test_official_sample_is_looked_up_among_the_inputs(tmp_path: Path) -> None:
         assert identity[:12] in finding.reason
 
 
-def test_submission_carries_the_declaration_to_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submission_keeps_the_declaration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path / "results", results(domain("a"), tokenizer=PALOMA_VOCABULARY_SHA256))
     controls = tmp_path / "controls.yaml"
     controls.write_text(yaml.safe_dump(FULL))

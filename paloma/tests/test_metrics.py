@@ -1,4 +1,4 @@
-"""Every formula against numbers worked out by hand, and the identities between them."""
+"""Every formula compared with numbers computed by hand, and the identities between formulas."""
 
 import math
 
@@ -35,8 +35,8 @@ def make(nll: float, tokens: int, size: int, stderr: float | None = None, docume
 
 
 def test_two_domains_by_hand() -> None:
-    # 8 ln 2 nats over 4 tokens and 16 bytes: 2 bits a token, perplexity 4, half a bit a byte
-    # 12 ln 2 nats over 4 tokens and 8 bytes: 3 bits a token, perplexity 8, 1.5 bits a byte
+    # 8 ln 2 nats over 4 tokens and 16 bytes: 2 bits per token, perplexity 4, half a bit per byte
+    # 12 ln 2 nats over 4 tokens and 8 bytes: 3 bits per token, perplexity 8, 1.5 bits per byte
     domains = [make(8 * LN2, 4, 16, 0.03), make(12 * LN2, 4, 8, 0.06)]
     assert [perplexity(d.nll_nats, d.tokens) for d in domains] == pytest.approx([4.0, 8.0])
     assert [bits_per_byte(d.nll_nats, d.bytes) for d in domains] == pytest.approx([0.5, 1.5])
@@ -50,14 +50,14 @@ def test_two_domains_by_hand() -> None:
     # macro: sqrt(0.03² + 0.06²) / 2; pooled: weights 2/3 and 1/3, so sqrt(0.02² + 0.02²)
     assert found["macro"]["bits_per_byte"]["stderr"] == pytest.approx(math.sqrt(0.0045) / 2)
     assert found["pooled"]["bits_per_byte"]["stderr"] == pytest.approx(math.sqrt(0.0008))
-    # bits a token are 4 and 2 times bits a byte
+    # bits per token are 4 and 2 times bits per byte
     assert found["macro"]["log_perplexity"]["stderr"] == pytest.approx(LN2 * math.hypot(0.12, 0.12) / 2)
     assert found["macro"]["perplexity"]["stderr"] == pytest.approx(LN2 * math.hypot(4 * 0.12, 8 * 0.12) / 2)
     assert found["domains"] == found["macro"]["bits_per_byte"]["n"] == 2
     assert found["pooled"]["bits_per_byte"]["n"] == found["documents"] == 6
 
 
-def test_one_domain_is_its_own_mean() -> None:
+def test_mean_of_one_domain_is_its_value() -> None:
     one = make(30.0, 11, 45, 0.2)
     value = summarize_domain(one)
     for mean in (pooled, macro):
@@ -82,7 +82,7 @@ def test_domains_of_one_document_form_a_stratum() -> None:
     assert macro([make(1.0, 1, 1), make(1.0, 1, 1, 0.5)], "perplexity").stderr is None
 
 
-def test_pooled_error_of_single_documents_is_the_delta_method_over_them() -> None:
+def test_pooled_error_of_single_documents_matches_the_delta_method() -> None:
     # the same documents as one domain: what catwalk would have written as stderr
     sizes, bits = [10, 25, 40, 5], [12.0, 20.0, 50.0, 9.0]
     ratio = sum(bits) / sum(sizes)
@@ -93,7 +93,7 @@ def test_pooled_error_of_single_documents_is_the_delta_method_over_them() -> Non
     assert found.stderr == pytest.approx(expected)
 
 
-def test_nothing_to_divide_by_gives_nothing() -> None:
+def test_metrics_without_bytes_or_tokens_are_none() -> None:
     assert bits_per_byte(1.0, 0) is None
     assert log_perplexity(1.0, 0) is None
     assert perplexity(1.0, 0) is None
@@ -122,7 +122,7 @@ def test_pooled_is_the_metric_of_the_sums(sums: list[tuple[float, int, int]]) ->
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_frontier_is_never_empty_and_no_member_is_beaten(points: list[tuple[int, int]]) -> None:
+def test_frontier_is_never_empty_and_no_member_is_dominated(points: list[tuple[int, int]]) -> None:
     flags = frontier([(float(a), float(b)) for a, b in points])
     assert any(flags)
     for (a, b), efficient in zip(points, flags, strict=True):

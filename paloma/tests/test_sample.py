@@ -1,10 +1,9 @@
-"""The sample against a definition that reads the whole corpus: sort by hash, take until there is enough."""
+"""The sample compared with its definition on the whole corpus: sort by hash, take until the target is reached."""
 
 from hypothesis import given
 from hypothesis import strategies as st
+from paloma.build import Bytes, DomainSample, order_key, split_of, text_key
 from paloma.formats.document import Document
-from paloma.measure import Bytes
-from paloma.sample import DomainSample, order_key, split_of, text_key
 
 Pairs = list[tuple[str, str]]
 PAIRS = st.lists(
@@ -52,7 +51,7 @@ def test_larger_target_only_adds(pairs: Pairs, target: int, more: int) -> None:
 
 
 @given(PAIRS, st.integers(1, 60))
-def test_cut_sample_has_exactly_the_target_up_to_a_character(pairs: Pairs, target: int) -> None:
+def test_truncated_sample_has_the_target_size_up_to_a_character(pairs: Pairs, target: int) -> None:
     whole, cut = sample(pairs, target), sample(pairs, target, whole=False)
     available, size = sum(len(d.text.encode()) for d in whole), sum(len(d.text.encode()) for d in cut)
     assert size == available if available <= target else target - 1 <= size <= target
@@ -61,7 +60,7 @@ def test_cut_sample_has_exactly_the_target_up_to_a_character(pairs: Pairs, targe
     assert sum("truncated_portion" in d.metadata for d in cut) <= 1
 
 
-def test_splits_are_balanced_and_follow_the_text_alone() -> None:
+def test_splits_are_balanced_and_depend_only_on_the_text() -> None:
     keys = [text_key(0, f"text {n}") for n in range(4000)]
     first = sum(split_of(key, ("val", "test")) == "val" for key in keys)
     assert 1850 < first < 2150  # 2000 ± 4.7 standard deviations

@@ -1,8 +1,12 @@
 """`paloma build | check | aggregate | report`."""
 
 import argparse
+import ast
+import dataclasses
+import inspect
 import logging
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,15 @@ from paloma.formats.errors import FormatError
 
 __all__ = ["main"]
 
-_RANKS = ("bpb", "ppl")
 _EXAMPLES = """examples:
   paloma build --documents documents --output sample --bytes-per-domain 100000
   paloma check results --controls controls.yaml --output submission
   paloma aggregate submission/submission.json other-results --output aggregate
   paloma report aggregate --output page
 """
+
+
+# ---- arguments
 
 
 def _path(text: str) -> Path:
@@ -34,55 +40,84 @@ def _output(text: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="paloma",
-        description="The perplexity benchmark: sample domains, judge runs, aggregate results.",
+        description="The perplexity benchmark: sample domains, check how comparable runs are, aggregate results.",
         epilog=_EXAMPLES,
-        formatter_class=formatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"paloma-eval {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    output: dict[str, Any] = {"type": _output, "metavar": "DIR", "help": "a new directory"}
+    results: dict[str, Any] = {"type": _path, "nargs": "+", "metavar": "RESULTS", "help": "results or submissions"}
 
-    build = commands.add_parser("build", help="a stratified sample of every domain, in Paloma's layout")
-    build.add_argument(
-        "--documents", type=_path, nargs="+", required=True, metavar="PATH", help="document directories or files"
-    )
-    build.add_argument("--output", type=_output, required=True, help="a new directory")
-    build.add_argument("--config", type=_path, help="a YAML file of the settings below; flags win over it")
-    build.add_argument("--tokenizer", type=_path, help="tokenizer.json that counts tokens")
-    build.add_argument("--tokens-per-domain", type=int, help="target of each domain in each split")
-    build.add_argument("--bytes-per-domain", type=int, help="target in UTF-8 bytes instead")
-    build.add_argument("--min-documents-per-domain", type=int, help="leave out domains with fewer in any split (1)")
-    build.add_argument("--min-size-per-domain", type=int, help="leave out domains with less in any split (0)")
-    build.add_argument("--seed", type=int, help="another seed is another sample (0)")
-    build.add_argument("--splits", nargs="+", help="names of disjoint splits (val test)")
-    build.add_argument("--whole-documents", action="store_true", default=None, help="do not cut the last document")
-    build.add_argument("--default-source", help="source of documents that name none")
+    _add_build(commands.add_parser("build", help="sample every domain evenly, in Paloma's layout"), output)
 
-    build.add_argument("--one-domain", nargs="+", metavar="SOURCE", help="sources whose subdomains are not told apart")
+    check = commands.add_parser("check", help="report how comparable a run is: tiers A to D with reasons")
+    check.add_argument("results", **results)
+    check.add_argument("--controls", type=_path, metavar="YAML", help="what the run declares")
+    check.add_argument("--output", **output | {"help": "a new directory for submission.json (of one RESULTS)"})
 
-    check = commands.add_parser("check", help="how comparable a run is: tiers A to D with reasons")
-    check.add_argument("results", type=_path, nargs="+", metavar="RESULTS", help="results or submissions")
-    check.add_argument("--controls", type=_path, help="YAML: what the run declares")
-    check.add_argument("--output", type=_output, help="a new directory for submission.json (one RESULTS)")
+    aggregate = commands.add_parser("aggregate", help="compute numbers per domain, per source and over all")
+    aggregate.add_argument("results", **results)
+    aggregate.add_argument("--output", required=True, **output)
+    aggregate.add_argument("--controls", type=_path, metavar="YAML", help="what all of these runs declare")
+    text = "metric of the ranking; ppl only for models with the same tokenizer (default: %(default)s)"
+    aggregate.add_argument("--rank-by", choices=("bpb", "ppl"), default="bpb", help=text)
 
-    aggregate = commands.add_parser("aggregate", help="numbers per domain, per source and over all")
-    aggregate.add_argument("results", type=_path, nargs="+", metavar="RESULTS", help="results or submissions")
-    aggregate.add_argument("--output", type=_output, required=True, help="a new directory")
-    aggregate.add_argument("--controls", type=_path, help="YAML: what all of these runs declare")
-    aggregate.add_argument("--rank-by", choices=_RANKS, default="bpb", help="ppl only where the tokenizer is the same")
+    report = commands.add_parser("report", help="write one HTML page about one or more aggregates")
+    text = "directories written by paloma aggregate"
+    report.add_argument("aggregates", type=_path, nargs="+", metavar="AGGREGATE", help=text)
+    report.add_argument("--output", required=True, **output)
+    text = "heading of the page (default: %(default)s)"
+    report.add_argument("--title", default="Perplexity by domain", help=text)
 
-    report = commands.add_parser("report", help="one HTML page of one or more aggregates")
-    report.add_argument(
-        "aggregates", type=_path, nargs="+", metavar="AGGREGATE", help="directories of paloma aggregate"
-    )
-    report.add_argument("--output", type=_output, required=True, help="a new directory")
-    report.add_argument("--title", default="Perplexity by domain", help="heading of the page")
-
-    for command in (build, check, aggregate, report):
-        command.add_argument("--overwrite", action="store_true", help="replace an artifact that stands at --output")
+    for command in commands.choices.values():
+        command.add_argument("--overwrite", action="store_true", help="replace an artifact at --output")
     return parser
+
+
+def _add_build(build: argparse.ArgumentParser, output: dict[str, Any]) -> None:
+    """A flag for each field of `BuildConfig`, with the field's docstring and default as its help."""
+    from paloma.build import BuildConfig
+
+    text = "document directories or files"
+    build.add_argument("--documents", type=_path, nargs="+", required=True, metavar="PATH", help=text)
+    build.add_argument("--output", required=True, **output)
+    build.add_argument("--config", type=_path, metavar="YAML", help="file of the settings below; flags override it")
+    build.add_argument("--tokenizer", type=_path, metavar="FILE", help="tokenizer.json that counts tokens")
+    options: dict[str, dict[str, Any]] = {
+        "splits": {"nargs": "+", "metavar": "NAME"},
+        "whole_documents": {"action": "store_true"},
+        "default_source": {"metavar": "SOURCE"},
+        "one_domain": {"nargs": "+", "metavar": "SOURCE"},
+    }
+    for name, text in _field_help(BuildConfig).items():
+        option = options.get(name, {"type": int, "metavar": "N"})
+        build.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **option)
+
+
+def _field_help(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, followed by its default."""
+    (owner,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(owner, ast.ClassDef)
+    texts = {
+        field.target.id: text.value.value
+        for field, text in pairwise(owner.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+    found = {}
+    for field in dataclasses.fields(kind):
+        default: Any = field.default
+        found[field.name] = str(texts[field.name])
+        if default not in (None, "", (), False) or type(default) is int:
+            shown = " ".join(default) if isinstance(default, tuple) else default
+            found[field.name] += f" (default: {shown})"
+    return found
+
+
+# ---- commands
 
 
 def _run(flags: argparse.Namespace) -> str:
@@ -93,7 +128,7 @@ def _run(flags: argparse.Namespace) -> str:
     if flags.command == "build":
         return _build(flags)
     if flags.command == "check":
-        from paloma.check import check
+        from paloma.controls import check
 
         return check(flags.results, flags.controls, flags.output, overwrite=flags.overwrite)
     if flags.command == "aggregate":
@@ -108,14 +143,12 @@ def _run(flags: argparse.Namespace) -> str:
 
 
 def _build(flags: argparse.Namespace) -> str:
-    from dataclasses import fields
-
     from paloma.build import BuildConfig, build
     from paloma.configuration import build as configure
     from paloma.configuration import read_yaml
 
     values: dict[str, Any] = read_yaml(flags.config) if flags.config else {}
-    given = {field.name: getattr(flags, field.name) for field in fields(BuildConfig)}
+    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(BuildConfig)}
     values |= {name: value for name, value in given.items() if value is not None}
     config = configure(BuildConfig, values, str(flags.config) if flags.config else "build")
     return build(flags.documents, flags.output, config, flags.tokenizer, overwrite=flags.overwrite)
@@ -137,8 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\nhint: {hint}\n")
         return 1
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"error: {place}{error.strerror or error}\nhint: check the disk and its permissions\n")
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror or error}\nhint: check the disk and its permissions\n")
         return 1
     return 0
 

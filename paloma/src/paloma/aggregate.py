@@ -1,7 +1,7 @@
-"""`paloma aggregate`, the main path: results in; numbers per domain, source and over all out, and what may be ranked.
+"""`paloma aggregate`, the main path: results in; numbers per domain, per source and over all out.
 
-Read top to bottom: read the submissions, derive every number from their sums (`metrics`), judge each run (`controls`),
-find out what may be compared with what, write `aggregate.json`, two CSV tables and a manifest, give the Markdown table.
+Each submission is read, every number derived from its sums (`metrics`) and the run judged (`controls`). Then models are
+compared if they may be. `aggregate.json`, two CSV tables and a manifest are written, and a Markdown table is printed.
 """
 
 import logging
@@ -13,33 +13,31 @@ from itertools import combinations, count, pairwise
 from pathlib import Path
 from typing import Any
 
-from paloma import __version__
-from paloma.artifact import staged
 from paloma.configuration import ConfigError
 from paloma.controls import Submission, judge, read_submission
 from paloma.formats.errors import FormatError
-from paloma.formats.json_lines import atomic_file, canonical_json, read_object
-from paloma.formats.manifest import describe_input, write_manifest
+from paloma.formats.json_lines import canonical_json, read_object
+from paloma.formats.manifest import describe_input
 from paloma.formats.results import Domain
 from paloma.metrics import summarize, summarize_domain
-from paloma.tables import csv_table, domain_rows, overview, source_rows
+from paloma.output import csv_table, format_number, markdown_table, write_artifact
 
-__all__ = ["AGGREGATE", "RANKED_BY", "aggregate", "combine", "obstacles", "read_aggregate"]
+__all__ = ["RANKED_BY", "aggregate", "difference_text", "obstacles", "read_aggregate"]
 
 log = logging.getLogger(__name__)
 
-AGGREGATE = "aggregate.json"
 RANKED_BY = {"bpb": "bits_per_byte", "ppl": "perplexity"}
-_METRICS = ("bits_per_byte", "perplexity")
+_AGGREGATE = "aggregate.json"
 
 
 def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by: str, overwrite: bool) -> str:
-    """Aggregate results into `output`; gives the Markdown tables that the command prints.
+    """Aggregate results into `output`; returns the Markdown tables that the command prints.
 
     Raises:
-        ConfigError: a ranking that the results do not allow.
-        FormatError: broken results, or results without any perplexity.
+        ConfigError: results listed twice, or a ranking that the results do not allow.
+        FormatError: broken results, or results without perplexity.
     """
+    # ---- read
     counts = Counter(path.resolve() for path in paths)
     repeated = [f"{path}: is listed {n} times; expected different results" for path, n in counts.items() if n > 1]
     if repeated:
@@ -49,67 +47,46 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
         if not submission.results.domains:
             message = '"perplexity" is empty; expected at least one domain'
             raise FormatError("invalid_value", submission.results.path, message, field="perplexity")
-    value = combine(submissions, rank_by)
-    with staged(output, overwrite=overwrite) as staging:
-        contents = {
-            AGGREGATE: canonical_json(value).encode(),
-            "domains.csv": csv_table(domain_rows(value)),
-            "sources.csv": csv_table(source_rows(value)),
-        }
-        for name, content in contents.items():
-            with atomic_file(staging / name) as file:
-                file.write(content)
-        inputs = [entry for path in paths for entry in describe_input("results", path, output)]
-        if controls is not None:
-            inputs += describe_input("controls", controls, output)
-        write_manifest(
-            staging,
-            format="table",
-            files=[staging / name for name in contents],
-            config={"rank_by": rank_by},
-            counts={
-                "models": len(submissions),
-                "domains": len({(d.source, d.subdomain) for s in submissions for d in s.results.domains}),
-            },
-            details={"ranking": value["ranking"]},
-            inputs=inputs,
-            version=__version__,
-        )
-    return overview(value)
 
-
-def combine(submissions: list[Submission], rank_by: str = "bpb") -> dict[str, Any]:
-    """The object that `aggregate.json` holds, of one model or of several.
-
-    Raises:
-        ConfigError: `rank_by` is a metric that these results cannot be ranked by.
-    """
-    labels = _labels(submissions)
-    models = [_model(label, submission) for label, submission in zip(labels, submissions, strict=True)]
-    found = {metric: obstacles(models, metric) for metric in _METRICS}
-    metric = RANKED_BY[rank_by]
-    if rank_by != "bpb" and found[metric]:
-        problems = [f"--rank-by: {metric} cannot be compared: {reason}" for reason in found[metric]]
-        raise ConfigError(problems, "use --rank-by bpb, which does not depend on the vocabulary")
-    order = None
-    measured = all(model["all"]["macro"][metric]["value"] is not None for model in models)
-    if len(models) > 1 and measured and not found[metric]:
-        best_first = sorted(models, key=lambda model: (model["all"]["macro"][metric]["value"], model["label"]))
-        order = {
-            "by": f"macro {metric}",
-            "models": [model["label"] for model in best_first],
-            "differences": [_difference(better, worse, metric) for better, worse in pairwise(best_first)],
-        }
-    return {
+    # ---- derive and compare
+    models = [_model(*pair) for pair in zip(_labels(submissions), submissions, strict=True)]
+    reasons = {metric: obstacles(models, metric) for metric in RANKED_BY.values()}
+    value = {
         "version": 1,
         "models": models,
-        "comparable": {name: {"allowed": not why, "reasons": why} for name, why in found.items()},
-        "ranking": order,
+        "comparable": {metric: {"allowed": not found, "reasons": found} for metric, found in reasons.items()},
+        "ranking": _rank(models, rank_by, reasons[RANKED_BY[rank_by]]),
     }
+
+    # ---- write
+    inputs = [entry for path in paths for entry in describe_input("results", path, output)]
+    if controls is not None:
+        inputs += describe_input("controls", controls, output)
+    write_artifact(
+        output,
+        {
+            _AGGREGATE: canonical_json(value).encode(),
+            "domains.csv": csv_table(_domain_rows(value)),
+            "sources.csv": csv_table(_source_rows(value)),
+        },
+        overwrite=overwrite,
+        format="table",
+        config={"rank_by": rank_by},
+        counts={
+            "models": len(submissions),
+            "domains": len({(d.source, d.subdomain) for s in submissions for d in s.results.domains}),
+        },
+        details={"ranking": value["ranking"]},
+        inputs=inputs,
+    )
+    return _overview(value)
+
+
+# ---- one model
 
 
 def _labels(submissions: list[Submission]) -> list[str]:
-    """The models' names; equal ones get a number, and no label is another model's name."""
+    """The models' names. Equal names get a number, and no label equals another model's name."""
     names = [submission.results.model.name for submission in submissions]
     labels: list[str] = []
     for name in names:
@@ -142,7 +119,7 @@ def _model(label: str, submission: Submission) -> dict[str, Any]:
         "all": summarize(results.domains),
         "mean_over_sources": {
             name: _mean([source["pooled"][name]["value"] for source in sources])
-            for name in (*_METRICS, "log_perplexity")
+            for name in (*RANKED_BY.values(), "log_perplexity")
         },
     }
 
@@ -152,8 +129,11 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+# ---- several models
+
+
 def obstacles(models: list[dict[str, Any]], metric: str) -> list[str]:
-    """Why a metric of these models of `aggregate.json` must not be compared: a sentence for each pair and reason."""
+    """Why a metric of models in `aggregate.json` must not be compared: a sentence for each pair and reason."""
     found = []
     for one, other in combinations(models, 2):
         pair = f"{one['label']} and {other['label']}"
@@ -173,8 +153,29 @@ def obstacles(models: list[dict[str, Any]], metric: str) -> list[str]:
     return found
 
 
+def _rank(models: list[dict[str, Any]], rank_by: str, reasons: list[str]) -> dict[str, Any] | None:
+    """Models from best to worst with the differences of neighbours; None for one model, or if they do not compare.
+
+    Raises:
+        ConfigError: the requested metric cannot be compared.
+    """
+    metric = RANKED_BY[rank_by]
+    if rank_by != "bpb" and reasons:
+        problems = [f"--rank-by: {metric} cannot be compared: {reason}" for reason in reasons]
+        raise ConfigError(problems, "use --rank-by bpb, which does not depend on the vocabulary")
+    measured = all(model["all"]["macro"][metric]["value"] is not None for model in models)
+    if len(models) < 2 or not measured or reasons:
+        return None
+    best_first = sorted(models, key=lambda model: (model["all"]["macro"][metric]["value"], model["label"]))
+    return {
+        "by": f"macro {metric}",
+        "models": [model["label"] for model in best_first],
+        "differences": [_difference(better, worse, metric) for better, worse in pairwise(best_first)],
+    }
+
+
 def _difference(better: dict[str, Any], worse: dict[str, Any], metric: str) -> dict[str, Any]:
-    """How much worse the second is, paired by domain; the error takes the domains as a sample of domains like them."""
+    """How much worse the second is, paired by domain; the error treats the domains as a sample of similar domains."""
     values = [{(d["source"], d["subdomain"]): d[metric]["value"] for d in m["domains"]} for m in (better, worse)]
     gaps = [values[1][key] - value for key, value in values[0].items() if value is not None]
     return {
@@ -187,17 +188,115 @@ def _difference(better: dict[str, Any], worse: dict[str, Any], metric: str) -> d
     }
 
 
+# ---- tables
+
+
+def _domain_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """A flat row for each model and domain."""
+    return [
+        {
+            "model": model["label"],
+            **{name: d[name] for name in ("source", "subdomain", "documents", "tokens", "bytes", "words", "nll_nats")},
+            "bits_per_byte": d["bits_per_byte"]["value"],
+            "bits_per_byte_stderr": d["bits_per_byte"]["stderr"],
+            "perplexity": d["perplexity"]["value"],
+            "perplexity_stderr": d["perplexity"]["stderr"],
+            "log_perplexity": d["log_perplexity"]["value"],
+        }
+        for model in value["models"]
+        for d in model["domains"]
+    ]
+
+
+def _source_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """A flat row for each model and source, and one over all domains with the source `*`."""
+    rows = []
+    for model in value["models"]:
+        for group in [*model["sources"], {"source": "*"} | model["all"]]:
+            row = {"model": model["label"], "tier": model["tier"]}
+            row |= {name: group[name] for name in ("source", "domains", "documents", "tokens", "bytes", "nll_nats")}
+            for mean in ("pooled", "macro"):
+                for metric, estimate in group[mean].items():
+                    row |= {f"{mean}_{metric}": estimate["value"], f"{mean}_{metric}_stderr": estimate["stderr"]}
+            rows.append(row | {f"median_{metric}": number for metric, number in group["median"].items()})
+    return rows
+
+
+def _overview(value: dict[str, Any]) -> str:
+    """A table of the sources, then the ranking, or why there is none."""
+    models = value["models"]
+    show_perplexity = value["comparable"]["perplexity"]["allowed"]
+    head = ["source", "domains", "documents", "bytes"]
+    marks = [model["label"] for model in models] if len(models) > 1 else [""]
+    metrics = [("pooled", "bits_per_byte", "bpb"), ("macro", "bits_per_byte", "macro bpb")]
+    if show_perplexity:
+        metrics += [("pooled", "perplexity", "ppl"), ("macro", "perplexity", "macro ppl")]
+    head += [f"{title} {mark}".strip() for _, _, title in metrics for mark in marks]
+    names = sorted({source["source"] for model in models for source in model["sources"]})
+    rows = []
+    for name in [*names, "*"]:
+        groups = [_group(model, name) for model in models]
+        first = next(group for group in groups if group is not None)
+        cells = ["**all**" if name == "*" else name, *(f"{first[key]:,}" for key in ("domains", "documents", "bytes"))]
+        rows.append(cells + [_cell(g[mean][metric]) if g else "–" for mean, metric, _ in metrics for g in groups])
+    lines = [
+        markdown_table(head, rows),
+        "± is one standard error over documents (docs/design/paloma.md has the formulas).",
+    ]
+    for model in models:
+        held = ", ".join(f["guideline"] for f in model["findings"] if f["holds"]) or "none"
+        notes = "".join(f"; {note}" for note in model["notes"])
+        lines.append(f"{model['label']}: tier {model['tier']} (guidelines that hold: {held}){notes}.")
+    if len(models) > 1:
+        for metric, verdict in value["comparable"].items():
+            lines += [f"{metric} is not compared: {reason}." for reason in verdict["reasons"]]
+        if value["ranking"]:
+            lines.append(
+                f"Ranked by {value['ranking']['by']}: " + " < ".join(value["ranking"]["models"]) + " (best first)."
+            )
+            lines += [difference_text(difference) for difference in value["ranking"]["differences"]]
+        else:
+            lines.append("No ranking: these results are not comparable.")
+    return "\n".join(lines)
+
+
+def difference_text(difference: dict[str, Any]) -> str:
+    """One sentence about a pair of neighbours in the ranking."""
+    error = "" if difference["stderr"] is None else f" ± {difference['stderr']:.2g}"
+    return (
+        f"{difference['worse']} is {difference['mean']:.3g}{error} above {difference['better']} (mean over domains, "
+        "paired; one standard error over domains) and above it in "
+        f"{difference['domains_better']:,} of {difference['domains']:,} domains."
+    )
+
+
+def _group(model: dict[str, Any], name: str) -> dict[str, Any] | None:
+    if name == "*":
+        group: dict[str, Any] = model["all"]
+        return group
+    return next((source for source in model["sources"] if source["source"] == name), None)
+
+
+def _cell(estimate: dict[str, Any]) -> str:
+    if estimate["stderr"] is None:
+        return format_number(estimate["value"])
+    return f"{format_number(estimate['value'])} ± {format_number(estimate['stderr'])}"
+
+
+# ---- read back
+
+
 def read_aggregate(path: Path) -> dict[str, Any]:
     """`aggregate.json` of a directory, or the file.
 
     Raises:
-        FormatError: missing, not JSON, or not what `paloma aggregate` writes.
+        FormatError: missing, not JSON, or not written by `paloma aggregate`.
     """
-    file = path / AGGREGATE if path.is_dir() else path
+    file = path / _AGGREGATE if path.is_dir() else path
     value = read_object(file)
     for name in ("version", "models", "comparable", "ranking"):
         if name not in value:
-            raise FormatError("missing_field", file, f'"{name}" is absent; expected an aggregate', field=name)
+            raise FormatError("missing_field", file, f'"{name}" not found; expected an aggregate', field=name)
     if value["version"] != 1:
         message = f'"version" is {value["version"]}; expected 1, which this release reads'
         raise FormatError("unsupported_version", file, message, field="version", hint="upgrade paloma-eval")

@@ -1,15 +1,24 @@
 """`paloma build`: documents in, a stratified sample of every domain out, in Paloma's layout.
 
 The layout is `<root>/<source>/<split>/<source>_00000000.jsonl.gz`, with rows of `id`, `text`, `source`, `subdomain`,
-`added`, `metadata`.
-Source: Paloma (Magnusson et al. 2023, arXiv:2312.10523), the guideline on subsampling.
+`added`, `metadata`. Source: Paloma (Magnusson et al. 2023, arXiv:2312.10523), the guideline on subsampling.
+
+A document's place in the order of its domain is a pure function of (seed, id), so the sample does not depend on the
+order, number or size of the files, and a larger target only adds documents. Its split is a function of (seed, text), so
+equal texts share a split. Memory holds the sample, never the corpus.
 """
 
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,51 +27,49 @@ from urllib.parse import quote
 import msgspec
 
 from paloma import __version__
-from paloma.artifact import Progress, staged
 from paloma.configuration import ConfigError
 from paloma.formats.document import Document, document_files, parse_document
 from paloma.formats.errors import FormatError
 from paloma.formats.json_lines import atomic_file, read_lines, write_gzip
 from paloma.formats.manifest import describe_input, write_manifest
-from paloma.measure import Bytes, Measure, Tokens
-from paloma.sample import DomainSample, order_key, split_of, text_key
-from paloma.tables import csv_table
+from paloma.output import csv_table, staged
 
-__all__ = ["BuildConfig", "build"]
+__all__ = ["BuildConfig", "Bytes", "DomainSample", "Tokens", "build", "order_key", "split_of", "text_key"]
 
 log = logging.getLogger(__name__)
 
-_NAMED = 5  # domains that a warning names; the manifest's details have them all
+_NAMED = 5  # domains named in a warning; the manifest's details have all of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """What a sample depends on besides its documents."""
+    """What a sample depends on besides its documents. The docstrings are the help of the flags."""
 
-    tokens_per_domain: int | None = None
-    """Tokens of each domain in each split; Paloma has at least 100,000."""
+    tokens_per_domain: int | None = None  # Paloma has at least 100,000
+    """target size of each domain in each split, in tokens"""
     bytes_per_domain: int | None = None
-    """UTF-8 bytes of each domain in each split, instead of tokens."""
+    """target size of each domain in each split, in UTF-8 bytes instead of tokens"""
     min_documents_per_domain: int = 1
-    """A domain with fewer in any split is left out."""
+    """skip domains with fewer documents in any split"""
     min_size_per_domain: int = 0
-    """A domain that has less in any split, in the unit of the target, is left out."""
+    """skip domains smaller than this in any split, in the unit of the target"""
     seed: int = 0
-    """Another seed is another sample."""
+    """seed of the sample"""
     splits: tuple[str, ...] = ("val", "test")
-    """Names of the splits, disjoint in documents and in texts."""
+    """names of the splits, which share neither documents nor texts"""
     whole_documents: bool = False
-    """Leave the last document of a domain whole where Paloma cuts it at the target."""
+    """do not cut the last document of a domain at the target"""
     default_source: str = ""
-    """The source of documents that name none."""
+    """source of documents without one"""
     one_domain: tuple[str, ...] = ()
-    """Sources taken as one domain, whatever subdomains their documents name (a site for each page, say)."""
+    """sources that are a single domain each, whatever the subdomains of their documents"""
 
     def problems(self) -> list[str]:
-        """What contradicts itself, a sentence each."""
+        """Contradictions and values out of range, a sentence each."""
         found = []
         if (self.tokens_per_domain is None) == (self.bytes_per_domain is None):
-            found.append("tokens_per_domain and bytes_per_domain are both given or both absent; expected one of them")
+            state = "missing" if self.bytes_per_domain is None else "given"
+            found.append(f"tokens_per_domain and bytes_per_domain are both {state}; expected one of them")
         for name in ("tokens_per_domain", "bytes_per_domain"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -72,7 +79,8 @@ class BuildConfig:
                 found.append(f"{name} is {getattr(self, name)}; expected at least 0")
         if not self.splits or len(set(self.splits)) < len(self.splits):
             found.append(f"splits is {list(self.splits)}; expected different names")
-        found += [f'splits has "{s}"; expected letters, digits, _ or -' for s in self.splits if _unsafe(s)]
+        unsafe = [split for split in self.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", split)]
+        found += [f'splits contains "{split}"; expected letters, digits, _ or -' for split in unsafe]
         return found
 
 
@@ -83,27 +91,28 @@ class _Key:
     split: str
 
 
-def _unsafe(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is None
-
-
 def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: Path | None, *, overwrite: bool) -> str:
-    """Sample the documents below the given paths into `output`; gives a line that sums it up.
+    """Sample the documents below the given paths into `output`; returns a line that sums it up.
 
     Raises:
-        ConfigError: the request contradicts itself, or no domain is left.
+        ConfigError: the request contradicts itself, or no domain is large enough.
         FormatError: a document that breaks the contract.
     """
     measure, target = _measure(config, tokenizer)
     with staged(output, overwrite=overwrite) as staging:
-        progress = Progress("build", sum(f.stat().st_size for path in documents for f in document_files(path)))
+        # ---- sample
+        progress = _Progress(sum(f.stat().st_size for path in documents for f in document_files(path)))
         samples, seen = _sample(documents, config, measure, target, progress)
         chosen = {key: sample.documents(whole=config.whole_documents) for key, sample in samples.items()}
+
+        # ---- skip small domains
         kept, dropped = _large_enough(chosen, config, measure)
         if not kept:
-            hint = "lower --min-documents-per-domain or --min-size-per-domain, or give more documents"
+            hint = "lower --min-documents-per-domain or --min-size-per-domain, or add documents"
             raise ConfigError([f"--documents: none of {len(dropped)} domains is large enough"], hint)
         _check_ids(kept, documents[0])
+
+        # ---- write
         files = _write(staging, kept)
         table = _table(kept, measure)
         with atomic_file(staging / "domains.csv") as file:
@@ -130,24 +139,18 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
     if dropped:
         names = ", ".join("/".join(pair) if pair[1] else pair[0] for pair in dropped[:_NAMED])
         more = f" and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
-        log.warning("left out, too small in at least one split: %s%s", names, more)
+        log.warning("skipped domains, too small in at least one split: %s%s", names, more)
     sources = len({key.source for key in kept})
     return f"{counts['documents']:,} documents of {counts['domains']:,} domains in {sources:,} sources: {output}"
 
 
-def _measure(config: BuildConfig, tokenizer: Path | None) -> tuple[Measure, int]:
-    if config.bytes_per_domain is not None:
-        return Bytes(), config.bytes_per_domain
-    assert config.tokens_per_domain is not None
-    if tokenizer is None:
-        raise ConfigError(["--tokenizer is absent; --tokens-per-domain needs it"], "or use --bytes-per-domain")
-    return Tokens(tokenizer), config.tokens_per_domain
+# ---- read
 
 
 def _sample(
-    documents: list[Path], config: BuildConfig, measure: Measure, target: int, progress: Progress
+    documents: list[Path], config: BuildConfig, measure: Measure, target: int, progress: _Progress
 ) -> tuple[dict[_Key, DomainSample], dict[str, int]]:
-    """Every document is offered once to the sample of its source, subdomain and split."""
+    """Offer every document once to the sample of its source, subdomain and split."""
     samples: dict[_Key, DomainSample] = {}
     seen = Counter(documents=0, text_bytes=0, empty=0)
     done_bytes = 0
@@ -191,11 +194,170 @@ def _read(file: Path, default_source: str) -> Iterator[Document]:
         document = parse_document(data, file, line)
         if not document.source:
             if not default_source:
-                message = '"source" is absent; expected the name that results are reported under'
+                message = '"source" not found; expected the name that results are reported under'
                 hint = "name it with --default-source"
                 raise FormatError("missing_field", file, message, line=line, field="source", hint=hint)
             document = replace(document, source=default_source)
         yield document
+
+
+# ---- which documents represent a domain: those whose hashes come first, until there is enough
+
+
+def order_key(seed: int, id: str) -> int:
+    """Place of a document in its domain's order, 128 bits."""
+    return int.from_bytes(hashlib.sha256(f"order\0{seed}\0{id}".encode()).digest()[:16])
+
+
+def text_key(seed: int, text: str) -> bytes:
+    """Hash of a text: two documents with the same are duplicates."""
+    return hashlib.sha256(f"text\0{seed}\0{text}".encode()).digest()
+
+
+def split_of(key: bytes, splits: tuple[str, ...]) -> str:
+    """The split of a text, each equally likely."""
+    return splits[int.from_bytes(key[:8]) % len(splits)]
+
+
+@dataclass(order=True, slots=True)
+class _Entry:
+    negative_key: int  # heapq keeps the smallest on top; here the last in order has to be there
+    text_key: bytes
+    document: Document = field(compare=False)
+    size: int = field(compare=False)
+    replaced: bool = field(compare=False, default=False)
+
+
+class DomainSample:
+    """The first documents of one domain and split, in hash order, up to `target` in the measure's unit."""
+
+    def __init__(self, target: int, measure: Measure) -> None:
+        self._target = target
+        self._measure = measure
+        self._heap: list[_Entry] = []
+        self._by_text: dict[bytes, _Entry] = {}
+        self._total = 0
+
+    def offer(self, document: Document, key: int, text: bytes) -> None:
+        """Take a document with text if it is among the first; of equal texts the first in order stays."""
+        known = self._by_text.get(text)
+        if known is not None:
+            if -key <= known.negative_key:
+                return
+            known.replaced = True
+            entry = _Entry(-key, text, document, known.size)
+        else:
+            self._pop_replaced()
+            if self._total >= self._target and -key < self._heap[0].negative_key:
+                return  # after all that are needed: not even measured
+            entry = _Entry(-key, text, document, self._measure.size(document.text))
+            self._total += entry.size
+        heapq.heappush(self._heap, entry)
+        self._by_text[text] = entry
+        self._pop_replaced()
+        while self._total - self._heap[0].size >= self._target:
+            last = heapq.heappop(self._heap)
+            del self._by_text[last.text_key]
+            self._total -= last.size
+            self._pop_replaced()
+
+    def _pop_replaced(self) -> None:
+        while self._heap and self._heap[0].replaced:
+            heapq.heappop(self._heap)
+
+    def documents(self, *, whole: bool) -> list[Document]:
+        """The sample in order; unless `whole`, the last document is cut where the target is reached.
+
+        The rest of its text goes to its `metadata.truncated_portion`, as in Paloma's own files.
+        """
+        entries = sorted((entry for entry in self._heap if not entry.replaced), reverse=True)
+        chosen = [entry.document for entry in entries]
+        if whole or self._total <= self._target:
+            return chosen
+        last = entries[-1]
+        kept = self._measure.cut(last.document.text, self._target - (self._total - last.size))
+        if not kept:
+            return chosen[:-1]
+        metadata: dict[str, Any] = last.document.metadata | {"truncated_portion": last.document.text[len(kept) :]}
+        return [*chosen[:-1], replace(last.document, text=kept, metadata=metadata)]
+
+
+# ---- sizes: UTF-8 bytes, or tokens of a tokenizer.json
+
+
+def _measure(config: BuildConfig, tokenizer: Path | None) -> tuple[Measure, int]:
+    if config.bytes_per_domain is not None:
+        return Bytes(), config.bytes_per_domain
+    assert config.tokens_per_domain is not None
+    if tokenizer is None:
+        problem = "--tokens-per-domain: no --tokenizer is given; expected a tokenizer.json"
+        raise ConfigError([problem], "pass --tokenizer, or use --bytes-per-domain")
+    return Tokens(tokenizer), config.tokens_per_domain
+
+
+class Bytes:
+    """UTF-8 bytes; a cut never halves a character."""
+
+    unit = "bytes"
+
+    def size(self, text: str) -> int:
+        """Length in bytes."""
+        return len(text.encode())
+
+    def cut(self, text: str, size: int) -> str:
+        """The longest prefix of at most `size` bytes, which may be empty."""
+        return text.encode()[:size].decode(errors="ignore")
+
+
+_OTHER_TOKENIZERS = {".tiktoken": "tiktoken", "tekken.json": "Tekken", ".model": "SentencePiece"}
+
+
+class Tokens:
+    """Tokens of the unchanged text, without special tokens; a cut falls between characters."""
+
+    unit = "tokens"
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            problem = "--tokenizer: the package `tokenizers` is not installed; it counts tokens"
+            hint = "pip install 'paloma-eval[tokenizers]', or use --bytes-per-domain"
+            raise ConfigError([problem], hint) from None
+        if not path.is_file():
+            found = "is a directory" if path.is_dir() else "not found"
+            raise ConfigError([f"--tokenizer: {path} {found}; expected a tokenizer.json"], "check the path")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust library raises bare Exception for every kind of broken file
+            kind = next((name for end, name in _OTHER_TOKENIZERS.items() if path.name.endswith(end)), None)
+            what = f"is a {kind} file" if kind else f"is not a tokenizer ({error})"
+            problem = f"--tokenizer: {path} {what}; expected a tokenizer.json of the tokenizers library"
+            hint = "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers converts most others"
+            raise ConfigError([problem], hint) from error
+        # as in the other tools: the text is not truncated, and a special token spelled out in it is text
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+
+    def size(self, text: str) -> int:
+        """Number of tokens; at least 1 for a text that is not empty, whatever the vocabulary lacks."""
+        return max(len(self._tokenizer.encode(text, add_special_tokens=False).ids), 1 if text else 0)
+
+    def cut(self, text: str, size: int) -> str:
+        """The prefix that ends with the character where token number `size` ends; it may be empty."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(offsets) <= size:
+            return text
+        end = offsets[size - 1][1] if size else 0
+        # a character may be spread over several tokens: only those before a token that starts later are complete
+        return text[: min(end, offsets[size][0])] if size else ""
+
+
+Measure = Bytes | Tokens
+
+
+# ---- domains to keep
 
 
 def _large_enough(
@@ -215,15 +377,16 @@ def _large_enough(
 
 def _check_ids(kept: dict[_Key, list[Document]], path: Path) -> None:
     """Ids stay unique within a source: results are joined by them."""
-    texts: dict[tuple[str, str], str] = {}
+    seen: set[tuple[str, str]] = set()
     for key, documents in kept.items():
         for document in documents:
-            if (key.source, document.id) in texts:
-                message = (
-                    f'"id" is "{document.id}" for two texts of "{key.source}"; expected unique ids within a source'
-                )
+            if (key.source, document.id) in seen:
+                message = f'"id" is "{document.id}" for two texts of "{key.source}"; expected unique ids in a source'
                 raise FormatError("invalid_value", path, message, field="id", hint="give the documents other ids")
-            texts[key.source, document.id] = document.text
+            seen.add((key.source, document.id))
+
+
+# ---- write
 
 
 @cache
@@ -249,7 +412,7 @@ def _write(root: Path, kept: dict[_Key, list[Document]]) -> list[Path]:
 
 
 def _row(document: Document, subdomain: str) -> dict[str, Any]:
-    """As Paloma's files have it; the subdomain stands at the top and not in `metadata`, where it might be another."""
+    """As in Paloma's files: the subdomain is at the top and not in `metadata`, where it may differ."""
     row: dict[str, Any] = {"id": document.id, "text": document.text, "source": document.source}
     if subdomain:
         row["subdomain"] = subdomain
@@ -269,3 +432,36 @@ def _table(kept: dict[_Key, list[Document]], measure: Measure) -> list[dict[str,
         }
         for key, documents in kept.items()
     ]
+
+
+class _Progress:
+    """A log line every ten seconds with the rate and the time left, and one at the end."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._start = self._last = time.monotonic()
+        self._documents = 0
+
+    def step(self, done_bytes: int) -> None:
+        """One more document; `done_bytes` of the inputs have been read."""
+        self._documents += 1
+        now = time.monotonic() if self._documents % 256 == 0 else self._last
+        if now - self._last < 10.0:
+            return
+        self._last = now
+        seconds = now - self._start
+        eta = "--:--"
+        if done_bytes:
+            left_s = int(seconds * (self._total_bytes - done_bytes) / done_bytes)
+            eta = f"{left_s // 60:02d}:{left_s % 60:02d}"
+        rate = self._documents / seconds
+        log.info("build  %s documents  %.0f documents/s  eta %s", f"{self._documents:,}", rate, eta)
+
+    def finish(self, directory: Path) -> None:
+        """The last line, and the same numbers in `metrics.jsonl`, which is not part of the artifact."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = self._documents / seconds
+        log.info("build  %s documents in %.1f s  %.0f documents/s", f"{self._documents:,}", seconds, rate)
+        row = {"verb": "build", "documents": self._documents, "time_s": round(seconds, 3)}
+        row["documents_per_s"] = round(rate, 1)
+        (directory / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")

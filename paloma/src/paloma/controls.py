@@ -1,26 +1,74 @@
-"""What a run declares about its training, and in how far that makes its numbers comparable with others.
+"""`paloma check`, and what a run declares about its training: how comparable that makes its numbers.
 
 The guidelines are those of Paloma (arXiv:2312.10523): decontaminate the training data, fix its order, subsample the
-evaluation data evenly, fix the vocabulary, format the evaluation documents one by one. The tiers sort runs by which of
-them hold; what can be seen in the results is looked at, not believed.
+evaluation data evenly, fix the vocabulary, format the evaluation documents one by one. The tiers sort runs by the
+guidelines that hold. What the results show is checked; the rest is taken as declared.
 """
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paloma.configuration import build, read_yaml
+from paloma.configuration import ConfigError, build, read_yaml
 from paloma.formats.errors import FormatError
-from paloma.formats.json_lines import read_object
-from paloma.formats.manifest import MANIFEST, read_manifest
+from paloma.formats.json_lines import canonical_json, read_object
+from paloma.formats.manifest import MANIFEST, describe_input, read_manifest
 from paloma.formats.results import Results, parse_results, read_results
+from paloma.output import markdown_table, write_artifact
 
-__all__ = ["Controls", "Finding", "Submission", "Suite", "Training", "Verdict", "judge", "read_submission"]
+__all__ = [
+    "PALOMA_VOCABULARY_SHA256",
+    "Controls",
+    "Finding",
+    "Submission",
+    "Suite",
+    "Training",
+    "Verdict",
+    "check",
+    "judge",
+    "read_submission",
+]
 
 # tokenizer.json of allenai/gpt-neox-olmo-dolma-v1_5: GPT-NeoX-20B and three tokens for masked personal data, the
 # vocabulary that Paloma fixes
 PALOMA_VOCABULARY_SHA256 = "9ad33b4b39a9f83973c3f8c42a01948dd5b877a28ac9a5356956c4ff4ed0b714"
-SUBMISSION = "submission.json"
+_SUBMISSION = "submission.json"
+_TIERS = {
+    "A": "every guideline holds",
+    "B": "every guideline holds but the order of the training data",
+    "C": "the evaluation's guidelines hold, the training's do not",
+    "D": "own data: a table of its own",
+}
+
+
+def check(paths: list[Path], controls: Path | None, output: Path | None, *, overwrite: bool) -> str:
+    """Judge each of the results; returns the Markdown that the command prints, and writes `submission.json`.
+
+    Raises:
+        ConfigError: a broken declaration, or `output` for more than one of them.
+        FormatError: broken results.
+    """
+    if output is not None and len(paths) > 1:
+        raise ConfigError([f"--output: got {len(paths)} results; expected one"], "check them one by one")
+    submissions = [read_submission(path, controls) for path in paths]
+    if output is not None:
+        inputs = describe_input("results", paths[0], output)
+        if controls is not None:
+            inputs += describe_input("controls", controls, output)
+        write_artifact(
+            output,
+            {_SUBMISSION: canonical_json(submissions[0].plain()).encode()},
+            overwrite=overwrite,
+            format="table",
+            config={},
+            counts={"domains": len(submissions[0].results.domains)},
+            details={},
+            inputs=inputs,
+        )
+    return "\n\n".join(map(_describe, submissions))
+
+
+# ---- the declaration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +86,7 @@ class Suite:
     """sha256 of the `tokenizer.json` that the suite fixes; null where it fixes none."""
 
     def problems(self) -> list[str]:
-        """What is not allowed, a sentence each."""
+        """Values that are not allowed, a sentence each."""
         known = ("official", "custom")
         return (
             [] if self.subsample in known else [f'suite.subsample is "{self.subsample}"; expected official or custom']
@@ -61,7 +109,7 @@ class Training:
     """Whether the order of the training data is the one that the compared models share."""
 
     def problems(self) -> list[str]:
-        """What is not allowed, a sentence each."""
+        """Values that are not allowed, a sentence each."""
         found = []
         if self.decontamination not in ("full", "partial", "none"):
             found.append(f'training.decontamination is "{self.decontamination}"; expected full, partial or none')
@@ -74,30 +122,30 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """A declaration; what it leaves out counts as not done."""
+    """A declaration; what it does not mention counts as not done."""
 
     suite: Suite = field(default_factory=Suite)
     training: Training = field(default_factory=Training)
 
     def problems(self) -> list[str]:
-        """What is not allowed, a sentence each."""
+        """Values that are not allowed, a sentence each."""
         return self.suite.problems() + self.training.problems()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """Results with what was declared about them."""
+    """Results with the declaration about them."""
 
     results: Results
     controls: Controls
     declared: bool
     documents_sha256: tuple[str, ...]
-    """Identities of the document artifacts that the results were made from; none without a manifest."""
+    """Identities of the document artifacts that the results were made from; empty without a manifest."""
     raw: dict[str, Any]
-    """`results.json` as it was read."""
+    """`results.json` as read."""
 
     def plain(self) -> dict[str, Any]:
-        """As `submission.json` has it: sums, never derived numbers or tiers."""
+        """The content of `submission.json`: sums, never derived numbers or tiers."""
         evidence = {"documents_sha256": list(self.documents_sha256)}
         return {
             "format": "submission",
@@ -106,6 +154,9 @@ class Submission:
             "evidence": evidence,
             "results": self.raw,
         }
+
+
+# ---- the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +185,7 @@ def read_submission(path: Path, controls: Path | None = None) -> Submission:
         FormatError: broken results.
         ConfigError: a broken declaration.
     """
-    file = path / SUBMISSION if path.is_dir() and (path / SUBMISSION).is_file() else path
+    file = path / _SUBMISSION if path.is_dir() and (path / _SUBMISSION).is_file() else path
     given = None if controls is None else build(Controls, read_yaml(controls), str(controls))
     if file.is_file():
         value = read_object(file)
@@ -159,7 +210,8 @@ def _from_submission(value: dict[str, Any], path: Path, given: Controls | None) 
     for name in ("controls", "evidence", "results"):
         if not isinstance(value.get(name), dict):
             code = "wrong_type" if name in value else "missing_field"
-            raise FormatError(code, path, f'"{name}" is absent or no object; expected an object', field=name)
+            found = "is not an object" if name in value else "not found"
+            raise FormatError(code, path, f'"{name}" {found}; expected an object', field=name)
     identities = value["evidence"].get("documents_sha256", [])
     return Submission(
         results=parse_results(value["results"], path),
@@ -171,7 +223,7 @@ def _from_submission(value: dict[str, Any], path: Path, given: Controls | None) 
 
 
 def judge(submission: Submission) -> Verdict:
-    """The tier: A all guidelines, B all but the order, C those of the evaluation, D the rest."""
+    """The tier: A all guidelines, B all except the order, C those of the evaluation, D the rest."""
     suite, training = submission.controls.suite, submission.controls.training
     results = submission.results
     decontaminated = training.decontamination == "full"
@@ -219,3 +271,15 @@ def _subsample(suite: Suite, identities: tuple[str, ...], split: str | None) -> 
         return True, f"the results were made from {suite.documents_sha256[:12]}"
     made = ", ".join(identity[:12] for identity in identities) or "documents without a manifest"
     return False, f"declared {suite.documents_sha256[:12]}, but the results were made from {made}"
+
+
+def _describe(submission: Submission) -> str:
+    verdict = judge(submission)
+    rows = [[f.guideline, "yes" if f.holds else "no", f.reason] for f in verdict.findings]
+    lines = [
+        f"{submission.results.model.name}: tier {verdict.tier}, {_TIERS[verdict.tier]}",
+        f"compare by {' and '.join(verdict.metrics)}",
+        *verdict.notes,
+        markdown_table(["guideline", "holds", "reason"], rows),
+    ]
+    return "\n".join(lines)

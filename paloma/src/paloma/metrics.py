@@ -1,26 +1,26 @@
-"""Every number that follows from the sums of results: perplexities, bits per byte, means over domains, their errors.
+"""Every number derived from the sums of results: perplexities, bits per byte, means over domains, standard errors.
 
 Symbols: a domain d has N_d = nll_nats, T_d tokens, B_d bytes.
 
 - perplexity = exp(N/T); bits per byte = N / (B ln 2). Source: Paloma (arXiv:2312.10523), the section on metrics.
 - pooled: the sums of all domains as one; macro: the mean over domains of the domains' own values; median likewise.
 
-Standard errors. `results` brings that of each domain's bits per byte, s_d: of the ratio over its documents, by the
-delta method. Domains are strata, fixed by the benchmark, so only documents are sampled:
+Standard errors. `results` has that of each domain's bits per byte, s_d: of the ratio over its documents, by the delta
+method. Domains are strata, fixed by the benchmark, so only documents are sampled:
 
 - pooled bits per byte is Σ w_d b_d with w_d = B_d / Σ B, held fixed: its variance is Σ w_d² s_d²;
 - macro bits per byte is Σ b_d / D: its variance is Σ s_d² / D²;
 - ln perplexity of a domain is b_d · ln 2 · B_d / T_d, its bytes per token held fixed: s_d scaled by the same factor;
   the perplexity's is that times the perplexity. Means over domains follow as above, from the domains' own errors.
-- a domain of one document has no s_d. Such domains of a group are taken as one stratum whose documents they are
+- a domain of one document has no s_d. Such domains of a group are treated as one stratum, each as a document of it
   ("collapsed strata": Cochran, Sampling Techniques, 3rd ed. 1977, section 5A.12), which is conservative: the difference
-  between domains counts as sampling error. With exactly one such domain there is no error to be had, and none is given.
+  between domains counts as sampling error. With exactly one such domain there is no standard error.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from paloma.formats.results import Domain
@@ -42,29 +42,25 @@ _LARGEST = 1e30  # what Paloma's reference code writes for a perplexity that ove
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value, its standard error where one can be had, and the number of things it is a mean of."""
+    """A value, its standard error if there is one, and the number of things it is a mean of."""
 
     value: float | None
     stderr: float | None
     n: int
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {"value": self.value, "stderr": self.stderr, "n": self.n}
-
 
 def bits_per_byte(nll_nats: float, size_bytes: int) -> float | None:
-    """−log₂ p of a text over its UTF-8 bytes; none for no bytes."""
+    """−log₂ p of a text over its UTF-8 bytes; None without bytes."""
     return nll_nats / (size_bytes * math.log(2)) if size_bytes else None
 
 
 def log_perplexity(nll_nats: float, tokens: int) -> float | None:
-    """Nats per token; none for no tokens."""
+    """Nats per token; None without tokens."""
     return nll_nats / tokens if tokens else None
 
 
 def perplexity(nll_nats: float, units: int) -> float | None:
-    """exp(nats per unit); at most 1e30, none for no units."""
+    """exp(nats per unit), at most 1e30; None without units."""
     mean = log_perplexity(nll_nats, units)
     if mean is None:
         return None
@@ -109,7 +105,7 @@ _METRICS: dict[str, tuple[_Of, _Of]] = {
 
 
 def macro(domains: Sequence[Domain], metric: str) -> Estimate:
-    """Mean over domains of `bits_per_byte`, `perplexity` or `log_perplexity`; domains without it are left out."""
+    """Mean over domains of `bits_per_byte`, `perplexity` or `log_perplexity`; domains without a value are skipped."""
     value_of, stderr_of = _METRICS[metric]
     pairs = [(value, stderr_of(d)) for d in domains if (value := value_of(d)) is not None]
     count = len(pairs)
@@ -164,9 +160,9 @@ def _median(domains: Iterable[Domain], metric: str) -> float | None:
 
 
 def summarize_domain(domain: Domain) -> dict[str, Any]:
-    """All metrics of one domain, beside the sums that they come from."""
+    """All metrics of one domain, with its sums."""
     estimates = {
-        name: Estimate(value_of(domain), stderr_of(domain), domain.documents).plain()
+        name: asdict(Estimate(value_of(domain), stderr_of(domain), domain.documents))
         for name, (value_of, stderr_of) in _METRICS.items()
     }
     return {
@@ -183,12 +179,12 @@ def _sums(domains: Sequence[Domain]) -> dict[str, Any]:
 
 
 def summarize(domains: Sequence[Domain]) -> dict[str, Any]:
-    """All metrics of a group of domains, pooled, macro and median, beside the sums that they come from."""
+    """All metrics of a group of domains, pooled, macro and median, with its sums."""
     return {
         "domains": len(domains),
         **_sums(domains),
-        "pooled": {name: pooled(domains, name).plain() for name in _METRICS},
-        "macro": {name: macro(domains, name).plain() for name in _METRICS},
+        "pooled": {name: asdict(pooled(domains, name)) for name in _METRICS},
+        "macro": {name: asdict(macro(domains, name)) for name in _METRICS},
         "median": {name: _median(domains, name) for name in _METRICS},
     }
 

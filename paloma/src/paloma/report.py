@@ -6,18 +6,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from paloma import __version__
-from paloma.aggregate import obstacles, read_aggregate
-from paloma.artifact import staged
+from paloma.aggregate import difference_text, obstacles, read_aggregate
 from paloma.configuration import ConfigError
-from paloma.formats.json_lines import atomic_file
-from paloma.formats.manifest import describe_input, write_manifest
+from paloma.formats.manifest import describe_input
 from paloma.metrics import frontier
-from paloma.tables import difference_text, format_number
+from paloma.output import format_number, write_artifact
 
-__all__ = ["page", "report"]
+__all__ = ["report"]
 
-PAGE = "index.html"
+_PAGE = "index.html"
 _WIDTH, _HEIGHT, _MARGIN = 720, 320, 56
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --mark: #2563eb; --soft: #8882; }
@@ -36,39 +33,33 @@ svg text { font-size: 12px; fill: currentColor; }
 
 
 def report(paths: list[Path], output: Path, title: str, *, overwrite: bool) -> str:
-    """Write `index.html` of the aggregates' models into `output`; gives its path.
+    """Write `index.html` about the models of the aggregates into `output`; returns its path.
 
     Raises:
-        FormatError: a directory that is no aggregate.
-        ConfigError: the output is taken.
+        FormatError: a directory that is not an aggregate.
+        ConfigError: a model in two aggregates, or an output that is not empty.
     """
     values = [read_aggregate(path) for path in paths]
-    content = page(values, title)
-    with staged(output, overwrite=overwrite) as staging:
-        with atomic_file(staging / PAGE) as file:
-            file.write(content.encode())
-        write_manifest(
-            staging,
-            format="report",
-            files=[staging / PAGE],
-            config={"title": title},
-            counts={"models": sum(len(value["models"]) for value in values)},
-            details={},
-            inputs=[entry for path in paths for entry in describe_input("table", path, output)],
-            version=__version__,
-        )
-    return str(output / PAGE)
+    write_artifact(
+        output,
+        {_PAGE: _page(values, title).encode()},
+        overwrite=overwrite,
+        format="report",
+        config={"title": title},
+        counts={"models": sum(len(value["models"]) for value in values)},
+        details={},
+        inputs=[entry for path in paths for entry in describe_input("table", path, output)],
+    )
+    return str(output / _PAGE)
 
 
-def page(values: list[dict[str, Any]], title: str) -> str:
-    """The page as text."""
+def _page(values: list[dict[str, Any]], title: str) -> str:
     models = [model for value in values for model in value["models"]]
     labels = [model["label"] for model in models]
     if len(set(labels)) < len(labels):
         twice = sorted({label for label in labels if labels.count(label) > 1})
-        raise ConfigError(
-            [f"{label}: is in more than one aggregate" for label in twice], "aggregate the results together"
-        )
+        problems = [f"{label}: is in more than one aggregate; expected each model once" for label in twice]
+        raise ConfigError(problems, "aggregate the results together")
     differences = [difference for value in values if value["ranking"] for difference in value["ranking"]["differences"]]
     compared = "".join(f"<p>{escape(difference_text(difference))}</p>" for difference in differences)
     sections = [_models(models), _notes(models), compared, _pareto(models), _sources(models), _domains(models)]
@@ -81,7 +72,7 @@ def page(values: list[dict[str, Any]], title: str) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]], last_is_total: bool = False) -> str:
-    """Cells are HTML already."""
+    """Cells are HTML."""
     parts = ['<div class="wide"><table><tr>', *(f"<th>{cell}</th>" for cell in head), "</tr>"]
     for number, row in enumerate(rows, start=1):
         total = ' class="all"' if last_is_total and number == len(rows) else ""
@@ -178,7 +169,7 @@ def _domains(models: list[dict[str, Any]]) -> str:
 
 
 def _pareto(models: list[dict[str, Any]]) -> str:
-    """Parameters against macro bits per byte, and which models no other beats in both."""
+    """A chart of parameters against macro bits per byte; efficient models are filled."""
     values = [(m["label"], m["model"]["parameters"], m["all"]["macro"]["bits_per_byte"]["value"]) for m in models]
     points = [(label, float(cost), loss) for label, cost, loss in values if loss is not None]
     if len(points) < 2 or obstacles(models, "bits_per_byte"):
@@ -187,19 +178,19 @@ def _pareto(models: list[dict[str, Any]]) -> str:
     left, right = _bounds([cost for _, cost, _ in points])
     low, high = _bounds([loss for _, _, loss in points])
 
-    def place(cost: float, loss: float) -> tuple[float, float]:
+    def point_of(cost: float, loss: float) -> tuple[float, float]:
         x = _MARGIN + (cost - left) / (right - left) * (_WIDTH - 2 * _MARGIN)
         return x, _HEIGHT - _MARGIN - (loss - low) / (high - low) * (_HEIGHT - 2 * _MARGIN)
 
     marks = []
     for (label, cost, loss), best in zip(points, efficient, strict=True):
-        x, y = place(cost, loss)
+        x, y = point_of(cost, loss)
         fill = "var(--mark)" if best else "none"
         anchor, shift = ("end", -10) if x > _WIDTH / 2 else ("start", 10)
         marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="var(--mark)"/>')
         marks.append(f'<text x="{x + shift:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{escape(label)}</text>')
     line = sorted((cost, loss) for (_, cost, loss), best in zip(points, efficient, strict=True) if best)
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (point_of(*point) for point in line))
     corner = f"{_MARGIN},{_HEIGHT - _MARGIN}"
     axes = (
         f'<polyline points="{_MARGIN},{_MARGIN} {corner} {_WIDTH - _MARGIN},{_HEIGHT - _MARGIN}" fill="none" '
@@ -208,11 +199,11 @@ def _pareto(models: list[dict[str, Any]]) -> str:
         f'<text x="{_MARGIN}" y="{_MARGIN - 16}">macro bits per byte</text>'
     )
     for value in sorted({min(p[1] for p in points), max(p[1] for p in points)}):
-        x, _ = place(value, low)
+        x, _ = point_of(value, low)
         axes += f'<text x="{x:.1f}" y="{_HEIGHT - _MARGIN + 18}" text-anchor="middle">{value:,.0f}</text>'
-    digits = max(3, 2 - math.floor(math.log10(high - low)))  # enough to tell the two apart
+    digits = max(3, 2 - math.floor(math.log10(high - low)))  # enough to distinguish the two
     for value in sorted({min(p[2] for p in points), max(p[2] for p in points)}):
-        _, y = place(left, value)
+        _, y = point_of(left, value)
         axes += f'<text x="{_MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.{digits}f}</text>'
     return (
         "<h2>Size against loss</h2><p>Filled: no other model is at most as large and as lossy, and better in one.</p>"
@@ -222,7 +213,7 @@ def _pareto(models: list[dict[str, Any]]) -> str:
 
 
 def _bounds(values: list[float]) -> tuple[float, float]:
-    """The range with a tenth more at each end; never empty."""
+    """The range, extended by a tenth at each end; never empty."""
     low, high = min(values), max(values)
     room = (high - low) * 0.1 or abs(high) * 0.1 or 1.0
     return low - room, high + room
