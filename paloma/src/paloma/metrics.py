@@ -19,7 +19,7 @@ method. Domains are strata, fixed by the benchmark, so only documents are sample
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ __all__ = [
     "summarize_domain",
 ]
 
+_METRICS = ("bits_per_byte", "perplexity", "log_perplexity")
 _LARGEST = 1e30  # what Paloma's reference code writes for a perplexity that overflows
 
 
@@ -67,47 +68,27 @@ def perplexity(nll_nats: float, units: int) -> float | None:
     return math.exp(mean) if mean < math.log(_LARGEST) else _LARGEST
 
 
-def _byte_value(domain: Domain) -> float | None:
-    return bits_per_byte(domain.nll_nats, domain.bytes)
+def _perplexity_estimate(metric: str, nll_nats: float, tokens: int, log_stderr: float | None, n: int) -> Estimate:
+    """`log_perplexity` or `perplexity`, from the standard error of the former."""
+    if metric == "log_perplexity":
+        return Estimate(log_perplexity(nll_nats, tokens), log_stderr, n)
+    value = perplexity(nll_nats, tokens)
+    capped = value is None or value >= _LARGEST
+    return Estimate(value, None if log_stderr is None or capped else log_stderr * (value or 0.0), n)
 
 
-def _byte_stderr(domain: Domain) -> float | None:
-    return domain.bits_per_byte_stderr
-
-
-def _log_value(domain: Domain) -> float | None:
-    return log_perplexity(domain.nll_nats, domain.tokens)
-
-
-def _log_stderr(domain: Domain) -> float | None:
-    if domain.bits_per_byte_stderr is None or not domain.tokens:
-        return None
-    return domain.bits_per_byte_stderr * math.log(2) * domain.bytes / domain.tokens
-
-
-def _token_value(domain: Domain) -> float | None:
-    return perplexity(domain.nll_nats, domain.tokens)
-
-
-def _token_stderr(domain: Domain) -> float | None:
-    error, value = _log_stderr(domain), _token_value(domain)
-    if error is None or value is None or value >= _LARGEST:
-        return None
-    return error * value
-
-
-_Of = Callable[[Domain], float | None]
-_METRICS: dict[str, tuple[_Of, _Of]] = {
-    "bits_per_byte": (_byte_value, _byte_stderr),
-    "perplexity": (_token_value, _token_stderr),
-    "log_perplexity": (_log_value, _log_stderr),
-}
+def _of_domain(domain: Domain, metric: str) -> Estimate:
+    error = domain.bits_per_byte_stderr
+    if metric == "bits_per_byte":
+        return Estimate(bits_per_byte(domain.nll_nats, domain.bytes), error, domain.documents)
+    error = None if error is None or not domain.tokens else error * math.log(2) * domain.bytes / domain.tokens
+    return _perplexity_estimate(metric, domain.nll_nats, domain.tokens, error, domain.documents)
 
 
 def macro(domains: Sequence[Domain], metric: str) -> Estimate:
     """Mean over domains of `bits_per_byte`, `perplexity` or `log_perplexity`; domains without a value are skipped."""
-    value_of, stderr_of = _METRICS[metric]
-    pairs = [(value, stderr_of(d)) for d in domains if (value := value_of(d)) is not None]
+    estimates = [_of_domain(d, metric) for d in domains]
+    pairs = [(one.value, one.stderr) for one in estimates if one.value is not None]
     count = len(pairs)
     if not count:
         return Estimate(None, None, 0)
@@ -128,14 +109,9 @@ def pooled(domains: Sequence[Domain], metric: str) -> Estimate:
     error = _pooled_byte_stderr([d for d in domains if d.bytes], size_bytes)
     if metric == "bits_per_byte":
         return Estimate(bits_per_byte(nll, size_bytes), error, documents)
-    logarithm = log_perplexity(nll, tokens)
     if error is not None and tokens:
         error *= math.log(2) * size_bytes / tokens
-    if metric == "log_perplexity":
-        return Estimate(logarithm, error, documents)
-    value = perplexity(nll, tokens)
-    capped = value is None or value >= _LARGEST
-    return Estimate(value, None if error is None or capped else error * (value or 0.0), documents)
+    return _perplexity_estimate(metric, nll, tokens, error, documents)
 
 
 def _pooled_byte_stderr(domains: Sequence[Domain], size_bytes: int) -> float | None:
@@ -153,21 +129,11 @@ def _pooled_byte_stderr(domains: Sequence[Domain], size_bytes: int) -> float | N
     return math.sqrt(variance)
 
 
-def _median(domains: Iterable[Domain], metric: str) -> float | None:
-    value_of = _METRICS[metric][0]
-    values = [value for d in domains if (value := value_of(d)) is not None]
-    return statistics.median(values) if values else None
-
-
 def summarize_domain(domain: Domain) -> dict[str, Any]:
     """All metrics of one domain, with its sums."""
-    estimates = {
-        name: asdict(Estimate(value_of(domain), stderr_of(domain), domain.documents))
-        for name, (value_of, stderr_of) in _METRICS.items()
-    }
     return {
         **_sums([domain]),
-        **estimates,
+        **{name: asdict(_of_domain(domain, name)) for name in _METRICS},
         "perplexity_per_word": perplexity(domain.nll_nats, domain.words),
         "perplexity_per_char": perplexity(domain.nll_nats, domain.chars),
     }
@@ -185,8 +151,13 @@ def summarize(domains: Sequence[Domain]) -> dict[str, Any]:
         **_sums(domains),
         "pooled": {name: asdict(pooled(domains, name)) for name in _METRICS},
         "macro": {name: asdict(macro(domains, name)) for name in _METRICS},
-        "median": {name: _median(domains, name) for name in _METRICS},
+        "median": {name: _median([_of_domain(d, name).value for d in domains]) for name in _METRICS},
     }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
