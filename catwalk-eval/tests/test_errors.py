@@ -1,5 +1,6 @@
 """Wrong requests and damaged inputs: the exit code, one clear message, no traceback, no half-written output."""
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from catwalk.__main__ import main
+from catwalk.config import RunConfig
 from conftest import add_manifest, write_jsonl
 
 Build = Callable[[str], Path]
@@ -55,6 +57,21 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--batch-tokens" in done.stdout
+
+
+def test_help_shows_every_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from catwalk import evaluate
+
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(RunConfig):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert type(field.default) not in (int, str) or f"(default: {field.default})" in text
+    sizes = evaluate._BATCH_TOKENS["cpu"], evaluate._BATCH_TOKENS_DEVICE
+    assert "(default: {} on a CPU, {} elsewhere)".format(*sizes) in text
+    assert f"{evaluate._DEFAULT_LENGTH} if it has no limit" in text
 
 
 def test_formats_command_imports_no_torch() -> None:

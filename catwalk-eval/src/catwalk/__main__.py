@@ -160,9 +160,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from catwalk.verify import verify_all
+    from catwalk.verify import verify
 
-    differences = list(verify_all(options.results))
+    differences = list(verify(options.results))
     for line in differences:
         sys.stderr.write(f"error: {line}\n")
     if not differences:

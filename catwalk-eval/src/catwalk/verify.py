@@ -11,30 +11,26 @@ from catwalk.formats.results import PER_DOCUMENT, read_predictions, read_results
 from catwalk.perplexity import domain_rows
 from catwalk.results import item_score, prediction_row, read_document_rows, read_item_scores, task_row
 
-__all__ = ["verify", "verify_all"]
+__all__ = ["verify"]
 
 _RELATIVE_TOLERANCE = 1e-9  # ten significant digits are stored
 
 
-def verify_all(directories: Sequence[Path]) -> Iterator[str]:
-    """`verify` of several results, each sentence with its directory.
+def verify(directories: Sequence[Path]) -> Iterator[str]:
+    """A sentence for every number that does not follow from the rows, with the directory of its results.
 
     Raises:
         ConfigError: when one is not a directory.
+        FormatError: when a file is damaged or breaks the format (the manifest's hashes included).
     """
     for directory in directories:
         if not directory.is_dir():
             raise ConfigError(f"results: {directory} not found; expected a results directory")
     for directory in directories:
-        yield from (f"{directory}: {line}" for line in verify(directory))
+        yield from (f"{directory}: {line}" for line in _verify(directory))
 
 
-def verify(directory: Path) -> Iterator[str]:
-    """A sentence for every number that does not follow from the rows.
-
-    Raises:
-        FormatError: when a file is damaged or breaks the format (the manifest's hashes included).
-    """
+def _verify(directory: Path) -> Iterator[str]:
     validate(directory)
     results = read_results(directory)
     scores = read_item_scores(directory) if results["tasks"] else {}
