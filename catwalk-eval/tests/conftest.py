@@ -152,7 +152,7 @@ def add_manifest(directory: Path, dtype: str) -> None:
     write_manifest(
         directory,
         format="checkpoint",
-        writer=("test", "1"),
+        writer={"name": "test", "version": "1"},
         files=[file for file in directory.iterdir() if file.is_file()],
         config={},
         counts={"parameters": read.parameters, "tensors": len(read.tensors)},
@@ -162,7 +162,7 @@ def add_manifest(directory: Path, dtype: str) -> None:
             "stage": "pretrain",
             "step": 0,
             "tokens_seen": 0,
-            "tokenizer_sha256": read.tokenizer_sha256,
+            "tokenizer_sha256": read.sha256["tokenizer.json"],
         },
         inputs=[],
     )

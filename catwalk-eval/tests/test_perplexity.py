@@ -86,7 +86,7 @@ def test_sums_equal_brute_force(
         )
     )
     brute = BruteForce(model)
-    documents = [one for file in document_files(documents_directory) for one in read_documents(file)]
+    documents = list(read_documents(document_files(documents_directory)))
     rows = list(read_document_scores(tmp_path / "out"))
     assert [row["id"] for row in rows] == [one.id for one in documents]
     for one, row in zip(documents, rows, strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
-from catwalk.formats.manifest import MANIFEST, manifest_sha256, read_manifest, write_manifest
+from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
 from catwalk.results import Workspace
 from conftest import write_jsonl
 
@@ -74,10 +74,10 @@ def test_manifest_names_the_checkpoint_and_every_input(
 ) -> None:
     assert main(request_for(tmp_path / "out", model=with_manifest)) == 0
     manifest = read_manifest(tmp_path / "out", "results")
-    checkpoint = [entry for entry in manifest["inputs"] if entry["role"] == "checkpoint"]
-    identity = manifest_sha256(with_manifest)
+    checkpoint = [entry for entry in manifest.inputs if entry["role"] == "checkpoint"]
+    identity = read_manifest(with_manifest).identity
     assert checkpoint == [{"role": "checkpoint", "path": "../checkpoint", "manifest_sha256": identity}]
-    assert [entry["path"] for entry in manifest["inputs"] if entry["role"] == "task_data"] == [
+    assert [entry["path"] for entry in manifest.inputs if entry["role"] == "task_data"] == [
         "copa/validation.jsonl.gz",
         "sciq/validation.jsonl.gz",
     ]
@@ -86,12 +86,13 @@ def test_manifest_names_the_checkpoint_and_every_input(
     assert str(tmp_path) not in (tmp_path / "out" / MANIFEST).read_text(encoding="utf-8")
     capsys.readouterr()
     assert formats_main(["lineage", str(tmp_path / "out")]) == 0
-    assert f"checkpoint: checkpoint · {read_parameters(with_manifest)} parameters" in capsys.readouterr().out
+    parameters = read_parameters(with_manifest)
+    assert f"checkpoint: checkpoint ../checkpoint  parameters={parameters} " in capsys.readouterr().out
 
 
 def read_parameters(directory: Path) -> int:
     """The number of parameters in its manifest."""
-    count: int = read_manifest(directory)["counts"]["parameters"]
+    count: int = read_manifest(directory).counts["parameters"]
     return count
 
 
@@ -201,7 +202,7 @@ def test_overrides_win_over_flags_and_flags_over_yaml(request_for: Callable[...,
     settings = tmp_path / "run.yaml"
     settings.write_text("limit: 2\nseed: 5\nmax_length: 100\n", encoding="utf-8")
     assert main(request_for(tmp_path / "out", "--config", str(settings), "--seed", "6", "max_length=90")) == 0
-    config = read_manifest(tmp_path / "out")["config"]
+    config = read_manifest(tmp_path / "out").config
     assert (config["limit"], config["seed"], config["max_length_tokens"]) == (2, 6, 90)
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert [task["items"] for task in results["tasks"]] == [2, 2]
@@ -282,7 +283,8 @@ def test_splits_are_not_mixed(
     if with_manifest:  # which has its own names for splits
         (root / "mine" / "test").rename(root / "mine" / "final")
         files = sorted(root.rglob("*.jsonl.gz"))
-        about = {"format": "document", "writer": ("paloma-eval", "1"), "config": {"splits": ["val", "final"]}}
+        writer = {"name": "paloma-eval", "version": "1"}
+        about = {"format": "document", "writer": writer, "config": {"splits": ["val", "final"]}}
         write_manifest(root, files=files, counts={"documents": 6}, details={}, inputs=[], **about)
     other = "final" if with_manifest else "test"
     base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu", "--documents"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from catwalk.errors import ConfigError
 from catwalk.formats import document
+from catwalk.formats.__main__ import main as formats
 from catwalk.formats.errors import FormatError
 from catwalk.items import item_text, load_items, locate, sample_items, show_item, task_table, write_documents
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
@@ -119,7 +120,7 @@ def test_missing_field_and_repeated_id_are_errors(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match='"id" is "r-1" a second time'):
         _load(tmp_path, "arc_easy")
     _write(tmp_path, "arc_easy", [{key: value for key, value in row.items() if key != "question"}])
-    with pytest.raises(FormatError, match='"question" is absent'):
+    with pytest.raises(FormatError, match='"question" is missing'):
         _load(tmp_path, "arc_easy")
 
 
@@ -173,9 +174,9 @@ def test_documents_contain_each_text_once(data_directory: Path, tmp_path: Path) 
     write_documents(("copa", "sciq"), tmp_path / "out", data_directory)
     write_documents(("copa",), tmp_path / "out", data_directory)
     root = tmp_path / "out" / "documents"
-    document.validate(root)
+    assert formats(["validate", "document", str(root)]) == 0
     assert sorted(path.name for path in root.iterdir()) == ["copa.jsonl.gz", "manifest.json"]
-    rows = list(document.read_documents(root / "copa.jsonl.gz"))
+    rows = list(document.read_documents([root / "copa.jsonl.gz"]))
     assert rows[0].text.split("\n") == [
         "The egg fell.",
         "It was metal.",

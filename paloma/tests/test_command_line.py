@@ -83,7 +83,7 @@ def test_broken_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
 def test_broken_row_error_has_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*GOOD[:3], {"id": "x", "text": 5, "source": "s"}]
     assert build(tmp_path, "--bytes-per-domain", "50", rows=rows) == 1
-    assert 'd.jsonl.gz:4: "text" is an integer; expected a string\nhint: ' in capsys.readouterr().err
+    assert 'd.jsonl.gz:4: "text" is a number; expected a string\nhint: ' in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

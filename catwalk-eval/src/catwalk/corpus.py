@@ -68,7 +68,7 @@ def _splits(path: Path, files: Sequence[Path]) -> list[str | None]:
     """The split of each file of a path."""
     root = document_root(path)
     if (root / MANIFEST).is_file():
-        names = read_manifest(root, "document")["config"].get("splits")
+        names = read_manifest(root, "document").config.get("splits")
         if isinstance(names, list) and names:
             return [file.parent.name if file.parent.name in names else None for file in files]
     splits = [_split(file.relative_to(root)) if path.is_dir() else _split(Path(*file.parts[-2:])) for file in files]
@@ -118,7 +118,7 @@ def _count(scored: Sequence[_File]) -> int:
     domains: dict[tuple[str, str], Path] = {}
     shared: dict[tuple[str, str], tuple[Path, Path]] = {}
     for one in scored:
-        for document in read_documents(one.file):
+        for document in read_documents([one.file]):
             count += 1
             key = hash((document.source, document.id))
             repeated += key in ids

@@ -16,7 +16,7 @@ import torch
 import transformers
 import yaml
 
-from catwalk import DISTRIBUTION, __version__
+from catwalk import DISTRIBUTION, WRITER, __version__
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
 from catwalk.errors import ConfigError, DataError
@@ -162,7 +162,7 @@ def _part_settings(settings: dict[str, Any], checkpoint: Checkpoint) -> dict[str
     chosen = ("batch_tokens", "device", "dtype", "max_length_tokens", "prefix", "share_context", "windowing")
     software = {DISTRIBUTION: __version__, "torch": torch.__version__, "transformers": transformers.__version__}
     software["tokenizers"] = tokenizers.__version__
-    identity = hashlib.sha256(json.dumps(checkpoint.identity, sort_keys=True).encode()).hexdigest()
+    identity = hashlib.sha256(json.dumps(checkpoint.sha256, sort_keys=True).encode()).hexdigest()
     return {"checkpoint": identity, "software": software, **{key: settings[key] for key in chosen}}
 
 
@@ -172,7 +172,7 @@ def _sorted_inputs(
     """`inputs` of the manifest: the tasks' data, the checkpoint, the documents."""
     inputs = list(task_data)
     if checkpoint.manifest is None:
-        for name in checkpoint.identity:
+        for name in checkpoint.sha256:
             inputs += describe_input("checkpoint", config.model / name, config.output)
     else:
         inputs += describe_input("checkpoint", config.model, config.output)
@@ -190,8 +190,7 @@ def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, 
     if not (output / MANIFEST).is_file():
         return False
     found = read_manifest(output)
-    wanted = {"config": settings, "inputs": inputs, "writer": {"name": DISTRIBUTION, "version": __version__}}
-    if found["format"] == "results" and all(found[key] == value for key, value in wanted.items()):
+    if (found.format, found.config, found.inputs, found.writer) == ("results", settings, inputs, WRITER):
         return True
     problem = f"output: {output} contains another artifact; expected these results or an empty directory"
     raise ConfigError(problem, hint="choose another --output, or remove that directory")
@@ -332,13 +331,12 @@ def _score_documents(corpus: Corpus, engine: _Engine, workspace: Workspace) -> l
 def _chunks(files: Sequence[Path]) -> Iterator[list[Document]]:
     chunk: list[Document] = []
     chars = 0
-    for file in files:
-        for document in read_documents(file):
-            chunk.append(document)
-            chars += len(document.text)
-            if chars >= _CHUNK_CHARS:
-                yield chunk
-                chunk, chars = [], 0
+    for document in read_documents(files):
+        chunk.append(document)
+        chars += len(document.text)
+        if chars >= _CHUNK_CHARS:
+            yield chunk
+            chunk, chars = [], 0
     if chunk:
         yield chunk
 

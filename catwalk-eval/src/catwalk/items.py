@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catwalk import DISTRIBUTION, __version__
+from catwalk import DISTRIBUTION, WRITER
 from catwalk.errors import ConfigError
 from catwalk.formats.errors import FormatError
-from catwalk.formats.fields import Record
+from catwalk.formats.fields import Fields
 from catwalk.formats.json_lines import canonical_line, read_rows, sha256_file, write_gzip
 from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
@@ -90,11 +90,11 @@ def load_items(task: Task, data: TaskData) -> list[Item]:
     seen: set[str] = set()
     for file in data.files:
         for line, row in _read(file):
-            record = Record(value=row, path=file, line=line)
+            record = Fields(row, file, line)
             for name, kind in task.fields.items():
                 value = record.get(name)
                 if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-                    raise record.wrong_type(name, _TYPE_NAMES[kind], value)
+                    raise record.wrong_type(name, _TYPE_NAMES[kind])
             id = row["id"] if "id" in task.fields else str(len(items))
             try:
                 item = task.render(row, id)
@@ -229,7 +229,7 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
     write_manifest(
         root,
         format="document",
-        writer=(DISTRIBUTION, __version__),
+        writer=WRITER,
         files=files,
         config={"tasks": [task.name for task in tasks]},
         counts=counts,
@@ -244,7 +244,7 @@ def _check_output(output: Path, root: Path) -> None:
         raise ConfigError(f"output: {output} is a file; expected a directory")
     known = {MANIFEST, *(f"{name}.jsonl.gz" for name in TASKS)}
     foreign = [file.name for file in root.glob("*") if file.name not in known] if root.is_dir() else []
-    if (root / MANIFEST).is_file() and read_manifest(root)["writer"]["name"] != DISTRIBUTION:
+    if (root / MANIFEST).is_file() and read_manifest(root).writer["name"] != DISTRIBUTION:
         foreign.append(MANIFEST)
     if foreign:
         problem = f"output: {root} contains {sorted(foreign)[0]} from another command; expected an empty directory"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from catwalk import DISTRIBUTION, __version__
+from catwalk import WRITER
 from catwalk.errors import ConfigError
 from catwalk.formats.json_lines import atomic_file, canonical_json
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
@@ -26,7 +26,7 @@ def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path 
     if lm_eval_json is not None and len(models) > 1:
         problem = f"lm-eval-json: got {len(models)} results; expected one"
         raise ConfigError(problem, hint="call catwalk report once for each")
-    if output is not None and (output / MANIFEST).is_file() and read_manifest(output)["format"] != "report":
+    if output is not None and (output / MANIFEST).is_file() and read_manifest(output).format != "report":
         problem = f"output: {output} contains another artifact; expected a report or an empty directory"
         raise ConfigError(problem, hint="choose another --output")
     tables = build_tables(models)
@@ -55,7 +55,7 @@ def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table
     write_manifest(
         output,
         format="report",
-        writer=(DISTRIBUTION, __version__),
+        writer=WRITER,
         files=[output / name for name in contents],
         config={},
         counts={"models": len(models), "tables": len(tables)},

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catwalk import DISTRIBUTION, __version__
+from catwalk import WRITER
 from catwalk.errors import ConfigError
 from catwalk.formats.checkpoint import Checkpoint
 from catwalk.formats.document import Document
 from catwalk.formats.inspection import Inspection
 from catwalk.formats.json_lines import atomic_file, canonical_json, canonical_line, write_gzip
-from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
+from catwalk.formats.manifest import find_manifest, write_manifest
 from catwalk.formats.results import (
     PER_DOCUMENT,
     PREDICTIONS,
@@ -118,8 +118,8 @@ def describe_model(name: str, checkpoint: Checkpoint, inspection: Inspection) ->
         "parameters": checkpoint.parameters,
         "vocab_size": size if type(size) is int else inspection.embedding_rows,
         "dtype": "/".join(inspection.dtypes),
-        "tokenizer_sha256": checkpoint.tokenizer_sha256,
-        "manifest_sha256": checkpoint.manifest_sha256,
+        "tokenizer_sha256": checkpoint.sha256.get("tokenizer.json"),
+        "manifest_sha256": checkpoint.manifest.identity if checkpoint.manifest else None,
     }
 
 
@@ -251,7 +251,7 @@ def write_results(
     write_manifest(
         output,
         format="results",
-        writer=(DISTRIBUTION, __version__),
+        writer=WRITER,
         files=files,
         config=config,
         counts={
@@ -323,11 +323,11 @@ def load_all(directories: Sequence[Path]) -> list[LoadedResults]:
         raise ConfigError(missing, hint="catwalk run writes one")
     if len({path.resolve() for path in directories}) < len(directories):
         raise ConfigError("results: one directory is listed twice; expected different results")
-    read = [read_results(path, hashes=True) for path in directories]
+    read = [read_results(path, checksums=True) for path in directories]
     names = [str(results["model"]["name"]) for results in read]
     loaded = []
     for path, results, name in zip(directories, read, names, strict=True):
         label = name if names.count(name) == 1 else f"{name} ({path})"
-        details = read_manifest(path, "results")["details"] if (path / MANIFEST).is_file() else {}
+        details = manifest.details if (manifest := find_manifest(path, "results")) else {}
         loaded.append(LoadedResults(label=label, directory=path, results=results, details=details))
     return loaded

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from paloma import __version__
+from paloma import WRITER
 from paloma.configuration import ConfigError
 from paloma.formats.document import Document, document_files, parse_document
 from paloma.formats.errors import FormatError
@@ -133,7 +133,7 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
             counts=counts,
             details={"dropped_domains": [list(pair) for pair in dropped], "unit": measure.unit, "seen": seen},
             inputs=inputs,
-            version=__version__,
+            writer=WRITER,
         )
         progress.finish(staging)
     if dropped:

@@ -12,7 +12,7 @@ from typing import Any
 from paloma.configuration import ConfigError, build, read_yaml
 from paloma.formats.errors import FormatError
 from paloma.formats.json_lines import canonical_json, read_object
-from paloma.formats.manifest import MANIFEST, describe_input, read_manifest
+from paloma.formats.manifest import describe_input, find_manifest
 from paloma.formats.results import Results, parse_results, read_results
 from paloma.output import markdown_table, write_artifact
 
@@ -193,7 +193,8 @@ def read_submission(path: Path, controls: Path | None = None) -> Submission:
             return _from_submission(value, file, given)
     results = read_results(path)
     directory = path if path.is_dir() else path.parent
-    inputs = read_manifest(directory, "results")["inputs"] if (directory / MANIFEST).is_file() else []
+    manifest = find_manifest(directory, "results")
+    inputs = manifest.inputs if manifest else []
     identities = tuple(
         entry["manifest_sha256"] for entry in inputs if entry["role"] == "documents" and "manifest_sha256" in entry
     )

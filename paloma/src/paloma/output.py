@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paloma import __version__
+from paloma import WRITER
 from paloma.configuration import ConfigError
 from paloma.formats.json_lines import atomic_file
 from paloma.formats.manifest import MANIFEST, write_manifest
@@ -53,7 +53,7 @@ def write_artifact(output: Path, contents: Mapping[str, bytes], *, overwrite: bo
         for name, content in contents.items():
             with atomic_file(staging / name) as file:
                 file.write(content)
-        write_manifest(staging, files=[staging / name for name in contents], version=__version__, **manifest)
+        write_manifest(staging, files=[staging / name for name in contents], writer=WRITER, **manifest)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,7 +23,7 @@ def artifact(folder: Path, role: str = "", *inputs: Path) -> Path:
         counts={"documents": 1, "text_bytes": len(folder.name)},
         details={},
         inputs=entries,
-        version="0.0.1",
+        writer={"name": "paloma-eval", "version": "0.0.1"},
     )
     return folder
 
@@ -70,7 +70,7 @@ def test_many_sources_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[
         (folder / f"{number}.txt").write_text(str(number))
     made = artifact(tmp_path / "made", "source", folder)
     assert main(["lineage", str(made)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "  source: 5 more files"
+    assert capsys.readouterr().out.splitlines()[-1] == "  source: 5 more (--all lists them)"
     assert main(["lineage", str(made), "--all"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 9
 

@@ -1,225 +1,269 @@
-"""docs/formats/checkpoint.md, version 1: a model directory in Hugging Face layout, checked without torch."""
+"""A checkpoint in Hugging Face layout, checked without loading it. Implements docs/formats/checkpoint.md, version 1.
 
+The packages that read checkpoints carry this file, byte for byte.
+"""
+
+import hashlib
+import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catwalk.formats.errors import FormatError
-from catwalk.formats.fields import Record
-from catwalk.formats.inspection import inspect_checkpoint
-from catwalk.formats.json_lines import read_object, sha256_file
-from catwalk.formats.manifest import MANIFEST, check_files, manifest_sha256, read_manifest
-from catwalk.formats.safetensors import Tensor, read_header, tensor_sha256
+from safetensors import SafetensorError, safe_open
 
-__all__ = ["Checkpoint", "dump", "read_checkpoint", "validate"]
+from .errors import FormatError
+from .fields import Fields
+from .inspection import inspect_checkpoint
+from .json_lines import read_object, sha256_file
+from .manifest import Manifest, check_files, find_manifest
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+__all__ = ["DTYPES", "Checkpoint", "Tensor", "dump", "read_checkpoint", "read_tensors", "required_shapes"]
+
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _FAMILIES = ("Olmo", "Olmo2", "Olmo3", "Olmoe", "Llama", "Mistral", "Mixtral")
 _EXPERTS = {"Olmoe": "num_experts", "Mixtral": "num_local_experts"}
-_IDENTITY_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
+_OTHER_FILES = (
+    *("config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt"),
 )
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A stored tensor: `dtype` as safetensors writes it, `start` and `end` are byte offsets within the file."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    def sha256(self) -> str:
+        """Of its little-endian bytes."""
+        digest, rest = hashlib.sha256(), self.end - self.start
+        with self.path.open("rb") as stream:
+            stream.seek(self.start)
+            while block := stream.read(min(rest, _BLOCK_BYTES)):
+                digest.update(block)
+                rest -= len(block)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What is known of a checkpoint before any weight is read. `identity` maps file names to sha256."""
+    """A checked checkpoint; `tensors` by name, in sorted order."""
 
     directory: Path
     config: dict[str, Any]
-    manifest: dict[str, Any] | None
-    manifest_sha256: str | None
-    tensors: tuple[Tensor, ...]
-    identity: dict[str, str]
+    manifest: Manifest | None
+    tensors: dict[str, Tensor]
 
     @property
     def architecture(self) -> str:
-        """The one name of `architectures`, or empty."""
+        """The one name of `architectures`."""
         return str(self.config["architectures"][0])
 
     @property
     def parameters(self) -> int:
-        """Number of stored parameters."""
-        return sum(tensor.items for tensor in self.tensors)
+        """Stored numbers."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
-    @property
-    def tokenizer_sha256(self) -> str | None:
-        """Of tokenizer.json, when there is one."""
-        return self.identity.get("tokenizer.json")
+    @cached_property
+    def sha256(self) -> dict[str, str]:
+        """By file name: of the manifest's files, or of the weights, configurations and tokenizer."""
+        if self.manifest is not None:
+            return {row["path"]: row["sha256"] for row in self.manifest.files}
+        weights = {tensor.path for tensor in self.tensors.values()}
+        files = sorted(weights | {self.directory / name for name in _OTHER_FILES})
+        return {file.name: sha256_file(file) for file in files if file.is_file()}
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
-    """Check a checkpoint as its readers must: manifest, every sha256, tensor names and shapes.
+def read_checkpoint(directory: Path, *, checksums: bool = True) -> Checkpoint:
+    """Check a checkpoint: manifest, every sha256, and that the tensors are those that config.json requires.
 
     Raises:
         FormatError: `missing_file`, `wrong_size`, `checksum_mismatch`, `truncated`, `missing_tensor`, `wrong_shape`, …
     """
-    manifest = None
-    if (directory / MANIFEST).is_file():
-        manifest = read_manifest(directory, "checkpoint")
-        check_files(directory, manifest, hashes=True)
-    config_path = directory / "config.json"
-    config = read_object(config_path)
-    architectures = Record(value=config, path=config_path).array("architectures")
-    if len(architectures) != 1 or not isinstance(architectures[0], str):
-        message = f'"architectures" is {architectures}; expected one name'
-        raise FormatError("invalid_value", config_path, message, field="architectures")
-    tensors = _read_tensors(directory)
-    _check_tensors(Record(value=config, path=config_path), tensors, directory)
-    if manifest is None:
-        files = {tensor.file for tensor in tensors} | {directory / name for name in _IDENTITY_FILES}
-        identity = {file.name: sha256_file(file) for file in sorted(files) if file.is_file()}
-    else:
-        identity = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    checkpoint = Checkpoint(
-        directory=directory,
-        config=config,
-        manifest=manifest,
-        manifest_sha256=None if manifest is None else manifest_sha256(directory),
-        tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
-        identity=identity,
-    )
-    _check_details(checkpoint)
-    return checkpoint
+    manifest = find_manifest(directory, "checkpoint")
+    if manifest is not None:
+        for error in check_files(manifest, checksums=checksums):
+            raise error
+    config = Fields(read_object(directory / "config.json"), directory / "config.json")
+    names = config.array("architectures")
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise config.error("invalid_value", "architectures", f"is {json.dumps(names)}; expected one name")
+    tensors = read_tensors(directory)
+    _check_tensors(config, tensors, directory)
+    if manifest is not None:
+        _check_details(manifest, tensors)
+    return Checkpoint(directory=directory, config=config.value, manifest=manifest, tensors=tensors)
 
 
-def _check_details(checkpoint: Checkpoint) -> None:
-    """What the manifest says of the weights is what they are."""
-    if checkpoint.manifest is None:
-        return
-    path = checkpoint.directory / MANIFEST
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if not (checkpoint.directory / name).is_file():
-            raise FormatError("missing_file", checkpoint.directory / name, "the file is absent; expected the tokenizer")
-    counts = Record(value=checkpoint.manifest["counts"], path=path, prefix="counts.")
-    for key, count in (("parameters", checkpoint.parameters), ("tensors", len(checkpoint.tensors))):
-        if counts.integer(key) != count:
-            raise counts.error("invalid_value", key, f"is {counts.value[key]}; the weights give {count}")
-    details = Record(value=checkpoint.manifest["details"], path=path, prefix="details.")
-    if details.text("architecture") != checkpoint.architecture:
-        message = f'is "{details.value["architecture"]}"; config.json says "{checkpoint.architecture}"'
-        raise details.error("invalid_value", "architecture", message)
-    dtype = details.text("dtype", choices=tuple(_DTYPES.values()))
-    stored = {_DTYPES.get(tensor.dtype, tensor.dtype) for tensor in checkpoint.tensors}
-    if dtype not in stored:  # dtypes may be mixed
-        raise details.error("wrong_dtype", "dtype", f'is "{dtype}"; the weights are {", ".join(sorted(stored))}')
-    details.text("stage")
-    details.integer("step")
-    details.integer("tokens_seen")
-    if details.hash("tokenizer_sha256") != checkpoint.tokenizer_sha256:
-        raise details.error("checksum_mismatch", "tokenizer_sha256", "is not the sha256 of tokenizer.json")
+def _check_details(manifest: Manifest, tensors: dict[str, Tensor]) -> None:
+    details, tokenizer = manifest.fields("details"), manifest.directory / "tokenizer.json"
+    for name in ("architecture", "stage"):
+        details.string(name)
+    for name in ("step", "tokens_seen"):
+        details.integer(name)
+    dtype = details.string("dtype")
+    stored = sorted({DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()})
+    if dtype not in stored:  # dtypes may be mixed: this is that of most parameters
+        raise details.error("wrong_dtype", "dtype", f'is "{dtype}"; expected {" or ".join(stored)}, as the weights are')
+    if not tokenizer.is_file():
+        raise FormatError("missing_file", tokenizer, "not found; expected the checkpoint's tokenizer")
+    if details.hash("tokenizer_sha256") != sha256_file(tokenizer):
+        message = 'has another sha256; expected "details.tokenizer_sha256" of the manifest'
+        raise FormatError("checksum_mismatch", tokenizer, message)
 
 
-def _read_tensors(directory: Path) -> list[Tensor]:
-    index_path = directory / _INDEX
-    if not index_path.is_file():
+# ---- tensors
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """The tensors of the weight files, by name, from the files' headers.
+
+    Raises:
+        FormatError: `missing_file`, `truncated`, `missing_tensor` for one that the index names and its file lacks.
+    """
+    index = directory / _INDEX
+    if not index.is_file():
         if not (directory / _SINGLE).is_file():
-            _ = inspect_checkpoint(directory).tensors  # raises, naming what was found instead
-        return read_header(directory / _SINGLE)
-    weight_map = Record(value=read_object(index_path), path=index_path).record("weight_map")
-    files = {weight_map.text(name) for name in weight_map.value}
-    for name in files:
-        if "/" in name or "\\" in name:
-            raise FormatError("unsafe_path", index_path, f'"{name}" is not a plain file name', field="weight_map")
-    tensors = [tensor for name in sorted(files) for tensor in read_header(directory / name)]
-    stored = {tensor.name: tensor.file.name for tensor in tensors}
-    for name, file in weight_map.value.items():
-        if stored.get(name) != file:
-            message = f'"{name}" is not in {file}; {_INDEX} says that it is'
+            _ = inspect_checkpoint(directory).tensors  # raises, naming weights of another kind
+        return dict(sorted(_header(directory / _SINGLE).items()))
+    weight_map = Fields(read_object(index), index).object("weight_map")
+    names = {name: weight_map.string(name) for name in sorted(weight_map.value)}
+    for name, file in names.items():
+        if "/" in file or "\\" in file:
+            raise weight_map.error("unsafe_path", name, f'is "{file}"; expected a plain file name')
+    headers = {file: _header(directory / file) for file in sorted(set(names.values()))}
+    for name, file in names.items():
+        if name not in headers[file]:
+            message = f'"{name}" not found; expected it, since {_INDEX} lists it'
             raise FormatError("missing_tensor", directory / file, message, field=name)
-    return tensors
+    return {name: headers[file][name] for name, file in names.items()}
 
 
-def _check_tensors(config: Record, tensors: list[Tensor], directory: Path) -> None:
-    """Names and shapes against the configuration, for the architectures that the contract defines."""
-    expected = _expected_shapes(config, config.value["architectures"][0])
-    stored = {tensor.name: tensor for tensor in tensors}
-    where = directory / (_INDEX if (directory / _INDEX).is_file() else _SINGLE)
-    for name, shape in expected.items():
-        if name not in stored:
-            message = f'"{name}" is absent; config.json requires it with shape {list(shape)}'
-            raise FormatError("missing_tensor", where, message, field=name, hint="export the checkpoint again")
-        if stored[name].shape != shape:
-            message = f'"{name}" has shape {list(stored[name].shape)}; config.json requires {list(shape)}'
-            raise FormatError("wrong_shape", stored[name].file, message, field=name, hint="export the checkpoint again")
+def _header(path: Path) -> dict[str, Tensor]:
+    """Check a file with the safetensors library; offsets, which it does not tell, are in the header's JSON."""
+    if not path.is_file():
+        raise FormatError("missing_file", path, "not found; expected a safetensors file")
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as error:
+        wrong = _wrong_dtype(path)
+        message = f"is not a complete safetensors file ({error})"
+        raise wrong or FormatError("truncated", path, message, hint="copy or create the file again") from error
+    return _entries(path)
 
 
-def _expected_shapes(config: Record, architecture: str) -> dict[str, tuple[int, ...]]:
-    """Tensor names as transformers writes them; nothing for an architecture that the contract does not define."""
-    family = architecture.removesuffix("ForCausalLM")
+def _entries(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as stream:
+        data = 8 + int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(data - 8))
+    return {
+        name: Tensor(
+            name=name,
+            path=path,
+            dtype=row["dtype"],
+            shape=tuple(row["shape"]),
+            start=data + row["data_offsets"][0],
+            end=data + row["data_offsets"][1],
+        )
+        for name, row in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _wrong_dtype(path: Path) -> FormatError | None:
+    """The error of a tensor whose bytes do not fit its dtype and shape: the library does not name it."""
+    try:
+        for tensor in _entries(path).values():
+            item_bytes = int((re.search(r"\d+", tensor.dtype) or ["8"])[0]) // 8
+            found, expected = tensor.end - tensor.start, math.prod(tensor.shape) * item_bytes
+            if found != expected:
+                message = f'"{tensor.name}" has {found} bytes; expected {expected} of {tensor.dtype}'
+                return FormatError("wrong_dtype", path, message, field=tensor.name)
+    except (ValueError, KeyError, TypeError, AttributeError):  # the header itself is damaged
+        return None
+    return None
+
+
+# ---- what a configuration requires
+
+
+def _check_tensors(config: Fields, tensors: dict[str, Tensor], directory: Path) -> None:
+    listing = directory / (_INDEX if (directory / _INDEX).is_file() else _SINGLE)
+    for name, shape in required_shapes(config, len(tensors)).items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            message = f'"{name}" not found; expected it with shape {list(shape)}, as config.json implies'
+            raise FormatError("missing_tensor", listing, message, field=name, hint="export the checkpoint again")
+        if tensor.shape != shape:
+            message = f'"{name}" has shape {list(tensor.shape)}; expected {list(shape)}, as config.json implies'
+            raise FormatError("wrong_shape", tensor.path, message, field=name, hint="export the checkpoint again")
+
+
+def required_shapes(config: Fields, most: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The tensors that config.json requires, in transformers' names; nothing for an architecture of no page.
+
+    With `most` tensors in the file, no more layers or experts are listed.
+    Raises:
+        FormatError: a size that is missing, not a number or below 1.
+    """
+    family = str((config.value.get("architectures") or [""])[0]).removesuffix("ForCausalLM")
     if family not in _FAMILIES:
         return {}
-    value = config.value
-    width, inner, vocabulary = (config.integer(key) for key in ("hidden_size", "intermediate_size", "vocab_size"))
-    heads = config.integer("num_attention_heads", minimum=1)
-    key_heads = heads if value.get("num_key_value_heads") is None else config.integer("num_key_value_heads")
-    head_width = width // heads if value.get("head_dim") is None else config.integer("head_dim")
-    query, key = heads * head_width, key_heads * head_width
-    attention_bias = bool(value.get("attention_bias")) and family not in ("Mistral", "Mixtral")
-    mlp_bias = bool(value.get("mlp_bias")) and family == "Llama"
-    matrices = [
-        ("self_attn.q_proj", (query, width), attention_bias),
-        ("self_attn.k_proj", (key, width), attention_bias),
-        ("self_attn.v_proj", (key, width), attention_bias),
-        ("self_attn.o_proj", (width, query), attention_bias),
-    ]
+    width, inner, vocabulary, layers, heads = (
+        config.integer(name, minimum=1)
+        for name in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers", "num_attention_heads")
+    )
+    experts = config.integer(_EXPERTS[family], minimum=1) if family in _EXPERTS else 0
+    for name, count in (("num_hidden_layers", layers), (_EXPERTS.get(family, ""), experts)):
+        if most is not None and count > most:
+            raise config.error("invalid_value", name, f"is {count}; expected at most {most}, the number of tensors")
+    head_width = config.optional_integer("head_dim", minimum=1)
+    if head_width is None and width % heads:
+        raise config.error("invalid_value", "num_attention_heads", f"is {heads}; expected a divisor of {width}")
+    head_width = head_width or width // heads
+    query, key = heads * head_width, (config.optional_integer("num_key_value_heads", minimum=1) or heads) * head_width
     room, gate, up, down = "mlp", "gate_proj", "up_proj", "down_proj"
     if family == "Mixtral":
         room, gate, up, down = "block_sparse_moe", "w1", "w3", "w2"
-    parts = [room]
-    if family in _EXPERTS:
-        count = config.integer(_EXPERTS[family], minimum=1)
-        parts = [f"{room}.experts.{number}" for number in range(count)]
-        matrices.append((f"{room}.gate", (count, width), False))
-    for part in parts:
-        matrices += [(f"{part}.{name}", (inner, width), mlp_bias) for name in (gate, up)]
-        matrices.append((f"{part}.{down}", (width, inner), mlp_bias))
-    norms: dict[str, int] = {}
+    attention = {"q_proj": (query, width), "k_proj": (key, width), "v_proj": (key, width), "o_proj": (width, query)}
+    matrices = {f"self_attn.{name}": shape for name, shape in attention.items()}
+    for part in [f"{room}.experts.{number}" for number in range(experts)] or [room]:
+        matrices |= {f"{part}.{gate}": (inner, width), f"{part}.{up}": (inner, width), f"{part}.{down}": (width, inner)}
+    biased = {
+        "self_attn": bool(config.value.get("attention_bias")) and family not in ("Mistral", "Mixtral"),
+        "mlp": bool(config.value.get("mlp_bias")) and family == "Llama",
+    }
+    block: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in matrices.items()}
+    block |= {f"{name}.bias": shape[:1] for name, shape in matrices.items() if biased.get(name.partition(".")[0])}
+    if experts:
+        block[f"{room}.gate.weight"] = (experts, width)
     if family in ("Olmo2", "Olmo3", "Olmoe"):
-        norms |= {"self_attn.q_norm": query, "self_attn.k_norm": key}
-    if family in ("Olmo2", "Olmo3"):
-        norms |= {"post_attention_layernorm": width, "post_feedforward_layernorm": width}
-    elif family != "Olmo":  # its layer norm has no parameters
-        norms |= {"input_layernorm": width, "post_attention_layernorm": width}
+        block |= {"self_attn.q_norm.weight": (query,), "self_attn.k_norm.weight": (key,)}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
-    if norms:
+    if family != "Olmo":  # its layer norms have no parameters
+        other = "post_feedforward_layernorm" if family in ("Olmo2", "Olmo3") else "input_layernorm"
+        block |= {"post_attention_layernorm.weight": (width,), f"{other}.weight": (width,)}
         shapes["model.norm.weight"] = (width,)
-    # transformers ties by default for none of them: an absent key means false
-    if not value.get("tie_word_embeddings", False):
+    if not config.value.get("tie_word_embeddings", False):
         shapes["lm_head.weight"] = (vocabulary, width)
-    for layer in range(config.integer("num_hidden_layers")):
-        prefix = f"model.layers.{layer}."
-        for name, (rows, columns), bias in matrices:
-            shapes[f"{prefix}{name}.weight"] = (rows, columns)
-            if bias:
-                shapes[f"{prefix}{name}.bias"] = (rows,)
-        shapes |= {f"{prefix}{name}.weight": (size,) for name, size in norms.items()}
+    for layer in range(layers):
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in block.items()}
     return shapes
 
 
-def validate(path: Path) -> None:
-    """Full check of a checkpoint directory."""
-    read_checkpoint(path)
-
-
 def dump(path: Path) -> Iterator[dict[str, Any]]:
-    """Head line, then a row a tensor."""
-    checkpoint = read_checkpoint(path)
-    counts = {"parameters": checkpoint.parameters, "tensors": len(checkpoint.tensors)}
-    yield {"format": "checkpoint", "version": 1, "counts": counts}
-    for tensor in checkpoint.tensors:
-        yield {
-            "tensor": tensor.name,
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "sha256": tensor_sha256(tensor),
-        }
+    """Yield a row for each tensor."""
+    for name, tensor in read_checkpoint(path).tensors.items():
+        yield {"tensor": name, "dtype": tensor.dtype, "shape": list(tensor.shape), "sha256": tensor.sha256()}

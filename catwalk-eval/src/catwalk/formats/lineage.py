@@ -1,67 +1,64 @@
-"""The chain of manifests from an artifact back to its source files."""
+"""The chain of manifests from an artifact back to its source files: docs/formats/manifest.md, *Lineage*.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from catwalk.formats.errors import FormatError
-from catwalk.formats.manifest import MANIFEST, manifest_sha256, read_manifest
+from .errors import FormatError
+from .json_lines import sha256_file
+from .manifest import MANIFEST, Manifest, read_manifest
 
 __all__ = ["lineage"]
 
-_SOURCES_SHOWN = 3  # docs/formats/manifest.md, "Lineage"
+_SOURCES_SHOWN = 3
 
 
-def lineage(directory: Path, *, show_all: bool = False) -> Iterator[str]:
-    """Lines to print: the artifact, and indented below it each input, recursively, each artifact once.
+def lineage(path: Path, *, every_source: bool = False) -> Iterator[str]:
+    """Yield the lines of the tree, two spaces a level, each artifact once.
 
     Raises:
-        FormatError: `checksum_mismatch` when an input stands at its path with another hash.
+        FormatError: `missing_file` without a manifest; `checksum_mismatch` for an input that has changed since.
     """
-    yield from _artifact(directory, role="", depth=0, seen=set(), show_all=show_all)
+    manifest = read_manifest(path)
+    yield _described(manifest, str(path))
+    yield from _inputs(manifest, 1, {manifest.identity}, every_source)
 
 
-def _artifact(directory: Path, *, role: str, depth: int, seen: set[str], show_all: bool) -> Iterator[str]:
-    manifest, identity = read_manifest(directory), manifest_sha256(directory)
-    counts = ", ".join(f"{value} {key}" for key, value in sorted(manifest["counts"].items()))
-    writer = f"{manifest['writer']['name']} {manifest['writer']['version']}"
-    what = " · ".join(part for part in (manifest["format"], counts, writer, identity[:12]) if part)
-    label = f"{role}: " if role else ""
-    if identity in seen:
-        yield f"{'  ' * depth}{label}{what} (above)"
-        return
-    seen.add(identity)
-    yield f"{'  ' * depth}{label}{what}"
-    hidden = 0
-    for number, entry in enumerate(_sources_last(manifest["inputs"])):
-        if entry["role"] == "source" and not show_all and number >= _first_source(manifest["inputs"]) + _SOURCES_SHOWN:
-            hidden += 1
+def _described(manifest: Manifest, path: str) -> str:
+    counts = " ".join(f"{name}={count}" for name, count in sorted(manifest.counts.items()))
+    writer = f"{manifest.writer['name']} {manifest.writer['version']}"
+    return "  ".join(filter(None, (f"{manifest.format} {path}", counts, writer, manifest.identity[:12])))
+
+
+def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) -> Iterator[str]:
+    indent, sources = "  " * depth, 0
+    for row in manifest.inputs:
+        role, path = row["role"], manifest.directory / row["path"]
+        if "manifest_sha256" in row:
+            wanted = row["manifest_sha256"]
+            if not (path / MANIFEST).is_file():
+                yield f"{indent}{role}: {row['path']}  not here  {wanted[:12]}"
+                continue
+            _check(path / MANIFEST, wanted, manifest)
+            found = read_manifest(path)
+            again = found.identity in seen
+            yield f"{indent}{role}: {_described(found, row['path'])}{' (above)' if again else ''}"
+            if not again:
+                seen.add(found.identity)
+                yield from _inputs(found, depth + 1, seen, every_source)
             continue
-        yield from _input(directory, entry, depth + 1, seen, show_all)
-    if hidden:
-        yield f"{'  ' * (depth + 1)}source: … and {hidden} more"
+        if path.is_file():
+            _check(path, row["sha256"], manifest)
+        sources += role == "source"
+        if role != "source" or sources <= _SOURCES_SHOWN or every_source:
+            yield f"{indent}{role}: {row['path']}  {row['size_bytes']} bytes  {row['sha256'][:12]}"
+    if sources > _SOURCES_SHOWN and not every_source:
+        yield f"{indent}source: {sources - _SOURCES_SHOWN} more (--all lists them)"
 
 
-def _sources_last(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(inputs, key=lambda entry: bool(entry["role"] == "source"))
-
-
-def _first_source(inputs: list[dict[str, Any]]) -> int:
-    return sum(entry["role"] != "source" for entry in inputs)
-
-
-def _input(directory: Path, entry: dict[str, Any], depth: int, seen: set[str], show_all: bool) -> Iterator[str]:
-    indent = "  " * depth
-    if "manifest_sha256" not in entry:
-        yield f"{indent}{entry['role']}: {entry['path']} · {entry['size_bytes']} bytes · {entry['sha256'][:12]}"
-        return
-    path = directory / entry["path"]
-    if not (path / MANIFEST).is_file():
-        yield f"{indent}{entry['role']}: {entry['path']} · {entry['manifest_sha256'][:12]} · not here"
-        return
-    found = manifest_sha256(path)
-    if found != entry["manifest_sha256"]:
-        wanted = entry["manifest_sha256"][:12]
-        message = f"the manifest's sha256 is {found[:12]}…; {directory / MANIFEST} was made from {wanted}…"
-        raise FormatError("checksum_mismatch", path / MANIFEST, message, hint="make the later artifact again")
-    yield from _artifact(path, role=entry["role"], depth=depth, seen=seen, show_all=show_all)
+def _check(path: Path, wanted: str, manifest: Manifest) -> None:
+    if (found := sha256_file(path)) != wanted:
+        message = f"has the sha256 {found[:12]}…; expected {wanted[:12]}…, which {manifest.path} was made from"
+        raise FormatError("checksum_mismatch", path, message, hint="create the later artifact again")

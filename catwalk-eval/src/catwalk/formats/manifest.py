@@ -1,159 +1,217 @@
-"""docs/formats/manifest.md, version 1: what an artifact holds and what it was made from."""
+"""manifest.json: what an artifact contains and what it was made from. Implements docs/formats/manifest.md, version 1.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from catwalk.formats.errors import FormatError
-from catwalk.formats.fields import Record
-from catwalk.formats.json_lines import atomic_file, canonical_json, read_object, sha256_file
+from .errors import FormatError
+from .fields import Fields
+from .json_lines import atomic_file, canonical_json, read_object, row_files, sha256_file
 
 __all__ = [
     "FORMATS",
     "MANIFEST",
+    "Manifest",
+    "artifact_files",
+    "check_counts",
     "check_files",
     "describe_input",
-    "manifest_sha256",
+    "find_manifest",
     "read_manifest",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
 FORMATS = (
-    *("manifest", "document", "attributes", "tokens", "packed", "megatron"),
-    *("checkpoint", "results", "chat", "preference"),
-    *("tokenizer", "filter", "table", "report"),
+    *("document", "attributes", "tokens", "packed", "megatron", "checkpoint", "results", "chat", "preference"),
+    *("tokenizer", "filter", "table", "report"),  # files and lineage only
 )
-_VERSION = 1
-_FIELDS = ("format", "version", "writer", "config", "counts", "details", "files", "inputs")
+_VERSION = 1  # of every format so far
 
 
-def manifest_sha256(directory: Path) -> str:
-    """The artifact's identity: the sha256 of its manifest's bytes."""
-    return sha256_file(directory / MANIFEST)
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A checked manifest, field by field."""
+
+    directory: Path
+    identity: str
+    """sha256 of the file, which names the artifact"""
+    format: str
+    version: int
+    writer: dict[str, str]
+    config: dict[str, Any]
+    counts: dict[str, int]
+    details: dict[str, Any]
+    files: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / MANIFEST
+
+    def fields(self, name: str) -> Fields:
+        """`counts`, `details` or `config`, to read typed fields from."""
+        return Fields(getattr(self, name), self.path, prefix=name)
+
+    def head(self) -> dict[str, Any]:
+        """What `dump manifest` prints."""
+        return {name: getattr(self, name) for name in ("format", "version", "counts", "details", "files", "inputs")}
 
 
-def read_manifest(directory: Path, expected_format: str | None = None) -> dict[str, Any]:
-    """The manifest of an artifact directory, every field checked (files are checked by `check_files`).
+_FIELDS = tuple(name for name in Manifest.__dataclass_fields__ if name not in ("directory", "identity"))
+
+
+# ---- reading
+
+
+def read_manifest(path: Path, wanted: str | None = None) -> Manifest:
+    """Read `manifest.json`, given the file or its directory, and check its fields; not the files that it lists.
 
     Raises:
-        FormatError: at `manifest.json`, with the codes of the contract.
+        FormatError: `missing_file`; `unknown_format` if it is not `wanted`; `unsupported_version`; and of its fields.
     """
-    path = directory / MANIFEST
-    value = read_object(path)
-    record = Record(value=value, path=path)
-    for key in _FIELDS:
-        record.get(key)
-    for key in value:
-        if key not in _FIELDS:
-            raise record.error("invalid_value", key, "is not a field of a manifest; expected no other fields")
-    name = record.text("format")
-    allowed = FORMATS if expected_format is None else (expected_format,)
-    if name not in allowed:
-        raise record.error("unknown_format", "format", f'is "{name}"; expected {" or ".join(allowed)}')
-    version = record.integer("version", minimum=1)
+    path = path / MANIFEST if path.is_dir() else path
+    manifest = Fields(read_object(path), path)
+    for name in manifest.value:
+        if name not in _FIELDS:
+            raise manifest.error("invalid_value", name, f"is not a field of a manifest; expected {', '.join(_FIELDS)}")
+    format = manifest.string("format")
+    if format not in FORMATS or (wanted is not None and format != wanted):
+        raise manifest.error("unknown_format", "format", f'is "{format}"; expected {wanted or "a known format"}')
+    version = manifest.integer("version", minimum=1)
     if version > _VERSION:
-        raise record.error("unsupported_version", "version", f"is {version}; this reader reads 1 to {_VERSION}")
-    writer = record.record("writer")
-    writer.text("name")
-    writer.text("version")
-    record.record("config")
-    record.record("details")
-    counts = record.record("counts")
-    for key in counts.value:
-        counts.integer(key)
-    _check_file_entries(record)
-    _check_inputs(record)
-    return value
+        hint = "upgrade this package"
+        raise manifest.error("unsupported_version", "version", f"is {version}; expected 1 to {_VERSION}", hint)
+    writer = manifest.object("writer")
+    writer.string("name")
+    writer.string("version")
+    manifest.object("config")
+    counts = manifest.object("counts")
+    for name in counts.value:
+        counts.integer(name)
+    manifest.object("details")
+    _check_file_rows(manifest)
+    _check_inputs(manifest)
+    return Manifest(directory=path.parent, identity=sha256_file(path), **manifest.value)
 
 
-def _check_file_entries(record: Record) -> None:
+def find_manifest(path: Path, wanted: str) -> Manifest | None:
+    """The manifest of an artifact; None for a single file and for a directory that another tool wrote."""
+    return read_manifest(path, wanted) if (path / MANIFEST).is_file() else None
+
+
+def _check_file_rows(manifest: Fields) -> None:
     previous = ""
-    for entry in record.records("files"):
-        name = entry.text("path", empty=False)
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name:
-            raise entry.error("unsafe_path", "path", f'is "{name}"; expected a path within the artifact')
+    for row in manifest.objects("files"):
+        name = row.string("path")
+        if not name or PurePosixPath(name).is_absolute() or "\\" in name or ".." in name.split("/"):
+            raise row.error("unsafe_path", "path", f'is "{name}"; expected a path below the artifact')
         if name <= previous:
-            raise entry.error("invalid_value", "path", f'is "{name}" after "{previous}"; expected sorted paths')
+            raise row.error("invalid_value", "path", f'is "{name}" after "{previous}"; expected sorted paths')
         previous = name
-        entry.integer("size_bytes")
-        entry.hash("sha256")
+        row.integer("size_bytes")
+        row.hash("sha256")
 
 
-def _check_inputs(record: Record) -> None:
+def _check_inputs(manifest: Fields) -> None:
     previous = ("", "")
-    for entry in record.records("inputs"):
-        key = (entry.text("role", empty=False), entry.text("path", empty=False))
+    for row in manifest.objects("inputs"):
+        key = (row.string("role", not_empty=True), row.string("path", not_empty=True))
         if key < previous:
-            raise entry.error("invalid_value", "path", "is out of order; expected inputs sorted by role and path")
+            raise row.error("invalid_value", "path", f'is "{key[1]}"; expected inputs sorted by role and path')
         previous = key
-        if "sha256" in entry.value:
-            entry.hash("sha256")
-            entry.integer("size_bytes")
+        if "sha256" in row.value:
+            row.hash("sha256")
+            row.integer("size_bytes")
         else:
-            entry.hash("manifest_sha256")
+            row.hash("manifest_sha256")
 
 
-def check_files(directory: Path, manifest: dict[str, Any], *, hashes: bool) -> None:
-    """Every listed file is there with its size and, when asked for, its sha256."""
-    for entry in manifest["files"]:
-        path = directory / entry["path"]
+def check_files(manifest: Manifest, *, checksums: bool) -> Iterator[FormatError]:
+    """Yield what is wrong with the listed files: `missing_file`, `wrong_size`, `checksum_mismatch`."""
+    hint = "copy or create the artifact again"
+    for row in manifest.files:
+        path = manifest.directory / row["path"]
         if not path.is_file():
-            raise FormatError("missing_file", path, f"the file is absent; {MANIFEST} lists it")
-        size_bytes = path.stat().st_size
-        if size_bytes != entry["size_bytes"]:
-            message = f"the file has {size_bytes} bytes; {MANIFEST} says {entry['size_bytes']}"
-            raise FormatError("wrong_size", path, message, hint="copy or make the artifact again")
-        if hashes and (digest := sha256_file(path)) != entry["sha256"]:
-            message = f"the file's sha256 is {digest[:12]}…; {MANIFEST} says {entry['sha256'][:12]}…"
-            raise FormatError("checksum_mismatch", path, message, hint="copy or make the artifact again")
+            yield FormatError("missing_file", path, f"not found, but {MANIFEST} lists it; expected a file", hint=hint)
+        elif (size_bytes := path.stat().st_size) != row["size_bytes"]:
+            message = f"has {size_bytes} bytes; expected {row['size_bytes']}"
+            yield FormatError("wrong_size", path, message, hint=hint)
+        elif checksums and (found := sha256_file(path)) != row["sha256"]:
+            message = f"has the sha256 {found[:12]}…; expected {row['sha256'][:12]}…"
+            yield FormatError("checksum_mismatch", path, message, hint=hint)
 
 
-def describe_input(role: str, path: Path, directory: Path) -> list[dict[str, Any]]:
-    """Manifest entries for one input: an artifact by its manifest, a plain file or directory file by file."""
-    relative = Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()
+def check_counts(manifest: Manifest, counted: Mapping[str, int]) -> Iterator[FormatError]:
+    """Yield an error for each count that differs from the content's."""
+    counts = manifest.fields("counts")
+    for name, number in counted.items():
+        if (stated := counts.integer(name)) != number:
+            yield counts.error("invalid_value", name, f"is {stated}; expected {number}, as the files have")
+
+
+def artifact_files(path: Path, wanted: str) -> list[Path]:
+    """The files of rows of an artifact, in the contract's order: those of its manifest, or all below it.
+
+    Raises:
+        FormatError: of the manifest, its files (sizes only) and `row_files`.
+    """
+    manifest = find_manifest(path, wanted)
+    if manifest is None:
+        return row_files(path)
+    for error in check_files(manifest, checksums=False):
+        raise error
+    return row_files(path, [row["path"] for row in manifest.files])
+
+
+# ---- writing
+
+
+def describe_input(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    """The rows of `inputs` for one input of the artifact at a directory: by its manifest, or file by file."""
+    relative = Path(os.path.relpath(path.resolve(), artifact.resolve())).as_posix()
     if (path / MANIFEST).is_file():
-        return [{"role": role, "path": relative, "manifest_sha256": manifest_sha256(path)}]
+        return [{"role": role, "path": relative, "manifest_sha256": sha256_file(path / MANIFEST)}]
     if path.is_file():
         return [{"role": role, "path": relative, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    return [entry for file in files for entry in describe_input(role, file, directory)]
+    files = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return [row for file in files for row in describe_input(role, file, artifact)]
 
 
 def write_manifest(
     directory: Path,
     *,
     format: str,
-    writer: tuple[str, str],
+    writer: Mapping[str, str],
     files: Iterable[Path],
-    config: dict[str, Any],
-    counts: dict[str, int],
-    details: dict[str, Any],
-    inputs: list[dict[str, Any]],
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    details: Mapping[str, Any],
+    inputs: Iterable[Mapping[str, Any]],
 ) -> str:
-    """Write `manifest.json`, last of an artifact; gives its sha256. `writer` is (distribution, version)."""
-    entries = [
-        {
-            "path": file.relative_to(directory).as_posix(),
-            "size_bytes": file.stat().st_size,
-            "sha256": sha256_file(file),
-        }
+    """Write `manifest.json` after the artifact's files; returns its sha256. `writer` is `{"name", "version"}`."""
+    rows = [
+        {"path": file.relative_to(directory).as_posix(), "size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
         for file in files
     ]
-    value: dict[str, Any] = {
+    value = {
         "format": format,
         "version": _VERSION,
-        "writer": {"name": writer[0], "version": writer[1]},
+        "writer": writer,
         "config": config,
         "counts": counts,
         "details": details,
-        "files": sorted(entries, key=lambda entry: entry["path"]),
-        "inputs": sorted(inputs, key=lambda entry: (entry["role"], entry["path"])),
+        "files": sorted(rows, key=lambda row: str(row["path"])),
+        "inputs": sorted(inputs, key=lambda row: (row["role"], row["path"])),
     }
-    content = canonical_json(value).encode()
+    data = canonical_json(value).encode()
     with atomic_file(directory / MANIFEST) as stream:
-        stream.write(content)
-    return hashlib.sha256(content).hexdigest()
+        stream.write(data)
+    return hashlib.sha256(data).hexdigest()

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from catwalk.formats.errors import FormatError
-from catwalk.formats.fields import Record
+from catwalk.formats.fields import Fields
 from catwalk.formats.json_lines import read_object, read_rows
-from catwalk.formats.manifest import MANIFEST, check_files, read_manifest
+from catwalk.formats.manifest import check_counts, check_files, find_manifest
 
 __all__ = [
     "METRICS",
     "PER_DOCUMENT",
     "PREDICTIONS",
     "RESULTS",
+    "count",
     "dump",
     "read_document_scores",
     "read_predictions",
@@ -32,67 +33,68 @@ METRICS = (
 _RELATIVE_TOLERANCE = 1e-6  # docs/formats/results.md, "Errors"
 
 
-def read_results(directory: Path, *, hashes: bool = False) -> dict[str, Any]:
+def read_results(directory: Path, *, checksums: bool = False) -> dict[str, Any]:
     """`results.json`, every field checked, and the manifest when there is one.
 
     Raises:
         FormatError: `missing_field`, `wrong_type`, `invalid_value`, and the manifest's.
     """
-    if (directory / MANIFEST).is_file():
-        check_files(directory, read_manifest(directory, "results"), hashes=hashes)
+    if manifest := find_manifest(directory, "results"):
+        for error in check_files(manifest, checksums=checksums):
+            raise error
     path = directory / RESULTS
     value = read_object(path)
-    record = Record(value=value, path=path)
-    name = record.text("format")
+    record = Fields(value, path)
+    name = record.string("format")
     if name != "results":
         raise record.error("unknown_format", "format", f'is "{name}"; expected results')
     version = record.integer("version", minimum=1)
     if version > 1:
         raise record.error("unsupported_version", "version", f"is {version}; this reader reads 1 to 1")
-    model = record.record("model")
+    model = record.object("model")
     for key in ("name", "architecture", "dtype"):
-        model.text(key)
+        model.string(key)
     model.integer("parameters")
     model.integer("vocab_size")
-    model.hash("tokenizer_sha256", or_null=True)
-    model.hash("manifest_sha256", or_null=True)
-    inference = record.record("inference")
-    inference.text("dtype")
+    model.hash_or_null("tokenizer_sha256")
+    model.hash_or_null("manifest_sha256")
+    inference = record.object("inference")
+    inference.string("dtype")
     inference.integer("max_length_tokens", minimum=1)
-    inference.text("windowing", choices=("strict-disjoint", "paloma-reference"))
-    inference.text("prefix", choices=("bos", "eos"))
+    inference.string("windowing", choices=("strict-disjoint", "paloma-reference"))
+    inference.string("prefix", choices=("bos", "eos"))
     previous: tuple[str, ...] = ()
-    for task in record.records("tasks"):
+    for task in record.objects("tasks"):
         name = _check_task(task)
         _check_order(task, (name,), previous)
         previous = (name,)
     previous = ()
-    for domain in record.records("perplexity"):
+    for domain in record.objects("perplexity"):
         domain_key = _check_domain(domain)
         _check_order(domain, domain_key, previous)
         previous = domain_key
     return value
 
 
-def _check_order(record: Record, key: tuple[str, ...], previous: tuple[str, ...]) -> None:
+def _check_order(record: Fields, key: tuple[str, ...], previous: tuple[str, ...]) -> None:
     if previous and key <= previous:
-        name = record.prefix.removesuffix(".")
+        name = record.prefix
         message = f'"{name}" is {"/".join(key)} after {"/".join(previous)}; expected each once, sorted'
         raise FormatError("invalid_value", record.path, message, field=name)
 
 
-def _check_task(task: Record) -> str:
-    name = task.text("task", empty=False)
-    task.text("split")
+def _check_task(task: Fields) -> str:
+    name = task.string("task", not_empty=True)
+    task.string("split")
     task.integer("num_shots")
     items = task.integer("items")
     task.number("choices_mean")
-    primary = task.text("primary_metric")
-    metrics = task.record("metrics")
+    primary = task.string("primary_metric")
+    metrics = task.object("metrics")
     for metric in metrics.value:
         if metric not in METRICS:
             raise metrics.error("invalid_value", metric, f"is not a metric; expected one of {', '.join(METRICS)}")
-        entry = metrics.record(metric)
+        entry = metrics.object(metric)
         value = entry.number("value")
         if metric.startswith("acc_") and not 0 <= value <= 1:
             raise entry.error("invalid_value", "value", f"is {value}; expected 0 to 1")
@@ -104,14 +106,14 @@ def _check_task(task: Record) -> str:
     return name
 
 
-def _check_stderr(entry: Record) -> None:
+def _check_stderr(entry: Fields) -> None:
     stderr = entry.number_or_null("stderr")
     if stderr is not None and stderr < 0:
         raise entry.error("invalid_value", "stderr", f"is {stderr}; expected at least 0")
 
 
-def _check_domain(domain: Record) -> tuple[str, str]:
-    key = (domain.text("source"), domain.text("subdomain"))
+def _check_domain(domain: Fields) -> tuple[str, str]:
+    key = (domain.string("source"), domain.string("subdomain"))
     for count in ("documents", "tokens", "bytes", "chars", "words"):
         domain.integer(count)
     nll_nats = domain.number("nll_nats")
@@ -120,7 +122,7 @@ def _check_domain(domain: Record) -> tuple[str, str]:
     if nll_nats == 0 and domain.value["tokens"]:
         tokens = domain.value["tokens"]
         raise domain.error("invalid_value", "nll_nats", f"is 0 for {tokens} tokens; expected more than 0")
-    ratio = domain.record("bits_per_byte")
+    ratio = domain.object("bits_per_byte")
     value = ratio.number_or_null("value")
     _check_stderr(ratio)
     ratio.integer("n")
@@ -137,11 +139,11 @@ def read_predictions(directory: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise FormatError("missing_file", path, "the file is absent; expected the predictions")
     for line, value in read_rows(path):
-        record = Record(value=value, path=path, line=line)
-        record.text("task", empty=False)
-        record.text("id", empty=False)
+        record = Fields(value, path, line)
+        record.string("task", not_empty=True)
+        record.string("id", not_empty=True)
         label = record.integer("label")
-        choices = list(record.records("choices"))
+        choices = list(record.objects("choices"))
         for choice in choices:
             sums = {"sum_logprob": choice.number("sum_logprob")}
             sums["sum_logprob_unconditional"] = choice.number_or_null("sum_logprob_unconditional") or 0.0
@@ -153,7 +155,7 @@ def read_predictions(directory: Path) -> Iterator[dict[str, Any]]:
                 choice.integer(count, minimum=1)
         if label >= len(choices):
             raise record.error("out_of_range", "label", f"is {label}; there are {len(choices)} choices")
-        predicted = record.record("predicted")
+        predicted = record.object("predicted")
         for metric in predicted.value:
             if predicted.integer(metric) >= len(choices):
                 message = f"is {predicted.value[metric]}; there are {len(choices)} choices"
@@ -167,9 +169,9 @@ def read_document_scores(directory: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     for line, value in read_rows(path):
-        record = Record(value=value, path=path, line=line)
+        record = Fields(value, path, line)
         for key in ("source", "subdomain", "id"):
-            record.text(key)
+            record.string(key)
         for key in ("tokens", "bytes", "chars", "words"):
             record.integer(key)
         nll_nats = record.number("nll_nats")
@@ -179,35 +181,34 @@ def read_document_scores(directory: Path) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def validate(path: Path) -> None:
-    """Full check of a results directory: fields, ratios, rows, manifest, hashes, counts.
+def dump(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row for each task and domain, after every row of the other files is checked.
 
-    That every stored number follows from the rows is `catwalk verify`'s to say.
+    That every stored number follows from the rows is for `catwalk verify` to say.
     """
-    results = read_results(path, hashes=True)
+    results = read_results(path, checksums=True)
     if (path / PREDICTIONS).is_file():
         for _ in read_predictions(path):
             pass
     for _ in read_document_scores(path):
         pass
-    if (path / MANIFEST).is_file():
-        counts = Record(value=read_manifest(path, "results")["counts"], path=path / MANIFEST, prefix="counts.")
-        for key, count in _counts(results).items():
-            if counts.integer(key) != count:
-                raise counts.error("invalid_value", key, f"is {counts.value[key]}; {RESULTS} gives {count}")
-
-
-def _counts(results: dict[str, Any]) -> dict[str, int]:
-    return {
-        "tasks": len(results["tasks"]),
-        "items": sum(task["items"] for task in results["tasks"]),
-        "domains": len(results["perplexity"]),
-    }
-
-
-def dump(path: Path) -> Iterator[dict[str, Any]]:
-    """Head line, then a row a task, then a row a domain."""
-    results = read_results(path)
-    yield {"format": "results", "version": 1, "counts": _counts(results)}
     yield from results["tasks"]
     yield from results["perplexity"]
+
+
+def validate(path: Path) -> None:
+    """Check results in full: fields, ratios, rows, checksums and counts.
+
+    Raises:
+        FormatError: the first error.
+    """
+    rows = list(dump(path))
+    if manifest := find_manifest(path, "results"):
+        totals = [sum(numbers) for numbers in zip(*map(count, rows), strict=True)] or [0, 0, 0]
+        for error in check_counts(manifest, dict(zip(("tasks", "items", "domains"), totals, strict=True))):
+            raise error
+
+
+def count(row: dict[str, Any]) -> tuple[int, int, int]:
+    """Tasks, items and domains of a row."""
+    return (1, row["items"], 0) if "task" in row else (0, 0, 1)

@@ -1,136 +1,131 @@
-"""Typed fields of a JSON object, with the contract's errors when they are not what they should be."""
+"""Typed fields of a JSON object; a field that is missing or of another type is an error with its place.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paloma.formats.errors import FormatError
+from .errors import FormatError
+from .json_lines import type_name
 
 __all__ = ["Fields"]
 
-_HASH = re.compile("[0-9a-f]{64}")
-_NAMES = {
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-    float: "a number",
-    dict: "an object",
-    list: "an array",
-    type(None): "null",
-}
-_ABSENT = object()
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
+@dataclass(frozen=True)
 class Fields:
-    """An object of a file at `path` and `line`; `prefix` is its own dotted place within the row or file."""
+    """A JSON object with its place: the file, the line, and the dotted name of the object (`prefix`).
 
-    def __init__(self, value: Any, path: Path, line: int | None = None, prefix: str = "") -> None:
-        self.path, self.line, self.prefix = path, line, prefix
-        if not isinstance(value, dict):
-            code = "wrong_type" if prefix else "not_object"
-            raise FormatError(
-                code,
-                path,
-                f"{self._quoted(prefix)}is {_NAMES[type(value)]}; expected an object",
-                line=line,
-                field=prefix or None,
-            )
-        self.value: dict[str, Any] = value
+    `string` and the like raise FormatError: `missing_field`, `wrong_type`, `invalid_value`. The optional ones return
+    None, or an empty object, for a field that is missing or null.
+    """
 
-    @staticmethod
-    def _quoted(place: str) -> str:
-        return f'"{place}" ' if place else ""
+    value: dict[str, Any]
+    path: Path | str
+    line: int | None = None
+    prefix: str = ""
 
-    def place(self, name: str | int) -> str:
-        """Dotted place of one of this object's fields."""
-        return f"{self.prefix}.{name}" if self.prefix else str(name)
+    def name(self, key: str) -> str:
+        """The dotted name of a field."""
+        return f"{self.prefix}.{key}" if self.prefix else key
 
-    def error(self, code: str, name: str, got: str, expected: str) -> FormatError:
-        """An error about one field."""
-        place = self.place(name)
-        message = f'"{place}" is {got}; expected {expected}'
-        return FormatError(code, self.path, message, line=self.line, field=place)
+    def error(self, code: str, key: str, message: str, hint: str | None = None) -> FormatError:
+        """The error of a field; the message follows the quoted name: `is 3; expected 4`."""
+        name = self.name(key)
+        return FormatError(code, self.path, f'"{name}" {message}', line=self.line, field=name, hint=hint)
 
-    def _typed(self, name: str, kinds: tuple[type, ...], expected: str, optional: bool) -> Any:
-        value = self.value.get(name, _ABSENT)
-        if value is _ABSENT:
-            if optional:
-                return None
-            raise self.error("missing_field", name, "absent", expected)
-        if value is None and optional:
-            return None
-        if type(value) not in kinds:
-            raise self.error("wrong_type", name, _NAMES[type(value)], expected)
-        return value
+    def wrong_type(self, key: str, expected: str) -> FormatError:
+        """The error of a field of another type."""
+        return self.error("wrong_type", key, f"is {type_name(self.value[key])}; expected {expected}")
 
-    def text(self, name: str, *, not_empty: bool = False) -> str:
-        """A required string."""
-        value: str = self._typed(name, (str,), "a string", False)
+    def get(self, key: str, expected: str = "a value") -> Any:
+        """A field of any type."""
+        if key not in self.value:
+            raise self.error("missing_field", key, f"is missing; expected {expected}")
+        return self.value[key]
+
+    def string(self, key: str, *, choices: Collection[str] = (), not_empty: bool = False) -> str:
+        """A string, out of `choices` if there are any."""
+        value = self.get(key, "a string")
+        if not isinstance(value, str):
+            raise self.wrong_type(key, "a string")
+        if choices and value not in choices:
+            raise self.error("invalid_value", key, f'is "{value}"; expected {" or ".join(choices)}')
         if not_empty and not value:
-            raise self.error("invalid_value", name, '""', "a string that is not empty")
+            raise self.error("invalid_value", key, "is empty; expected at least one character")
         return value
 
-    def optional_text(self, name: str) -> str | None:
-        """A string, or none where the field is absent or null."""
-        value: str | None = self._typed(name, (str,), "a string", True)
-        return value
+    def optional_string(self, key: str) -> str | None:
+        """A string or None."""
+        return None if self.value.get(key) is None else self.string(key)
 
-    def one_of(self, name: str, allowed: Iterable[str], code: str = "invalid_value") -> str:
-        """A required string out of a list."""
-        value, allowed = self.text(name), list(allowed)
-        if value not in allowed:
-            raise self.error(code, name, f'"{value}"', " or ".join(f'"{one}"' for one in allowed))
-        return value
-
-    def integer(self, name: str, *, minimum: int = 0) -> int:
-        """A required integer of at least `minimum`."""
-        value: int = self._typed(name, (int,), "an integer", False)
-        if value < minimum:
-            raise self.error("invalid_value", name, str(value), f"at least {minimum}")
-        return value
-
-    def number(self, name: str, *, minimum: float | None = None) -> float:
-        """A required number, as floating point."""
-        value = float(self._typed(name, (int, float), "a number", False))
-        if not math.isfinite(value):
-            raise self.error("invalid_value", name, str(value), "a finite number")
+    def integer(self, key: str, *, minimum: int | None = 0) -> int:
+        """An integer; `true` and `1.0` are not."""
+        value = self.get(key, "an integer")
+        if type(value) is not int:
+            raise self.wrong_type(key, "an integer")
         if minimum is not None and value < minimum:
-            raise self.error("invalid_value", name, str(value), f"at least {minimum}")
+            raise self.error("invalid_value", key, f"is {value}; expected at least {minimum}")
         return value
 
-    def nullable_number(self, name: str, *, minimum: float | None = None) -> float | None:
-        """A required field that is a number or null."""
-        if name in self.value and self.value[name] is None:
-            return None
-        return self.number(name, minimum=minimum)
+    def optional_integer(self, key: str, *, minimum: int | None = 0) -> int | None:
+        """An integer or None."""
+        return None if self.value.get(key) is None else self.integer(key, minimum=minimum)
 
-    def hash(self, name: str, *, nullable: bool = False) -> str | None:
-        """A required sha256 of 64 lower-case digits, or null where that is allowed."""
-        if nullable and name in self.value and self.value[name] is None:
-            return None
-        value = self.text(name)
-        if _HASH.fullmatch(value) is None:
-            raise self.error("invalid_value", name, f'"{value}"', "64 lower-case hexadecimal digits")
+    def number(self, key: str, *, minimum: float | None = None) -> float:
+        """A finite number."""
+        value = self.get(key, "a number")
+        if type(value) not in (int, float):
+            raise self.wrong_type(key, "a number")
+        if not math.isfinite(value) or (minimum is not None and value < minimum):
+            expected = "a finite number" if minimum is None else f"at least {minimum:g}"
+            raise self.error("invalid_value", key, f"is {value}; expected {expected}")
+        return float(value)
+
+    def number_or_null(self, key: str, *, minimum: float | None = None) -> float | None:
+        """A finite number or null; the field has to be there."""
+        return None if self.get(key, "a number or null") is None else self.number(key, minimum=minimum)
+
+    def hash(self, key: str) -> str:
+        """A sha256: 64 lower-case hexadecimal digits."""
+        value = self.string(key)
+        if not _HASH.match(value):
+            raise self.error("invalid_value", key, f'is "{value}"; expected 64 lower-case hexadecimal digits')
         return value
 
-    def object(self, name: str) -> "Fields":
-        """A required object."""
-        value = self._typed(name, (dict,), "an object", False)
-        return Fields(value, self.path, self.line, self.place(name))
+    def hash_or_null(self, key: str) -> str | None:
+        """A sha256 or null; the field has to be there."""
+        return None if self.get(key, "a sha256 or null") is None else self.hash(key)
 
-    def optional_object(self, name: str) -> "Fields":
-        """An object, an empty one where the field is absent or null."""
-        value = self._typed(name, (dict,), "an object", True)
-        return Fields(value or {}, self.path, self.line, self.place(name))
+    def object(self, key: str) -> "Fields":
+        """An object."""
+        value = self.get(key, "an object")
+        if not isinstance(value, dict):
+            raise self.wrong_type(key, "an object")
+        return Fields(value, self.path, self.line, self.name(key))
 
-    def array(self, name: str) -> list[Any]:
-        """A required array."""
-        value: list[Any] = self._typed(name, (list,), "an array", False)
+    def optional_object(self, key: str) -> "Fields":
+        """An object, empty if the field is missing or null."""
+        return self.object(key) if self.value.get(key) is not None else Fields({}, self.path, self.line, self.name(key))
+
+    def array(self, key: str) -> list[Any]:
+        """An array."""
+        value = self.get(key, "an array")
+        if not isinstance(value, list):
+            raise self.wrong_type(key, "an array")
         return value
 
-    def objects(self, name: str) -> list["Fields"]:
-        """A required array of objects."""
-        place = self.place(name)
-        return [Fields(v, self.path, self.line, f"{place}.{i}") for i, v in enumerate(self.array(name))]
+    def objects(self, key: str) -> list["Fields"]:
+        """An array of objects."""
+        rows = []
+        for index, value in enumerate(self.array(key)):
+            if not isinstance(value, dict):
+                raise self.error("wrong_type", f"{key}.{index}", f"is {type_name(value)}; expected an object")
+            rows.append(Fields(value, self.path, self.line, self.name(f"{key}.{index}")))
+        return rows

@@ -1,59 +1,64 @@
-"""The chain of manifests from an artifact back to its source files."""
+"""The chain of manifests from an artifact back to its source files: docs/formats/manifest.md, *Lineage*.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from paloma.formats.errors import FormatError
-from paloma.formats.json_lines import sha256_file
-from paloma.formats.manifest import MANIFEST, read_manifest
+from .errors import FormatError
+from .json_lines import sha256_file
+from .manifest import MANIFEST, Manifest, read_manifest
 
 __all__ = ["lineage"]
 
 _SOURCES_SHOWN = 3
-_DIGITS = 12
 
 
 def lineage(path: Path, *, every_source: bool = False) -> Iterator[str]:
-    """Lines of the tree below an artifact.
+    """Yield the lines of the tree, two spaces a level, each artifact once.
 
     Raises:
-        FormatError: `missing_file` without a manifest, `checksum_mismatch` where an input is there with another hash.
+        FormatError: `missing_file` without a manifest; `checksum_mismatch` for an input that has changed since.
     """
-    yield from _artifact(path, "", 0, set(), every_source)
-
-
-def _artifact(path: Path, role: str, depth: int, seen: set[str], every_source: bool) -> Iterator[str]:
     manifest = read_manifest(path)
-    digest = sha256_file(path / MANIFEST)
-    writer = manifest["writer"]
-    counts = ", ".join(f"{name} {number:,}" for name, number in sorted(manifest["counts"].items()))
-    label = f"{role}: " if role else ""
-    line = f"{'  ' * depth}{label}{manifest['format']} {digest[:_DIGITS]} by {writer['name']} {writer['version']}"
-    if digest in seen:
-        yield f"{line} (above)"
-        return
-    seen.add(digest)
-    yield f"{line} ({counts})" if counts else line
-    yield from _inputs(path, manifest["inputs"], depth + 1, seen, every_source)
+    yield _described(manifest, str(path))
+    yield from _inputs(manifest, 1, {manifest.identity}, every_source)
 
 
-def _inputs(path: Path, inputs: list[dict[str, Any]], depth: int, seen: set[str], every_source: bool) -> Iterator[str]:
-    indent = "  " * depth
-    sources = [entry for entry in inputs if entry["role"] == "source"]
-    hidden = [] if every_source else sources[_SOURCES_SHOWN:]
-    for entry in inputs:
-        if entry in hidden:
+def _described(manifest: Manifest, path: str) -> str:
+    counts = " ".join(f"{name}={count}" for name, count in sorted(manifest.counts.items()))
+    writer = f"{manifest.writer['name']} {manifest.writer['version']}"
+    return "  ".join(filter(None, (f"{manifest.format} {path}", counts, writer, manifest.identity[:12])))
+
+
+def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) -> Iterator[str]:
+    indent, sources = "  " * depth, 0
+    for row in manifest.inputs:
+        role, path = row["role"], manifest.directory / row["path"]
+        if "manifest_sha256" in row:
+            wanted = row["manifest_sha256"]
+            if not (path / MANIFEST).is_file():
+                yield f"{indent}{role}: {row['path']}  not here  {wanted[:12]}"
+                continue
+            _check(path / MANIFEST, wanted, manifest)
+            found = read_manifest(path)
+            again = found.identity in seen
+            yield f"{indent}{role}: {_described(found, row['path'])}{' (above)' if again else ''}"
+            if not again:
+                seen.add(found.identity)
+                yield from _inputs(found, depth + 1, seen, every_source)
             continue
-        place, wanted = path / entry["path"], entry.get("manifest_sha256") or entry["sha256"]
-        if "manifest_sha256" not in entry:
-            yield f"{indent}{entry['role']}: {entry['path']} {wanted[:_DIGITS]} ({entry['size_bytes']:,} bytes)"
-        elif not (place / MANIFEST).is_file():
-            yield f"{indent}{entry['role']}: {entry['path']} {wanted[:_DIGITS]} not here"
-        elif (found := sha256_file(place / MANIFEST)) != wanted:
-            message = f"has the identity {found[:_DIGITS]}…; {path / MANIFEST} was made from {wanted[:_DIGITS]}…"
-            raise FormatError("checksum_mismatch", place / MANIFEST, message, hint="the input was made anew since")
-        else:
-            yield from _artifact(place, entry["role"], depth, seen, every_source)
-    if hidden:
-        yield f"{indent}source: {len(hidden):,} more files"
+        if path.is_file():
+            _check(path, row["sha256"], manifest)
+        sources += role == "source"
+        if role != "source" or sources <= _SOURCES_SHOWN or every_source:
+            yield f"{indent}{role}: {row['path']}  {row['size_bytes']} bytes  {row['sha256'][:12]}"
+    if sources > _SOURCES_SHOWN and not every_source:
+        yield f"{indent}source: {sources - _SOURCES_SHOWN} more (--all lists them)"
+
+
+def _check(path: Path, wanted: str, manifest: Manifest) -> None:
+    if (found := sha256_file(path)) != wanted:
+        message = f"has the sha256 {found[:12]}…; expected {wanted[:12]}…, which {manifest.path} was made from"
+        raise FormatError("checksum_mismatch", path, message, hint="create the later artifact again")

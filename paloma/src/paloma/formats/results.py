@@ -9,10 +9,10 @@ from typing import Any
 
 from paloma.formats.errors import FormatError
 from paloma.formats.fields import Fields
-from paloma.formats.json_lines import decode, read_lines, read_object
-from paloma.formats.manifest import MANIFEST, check_files, read_manifest
+from paloma.formats.json_lines import decode_object, read_lines, read_object
+from paloma.formats.manifest import check_files, find_manifest
 
-__all__ = ["Domain", "Inference", "Model", "Results", "dump", "parse_results", "read_results", "validate"]
+__all__ = ["Domain", "Inference", "Model", "Results", "count", "dump", "parse_results", "read_results"]
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl.gz"
@@ -78,30 +78,30 @@ class Results:
 
 def _parse_model(fields: Fields) -> Model:
     return Model(
-        name=fields.text("name"),
-        architecture=fields.text("architecture"),
+        name=fields.string("name"),
+        architecture=fields.string("architecture"),
         parameters=fields.integer("parameters"),
         vocab_size=fields.integer("vocab_size"),
-        dtype=fields.text("dtype"),
-        tokenizer_sha256=fields.hash("tokenizer_sha256", nullable=True),
-        manifest_sha256=fields.hash("manifest_sha256", nullable=True),
+        dtype=fields.string("dtype"),
+        tokenizer_sha256=fields.hash_or_null("tokenizer_sha256"),
+        manifest_sha256=fields.hash_or_null("manifest_sha256"),
     )
 
 
 def _parse_inference(fields: Fields) -> Inference:
     return Inference(
-        dtype=fields.text("dtype"),
+        dtype=fields.string("dtype"),
         max_length_tokens=fields.integer("max_length_tokens", minimum=1),
-        windowing=fields.one_of("windowing", ("strict-disjoint", "paloma-reference")),
-        prefix=fields.one_of("prefix", ("bos", "eos")),
-        split=fields.optional_text("split"),
+        windowing=fields.string("windowing", choices=("strict-disjoint", "paloma-reference")),
+        prefix=fields.string("prefix", choices=("bos", "eos")),
+        split=fields.optional_string("split"),
     )
 
 
 def _parse_score(fields: Fields) -> dict[str, float | int | None]:
     return {
-        "value": fields.nullable_number("value"),
-        "stderr": fields.nullable_number("stderr", minimum=0.0),
+        "value": fields.number_or_null("value"),
+        "stderr": fields.number_or_null("stderr", minimum=0.0),
         "n": fields.integer("n"),
     }
 
@@ -109,17 +109,17 @@ def _parse_score(fields: Fields) -> dict[str, float | int | None]:
 def _parse_task(fields: Fields) -> dict[str, Any]:
     metrics = fields.object("metrics")
     task = {
-        "task": fields.text("task", not_empty=True),
-        "split": fields.text("split"),
+        "task": fields.string("task", not_empty=True),
+        "split": fields.string("split"),
         "num_shots": fields.integer("num_shots"),
         "items": fields.integer("items"),
         "choices_mean": fields.number("choices_mean", minimum=0.0),
-        "primary_metric": fields.text("primary_metric"),
+        "primary_metric": fields.string("primary_metric"),
         "metrics": {name: _parse_score(metrics.object(name)) for name in metrics.value},
     }
     if task["primary_metric"] not in metrics.value:
-        got, known = f'"{task["primary_metric"]}"', ", ".join(metrics.value)
-        raise fields.error("invalid_value", "primary_metric", got, f"one of the metrics ({known})")
+        message = f'is "{task["primary_metric"]}"; expected one of the metrics ({", ".join(metrics.value)})'
+        raise fields.error("invalid_value", "primary_metric", message)
     return task
 
 
@@ -127,8 +127,8 @@ def _parse_domain(fields: Fields) -> Domain:
     score = fields.object("bits_per_byte")
     parsed = _parse_score(score)
     domain = Domain(
-        source=fields.text("source"),
-        subdomain=fields.text("subdomain"),
+        source=fields.string("source"),
+        subdomain=fields.string("subdomain"),
         documents=fields.integer("documents"),
         tokens=fields.integer("tokens"),
         bytes=fields.integer("bytes"),
@@ -138,14 +138,14 @@ def _parse_domain(fields: Fields) -> Domain:
         bits_per_byte_stderr=parsed["stderr"],
     )
     if domain.tokens and not domain.nll_nats:
-        got = f"0 for {domain.tokens} tokens"
-        raise fields.error("invalid_value", "nll_nats", got, "more than 0")
+        message = f"is 0 for {domain.tokens} tokens; expected more than 0"
+        raise fields.error("invalid_value", "nll_nats", message)
     stored = parsed["value"]
     derived = domain.nll_nats / (domain.bytes * math.log(2)) if domain.bytes else None
     if (stored is None) != (derived is None) or (
         stored is not None and derived is not None and not math.isclose(stored, derived, rel_tol=_RATIO_TOLERANCE)
     ):
-        raise score.error("invalid_value", "value", f"{stored}", f"{derived}, which the sums give")
+        raise score.error("invalid_value", "value", f"is {stored}; expected {derived}, as the sums give")
     return domain
 
 
@@ -164,7 +164,8 @@ def parse_results(value: dict[str, Any], path: Path) -> Results:
         FormatError: with the codes of the contract.
     """
     fields = Fields(value, path)
-    fields.one_of("format", ("results",), "unknown_format")
+    if (name := fields.string("format")) != "results":
+        raise fields.error("unknown_format", "format", f'is "{name}"; expected results')
     version = fields.integer("version", minimum=1)
     if version > _VERSION:
         message = f'"version" is {version}; expected 1 to {_VERSION}, which this release reads'
@@ -191,66 +192,55 @@ def read_results(path: Path) -> Results:
     Raises:
         FormatError: of the manifest, where there is one, or of `results.json`.
     """
-    if (path / MANIFEST).is_file():
-        for error in check_files(path, read_manifest(path, "results"), hashes=False):
+    if manifest := find_manifest(path, "results"):
+        for error in check_files(manifest, checksums=False):
             raise error
     file = _results_path(path)
     return parse_results(read_object(file), file)
 
 
 def _check_prediction(fields: Fields, tasks: set[str]) -> None:
-    fields.one_of("task", sorted(tasks))
-    fields.text("id")
+    fields.string("task", choices=sorted(tasks))
+    fields.string("id")
     label = fields.integer("label")
     choices = fields.objects("choices")
     for choice in choices:
         sums = {
             "sum_logprob": choice.number("sum_logprob"),
-            "sum_logprob_unconditional": choice.nullable_number("sum_logprob_unconditional"),
+            "sum_logprob_unconditional": choice.number_or_null("sum_logprob_unconditional"),
         }
         for name, value in sums.items():
             if value is not None and value > 0:
-                raise choice.error("invalid_value", name, str(value), "a log-probability of at most 0")
+                raise choice.error("invalid_value", name, f"is {value}; expected a log-probability of at most 0")
         for name in ("tokens", "chars", "bytes"):
             choice.integer(name)
     predicted = fields.object("predicted")
     positions = [(fields, "label", label), *((predicted, name, predicted.integer(name)) for name in predicted.value)]
     for owner, name, position in positions:
         if position >= len(choices):
-            raise owner.error("out_of_range", name, str(position), f"a position among {len(choices)} choices")
+            raise owner.error("out_of_range", name, f"is {position}; expected one of {len(choices)} choices")
 
 
-def validate(path: Path, counted: dict[str, int]) -> Iterator[FormatError]:
-    """Everything wrong with the results and their predictions; `counted` gets the counts."""
-    results = read_results(path)
-    counted |= {
-        "tasks": len(results.tasks),
-        "items": sum(task["items"] for task in results.tasks),
-        "domains": len(results.domains),
-    }
-    predictions = _results_path(path).parent / PREDICTIONS
-    if not predictions.is_file():
-        return
-    tasks = {task["task"] for task in results.tasks}
-    try:
-        for line, data in read_lines(predictions):
-            try:
-                _check_prediction(Fields(decode(data, predictions, line), predictions, line), tasks)
-            except FormatError as error:
-                yield error
-    except FormatError as error:  # the file itself ends early
-        yield error
-
-
-def dump(path: Path) -> Iterator[dict[str, Any]]:
-    """The head line, a row a task, a row a domain."""
+def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
+    """Yield a row for each task and domain, and the errors of predictions."""
     results = read_results(path)
     stored = read_object(_results_path(path))["perplexity"]
-    counts: dict[str, int] = {}
-    list(validate(path, counts))
-    yield {"format": "results", "version": 1, "counts": counts}
     yield from results.tasks
     for domain, row in zip(results.domains, stored, strict=True):
         values = asdict(domain)
         del values["bits_per_byte_stderr"]
         yield values | {"bits_per_byte": _parse_score(Fields(row["bits_per_byte"], results.path))}
+    predictions = _results_path(path).parent / PREDICTIONS
+    if not predictions.is_file():
+        return
+    tasks = {task["task"] for task in results.tasks}
+    for line, raw in read_lines(predictions):
+        try:
+            _check_prediction(Fields(decode_object(raw, predictions, line), predictions, line), tasks)
+        except FormatError as error:
+            yield error
+
+
+def count(row: dict[str, Any]) -> tuple[int, int, int]:
+    """Tasks, items and domains of a row."""
+    return (1, row["items"], 0) if "task" in row else (0, 0, 1)
