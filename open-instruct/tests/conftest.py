@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from open_instruct.training.process import prepare_process
+from open_instruct.process import prepare_process
 
 prepare_process()
 

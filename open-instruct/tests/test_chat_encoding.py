@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import SHIPPED, ChatTemplate, choose_template, read_shipped
 from open_instruct.config import TemplateSettings
-from open_instruct.data.tokenize import encode_conversations
+from open_instruct.data import encode_conversations
 from open_instruct.errors import RequestError
 from open_instruct.formats.chat import Conversation
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -287,9 +287,9 @@ def test_answers_of_weight_0_are_read_and_not_trained(encoders):
             "{% for m in messages %}{% if m['role'] == 'assistant' %}A: {% generation %}{{ m['content'] + eos_token }}"
             "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
             "{% if add_generation_prompt %}Assistant: {% endif %}",
-            "renders a prompt alone differently",
+            "renders a prompt without its answer differently",
         ),
-        ("{{ bos_token }}" + read_shipped("tulu"), "begins with bos_token, which the tokenizer lacks"),
+        ("{{ bos_token }}" + read_shipped("tulu"), "uses bos_token; expected a tokenizer that has one"),
         (read_shipped("tulu").replace("message['role'] == 'assistant'", "false"), "marks no text as the assistant's"),
     ],
     ids=["no marker", "end not trained", "prompt differs", "no bos", "nothing marked"],

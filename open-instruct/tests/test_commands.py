@@ -99,7 +99,7 @@ def test_inspect_shows_counts_and_the_mask(checkpoint, chats, pairs, tmp_path, c
     tokens = [line.split("  ") for line in out.splitlines() if line[:6].strip().isdigit()]
     trained = "".join(eval(line.split("  T  ")[1]) for line in out.splitlines() if "  T  " in line)
     assert trained == "A sequence of items. 0<|endoftext|>"
-    assert len(tokens) == int(out.split("tokens a row: 0% ")[1].split()[0]) or tokens
+    assert len(tokens) == int(out.split("tokens per row: 0% ")[1].split()[0]) or tokens
     assert main(["inspect", str(pairs), "--checkpoint", str(checkpoint()), "--row", "1"]) == 0
     assert "rejected:" in capsys.readouterr().out
     assert main(["inspect", str(chats), "--checkpoint", str(checkpoint()), "--row", "8"]) == 2

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import chat_rows, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
-from open_instruct.data.pack import pack_lengths
-from open_instruct.data.read import read_conversations, split_rows, warn_of_overlap
+from open_instruct.data import pack_lengths, read_conversations, split_rows, warn_of_overlap
+from open_instruct.errors import WorkError
+from open_instruct.trainers import score_trained_positions_only
+from transformers import AutoModelForCausalLM
+from trl.trainer import utils
 
 
 def _rows(path: Path, count: int):
@@ -32,7 +36,7 @@ def test_equal_rows_fall_on_one_side(tmp_path, caplog):
     warn_of_overlap(kept, held_out)
     assert not caplog.records
     warn_of_overlap(kept, kept[:3])
-    assert "3 of 3 held-out rows are training rows too" in caplog.text
+    assert "3 of 3 held-out rows are also training rows" in caplog.text
 
 
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(50, 120))
@@ -49,26 +53,33 @@ def test_packing_takes_the_fullest_bin_with_room():
     assert pack_lengths([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
 
 
-def test_only_trained_positions_are_projected_and_the_loss_is_the_same(checkpoint):
-    import open_instruct.training.trainers  # noqa: F401 - sets the switch
-    import trl.trainer.utils
-    from transformers import AutoModelForCausalLM
+def test_only_trained_positions_are_projected_and_the_loss_is_the_same(checkpoint, monkeypatch):
+    score_trained_positions_only()
+    project, projected = utils._ChunkedLogProbFunction.apply, []
 
-    assert trl.trainer.utils._use_triton(torch.device("cpu"))
+    def spy(hidden_states, *arguments):
+        projected.append(len(hidden_states))
+        return project(hidden_states, *arguments)
+
+    monkeypatch.setattr(utils._ChunkedLogProbFunction, "apply", spy)
     results = []
-    for switch in (trl.trainer.utils._use_triton, lambda device: False):
+    for switch in (utils._use_triton, lambda device: False):
+        monkeypatch.setattr(utils, "_use_triton", switch)
         model = AutoModelForCausalLM.from_pretrained(checkpoint())
-        original, trl.trainer.utils._use_triton = trl.trainer.utils._use_triton, switch
-        try:
-            trl.trainer.utils.add_fused_lm_head(model)
-            ids = torch.arange(2, 26).view(2, 12)
-            labels = ids.clone()
-            labels[:, :7] = -100
-            output = model(input_ids=ids, labels=labels, fused_lm_head=True)
-            output.loss.backward()
-        finally:
-            trl.trainer.utils._use_triton = original
+        utils.add_fused_lm_head(model)
+        ids = torch.arange(2, 26).view(2, 12)
+        labels = ids.clone()
+        labels[:, :7] = -100
+        output = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        output.loss.backward()
         results.append((output.loss.item(), model.lm_head.weight.grad, output.log_probs))
+    assert projected == [2 * 5, 2 * 11]
     assert abs(results[0][0] - results[1][0]) < 1e-6
     assert torch.allclose(results[0][1], results[1][1], atol=1e-6)
     assert torch.allclose(results[0][2], results[1][2], atol=1e-6)
+
+
+def test_trl_without_its_private_switch_is_refused(monkeypatch):
+    monkeypatch.delattr(utils, "_use_triton")
+    with pytest.raises(WorkError, match=r"trl .*_use_triton not found; expected it, as in trl 1.16"):
+        score_trained_positions_only()

@@ -13,7 +13,7 @@ from conftest import chat_rows, pair_rows, write_rows
 from open_instruct.__main__ import main
 from open_instruct.config import DpoConfig, SftConfig
 from open_instruct.config_file import load_config, to_plain, write_config
-from open_instruct.data.read import read_pairs, row_hash
+from open_instruct.data import read_pairs, row_hash
 from open_instruct.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -345,10 +345,3 @@ def test_files_of_one_name_are_not_mixed(tmp_path, capsys):
         paths.append(str(write_rows(tmp_path / folder / "chats.jsonl", chat_rows(2))))
     assert main(["mix", *paths, "--output", str(tmp_path / "mixed")]) == 2
     assert 'would label its rows "chats", as would' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("module", ["sft", "commands.merge"])
-def test_module_of_a_command_is_the_command(module):
-    script = [sys.executable, "-m", f"open_instruct.{module}", "--nonsense"]
-    done = subprocess.run(script, check=False, capture_output=True, text=True)
-    assert (done.returncode, "usage: open-instruct" in done.stderr) == (2, True)

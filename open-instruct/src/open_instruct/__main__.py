@@ -1,43 +1,38 @@
 """The command `open-instruct`: arguments in, exit code out. 0 done, 1 the work failed, 2 the request was wrong."""
 
 import argparse
+import dataclasses
 import errno
 import logging
 import sys
+from collections.abc import Callable
 from os.path import expanduser
 from pathlib import Path
 
 from . import __version__
+from .config import DpoConfig, RuntimeSettings, SamplingSettings, SequenceSettings, SftConfig, TemplateSettings
 from .errors import RequestError, WorkError
 from .formats.errors import FormatError
+from .process import prepare_process
 
 __all__ = ["main"]
 
 
-def _sft(options: argparse.Namespace) -> None:
-    from .config import SftConfig
+def _train(options: argparse.Namespace) -> None:
     from .config_file import load_config
-    from .sft import run
+    from .train import train
 
-    run(load_config(SftConfig, options.config, options.overrides))
-
-
-def _dpo(options: argparse.Namespace) -> None:
-    from .config import DpoConfig
-    from .config_file import load_config
-    from .dpo import run
-
-    run(load_config(DpoConfig, options.config, options.overrides))
+    kind: type[SftConfig] | type[DpoConfig] = DpoConfig if options.command == "dpo" else SftConfig
+    config: SftConfig | DpoConfig = load_config(kind, options.config, options.overrides)
+    train(config)
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from .chat.generate import Chatter, Sampling
-    from .commands.chat import answer_file, talk
-    from .config import RuntimeSettings, TemplateSettings
+    from .chat.answer import Chatter, answer_file, talk
 
     if (options.input is None) != (options.output is None):
         raise RequestError(
-            "--input and --output: one is given; expected both or none", "--output - writes to standard output"
+            "--input and --output: one of them is set; expected both or none", "--output - writes to standard output"
         )
     for name, value, least in (
         ("max-new-tokens", options.max_new_tokens, 1),
@@ -48,7 +43,7 @@ def _chat(options: argparse.Namespace) -> None:
             raise RequestError(f"--{name}: is {value}; expected {least} or more")
     if not 0 < options.top_p <= 1:
         raise RequestError(f"--top-p: is {options.top_p}; expected a number above 0, up to 1")
-    sampling = Sampling(
+    sampling = SamplingSettings(
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, seed=options.seed
     )
     runtime = RuntimeSettings(device=options.device, num_threads=options.num_threads)
@@ -65,11 +60,8 @@ def _chat(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    import dataclasses
-
-    from .commands.inspect import inspect_data
-    from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
     from .config_file import load_config, read_yaml
+    from .inspect_data import inspect_data
 
     template, sequence, checkpoint, paths = TemplateSettings(), SequenceSettings(), options.checkpoint, [options.data]
     drop_identical = False
@@ -83,7 +75,7 @@ def _inspect(options: argparse.Namespace) -> None:
         checkpoint = checkpoint or config.model
         drop_identical = isinstance(config, DpoConfig) and config.data.identical_answers == "drop"
     if checkpoint is None:
-        raise RequestError("--checkpoint: is absent; expected a directory with a tokenizer")
+        raise RequestError("--checkpoint: not set; expected a directory with a tokenizer")
     if options.template is not None:
         template = dataclasses.replace(template, name=options.template)
     if options.max_length_tokens is not None:
@@ -93,77 +85,100 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _mix(options: argparse.Namespace) -> None:
-    from .commands.mix import mix, parse_source
+    from .mix import mix, parse_source
 
     sources = [parse_source(text) for text in options.sources]
     mix(sources, options.output, format_name=options.format, seed=options.seed)
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from .commands.merge import merge
+    from .merge import merge
 
     merge(options.base, options.adapter, options.output, options.dtype)
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()  # a shell leaves the ~ of --name=~/x alone
+    return Path(text).expanduser()  # a shell does not expand the ~ of --name=~/x
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="open-instruct", description="Turn a checkpoint into a chat model.")
     parser.add_argument("--version", action="version", version=f"open-instruct {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, run, text in (
-        ("sft", _sft, "supervised fine-tuning on chats"),
-        ("dpo", _dpo, "direct preference optimization on pairs"),
-    ):
-        command = commands.add_parser(name, help=text, description=f"{text.capitalize()}: a YAML file and overrides.")
-        command.add_argument("config", type=_path, help="YAML configuration")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.max_steps=100")
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str, more: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.{more}")
         command.set_defaults(run=run)
+        return command
+
+    for name, text in (
+        ("sft", "supervised fine-tuning on chats"),
+        ("dpo", "direct preference optimization on pairs of answers"),
+    ):
+        command = add(name, _train, text, " Arguments key=value override the settings in the YAML file.")
+        command.add_argument("config", type=_path, help="YAML file with the settings")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.max_steps=100")
+
+    sampling, runtime = SamplingSettings(), RuntimeSettings()
+    shown = " (default: %(default)s)"
     text = "talk to a checkpoint in the terminal, or answer a file of chats"
-    chat = commands.add_parser("chat", help=text, description=text.capitalize() + ". /new begins a new conversation.")
+    chat = add("chat", _chat, text, " In the terminal, /new starts a new conversation.")
     chat.add_argument("model", type=_path, help="checkpoint directory")
-    chat.add_argument("--system", help="a system message to begin with")
-    chat.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
-    chat.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest token (0.7)")
-    chat.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this mass (1.0)")
-    chat.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
+    chat.add_argument("--system", help="system message")
     chat.add_argument(
-        "--template", type=expanduser, help="instead of the checkpoint's own: a shipped name or a .jinja file"
+        "--max-new-tokens", type=int, default=sampling.max_new_tokens, help="longest answer, in tokens" + shown
     )
-    chat.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    chat.add_argument("--num-threads", type=int, help="CPU threads")
+    chat.add_argument("--temperature", type=float, default=sampling.temperature, help="0 = greedy decoding" + shown)
+    chat.add_argument(
+        "--top-p",
+        type=float,
+        default=sampling.top_p,
+        help="sample from the most likely tokens whose probabilities sum to this" + shown,
+    )
+    chat.add_argument("--seed", type=int, default=sampling.seed, help="seed of the sampling" + shown)
+    chat.add_argument(
+        "--template",
+        type=expanduser,
+        help="name of a shipped template, or a .jinja file (default: the checkpoint's template)",
+    )
+    chat.add_argument("--device", choices=["auto", "cpu", "cuda"], default=runtime.device, help="device" + shown)
+    chat.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
     chat.add_argument("--input", type=expanduser, metavar="FILE", help="answer the prompts of these chat rows")
-    chat.add_argument("--output", type=expanduser, metavar="FILE", help="where the answers go; - for standard output")
-    chat.set_defaults(run=_chat)
-    text = "show what training would see: sources, lengths, masks"
-    inspect = commands.add_parser("inspect", help=text, description=text.capitalize() + ".")
-    inspect.add_argument("data", type=expanduser, help="a YAML configuration, or a file or directory of rows")
+    chat.add_argument("--output", type=expanduser, metavar="FILE", help="file for the answers; - for standard output")
+
+    inspect = add("inspect", _inspect, "show what training would see: sources, lengths, masks")
+    inspect.add_argument("data", type=expanduser, help="a YAML file with settings, or a file or directory of rows")
     inspect.add_argument(
-        "--checkpoint", type=expanduser, help="directory with the tokenizer (default: the configuration's model)"
+        "--checkpoint", type=expanduser, help="directory with the tokenizer (default: the model in the YAML file)"
     )
-    inspect.add_argument("--row", type=int, help="show this row's tokens, from 0; T marks the trained ones")
-    inspect.add_argument("--template", type=expanduser, help="a shipped name or a .jinja file")
-    inspect.add_argument("--max-length-tokens", type=int, help="longest sequence")
-    inspect.set_defaults(run=_inspect)
-    text = "draw rows from several files into one directory"
-    amount = "500 takes 500 rows; 0.5 half, 2.0 each twice"
-    mix = commands.add_parser("mix", help=text, description=text.capitalize() + ".")
+    inspect.add_argument("--row", type=int, help="show the tokens of this row, counted from 0; T marks trained tokens")
+    inspect.add_argument(
+        "--template",
+        type=expanduser,
+        help="name of a shipped template, or a .jinja file (default: as in the YAML file, else the checkpoint's)",
+    )
+    inspect.add_argument(
+        "--max-length-tokens",
+        type=int,
+        help=f"longest sequence (default: as in the YAML file, else {SequenceSettings().max_length_tokens})",
+    )
+
+    mix = add("mix", _mix, "sample rows from several files into one directory")
+    amount = (
+        "a file or directory and how much of it: =500 takes 500 rows, =0.5 half of them, =2.0 each twice (default: all)"
+    )
     mix.add_argument("sources", nargs="+", type=expanduser, metavar="PATH[=AMOUNT]", help=amount)
     mix.add_argument("--output", type=expanduser, required=True, help="new directory")
-    mix.add_argument("--format", choices=["chat", "preference"], default="chat")
-    mix.add_argument("--seed", type=int, default=0)
-    mix.set_defaults(run=_mix)
-    text = "add a peft adapter to its base checkpoint"
-    merge = commands.add_parser("merge", help=text, description=text.capitalize() + ".")
+    mix.add_argument("--format", choices=["chat", "preference"], default="chat", help="format of the rows" + shown)
+    mix.add_argument("--seed", type=int, default=0, help="seed of the choice and order of rows" + shown)
+
+    merge = add("merge", _merge, "merge a peft adapter into its base checkpoint")
     merge.add_argument("base", type=expanduser, help="checkpoint directory")
     merge.add_argument("adapter", type=expanduser, help="directory with adapter_config.json")
     merge.add_argument("output", type=expanduser, help="new checkpoint directory")
     merge.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], help="for all saved weights (default: as in the base)"
+        "--dtype", choices=["float32", "bfloat16"], help="dtype of all saved weights (default: as in the base)"
     )
-    merge.set_defaults(run=_merge)
     return parser
 
 
@@ -179,8 +194,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    from .training.process import prepare_process
-
     prepare_process()
     try:
         options.run(options)
@@ -190,10 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
     except FormatError as error:
         return _fail([(str(error), error.hint or "")], 1)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; so does Python's complaint about it
+        sys.stderr.close()  # nobody reads the output any more; this silences Python's complaint
         return 0
     except KeyboardInterrupt:
-        return _fail([("interrupted", "the same command starts again")], 1)
+        return _fail([("interrupted", "run the same command again to start over or to resume")], 1)
     except Exception as error:
         problem = _file_failure(error)
         if problem is None:
@@ -211,14 +224,14 @@ _FULL_TEXTS = (
     "PytorchStreamWriter failed",
     "file write failed",
 )
-_MAKE_ROOM = "free some space and run the same command again: it resumes from the last save, or starts over"
+_MAKE_ROOM = "free some space and run the same command again; it resumes from the last save, or starts over"
 
 
 def _file_failure(error: Exception) -> tuple[str, str] | None:
-    """Describe an error of the file system, such as a full disk; None for any other, which is a bug."""
+    """Describe an error of the file system, such as a full disk; None for any other error, which is a bug."""
     where = getattr(error, "filename", None)
     if getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_TEXTS):
-        return f"{where or 'the output directory'}: the disk is full; expected room for the result", _MAKE_ROOM
+        return f"{where or 'the output directory'}: the disk is full; expected space for the result", _MAKE_ROOM
     if isinstance(error, OSError) and error.strerror:
         return f"{where or 'a file'}: {error.strerror[0].lower() + error.strerror[1:]}", ""
     return None

@@ -14,6 +14,7 @@ __all__ = [
     "PairDataSettings",
     "PreferenceLoss",
     "RuntimeSettings",
+    "SamplingSettings",
     "SequenceSettings",
     "SftConfig",
     "TemplateSettings",
@@ -155,6 +156,20 @@ class PreferenceLoss:
     """Assumed share of swapped labels, with kind `sigmoid` (conservative DPO, Mitchell 2023)."""
     precompute_reference: bool = True
     """Score all rows with the reference once, before training; false: keep a second model and score each batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How `chat` generates an answer."""
+
+    max_new_tokens: int = 256
+    """Longest answer, in tokens."""
+    temperature: float = 0.7
+    """0 = greedy decoding."""
+    top_p: float = 1.0
+    """Sample from the most likely tokens whose probabilities sum to this."""
+    seed: int = 0
+    """Of the sampling."""
 
 
 AnyConfig = TypeVar("AnyConfig", "SftConfig", "DpoConfig")

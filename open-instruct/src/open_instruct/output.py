@@ -1,4 +1,7 @@
-"""An output directory: done already, somebody else's, or to be made; made aside and renamed into place at the end."""
+"""The output directory of a command: already done, in use by another result, or to be made.
+
+A result is made in `<output_dir>.partial` and renamed into place at the end, its manifest written last.
+"""
 
 import fcntl
 import json
@@ -11,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from . import WRITER
+from .config import DpoConfig, SftConfig
+from .config_file import to_plain
 from .errors import RequestError
-from .formats.manifest import NAME, check_files, read_manifest, write_manifest
+from .formats.manifest import NAME, check_files, input_entries, read_manifest, write_manifest
 
-__all__ = ["Output"]
+__all__ = ["Output", "result_config", "result_inputs"]
 
 log = logging.getLogger(__name__)
-_UNLISTED = {"metrics.jsonl", "run.yaml"}  # beside the artifact, not part of it
+_UNLISTED = {"metrics.jsonl", "run.yaml"}  # in the directory, but not part of the artifact
 
 
 class Output:
-    """A command's output directory; `partial` beside it holds the work in progress."""
+    """A command's output directory; `partial`, next to it, contains the work in progress."""
 
     def __init__(
         self,
@@ -32,7 +37,7 @@ class Output:
         inputs: list[dict[str, Any]],
         stage: str | None = None,
     ) -> None:
-        """Name the result by its `config` (all that the bytes depend on) and its `inputs` (manifest entries)."""
+        """Identify the result by its `config` (all that its bytes depend on) and its `inputs` (manifest entries)."""
         self.directory = Path(directory)
         self.partial = self.directory.with_name(self.directory.name + ".partial")
         self.result, self.trainer = self.partial / "result", self.partial / "trainer"
@@ -41,11 +46,11 @@ class Output:
         self.inputs = sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
 
     def is_done(self) -> bool:
-        """Whether the directory already holds the result of these very settings and inputs, undamaged.
+        """Whether the directory already contains the result of the same settings and inputs, undamaged.
 
         Raises:
-            RequestError: it holds something else.
-            FormatError: it holds this result, but a file was changed since.
+            RequestError: it contains something else.
+            FormatError: it contains this result, but a file was changed since.
         """
         if not self.directory.exists():
             return False
@@ -80,12 +85,12 @@ class Output:
         return ""
 
     def resolve(self, **runtime: str | int | None) -> None:
-        """Fill in the settings of `runtime` that the machine decided."""
+        """Fill in the settings of `runtime` that depend on the machine."""
         self.config = {**self.config, "runtime": {**self.config["runtime"], **runtime}}
 
     @contextmanager
     def begin(self, *, keep_trainer: bool, keep_failed: bool = True) -> Iterator[Path | None]:
-        """Lock the work directory for this process; give the trainer checkpoint to resume from, if there is one.
+        """Lock the work directory for this process; yield the trainer checkpoint to resume from, if there is one.
 
         Failed work leaves its log and its trainer checkpoints there, or nothing without `keep_failed`.
 
@@ -98,7 +103,7 @@ class Output:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RequestError(
-                    f"output_dir: another process is writing {self.directory}; expected to be alone"
+                    f"output_dir: another process is writing {self.directory}; expected no other process"
                 ) from None
             identity = self.partial / "identity.json"
             text = json.dumps([self.format_name, self.stage, WRITER, self.config, self.inputs], sort_keys=True)
@@ -127,7 +132,7 @@ class Output:
         return max(found)[1] if found else None
 
     def publish(self, *, counts: dict[str, int], details: dict[str, Any]) -> None:
-        """Describe the files in `result` by a manifest, written last, and rename the directory into place."""
+        """Write a manifest of the files in `result`, last of all, and rename the directory into place."""
         if self.metrics.is_file():
             shutil.copyfile(self.metrics, self.result / "metrics.jsonl")
         found = [path.relative_to(self.result).as_posix() for path in self.result.rglob("*") if path.is_file()]
@@ -151,7 +156,7 @@ class Output:
         shutil.rmtree(self.partial)
 
 
-# resolved from the machine at the first run: a second one elsewhere need not agree to find the work done
+# decided by the machine that made the result: asking again on another machine is the same request
 _MACHINE = {"runtime.num_threads", "runtime.device"}
 
 
@@ -170,3 +175,35 @@ def _write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+# ---- what a training run is made from
+
+# how often something is written, or how many rows are scored at once, does not change the weights
+_WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "eval_batch_size")
+
+
+def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
+    """Return the settings for the manifest: names instead of paths, since inputs have hashes."""
+    plain = to_plain(config)
+    del plain["model"], plain["output_dir"]
+    for key in _WITHOUT_EFFECT:
+        del plain["training"][key]
+    for key in ("train", "eval"):
+        plain["data"][key] = [Path(path).name for path in plain["data"][key]]
+    if plain["template"]["name"]:
+        plain["template"]["name"] = Path(plain["template"]["name"]).name
+    return plain
+
+
+def result_inputs(config: SftConfig | DpoConfig, role: str) -> list[dict[str, Any]]:
+    """Return manifest entries, with hashes, of the checkpoint, the data files (with `role`) and a template file."""
+    artifact = Path(config.output_dir)
+    entries = input_entries("checkpoint", Path(config.model), artifact)
+    for path in dict.fromkeys(config.data.train):
+        entries += input_entries(role, Path(path), artifact)
+    for path in dict.fromkeys(config.data.eval):
+        entries += input_entries("held_out", Path(path), artifact)
+    if config.template.name and Path(config.template.name).is_file():
+        entries += input_entries("template", Path(config.template.name), artifact)
+    return entries

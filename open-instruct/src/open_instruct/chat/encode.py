@@ -1,7 +1,7 @@
 """Messages to token ids with a mask of what is trained: exactly the assistant's words and the end of its turn.
 
 The rendered conversation is encoded whole, as transformers' `apply_chat_template` does, and the mask follows from each
-token's place in the text. There are two exceptions. A token that would straddle the border between a prompt and an
+token's offsets in the text. There are two exceptions. A token that would straddle the border between a prompt and an
 answer is cut there, because at inference the model sees the prompt without the answer. And a special token that a
 message spells out (`<s>` in an answer about HTML) is encoded as text: only the template writes special tokens.
 """
@@ -22,7 +22,7 @@ from .render import ChatTemplate, Refusal, Rendered, render
 
 __all__ = ["IGNORED", "ConversationEncoder", "Encoded", "PromptEncoder"]
 
-IGNORED = -100  # the label that torch's cross entropy and TRL leave out
+IGNORED = -100  # the label that torch's cross entropy and TRL ignore
 _PROBE: tuple[Message, ...] = (
     {"role": "user", "content": "One?"},
     {"role": "assistant", "content": "Two."},
@@ -39,31 +39,31 @@ Spans = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a conversation, and for each whether it is trained."""
+    """Token ids of a conversation, and whether each of them is trained."""
 
     input_ids: list[int]
     trained: list[bool]
 
     @property
     def labels(self) -> list[int]:
-        """Give the ids where they are trained and `IGNORED` elsewhere."""
+        """Return the ids that are trained, and `IGNORED` for the others."""
         pairs = zip(self.input_ids, self.trained, strict=True)
         return [token if trained else IGNORED for token, trained in pairs]
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Token ids with the (start, end) of each in the text, and the assistant's spans in the same text."""
+class _Aligned:
+    """Token ids with their (start, end) offsets in the text, and the assistant's spans of the same text."""
 
     ids: list[int]
-    places: Spans
+    offsets: Spans
     spans: Spans
 
 
 class _TextEncoder:
-    """Text to ids and their places.
+    """Text to ids and their offsets.
 
-    Its tokenizer has no post-processor, which would add tokens and trim white space off the places.
+    Its tokenizer has no post-processor, which would add tokens and exclude white space from the offsets.
     """
 
     def __init__(self, backend: Tokenizer, control: Iterable[str]) -> None:
@@ -83,8 +83,8 @@ class _TextEncoder:
         texts = sorted((token.content for token in self._controls.values()), key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
-    def encode_plain(self, rendered: Sequence[Rendered]) -> list[_Placed]:
-        """Encode texts whose special tokens are all the template's."""
+    def encode_plain(self, rendered: Sequence[Rendered]) -> list[_Aligned]:
+        """Encode texts in which only the template has written special tokens."""
         encodings = self._plain.encode_batch([one.text for one in rendered], add_special_tokens=False)
         return [
             _cut_at_borders(self._plain, one.text, encoding, one.spans)
@@ -92,7 +92,7 @@ class _TextEncoder:
         ]
 
     def break_special(self, messages: Sequence[Message]) -> list[Message] | None:
-        """Break each special token that the messages spell with `_BREAK`; None where they spell none."""
+        """Break each special token that the messages spell out with `_BREAK`; None if they spell none."""
         if not any(self.special.search(message["content"]) for message in messages):
             return None
         if any(mark in message["content"] for message in messages for mark in (_BREAK, _OPEN, _CLOSE)):
@@ -104,10 +104,10 @@ class _TextEncoder:
 
         return [message | {"content": self.special.sub(broken, message["content"])} for message in messages]
 
-    def encode_broken(self, rendered: Rendered) -> _Placed:
+    def encode_broken(self, rendered: Rendered) -> _Aligned:
         """Encode what was rendered from broken messages.
 
-        The template's own tokens are replaced by stand-ins, which are not special; then the broken texts are joined
+        The template's special tokens are replaced by stand-ins, which are not special; then the broken texts are joined
         again and encoded with special tokens as text.
         """
         backend, real_ids = self._by_text
@@ -124,17 +124,17 @@ class _TextEncoder:
         parts.append(rendered.text[position:])
         text = "".join(parts)
 
-        def moved(place: int) -> int:
-            index = bisect_right(old, place) - 1
-            return new[index] + place - old[index]
+        def moved(offset: int) -> int:
+            index = bisect_right(old, offset) - 1
+            return new[index] + offset - old[index]
 
         spans = [(moved(start), moved(end)) for start, end in rendered.spans]
-        placed = _cut_at_borders(backend, text, backend.encode(text, add_special_tokens=False), spans)
-        return replace(placed, ids=[real_ids.get(id, id) for id in placed.ids])
+        aligned = _cut_at_borders(backend, text, backend.encode(text, add_special_tokens=False), spans)
+        return replace(aligned, ids=[real_ids.get(id, id) for id in aligned.ids])
 
     @cached_property
     def _by_text(self) -> tuple[Tokenizer, dict[int, int]]:
-        """A tokenizer to which special tokens are text and stand-ins are tokens; and each stand-in's real id."""
+        """A tokenizer for which special tokens are text and stand-ins are tokens; and the real id of each stand-in."""
         backend = Tokenizer.from_str(self._plain.to_str())
         backend.add_special_tokens([token.content for token in self._controls.values() if not token.special])
         backend.encode_special_tokens = True
@@ -152,50 +152,50 @@ def _stand_in(id: int) -> str:
     return _OPEN + "".join(chr(_FIRST_STAND_IN + int(digit)) for digit in str(id)) + _CLOSE
 
 
-def _cut_at_borders(backend: Tokenizer, text: str, encoding: Encoding, spans: Spans) -> _Placed:
-    """Take the encoding of a text, or encode it in pieces where a token straddles the border of a span."""
+def _cut_at_borders(backend: Tokenizer, text: str, encoding: Encoding, spans: Spans) -> _Aligned:
+    """Return the encoding of a text, or encode it in pieces if a token straddles the border of a span."""
     cuts = _straddled(encoding.offsets, spans)
     if not cuts:
-        return _Placed(encoding.ids, encoding.offsets, spans)
+        return _Aligned(encoding.ids, encoding.offsets, spans)
     ids: list[int] = []
-    places: list[tuple[int, int]] = []
+    offsets: list[tuple[int, int]] = []
     edges = [0, *cuts, len(text)]
     for start, end in pairwise(edges):
         piece, shift = text[start:end], start
         encoding = backend.encode(piece, add_special_tokens=False)
         first = 0
         # A tokenizer that puts a space before every text would put one before the piece. A character that is encoded
-        # in front of the piece, and dropped again, takes that space instead.
+        # in front of the piece, and dropped again, gets that space instead.
         for anchor in _ANCHORS if start else ():
             longer = backend.encode(anchor + piece, add_special_tokens=False)
-            count = sum(place[0] < len(anchor) for place in longer.offsets)
-            alone = backend.encode(anchor, add_special_tokens=False).ids
-            if longer.ids[:count] == alone and all(place[1] <= len(anchor) for place in longer.offsets[:count]):
+            count = sum(offset[0] < len(anchor) for offset in longer.offsets)
+            anchor_ids = backend.encode(anchor, add_special_tokens=False).ids
+            if longer.ids[:count] == anchor_ids and all(offset[1] <= len(anchor) for offset in longer.offsets[:count]):
                 encoding, first, shift = longer, count, start - len(anchor)
                 break
         ids += encoding.ids[first:]
-        places += [(one + shift, other + shift) for one, other in encoding.offsets[first:]]
-    return _Placed(ids, places, spans)
+        offsets += [(one + shift, other + shift) for one, other in encoding.offsets[first:]]
+    return _Aligned(ids, offsets, spans)
 
 
-def _straddled(places: Spans, spans: Spans) -> list[int]:
-    """List the borders of spans that a token straddles."""
-    starts = [start for start, _ in places]
+def _straddled(offsets: Spans, spans: Spans) -> list[int]:
+    """List the borders of spans that are inside a token."""
+    starts = [start for start, _ in offsets]
     found = set()
-    for border in {place for span in spans for place in span}:
+    for border in {border for span in spans for border in span}:
         index = bisect_left(starts, border) - 1
-        if index >= 0 and places[index][1] > border:
+        if index >= 0 and offsets[index][1] > border:
             found.add(border)
     return sorted(found)
 
 
-def _masked(placed: _Placed, untrained: frozenset[int]) -> Encoded:
-    starts = [start for start, _ in placed.places]
+def _masked(aligned: _Aligned, untrained: frozenset[int]) -> Encoded:
+    starts = [start for start, _ in aligned.offsets]
     trained = [False] * len(starts)
-    for number, (start, end) in enumerate(placed.spans):
+    for number, (start, end) in enumerate(aligned.spans):
         for index in range(bisect_left(starts, start), bisect_left(starts, end)):
             trained[index] = number not in untrained
-    return Encoded(placed.ids, trained)
+    return Encoded(aligned.ids, trained)
 
 
 class PromptEncoder:
@@ -205,7 +205,7 @@ class PromptEncoder:
         """Check that the template renders a conversation.
 
         Raises:
-            RequestError: it does not, or it needs a token that the tokenizer lacks.
+            RequestError: it does not, or it needs a token that the tokenizer does not have.
         """
         self.tokenizer, self.template = tokenizer, template
         self._tokens = {
@@ -213,7 +213,7 @@ class PromptEncoder:
         }
         if "bos_token" in template.text and "bos_token" not in self._tokens:
             raise RequestError(
-                f"template: {template.name} template begins with bos_token, which the tokenizer lacks; expected one",
+                f"template: {template.name} template uses bos_token; expected a tokenizer that has one",
                 "use a template without it, or set template.add_bos=false",
             )
         named = [token for token in self._tokens.values() if token]
@@ -238,7 +238,7 @@ class PromptEncoder:
 
     @property
     def turn_end(self) -> int | None:
-        """Id of the special token that the template writes after an answer; None where it writes none."""
+        """Id of the special token that the template writes after an answer; None if it writes none."""
         answer = _PROBE[-1]["content"]
         start = self._probe.text.rfind(answer)
         match = self._text.special.search(self._probe.text, start + len(answer)) if start >= 0 else None
@@ -254,8 +254,8 @@ class PromptEncoder:
         broken = self._text.break_special(messages)
         rendered = render(self.template.text, broken or messages, self._tokens, add_generation_prompt=True)
         uncut = replace(rendered, spans=())  # as it is encoded at inference
-        placed = self._text.encode_plain([uncut])[0] if broken is None else self._text.encode_broken(uncut)
-        return placed.ids
+        aligned = self._text.encode_plain([uncut])[0] if broken is None else self._text.encode_broken(uncut)
+        return aligned.ids
 
 
 class ConversationEncoder(PromptEncoder):
@@ -266,10 +266,10 @@ class ConversationEncoder(PromptEncoder):
 
         Raises:
             WorkError: the tokenizer has no end-of-sequence token.
-            RequestError: a turn does not end in a special token, or a prompt renders differently alone.
+            RequestError: a turn does not end in a special token, or a prompt without its answer renders differently.
         """
         if tokenizer.eos_token_id is None:
-            raise WorkError("tokenizer_config.json: has no eos_token; expected the token that ends a text")
+            raise WorkError("tokenizer_config.json: eos_token not found; expected the token that ends a text")
         super().__init__(tokenizer, template)
         self.stop_id = self._find_stop()
         self._check_prompt()
@@ -277,11 +277,11 @@ class ConversationEncoder(PromptEncoder):
     def encode(
         self, conversations: Sequence[Sequence[Message]], untrained: Sequence[frozenset[int]] = ()
     ) -> list[Encoded | Refusal]:
-        """Encode conversations, many at once; one that the template refuses gives a `Refusal` in its place.
+        """Encode conversations, many at once; the result of one that the template refuses is a `Refusal`.
 
         `untrained` lists for each conversation the answers, counted from 0, that are not trained.
         """
-        skipped = untrained or [frozenset()] * len(conversations)
+        masked = untrained or [frozenset()] * len(conversations)
         results: list[Encoded | Refusal] = []
         plain: dict[int, Rendered] = {}  # encoded together afterwards, on all cores
         for index, messages in enumerate(conversations):
@@ -295,11 +295,11 @@ class ConversationEncoder(PromptEncoder):
                     plain[index] = rendered
                     results.append(Encoded([], []))
                 else:
-                    results.append(_masked(self._text.encode_broken(rendered), skipped[index]))
+                    results.append(_masked(self._text.encode_broken(rendered), masked[index]))
             except Refusal as refusal:
                 results.append(refusal)
-        for index, placed in zip(plain, self._text.encode_plain(list(plain.values())), strict=True):
-            results[index] = _masked(placed, skipped[index])
+        for index, aligned in zip(plain, self._text.encode_plain(list(plain.values())), strict=True):
+            results[index] = _masked(aligned, masked[index])
         return results
 
     def encode_one(self, messages: Sequence[Message]) -> Encoded:
@@ -312,7 +312,7 @@ class ConversationEncoder(PromptEncoder):
     def encode_answer(self, prompt: Sequence[Message], answer: str) -> list[int]:
         """Encode an answer to a prompt, with the end of its turn. Raises Refusal."""
         encoded = self.encode_one([*prompt, {"role": "assistant", "content": answer}])
-        # the last trained stretch is the answer; what the template writes after it does not belong to it
+        # the last run of trained tokens is the answer; what the template writes after it does not belong to it
         end = len(encoded.trained) - encoded.trained[::-1].index(True)
         start = end
         while start and encoded.trained[start - 1]:
@@ -346,7 +346,7 @@ class ConversationEncoder(PromptEncoder):
         start = self._probe.spans[-1][0]
         if self._probe.text[:start] != prompt.text:
             raise RequestError(
-                f"template: {self.template.name} template renders a prompt alone differently than before its answer; "
-                "expected the same text",
+                f"template: {self.template.name} template renders a prompt without its answer differently; "
+                "expected the same text with and without",
                 "let add_generation_prompt add exactly the text between a user's message and {% generation %}",
             )

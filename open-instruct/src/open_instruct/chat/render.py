@@ -1,6 +1,6 @@
-"""Messages to text, and which of the text is the assistant's. Templates are Jinja with `{% generation %}` around that.
+"""Messages to text, and which part of it is the assistant's: Jinja templates with `{% generation %}` around that part.
 
-The same template string is saved into the checkpoint as chat_template.jinja, so inference renders what training did.
+The template is saved with the checkpoint as chat_template.jinja, so inference renders what training did.
 """
 
 import re
@@ -25,7 +25,7 @@ __all__ = [
     "render",
 ]
 
-# name -> texts that must be single tokens; the others end a turn with the tokenizer's own end-of-sequence token
+# name -> texts that must be single tokens; a template without any ends a turn with the end-of-sequence token
 SHIPPED: dict[str, tuple[str, ...]] = {
     "tulu": (),
     "zephyr": (),
@@ -39,7 +39,7 @@ _BOS = "{{- bos_token -}}\n"
 
 
 class Refusal(ValueError):
-    """A template refuses a conversation or fails on it; the text says why."""
+    """A template refuses a conversation or fails on it; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class ChatTemplate:
 
 
 def read_shipped(name: str) -> str:
-    """Read the Jinja text of a template that comes with the package."""
+    """Read the Jinja text of a template that is shipped with the package."""
     return (resources.files("open_instruct.chat") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def choose_template(settings: TemplateSettings, own: str | None, *, training: bool = True) -> ChatTemplate:
-    """Pick the template that the settings name, or the checkpoint's `own`.
+    """Return the template that the settings name, or the checkpoint's `own`.
 
     Raises:
-        RequestError: the name is unknown, or, for `training`, the template has no `{% generation %}`, so that nothing
-            would be trained.
+        RequestError: the name is unknown; or, for `training`, the template has no `{% generation %}`, so nothing would
+            be trained.
     """
     name, special = settings.name, tuple(settings.special_tokens)
     if name is None and own is not None:
@@ -116,7 +116,7 @@ def render(
             add_generation_prompt=add_generation_prompt,
             **tokens,
         )
-    # whatever a template does with a message it did not expect: "a" + None, items of a string, …
+    # what a template may do with a message that it does not expect: "a" + None, items of a string, …
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise Refusal((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     found = tuple((start, end) for start, end in (spans[0] if spans else []) if end > start)

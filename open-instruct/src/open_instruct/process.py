@@ -1,4 +1,4 @@
-"""Settings of the process, made once by a command before torch is imported: offline, quiet, one device."""
+"""Settings of the process, made before torch is imported: offline, quiet, one device."""
 
 import ctypes
 import logging
@@ -6,8 +6,8 @@ import os
 import platform
 import warnings
 
-from ..config import RuntimeSettings
-from ..errors import RequestError
+from .config import RuntimeSettings
+from .errors import RequestError
 
 __all__ = ["prepare_process", "set_up_torch"]
 
@@ -20,10 +20,10 @@ def prepare_process() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # A thread that waits for another sleeps instead of spinning: with more threads than free cores, spinning makes a
-    # step ten times slower
+    # A waiting thread sleeps instead of spinning: with more threads than free cores, spinning makes a step ten times
+    # slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # TRL's trainers refuse torch.nn.DataParallel, which transformers picks where it sees several devices
+    # TRL's trainers refuse torch.nn.DataParallel, which transformers uses if it sees several devices
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("LOCAL_RANK", "0"))
     for name in ("transformers", "trl", "accelerate", "datasets", "peft", "torch", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -31,10 +31,10 @@ def prepare_process() -> None:
 
 
 def set_up_torch(settings: RuntimeSettings) -> tuple[str, int | None]:
-    """Choose the device and the number of CPU threads; return both (no threads on a GPU, where they change nothing).
+    """Choose and return the device and the number of CPU threads (None on a GPU, where it does not change the result).
 
     Raises:
-        RequestError: cuda is asked for and absent, or the run is one of several processes.
+        RequestError: cuda is requested but not available, or the run is one of several processes.
     """
     import torch
     import transformers
@@ -50,7 +50,7 @@ def set_up_torch(settings: RuntimeSettings) -> tuple[str, int | None]:
     _keep_freed_memory()
     has_cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not has_cuda:
-        raise RequestError('runtime.device: is "cuda", which torch does not find; expected a device that is there')
+        raise RequestError('runtime.device: is "cuda", but torch finds no GPU; expected "cpu" or "auto"')
     device = "cuda" if has_cuda and settings.device != "cpu" else "cpu"
     return device, torch.get_num_threads() if device == "cpu" else None
 

@@ -1,4 +1,4 @@
-"""`open-instruct merge`: a base checkpoint and a peft adapter to one checkpoint."""
+"""`open-instruct merge`: merge a peft adapter into its base checkpoint."""
 
 import copy
 import logging
@@ -8,13 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import WRITER
-from ..errors import RequestError, WorkError
-from ..formats.inspection import Inspection
-from ..formats.json_lines import read_object
-from ..formats.manifest import NAME, input_entries, read_manifest
-from ..model.load import check_model_directory, load_model, start_at_mean
-from ..output import Output
+from . import WRITER
+from .errors import RequestError, WorkError
+from .formats.inspection import Inspection
+from .formats.json_lines import read_object
+from .formats.manifest import NAME, input_entries, read_manifest
+from .model import (
+    cast_like,
+    check_model_directory,
+    describe_model,
+    keep_untied,
+    load_model,
+    start_at_mean,
+    write_json,
+    write_tokenizer,
+)
+from .output import Output
 
 __all__ = ["merge"]
 
@@ -23,13 +32,13 @@ _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embedd
 
 
 def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
-    """Add an adapter's weights to the base's and save the sum, with the base's settings.
+    """Add an adapter's weights to those of its base and save the result with the base's settings.
 
-    Each tensor keeps the base's dtype, unless `dtype` names one for all. A tokenizer or template next to the adapter
+    Each tensor keeps the base's dtype, unless `dtype` sets one for all. A tokenizer or template next to the adapter
     replaces the base's.
 
     Raises:
-        RequestError: a path is missing, or the output directory contains something else.
+        RequestError: a path does not exist, or the output directory contains something else.
         FormatError: the base checkpoint or the adapter's configuration is damaged.
         WorkError: the adapter does not fit the base.
     """
@@ -51,8 +60,6 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
 
     import torch
 
-    from ..model.save import cast_like, describe_model
-
     home = _home(parts, source)
     with output.begin(keep_trainer=False, keep_failed=False):
         model = _merged(source, parts, settings, home)
@@ -66,9 +73,9 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
 
 
 def _home(parts: Path, source: Inspection) -> Inspection:
-    """Find where tokenizer and template come from: the adapter's directory, the result it lies in, or the base.
+    """Find where tokenizer and template come from: the adapter's directory, the result that contains it, or the base.
 
-    `sft` saves its adapter within its result, whose tokenizer and template are one level up.
+    `sft` saves its adapter in a folder of its result, whose tokenizer and template are one level up.
     """
     if (parts / "tokenizer.json").is_file():
         home = parts
@@ -100,20 +107,22 @@ def _merged(source: Inspection, parts: Path, settings: dict[str, Any], home: Ins
         sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(f"{misfit} ({sentence}); expected its adapter") from error
     # peft only warns about missing weights, and leaves their matrices at zero
-    lacking = [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]
-    if lacking:
-        raise WorkError(f"{misfit} ({lacking[0][:200]}); expected all weights of its adapter")
+    missing = [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]
+    if missing:
+        raise WorkError(f"{misfit} ({missing[0][:200]}); expected all weights of its adapter")
     if not hasattr(adapted, "merge_and_unload"):
         kind = adapted.peft_config["default"].peft_type.value
-        raise WorkError(f"{parts}: is an adapter of type {kind}; expected LoRA or another that can be merged")
+        raise WorkError(f"{parts}: is an adapter of type {kind}; expected LoRA or another type that can be merged")
     try:
         return adapted.merge_and_unload()
     except (AttributeError, ValueError, RuntimeError) as error:
-        raise WorkError(f"{parts}: cannot be merged ({error}); expected LoRA or another that can") from error
+        raise WorkError(
+            f"{parts}: cannot be merged ({error}); expected LoRA or another type that can be merged"
+        ) from error
 
 
 def _resize(model: Any, parts: Path, settings: dict[str, Any], stored: dict[str, Any], home: Inspection) -> None:
-    """Give the embedding as many rows as it had when the adapter was trained: tokens may have been added."""
+    """Resize the embedding to what it was when the adapter was trained: tokens may have been added."""
     rows = model.get_input_embeddings().num_embeddings
     indices = settings.get("trainable_token_indices") or []
     if isinstance(indices, dict):
@@ -127,7 +136,7 @@ def _resize(model: Any, parts: Path, settings: dict[str, Any], stored: dict[str,
     if home.directory == parts:
         tokens = home.tokenizer.get_vocab_size(with_added_tokens=True)
         if tokens > target:
-            log.warning("merge: %d tokens of %s have no weights; they start as the mean", tokens - target, parts)
+            log.warning("merge: %d tokens of %s have no weights; initialized to the mean", tokens - target, parts)
             target = tokens
     if target != rows:
         model.resize_token_embeddings(target, mean_resizing=False)
@@ -136,9 +145,7 @@ def _resize(model: Any, parts: Path, settings: dict[str, Any], stored: dict[str,
 
 
 def _write_settings(source: Inspection, home: Inspection, model: Any, directory: Path, dtype: str | None) -> None:
-    """Write the base's configurations, changed where the weights are, and the tokenizer and template of `home`."""
-    from ..model.save import keep_untied, write_json, write_tokenizer
-
+    """Write the base's configurations, changed only as the weights require, and the tokenizer of `home`."""
     keep_untied(model)
     config = copy.deepcopy(source.config)
     text = config if source.text_config is source.config else config["text_config"]
@@ -152,17 +159,9 @@ def _write_settings(source: Inspection, home: Inspection, model: Any, directory:
     else:
         write_json(directory / "config.json", config)
     generation = directory / "generation_config.json"
-    generation.unlink(missing_ok=True)  # save_pretrained makes one up
+    generation.unlink(missing_ok=True)  # save_pretrained writes its own
     for one in (home, source):
         if (one.directory / generation.name).is_file():
             shutil.copyfile(one.directory / generation.name, generation)
             break
     write_tokenizer(home, directory, template=source.chat_template if home.chat_template is None else None)
-
-
-if __name__ == "__main__":  # python -m of this module is the command, not nothing
-    import sys
-
-    from ..__main__ import main
-
-    sys.exit(main(["merge", *sys.argv[1:]]))

@@ -1,36 +1,30 @@
-"""`open-instruct inspect`: what training would see. Rows by source, lengths, truncation, and one row token by token."""
+"""`open-instruct inspect`: what training would see: rows by source, lengths, truncation, and the tokens of one row."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..chat.encode import IGNORED, ConversationEncoder
-from ..chat.render import choose_template
-from ..config import SequenceSettings, TemplateSettings
-from ..data.read import read_conversations, read_pairs
-from ..data.tokenize import PairExample, SftExample, encode_conversations, encode_pairs
-from ..errors import RequestError
-from ..formats.manifest import row_files
-from ..formats.rows import parse_rows
-from ..model.load import check_model_directory, fitting_length, load_tokenizer
+from .chat.encode import IGNORED, ConversationEncoder
+from .chat.render import choose_template
+from .config import SequenceSettings, TemplateSettings
+from .data import PairExample, SftExample, encode_conversations, encode_pairs, read_conversations, read_pairs
+from .errors import RequestError
+from .formats.manifest import NAME, read_manifest, row_files
+from .formats.rows import parse_rows
+from .model import check_model_directory, fitting_length, load_tokenizer
 
-__all__ = ["inspect_data", "is_preference"]
+__all__ = ["inspect_data"]
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
-def is_preference(path: Path) -> bool:
+def _is_preference(path: Path) -> bool:
     """Whether the first row of a file or directory has `chosen`: pairs, not chats."""
-    for row in parse_rows(row_files(path, _format_of(path)), lambda value, *_: value):
+    row_format = str(read_manifest(path)["format"]) if (path / NAME).is_file() else "chat"
+    for row in parse_rows(row_files(path, row_format), lambda value, *_: value):
         return isinstance(row, dict) and "chosen" in row
     return False
-
-
-def _format_of(path: Path) -> str:
-    from ..formats.manifest import NAME, read_manifest
-
-    return str(read_manifest(path)["format"]) if (path / NAME).is_file() else "chat"
 
 
 def inspect_data(
@@ -45,7 +39,7 @@ def inspect_data(
     """Yield the lines of the report; `row` (from 0) adds that row's tokens, with `T` next to the trained ones.
 
     Raises:
-        RequestError: a path that is missing, or a row beyond the last.
+        RequestError: a path that does not exist, or a row after the last.
     """
     inspection = check_model_directory(checkpoint)
     for path in paths:
@@ -61,7 +55,7 @@ def inspect_data(
     yield f"template: {chosen.name}; a turn ends with {tokenizer.convert_ids_to_tokens(encoder.stop_id)!r}"
     limit = fitting_length(sequence.max_length_tokens, inspection)
     result: Any
-    if is_preference(Path(paths[0])):
+    if _is_preference(Path(paths[0])):
         pairs = read_pairs(paths, "data.train", drop_identical=drop_identical)
         result = encode_pairs(pairs, encoder, limit, sequence.too_long)
         rows = [_pair_columns(example) for example in result.rows]
@@ -72,7 +66,7 @@ def inspect_data(
     yield from _summary(result, rows)
     if result.highest_id >= inspection.embedding_rows:
         token = tokenizer.convert_ids_to_tokens(result.highest_id)
-        yield f"beyond the embedding's {inspection.embedding_rows} rows: {token!r}; sft gives such tokens rows"
+        yield f"not in the embedding's {inspection.embedding_rows} rows: {token!r}; sft adds rows for such tokens"
     if row is not None:
         if not 0 <= row < len(rows):
             raise RequestError(f"--row: is {row}; expected 0 up to {len(rows) - 1}")
@@ -100,26 +94,18 @@ def _summary(result: Any, rows: list[dict[str, int]]) -> Iterator[str]:
     for name in rows[0] if rows else ():
         ordered = sorted(columns[name] for columns in rows)
         values = "  ".join(f"{quantile:.0%} {ordered[round(quantile * (len(ordered) - 1))]}" for quantile in _QUANTILES)
-        yield f"{name} a row: {values}"
+        yield f"{name} per row: {values}"
 
 
 def _tokens(example: SftExample | PairExample, tokenizer: Any) -> Iterator[str]:
     if isinstance(example, SftExample):
-        stretches = [("", example.input_ids, [label != IGNORED for label in example.labels])]
+        parts = [("", example.input_ids, [label != IGNORED for label in example.labels])]
     else:
-        stretches = [("prompt", example.prompt_ids, [False] * len(example.prompt_ids))]
+        parts = [("prompt", example.prompt_ids, [False] * len(example.prompt_ids))]
         for name, ids in (("chosen", example.chosen_ids), ("rejected", example.rejected_ids)):
-            stretches.append((name, ids, [True] * len(ids)))
-    for name, ids, trained in stretches:
+            parts.append((name, ids, [True] * len(ids)))
+    for name, ids, trained in parts:
         if name:
             yield f"{name}:"
         for position, (token, is_trained) in enumerate(zip(ids, trained, strict=True)):
             yield f"{position:6d}  {token:7d}  {'T' if is_trained else '.'}  {tokenizer.decode([token])!r}"
-
-
-if __name__ == "__main__":  # python -m of this module is the command, not nothing
-    import sys
-
-    from ..__main__ import main
-
-    sys.exit(main(["inspect", *sys.argv[1:]]))

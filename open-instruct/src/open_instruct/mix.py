@@ -1,6 +1,6 @@
-"""`open-instruct mix`: several files of rows, each with an amount, to one directory with a manifest.
+"""`open-instruct mix`: sample rows from several files into one directory with a manifest.
 
-Which rows are taken and in which order depends on the seed and the rows' content alone, not on the order of the files.
+Which rows are taken, and their order, depends only on the seed and the rows' content, not on the order of the files.
 """
 
 import hashlib
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.read import collect_rows
-from ..errors import RequestError
-from ..formats.chat import parse_conversation
-from ..formats.json_lines import canonical_line
-from ..formats.manifest import input_entries, row_files
-from ..formats.preference import parse_pair
-from ..formats.rows import parse_rows
-from ..output import Output
+from .data import collect_rows
+from .errors import RequestError
+from .formats.chat import parse_conversation
+from .formats.json_lines import canonical_line
+from .formats.manifest import input_entries, row_files
+from .formats.preference import parse_pair
+from .formats.rows import parse_rows
+from .output import Output
 
 __all__ = ["Source", "mix", "parse_source"]
 
@@ -28,7 +28,7 @@ _PARSERS: dict[str, Any] = {"chat": parse_conversation, "preference": parse_pair
 
 @dataclass(frozen=True)
 class Source:
-    """A path and how much of it: `count` rows, or `times` its number of rows (0.5: half, 2.0: each twice)."""
+    """A path and how much of it to take: `count` rows, or `times` its number of rows (0.5: half, 2.0: each twice)."""
 
     path: Path
     count: int | None = None
@@ -36,11 +36,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Give the `source` of its rows that have none: the file's name up to the first dot."""
+        """Return the `source` for rows that have none: the file's name up to the first dot."""
         return self.path.name.split(".")[0]
 
     def amount(self, available: int) -> int:
-        """Give the number of rows to take of `available` ones."""
+        """Return the number of rows to take of `available` ones."""
         return self.count if self.count is not None else round(self.times * available)
 
 
@@ -59,14 +59,14 @@ def parse_source(text: str) -> Source:
 
 
 def _check_names(sources: list[Source]) -> None:
-    """Refuse two files of one name, which rows without a source of their own would share."""
+    """Refuse two files of the same name: their rows would get the same `source`."""
     paths: dict[str, Path] = {}
     for source in sources:
         other = paths.setdefault(source.name, source.path)
         if other.resolve() != source.path.resolve():
             raise RequestError(
                 f'{source.path}: would label its rows "{source.name}", as would {other}; expected different names',
-                "rename one of the two",
+                "rename one of the two files",
             )
 
 
@@ -99,10 +99,10 @@ def _take(rows: list[dict[str, Any]], amount: int, seed: int) -> list[str]:
 
 
 def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) -> None:
-    """Take rows of each source by their amounts and write them, shuffled, as one directory of `format_name`.
+    """Take the requested rows of each source and write them, shuffled, to one directory of `format_name`.
 
     Raises:
-        RequestError: a path is missing, a source is empty, or the output directory contains something else.
+        RequestError: a path does not exist, a source is empty, or the output directory contains something else.
         BadRows, FormatError: rows that break their format.
     """
     _check_names(sources)
@@ -144,11 +144,3 @@ def _counts(format_name: str, lines: list[str]) -> dict[str, int]:
         return {"pairs": len(lines)}
     messages = sum(len(json.loads(line)["messages"]) for line in lines)
     return {"conversations": len(lines), "messages": messages}
-
-
-if __name__ == "__main__":  # python -m of this module is the command, not nothing
-    import sys
-
-    from ..__main__ import main
-
-    sys.exit(main(["mix", *sys.argv[1:]]))

@@ -1,3 +1,0 @@
-"""The commands besides `sft` and `dpo`: chat, inspect, mix, merge."""
-
-__all__: list[str] = []

@@ -1,0 +1,375 @@
+"""From a checkpoint directory to a model and its tokenizer, and back (docs/formats/checkpoint.md).
+
+A saved checkpoint keeps what its source had: sampling settings, stop ids, the tokenizer's files.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import RequestError, WorkError
+from .formats.checkpoint import DTYPES, check_checkpoint, count_tensors, read_tensors
+from .formats.errors import FormatError
+from .formats.inspection import Inspection, inspect_checkpoint, open_tokenizer, tokenizer_difference
+from .formats.json_lines import sha256_file
+
+__all__ = [
+    "add_special_tokens",
+    "cast_like",
+    "check_ids",
+    "check_model_directory",
+    "cover_ids",
+    "describe_model",
+    "fitting_length",
+    "keep_untied",
+    "load_model",
+    "load_tokenizer",
+    "save_adapter",
+    "save_model",
+    "start_at_mean",
+    "write_json",
+    "write_tokenizer",
+]
+
+log = logging.getLogger(__name__)
+
+# ---- load
+
+_NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
+
+
+def check_model_directory(path: str) -> Inspection:
+    """Check that `path` is a whole checkpoint with a tokenizer, hashes included where it has a manifest.
+
+    Raises:
+        RequestError: it is not a directory.
+        FormatError: the first rule of docs/formats/checkpoint.md that it breaks.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise RequestError(
+            f"model: {path} is not a directory; expected a checkpoint",
+            "pass a local directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
+        )
+    inspection = inspect_checkpoint(directory)
+    try:
+        check_checkpoint(directory, tokenizer=True)
+    except FormatError as error:
+        if error.code == "missing_file":  # the inspection names what exists instead, and how to convert it
+            _ = inspection.tensors, inspection.tokenizer
+        raise
+    _ = inspection.tokenizer
+    return inspection
+
+
+def fitting_length(max_length_tokens: int, inspection: Inspection) -> int:
+    """Return `sequence.max_length_tokens`, lowered with a warning to the model's maximum number of positions."""
+    limit = inspection.max_positions
+    if limit is None or max_length_tokens <= limit:
+        return max_length_tokens
+    log.warning("sequence.max_length_tokens: lowered from %d to %d, the model's maximum", max_length_tokens, limit)
+    return limit
+
+
+def load_tokenizer(inspection: Inspection) -> Any:
+    """Load tokenizer.json unchanged, whatever class tokenizer_config.json names.
+
+    Special tokens (bos, eos, …) are those of tokenizer_config.json that tokenizer.json contains, otherwise those of the
+    model's configurations. Without a padding token, the end-of-sequence token pads, which masks exclude.
+
+    Raises:
+        FormatError: a tokenizer that cannot be read.
+        WorkError: one that transformers would change.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    backend = inspection.tokenizer
+    named: dict[str, Any] = {f"{kind}_token": _named_token(inspection, kind) for kind in _NAMED}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=inspection.chat_template,
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in named.items() if token is not None},
+    )
+    difference = tokenizer_difference(backend, tokenizer.backend_tokenizer)
+    if difference is not None:
+        path = inspection.directory / "tokenizer.json"
+        raise WorkError(f"{path}: transformers loads it differently ({difference}); expected the same tokens")
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _named_token(inspection: Inspection, kind: str) -> str | None:
+    value = inspection.tokenizer_config.get(f"{kind}_token")
+    text = value.get("content") if isinstance(value, dict) else value
+    if isinstance(text, str) and inspection.tokenizer.token_to_id(text) is not None:
+        return text
+    found = inspection.special_token_id(kind)
+    return None if found is None else inspection.tokenizer.id_to_token(found)
+
+
+def load_model(directory: Path, dtype: str = "float32") -> Any:
+    """Load the model in `dtype`, on the CPU.
+
+    Raises:
+        WorkError: transformers cannot load it, or a weight is not a finite number.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WorkError(f"{directory}: cannot load the model ({sentence}); expected a causal language model") from error
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise WorkError(
+                f'{directory}: "{name}" has {bad} weights that are NaN or infinite; expected finite numbers',
+                "use an earlier checkpoint of the run that wrote it",
+            )
+    return model
+
+
+def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> list[int]:
+    """Make each text of `wanted` a single token; return the ids that are new.
+
+    New tokens use the padding rows of the embedding first; it grows only when none are left. A new row starts as the
+    mean of the tokenizer's old rows (as in Stanford Alpaca's train.py), not as noise.
+    """
+    missing = [text for text in wanted if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
+    if not missing:
+        return []
+    known = len(tokenizer)
+    tokenizer.add_tokens(missing, special_tokens=True)
+    ids = [int(token) for token in tokenizer.convert_tokens_to_ids(missing)]
+    _add_rows(model, ids, known)
+    log.info("new tokens: %s", ", ".join(missing))
+    return ids
+
+
+def cover_ids(model: Any, tokenizer: Any, highest: int) -> list[int]:
+    """Resize the embedding to the tokenizer if it has no row for the id `highest`; return the ids that had none.
+
+    Such ids come from a tokenizer that was extended without resizing the model.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    new = list(range(rows, len(tokenizer))) if highest >= rows else []
+    if new:
+        _add_rows(model, new, rows)
+        shown = ", ".join(tokenizer.convert_ids_to_tokens(new[:4])) + ("…" if len(new) > 4 else "")
+        log.warning("the embedding has %d rows; added rows for %d more tokens (%s)", rows, len(new), shown)
+    return new
+
+
+def check_ids(model: Any, tokenizer: Any, highest: int) -> None:
+    """Check that the embedding has a row for the id `highest`. Raises WorkError."""
+    rows = model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise WorkError(
+            f"tokenizer.json: {token!r} has the id {highest}; expected an id below {rows}, the rows of the embedding",
+            "use the tokenizer that the model was trained with, or train the new tokens with open-instruct sft",
+        )
+
+
+def _add_rows(model: Any, ids: list[int], known: int) -> None:
+    if max(ids) >= model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(max(ids) + 1, pad_to_multiple_of=8, mean_resizing=False)
+    start_at_mean(model, ids, min(known, *ids))
+
+
+def start_at_mean(model: Any, ids: Sequence[int], known: int) -> None:
+    """Set the rows `ids` of the embedding and of the output matrix to the mean of their first `known` rows."""
+    import torch
+
+    with torch.no_grad():
+        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+        for layer in [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()]):
+            layer.weight[ids] = layer.weight[:known].mean(dim=0)
+            if getattr(layer, "bias", None) is not None:
+                layer.bias[ids] = layer.bias[:known].mean()
+
+
+# ---- save
+
+# A class that uses tokenizer.json unchanged, in transformers 4 and 5
+_GENERIC_CLASS = "PreTrainedTokenizerFast"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# Settings that training changes for its own purposes
+_KEPT_SETTINGS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
+
+
+def save_model(
+    model: Any, tokenizer: Any, source: Inspection, template: str, stop_id: int, directory: Path, dtype: str
+) -> None:
+    """Write config, generation config, weights, tokenizer and chat template.
+
+    Generation stops at the end of a turn (`stop_id`), at the end of the text, and at the stop ids of the `source`;
+    `config.json` names the tokenizer's end of text.
+    """
+    import torch
+    from transformers import AutoConfig, GenerationConfig
+
+    directory.mkdir(parents=True, exist_ok=True)
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    before = AutoConfig.from_pretrained(source.directory, local_files_only=True).get_text_config()
+    for name in _KEPT_SETTINGS:
+        if hasattr(before, name):
+            setattr(model.config.get_text_config(), name, getattr(before, name))
+    keep_untied(model)
+    model.generation_config = GenerationConfig()
+    model.to(dtype=getattr(torch, dtype), device="cpu").save_pretrained(directory)
+    _write_generation_config(source, directory, {stop_id, tokenizer.eos_token_id}, tokenizer)
+    write_tokenizer(source, directory, tokenizer=tokenizer, template=template)
+
+
+def keep_untied(model: Any) -> None:
+    """Set `tie_word_embeddings` to false if the checkpoint has a separate output matrix.
+
+    transformers keeps both matrices; readers that trust the configuration would lose one.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        model.config.tie_word_embeddings = False
+
+
+def _write_generation_config(source: Inspection, directory: Path, stops: Iterable[int], tokenizer: Any) -> None:
+    """Write the source's generation_config.json with more `stops`, and with bos and pad ids if it has none."""
+    value = dict(source.generation_config)
+    ids = sorted({*stops, *source.stop_token_ids})
+    value["eos_token_id"] = ids if len(ids) > 1 else ids[0]
+    for kind in ("bos", "pad"):
+        id = getattr(tokenizer, f"{kind}_token_id")
+        if id is not None and value.get(f"{kind}_token_id") is None:
+            value[f"{kind}_token_id"] = id
+    write_json(directory / "generation_config.json", value)
+
+
+def write_tokenizer(source: Inspection, directory: Path, *, tokenizer: Any = None, template: str | None = None) -> None:
+    """Copy the source's tokenizer, with the tokens that were added to it in `tokenizer` and a chat `template`.
+
+    tokenizer.json keeps its bytes unless tokens were added, so checkpoints with the same tokenizer share its hash.
+    If transformers would replace parts of tokenizer.json for the sake of its class, a generic class is written.
+    """
+    for name in _TOKENIZER_FILES:
+        if (source.directory / name).is_file():
+            shutil.copyfile(source.directory / name, directory / name)
+    settings = dict(source.tokenizer_config)
+    if tokenizer is not None:
+        _write_added_tokens(source, directory, tokenizer, settings)
+        for kind in ("bos", "eos", "unk"):  # templates use them by name
+            text = getattr(tokenizer, f"{kind}_token")
+            if text is not None and settings.get(f"{kind}_token") is None:
+                settings[f"{kind}_token"] = text
+    if template is not None:
+        settings.pop("chat_template", None)
+        # save_pretrained puts the template elsewhere from version to version; the contract says here
+        (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    else:
+        for name in ("chat_template.jinja", "chat_template.json"):
+            if (source.directory / name).is_file():
+                shutil.copyfile(source.directory / name, directory / name)
+                break
+    if settings != source.tokenizer_config or not (directory / "tokenizer_config.json").is_file():
+        write_json(directory / "tokenizer_config.json", settings)
+    difference = _difference(directory)
+    if difference is not None:
+        settings["tokenizer_class"] = _GENERIC_CLASS
+        settings.pop("auto_map", None)
+        write_json(directory / "tokenizer_config.json", settings)
+        difference = _difference(directory)
+    if difference is not None:
+        path = source.directory / "tokenizer.json"
+        raise WorkError(f"{path}: transformers would load it differently ({difference}); expected the same tokens")
+
+
+def _write_added_tokens(source: Inspection, directory: Path, tokenizer: Any, settings: dict[str, Any]) -> None:
+    from tokenizers import AddedToken
+
+    had = source.tokenizer.get_vocab(with_added_tokens=True)
+    new = {text: id for text, id in tokenizer.get_vocab().items() if text not in had}
+    if not new:
+        return
+    grown = open_tokenizer(source.directory / "tokenizer.json")
+    for text, id in sorted(new.items(), key=lambda item: item[1]):
+        grown.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+        assert grown.token_to_id(text) == id, text
+    grown.save(str(directory / "tokenizer.json"))
+    if isinstance(settings.get("added_tokens_decoder"), dict):
+        entry = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+        more = {str(id): {"content": text, **entry} for text, id in new.items()}
+        settings["added_tokens_decoder"] = settings["added_tokens_decoder"] | more
+
+
+def _difference(directory: Path) -> str | None:
+    """Describe how the tokenizer that transformers loads differs from tokenizer.json; None if it does not."""
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        backend = loaded.backend_tokenizer
+    except Exception as error:  # some classes need packages, files or tokens that are missing
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return tokenizer_difference(open_tokenizer(directory / "tokenizer.json"), backend)
+
+
+def cast_like(source: Inspection, directory: Path) -> None:
+    """Convert each tensor in `directory` to its dtype in `source`, and new tensors to the dtype of most parameters."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    stored = {name: DTYPES.get(dtype) for name, (dtype, _) in source.tensors.items()}
+    # some models are stored with or without a prefix: transformer.wte.weight, wte.weight
+    bare = {name.partition(".")[2]: dtype for name, dtype in stored.items()}
+    total = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        tensors = load_file(path)
+        for name, tensor in tensors.items():
+            dtype = stored.get(name) or stored.get(name.partition(".")[2]) or bare.get(name) or source.dtypes[0]
+            tensors[name] = tensor.to(getattr(torch, dtype)).contiguous()
+            total += tensors[name].numel() * tensors[name].element_size()
+        save_file(tensors, path, metadata={"format": "pt"})
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        value = json.loads(index.read_text(encoding="utf-8"))
+        value["metadata"] = value.get("metadata", {}) | {"total_size": total}
+        write_json(index, value)
+
+
+def describe_model(directory: Path, *, step: int, tokens_seen: int) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return the counts and details of a checkpoint's manifest, from the files in `directory`."""
+    try:
+        inspection = inspect_checkpoint(directory)
+        dtype = inspection.dtypes[0]
+    except FormatError as error:
+        raise WorkError(str(error)) from error
+    details = {
+        "architecture": inspection.architecture,
+        "dtype": dtype,
+        "step": step,
+        "tokens_seen": tokens_seen,
+        "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
+    }
+    return count_tensors(read_tensors(directory)), details
+
+
+def save_adapter(model: Any, directory: Path) -> None:
+    """Write peft's adapter, without local paths and without peft's boilerplate README."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = None
+    config.target_modules = sorted(config.target_modules)  # a set, whose order changes from run to run
+    model.save_pretrained(directory)
+    (directory / "README.md").unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as transformers writes its configurations."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

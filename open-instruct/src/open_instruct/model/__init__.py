@@ -1,3 +1,0 @@
-"""Checkpoint directories to models and back."""
-
-__all__: list[str] = []

@@ -1,0 +1,143 @@
+"""`open-instruct sft` and `open-instruct dpo`: from a checkpoint and files of rows to a checkpoint.
+
+Both are the same run; they differ in the rows (chats or pairs) and in TRL's trainer. TRL trains; the rows, the masks,
+the evaluation and the files are ours. Read this file first, top to bottom.
+"""
+
+import logging
+import time
+from functools import partial
+from typing import Any
+
+from .chat.encode import ConversationEncoder
+from .chat.render import choose_template
+from .config import DpoConfig, SftConfig
+from .config_file import write_config
+from .data import encode_conversations, encode_pairs, read_conversations, read_pairs, split_rows, warn_of_overlap
+from .errors import RequestError, WorkError
+from .model import (
+    add_special_tokens,
+    check_ids,
+    check_model_directory,
+    cover_ids,
+    describe_model,
+    fitting_length,
+    load_model,
+    load_tokenizer,
+    save_adapter,
+    save_model,
+)
+from .output import Output, result_config, result_inputs
+from .process import set_up_torch
+
+__all__ = ["train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(config: SftConfig | DpoConfig) -> None:
+    """Train and write `config.output_dir`; return at once if it already contains this result.
+
+    Raises:
+        RequestError: a path that does not exist, a template that does not fit, an output directory in use.
+        BadRows, FormatError: files that break their format.
+        WorkError: nothing to train on, or a number that is not finite.
+    """
+    began = time.monotonic()
+    is_dpo = isinstance(config, DpoConfig)
+    stage, row_format, noun = ("dpo", "preference", "pair") if is_dpo else ("sft", "chat", "row")
+
+    # ---- read: every row is checked before any work starts
+    read: Any = read_conversations
+    if isinstance(config, DpoConfig):
+        read = partial(read_pairs, drop_identical=config.data.identical_answers == "drop")
+    rows, held_out = read(config.data.train, "data.train"), read(config.data.eval, "data.eval")
+    if config.data.eval_fraction:
+        rows, held_out = split_rows(rows, config.data.eval_fraction)
+    warn_of_overlap(rows, held_out)
+
+    # ---- check the checkpoint and the output directory
+    inspection = check_model_directory(config.model)
+    inputs = result_inputs(config, row_format)
+    output = Output(
+        config.output_dir, format_name="checkpoint", stage=stage, config=result_config(config), inputs=inputs
+    )
+    if output.is_done():
+        log.info("%s: already done: %s", stage, output.directory)
+        return
+
+    # ---- load: torch and TRL take seconds to import, so they wait until here
+    from .metrics import MetricsCallback, pair_log_probs, score_conversations, score_pairs
+    from .trainers import dpo_trainer, sft_trainer
+
+    device, num_threads = set_up_torch(config.runtime)
+    output.resolve(device=device, num_threads=num_threads)
+    tokenizer = load_tokenizer(inspection)
+    template = choose_template(config.template, tokenizer.chat_template)
+    model = load_model(inspection.directory)
+    new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
+    if new_tokens and (is_dpo or config.lora):
+        when = "before dpo" if is_dpo else "with lora"
+        first, none = (
+            "train with this template by open-instruct sft first",
+            "use a template that needs none, such as tulu",
+        )
+        raise RequestError(
+            f"template.name: {template.name} template needs {len(new_tokens)} new tokens; expected none {when}",
+            first if is_dpo else none,
+        )
+
+    # ---- encode: rows to token ids, with a mask of what is trained
+    encoder = ConversationEncoder(tokenizer, template)
+    max_length = fitting_length(config.sequence.max_length_tokens, inspection)
+    encode: Any = encode_pairs if is_dpo else encode_conversations
+    examples = encode(rows, encoder, max_length, config.sequence.too_long)
+    examples.report(f"training {noun}s")
+    evaluation = encode(held_out, encoder, max_length, config.sequence.too_long)
+    evaluation.report(f"held-out {noun}s")
+    if not examples.rows:
+        raise WorkError(f"data.train: no {noun} is left to train on; expected at least one")
+    highest_id = max(examples.highest_id, evaluation.highest_id)
+    if is_dpo:
+        check_ids(model, tokenizer, highest_id)
+    elif (added := cover_ids(model, tokenizer, max(highest_id, encoder.stop_id))) and config.lora:
+        raise RequestError(
+            f"model: {len(added)} tokens have no row in the embedding; expected none with lora",
+            "train all weights, or resize the embedding first",
+        )
+
+    with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
+        # ---- train: held-out rows are scored before the first step, every eval_every_steps, and after the last step
+        common = (device, output.trainer, model, tokenizer, examples.rows)
+        if isinstance(config, DpoConfig):
+            trainer = dpo_trainer(config, *common)
+            reference = pair_log_probs(trainer, evaluation.rows)  # the model before its first step
+            evaluate = partial(score_pairs, trainer, evaluation.rows, reference, config.loss)
+        else:
+            trainer = sft_trainer(config, *common, max_length)
+            evaluate = partial(score_conversations, trainer, evaluation.rows)
+        resumed_step = int(resume_from.name.removeprefix("checkpoint-")) if resume_from else 0
+        metrics = MetricsCallback(
+            stage,
+            output.metrics,
+            evaluate if evaluation.rows else None,
+            config.training.eval_every_steps,
+            resumed_step,
+        )
+        trainer.add_callback(metrics)
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+        # ---- save: adapters are merged into the weights
+        trained = trainer.model
+        if config.lora:
+            if config.lora.keep_adapter:
+                save_adapter(trained, output.result / "adapter")
+            trained = trained.merge_and_unload()
+        dtype = config.runtime.save_dtype
+        save_model(trained, tokenizer, inspection, template.text, encoder.stop_id, output.result, dtype)
+        write_config(config, output.result / "run.yaml")
+        counts, details = describe_model(
+            output.result, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
+        )
+        output.publish(counts=counts, details=details)
+    metrics.report_end(time.monotonic() - began, output.directory)
