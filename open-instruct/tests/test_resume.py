@@ -19,8 +19,9 @@ def refuse(*arguments, **keywords):
     raise AssertionError(f"network: {arguments}")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import sys
-from open_instruct.__main__ main as _
-""".replace("__main__ main as _", "__main__ import main\nsys.exit(main(sys.argv[1:]))")
+from open_instruct.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture

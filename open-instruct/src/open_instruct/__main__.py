@@ -1,7 +1,6 @@
 """The command `open-instruct`: arguments in, exit code out. 0 done, 1 the work failed, 2 the request was wrong."""
 
 import argparse
-import dataclasses
 import errno
 import logging
 import sys
@@ -60,35 +59,23 @@ def _chat(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from .config_file import load_config, read_yaml
     from .inspect_data import inspect_data
 
-    template, sequence, checkpoint, paths = TemplateSettings(), SequenceSettings(), options.checkpoint, [options.data]
-    drop_identical = False
-    if options.data.endswith((".yaml", ".yml")):
-        tree = read_yaml(Path(options.data))
-        data = tree.get("data")
-        is_dpo = "loss" in tree or (isinstance(data, dict) and "identical_answers" in data)
-        kind: type[SftConfig] | type[DpoConfig] = DpoConfig if is_dpo else SftConfig
-        config: SftConfig | DpoConfig = load_config(kind, Path(options.data), [])
-        template, sequence, paths = config.template, config.sequence, config.data.train
-        checkpoint = checkpoint or config.model
-        drop_identical = isinstance(config, DpoConfig) and config.data.identical_answers == "drop"
-    if checkpoint is None:
-        raise RequestError("--checkpoint: not set; expected a directory with a tokenizer")
-    if options.template is not None:
-        template = dataclasses.replace(template, name=options.template)
-    if options.max_length_tokens is not None:
-        sequence = dataclasses.replace(sequence, max_length_tokens=options.max_length_tokens)
-    for line in inspect_data(paths, checkpoint, template, sequence, options.row, drop_identical=drop_identical):
+    lines = inspect_data(
+        options.data,
+        checkpoint=options.checkpoint,
+        template=options.template,
+        max_length_tokens=options.max_length_tokens,
+        row=options.row,
+    )
+    for line in lines:
         sys.stdout.write(line + "\n")
 
 
 def _mix(options: argparse.Namespace) -> None:
-    from .mix import mix, parse_source
+    from .mix import mix
 
-    sources = [parse_source(text) for text in options.sources]
-    mix(sources, options.output, format_name=options.format, seed=options.seed)
+    mix(options.sources, options.output, format_name=options.format, seed=options.seed)
 
 
 def _merge(options: argparse.Namespace) -> None:

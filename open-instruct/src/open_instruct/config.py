@@ -27,11 +27,11 @@ class DataSettings:
     """Where the rows come from: files or directories of docs/formats/chat.md (sft) or preference.md (dpo)."""
 
     train: list[str]
-    """Rows to train on, read in the order given."""
+    """Files or directories with the rows to train on, read in this order."""
     eval: list[str] = field(default_factory=list)
-    """Rows held out for evaluation."""
+    """Files or directories with rows held out for evaluation."""
     eval_fraction: float = 0.0
-    """Instead of `eval`: the share of the training rows to hold out, chosen by the hash of each row's text."""
+    """Instead of `eval`: fraction of the training rows to hold out, chosen by the hash of each row's text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class PairDataSettings(DataSettings):
     """Where the pairs come from."""
 
     identical_answers: Literal["refuse", "drop"] = "refuse"
-    """A pair of equal answers: refuse the run and name the row, or drop the pair and count it."""
+    """What to do with a pair of equal answers: refuse the run and name the row, or drop the pair and count it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ class TemplateSettings:
     """How messages become text."""
 
     name: str | None = None
-    """A shipped template, a `.jinja` file, or null: the checkpoint's own template if it has one, else `tulu`."""
+    """Name of a shipped template, or a `.jinja` file; null: the checkpoint's template if it has one, else `tulu`."""
     add_bos: bool = False
     """Begin each conversation with the tokenizer's beginning-of-sequence token."""
     special_tokens: list[str] = field(default_factory=list)
-    """For a `.jinja` file: the texts in it that must be single tokens; those that are not yet get new embeddings."""
+    """For a `.jinja` file: the texts in it that must be single tokens; the tokenizer gets those that it lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,11 @@ class SequenceSettings:
     """How token sequences become batches."""
 
     max_length_tokens: int = 2048
-    """Longest sequence; lowered, with a warning, to the positions that the model has."""
+    """Longest sequence; lowered, with a warning, to the model's maximum number of positions."""
     too_long: Literal["truncate", "drop"] = "truncate"
-    """What happens to a longer one; either is counted and reported."""
+    """What to do with a longer sequence; either is counted and reported."""
     packing: bool = False
-    """Lay several conversations into one sequence, best fit first; they do not see each other (sft only)."""
+    """Pack several conversations into one sequence; they do not attend to each other (sft only)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class OptimizerSettings:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Shape after the warm-up; linear and cosine end at 0."""
     warmup_fraction: float = 0.03
-    """Share of the steps in which the rate rises from 0."""
+    """Fraction of the steps in which the learning rate rises from 0."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     beta1: float = 0.9
@@ -97,19 +97,19 @@ class TrainingSettings:
     max_steps: int | None = None
     """Optimizer steps; overrides `num_epochs`."""
     batch_size: int = 128
-    """Sequences (pairs, in dpo) of one optimizer step."""
+    """Sequences (in dpo: pairs) in one optimizer step."""
     micro_batch_size: int = 8
-    """Sequences of one forward pass; divides `batch_size`. The loss does not depend on it."""
+    """Sequences in one forward pass; divides `batch_size`. The loss does not depend on it."""
     eval_batch_size: int = 16
-    """Sequences of one forward pass in evaluation."""
+    """Sequences in one forward pass of the evaluation."""
     group_by_length: bool = False
-    """Draw rows of similar length together, which saves padding."""
+    """Put rows of similar length into the same batch, which saves padding."""
     log_every_steps: int = 10
-    """A line of metrics.jsonl every so many steps."""
+    """Write a row of metrics.jsonl every so many steps."""
     eval_every_steps: int | None = None
-    """Evaluate on the held-out rows every so many steps, besides the beginning and the end."""
+    """Evaluate on the held-out rows every so many steps, in addition to the beginning and the end."""
     save_every_steps: int | None = None
-    """Every so many steps, save what a resumed run needs; null: an interrupted run starts over."""
+    """Save what a resumed run needs every so many steps; null: an interrupted run starts over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,27 +121,27 @@ class LoraSettings:
     alpha: float = 16.0
     """The update is scaled by alpha / rank."""
     dropout: float = 0.1
-    """On the adapter's input."""
+    """Dropout on the adapter's input."""
     target_modules: list[str] | None = None
     """Names of the matrices that get an adapter; null: all linear layers except the output."""
     keep_adapter: bool = False
-    """Save the adapter too, under `adapter/`; the weights of the checkpoint have it merged in either way."""
+    """Also save the adapter, in `adapter/`; it is merged into the checkpoint's weights either way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeSettings:
-    """Where and how exactly the arithmetic is done."""
+    """Device and precision."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: cuda where there is one."""
+    """auto: cuda if there is a GPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: automatic mixed precision, weights stay float32."""
     num_threads: int | None = None
     """CPU threads of torch; null: its own choice. On a CPU the last bits of the weights depend on it."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass, which saves memory."""
+    """Recompute activations in the backward pass, which saves memory."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the saved weights."""
+    """Data type of the saved weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +151,9 @@ class PreferenceLoss:
     kind: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
     """sigmoid: equation 7 of the paper; sigmoid_norm: per token (Tulu 3, arXiv:2411.15124, section 5)."""
     beta: float = 0.1
-    """Strength of the tie to the reference model."""
+    """Strength of the constraint to stay near the reference model."""
     label_smoothing: float = 0.0
-    """Assumed share of swapped labels, with kind `sigmoid` (conservative DPO, Mitchell 2023)."""
+    """Assumed fraction of swapped labels, with kind `sigmoid` (conservative DPO, Mitchell 2023)."""
     precompute_reference: bool = True
     """Score all rows with the reference once, before training; false: keep a second model and score each batch."""
 
@@ -169,7 +169,7 @@ class SamplingSettings:
     top_p: float = 1.0
     """Sample from the most likely tokens whose probabilities sum to this."""
     seed: int = 0
-    """Of the sampling."""
+    """Seed of the sampling."""
 
 
 AnyConfig = TypeVar("AnyConfig", "SftConfig", "DpoConfig")
@@ -182,9 +182,9 @@ class SftConfig:
     model: str
     """Checkpoint directory to start from (docs/formats/checkpoint.md, or any Hugging Face directory)."""
     output_dir: str
-    """Where the new checkpoint goes; must not exist, or hold the result of these same settings."""
+    """Directory for the new checkpoint; must not exist, unless it contains the result of the same settings."""
     seed: int = 0
-    """Of the order of rows, of adapters and dropout."""
+    """Seed of the order of rows, of adapters and of dropout."""
     data: DataSettings
     template: TemplateSettings = field(default_factory=TemplateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
@@ -194,7 +194,7 @@ class SftConfig:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def expand_home(self) -> "SftConfig":
-        """Give the same with `~` expanded in its paths."""
+        """Return a copy with `~` expanded in its paths."""
         return _expand_home(self)
 
     def check(self) -> list[Problem]:
@@ -209,9 +209,9 @@ class DpoConfig:
     model: str
     """Checkpoint directory to start from, the result of `sft`; it is also the reference model."""
     output_dir: str
-    """Where the new checkpoint goes; must not exist, or hold the result of these same settings."""
+    """Directory for the new checkpoint; must not exist, unless it contains the result of the same settings."""
     seed: int = 0
-    """Of the order of rows, of adapters and dropout."""
+    """Seed of the order of rows, of adapters and of dropout."""
     data: PairDataSettings
     template: TemplateSettings = field(default_factory=TemplateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
@@ -224,7 +224,7 @@ class DpoConfig:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
     def expand_home(self) -> "DpoConfig":
-        """Give the same with `~` expanded in its paths."""
+        """Return a copy with `~` expanded in its paths."""
         return _expand_home(self)
 
     def check(self) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""What a user can get wrong about a request, apart from the content of files (formats.errors)."""
+"""Errors that end a command, except those of files that break their format (formats/errors.py)."""
 
 __all__ = ["ConfigError", "Problem", "RequestError", "WorkError"]
 
@@ -17,16 +17,16 @@ class RequestError(ValueError):
     """The request was wrong (exit code 2): a path that does not exist, a value that is not allowed."""
 
     def __init__(self, sentence: str, hint: str = "") -> None:
-        """Hold one problem."""
+        """Report one problem."""
         super().__init__(sentence)
         self.problems = [Problem(sentence, hint)]
 
 
 class ConfigError(RequestError):
-    """A configuration with every problem that it has (exit code 2)."""
+    """A configuration with all of its problems (exit code 2)."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        """Hold all problems, at least one."""
+        """Report all problems, at least one."""
         super().__init__(problems[0].sentence, problems[0].hint)
         self.problems = problems
 
@@ -35,6 +35,6 @@ class WorkError(ValueError):
     """The request was fine but the work cannot be done (exit code 1), such as data in which no row is usable."""
 
     def __init__(self, sentence: str, hint: str = "") -> None:
-        """Hold one problem."""
+        """Report one problem."""
         super().__init__(sentence)
         self.problems = [Problem(sentence, hint)]

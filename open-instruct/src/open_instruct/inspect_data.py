@@ -1,13 +1,15 @@
 """`open-instruct inspect`: what training would see: rows by source, lengths, truncation, and the tokens of one row."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .chat.encode import IGNORED, ConversationEncoder
 from .chat.render import choose_template
-from .config import SequenceSettings, TemplateSettings
+from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
+from .config_file import load_config, read_yaml
 from .data import PairExample, SftExample, encode_conversations, encode_pairs, read_conversations, read_pairs
 from .errors import RequestError
 from .formats.manifest import NAME, read_manifest, row_files
@@ -19,6 +21,73 @@ __all__ = ["inspect_data"]
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
+def inspect_data(
+    data: str, *, checkpoint: str | None, template: str | None, max_length_tokens: int | None, row: int | None
+) -> Iterator[str]:
+    """Yield the lines of the report on `data`, a YAML file with settings or rows.
+
+    The other arguments override the settings; `row` (from 0) adds that row's tokens, with `T` next to the trained ones.
+
+    Raises:
+        RequestError: a path that does not exist, or a row after the last.
+    """
+    # ---- settings
+    paths, template_settings, sequence, drop_identical = [data], TemplateSettings(), SequenceSettings(), False
+    if data.endswith((".yaml", ".yml")):
+        config = _read_config(Path(data))
+        paths, template_settings, sequence = config.data.train, config.template, config.sequence
+        checkpoint = checkpoint or config.model
+        drop_identical = isinstance(config, DpoConfig) and config.data.identical_answers == "drop"
+    if checkpoint is None:
+        raise RequestError("--checkpoint: not set; expected a directory with a tokenizer")
+    if template is not None:
+        template_settings = replace(template_settings, name=template)
+
+    # ---- tokenizer and template
+    inspection = check_model_directory(checkpoint)
+    for path in paths:
+        if not Path(path).exists():
+            raise RequestError(f"{path}: not found; expected a configuration, a file of rows or a directory")
+    tokenizer = load_tokenizer(inspection)
+    chosen = choose_template(template_settings, tokenizer.chat_template)
+    added = [text for text in chosen.special_tokens if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
+    if added:
+        tokenizer.add_tokens(added, special_tokens=True)
+        yield f"new tokens: {', '.join(added)}"
+    encoder = ConversationEncoder(tokenizer, chosen)
+    yield f"template: {chosen.name}; a turn ends with {tokenizer.convert_ids_to_tokens(encoder.stop_id)!r}"
+
+    # ---- rows
+    if max_length_tokens is None:
+        max_length_tokens = sequence.max_length_tokens
+    max_length = fitting_length(max_length_tokens, inspection)
+    examples: Any
+    if _is_preference(Path(paths[0])):
+        pairs = read_pairs(paths, "data.train", drop_identical=drop_identical)
+        examples = encode_pairs(pairs, encoder, max_length, sequence.too_long)
+        counts = [_pair_counts(example) for example in examples.rows]
+    else:
+        conversations = read_conversations(paths, "data.train")
+        examples = encode_conversations(conversations, encoder, max_length, sequence.too_long)
+        counts = [_sft_counts(example) for example in examples.rows]
+    yield from _summary(examples, counts)
+    if examples.highest_id >= inspection.embedding_rows:
+        token = tokenizer.convert_ids_to_tokens(examples.highest_id)
+        yield f"not in the embedding's {inspection.embedding_rows} rows: {token!r}; sft adds rows for such tokens"
+    if row is not None:
+        if not 0 <= row < len(counts):
+            raise RequestError(f"--row: is {row}; expected 0 up to {len(counts) - 1}")
+        yield from _tokens(examples.rows[row], tokenizer)
+
+
+def _read_config(path: Path) -> SftConfig | DpoConfig:
+    """Read the settings of either stage; those of dpo have keys that sft does not have."""
+    tree = read_yaml(path)
+    data = tree.get("data")
+    is_dpo = "loss" in tree or (isinstance(data, dict) and "identical_answers" in data)
+    return load_config(DpoConfig, path, []) if is_dpo else load_config(SftConfig, path, [])
+
+
 def _is_preference(path: Path) -> bool:
     """Whether the first row of a file or directory has `chosen`: pairs, not chats."""
     row_format = str(read_manifest(path)["format"]) if (path / NAME).is_file() else "chat"
@@ -27,72 +96,26 @@ def _is_preference(path: Path) -> bool:
     return False
 
 
-def inspect_data(
-    paths: Sequence[str],
-    checkpoint: str,
-    template: TemplateSettings,
-    sequence: SequenceSettings,
-    row: int | None,
-    *,
-    drop_identical: bool = False,
-) -> Iterator[str]:
-    """Yield the lines of the report; `row` (from 0) adds that row's tokens, with `T` next to the trained ones.
-
-    Raises:
-        RequestError: a path that does not exist, or a row after the last.
-    """
-    inspection = check_model_directory(checkpoint)
-    for path in paths:
-        if not Path(path).exists():
-            raise RequestError(f"{path}: not found; expected a configuration, a file of rows or a directory")
-    tokenizer = load_tokenizer(inspection)
-    chosen = choose_template(template, tokenizer.chat_template)
-    added = [text for text in chosen.special_tokens if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
-    if added:
-        tokenizer.add_tokens(added, special_tokens=True)
-        yield f"new tokens: {', '.join(added)}"
-    encoder = ConversationEncoder(tokenizer, chosen)
-    yield f"template: {chosen.name}; a turn ends with {tokenizer.convert_ids_to_tokens(encoder.stop_id)!r}"
-    limit = fitting_length(sequence.max_length_tokens, inspection)
-    result: Any
-    if _is_preference(Path(paths[0])):
-        pairs = read_pairs(paths, "data.train", drop_identical=drop_identical)
-        result = encode_pairs(pairs, encoder, limit, sequence.too_long)
-        rows = [_pair_columns(example) for example in result.rows]
-    else:
-        conversations = read_conversations(paths, "data.train")
-        result = encode_conversations(conversations, encoder, limit, sequence.too_long)
-        rows = [_sft_columns(example) for example in result.rows]
-    yield from _summary(result, rows)
-    if result.highest_id >= inspection.embedding_rows:
-        token = tokenizer.convert_ids_to_tokens(result.highest_id)
-        yield f"not in the embedding's {inspection.embedding_rows} rows: {token!r}; sft adds rows for such tokens"
-    if row is not None:
-        if not 0 <= row < len(rows):
-            raise RequestError(f"--row: is {row}; expected 0 up to {len(rows) - 1}")
-        yield from _tokens(result.rows[row], tokenizer)
-
-
-def _sft_columns(example: SftExample) -> dict[str, int]:
+def _sft_counts(example: SftExample) -> dict[str, int]:
     return {"tokens": len(example.input_ids), "trained": sum(label != IGNORED for label in example.labels)}
 
 
-def _pair_columns(example: PairExample) -> dict[str, int]:
+def _pair_counts(example: PairExample) -> dict[str, int]:
     return {"prompt": len(example.prompt_ids), "chosen": len(example.chosen_ids), "rejected": len(example.rejected_ids)}
 
 
-def _summary(result: Any, rows: list[dict[str, int]]) -> Iterator[str]:
+def _summary(examples: Any, counts: list[dict[str, int]]) -> Iterator[str]:
     by_source: dict[str, list[dict[str, int]]] = defaultdict(list)
-    for example, columns in zip(result.rows, rows, strict=True):
-        by_source[example.source or "(no source)"].append(columns)
+    for example, lengths in zip(examples.rows, counts, strict=True):
+        by_source[example.source or "(no source)"].append(lengths)
     for source, members in sorted(by_source.items()):
         sums = ", ".join(f"{sum(member[name] for member in members)} {name}" for name in members[0])
         yield f"source {source}: {len(members)} rows, {sums}"
-    yield f"truncated: {result.truncated}"
-    for reason, count in sorted(result.dropped.items()):
+    yield f"truncated: {examples.truncated}"
+    for reason, count in sorted(examples.dropped.items()):
         yield f"left out: {count} ({reason})"
-    for name in rows[0] if rows else ():
-        ordered = sorted(columns[name] for columns in rows)
+    for name in counts[0] if counts else ():
+        ordered = sorted(lengths[name] for lengths in counts)
         values = "  ".join(f"{quantile:.0%} {ordered[round(quantile * (len(ordered) - 1))]}" for quantile in _QUANTILES)
         yield f"{name} per row: {values}"
 

@@ -20,14 +20,60 @@ from .formats.preference import parse_pair
 from .formats.rows import parse_rows
 from .output import Output
 
-__all__ = ["Source", "mix", "parse_source"]
+__all__ = ["mix"]
 
 log = logging.getLogger(__name__)
 _PARSERS: dict[str, Any] = {"chat": parse_conversation, "preference": parse_pair}
 
 
+def mix(amounts: list[str], output_dir: str, *, format_name: str, seed: int) -> None:
+    """Take rows of each `PATH[=AMOUNT]` and write them, shuffled, to one directory of `format_name`.
+
+    Raises:
+        RequestError: a path does not exist, a source is empty, or the output directory contains something else.
+        BadRows, FormatError: rows that break their format.
+    """
+    # ---- read and check
+    sources = [_parse_source(text) for text in amounts]
+    _check_names(sources)
+    loaded = [(source, _read(source, format_name)) for source in sources]
+    taken = [{"name": source.path.name, "rows": source.amount(len(rows))} for source, rows in loaded]
+    config = {"seed": seed, "sources": sorted(taken, key=lambda entry: (entry["name"], entry["rows"]))}
+    inputs = []
+    for path in dict.fromkeys(source.path for source in sources):
+        inputs += input_entries(format_name, path, Path(output_dir))
+    output = Output(output_dir, format_name=format_name, config=config, inputs=inputs)
+    if output.is_done():
+        log.info("mix: already done: %s", output.directory)
+        return
+
+    # ---- choose
+    lines: list[str] = []
+    for source, rows in loaded:
+        amount = source.amount(len(rows))
+        if amount and not rows:
+            raise RequestError(f"{source.path}: has no rows; expected at least one")
+        keys = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
+        order = _shuffle([canonical_line(row) for row in rows], keys, f"{seed}\0choose")
+        lines += [order[position % len(order)] for position in range(amount)]
+        log.info("mix  %s: %d of %d rows", source.path, amount, len(rows))
+
+    # ---- write
+    with output.begin(keep_trainer=False, keep_failed=False):
+        output.result.mkdir(parents=True)
+        file = output.result / f"{format_name}-0000.jsonl"
+        file.write_text("".join(_shuffle(lines, lines, f"{seed}\0order")), encoding="utf-8")
+        if format_name == "preference":
+            counts = {"pairs": len(lines)}
+        else:
+            messages = sum(len(json.loads(line)["messages"]) for line in lines)
+            counts = {"conversations": len(lines), "messages": messages}
+        output.publish(counts=counts, details={})
+    log.info("mix  %d rows: %s", len(lines), output.directory)
+
+
 @dataclass(frozen=True)
-class Source:
+class _Source:
     """A path and how much of it to take: `count` rows, or `times` its number of rows (0.5: half, 2.0: each twice)."""
 
     path: Path
@@ -36,7 +82,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Return the `source` for rows that have none: the file's name up to the first dot."""
+        """The `source` for rows that have none: the file's name up to the first dot."""
         return self.path.name.split(".")[0]
 
     def amount(self, available: int) -> int:
@@ -44,21 +90,21 @@ class Source:
         return self.count if self.count is not None else round(self.times * available)
 
 
-def parse_source(text: str) -> Source:
+def _parse_source(text: str) -> _Source:
     """Read `PATH`, `PATH=COUNT` or `PATH=TIMES` (with a dot). Raises RequestError."""
     path, equals, amount = text.rpartition("=")
     if not equals or not path:
-        return Source(Path(text))
+        return _Source(Path(text))
     try:
-        source = Source(Path(path), times=float(amount)) if "." in amount else Source(Path(path), count=int(amount))
+        source = _Source(Path(path), times=float(amount)) if "." in amount else _Source(Path(path), count=int(amount))
     except ValueError:
-        source = Source(Path(path), count=-1)
+        source = _Source(Path(path), count=-1)
     if source.amount(1) < 0:
         raise RequestError(f'{text}: the amount is "{amount}"; expected a count such as 500 or a factor such as 0.5')
     return source
 
 
-def _check_names(sources: list[Source]) -> None:
+def _check_names(sources: list[_Source]) -> None:
     """Refuse two files of the same name: their rows would get the same `source`."""
     paths: dict[str, Path] = {}
     for source in sources:
@@ -70,7 +116,7 @@ def _check_names(sources: list[Source]) -> None:
             )
 
 
-def _read(source: Source, format_name: str) -> list[dict[str, Any]]:
+def _read(source: _Source, format_name: str) -> list[dict[str, Any]]:
     if not source.path.exists():
         raise RequestError(f"{source.path}: not found; expected a file or a directory of rows")
 
@@ -79,68 +125,14 @@ def _read(source: Source, format_name: str) -> list[dict[str, Any]]:
         return row
 
     rows = collect_rows(parse_rows(row_files(source.path, format_name), parse))
-    name = source.name
-    return [row if row.get("source") or row.get("dataset") else row | {"source": name} for row in rows]
+    return [row if row.get("source") or row.get("dataset") else row | {"source": source.name} for row in rows]
 
 
-def _rank(seed: int, purpose: str, text: str, copy: int) -> bytes:
-    return hashlib.sha256(f"{seed}\0{purpose}\0{copy}\0{text}".encode()).digest()
-
-
-def _take(rows: list[dict[str, Any]], amount: int, seed: int) -> list[str]:
+def _shuffle(lines: list[str], keys: list[str], seed: str) -> list[str]:
+    """Order lines by the hash of the seed and of each line's key; equal keys are numbered."""
     seen: Counter[str] = Counter()
     ranked = []
-    for row in rows:
-        text = json.dumps(row, sort_keys=True, ensure_ascii=False)
-        ranked.append((_rank(seed, "choose", text, seen[text]), canonical_line(row)))
-        seen[text] += 1
-    order = [line for _, line in sorted(ranked)]
-    return [order[position % len(order)] for position in range(amount)] if order else []
-
-
-def mix(sources: list[Source], output_dir: str, *, format_name: str, seed: int) -> None:
-    """Take the requested rows of each source and write them, shuffled, to one directory of `format_name`.
-
-    Raises:
-        RequestError: a path does not exist, a source is empty, or the output directory contains something else.
-        BadRows, FormatError: rows that break their format.
-    """
-    _check_names(sources)
-    loaded = [(source, _read(source, format_name)) for source in sources]
-    config = {
-        "seed": seed,
-        "sources": [{"name": source.path.name, "rows": source.amount(len(rows))} for source, rows in loaded],
-    }
-    config["sources"].sort(key=lambda entry: (entry["name"], entry["rows"]))  # type: ignore[attr-defined]
-    inputs = []
-    for path in dict.fromkeys(source.path for source in sources):
-        inputs += input_entries(format_name, path, Path(output_dir))
-    output = Output(output_dir, format_name=format_name, config=config, inputs=inputs)
-    if output.is_done():
-        log.info("mix: already done: %s", output.directory)
-        return
-    lines: list[str] = []
-    for source, rows in loaded:
-        amount = source.amount(len(rows))
-        if amount and not rows:
-            raise RequestError(f"{source.path}: has no rows; expected at least one")
-        lines += _take(rows, amount, seed)
-        log.info("mix  %s: %d of %d rows", source.path, amount, len(rows))
-    seen: Counter[str] = Counter()
-    ranked = []
-    for line in lines:
-        ranked.append((_rank(seed, "order", line, seen[line]), line))
-        seen[line] += 1
-    with output.begin(keep_trainer=False, keep_failed=False):
-        output.result.mkdir(parents=True)
-        file = output.result / f"{format_name}-0000.jsonl"
-        file.write_text("".join(line for _, line in sorted(ranked)), encoding="utf-8")
-        output.publish(counts=_counts(format_name, lines), details={})
-    log.info("mix  %d rows: %s", len(lines), output.directory)
-
-
-def _counts(format_name: str, lines: list[str]) -> dict[str, int]:
-    if format_name == "preference":
-        return {"pairs": len(lines)}
-    messages = sum(len(json.loads(line)["messages"]) for line in lines)
-    return {"conversations": len(lines), "messages": messages}
+    for line, key in zip(lines, keys, strict=True):
+        ranked.append((hashlib.sha256(f"{seed}\0{seen[key]}\0{key}".encode()).digest(), line))
+        seen[key] += 1
+    return [line for _, line in sorted(ranked)]
