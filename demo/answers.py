@@ -1,6 +1,6 @@
 """Three sample chats: the model answers the first held-out questions.
 
-`python demo/answers.py MODEL CHATS OUTPUT open-instruct`, the last being the command of that package.
+`python demo/answers.py MODEL CHATS OUTPUT COMMAND`, where COMMAND is that of open-instruct.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ MAX_NEW_TOKENS = 60
 
 
 def main(model: Path, chats: Path, output: Path, command: list[str]) -> None:
-    """Write `answers.jsonl`: the question, the documents' own answer and the model's.
+    """Write `answers.jsonl`: the question, the reference answer of the documents, and the model's answer.
 
-    Raises SystemExit: when the chat command fails.
+    Raises SystemExit: the chat command fails.
     """
     rows = [json.loads(line) for line in (chats / "chats.jsonl").read_text("utf-8").splitlines()[:SAMPLES]]
     artifact = Artifact(output, "table")
@@ -29,7 +29,7 @@ def main(model: Path, chats: Path, output: Path, command: list[str]) -> None:
     arguments += ["--max-new-tokens", str(MAX_NEW_TOKENS), "--temperature", "0", "--seed", "0"]
     done = subprocess.run([*command, *arguments], check=False)
     if done.returncode != 0:
-        raise SystemExit(f"error: open-instruct chat ended with {done.returncode}; expected answers from {model}")
+        raise SystemExit(f"error: open-instruct chat exited with {done.returncode}; expected answers from {model}")
     said = [json.loads(line) for line in (output / "said.jsonl").read_text("utf-8").splitlines()]
     answers = [
         {

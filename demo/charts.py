@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines over steps, points with intervals, pairs of points. No scripts, no outside resources."""
+"""Charts as inline SVG: lines over steps, points with intervals, pairs of points. No scripts, no external resources."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def dot(colour: int, x: float, y: float, title: str) -> str:
 
 
 def canvas(height: float, description: str) -> str:
-    """The opening of a picture; `description` is what a screen reader says."""
+    """The opening tag of a chart; `description` is for screen readers."""
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(description)}">'
 
 
 def line_chart(series: dict[str, Sequence[Point]], x_label: str, y_label: str) -> str:
-    """Lines through (x, y) points, one colour a series, each point with its values as a tooltip."""
+    """Lines through (x, y) points, one colour per series, each point with its values as a tooltip."""
     points = [point for line in series.values() for point in line if math.isfinite(point[1])]
     if not points:
         return '<p class="note">no points were recorded</p>'
@@ -78,7 +78,7 @@ def line_chart(series: dict[str, Sequence[Point]], x_label: str, y_label: str) -
 
 
 def legend(names: Sequence[str]) -> str:
-    """The names beside their colours; nothing for a single series."""
+    """The names next to their colours; nothing for a single series."""
     if len(names) < 2:
         return ""
     entries = "".join(
@@ -90,9 +90,9 @@ def legend(names: Sequence[str]) -> str:
 def interval_chart(
     rows: Sequence[tuple[str, Sequence[tuple[float, float] | None]]], names: Sequence[str], chance: Sequence[float]
 ) -> str:
-    """For each row and series a (value, standard error) as a point with its 95 % interval, from 0 to 1.
+    """A point with its 95 % interval for each (value, standard error) of each row and series, from 0 to 1.
 
-    `chance` is each row's level of guessing, drawn dashed.
+    `chance` is the accuracy of guessing in each row, drawn dashed.
     """
     row_height, left = 14 * len(names) + 12, 110
     height = row_height * len(rows) + 30
@@ -118,7 +118,7 @@ def interval_chart(
 
 
 def pair_chart(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], x_label: str) -> str:
-    """For each row one point a series, joined by a line: how far each domain moved."""
+    """One point per row and series, joined by a line: how far each domain moved."""
     if not rows:
         return '<p class="note">no domains were scored</p>'
     row_height, left = 15, 170

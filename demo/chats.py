@@ -5,7 +5,8 @@
 held-out ones from documents that the model has not seen. The two answers of a preference differ only in form: the
 chosen one is in triple quotes, ready to paste below the signature; the rejected one is plain text, as in the chats. A
 model of this size can learn that, but not which of two contents is right.
-Documents without functions (a corpus of prose) give questions about how a text continues instead.
+
+For documents without functions (a corpus of prose), the questions ask how a text continues.
 """
 
 from __future__ import annotations
@@ -17,22 +18,21 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from artifact import Artifact
-from documents import read_directory
+from artifact import Artifact, read_directory
 
 MAX_CHATS = {"train": 1600, "heldout": 200}
 MAX_PREFERENCES = {"train": 640, "heldout": 160}
 MAX_QUESTION_CHARS = 300
 ANSWER_CHARS = (30, 320)
 MIN_FUNCTIONS = 200
-"""With fewer functions than this in the training documents, the corpus counts as prose."""
+"""A corpus with fewer functions in the training documents is treated as prose."""
 
 Pair = tuple[str, str, str]
 """(id, question, answer)"""
 
 
 def function_pairs(document: dict) -> Iterator[Pair]:
-    """A question for each documented function of a Python module; nothing for text that is no Python."""
+    """Yield a question for each documented function of a Python module; nothing for text that is not Python."""
     try:
         tree = ast.parse(document["text"])
     except (SyntaxError, ValueError):
@@ -56,7 +56,7 @@ def function_pairs(document: dict) -> Iterator[Pair]:
 
 
 def continuation_pairs(document: dict) -> Iterator[Pair]:
-    """Questions about how a text continues: a paragraph's first sentence, answered by the rest of it."""
+    """Yield questions about how a text continues: a paragraph's first sentence, answered by the rest of it."""
     for index, paragraph in enumerate(document["text"].split("\n\n")):
         first, separator, rest = re.sub(r"\s+", " ", paragraph).strip().partition(". ")
         rest = rest[: ANSWER_CHARS[1]].strip()
@@ -65,7 +65,7 @@ def continuation_pairs(document: dict) -> Iterator[Pair]:
 
 
 def pairs_of(directory: Path, extract: Callable[[dict], Iterator[Pair]]) -> list[Pair]:
-    """All pairs of a document directory in the order of their hashes, each answer and each question once."""
+    """All pairs of a document directory in the order of their hashes, without repeated answers or questions."""
     found: dict[str, Pair] = {}
     questions = set()
     for document in read_directory(directory):
@@ -77,7 +77,7 @@ def pairs_of(directory: Path, extract: Callable[[dict], Iterator[Pair]]) -> list
 
 
 def write_split(output: Path, split: str, pairs: list[Pair], documents: Path) -> None:
-    """The chats and the preferences of one split; preferences use other pairs than the chats where there are enough."""
+    """Write the chats and preferences of one split; preferences use other pairs than the chats if there are enough."""
     chats = pairs[: MAX_CHATS[split]]
     rest = pairs[len(chats) :]
     contrast = (rest if len(rest) >= MAX_PREFERENCES[split] else pairs)[: MAX_PREFERENCES[split]]
@@ -116,7 +116,7 @@ def message(role: str, content: str) -> dict:
 def main(output: Path, training: Path, held_out: Path) -> None:
     """Write the four artifacts.
 
-    Raises SystemExit: when the documents give no chats at all.
+    Raises SystemExit: the documents contain too few questions.
     """
     extract = function_pairs
     train = pairs_of(training, extract)
@@ -127,7 +127,7 @@ def main(output: Path, training: Path, held_out: Path) -> None:
     heldout = [pair for pair in pairs_of(held_out, extract) if pair[2] not in seen]
     if len(train) < 2 or len(heldout) < 2:
         raise SystemExit(
-            f"error: {training}: {len(train)} questions and {len(heldout)} held-out ones; expected at least 2 of each"
+            f"error: {training}: {len(train)} questions, {len(heldout)} held-out questions; expected at least 2 of each"
         )
     write_split(output, "train", train, training)
     write_split(output, "heldout", heldout, held_out)

@@ -1,13 +1,13 @@
 """Gather real text that every machine has: the Python installation and its installed packages.
 
-Two sources of documents (docs/formats/document.md), the package is the subdomain:
+There are two sources of documents (docs/formats/document.md); the package is the subdomain:
 
 - `docs`: the docstrings of a module, the long description of a package, its licences and text files;
 - `code`: whole `.py` files.
 
-A module gives either its docstrings or its code, chosen by the hash of its path, so that no text stands in both
-sources. Each package may give at most `BUDGET_BYTES` to a source, files in the order of their hashes: the corpus is a
-function of what is installed alone.
+A module contributes either its docstrings or its code, chosen by the hash of its path, so no text is in both sources.
+Each package contributes at most `BUDGET_BYTES` to a source, with files in the order of their hashes. So the corpus
+depends only on what is installed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from artifact import Artifact, file_hash
+from artifact import Artifact, file_hash, read_documents
 
 BUDGET_BYTES = {"docs": 180_000, "code": 320_000}
 MAX_DOMAINS = 24
-"""Packages that the corpus is made of: the standard library and the largest installed ones."""
+"""Number of packages in the corpus: the standard library and the largest installed ones."""
 
 MAX_FILE_BYTES = 16_000
 TEXT_SUFFIXES = (".md", ".rst", ".txt")
@@ -51,7 +51,7 @@ def distributions_of_modules() -> dict[str, list[str]]:
 
 
 def packages() -> list[tuple[str, str, Path]]:
-    """(package, version, directory) of the standard library and the installed packages with the most to read."""
+    """(package, version, directory) of the standard library and the installed packages with the most text."""
     purelib = Path(sysconfig.get_path("purelib"))
     sizes = {}
     for module, distributions in distributions_of_modules().items():
@@ -68,7 +68,7 @@ def packages() -> list[tuple[str, str, Path]]:
 
 @functools.cache
 def home_module(distribution: str) -> str:
-    """The one module that stands for a distribution: that of its own name, else the first."""
+    """The module that represents a distribution: the one of the same name, else the first."""
     modules = sorted(module for module, names in distributions_of_modules().items() if distribution in names)
     return next((module for module in modules if module.lower() == distribution.lower().replace("-", "_")), modules[0])
 
@@ -87,7 +87,7 @@ def package_files(directory: Path) -> list[tuple[str, Path]]:
 
 
 def docstrings(source: str) -> str:
-    """The docstrings of a module, each under the dotted name of what it documents; "" where there is none."""
+    """The docstrings of a module, each under the dotted name of what it documents; "" if there are none."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -123,7 +123,7 @@ def description_and_licences(package: str, directory: Path) -> Iterator[tuple[st
 
 
 def package_documents(package: str, version: str, directory: Path) -> dict[str, list[dict]]:
-    """The documents of a package for each source, within the budgets."""
+    """The documents of a package by source, within the budgets."""
     found: dict[str, list[dict]] = {"docs": [], "code": []}
     spent = {"docs": 0, "code": 0}
 
@@ -151,7 +151,7 @@ def package_documents(package: str, version: str, directory: Path) -> dict[str, 
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
-            continue  # a source file in another encoding: left out, as it would be from a web corpus
+            continue  # skip files in other encodings
         sha256 = hashlib.sha256(data).hexdigest()
         if path.suffix != ".py":
             add("docs", name, text, "text", sha256)
@@ -186,12 +186,10 @@ def gather(output: Path) -> None:
 
 
 def adopt(patterns: list[str], output: Path) -> None:
-    """Copy the user's own document files or directories into the demo's corpus, one file a source file.
+    """Copy the user's document files into the corpus, one file for each.
 
-    Raises ValueError with `path:line` for a row that is no document.
+    Raises ValueError: `path:line: …` for a row that is not a document.
     """
-    from documents import read_documents  # the demo's strict reader
-
     artifact = Artifact(output / "documents", "document")
     count = size = 0
     for index, path in enumerate(files_of(patterns)):
@@ -204,7 +202,7 @@ def adopt(patterns: list[str], output: Path) -> None:
 
 
 def files_of(patterns: list[str]) -> list[Path]:
-    """The document files that paths name; a directory stands for every document file below it."""
+    """The document files among `patterns` and below directories."""
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
@@ -214,10 +212,10 @@ def files_of(patterns: list[str]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise SystemExit(f"error: CORPUS: {pattern} does not exist; expected a directory or file of documents")
+            raise SystemExit(f"error: CORPUS: {pattern} not found; expected a directory or file of documents")
     if not found:
         raise SystemExit(
-            f"error: CORPUS: no document files in {' '.join(patterns)}\nhint: expected .jsonl or .jsonl.gz files"
+            f"error: CORPUS: {' '.join(patterns)} contains no documents; expected .jsonl or .jsonl.gz files"
         )
     return found
 

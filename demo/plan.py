@@ -1,10 +1,11 @@
-"""Every stage of the demo in order: which commands, from which artifacts, to which."""
+"""Every stage of the demo in order: its commands, what they read and what they write."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from stage import Stage, Workplace
+from tables import MODELS
 
 TASKS = ["sciq", "arc_easy", "arc_challenge", "boolq", "piqa", "copa", "winogrande", "openbookqa"]
 VOCABULARY = 8192
@@ -13,7 +14,7 @@ SEED = 7
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much of each expensive stage is done; what stands in the settings files where a list is empty."""
+    """How much each expensive stage does; an empty list leaves the settings files as they are."""
 
     items_per_task: int = 150
     train: tuple[str, ...] = ()
@@ -25,7 +26,7 @@ QUICK = Size(
     train=("train.steps=16", "schedule.warmup=4", "validation.every_steps=8", "checkpoint.every_steps=8"),
     adapt=("training.max_steps=6", "training.eval_every_steps=3"),
 )
-"""Enough to see that every stage runs; the models learn nothing."""
+"""Enough to check that every stage runs; the models learn nothing."""
 
 
 def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
@@ -34,30 +35,27 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         work.tool(n) for n in ("dolma", "olmo", "catwalk", "paloma", "open-instruct")
     )
     documents = "corpus/documents"
-    options = ["--seed", SEED, "--bytes-per-domain", 8_000, "--splits", "test", "--whole-documents"]
-    checkpoints = {"untrained": "untrained", "base": "base", "sft": "sft", "dpo": "dpo"}
+    held_out, scores = "heldout/documents", [f"scores/{model}" for model in MODELS]
+    tagged = [
+        f"corpus/attributes/{name}" for name in ("rules", "duplicates", "held_out_documents", "held_out_paragraphs")
+    ]
+    decontamination = [
+        f"{step}-{unit}.yaml" for unit in ("documents", "paragraphs") for step in ("remember", "recognize")
+    ]
 
-    def score(name: str, expected_s: float) -> Stage:
-        directory = checkpoints[name]
-        command = [
-            *catwalk,
-            "run",
-            "--model",
-            directory,
-            "--tasks",
-            *TASKS,
-            "--limit",
-            size.items_per_task,
-            "--seed",
-            SEED,
-        ]
-        command += ["--documents", "heldout/documents", "--output", f"scores/{name}"]
+    sample = f"--seed {SEED} --bytes-per-domain 8000 --splits test --whole-documents".split()
+
+    def dolma_stage(verb: str, config: str) -> list:
+        return [*dolma, "-c", f"configs/{config}", verb, "--processes", work.workers]
+
+    def score(model: str) -> Stage:
+        options = f"--limit {size.items_per_task} --seed {SEED} --documents {held_out} --output scores/{model}".split()
         return Stage(
-            f"score {name}",
-            [command],
-            inputs=[directory, "heldout/documents"],
-            outputs=[f"scores/{name}"],
-            expected_s=expected_s,
+            f"score {model}",
+            [[*catwalk, "run", "--model", model, "--tasks", *TASKS, *options]],
+            inputs=[model, held_out],
+            outputs=[f"scores/{model}"],
+            expected_s=25,
         )
 
     return [
@@ -66,9 +64,9 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         ),
         Stage(
             "held-out text",
-            [[*paloma, "build", "--documents", documents, "--output", "heldout/documents", *options]],
+            [[*paloma, "build", "--documents", documents, "--output", held_out, *sample]],
             inputs=[documents],
-            outputs=["heldout/documents"],
+            outputs=[held_out],
             expected_s=2,
         ),
         Stage(
@@ -79,7 +77,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         ),
         Stage(
             "tag",
-            [[*dolma, "-c", "configs/tag.yaml", "tag", "--processes", work.workers]],
+            [dolma_stage("tag", "tag.yaml")],
             inputs=[documents],
             outputs=["corpus/attributes/rules"],
             configs=["tag.yaml"],
@@ -87,7 +85,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         ),
         Stage(
             "dedupe",
-            [[*dolma, "-c", "configs/dedupe.yaml", "dedupe", "--processes", work.workers]],
+            [dolma_stage("dedupe", "dedupe.yaml")],
             inputs=[documents],
             outputs=["corpus/attributes/duplicates"],
             extra=["filters/duplicates.bin"],
@@ -96,28 +94,18 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         ),
         Stage(
             "decontaminate",
-            [
-                [*dolma, "-c", f"configs/{step}-{unit}.yaml", "dedupe", "--processes", work.workers]
-                for unit in ("documents", "paragraphs")
-                for step in ("remember", "recognize")
-            ],
-            inputs=[documents, "heldout/documents", "evaluation/documents"],
-            outputs=["corpus/attributes/held_out_documents", "corpus/attributes/held_out_paragraphs"],
+            [dolma_stage("dedupe", config) for config in decontamination],
+            inputs=[documents, held_out, "evaluation/documents"],
+            outputs=tagged[2:],
             extra=[f"filters/held_out_{unit}.bin" for unit in ("documents", "paragraphs")]
             + [f"{root}/attributes" for root in ("heldout", "evaluation")],
-            configs=[
-                f"{step}-{unit}.yaml" for unit in ("documents", "paragraphs") for step in ("remember", "recognize")
-            ],
+            configs=decontamination,
             expected_s=4,
         ),
         Stage(
             "mix",
-            [[*dolma, "-c", "configs/mix.yaml", "mix", "--processes", work.workers]],
-            inputs=[documents]
-            + [
-                f"corpus/attributes/{name}"
-                for name in ("rules", "duplicates", "held_out_documents", "held_out_paragraphs")
-            ],
+            [dolma_stage("mix", "mix.yaml")],
+            inputs=[documents, *tagged],
             outputs=["training"],
             configs=["mix.yaml"],
             expected_s=3,
@@ -131,7 +119,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         ),
         Stage(
             "tokens",
-            [[*dolma, "-c", "configs/tokens.yaml", "tokens", "--processes", work.workers]],
+            [dolma_stage("tokens", "tokens.yaml")],
             inputs=["training", "tokenizer"],
             outputs=["tokens"],
             configs=["tokens.yaml"],
@@ -148,18 +136,18 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         Stage(
             "train",
             [[*olmo, "train", "configs/train.yaml", *size.train], [*olmo, "export", "run", "base"]],
-            inputs=["tokens", "heldout/documents"],
+            inputs=["tokens", held_out],
             outputs=["base"],
             extra=["run"],
             configs=["train.yaml"],
             expected_s=240,
         ),
-        score("untrained", 25),
-        score("base", 25),
+        score("untrained"),
+        score("base"),
         Stage(
             "chats",
-            [work.script("chats.py", "conversations", "training", "heldout/documents")],
-            inputs=["training", "heldout/documents"],
+            [work.script("chats.py", "conversations", "training", held_out)],
+            inputs=["training", held_out],
             outputs=[
                 f"conversations/{kind}/{split}" for kind in ("chats", "preferences") for split in ("train", "heldout")
             ],
@@ -181,12 +169,12 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             configs=["dpo.yaml"],
             expected_s=50,
         ),
-        score("sft", 25),
-        score("dpo", 25),
+        score("sft"),
+        score("dpo"),
         Stage(
             "aggregate",
-            [[*paloma, "aggregate", *(f"scores/{name}" for name in checkpoints), "--output", "domains"]],
-            inputs=[f"scores/{name}" for name in checkpoints],
+            [[*paloma, "aggregate", *scores, "--output", "domains"]],
+            inputs=scores,
             outputs=["domains"],
             expected_s=2,
         ),
@@ -200,7 +188,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         Stage(
             "report",
             [work.script("report.py", ".", "report")],
-            inputs=["domains", "answers", *(f"scores/{name}" for name in checkpoints)],
+            inputs=["domains", "answers", *scores],
             outputs=["report"],
             scripts=["charts.py", "tables.py", "page.css"],
             expected_s=3,

@@ -12,11 +12,11 @@ import tables
 from artifact import Artifact
 
 CHANCE = {"sciq": 0.25, "arc_easy": 0.25, "arc_challenge": 0.25, "openbookqa": 0.25}
-"""Accuracy of guessing; 0.5 for the tasks with two choices."""
+"""Accuracy of guessing; 0.5 for the other tasks, which have two choices."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; numbers are written with thousands separators."""
+    """A table; numbers have thousands separators."""
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
@@ -49,7 +49,7 @@ def data_section(work: Path) -> str:
     ]
     sources.append(["all", "", "", sum(count["tokens"] for count in tokens.values())])
     return (
-        "<h2>Data</h2><p>Every rule says how many documents it would drop <i>alone</i>, and how many it dropped "
+        "<h2>Data</h2><p>For every rule: how many documents it would drop <i>alone</i>, and how many it dropped "
         "<i>in order</i>, after the rules above it.</p><div class='pair'>"
         + card("<h3>Funnel</h3>", table(["rule", "alone", "in order", "documents left", "MB left"], rows))
         + "<div>"
@@ -98,8 +98,8 @@ def task_section(results: dict[str, dict]) -> str:
         lines.append(line)
     picture = charts.interval_chart(rows, names, [CHANCE.get(task, 0.5) for task in tasks])
     return (
-        "<h2>Tasks</h2><p>Zero-shot accuracy with 95 % intervals over items; dashed is guessing. A model this small is "
-        "expected to stay near it: what shows is the size of the noise.</p><div class='pair'>"
+        "<h2>Tasks</h2><p>Zero-shot accuracy with 95 % intervals over items; the dashed lines are guessing. A model so "
+        "small is expected to stay near them: the differences show the size of the noise.</p><div class='pair'>"
         + card(picture)
         + card(table(["task", "n", "metric", *names], lines))
         + "</div>"
@@ -125,7 +125,7 @@ def domain_section(results: dict[str, dict]) -> str:
     return (
         f"<h2>Domains</h2><p>Bits per byte on held-out documents (lower is better). Training helped in {better} of "
         f"{len(rows)} "
-        "domains. Each domain counts the same in a source's mean.</p><div class='pair'>"
+        "domains. Every domain has the same weight in the mean of its source.</p><div class='pair'>"
         + card(charts.pair_chart(rows, ["untrained", "base"], "bits per byte"))
         + card(table(["source", "domains", *bits], lines))
         + "</div>"
@@ -145,7 +145,7 @@ def adaptation_section(work: Path) -> str:
     chats = "".join(
         f'<div class="chat"><div class="who">user</div><pre>{html.escape(row["question"])}</pre>'
         f'<div class="who">model</div><pre>{html.escape(row["answer"])}</pre>'
-        f'<div class="who">what the documents say</div><pre>{html.escape(row["reference"])}</pre></div>'
+        f'<div class="who">reference answer</div><pre>{html.escape(row["reference"])}</pre></div>'
         for row in answers
     )
     return (
@@ -174,7 +174,7 @@ def cost_section(work: Path) -> str:
     rows = []
     for stage in stages:
         joules = stage["energy_joules"]
-        energy = "not told" if joules is None else f"{joules / 3600:.2f} Wh"
+        energy = "not measured" if joules is None else f"{joules / 3600:.2f} Wh"
         rows.append([stage["name"], f"{stage['seconds']:.1f} s", f"{stage['peak_memory_bytes'] / 1e9:.2f} GB", energy])
     rows.append(
         [
@@ -226,7 +226,7 @@ def main(work: Path, output: Path) -> None:
     page = (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>From text to chat model</title><style>{style}</style></head><body><h1>From text to chat model</h1>"
-        "<p class='note'>Every number here is read from the run's artifacts; the lineage at the end says which.</p>"
+        "<p class='note'>Every number comes from the run's artifacts; the lineage at the end lists them.</p>"
         f"<div class='facts'>{boxes}</div>{body}</body></html>\n"
     )
     artifact = Artifact(output, "report")

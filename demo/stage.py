@@ -1,4 +1,4 @@
-"""Stages of the demo: what they run, when they count as done, and what they cost in time, memory and energy."""
+"""Stages of the demo: what they run, when they are done, and what they cost in time, memory and energy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SAMPLE_S = 0.1
 
 
 class Failed(Exception):
-    """A stage did not do its work."""
+    """A stage failed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One step: commands run one after another in the work directory."""
+    """One step: commands that run one after another in the work directory."""
 
     name: str
     commands: list[list]
@@ -34,20 +34,20 @@ class Stage:
     inputs: list[str] = dataclasses.field(default_factory=list)
     """Artifact directories that the commands read."""
     outputs: list[str] = dataclasses.field(default_factory=list)
-    """Artifact directories that they write, each with a manifest."""
+    """Artifact directories that the commands write, each with a manifest."""
     extra: list[str] = dataclasses.field(default_factory=list)
-    """Other paths that they write and that are removed with the outputs."""
+    """Other paths that the commands write; removed with the outputs."""
     configs: list[str] = dataclasses.field(default_factory=list)
     scripts: list[str] = dataclasses.field(default_factory=list)
-    """Files beside the called script that it uses."""
+    """Files next to the called script that it uses."""
     sources: list[str] = dataclasses.field(default_factory=list)
-    """Files or directories of the user that are read."""
+    """Files or directories of the user that the commands read."""
     expected_s: float = 1.0
-    """About how long it takes on two cores; only the ETA depends on it."""
+    """Seconds on two idle cores; only the time left depends on it."""
 
 
 class Workplace:
-    """The directory where the demo works: stamps of what is done, and the means to do the rest."""
+    """The work directory: which stages are done, and how to run the others."""
 
     def __init__(self, directory: Path, here: Path, workers: int) -> None:
         self.directory, self.here, self.workers = directory, here, workers
@@ -62,32 +62,30 @@ class Workplace:
         return [str(Path(sys.executable).parent / name)]
 
     def script(self, name: str, *arguments: object) -> list:
-        """A step of the demo's own."""
+        """The command of one of the demo's own scripts."""
         return [sys.executable, str(self.here / name), *arguments]
 
     def say(self, line: str) -> None:
-        """One line of progress on stderr."""
+        """Write a line of progress to stderr."""
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
     def key(self, stage: Stage) -> str:
-        """The hash of all that the outputs depend on: commands, settings, scripts and the identity of the inputs.
+        """The hash of everything that the outputs depend on: commands, settings, scripts, the identity of the inputs.
 
-        Worker counts and the places of programs are left out, since outputs do not depend on them.
+        It excludes worker counts and the paths of programs, since outputs do not depend on them.
         """
         commands = []
         for command in stage.commands:
             words = [str(word) for word in command]
             if "--processes" in words:
-                place = words.index("--processes")
-                del words[place : place + 2]
+                position = words.index("--processes")
+                del words[position : position + 2]
             commands.append([Path(word).name if word.startswith("/") else word for word in words])
         scripts = sorted(
             {Path(str(word)) for command in stage.commands for word in command if str(word).startswith(str(self.here))}
         )
-        scripts += [
-            self.here / name for name in (*stage.scripts, *(["artifact.py", "documents.py"] if scripts else []))
-        ]
+        scripts += [self.here / name for name in (*stage.scripts, *(["artifact.py"] if scripts else []))]
         parts = {
             "commands": commands,
             "configs": {name: file_hash(self.here / "configs" / name) for name in stage.configs},
@@ -98,21 +96,21 @@ class Workplace:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def identity(self, artifact: str) -> str | None:
-        """The sha256 of an artifact's manifest, None where there is none."""
+        """The sha256 of an artifact's manifest, None if there is none."""
         manifest = self.directory / artifact / "manifest.json"
         return file_hash(manifest) if manifest.is_file() else None
 
     def is_done(self, stage: Stage) -> bool:
-        """Whether the stamp fits what the stage would do now, and its outputs are as it left them."""
+        """Whether the stamp matches what the stage would do now, and its outputs are unchanged."""
         stamp = read_json(self.stamps / f"{stage.name.replace(' ', '-')}.json")
         if stamp is None or stamp["key"] != self.key(stage):
             return False
         return all(self.identity(name) == stamp["outputs"][name] for name in stage.outputs)
 
     def perform(self, stage: Stage) -> None:
-        """Run the commands; keep what an interrupted attempt at the same work left, since the tools go on from it.
+        """Run the commands; keep what an interrupted attempt at the same work left, since the tools resume from it.
 
-        Raises Failed: when a command fails or an output has no manifest.
+        Raises Failed: a command fails, or an output has no manifest.
         """
         slug = stage.name.replace(" ", "-")
         begun_path, key = self.stamps / f"{slug}.begun", self.key(stage)
@@ -133,7 +131,7 @@ class Workplace:
         outputs = {name: self.identity(name) for name in stage.outputs}
         for name, identity in outputs.items():
             if identity is None:
-                raise Failed(f"{stage.name}: {name} has no manifest.json; expected the command to finish it")
+                raise Failed(f"{stage.name}: {name} has no manifest.json; expected the command to write it last")
         spent = energy_joules()
         write_json(
             self.stamps / f"{slug}.json",
@@ -149,7 +147,7 @@ class Workplace:
         begun_path.unlink(missing_ok=True)
 
     def execute(self, stage: Stage, command: list[str]) -> int:
-        """Run one command; its stderr goes to ours and to `logs/`. Return the peak memory of its processes in bytes."""
+        """Run one command, with its output to stderr and `logs/`; return the peak memory of its processes in bytes."""
         log = self.directory / "logs" / f"{stage.name.replace(' ', '-')}.log"
         log.parent.mkdir(exist_ok=True)
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "PYTHONHASHSEED": "0"}
@@ -179,9 +177,8 @@ class Workplace:
         finally:
             watch.stop()
         if code != 0:
-            raise Failed(
-                f"{stage.name}: `{' '.join([Path(command[0]).name, *command[1:]])}` ended with {code}; see {log}"
-            )
+            shown = " ".join([Path(command[0]).name, *command[1:]])
+            raise Failed(f"{stage.name}: `{shown}` exited with {code}; expected 0\nhint: see {log}")
         return watch.peak_bytes
 
 
@@ -200,7 +197,7 @@ class MemoryWatch(threading.Thread):
                 total = sum(member.memory_info().rss for member in family)
                 self.peak_bytes = max(self.peak_bytes, total)
             except psutil.Error:
-                pass  # a process ended between the listing and the reading; the next sample counts
+                pass  # a process ended between listing and reading; the next sample sees it
             if self.ended.wait(SAMPLE_S):
                 return
 
@@ -211,7 +208,7 @@ class MemoryWatch(threading.Thread):
 
 
 def energy_joules() -> float | None:
-    """The sum of the processor packages' energy counters, None where the machine does not tell."""
+    """The sum of the processor packages' energy counters, None if the machine has none that can be read."""
     total, found = 0.0, False
     for counter in sorted(Path(ENERGY_COUNTERS).glob("intel-rapl:[0-9]*/energy_uj")):
         try:
@@ -222,14 +219,14 @@ def energy_joules() -> float | None:
 
 
 def source_identity(path: Path) -> str:
-    """Names, sizes and times of a user's files: enough to notice a change without reading them all."""
+    """A hash of the names, sizes and times of a user's files, which notices changes without reading them."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     rows = [f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files if file.is_file()]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict | None:
-    """A stamp, or None where there is none or it was cut short."""
+    """Read a stamp; None if there is none or it is incomplete."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -237,7 +234,7 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write a stamp whole, or not at all."""
+    """Write a stamp, under a temporary name first."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
     os.replace(temporary, path)

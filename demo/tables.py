@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from documents import read_directory
+from artifact import read_directory
 
 MODELS = ("untrained", "base", "sft", "dpo")
 
@@ -34,7 +34,7 @@ def curve(rows: list[dict], name: str) -> list[tuple[float, float]]:
 
 
 def share_interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n cases, by Wilson (1927), which holds near 0 and 1 too."""
+    """The 95 % interval of a share of n cases (Wilson 1927), which is also valid near 0 and 1."""
     z = 1.959964  # 97.5 % point of the normal distribution
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -42,7 +42,7 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
 
 
 def thinned(points: list[tuple[float, float]], count: int = 120) -> list[tuple[float, float]]:
-    """Means over consecutive groups, so that at most `count` points remain."""
+    """Means of consecutive groups, so that at most `count` points remain."""
     size = max(1, math.ceil(len(points) / count))
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
@@ -104,14 +104,14 @@ def pooled_bits(results: dict) -> float:
 
 
 def stage_costs(work: Path) -> list[dict]:
-    """The stamps of the stages that are done, in the order in which they stand in the run."""
+    """The stamps of the finished stages, in the order in which they finished."""
     return [read_json(path) for path in sorted((work / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime)]
 
 
 def lineage(work: Path, artifact: str) -> str:
     """What `python -m open_instruct.formats lineage` prints for an artifact.
 
-    Raises SystemExit: when the chain is broken.
+    Raises SystemExit: the chain is broken.
     """
     command = [sys.executable, "-m", "open_instruct.formats", "lineage", artifact]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)

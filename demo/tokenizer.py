@@ -7,23 +7,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from artifact import Artifact, file_hash
-from documents import read_directory
+from artifact import Artifact, file_hash, read_directory
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|padding|>"]
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Words with one leading sign, numbers in threes, runs of signs, white space; as current open tokenizers split."""
+"""Words with one leading sign, up to three digits, runs of signs, white space: the split of current open tokenizers."""
 
 
 def texts(directory: Path) -> Iterator[str]:
-    """The text of every document."""
+    """Yield the text of every document."""
     for document in read_directory(directory):
         yield document["text"]
 
 
 def train(documents: Path, output: Path, vocabulary: int) -> None:
-    """Train and write the tokenizer with its manifest; deterministic for equal documents."""
+    """Train the tokenizer and write it with its manifest; equal documents give equal bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -19,8 +19,7 @@ import chats  # noqa: E402
 import gather  # noqa: E402
 import stage  # noqa: E402
 import tables  # noqa: E402
-from artifact import Artifact, file_hash  # noqa: E402
-from documents import read_documents  # noqa: E402
+from artifact import Artifact, file_hash, read_documents  # noqa: E402
 
 WRITE = """
 import pathlib, sys, time
@@ -90,7 +89,7 @@ def test_worker_count_is_not_part_of_a_stage(place: stage.Workplace) -> None:
 
 
 def test_failing_command_and_missing_manifest_are_failures(place: stage.Workplace) -> None:
-    with pytest.raises(stage.Failed, match="ended with 3"):
+    with pytest.raises(stage.Failed, match="exited with 3"):
         place.perform(stage.Stage("bad", [[sys.executable, "-c", "raise SystemExit(3)"]], outputs=["bad"]))
     with pytest.raises(stage.Failed, match=r"no manifest\.json"):
         place.perform(stage.Stage("empty", [[sys.executable, "-c", ""]], outputs=["empty"]))
@@ -138,7 +137,7 @@ def test_gathered_documents_are_equal_twice_and_say_where_they_are_from(
 
 def test_own_corpus_with_a_row_that_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "1", "text": "x"}\n{"id": "2", "text": 3}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl:2: .text. is missing or no string"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: .text. is missing or not a string"):
         gather.adopt([str(tmp_path / "a.jsonl")], tmp_path / "out")
     assert not (tmp_path / "out" / "documents" / "manifest.json").exists()
 
