@@ -1,4 +1,4 @@
-"""Small real things: a byte-level BPE tokenizer, tiny models of the three families, chats and pairs."""
+"""Small but real fixtures: a byte-level BPE tokenizer, tiny models of the three families, chats and pairs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -117,7 +117,7 @@ def pair_rows(count: int) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:
-    """Write JSONL; a string goes in as it is."""
+    """Write JSONL; strings are written unchanged."""
     path.write_text(
         "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
     )
@@ -137,7 +137,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def trainer(folder: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path]:
-    """Make the function of the fixture `run`, which writes below `folder`."""
+    """Make the function of the fixture `run`, which writes to `folder`."""
     calls = iter(range(1000))
 
     def train(stage: str, data: Path, *overrides: str, model: Path | None = None, expect: int = 0) -> Path:
@@ -146,7 +146,7 @@ def trainer(folder: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path
         config.write_text(
             f"model: {model or checkpoint()}\noutput_dir: {output}\ndata: {{train: [{data}]}}\n"
             "sequence: {max_length_tokens: 128}\n"
-            "optimizer: {lr: 0.01, schedule: constant, warmup_fraction: 0.0, max_grad_norm: 0.0}\n"
+            "optimizer: {learning_rate: 0.01, schedule: constant, warmup_fraction: 0.0, max_grad_norm: 0.0}\n"
             "training: {max_steps: 2, batch_size: 8, micro_batch_size: 8, log_every_steps: 1}\n"
             "runtime: {device: cpu, num_threads: 1}\n"
         )
@@ -158,7 +158,7 @@ def trainer(folder: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path
 
 @pytest.fixture
 def run(tmp_path: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path]:
-    """`run("sft", chats, "optimizer.lr=1e-2")`: train two steps on all rows at once; return the output directory."""
+    """`run("sft", chats, "training.max_steps=1")`: train on all rows at once; return the output directory."""
     return trainer(tmp_path, checkpoint)
 
 

@@ -84,7 +84,7 @@ def test_trained_tokens_are_exactly_the_answers_and_their_ends(encoders, message
 
 @settings(max_examples=30, deadline=None)
 @given(messages=_conversations())
-def test_text_is_what_apply_chat_template_gives(encoders, messages):
+def test_text_equals_apply_chat_template(encoders, messages):
     for encoder in encoders.values():
         whole = encoder.tokenizer.apply_chat_template(messages, chat_template=encoder.template.text, tokenize=False)
         assert encoder.tokenizer.decode(encoder.encode([messages])[0].input_ids) == whole
@@ -102,7 +102,7 @@ def test_pair_splits_where_a_prompt_ends(encoders, messages):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_ids_are_those_of_apply_chat_template_for_ordinary_text(name, encoders):
+def test_ids_equal_apply_chat_template_for_ordinary_text(name, encoders):
     encoder = encoders[name]
     prompt = encoder.tokenizer.apply_chat_template(
         CONVERSATION[:-1],
@@ -215,7 +215,7 @@ def test_token_across_the_border_of_an_answer_is_cut_there(encoders):
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("kind", ["bytes", "prepend", "first", "always"])
-def test_special_tokens_that_a_message_spells_are_text(encoders, name, kind):
+def test_special_tokens_that_a_message_spells_out_are_text(encoders, name, kind):
     if kind == "bytes":
         encoder = encoders[name]
     else:

@@ -82,7 +82,7 @@ def _digits_apart(directory: Path) -> Tokenizer:
     return backend
 
 
-def test_tokenizer_json_is_used_as_it_is_whatever_the_class(run, chats, model):
+def test_tokenizer_json_is_used_unchanged_whatever_the_class(run, chats, model):
     raw = _digits_apart(model)
     text = "sequence of items 12345\n\n\nreturn"
     want = raw.encode(text, add_special_tokens=False).ids
@@ -98,7 +98,7 @@ def test_tokenizer_json_is_used_as_it_is_whatever_the_class(run, chats, model):
     assert AutoTokenizer.from_pretrained(merged)(text, add_special_tokens=False)["input_ids"] == want
 
 
-def test_end_of_sequence_that_generation_config_alone_names_is_found(run, chats, model):
+def test_end_of_sequence_is_found_in_generation_config(run, chats, model):
     _edit(model / "tokenizer_config.json", eos_token=..., pad_token=...)
     _edit(model / "config.json", eos_token_id=None)
     _edit(model / "generation_config.json", eos_token_id=0)
@@ -188,11 +188,11 @@ def test_merge_adds_single_trained_tokens(model, tmp_path):
     assert torch.equal(rows[8], load_file(model / "model.safetensors")["model.embed_tokens.weight"][8])
 
 
-def test_untied_output_matrix_is_kept_where_the_configuration_says_tied(run, chats, model, tmp_path):
+def test_untied_output_matrix_is_kept_if_the_configuration_says_tied(run, chats, model, tmp_path):
     _edit(model / "config.json", tie_word_embeddings=True)
     head = load_file(model / "model.safetensors")["lm_head.weight"]
     merged = _merge(model, _adapter(model, tmp_path / "adapter"), tmp_path / "merged")
-    trained = run("sft", chats, "training.max_steps=1", "optimizer.lr=1e-9", model=model)
+    trained = run("sft", chats, "training.max_steps=1", "optimizer.learning_rate=1e-9", model=model)
     for output in (merged, trained):
         assert json.loads((output / "config.json").read_text())["tie_word_embeddings"] is False
         assert torch.allclose(load_file(output / "model.safetensors")["lm_head.weight"], head, atol=1e-6)
@@ -232,7 +232,7 @@ def _gpt2(directory: Path, tokenizer) -> Path:
     return directory
 
 
-def test_rows_beyond_the_positions_are_cut_with_a_warning(run, chats, pairs, tokenizer, tmp_path, caplog):
+def test_rows_longer_than_the_model_allows_are_truncated_with_a_warning(run, chats, pairs, tokenizer, tmp_path, caplog):
     base = _gpt2(tmp_path / "gpt2", tokenizer)
     rows = chat_rows(4)
     rows[0]["messages"][1]["content"] = "word " * 200

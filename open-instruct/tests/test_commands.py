@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 @pytest.fixture(scope="module")
 def learned(checkpoint, tmp_path_factory):
-    """A model that has learned two chats by heart."""
+    """A model that has memorized two chats."""
     rows = [
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Good day."}]},
         {
@@ -50,7 +50,7 @@ def test_chat_answers_lines_from_a_pipe(learned, monkeypatch, capsys):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_greedy_answer_is_the_likeliest_token_each_time(checkpoint, run, chats, monkeypatch, capsys):
+def test_greedy_answer_is_the_most_likely_token_each_time(checkpoint, run, chats, monkeypatch, capsys):
     model_dir = run("sft", chats, "training.max_steps=1")
     answer = _talk(monkeypatch, capsys, "Why?\n", str(model_dir), "--temperature", "0", "--max-new-tokens", "6")
     tokenizer = AutoTokenizer.from_pretrained(model_dir)

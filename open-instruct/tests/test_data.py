@@ -18,7 +18,7 @@ def _rows(path: Path, count: int):
     return read_conversations([str(write_rows(path / "rows.jsonl", chat_rows(count)))], "data.train")
 
 
-def test_split_depends_on_a_row_alone(tmp_path):
+def test_split_depends_only_on_the_row(tmp_path):
     rows = _rows(tmp_path, 400)
     kept, held_out = split_rows(rows, 0.25)
     assert len(kept) + len(held_out) == 400
@@ -30,7 +30,7 @@ def test_split_depends_on_a_row_alone(tmp_path):
     assert split_rows(rows, 0.0)[1] == []
 
 
-def test_equal_rows_fall_on_one_side(tmp_path, caplog):
+def test_equal_rows_are_on_the_same_side(tmp_path, caplog):
     rows = _rows(tmp_path, 40) * 2
     kept, held_out = split_rows(rows, 0.5)
     warn_of_overlap(kept, held_out)
@@ -40,7 +40,7 @@ def test_equal_rows_fall_on_one_side(tmp_path, caplog):
 
 
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(50, 120))
-def test_packing_holds_every_item_once_within_capacity(lengths, capacity):
+def test_packing_contains_every_item_once_within_capacity(lengths, capacity):
     bins = pack_lengths(lengths, capacity)
     assert sorted(item for members in bins for item in members) == list(range(len(lengths)))
     sums = [sum(lengths[item] for item in members) for members in bins]

@@ -46,7 +46,12 @@ def _loss(
     ("kind", "beta", "smooth"), [("sigmoid", 0.1, 0.0), ("sigmoid", 0.3, 0.2), ("sigmoid_norm", 5.0, 0.0)]
 )
 def test_losses_are_ln_2_and_then_the_formula(run, pairs, checkpoint, kind, beta, smooth):
-    options = [f"loss.kind={kind}", f"loss.beta={beta}", f"loss.label_smoothing={smooth}", "optimizer.lr=1e-3"]
+    options = [
+        f"loss.kind={kind}",
+        f"loss.beta={beta}",
+        f"loss.label_smoothing={smooth}",
+        "optimizer.learning_rate=1e-3",
+    ]
     one = run("dpo", pairs, *options, "training.max_steps=1", f"data.eval=[{pairs}]")
     two = run("dpo", pairs, *options)
     metrics = read_metrics(two)
@@ -82,7 +87,7 @@ def test_second_model_and_precomputed_reference_agree(run, pairs):
 
 
 def test_adapter_has_the_base_model_as_its_reference(run, pairs, checkpoint):
-    lora = ["lora.rank=4", "lora.dropout=0.0", "lora.alpha=64", "optimizer.lr=0.01"]
+    lora = ["lora.rank=4", "lora.dropout=0.0", "lora.alpha=64", "optimizer.learning_rate=0.01"]
     one = run("dpo", pairs, *lora, "training.max_steps=1")
     losses = []
     for mode in ("true", "false"):

@@ -24,14 +24,14 @@ def test_valid_vector_validates_and_dumps_as_written(name, case, capsys):
 
 
 @pytest.mark.parametrize(("name", "case"), _cases("invalid"), ids=lambda value: getattr(value, "name", value))
-def test_invalid_vector_gives_its_one_error(name, case, capsys):
+def test_invalid_vector_has_its_one_error(name, case, capsys):
     assert main(["validate", name, str(case / "data"), "--json"]) == 1
     found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     expected = json.loads((case / "expect.json").read_text())
     assert [{key: error[key] for key in expected} for error in found] == [expected]
 
 
-def test_vectors_are_there():
+def test_vectors_exist():
     assert {name for name, _ in _cases("valid")} == {name for name, _ in _cases("invalid")} == set(FORMATS)
 
 
@@ -66,7 +66,7 @@ def _artifact(directory: Path, name: str, text: str, inputs: list[dict[str, obje
     return directory
 
 
-def test_lineage_walks_to_the_sources_and_stops_at_what_is_gone(tmp_path, capsys):
+def test_lineage_reaches_the_sources_and_stops_at_missing_artifacts(tmp_path, capsys):
     sources = []
     for index in range(5):
         (tmp_path / f"source-{index}").write_text(str(index))
@@ -96,7 +96,7 @@ def test_lineage_refuses_an_input_that_changed(tmp_path, capsys):
     assert "checksum_mismatch" in capsys.readouterr().err
 
 
-def test_compressed_rows_are_read_alike(tmp_path, capsys):
+def test_compressed_rows_are_read_like_plain_ones(tmp_path, capsys):
     import bz2
     import gzip
     import lzma

@@ -152,7 +152,7 @@ def test_every_problem_of_a_configuration_is_named(command, chats):
         "sft",
         chats,
         "trainign.max_steps=3",
-        "optimizer.lrr=1",
+        "optimizer.learning_rat=1",
         "sequence.packing=maybe",
         "lora.rank=0.5",
         "runtime.device=tpu",
@@ -161,12 +161,28 @@ def test_every_problem_of_a_configuration_is_named(command, chats):
     assert error.splitlines() == [
         "error: trainign: is not a key; expected one of this section's",
         'hint: did you mean "training"?',
-        "error: optimizer.lrr: is not a key; expected one of this section's",
-        'hint: did you mean "optimizer.lr"?',
+        "error: optimizer.learning_rat: is not a key; expected one of this section's",
+        'hint: did you mean "optimizer.learning_rate"?',
         'error: sequence.packing: is "maybe"; expected true or false',
         "error: lora.rank: is 0.5; expected an integer",
         'error: runtime.device: is "tpu"; expected "auto" or "cpu" or "cuda"',
     ]
+
+
+def test_former_names_are_accepted_with_a_note_and_mean_the_same_result(run, chats, tmp_path, caplog, command):
+    output = run("sft", chats)
+    assert not [record for record in caplog.records if "deprecated" in record.message]
+    config = json.loads((output / "manifest.json").read_text())["config"]
+    assert (config["optimizer"]["lr"], config["runtime"]["precision"]) == (0.01, "float32")
+    former = tmp_path / "former.yaml"
+    former.write_text((tmp_path / "sft-0.yaml").read_text().replace("learning_rate: ", "lr: "))
+    caplog.set_level("INFO")
+    assert main(["sft", str(former), "runtime.precision=float32"]) == 0
+    assert "already done" in caplog.text
+    assert "optimizer.lr: deprecated; use optimizer.learning_rate" in caplog.text
+    assert "runtime.precision: deprecated; use runtime.dtype" in caplog.text
+    code, error = command("sft", chats, "optimizer.lr=1", "optimizer.learning_rate=2")
+    assert (code, "optimizer.lr: is the former name of optimizer.learning_rate" in error) == (2, True)
 
 
 def test_values_that_do_not_go_together_are_named(command, chats):
@@ -188,7 +204,7 @@ def test_template_without_markers_is_a_wrong_request(command, chats, tmp_path):
     assert (code, "expected a .jinja file or one of tulu" in error) == (2, True)
 
 
-def test_new_tokens_are_refused_where_they_would_stay_untrained(command, chats, pairs):
+def test_new_tokens_are_refused_if_they_would_stay_untrained(command, chats, pairs):
     assert command("sft", chats, "template.name=chatml", "lora.rank=2")[0] == 2
     assert command("dpo", pairs, "template.name=chatml")[0] == 2
 
@@ -199,7 +215,7 @@ def test_nothing_to_train_on_is_a_failure(command, tmp_path):
     assert (code, "no row is left to train on" in error) == (1, True)
 
 
-def test_output_directory_that_holds_something_else_is_refused(run, chats, tmp_path, capfd, caplog):
+def test_output_directory_that_contains_something_else_is_refused(run, chats, tmp_path, capfd, caplog):
     caplog.set_level("INFO")
     output = run("sft", chats)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
@@ -207,8 +223,8 @@ def test_output_directory_that_holds_something_else_is_refused(run, chats, tmp_p
     assert main(["sft", str(config)]) == 0
     assert "already done" in caplog.text
     capfd.readouterr()
-    assert main(["sft", str(config), "optimizer.lr=0.5"]) == 2
-    assert "made with optimizer.lr = 0.01, not 0.5" in capfd.readouterr().err
+    assert main(["sft", str(config), "optimizer.learning_rate=0.5"]) == 2
+    assert "made with optimizer.learning_rate = 0.01, not 0.5" in capfd.readouterr().err
     write_rows(chats, chat_rows(7))
     assert main(["sft", str(config)]) == 2
     assert "made from other inputs" in capfd.readouterr().err
@@ -244,7 +260,7 @@ def test_partial_section_keeps_the_defaults_of_its_own_configuration(tmp_path):
     path = tmp_path / "dpo.yaml"
     path.write_text("model: m\noutput_dir: o\ndata: {train: [x]}\ntraining: {max_steps: 5}\n")
     config = load_config(DpoConfig, path, ["loss.beta=0.5", "lora.rank=8"])
-    assert (config.training.batch_size, config.training.max_steps, config.optimizer.lr) == (32, 5, 5e-7)
+    assert (config.training.batch_size, config.training.max_steps, config.optimizer.learning_rate) == (32, 5, 5e-7)
     assert (config.loss.beta, config.lora.rank, config.lora.alpha) == (0.5, 8, 16.0)
     with pytest.raises(ConfigError):
         load_config(DpoConfig, path, ["no_equals_sign"])
@@ -273,7 +289,7 @@ NOT_ROWS = {
 
 
 @pytest.mark.parametrize("name", NOT_ROWS)
-def test_what_is_no_row_is_named_by_its_cause(command, tmp_path, name):
+def test_error_says_why_a_line_is_not_a_row(command, tmp_path, name):
     content, sentence = NOT_ROWS[name]
     (tmp_path / name).write_bytes(content)
     code, error = command("sft", tmp_path / name)

@@ -30,7 +30,7 @@ def config(tmp_path, checkpoint) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(
         f"model: {checkpoint()}\noutput_dir: {tmp_path / 'out'}\ndata: {{train: [{data}], eval_fraction: 0.2}}\n"
-        "optimizer: {lr: 0.01}\nsequence: {max_length_tokens: 128}\n"
+        "optimizer: {learning_rate: 0.01}\nsequence: {max_length_tokens: 128}\n"
         "training: {max_steps: 30, batch_size: 4, micro_batch_size: 2, log_every_steps: 1, eval_every_steps: 10}\n"
         "runtime: {device: cpu, num_threads: 1}\n"
     )

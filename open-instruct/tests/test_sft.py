@@ -41,7 +41,7 @@ def _brute_force(model, encoded) -> tuple[torch.Tensor, int]:
 
 
 @pytest.mark.parametrize("family", ["olmo", "olmo2", "llama"])
-def test_first_loss_and_gradient_norm_are_those_of_masked_cross_entropy(run, chats, checkpoint, family):
+def test_first_loss_and_gradient_norm_equal_masked_cross_entropy(run, chats, checkpoint, family):
     base = checkpoint(family)
     metrics = read_metrics(run("sft", chats, "training.max_steps=1", model=base))
     model = _load(base)
@@ -105,7 +105,7 @@ def test_loss_and_weights_do_not_depend_on_the_micro_batch(run, chats):
             assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-3)
 
 
-def test_packed_conversations_do_not_see_each_other(run, chats):
+def test_packed_conversations_do_not_attend_to_each_other(run, chats):
     apart = read_metrics(run("sft", chats))
     packed = read_metrics(
         run("sft", chats, "sequence.packing=true", "training.batch_size=5", "training.micro_batch_size=5")
@@ -133,7 +133,7 @@ def test_held_out_loss_is_per_token_and_per_byte(run, chats, checkpoint, tmp_pat
 
 
 def test_saved_dtype_and_mixed_precision(run, chats):
-    output = run("sft", chats, "runtime.save_dtype=bfloat16", "runtime.precision=bfloat16", "training.max_steps=1")
+    output = run("sft", chats, "runtime.save_dtype=bfloat16", "runtime.dtype=bfloat16", "training.max_steps=1")
     assert {tensor.dtype for tensor in load_file(output / "model.safetensors").values()} == {torch.bfloat16}
     assert formats(["validate", "checkpoint", str(output)]) == 0
 
@@ -158,7 +158,9 @@ def test_embedding_grows_when_there_is_no_padding_left(run, chats, checkpoint, t
     model.resize_token_embeddings(300, mean_resizing=False)
     model.save_pretrained(base)
     AutoTokenizer.from_pretrained(checkpoint()).save_pretrained(base)
-    output = run("sft", chats, "template.name=chatml", "training.max_steps=1", "optimizer.lr=1e-9", model=base)
+    output = run(
+        "sft", chats, "template.name=chatml", "training.max_steps=1", "optimizer.learning_rate=1e-9", model=base
+    )
     grown = _load(output).get_input_embeddings().weight
     assert grown.shape[0] == 304
     mean = _load(base).get_input_embeddings().weight.mean(dim=0)

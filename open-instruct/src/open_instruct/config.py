@@ -1,4 +1,4 @@
-"""The settings of `sft` and `dpo`, with their defaults. Read from YAML by config_file.py; no torch here."""
+"""The settings of `sft`, `dpo` and `chat`, with their defaults. Read from YAML by config_file.py; no torch here."""
 
 from dataclasses import dataclass, field, replace
 from os.path import expanduser
@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 from .errors import Problem
 
 __all__ = [
+    "FORMER_NAMES",
     "DataSettings",
     "DpoConfig",
     "LoraSettings",
@@ -20,6 +21,9 @@ __all__ = [
     "TemplateSettings",
     "TrainingSettings",
 ]
+
+FORMER_NAMES = {"optimizer.lr": "optimizer.learning_rate", "runtime.precision": "runtime.dtype"}
+"""Former name of a setting -> its name. Former names are accepted, and manifests still contain them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ class SequenceSettings:
 class OptimizerSettings:
     """AdamW and its schedule."""
 
-    lr: float = 2e-5
+    learning_rate: float = 2e-5
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Shape after the warm-up; linear and cosine end at 0."""
@@ -134,8 +138,8 @@ class RuntimeSettings:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda if there is a GPU."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: automatic mixed precision, weights stay float32."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: automatic mixed precision; the weights stay float32."""
     num_threads: int | None = None
     """CPU threads of torch; null: its own choice. On a CPU the last bits of the weights depend on it."""
     activation_checkpointing: bool = False
@@ -216,7 +220,9 @@ class DpoConfig:
     template: TemplateSettings = field(default_factory=TemplateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
-    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(lr=5e-7, warmup_fraction=0.1))
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=5e-7, warmup_fraction=0.1)
+    )
     training: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(num_epochs=1.0, batch_size=32, micro_batch_size=4)
     )
@@ -280,7 +286,11 @@ def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
             f"sequence.max_length_tokens: is {sequence.max_length_tokens}; expected 2 or more",
             "",
         ),
-        (optimizer.lr <= 0, f"optimizer.lr: is {optimizer.lr}; expected a number above 0", ""),
+        (
+            optimizer.learning_rate <= 0,
+            f"optimizer.learning_rate: is {optimizer.learning_rate}; expected a number above 0",
+            "",
+        ),
         (
             not 0 <= optimizer.warmup_fraction < 1,
             f"optimizer.warmup_fraction: is {optimizer.warmup_fraction}; expected 0 up to below 1",

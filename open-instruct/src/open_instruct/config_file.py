@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import logging
 import types
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from .config import FORMER_NAMES
 from .errors import ConfigError, Problem, RequestError
 
 __all__ = ["Checked", "load_config", "read_yaml", "to_plain", "write_config"]
@@ -24,6 +26,7 @@ class Checked(Protocol):
 
 
 Config = TypeVar("Config", bound=Checked)
+log = logging.getLogger(__name__)
 _MISSING = object()
 
 
@@ -40,6 +43,7 @@ def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
     problems: list[Problem] = []
     for override in overrides:
         _apply_override(tree, override, yaml.safe_load, problems)
+    _accept_former_names(tree, problems)
     config = _build(kind, tree, "", problems)
     if problems:
         raise ConfigError(problems)
@@ -104,6 +108,20 @@ def _apply_override(tree: dict[str, Any], override: str, parse: Any, problems: l
         if type(error).__module__.split(".")[0] != "yaml":
             raise
         node[last] = text
+
+
+def _accept_former_names(tree: dict[str, Any], problems: list[Problem]) -> None:
+    """Move the values of settings with former names to their present names, with a note in the log."""
+    for former, name in FORMER_NAMES.items():
+        section, _, old = former.partition(".")
+        new = name.partition(".")[2]
+        values = tree.get(section)
+        if not isinstance(values, dict) or old not in values:
+            continue
+        if new in values:
+            problems.append(Problem(f"{former}: is the former name of {name}, also set; expected one of them"))
+        log.warning("%s: deprecated; use %s", former, name)
+        values.setdefault(new, values.pop(old))
 
 
 def _build(kind: Any, tree: dict[str, Any], prefix: str, problems: list[Problem]) -> Any:

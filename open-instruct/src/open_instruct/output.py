@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import WRITER
-from .config import DpoConfig, SftConfig
+from .config import FORMER_NAMES, DpoConfig, SftConfig
 from .config_file import to_plain
 from .errors import RequestError
 from .formats.manifest import NAME, check_files, input_entries, read_manifest, write_manifest
@@ -79,7 +79,7 @@ class Output:
         old, new = _flat(manifest["config"]), _flat(self.config)
         for key in sorted(old.keys() | new.keys()):
             if key not in _MACHINE and old.get(key) != new.get(key):
-                return f"made with {key} = {old.get(key)!r}, not {new.get(key)!r}"
+                return f"made with {FORMER_NAMES.get(key, key)} = {old.get(key)!r}, not {new.get(key)!r}"
         if _identities(manifest["inputs"]) != _identities(self.inputs):
             return "made from other inputs"
         return ""
@@ -189,6 +189,9 @@ def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
     del plain["model"], plain["output_dir"]
     for key in _WITHOUT_EFFECT:
         del plain["training"][key]
+    for former, name in FORMER_NAMES.items():  # a result made before a setting was renamed is still the same result
+        section = plain[name.partition(".")[0]]
+        section[former.partition(".")[2]] = section.pop(name.partition(".")[2])
     for key in ("train", "eval"):
         plain["data"][key] = [Path(path).name for path in plain["data"][key]]
     if plain["template"]["name"]:

@@ -115,7 +115,7 @@ def _trainer_arguments(config: SftConfig | DpoConfig, device: str, directory: Pa
         "output_dir": str(directory),
         "seed": config.seed,
         "data_seed": config.seed,
-        "learning_rate": optimizer.lr,
+        "learning_rate": optimizer.learning_rate,
         "lr_scheduler_type": optimizer.schedule if optimizer.schedule != "constant" else "constant_with_warmup",
         "warmup_steps": optimizer.warmup_fraction,  # below 1: a share of the steps
         "weight_decay": optimizer.weight_decay,
@@ -133,7 +133,7 @@ def _trainer_arguments(config: SftConfig | DpoConfig, device: str, directory: Pa
         "save_strategy": "steps" if training.save_every_steps else "no",
         "save_steps": training.save_every_steps or 500,
         "use_cpu": device == "cpu",
-        "bf16": runtime.precision == "bfloat16",
+        "bf16": runtime.dtype == "bfloat16",
         "gradient_checkpointing": runtime.activation_checkpointing,
         # a packed row has no attention mask and no padding
         "include_num_input_tokens_seen": "all" if config.sequence.packing else "non_padding",
