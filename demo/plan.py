@@ -30,7 +30,10 @@ QUICK = Size(
 
 
 def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
-    """Every stage in order. Paths are relative to the work directory, which is where the commands run."""
+    """Every stage in order. Paths are relative to the work directory, which is where the commands run.
+
+    `expected_s` is the processor time that a stage took on 2026-11-30, divided by the cores that it keeps busy.
+    """
     dolma, olmo, catwalk, paloma, instruct = (
         work.tool(n) for n in ("dolma", "olmo", "catwalk", "paloma", "open-instruct")
     )
@@ -55,25 +58,25 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             [[*catwalk, "run", "--model", model, "--tasks", *TASKS, *options]],
             inputs=[model, held_out],
             outputs=[f"scores/{model}"],
-            expected_s=25,
+            expected_s=18,
         )
 
     return [
         Stage(
-            "gather", [work.script("gather.py", "corpus", *corpus)], outputs=[documents], sources=corpus, expected_s=6
+            "gather", [work.script("gather.py", "corpus", *corpus)], outputs=[documents], sources=corpus, expected_s=5
         ),
         Stage(
             "held-out text",
             [[*paloma, "build", "--documents", documents, "--output", held_out, *sample]],
             inputs=[documents],
             outputs=[held_out],
-            expected_s=2,
+            expected_s=1,
         ),
         Stage(
             "evaluation text",
             [[*catwalk, "documents", "--tasks", *TASKS, "--output", "evaluation"]],
             outputs=["evaluation/documents"],
-            expected_s=3,
+            expected_s=1,
         ),
         Stage(
             "tag",
@@ -81,7 +84,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             inputs=[documents],
             outputs=["corpus/attributes/rules"],
             configs=["tag.yaml"],
-            expected_s=8,
+            expected_s=1,
         ),
         Stage(
             "dedupe",
@@ -90,7 +93,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             outputs=["corpus/attributes/duplicates"],
             extra=["filters/duplicates.bin"],
             configs=["dedupe.yaml"],
-            expected_s=2,
+            expected_s=1,
         ),
         Stage(
             "decontaminate",
@@ -100,7 +103,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             extra=[f"filters/held_out_{unit}.bin" for unit in ("documents", "paragraphs")]
             + [f"{root}/attributes" for root in ("heldout", "evaluation")],
             configs=decontamination,
-            expected_s=4,
+            expected_s=2,
         ),
         Stage(
             "mix",
@@ -108,14 +111,14 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             inputs=[documents, *tagged],
             outputs=["training"],
             configs=["mix.yaml"],
-            expected_s=3,
+            expected_s=1,
         ),
         Stage(
             "tokenizer",
             [work.script("tokenizer.py", "training", "tokenizer", VOCABULARY)],
             inputs=["training"],
             outputs=["tokenizer"],
-            expected_s=4,
+            expected_s=2,
         ),
         Stage(
             "tokens",
@@ -140,7 +143,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             outputs=["base"],
             extra=["run"],
             configs=["train.yaml"],
-            expected_s=240,
+            expected_s=140,
         ),
         score("untrained"),
         score("base"),
@@ -151,7 +154,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             outputs=[
                 f"conversations/{kind}/{split}" for kind in ("chats", "preferences") for split in ("train", "heldout")
             ],
-            expected_s=3,
+            expected_s=2,
         ),
         Stage(
             "sft",
@@ -159,7 +162,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             inputs=["base", "conversations/chats/train", "conversations/chats/heldout"],
             outputs=["sft"],
             configs=["sft.yaml"],
-            expected_s=50,
+            expected_s=26,
         ),
         Stage(
             "dpo",
@@ -167,7 +170,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             inputs=["sft", "conversations/preferences/train", "conversations/preferences/heldout"],
             outputs=["dpo"],
             configs=["dpo.yaml"],
-            expected_s=50,
+            expected_s=20,
         ),
         score("sft"),
         score("dpo"),
@@ -176,14 +179,14 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             [[*paloma, "aggregate", *scores, "--output", "domains"]],
             inputs=scores,
             outputs=["domains"],
-            expected_s=2,
+            expected_s=1,
         ),
         Stage(
             "three answers",
             [work.script("answers.py", "dpo", "conversations/chats/heldout", "answers", *instruct)],
             inputs=["dpo", "conversations/chats/heldout"],
             outputs=["answers"],
-            expected_s=15,
+            expected_s=6,
         ),
         Stage(
             "report",
@@ -191,6 +194,6 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             inputs=["domains", "answers", *scores],
             outputs=["report"],
             scripts=["charts.py", "tables.py", "page.css"],
-            expected_s=3,
+            expected_s=1,
         ),
     ]

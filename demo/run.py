@@ -8,17 +8,18 @@ second run does nothing, a changed setting redoes what depends on it, and a kill
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
 from plan import QUICK, Size, stages
-from stage import Failed, Stage, Workplace
+from stage import Failed, Stage, Workplace, running_threads
 
 HERE = Path(__file__).resolve().parent
 TRUST_S = 60.0
-"""How many expected seconds must have passed before the pace so far counts as much as the expectation."""
+"""After stages that were expected to take this long, the pace so far counts as much as the other processes."""
 
 
 def run(work: Workplace, corpus: list[str], size: Size) -> Path:
@@ -33,7 +34,7 @@ def run(work: Workplace, corpus: list[str], size: Size) -> Path:
             work.say(f"[{number:2}/{len(plan)}] {stage.name}: already done")
             continue
         remaining_s = sum(s.expected_s for s in to_do(work, plan[number - 1 :]))
-        left_s = remaining_s * pace(done_s, time.monotonic() - started)
+        left_s = remaining_s * pace(done_s, time.monotonic() - started, running_threads())
         work.say(f"[{number:2}/{len(plan)}] {stage.name}  ({minutes(left_s)} left)")
         work.perform(stage)
         done_s += stage.expected_s
@@ -49,12 +50,14 @@ def to_do(work: Workplace, plan: list[Stage]) -> list[Stage]:
     return found
 
 
-def pace(expected_s: float, elapsed_s: float) -> float:
-    """How much slower than expected the rest will be, after stages that were expected to take `expected_s`.
+def pace(expected_s: float, elapsed_s: float, threads: float) -> float:
+    """How many times slower than on two idle cores the rest will be.
 
-    A few short stages say little about the long ones, so the pace so far is averaged with the expectation.
+    The stages so far took `elapsed_s` instead of `expected_s`. They were short and say little about the long ones, so
+    this is averaged with what `threads` that other processes are running now leave to the two of a stage.
     """
-    return (elapsed_s + TRUST_S) / (expected_s + TRUST_S)
+    crowded = max(1.0, (threads + 2) / (os.cpu_count() or 2))
+    return (elapsed_s + TRUST_S * crowded) / (expected_s + TRUST_S)
 
 
 def minutes(seconds: float) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -216,6 +217,19 @@ def energy_joules() -> float | None:
         except OSError:
             continue
     return total if found else None
+
+
+def running_threads() -> float:
+    """Threads of other processes that run or wait for a core, averaged over half a second; 0 if unknown."""
+    counts = []
+    for _ in range(20):
+        try:
+            found = re.search(r"procs_running (\d+)", Path("/proc/stat").read_text())
+        except OSError:
+            return 0.0
+        counts.append(int(found[1]) - 1 if found else 0)
+        time.sleep(0.025)
+    return sum(counts) / len(counts)
 
 
 def source_identity(path: Path) -> str:

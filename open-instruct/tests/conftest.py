@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from open_instruct.process import prepare_process
+from open_instruct.__main__ import main, prepare_process
 
 prepare_process()
 
 import torch  # noqa: E402
-from open_instruct.__main__ import main  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import (  # noqa: E402
     LlamaConfig,

@@ -17,7 +17,7 @@ from open_instruct.config import RuntimeSettings, TemplateSettings
 from open_instruct.formats.__main__ import main as formats
 from open_instruct.formats.inspection import inspect_checkpoint
 from open_instruct.formats.json_lines import sha256_file
-from open_instruct.model import load_tokenizer
+from open_instruct.model.load import load_tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer

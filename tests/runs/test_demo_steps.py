@@ -17,6 +17,7 @@ sys.path.insert(0, str(DEMO))
 
 import chats  # noqa: E402
 import gather  # noqa: E402
+import run  # noqa: E402
 import stage  # noqa: E402
 import tables  # noqa: E402
 from artifact import Artifact, file_hash, read_documents  # noqa: E402
@@ -77,6 +78,24 @@ def test_stage_is_redone_when_its_command_setting_input_or_output_changes(place:
     place.perform(second)
     (place.directory / "second" / "manifest.json").unlink()
     assert not place.is_done(second), "the output is not whole"
+
+
+def test_time_left_includes_the_stages_that_read_a_changed_output(place: stage.Workplace) -> None:
+    plan = [step(place, "one"), step(place, "two", inputs=("first",), name="second"), step(place, "x", name="third")]
+    for each in plan:
+        place.perform(each)
+    assert run.to_do(place, plan) == []
+    plan[0] = step(place, "other")
+    assert run.to_do(place, plan) == plan[:2]
+
+
+def test_time_left_is_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 2)
+    assert run.pace(20, 20, threads=0) == 1
+    assert run.pace(4, 16, threads=0) < 1.2, "a short stage was four times slower"
+    assert run.pace(0, 0, threads=6) == 4, "eight threads on two cores"
+    assert run.pace(200, 400, threads=0) > 1.7, "long stages decide"
+    assert [run.minutes(seconds) for seconds in (20, 70, 290)] == ["less than a minute", "about 1 min", "about 5 min"]
 
 
 def test_worker_count_is_not_part_of_a_stage(place: stage.Workplace) -> None:

@@ -3,7 +3,9 @@
 import argparse
 import errno
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from os.path import expanduser
 from pathlib import Path
@@ -12,9 +14,8 @@ from . import __version__
 from .config import DpoConfig, RuntimeSettings, SamplingSettings, SequenceSettings, SftConfig, TemplateSettings
 from .errors import RequestError, WorkError
 from .formats.errors import FormatError
-from .process import prepare_process
 
-__all__ = ["main"]
+__all__ = ["main", "prepare_process"]
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -167,6 +168,24 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float32", "bfloat16"], help="dtype of all saved weights (default: as in the base)"
     )
     return parser
+
+
+def prepare_process() -> None:
+    """Keep the libraries off the network, off the terminal and on one device. Must run before they are imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # also silences TRL's telemetry
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # A waiting thread sleeps instead of spinning: with more threads than free cores, spinning makes a step ten times
+    # slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # TRL's trainers refuse torch.nn.DataParallel, which transformers uses if it sees several devices
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("LOCAL_RANK", "0"))
+    for name in ("transformers", "trl", "accelerate", "datasets", "peft", "torch", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(transformers|trl|accelerate|peft|torch|datasets|multiprocess)(\..*)?")
 
 
 def _fail(problems: list[tuple[str, str]], code: int) -> int:

@@ -14,7 +14,7 @@ from .data import PairExample, SftExample, encode_conversations, encode_pairs, r
 from .errors import RequestError
 from .formats.manifest import NAME, read_manifest, row_files
 from .formats.rows import parse_rows
-from .model import check_model_directory, fitting_length, load_tokenizer
+from .model.load import check_model_directory, fitting_length, load_tokenizer
 
 __all__ = ["inspect_data"]
 

@@ -13,16 +13,8 @@ from .errors import RequestError, WorkError
 from .formats.inspection import Inspection
 from .formats.json_lines import read_object
 from .formats.manifest import NAME, input_entries, read_manifest
-from .model import (
-    cast_like,
-    check_model_directory,
-    describe_model,
-    keep_untied,
-    load_model,
-    start_at_mean,
-    write_json,
-    write_tokenizer,
-)
+from .model.load import check_model_directory, load_model, start_at_mean
+from .model.save import cast_like, describe_model, keep_untied, write_json, write_tokenizer
 from .output import Output
 
 __all__ = ["merge"]

@@ -15,20 +15,18 @@ from .config import DpoConfig, SftConfig
 from .config_file import write_config
 from .data import encode_conversations, encode_pairs, read_conversations, read_pairs, split_rows, warn_of_overlap
 from .errors import RequestError, WorkError
-from .model import (
+from .model.load import (
     add_special_tokens,
     check_ids,
     check_model_directory,
     cover_ids,
-    describe_model,
     fitting_length,
     load_model,
     load_tokenizer,
-    save_adapter,
-    save_model,
+    set_up_torch,
 )
+from .model.save import describe_model, save_adapter, save_model
 from .output import Output, result_config, result_inputs
-from .process import set_up_torch
 
 __all__ = ["train"]
 

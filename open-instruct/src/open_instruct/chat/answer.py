@@ -15,8 +15,7 @@ from ..errors import RequestError, WorkError
 from ..formats.chat import Conversation, Message, parse_conversation
 from ..formats.manifest import row_files
 from ..formats.rows import parse_rows
-from ..model import check_ids, check_model_directory, load_model, load_tokenizer
-from ..process import set_up_torch
+from ..model.load import check_ids, check_model_directory, load_model, load_tokenizer, set_up_torch
 from .encode import PromptEncoder
 from .render import Refusal, choose_template
 

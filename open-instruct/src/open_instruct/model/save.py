@@ -1,202 +1,29 @@
-"""From a checkpoint directory to a model and its tokenizer, and back (docs/formats/checkpoint.md).
+"""From a model and its tokenizer to a checkpoint directory (docs/formats/checkpoint.md).
 
 A saved checkpoint keeps what its source had: sampling settings, stop ids, the tokenizer's files.
 """
 
 import json
-import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import RequestError, WorkError
-from .formats.checkpoint import DTYPES, check_checkpoint, count_tensors, read_tensors
-from .formats.errors import FormatError
-from .formats.inspection import Inspection, inspect_checkpoint, open_tokenizer, tokenizer_difference
-from .formats.json_lines import sha256_file
+from ..errors import WorkError
+from ..formats.checkpoint import DTYPES, count_tensors, read_tensors
+from ..formats.errors import FormatError
+from ..formats.inspection import Inspection, inspect_checkpoint, open_tokenizer, tokenizer_difference
+from ..formats.json_lines import sha256_file
 
 __all__ = [
-    "add_special_tokens",
     "cast_like",
-    "check_ids",
-    "check_model_directory",
-    "cover_ids",
     "describe_model",
-    "fitting_length",
     "keep_untied",
-    "load_model",
-    "load_tokenizer",
     "save_adapter",
     "save_model",
-    "start_at_mean",
     "write_json",
     "write_tokenizer",
 ]
-
-log = logging.getLogger(__name__)
-
-# ---- load
-
-_NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
-
-
-def check_model_directory(path: str) -> Inspection:
-    """Check that `path` is a whole checkpoint with a tokenizer, hashes included where it has a manifest.
-
-    Raises:
-        RequestError: it is not a directory.
-        FormatError: the first rule of docs/formats/checkpoint.md that it breaks.
-    """
-    directory = Path(path)
-    if not directory.is_dir():
-        raise RequestError(
-            f"model: {path} is not a directory; expected a checkpoint",
-            "pass a local directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
-        )
-    inspection = inspect_checkpoint(directory)
-    try:
-        check_checkpoint(directory, tokenizer=True)
-    except FormatError as error:
-        if error.code == "missing_file":  # the inspection names what exists instead, and how to convert it
-            _ = inspection.tensors, inspection.tokenizer
-        raise
-    _ = inspection.tokenizer
-    return inspection
-
-
-def fitting_length(max_length_tokens: int, inspection: Inspection) -> int:
-    """Return `sequence.max_length_tokens`, lowered with a warning to the model's maximum number of positions."""
-    limit = inspection.max_positions
-    if limit is None or max_length_tokens <= limit:
-        return max_length_tokens
-    log.warning("sequence.max_length_tokens: lowered from %d to %d, the model's maximum", max_length_tokens, limit)
-    return limit
-
-
-def load_tokenizer(inspection: Inspection) -> Any:
-    """Load tokenizer.json unchanged, whatever class tokenizer_config.json names.
-
-    Special tokens (bos, eos, …) are those of tokenizer_config.json that tokenizer.json contains, otherwise those of the
-    model's configurations. Without a padding token, the end-of-sequence token pads, which masks exclude.
-
-    Raises:
-        FormatError: a tokenizer that cannot be read.
-        WorkError: one that transformers would change.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    backend = inspection.tokenizer
-    named: dict[str, Any] = {f"{kind}_token": _named_token(inspection, kind) for kind in _NAMED}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        chat_template=inspection.chat_template,
-        clean_up_tokenization_spaces=False,
-        **{name: token for name, token in named.items() if token is not None},
-    )
-    difference = tokenizer_difference(backend, tokenizer.backend_tokenizer)
-    if difference is not None:
-        path = inspection.directory / "tokenizer.json"
-        raise WorkError(f"{path}: transformers loads it differently ({difference}); expected the same tokens")
-    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _named_token(inspection: Inspection, kind: str) -> str | None:
-    value = inspection.tokenizer_config.get(f"{kind}_token")
-    text = value.get("content") if isinstance(value, dict) else value
-    if isinstance(text, str) and inspection.tokenizer.token_to_id(text) is not None:
-        return text
-    found = inspection.special_token_id(kind)
-    return None if found is None else inspection.tokenizer.id_to_token(found)
-
-
-def load_model(directory: Path, dtype: str = "float32") -> Any:
-    """Load the model in `dtype`, on the CPU.
-
-    Raises:
-        WorkError: transformers cannot load it, or a weight is not a finite number.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WorkError(f"{directory}: cannot load the model ({sentence}); expected a causal language model") from error
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            bad = int((~torch.isfinite(parameter)).sum())
-            raise WorkError(
-                f'{directory}: "{name}" has {bad} weights that are NaN or infinite; expected finite numbers',
-                "use an earlier checkpoint of the run that wrote it",
-            )
-    return model
-
-
-def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> list[int]:
-    """Make each text of `wanted` a single token; return the ids that are new.
-
-    New tokens use the padding rows of the embedding first; it grows only when none are left. A new row starts as the
-    mean of the tokenizer's old rows (as in Stanford Alpaca's train.py), not as noise.
-    """
-    missing = [text for text in wanted if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
-    if not missing:
-        return []
-    known = len(tokenizer)
-    tokenizer.add_tokens(missing, special_tokens=True)
-    ids = [int(token) for token in tokenizer.convert_tokens_to_ids(missing)]
-    _add_rows(model, ids, known)
-    log.info("new tokens: %s", ", ".join(missing))
-    return ids
-
-
-def cover_ids(model: Any, tokenizer: Any, highest: int) -> list[int]:
-    """Resize the embedding to the tokenizer if it has no row for the id `highest`; return the ids that had none.
-
-    Such ids come from a tokenizer that was extended without resizing the model.
-    """
-    rows = model.get_input_embeddings().num_embeddings
-    new = list(range(rows, len(tokenizer))) if highest >= rows else []
-    if new:
-        _add_rows(model, new, rows)
-        shown = ", ".join(tokenizer.convert_ids_to_tokens(new[:4])) + ("…" if len(new) > 4 else "")
-        log.warning("the embedding has %d rows; added rows for %d more tokens (%s)", rows, len(new), shown)
-    return new
-
-
-def check_ids(model: Any, tokenizer: Any, highest: int) -> None:
-    """Check that the embedding has a row for the id `highest`. Raises WorkError."""
-    rows = model.get_input_embeddings().num_embeddings
-    if highest >= rows:
-        token = tokenizer.convert_ids_to_tokens(highest)
-        raise WorkError(
-            f"tokenizer.json: {token!r} has the id {highest}; expected an id below {rows}, the rows of the embedding",
-            "use the tokenizer that the model was trained with, or train the new tokens with open-instruct sft",
-        )
-
-
-def _add_rows(model: Any, ids: list[int], known: int) -> None:
-    if max(ids) >= model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(max(ids) + 1, pad_to_multiple_of=8, mean_resizing=False)
-    start_at_mean(model, ids, min(known, *ids))
-
-
-def start_at_mean(model: Any, ids: Sequence[int], known: int) -> None:
-    """Set the rows `ids` of the embedding and of the output matrix to the mean of their first `known` rows."""
-    import torch
-
-    with torch.no_grad():
-        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-        for layer in [model.get_input_embeddings()] + ([] if tied else [model.get_output_embeddings()]):
-            layer.weight[ids] = layer.weight[:known].mean(dim=0)
-            if getattr(layer, "bias", None) is not None:
-                layer.bias[ids] = layer.bias[:known].mean()
-
-
-# ---- save
 
 # A class that uses tokenizer.json unchanged, in transformers 4 and 5
 _GENERIC_CLASS = "PreTrainedTokenizerFast"
