@@ -64,10 +64,7 @@ def train(config: SftConfig | DpoConfig) -> None:
         log.info("%s: already done: %s", stage, output.directory)
         return
 
-    # ---- load: torch and TRL take seconds to import, so they wait until here
-    from .metrics import MetricsCallback, pair_log_probs, score_conversations, score_pairs
-    from .trainers import dpo_trainer, sft_trainer
-
+    # ---- load
     device, num_threads = set_up_torch(config.runtime)
     output.resolve(device=device, num_threads=num_threads)
     tokenizer = load_tokenizer(inspection)
@@ -75,15 +72,11 @@ def train(config: SftConfig | DpoConfig) -> None:
     model = load_model(inspection.directory)
     new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
     if new_tokens and (is_dpo or config.lora):
-        when = "before dpo" if is_dpo else "with lora"
-        first, none = (
-            "train with this template by open-instruct sft first",
-            "use a template that needs none, such as tulu",
-        )
-        raise RequestError(
-            f"template.name: {template.name} template needs {len(new_tokens)} new tokens; expected none {when}",
-            first if is_dpo else none,
-        )
+        when, hint = "with lora", "use a template that needs none, such as tulu"
+        if is_dpo:
+            when, hint = "before dpo", "train with this template by open-instruct sft first"
+        needs = f"{template.name} template needs {len(new_tokens)} new tokens"
+        raise RequestError(f"template.name: {needs}; expected none {when}", hint)
 
     # ---- encode: rows to token ids, with a mask of what is trained
     encoder = ConversationEncoder(tokenizer, template)
@@ -106,6 +99,9 @@ def train(config: SftConfig | DpoConfig) -> None:
 
     with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
         # ---- train: held-out rows are scored before the first step, every eval_every_steps, and after the last step
+        from .metrics import MetricsCallback, pair_log_probs, score_conversations, score_pairs
+        from .trainers import dpo_trainer, sft_trainer  # TRL takes seconds to import, so it waits until here
+
         common = (device, output.trainer, model, tokenizer, examples.rows)
         if isinstance(config, DpoConfig):
             trainer = dpo_trainer(config, *common)
