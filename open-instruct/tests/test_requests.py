@@ -188,7 +188,7 @@ def test_former_names_are_accepted_with_a_note_and_mean_the_same_result(run, cha
 def test_values_that_do_not_go_together_are_named(command, chats):
     code, error = command("sft", chats, "training.micro_batch_size=3", "data.eval_fraction=1", "training.batch_size=8")
     assert code == 2
-    assert "error: data.eval_fraction: is 1.0; expected 0 up to below 1" in error
+    assert "error: data.eval_fraction: is 1.0; expected 0 or more and below 1" in error
     assert "hint: set training.micro_batch_size to 2" in error
     code, error = command("dpo", chats, "loss.kind=sigmoid_norm", "loss.label_smoothing=0.1", "sequence.packing=true")
     assert (code, error.count("error: ")) == (2, 2)

@@ -42,7 +42,7 @@ def _chat(options: argparse.Namespace) -> None:
         if value < least:
             raise RequestError(f"--{name}: is {value}; expected {least} or more")
     if not 0 < options.top_p <= 1:
-        raise RequestError(f"--top-p: is {options.top_p}; expected a number above 0, up to 1")
+        raise RequestError(f"--top-p: is {options.top_p}; expected a number above 0 and at most 1")
     sampling = SamplingSettings(
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, seed=options.seed
     )

@@ -1,8 +1,10 @@
 """The settings of `sft`, `dpo` and `chat`, with their defaults. Read from YAML by config_file.py; no torch here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from os.path import expanduser
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .errors import Problem
 
@@ -242,7 +244,7 @@ class DpoConfig:
             problems.append(Problem(f"loss.beta: is {self.loss.beta}; expected a number above 0"))
         if not 0 <= self.loss.label_smoothing < 0.5:
             problems.append(
-                Problem(f"loss.label_smoothing: is {self.loss.label_smoothing}; expected 0 up to below 0.5")
+                Problem(f"loss.label_smoothing: is {self.loss.label_smoothing}; expected 0 or more and below 0.5")
             )
         if self.loss.label_smoothing and self.loss.kind != "sigmoid":
             problems.append(
@@ -271,56 +273,48 @@ def _expand_home(config: AnyConfig) -> AnyConfig:
     )
 
 
+_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
+    ("0 or more", lambda value: value >= 0, "optimizer.weight_decay optimizer.max_grad_norm"),
+    (
+        "0 or more and below 1",
+        lambda value: 0 <= value < 1,
+        "data.eval_fraction optimizer.warmup_fraction lora.dropout",
+    ),
+    (
+        "1 or more",
+        lambda value: value >= 1,
+        "training.batch_size training.micro_batch_size training.eval_batch_size training.log_every_steps lora.rank",
+    ),
+    (
+        "1 or more, or null",
+        lambda value: value is None or value >= 1,
+        "training.max_steps training.eval_every_steps training.save_every_steps runtime.num_threads",
+    ),
+    ("2 or more", lambda value: value >= 2, "sequence.max_length_tokens"),
+    ("a number above 0", lambda value: value > 0, "optimizer.learning_rate training.num_epochs"),
+]
+
+
 def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
-    data, training, optimizer, sequence = config.data, config.training, config.optimizer, config.sequence
-    rules: list[tuple[bool, str, str]] = [
-        (not data.train, "data.train: is empty; expected at least one file or directory", ""),
-        (not 0 <= data.eval_fraction < 1, f"data.eval_fraction: is {data.eval_fraction}; expected 0 up to below 1", ""),
-        (
-            bool(data.eval) and data.eval_fraction > 0,
-            f"data.eval_fraction: is {data.eval_fraction}, but data.eval is set; expected one of the two",
-            "set data.eval_fraction to 0",
-        ),
-        (
-            sequence.max_length_tokens < 2,
-            f"sequence.max_length_tokens: is {sequence.max_length_tokens}; expected 2 or more",
-            "",
-        ),
-        (
-            optimizer.learning_rate <= 0,
-            f"optimizer.learning_rate: is {optimizer.learning_rate}; expected a number above 0",
-            "",
-        ),
-        (
-            not 0 <= optimizer.warmup_fraction < 1,
-            f"optimizer.warmup_fraction: is {optimizer.warmup_fraction}; expected 0 up to below 1",
-            "",
-        ),
-        (optimizer.weight_decay < 0, f"optimizer.weight_decay: is {optimizer.weight_decay}; expected 0 or more", ""),
-        (optimizer.max_grad_norm < 0, f"optimizer.max_grad_norm: is {optimizer.max_grad_norm}; expected 0 or more", ""),
-        (training.num_epochs <= 0, f"training.num_epochs: is {training.num_epochs}; expected a number above 0", ""),
-    ]
-    for name in ("max_steps", "eval_every_steps", "save_every_steps"):
-        value = getattr(training, name)
-        rules.append((value is not None and value < 1, f"training.{name}: is {value}; expected 1 or more, or null", ""))
-    for name in ("batch_size", "micro_batch_size", "eval_batch_size", "log_every_steps"):
-        value = getattr(training, name)
-        rules.append((value < 1, f"training.{name}: is {value}; expected 1 or more", ""))
-    if training.micro_batch_size >= 1:
-        rest = training.batch_size % training.micro_batch_size
-        hint = f"set training.micro_batch_size to {_largest_divisor(training.batch_size, training.micro_batch_size)}"
-        where = f"training.micro_batch_size: {training.micro_batch_size} does not divide"
-        rules.append((rest != 0, f"{where} training.batch_size {training.batch_size}; expected a divisor", hint))
-    if config.lora is not None:
-        rules.append((config.lora.rank < 1, f"lora.rank: is {config.lora.rank}; expected 1 or more", ""))
-        rules.append(
-            (not 0 <= config.lora.dropout < 1, f"lora.dropout: is {config.lora.dropout}; expected 0 up to below 1", "")
-        )
-    threads = config.runtime.num_threads
-    rules.append(
-        (threads is not None and threads < 1, f"runtime.num_threads: is {threads}; expected 1 or more, or null", "")
-    )
-    return [Problem(sentence, hint) for broken, sentence, hint in rules if broken]
+    problems = []
+    if not config.data.train:
+        problems.append(Problem("data.train: is empty; expected at least one file or directory"))
+    for expected, is_right, names in _RANGES:
+        for name in names.split():
+            if name.startswith("lora.") and config.lora is None:
+                continue
+            value = attrgetter(name)(config)
+            if not is_right(value):
+                problems.append(Problem(f"{name}: is {value}; expected {expected}"))
+    if config.data.eval and config.data.eval_fraction > 0:
+        sentence = f"data.eval_fraction: is {config.data.eval_fraction}, but data.eval is set; expected one of the two"
+        problems.append(Problem(sentence, "set data.eval_fraction to 0"))
+    batch, micro_batch = config.training.batch_size, config.training.micro_batch_size
+    if micro_batch >= 1 and batch % micro_batch:
+        sentence = f"training.micro_batch_size: {micro_batch} does not divide training.batch_size {batch}"
+        divisor = _largest_divisor(batch, micro_batch)
+        problems.append(Problem(f"{sentence}; expected a divisor", f"set training.micro_batch_size to {divisor}"))
+    return problems
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -76,7 +76,7 @@ def inspect_data(
         yield f"not in the embedding's {inspection.embedding_rows} rows: {token!r}; sft adds rows for such tokens"
     if row is not None:
         if not 0 <= row < len(counts):
-            raise RequestError(f"--row: is {row}; expected 0 up to {len(counts) - 1}")
+            raise RequestError(f"--row: is {row}; expected 0 to {len(counts) - 1}")
         yield from _tokens(examples.rows[row], tokenizer)
 
 

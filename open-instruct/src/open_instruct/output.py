@@ -73,9 +73,9 @@ class Output:
         return True
 
     def _difference(self, manifest: dict[str, Any]) -> str:
-        found = (manifest["writer"], manifest["format"], manifest["details"].get("stage"))
-        if found != (WRITER, self.format_name, self.stage):
-            return f"{manifest['format']} {found[2] or ''} by {WRITER['name']} {found[0]['version']}".replace("  ", " ")
+        writer, format_name, stage = manifest["writer"], manifest["format"], manifest["details"].get("stage")
+        if (writer, format_name, stage) != (WRITER, self.format_name, self.stage):
+            return " ".join([format_name, *([stage] if stage else []), "by", writer["name"], writer["version"]])
         old, new = _flat(manifest["config"]), _flat(self.config)
         for key in sorted(old.keys() | new.keys()):
             if key not in _MACHINE and old.get(key) != new.get(key):
