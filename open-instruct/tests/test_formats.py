@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from open_instruct.formats.__main__ import main
 from open_instruct.formats.json_lines import zstd
-from open_instruct.formats.manifest import input_entries, write_manifest
+from open_instruct.formats.manifest import describe_input, write_manifest
 
 VECTORS = Path(__file__).parents[2] / "docs" / "formats" / "vectors"
 FORMATS = ("manifest", "chat", "preference", "checkpoint")
@@ -55,12 +55,12 @@ def _artifact(directory: Path, name: str, text: str, inputs: list[dict[str, obje
     (directory / "part.txt").write_text(text)
     write_manifest(
         directory,
-        format_name=name,
+        format=name,
         writer={"name": "test", "version": "1"},
         config={},
         counts={"items": 1},
         details={},
-        files=["part.txt"],
+        files=[directory / "part.txt"],
         inputs=inputs,
     )
     return directory
@@ -70,26 +70,26 @@ def test_lineage_reaches_the_sources_and_stops_at_missing_artifacts(tmp_path, ca
     sources = []
     for index in range(5):
         (tmp_path / f"source-{index}").write_text(str(index))
-        sources += input_entries("source", tmp_path / f"source-{index}", tmp_path / "first")
+        sources += describe_input("source", tmp_path / f"source-{index}", tmp_path / "first")
     first = _artifact(tmp_path / "first", "table", "a", sources)
-    shared = input_entries("left", first, tmp_path / "second") + input_entries("right", first, tmp_path / "second")
+    shared = describe_input("left", first, tmp_path / "second") + describe_input("right", first, tmp_path / "second")
     gone = {"role": "gone", "path": "../nowhere", "manifest_sha256": "0" * 64}
     second = _artifact(tmp_path / "second", "report", "b", [*shared, gone])
     assert main(["lineage", str(second)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("report  1 items  test 1")
-    assert "  gone: ../nowhere  000000000000  not here" in lines
+    assert lines[0].startswith(f"report {second}  items=1  test 1")
+    assert "  gone: ../nowhere  not here  000000000000" in lines
     assert lines[2].startswith("  left: table")
     assert lines[-1].startswith("  right: table")
     assert lines[-1].endswith("(above)")
-    assert "    source: and 2 more" in lines
+    assert "    source: 2 more (--all lists them)" in lines
     assert main(["lineage", str(second), "--all"]) == 0
-    assert "and 2 more" not in capsys.readouterr().out
+    assert "2 more" not in capsys.readouterr().out
 
 
 def test_lineage_refuses_an_input_that_changed(tmp_path, capsys):
     first = _artifact(tmp_path / "first", "table", "a", [])
-    second = _artifact(tmp_path / "second", "report", "b", input_entries("table", first, tmp_path / "second"))
+    second = _artifact(tmp_path / "second", "report", "b", describe_input("table", first, tmp_path / "second"))
     manifest = first / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"items": 1', '"items": 2'))
     assert main(["lineage", str(second)]) == 1

@@ -98,14 +98,12 @@ def test_damaged_checkpoints_are_refused(command, chats, checkpoint, tmp_path, r
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
-    assert command("sft", chats, model=model) == (
-        1,
-        f"error: {model}/model.safetensors: has another sha256; expected the manifest's\n",
-    )
+    code, error = command("sft", chats, model=model)
+    assert (code, f"error: {model}/model.safetensors: has the sha256" in error) == (1, True)
     (model / "manifest.json").unlink()
     (model / "model.safetensors").write_bytes(weights[:-100])
     code, error = command("sft", chats, model=model)
-    assert (code, "as its header says" in error) == (1, True)
+    assert (code, "is not a complete safetensors file" in error) == (1, True)
     (model / "model.safetensors").unlink()
     code, error = command("sft", chats, model=model)
     assert (code, "model.safetensors: not found" in error) == (1, True)
@@ -127,7 +125,7 @@ def test_checkpoint_of_other_shapes_is_refused(command, chats, checkpoint, tmp_p
     (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
     code, error = command("sft", chats, model=model)
     assert code == 1
-    assert '"model.layers.0.mlp.gate_proj.weight" has the shape [48, 32]; expected [64, 32]' in error
+    assert '"model.layers.0.mlp.gate_proj.weight" has shape [48, 32]; expected [64, 32]' in error
 
 
 def test_wrong_paths_are_wrong_requests(command, chats, tmp_path):

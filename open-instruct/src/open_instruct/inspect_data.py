@@ -12,7 +12,7 @@ from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
 from .config_file import load_config, read_yaml
 from .data import PairExample, SftExample, encode_conversations, encode_pairs, read_conversations, read_pairs
 from .errors import RequestError
-from .formats.manifest import NAME, read_manifest, row_files
+from .formats.manifest import MANIFEST, artifact_files, read_manifest
 from .formats.rows import parse_rows
 from .model.load import check_model_directory, fitting_length, load_tokenizer
 
@@ -90,8 +90,8 @@ def _read_config(path: Path) -> SftConfig | DpoConfig:
 
 def _is_preference(path: Path) -> bool:
     """Whether the first row of a file or directory has `chosen`: pairs, not chats."""
-    row_format = str(read_manifest(path)["format"]) if (path / NAME).is_file() else "chat"
-    for row in parse_rows(row_files(path, row_format), lambda value, *_: value):
+    row_format = read_manifest(path).format if (path / MANIFEST).is_file() else "chat"
+    for row in parse_rows(artifact_files(path, row_format), lambda value, *_: value):
         return isinstance(row, dict) and "chosen" in row
     return False
 

@@ -12,7 +12,7 @@ from . import WRITER
 from .errors import RequestError, WorkError
 from .formats.inspection import Inspection
 from .formats.json_lines import read_object
-from .formats.manifest import NAME, input_entries, read_manifest
+from .formats.manifest import MANIFEST, describe_input, read_manifest
 from .model.load import check_model_directory, load_model, start_at_mean
 from .model.save import cast_like, describe_model, keep_untied, write_json, write_tokenizer
 from .output import Output
@@ -42,7 +42,7 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
     inputs = [
         entry
         for name, path in (("adapter", parts), ("checkpoint", source.directory))
-        for entry in input_entries(name, path, Path(output_dir))
+        for entry in describe_input(name, path, Path(output_dir))
     ]
     config = {"save_dtype": dtype or "as stored"}
     output = Output(output_dir, format_name="checkpoint", stage="merge", config=config, inputs=inputs)
@@ -71,7 +71,7 @@ def _home(parts: Path, source: Inspection) -> Inspection:
     """
     if (parts / "tokenizer.json").is_file():
         home = parts
-    elif (parts.parent / NAME).is_file() and read_manifest(parts.parent)["writer"]["name"] == WRITER["name"]:
+    elif (parts.parent / MANIFEST).is_file() and read_manifest(parts.parent).writer["name"] == WRITER["name"]:
         home = parts.parent
     else:
         return source

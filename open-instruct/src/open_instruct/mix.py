@@ -15,7 +15,7 @@ from .data import collect_rows
 from .errors import RequestError
 from .formats.chat import parse_conversation
 from .formats.json_lines import canonical_line
-from .formats.manifest import input_entries, row_files
+from .formats.manifest import artifact_files, describe_input
 from .formats.preference import parse_pair
 from .formats.rows import parse_rows
 from .output import Output
@@ -41,7 +41,7 @@ def mix(amounts: list[str], output_dir: str, *, format_name: str, seed: int) -> 
     config = {"seed": seed, "sources": sorted(taken, key=lambda entry: (entry["name"], entry["rows"]))}
     inputs = []
     for path in dict.fromkeys(source.path for source in sources):
-        inputs += input_entries(format_name, path, Path(output_dir))
+        inputs += describe_input(format_name, path, Path(output_dir))
     output = Output(output_dir, format_name=format_name, config=config, inputs=inputs)
     if output.is_done():
         log.info("mix: already done: %s", output.directory)
@@ -124,7 +124,7 @@ def _read(source: _Source, format_name: str) -> list[dict[str, Any]]:
         _PARSERS[format_name](row, path, line)
         return row
 
-    rows = collect_rows(parse_rows(row_files(source.path, format_name), parse))
+    rows = collect_rows(parse_rows(artifact_files(source.path, format_name), parse))
     return [row if row.get("source") or row.get("dataset") else row | {"source": source.name} for row in rows]
 
 

@@ -17,7 +17,7 @@ from . import WRITER
 from .config import FORMER_NAMES, DpoConfig, SftConfig
 from .config_file import to_plain
 from .errors import RequestError
-from .formats.manifest import NAME, check_files, input_entries, read_manifest, write_manifest
+from .formats.manifest import MANIFEST, Manifest, check_files, describe_input, read_manifest, write_manifest
 
 __all__ = ["Output", "result_config", "result_inputs"]
 
@@ -54,7 +54,7 @@ class Output:
         """
         if not self.directory.exists():
             return False
-        if not (self.directory / NAME).is_file():
+        if not (self.directory / MANIFEST).is_file():
             if self.directory.is_dir() and not any(self.directory.iterdir()):
                 return False
             raise RequestError(
@@ -68,19 +68,20 @@ class Output:
                 f"output_dir: {self.directory} contains another result ({difference}); expected a new directory",
                 "choose another output_dir, or remove that one",
             )
-        check_files(self.directory, manifest, hashes=True)
+        for error in check_files(manifest, checksums=True):
+            raise error
         shutil.rmtree(self.partial, ignore_errors=True)
         return True
 
-    def _difference(self, manifest: dict[str, Any]) -> str:
-        writer, format_name, stage = manifest["writer"], manifest["format"], manifest["details"].get("stage")
+    def _difference(self, manifest: Manifest) -> str:
+        writer, format_name, stage = manifest.writer, manifest.format, manifest.details.get("stage")
         if (writer, format_name, stage) != (WRITER, self.format_name, self.stage):
             return " ".join([format_name, *([stage] if stage else []), "by", writer["name"], writer["version"]])
-        old, new = _flat(manifest["config"]), _flat(self.config)
+        old, new = _flat(manifest.config), _flat(self.config)
         for key in sorted(old.keys() | new.keys()):
             if key not in _MACHINE and old.get(key) != new.get(key):
                 return f"made with {FORMER_NAMES.get(key, key)} = {old.get(key)!r}, not {new.get(key)!r}"
-        if _identities(manifest["inputs"]) != _identities(self.inputs):
+        if _identities(manifest.inputs) != _identities(self.inputs):
             return "made from other inputs"
         return ""
 
@@ -141,12 +142,12 @@ class Output:
                 os.fsync(stream.fileno())
         write_manifest(
             self.result,
-            format_name=self.format_name,
+            format=self.format_name,
             writer=WRITER,
             config=self.config,
             counts=counts,
             details=details | ({"stage": self.stage} if self.stage else {}),
-            files=[name for name in found if name not in _UNLISTED],
+            files=[self.result / name for name in found if name not in _UNLISTED],
             inputs=self.inputs,
         )
         self.result.rename(self.directory)
@@ -202,11 +203,11 @@ def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
 def result_inputs(config: SftConfig | DpoConfig, role: str) -> list[dict[str, Any]]:
     """Return manifest entries, with hashes, of the checkpoint, the data files (with `role`) and a template file."""
     artifact = Path(config.output_dir)
-    entries = input_entries("checkpoint", Path(config.model), artifact)
+    entries = describe_input("checkpoint", Path(config.model), artifact)
     for path in dict.fromkeys(config.data.train):
-        entries += input_entries(role, Path(path), artifact)
+        entries += describe_input(role, Path(path), artifact)
     for path in dict.fromkeys(config.data.eval):
-        entries += input_entries("held_out", Path(path), artifact)
+        entries += describe_input("held_out", Path(path), artifact)
     if config.template.name and Path(config.template.name).is_file():
-        entries += input_entries("template", Path(config.template.name), artifact)
+        entries += describe_input("template", Path(config.template.name), artifact)
     return entries

@@ -13,7 +13,7 @@ from ..config import RuntimeSettings, SamplingSettings, TemplateSettings
 from ..data import collect_rows, warn_of_ignored
 from ..errors import RequestError, WorkError
 from ..formats.chat import Conversation, Message, parse_conversation
-from ..formats.manifest import row_files
+from ..formats.manifest import artifact_files
 from ..formats.rows import parse_rows
 from ..model.load import check_ids, check_model_directory, load_model, load_tokenizer, set_up_torch
 from .encode import PromptEncoder
@@ -147,7 +147,7 @@ def _read_prompts(source: str) -> list[tuple[Conversation, str | None]]:
         conversation = parse_conversation(row, path, line)
         return conversation, conversation.messages[-1]["content"]
 
-    rows = collect_rows(parse_rows(row_files(Path(source), "chat"), parse))
+    rows = collect_rows(parse_rows(artifact_files(Path(source), "chat"), parse))
     warn_of_ignored([row for row, _ in rows], "--input")
     return rows
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from .errors import FormatError
 from .json_lines import type_name
-from .manifest import row_files
+from .manifest import artifact_files
 from .rows import parse_rows, require
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Message",
     "check_messages",
     "check_row_fields",
+    "dump",
     "is_trained",
     "parse_conversation",
     "read_chat",
@@ -184,4 +185,19 @@ def parse_conversation(row: dict[str, Any], path: Path, line: int) -> Conversati
 
 def read_chat(path: Path) -> Iterator[Conversation | FormatError]:
     """Yield each row of a file or directory, or the error that it is. Raises FormatError for a bad artifact."""
-    return parse_rows(row_files(path, "chat"), parse_conversation)
+    return parse_rows(artifact_files(path, "chat"), parse_conversation)
+
+
+def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
+    """Yield each row as the contract prints it, with `weight` 0 on each answer that is not trained, or its error."""
+    for row in read_chat(path):
+        if isinstance(row, FormatError):
+            yield row
+            continue
+        messages: list[dict[str, Any]] = []
+        answers = 0
+        for message in row.messages:
+            skipped = message["role"] == "assistant" and answers in row.untrained
+            answers += message["role"] == "assistant"
+            messages.append(message | ({"weight": 0} if skipped else {}))
+        yield {"id": row.id, "source": row.source, "messages": messages}

@@ -1,65 +1,64 @@
-"""The chain of manifests from an artifact back to its source files: docs/formats/manifest.md, section Lineage."""
+"""The chain of manifests from an artifact back to its source files: docs/formats/manifest.md, *Lineage*.
+
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .errors import FormatError
 from .json_lines import sha256_file
-from .manifest import NAME, read_manifest
+from .manifest import MANIFEST, Manifest, read_manifest
 
-__all__ = ["lineage_lines"]
+__all__ = ["lineage"]
 
-_SHOWN_SOURCES = 3
-_DIGITS = 12
+_SOURCES_SHOWN = 3
 
 
-def lineage_lines(path: Path, *, show_all: bool = False) -> Iterator[str]:
-    """Yield the lines of `lineage PATH`.
+def lineage(path: Path, *, every_source: bool = False) -> Iterator[str]:
+    """Yield the lines of the tree, two spaces a level, each artifact once.
 
     Raises:
-        FormatError: those of `read_manifest`; `checksum_mismatch` where an input has another hash than its reader saw.
+        FormatError: `missing_file` without a manifest; `checksum_mismatch` for an input that has changed since.
     """
-    seen: set[str] = set()
-    yield from _walk(path, sha256_file(path / NAME) if (path / NAME).is_file() else "", "", 0, seen, show_all)
-
-
-def _walk(path: Path, digest: str, role: str, depth: int, seen: set[str], show_all: bool) -> Iterator[str]:
     manifest = read_manifest(path)
-    counts = ", ".join(f"{value} {name}" for name, value in sorted(manifest["counts"].items()))
-    writer = f"{manifest['writer']['name']} {manifest['writer']['version']}"
-    title = f"{'  ' * depth}{role + ': ' if role else ''}{manifest['format']}"
-    line = "  ".join(part for part in (title, counts, writer, digest[:_DIGITS]) if part)
-    if digest in seen:
-        yield f"{line} (above)"
-        return
-    seen.add(digest)
-    yield line
-    sources = 0
-    hidden = 0
-    for entry in manifest["inputs"]:
-        if "manifest_sha256" in entry:
-            yield from _artifact(path, entry, depth + 1, seen, show_all)
-            continue
-        if entry["role"] == "source":
-            sources += 1
-            if sources > _SHOWN_SOURCES and not show_all:
-                hidden += 1
+    yield _described(manifest, str(path))
+    yield from _inputs(manifest, 1, {manifest.identity}, every_source)
+
+
+def _described(manifest: Manifest, path: str) -> str:
+    counts = " ".join(f"{name}={count}" for name, count in sorted(manifest.counts.items()))
+    writer = f"{manifest.writer['name']} {manifest.writer['version']}"
+    return "  ".join(filter(None, (f"{manifest.format} {path}", counts, writer, manifest.identity[:12])))
+
+
+def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) -> Iterator[str]:
+    indent, sources = "  " * depth, 0
+    for row in manifest.inputs:
+        role, path = row["role"], manifest.directory / row["path"]
+        if "manifest_sha256" in row:
+            wanted = row["manifest_sha256"]
+            if not (path / MANIFEST).is_file():
+                yield f"{indent}{role}: {row['path']}  not here  {wanted[:12]}"
                 continue
-        indent, digits = "  " * (depth + 1), entry["sha256"][:_DIGITS]
-        yield f"{indent}{entry['role']}: {entry['path']}  {entry['size_bytes']} bytes  {digits}"
-    if hidden:
-        yield f"{'  ' * (depth + 1)}source: and {hidden} more"
+            _check(path / MANIFEST, wanted, manifest)
+            found = read_manifest(path)
+            again = found.identity in seen
+            yield f"{indent}{role}: {_described(found, row['path'])}{' (above)' if again else ''}"
+            if not again:
+                seen.add(found.identity)
+                yield from _inputs(found, depth + 1, seen, every_source)
+            continue
+        if path.is_file():
+            _check(path, row["sha256"], manifest)
+        sources += role == "source"
+        if role != "source" or sources <= _SOURCES_SHOWN or every_source:
+            yield f"{indent}{role}: {row['path']}  {row['size_bytes']} bytes  {row['sha256'][:12]}"
+    if sources > _SOURCES_SHOWN and not every_source:
+        yield f"{indent}source: {sources - _SOURCES_SHOWN} more (--all lists them)"
 
 
-def _artifact(path: Path, entry: dict[str, Any], depth: int, seen: set[str], show_all: bool) -> Iterator[str]:
-    target = path / entry["path"]
-    if not (target / NAME).is_file():
-        digest = entry["manifest_sha256"][:_DIGITS]
-        yield f"{'  ' * depth}{entry['role']}: {entry['path']}  {digest}  not here"
-        return
-    digest = sha256_file(target / NAME)
-    if digest != entry["manifest_sha256"]:
-        sentence = f"has the sha256 {digest[:_DIGITS]}…; expected {entry['manifest_sha256'][:_DIGITS]}…, as {path} says"
-        raise FormatError("checksum_mismatch", target / NAME, sentence)
-    yield from _walk(target, digest, entry["role"], depth, seen, show_all)
+def _check(path: Path, wanted: str, manifest: Manifest) -> None:
+    if (found := sha256_file(path)) != wanted:
+        message = f"has the sha256 {found[:12]}…; expected {wanted[:12]}…, which {manifest.path} was made from"
+        raise FormatError("checksum_mismatch", path, message, hint="create the later artifact again")

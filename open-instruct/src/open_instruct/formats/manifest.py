@@ -1,205 +1,217 @@
-"""The manifest of an artifact: read, check, write. Implements docs/formats/manifest.md v1."""
+"""manifest.json: what an artifact contains and what it was made from. Implements docs/formats/manifest.md, version 1.
 
+Every Python package that reads the formats carries this file, byte for byte.
+"""
+
+import hashlib
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import json_lines
 from .errors import FormatError
-from .json_lines import canonical_json, read_object, sha256_file, type_name
-from .rows import require
+from .fields import Fields
+from .json_lines import atomic_file, canonical_json, read_object, row_files, sha256_file
 
 __all__ = [
     "FORMATS",
-    "NAME",
+    "MANIFEST",
+    "Manifest",
+    "artifact_files",
+    "check_counts",
     "check_files",
-    "file_entry",
-    "input_entries",
+    "describe_input",
+    "find_manifest",
     "read_manifest",
-    "row_files",
     "write_manifest",
 ]
 
-NAME = "manifest.json"
-_SPECIFIED = ("document", "attributes", "tokens", "packed", "megatron", "checkpoint", "results", "chat", "preference")
-_LINEAGE_ONLY = ("tokenizer", "filter", "table", "report")
-# format -> newest version that is read
-FORMATS = dict.fromkeys((*_SPECIFIED, *_LINEAGE_ONLY), 1)
-_FIELDS: dict[str, type] = {
-    "format": str,
-    "version": int,
-    "writer": dict,
-    "config": dict,
-    "counts": dict,
-    "details": dict,
-    "files": list,
-    "inputs": list,
-}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+MANIFEST = "manifest.json"
+FORMATS = (
+    *("document", "attributes", "tokens", "packed", "megatron", "checkpoint", "results", "chat", "preference"),
+    *("tokenizer", "filter", "table", "report"),  # files and lineage only
+)
+_VERSION = 1  # of every format so far
 
 
-def _check_hash(entry: dict[str, Any], key: str, path: Path, prefix: str) -> None:
-    value = require(entry, key, str, path, prefix=prefix)
-    if not _SHA256.fullmatch(value):
-        raise FormatError(
-            "invalid_value",
-            path,
-            f'"{prefix}{key}" is "{value}"; expected 64 lower-case hex digits',
-            field=prefix + key,
-        )
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A checked manifest, field by field."""
+
+    directory: Path
+    identity: str
+    """sha256 of the file, which names the artifact"""
+    format: str
+    version: int
+    writer: dict[str, str]
+    config: dict[str, Any]
+    counts: dict[str, int]
+    details: dict[str, Any]
+    files: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / MANIFEST
+
+    def fields(self, name: str) -> Fields:
+        """`counts`, `details` or `config`, to read typed fields from."""
+        return Fields(getattr(self, name), self.path, prefix=name)
+
+    def head(self) -> dict[str, Any]:
+        """What `dump manifest` prints."""
+        return {name: getattr(self, name) for name in ("format", "version", "counts", "details", "files", "inputs")}
 
 
-def _check_object(value: object, path: Path, field: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise FormatError("wrong_type", path, f'"{field}" is {type_name(value)}; expected an object', field=field)
-    return value
+_FIELDS = tuple(name for name in Manifest.__dataclass_fields__ if name not in ("directory", "identity"))
 
 
-def _check_size(entry: dict[str, Any], path: Path, prefix: str) -> None:
-    if require(entry, "size_bytes", int, path, prefix=prefix) < 0:
-        field = prefix + "size_bytes"
-        raise FormatError("invalid_value", path, f'"{field}" is below 0; expected a size', field=field)
+# ---- reading
 
 
-def _check_sorted(keys: Sequence[Any], path: Path, field: str, last: str) -> None:
-    for position in range(1, len(keys)):
-        if not keys[position - 1] < keys[position] and (field == "files" or keys[position - 1] != keys[position]):
-            name = f"{field}.{position}.{last}"
-            raise FormatError("invalid_value", path, f'"{name}" is out of order; expected sorted entries', field=name)
-
-
-def read_manifest(directory: Path, wanted: str | None = None) -> dict[str, Any]:
-    """Read `directory/manifest.json` and check its own fields, not the files that it lists.
+def read_manifest(path: Path, wanted: str | None = None) -> Manifest:
+    """Read `manifest.json`, given the file or its directory, and check its fields; not the files that it lists.
 
     Raises:
-        FormatError: `missing_file`, `not_json`, `not_object`, `unknown_format` (also when it is not `wanted`),
-            `unsupported_version`, `missing_field`, `wrong_type`, `invalid_value`, `unsafe_path`.
+        FormatError: `missing_file`; `unknown_format` if it is not `wanted`; `unsupported_version`; and of its fields.
     """
-    path = directory / NAME
-    value = read_object(path)
-    name = require(value, "format", str, path)
-    if name not in FORMATS or (wanted is not None and name != wanted):
-        expected = f'"{wanted}"' if wanted else "a format of docs/formats"
-        raise FormatError("unknown_format", path, f'"format" is "{name}"; expected {expected}', field="format")
-    version = require(value, "version", int, path)
-    if version < 1:
-        raise FormatError("invalid_value", path, f'"version" is {version}; expected 1', field="version")
-    if version > FORMATS[name]:
-        raise FormatError("unsupported_version", path, f'"version" is {version}; expected 1', field="version")
-    for field, expected_type in _FIELDS.items():
-        require(value, field, expected_type, path)
-    for field in sorted(set(value) - set(_FIELDS)):
-        raise FormatError("invalid_value", path, f'"{field}" is not a field of a manifest; expected none', field=field)
-    for field in ("name", "version"):
-        require(value["writer"], field, str, path, prefix="writer.")
-    for field in value["counts"]:
-        require(value["counts"], field, int, path, prefix="counts.")
-    _check_entries(value, path)
-    return value
+    path = path / MANIFEST if path.is_dir() else path
+    manifest = Fields(read_object(path), path)
+    for name in manifest.value:
+        if name not in _FIELDS:
+            raise manifest.error("invalid_value", name, f"is not a field of a manifest; expected {', '.join(_FIELDS)}")
+    format = manifest.string("format")
+    if format not in FORMATS or (wanted is not None and format != wanted):
+        raise manifest.error("unknown_format", "format", f'is "{format}"; expected {wanted or "a known format"}')
+    version = manifest.integer("version", minimum=1)
+    if version > _VERSION:
+        hint = "upgrade this package"
+        raise manifest.error("unsupported_version", "version", f"is {version}; expected 1 to {_VERSION}", hint)
+    writer = manifest.object("writer")
+    writer.string("name")
+    writer.string("version")
+    manifest.object("config")
+    counts = manifest.object("counts")
+    for name in counts.value:
+        counts.integer(name)
+    manifest.object("details")
+    _check_file_rows(manifest)
+    _check_inputs(manifest)
+    return Manifest(directory=path.parent, identity=sha256_file(path), **manifest.value)
 
 
-def _check_entries(value: dict[str, Any], path: Path) -> None:
-    for position, entry in enumerate(value["files"]):
-        prefix = f"files.{position}."
-        _check_object(entry, path, prefix.rstrip("."))
-        relative = require(entry, "path", str, path, prefix=prefix)
-        if not relative or relative.startswith("/") or "\\" in relative or ".." in PurePosixPath(relative).parts:
-            sentence = f'"{prefix}path" is "{relative}"; expected a relative path within the artifact'
-            raise FormatError("unsafe_path", path, sentence, field=prefix + "path")
-        _check_size(entry, path, prefix)
-        _check_hash(entry, "sha256", path, prefix)
-    _check_sorted([entry["path"] for entry in value["files"]], path, "files", "path")
-    for position, entry in enumerate(value["inputs"]):
-        prefix = f"inputs.{position}."
-        _check_object(entry, path, prefix.rstrip("."))
-        require(entry, "role", str, path, prefix=prefix)
-        require(entry, "path", str, path, prefix=prefix)
-        if "sha256" in entry:
-            _check_hash(entry, "sha256", path, prefix)
-            _check_size(entry, path, prefix)
+def find_manifest(path: Path, wanted: str) -> Manifest | None:
+    """The manifest of an artifact; None for a single file and for a directory that another tool wrote."""
+    return read_manifest(path, wanted) if (path / MANIFEST).is_file() else None
+
+
+def _check_file_rows(manifest: Fields) -> None:
+    previous = ""
+    for row in manifest.objects("files"):
+        name = row.string("path")
+        if not name or PurePosixPath(name).is_absolute() or "\\" in name or ".." in name.split("/"):
+            raise row.error("unsafe_path", "path", f'is "{name}"; expected a path below the artifact')
+        if name <= previous:
+            raise row.error("invalid_value", "path", f'is "{name}" after "{previous}"; expected sorted paths')
+        previous = name
+        row.integer("size_bytes")
+        row.hash("sha256")
+
+
+def _check_inputs(manifest: Fields) -> None:
+    previous = ("", "")
+    for row in manifest.objects("inputs"):
+        key = (row.string("role", not_empty=True), row.string("path", not_empty=True))
+        if key < previous:
+            raise row.error("invalid_value", "path", f'is "{key[1]}"; expected inputs sorted by role and path')
+        previous = key
+        if "sha256" in row.value:
+            row.hash("sha256")
+            row.integer("size_bytes")
         else:
-            _check_hash(entry, "manifest_sha256", path, prefix)
-    _check_sorted([(entry["role"], entry["path"]) for entry in value["inputs"]], path, "inputs", "path")
+            row.hash("manifest_sha256")
 
 
-def check_files(directory: Path, manifest: dict[str, Any], *, hashes: bool) -> None:
-    """Check that every listed file is there with its size and, with `hashes`, its sha256.
-
-    Raises:
-        FormatError: `missing_file`, `wrong_size`, `checksum_mismatch`.
-    """
-    for entry in manifest["files"]:
-        path = directory / entry["path"]
+def check_files(manifest: Manifest, *, checksums: bool) -> Iterator[FormatError]:
+    """Yield what is wrong with the listed files: `missing_file`, `wrong_size`, `checksum_mismatch`."""
+    hint = "copy or create the artifact again"
+    for row in manifest.files:
+        path = manifest.directory / row["path"]
         if not path.is_file():
-            raise FormatError("missing_file", path, "not found; expected a file that the manifest lists")
-        size_bytes = path.stat().st_size
-        if size_bytes != entry["size_bytes"]:
-            raise FormatError("wrong_size", path, f"has {size_bytes} bytes; expected {entry['size_bytes']}")
-        if hashes and sha256_file(path) != entry["sha256"]:
-            raise FormatError("checksum_mismatch", path, "has another sha256; expected the manifest's")
+            yield FormatError("missing_file", path, f"not found, but {MANIFEST} lists it; expected a file", hint=hint)
+        elif (size_bytes := path.stat().st_size) != row["size_bytes"]:
+            message = f"has {size_bytes} bytes; expected {row['size_bytes']}"
+            yield FormatError("wrong_size", path, message, hint=hint)
+        elif checksums and (found := sha256_file(path)) != row["sha256"]:
+            message = f"has the sha256 {found[:12]}…; expected {row['sha256'][:12]}…"
+            yield FormatError("checksum_mismatch", path, message, hint=hint)
 
 
-def row_files(path: Path, wanted: str) -> list[Path]:
-    """List the files of rows at `path` (a file, or a directory with or without a manifest) in the contract's order.
+def check_counts(manifest: Manifest, counted: Mapping[str, int]) -> Iterator[FormatError]:
+    """Yield an error for each count that differs from the content's."""
+    counts = manifest.fields("counts")
+    for name, number in counted.items():
+        if (stated := counts.integer(name)) != number:
+            yield counts.error("invalid_value", name, f"is {stated}; expected {number}, as the files have")
+
+
+def artifact_files(path: Path, wanted: str) -> list[Path]:
+    """The files of rows of an artifact, in the contract's order: those of its manifest, or all below it.
 
     Raises:
-        FormatError: as `read_manifest`, `check_files` and `json_lines.row_files`.
+        FormatError: of the manifest, its files (sizes only) and `row_files`.
     """
-    if not (path / NAME).is_file():
-        return json_lines.row_files(path)
-    manifest = read_manifest(path, wanted)
-    check_files(path, manifest, hashes=False)
-    return json_lines.row_files(path, [entry["path"] for entry in manifest["files"]])
+    manifest = find_manifest(path, wanted)
+    if manifest is None:
+        return row_files(path)
+    for error in check_files(manifest, checksums=False):
+        raise error
+    return row_files(path, [row["path"] for row in manifest.files])
 
 
-def file_entry(path: Path, name: str) -> dict[str, Any]:
-    """Describe one file for a manifest under the relative `name`."""
-    return {"path": name, "size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+# ---- writing
 
 
-def input_entries(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
-    """Name an input, relative to the directory `artifact`: by its manifest, or file by file where it has none."""
-
-    def hint(file: Path) -> str:
-        return Path(os.path.relpath(file.resolve(), artifact.resolve())).as_posix()
-
-    if path.is_dir() and (path / NAME).is_file():
-        return [{"role": role, "path": hint(path), "manifest_sha256": sha256_file(path / NAME)}]
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-    else:
-        files = [path]
-    return [file_entry(file, hint(file)) | {"role": role} for file in files]
+def describe_input(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    """The rows of `inputs` for one input of the artifact at a directory: by its manifest, or file by file."""
+    relative = Path(os.path.relpath(path.resolve(), artifact.resolve())).as_posix()
+    if (path / MANIFEST).is_file():
+        return [{"role": role, "path": relative, "manifest_sha256": sha256_file(path / MANIFEST)}]
+    if path.is_file():
+        return [{"role": role, "path": relative, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}]
+    files = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return [row for file in files for row in describe_input(role, file, artifact)]
 
 
 def write_manifest(
     directory: Path,
     *,
-    format_name: str,
+    format: str,
     writer: Mapping[str, str],
+    files: Iterable[Path],
     config: Mapping[str, Any],
     counts: Mapping[str, int],
     details: Mapping[str, Any],
-    files: Sequence[str],
-    inputs: Sequence[Mapping[str, Any]],
+    inputs: Iterable[Mapping[str, Any]],
 ) -> str:
-    """Hash `files` and write `manifest.json` last, by renaming; return its sha256, the identity of the artifact."""
+    """Write `manifest.json` after the artifact's files; returns its sha256. `writer` is `{"name", "version"}`."""
+    rows = [
+        {"path": file.relative_to(directory).as_posix(), "size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        for file in files
+    ]
     value = {
-        "format": format_name,
-        "version": 1,
-        "writer": dict(writer),
-        "config": dict(config),
-        "counts": dict(counts),
-        "details": dict(details),
-        "files": [file_entry(directory / name, name) for name in sorted(files)],
-        "inputs": sorted((dict(entry) for entry in inputs), key=lambda entry: (entry["role"], entry["path"])),
+        "format": format,
+        "version": _VERSION,
+        "writer": writer,
+        "config": config,
+        "counts": counts,
+        "details": details,
+        "files": sorted(rows, key=lambda row: str(row["path"])),
+        "inputs": sorted(inputs, key=lambda row: (row["role"], row["path"])),
     }
-    temporary = directory / f".{NAME}.partial"
-    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(canonical_json(value))
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(directory / NAME)
-    return sha256_file(directory / NAME)
+    data = canonical_json(value).encode()
+    with atomic_file(directory / MANIFEST) as stream:
+        stream.write(data)
+    return hashlib.sha256(data).hexdigest()

@@ -8,10 +8,10 @@ from typing import Any
 from .chat import Message, check_messages, check_row_fields, is_trained, read_source_fields, unused_fields
 from .errors import FormatError
 from .json_lines import type_name
-from .manifest import row_files
+from .manifest import artifact_files
 from .rows import parse_rows, require
 
-__all__ = ["Pair", "parse_pair", "read_preference"]
+__all__ = ["Pair", "dump", "parse_pair", "read_preference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,4 +112,13 @@ def _begins(prompt: str | list[Any] | None, common: tuple[Message, ...]) -> bool
 
 def read_preference(path: Path) -> Iterator[Pair | FormatError]:
     """Yield each row of a file or directory, or the error that it is. Raises FormatError for a bad artifact."""
-    return parse_rows(row_files(path, "preference"), parse_pair)
+    return parse_rows(artifact_files(path, "preference"), parse_pair)
+
+
+def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
+    """Yield each pair as the contract prints it, or its error."""
+    for row in read_preference(path):
+        if isinstance(row, Pair):
+            yield {name: getattr(row, name) for name in ("id", "source", "prompt", "chosen", "rejected")}
+        else:
+            yield row

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import RuntimeSettings
 from ..errors import RequestError, WorkError
-from ..formats.checkpoint import check_checkpoint
+from ..formats.checkpoint import read_checkpoint
 from ..formats.errors import FormatError
 from ..formats.inspection import Inspection, inspect_checkpoint, tokenizer_difference
 
@@ -45,7 +45,7 @@ def check_model_directory(path: str) -> Inspection:
         )
     inspection = inspect_checkpoint(directory)
     try:
-        check_checkpoint(directory, tokenizer=True)
+        read_checkpoint(directory)
     except FormatError as error:
         if error.code == "missing_file":  # the inspection names what exists instead, and how to convert it
             _ = inspection.tensors, inspection.tokenizer

@@ -4,13 +4,14 @@ A saved checkpoint keeps what its source had: sampling settings, stop ids, the t
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import WorkError
-from ..formats.checkpoint import DTYPES, count_tensors, read_tensors
+from ..formats.checkpoint import DTYPES, read_tensors
 from ..formats.errors import FormatError
 from ..formats.inspection import Inspection, inspect_checkpoint, open_tokenizer, tokenizer_difference
 from ..formats.json_lines import sha256_file
@@ -185,7 +186,8 @@ def describe_model(directory: Path, *, step: int, tokens_seen: int) -> tuple[dic
         "tokens_seen": tokens_seen,
         "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
     }
-    return count_tensors(read_tensors(directory)), details
+    tensors = read_tensors(directory)
+    return {"parameters": sum(math.prod(tensor.shape) for tensor in tensors.values()), "tensors": len(tensors)}, details
 
 
 def save_adapter(model: Any, directory: Path) -> None:
