@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from olmo_trainer.config.schema import RunConfig
-from olmo_trainer.data.batches import BatchPlan
+from olmo_trainer.data.order import BatchPlan
 from olmo_trainer.data.sources import open_training_data
 from olmo_trainer.model.architecture import architecture_of
-from olmo_trainer.optim.schedule import rate_of_step
+from olmo_trainer.optim import rate_of_step
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 __all__ = ["train_with_transformers"]
@@ -53,7 +53,7 @@ def train_with_transformers(config: RunConfig, initial: Path, output: Path) -> l
     assert optimizer.kind == "adamw"
     assert not optimizer.groups
     assert optimizer.decay_embeddings
-    data = open_training_data(config, str(initial))
+    data = open_training_data(config)
     routing = architecture_of(config.model, data.vocab_size).routing
     assert routing is None or routing.balance_weight == 0 == routing.z_weight
     torch.set_num_threads(train.num_threads)
@@ -61,7 +61,9 @@ def train_with_transformers(config: RunConfig, initial: Path, output: Path) -> l
     rates = [rate_of_step(step, config, batches) for step in range(1, train.steps + 1)]
     windows = data.read(range(train.steps * train.batch_windows))
     labels = (
-        windows.tokens_BT if windows.counted_BT is None else np.where(windows.counted_BT, windows.tokens_BT, IGNORED)
+        windows.tokens_BT
+        if windows.loss_mask_BT is None
+        else np.where(windows.loss_mask_BT, windows.tokens_BT, IGNORED)
     )
     labels = np.concatenate((np.full_like(labels[:, :1], IGNORED), labels[:, 1:]), axis=1)
     rows = [{"input_ids": ids, "labels": wanted} for ids, wanted in zip(windows.tokens_BT, labels, strict=True)]

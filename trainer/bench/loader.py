@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import DataConfig
-from olmo_trainer.data.loader import Loader
 from olmo_trainer.data.order import DataOrder, permutation, positions_of
-from olmo_trainer.data.packing import best_fit_decreasing, pieces_of
-from olmo_trainer.data.repetition import repetitive
-from olmo_trainer.data.sources import SpecialTokens, TrainingData, open_directories, window_sources
+from olmo_trainer.data.sources import Loader, SpecialTokens, TrainingData, open_directories, repetitive, window_sources
+from olmo_trainer.data.windows import best_fit_decreasing, pieces_of
 
 LENGTH, BATCH = 2048, 64
 
@@ -41,7 +39,7 @@ def opened(directory: Path) -> TrainingData:
     """The directory as a run opens it, but for the tokenizer."""
     source = {"path": str(directory), "dtype": "uint16", "eos_token_id": 0}
     data = build(DataConfig, {"sources": [source], "sequence_length": LENGTH}, "bench")
-    sources = tuple(window_sources(data, open_directories(data, "bench"), "bench"))
+    sources = tuple(window_sources(data, open_directories(data)))
     return TrainingData(
         sources=sources,
         order=DataOrder([len(sources[0])], None, seed=0),

@@ -9,14 +9,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from olmo_trainer.metrics.console import Console
-from olmo_trainer.metrics.record import MetricsFile
-from olmo_trainer.metrics.speed import Speed
-from olmo_trainer.metrics.statistics import StepStatistics
-from olmo_trainer.optim.guard import Guard
+from olmo_trainer.metrics.measure import Meter, StepStatistics
+from olmo_trainer.metrics.record import Console, MetricsFile
+from olmo_trainer.stability import Guard
 
 _STATISTICS = [(StepStatistics, "_activation"), (StepStatistics, "tensors"), (StepStatistics, "values")]
-_EVERY_STEP = [(Guard, "judge"), (Guard, "values"), (Speed, "values"), (MetricsFile, "write"), (Console, "step")]
+_EVERY_STEP = [(Guard, "judge"), (Meter, "row"), (MetricsFile, "write"), (Console, "step")]
 
 
 class Watched:
@@ -30,7 +28,7 @@ class Watched:
         for kind, places in (("statistics", _STATISTICS), ("every step", _EVERY_STEP)):
             for owner, name in places:
                 setattr(owner, name, self._timed(getattr(owner, name), kind))
-        for name in ("values_of_step", "react", "slow_rise"):
+        for name in ("handle_bad_step", "slow_rise"):
             setattr(loop, name, self._timed(getattr(loop, name), "every step"))
 
     def _timed(self, work: Callable[..., Any], kind: str) -> Callable[..., Any]:
@@ -49,7 +47,7 @@ def without_monitoring(loop: ModuleType) -> None:
     """A loop that judges no step and writes nothing down."""
     yes, no = torch.tensor(True), torch.tensor(False)
     Guard.judge = lambda *_: (yes, no)  # type: ignore[method-assign]
-    for owner, name in ((Speed, "values"), (MetricsFile, "write"), (Console, "step")):
+    for owner, name in ((MetricsFile, "write"), (Console, "step")):
         setattr(owner, name, lambda *_, **__: {})
-    loop.values_of_step = lambda *_: {"stability/slow_rise": 0.0}
-    loop.react = lambda *_: None
+    Meter.row = lambda *_: {"stability/slow_rise": 0.0}  # type: ignore[method-assign]
+    loop.handle_bad_step = lambda *_: None

@@ -39,7 +39,7 @@ def _lines(results: dict[str, Any]) -> list[str]:
         "kernel, the bound 1.0 on the gradient's norm. litgpt and olmo-core compile in their scripts; `--compile` has "
         "all do so. Ratios are of the medians, to the best peer. Tokens a CPU second depend least on what else the "
         "machine does. Of the peak: share of the best rate of square matrix products found in the same minutes, "
-        "operations counted as model/flops.py does. Nats: on the batch that is trained on, before and after.",
+        "FLOPs counted as model/architecture.py does. Nats: on the batch that is trained on, before and after.",
         "",
         "| " + " | ".join(heads) + " |",
         "|---" * len(heads) + "|",

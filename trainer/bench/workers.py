@@ -116,7 +116,7 @@ def ours(job: dict[str, Any], folder: Path) -> None:
         "logging": {"statistics_every_steps": job["statistics_every_steps"]},
     }
     config = build(RunConfig, settings, "bench")
-    sources = tuple(window_sources(config.data, open_directories(config.data, "bench"), "bench"))
+    sources = tuple(window_sources(config.data, open_directories(config.data)))
     data = TrainingData(
         sources=sources,
         order=DataOrder([len(sources[0])], None, seed=0),
@@ -145,7 +145,7 @@ def ours(job: dict[str, Any], folder: Path) -> None:
     loop.open_loader = paced_loader
     (without_monitoring if job["bare"] else watched.take_times)(loop)
     try:
-        loop.train(config, data, "bench")
+        loop.train(config, data)
     finally:
         loop.open_loader = open_loader
         tell(**watched.seconds, steps=pace.steps)

@@ -8,10 +8,9 @@ import pytest
 from olmo_trainer.__main__ import main
 from olmo_trainer.config.load import load_config
 from olmo_trainer.config.parse import build
-from olmo_trainer.config.presets import apply_preset
+from olmo_trainer.config.published import apply_preset
 from olmo_trainer.config.schema import ModelConfig, RunConfig
-from olmo_trainer.model.architecture import architecture_of
-from olmo_trainer.model.flops import total_parameters
+from olmo_trainer.model.architecture import architecture_of, total_parameters
 
 FIRST = """
 run_name: first

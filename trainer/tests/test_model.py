@@ -10,19 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from olmo_trainer.checkpoint.layout import from_published, model_json, to_published
+from olmo_trainer.config.check import model_problems
 from olmo_trainer.config.parse import build
 from olmo_trainer.config.published import model_settings
 from olmo_trainer.config.schema import InitConfig, ModelConfig, RopeScalingConfig
-from olmo_trainer.config.sections.model import problems
 from olmo_trainer.data.sources import SpecialTokens
-from olmo_trainer.model.architecture import architecture_of
-from olmo_trainer.model.flops import total_parameters
+from olmo_trainer.model.architecture import architecture_of, total_parameters
 from olmo_trainer.model.init import initialize
+from olmo_trainer.model.kernels import _RMSNorm, _SwiGLU, rotate
 from olmo_trainer.model.loss import IGNORED, chunked_loss, plain_loss, token_nats
-from olmo_trainer.model.mlp import _SwiGLU
-from olmo_trainer.model.norm import _RMSNorm
-from olmo_trainer.model.rope import rotary_table, rotate
-from olmo_trainer.model.transformer import Transformer
+from olmo_trainer.model.transformer import Transformer, rotary_table
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,
@@ -87,7 +84,7 @@ def test_logits_equal_those_of_transformers_both_ways(case: str, tmp_path: Path)
     theirs.save_pretrained(tmp_path / "theirs")
     settings = model_settings(json.loads((tmp_path / "theirs" / "config.json").read_text()), tmp_path)
     read = build(ModelConfig, settings, "config.json")
-    assert problems(read) == []
+    assert model_problems(read) == []
     assert architecture_of(read, 100) == model.shape
     again = Transformer(model.shape)
     again.load_state_dict(from_published(load_file(tmp_path / "theirs" / "model.safetensors"), again.shape))

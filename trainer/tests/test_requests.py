@@ -382,8 +382,7 @@ def test_help_and_formats_do_not_import_torch(made: Path) -> None:
 
 def test_shipped_configs_load_and_are_what_they_are_called() -> None:
     from olmo_trainer.config.load import load_config
-    from olmo_trainer.model.architecture import architecture_of
-    from olmo_trainer.model.flops import total_parameters
+    from olmo_trainer.model.architecture import architecture_of, total_parameters
 
     sizes = {"tiny-cpu": 1.9e6, "olmo1-1b": 1.18e9, "olmo2-1b": 1.48e9, "llama2-7b": 6.74e9}
     vocabularies = {"tiny-cpu": 8192, "olmo1-1b": 50280, "olmo2-1b": 100278, "llama2-7b": 32000}

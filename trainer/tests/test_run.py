@@ -21,7 +21,7 @@ import torch
 import yaml
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
-from olmo_trainer.evaluation.bits_per_byte import windows_of
+from olmo_trainer.evaluation import windows_of
 from olmo_trainer.formats.__main__ import main as formats
 from olmo_trainer.formats.inspection import inspect_checkpoint
 from shards import write_json
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_not_continued(
     assert olmo("train", write_config(tmp_path / "c.yaml", settings(made, run))) == 1
     told = capsys.readouterr().err
     assert "damaged" in told
-    assert f"hint: remove {run}/checkpoints/step-12 to go on from the checkpoint before it" in told
+    assert f"hint: remove {run}/checkpoints/step-12 to continue from the checkpoint before it" in told
 
 
 @pytest.mark.parametrize(

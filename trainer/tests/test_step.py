@@ -7,14 +7,16 @@ import math
 import pytest
 import torch
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, StabilityConfig, TrainConfig
+from olmo_trainer.device import TensorBatch
+from olmo_trainer.metrics.measure import StepStatistics
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.loss import IGNORED
 from olmo_trainer.model.transformer import Transformer
-from olmo_trainer.optim.clip import Clip
-from olmo_trainer.optim.guard import Guard
-from olmo_trainer.optim.update import GatedOptimizer, build_optimizer
-from olmo_trainer.step import StepStats, accumulate, labels_of, train_step
+from olmo_trainer.optim import Clip, GatedOptimizer, build_optimizer
+from olmo_trainer.parallel import SINGLE_PROCESS, Gradients
+from olmo_trainer.stability import Guard
+from olmo_trainer.step import Learner, StepPlan, StepStats, accumulate, labels_of, train_step
 
 CONFIG = ModelConfig(
     family="olmo2",
@@ -29,7 +31,7 @@ CONFIG = ModelConfig(
 def parts(kind: str = "adamw", **settings: object) -> tuple[Transformer, GatedOptimizer, TrainConfig]:
     model = Transformer(architecture_of(CONFIG, 128))
     initialize(model, CONFIG.init, seed=0)
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01, kind=kind), "test")  # type: ignore[arg-type]
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01, kind=kind))  # type: ignore[arg-type]
     train = TrainConfig(**{"steps": 5, "batch_windows": 8, **settings})  # type: ignore[arg-type]
     return model, optimizer, train
 
@@ -42,7 +44,7 @@ def batch(seed: int = 0) -> torch.Tensor:
 def test_loss_and_gradients_do_not_depend_on_the_division_of_the_batch(loss: str) -> None:
     inputs, labels = batch()[:, :-1], batch()[:, 1:].clone()
     labels[0, 2:] = labels[5] = IGNORED  # uneven: a mean of means would differ
-    valid = int((labels != IGNORED).sum())
+    valid = (labels != IGNORED).sum()
     results = []
     for size in (8, 4, 1, 3):
         model, _, train = parts(loss=loss, z_loss=1e-3)
@@ -65,9 +67,19 @@ def step(
     max_norm: float | None = 1.0,
     guard: Guard | None = None,
     clip: Clip | None = None,
+    gradients: Gradients | None = None,
+    length: int | None = None,
+    statistics: StepStatistics | None = None,
+    **masks: torch.Tensor,
 ) -> StepStats:
-    guard = guard or Guard(StabilityConfig(), torch.device("cpu"))
-    return train_step(model, optimizer, tokens, train, rate, clip or Clip(max_norm=max_norm), guard)
+    learner = Learner(
+        model=model,
+        optimizer=optimizer,
+        guard=guard or Guard(StabilityConfig(), tokens.device),
+        gradients=gradients or Gradients(model, SINGLE_PROCESS),
+    )
+    plan = StepPlan(train=train, learning_rate=rate, clip=clip or Clip(max_norm=max_norm), sequence_length=length)
+    return train_step(learner, TensorBatch(tokens, **masks), plan, statistics.tensors if statistics else None)
 
 
 def everything(model: Transformer, optimizer: GatedOptimizer) -> list[torch.Tensor]:
@@ -163,15 +175,15 @@ def test_masks_do_not_depend_on_the_division_and_documents_do_not_see_each_other
     for micro in (8, 2, 1):
         model, optimizer, train = parts(micro_batch_windows=micro)
         guard = Guard(StabilityConfig(), torch.device("cpu"))
-        masks = {"counted_BT": counted, "document_ids_BT": documents}
-        stats = train_step(model, optimizer, tokens, train, 0.01, Clip(), guard, 8, **masks)
+        masks = {"loss_mask_BT": counted, "document_ids_BT": documents}
+        stats = step(model, optimizer, tokens, train, guard=guard, clip=Clip(), length=8, **masks)
         assert stats.valid_tokens == int(counted[:, 1:8].sum() + counted[:, 9:].sum())
         results.append((stats.nats_per_token, [parameter.detach().clone() for parameter in model.parameters()]))
     for nats, _ in results[1:]:
         torch.testing.assert_close(nats, results[0][0], rtol=1e-6, atol=1e-6)
     model, _, train = parts()
     inputs, labels = labels_of(tokens, documents >= 2)  # of the last document, tokens 10 to 15
-    count = int((labels != IGNORED).sum())
+    count = (labels != IGNORED).sum()
     whole, _ = accumulate(model, [(inputs, labels, documents[:, :-1])], train, count, inputs.numel())
     alone, _ = accumulate(model, [(tokens[:, 10:-1], tokens[:, 11:], None)], train, count, inputs.numel())
     assert float(whole) > float(alone) + 0.1  # token 10 is predicted from the document before
@@ -183,11 +195,11 @@ def test_masks_do_not_depend_on_the_division_and_documents_do_not_see_each_other
 @pytest.mark.parametrize("loss", ["chunked", "plain"])
 def test_a_batch_without_a_counted_token_is_refused(loss: str) -> None:
     model, optimizer, train = parts(loss=loss)
-    guard, clip = Guard(StabilityConfig(), torch.device("cpu")), Clip(max_norm=1.0)
+    guard = Guard(StabilityConfig(), torch.device("cpu"))
     step(model, optimizer, batch(1), train, guard=guard)
     before, guarded = everything(model, optimizer), guard.capture()
     nothing = torch.zeros(8, 17, dtype=torch.bool)
-    stats = train_step(model, optimizer, batch(2), train, 0.01, clip, guard, counted_BT=nothing)
+    stats = step(model, optimizer, batch(2), train, guard=guard, loss_mask_BT=nothing)
     assert (stats.valid_tokens, bool(stats.is_accepted)) == (0, False)
     assert all(torch.equal(a, b) for a, b in zip(before, everything(model, optimizer), strict=True))
     assert torch.equal(guarded["accepted_values"], guard.capture()["accepted_values"])

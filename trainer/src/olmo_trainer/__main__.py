@@ -6,11 +6,12 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import nullcontext
 
-from .commands import MODULES
-from .config.errors import ConfigError
+from .commands import add_verbs
+from .config.errors import ConfigError, in_file
 from .formats.errors import FormatError
-from .runtime.signals import STOPPED_STATUS, Stopped
+from .progress import STOPPED_STATUS, Stopped
 
 __all__ = ["main"]
 
@@ -18,8 +19,7 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="olmo", description="Pretrain language models from token shards.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in MODULES:
-        module.add(verbs)
+    add_verbs(verbs)
     return parser
 
 
@@ -42,20 +42,21 @@ def _say(message: str, hint: str | None = None) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    0 done, 1 the work failed, 2 the request was wrong, 75 told to stop and saved.
+    0 done, 1 the work failed, 2 the request was wrong, 75 stopped by a signal and saved.
     """
     arguments = _arguments(argv)
-    is_first = os.environ.get("RANK", "0") == "0"  # which speaks for all ranks
+    is_first = os.environ.get("RANK", "0") == "0"  # which reports for all ranks
     level = logging.INFO if is_first else logging.ERROR
     logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s")
     try:
-        arguments.work(arguments)
+        with in_file(arguments.config) if "config" in arguments else nullcontext():
+            arguments.work(arguments)
     except Stopped as stop:
         if is_first:
             _say(str(stop), "run the same command to continue")
         return STOPPED_STATUS
     except ConfigError as error:
-        for problem in error.problems if is_first else ():  # a request is as wrong for every rank
+        for problem in error.problems if is_first else ():  # every rank has the same problems
             _say(problem.message, problem.hint)
         return 2
     except FormatError as error:

@@ -14,7 +14,7 @@ import pytest
 from conftest import settings, texts, write_config
 from olmo_trainer.__main__ import main
 from olmo_trainer.config.load import load_config
-from olmo_trainer.data.order_manifest import keep_order
+from olmo_trainer.data.provenance import keep_order
 from olmo_trainer.data.sources import open_training_data
 from shards import write_documents
 from tokenizers import Tokenizer
@@ -113,7 +113,7 @@ def test_what_is_told_of_a_step_is_what_the_step_reads(
     alone: dict[str, tuple[Path, list[object]]], layout: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order, places = alone[layout]
-    data = open_training_data(load_config(order.parents[2] / f"{layout}.yaml", []), "config.yaml")
+    data = open_training_data(load_config(order.parents[2] / f"{layout}.yaml", []))
     ids = {shard.name: shard.ids() for source in data.sources for shard in source.directory.shards}
     for step, positions in ((3, range(8, 12)), (12, range(56, 64)), (STEPS, range(200, 208))):
         batch = data.read(positions)
@@ -212,7 +212,7 @@ def test_a_run_continued_by_other_ranks_tells_who_read_what(
 ) -> None:
     run = trained(made, tmp_path / "run", train__steps=9)
     config = load_config(run / "config.yaml", [])
-    data = open_training_data(config, "config.yaml")
+    data = open_training_data(config)
     for done_steps, world_size in ((3, 2), (5, 2), (7, 4), (6, 1)):
         keep_order(config, data, run, done_steps=done_steps, world_size=world_size)
     assert json.loads((run / "order.json").read_text())["ranks"] == [[1, 1], [4, 2], [7, 1]]

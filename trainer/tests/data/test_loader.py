@@ -19,15 +19,14 @@ from olmo_trainer.__main__ import main
 from olmo_trainer.config.errors import ConfigError
 from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import RunConfig
-from olmo_trainer.data.loader import Loader
-from olmo_trainer.data.shard_reader import ShardReader
-from olmo_trainer.data.sources import TrainingData, check_repetition, open_training_data
+from olmo_trainer.data.sources import Loader, TrainingData, check_repetition, open_training_data
+from olmo_trainer.data.windows import ShardReader
 from olmo_trainer.formats.errors import FormatError
 from shards import EOS, PAD, write_shard
 
 
 def opened(made: Path, **changes: Any) -> TrainingData:
-    return open_training_data(build(RunConfig, config_of(made, made / "run", **changes), "c.yaml"), "c.yaml")
+    return open_training_data(build(RunConfig, config_of(made, made / "run", **changes), "c.yaml"))
 
 
 def test_repetitive_windows_and_padding_are_left_out_of_a_batch(made: Path, tmp_path: Path) -> None:
@@ -40,10 +39,10 @@ def test_repetitive_windows_and_padding_are_left_out_of_a_batch(made: Path, tmp_
     assert [len(source) for source in data.sources] == [2]
     batch = data.read(range(2))
     assert batch.masked_instances == 1
-    assert batch.counted_BT is not None
-    assert sorted(batch.counted_BT.sum(axis=1).tolist()) == [0, 9 if 7 in batch.tokens_BT[0, :1] else 6]
-    (quiet,) = (row for row in range(2) if batch.counted_BT[row].any())
-    assert batch.tokens_BT[quiet, batch.counted_BT[quiet].sum() :].tolist().count(PAD) > 70  # yet not repetitive
+    assert batch.loss_mask_BT is not None
+    assert sorted(batch.loss_mask_BT.sum(axis=1).tolist()) == [0, 9 if 7 in batch.tokens_BT[0, :1] else 6]
+    (quiet,) = (row for row in range(2) if batch.loss_mask_BT[row].any())
+    assert batch.tokens_BT[quiet, batch.loss_mask_BT[quiet].sum() :].tolist().count(PAD) > 70  # yet not repetitive
     assert opened(made, **{**changes, "data__instance_filter": None}).read(range(2)).masked_instances == 0
 
 
@@ -59,9 +58,9 @@ def test_a_source_is_not_seen_more_often_than_it_may(made: Path) -> None:
         seen[data.order.at(position).source] += 1
     assert data.order.repetition(1, windows) == pytest.approx(seen[1] / len(data.sources[1]))
     assert data.order.repetition(0, windows) == pytest.approx(seen[0] / len(data.sources[0]))
-    check_repetition(config, data, data.order.epoch_windows, "c.yaml")
+    check_repetition(config, data, data.order.epoch_windows)
     with pytest.raises(ConfigError, match=r'"data.sources.1.max_repetition" is 1.5; expected 2 or more') as raised:
-        check_repetition(config, data, windows, "c.yaml")
+        check_repetition(config, data, windows)
     assert len(raised.value.problems) == 1
 
 
@@ -77,7 +76,7 @@ def test_the_plan_tells_how_often_each_source_is_seen(made: Path, capsys: pytest
 def same(left: Any, right: Any) -> bool:
     return all(
         np.array_equal(getattr(left, name), getattr(right, name))
-        for name in ("tokens_BT", "counted_BT", "document_ids_BT", "masked_instances")
+        for name in ("tokens_BT", "loss_mask_BT", "document_ids_BT", "masked_instances")
     )
 
 
@@ -211,7 +210,7 @@ def test_steps_in_which_no_token_counts_are_refused(
     assert main(["train", str(write_config(tmp_path / "c.yaml", config_of(made, tmp_path / "run", **changes)))]) == 1
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["train/CrossEntropyLoss"] for row in rows[1:]] == [None] * 3
-    assert "in which no token counts" in caplog.text
+    assert "no token counts" in caplog.text
 
 
 @pytest.mark.parametrize(

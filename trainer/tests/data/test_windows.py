@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from olmo_trainer.data.packing import best_fit_decreasing, pieces_of
-from olmo_trainer.data.repetition import repetitive
-from olmo_trainer.data.windows import Chunks, Packs, Piece, WindowSource
+from olmo_trainer.data.sources import repetitive
+from olmo_trainer.data.windows import Chunks, Packs, Piece, WindowSource, best_fit_decreasing, pieces_of
 from olmo_trainer.formats.errors import FormatError
 from olmo_trainer.formats.tokens import TokenDirectory, boundaries, open_tokens
 from shards import EOS, PAD, write_shard
@@ -86,7 +85,7 @@ def test_each_token_stands_in_one_window_and_the_window_is_found(
                 where.setdefault((piece.shard, token), []).append(window)
         assert place == read.filled
         assert set(read.ids_T[place:].tolist()) <= {PAD}
-        assert not read.counted_T[place:].any()
+        assert not read.loss_mask_T[place:].any()
         assert layout != "concat" or place == length
     assert all(len(windows) == 1 for windows in where.values())
     for number, shard in enumerate(directory.shards):
@@ -118,14 +117,14 @@ def test_documents_and_counted_labels_are_those_of_a_plain_reading(
         owner = [next((s, d.start) for d in documents[s] if d.start <= token < d.end) for s, token in places]
         for left in range(length - 1):
             if left + 1 >= read.filled:
-                assert not read.counted_T[left + 1]
+                assert not read.loss_mask_T[left + 1]
                 same = left >= read.filled
             else:
                 follows = places[left + 1] == (places[left][0], places[left][1] + 1)
                 begins = owner[left + 1] == places[left + 1]
                 ends = read.ids_T[left] == EOS
                 same = follows and owner[left] == owner[left + 1]
-                assert read.counted_T[left + 1] == (same or (begins and ends))
+                assert read.loss_mask_T[left + 1] == (same or (begins and ends))
             assert (read.documents_T[left] == read.documents_T[left + 1]) == same
 
 
@@ -168,13 +167,13 @@ def test_label_masks_leave_tokens_out_of_the_loss(tmp_path: Path) -> None:
         masked, plain = (WindowSource(directory, 4, layout, label_masks=given) for given in (masks, None))
         for window in range(len(masked)):
             place = 0
-            counted = plain.read(window).counted_T.copy()
+            counted = plain.read(window).loss_mask_T.copy()
             for piece in masked.pieces(window):
                 of_file = np.fromfile(masks / directory.shards[piece.shard].name, dtype=np.bool_)
                 size = piece.end - piece.start
                 counted[place : place + size] &= of_file[piece.start : piece.end]
                 place += size
-            assert masked.read(window).counted_T.tolist() == counted.tolist()
+            assert masked.read(window).loss_mask_T.tolist() == counted.tolist()
     (masks / "b.npy").write_bytes(b"\1" * 10)
     with pytest.raises(FormatError, match=r"b\.npy: file is 10 bytes long; expected 11, one for each token"):
         WindowSource(directory, 4, label_masks=masks)

@@ -13,12 +13,10 @@ import pytest
 import torch
 from conftest import settings, write_config
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, ParallelConfig, TrainConfig
-from olmo_trainer.metrics.memory import memory_of_rank
-from olmo_trainer.model.architecture import architecture_of
-from olmo_trainer.model.flops import flops_per_token, matrix_parameters
+from olmo_trainer.model.architecture import architecture_of, flops_per_token, matrix_parameters
 from olmo_trainer.model.init import initialize
-from olmo_trainer.model.recompute import recompute_blocks
-from olmo_trainer.model.transformer import Transformer
+from olmo_trainer.model.transformer import Transformer, checkpoint_activations
+from olmo_trainer.plan import memory_of_rank
 from olmo_trainer.step import accumulate
 from test_run import olmo
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -33,7 +31,7 @@ def test_activations_are_near_what_autograd_keeps(recompute: str) -> None:
     model = Transformer(shape)
     initialize(model, MODEL.init, 0)
     if recompute == "full":
-        recompute_blocks(model, "full", 1)
+        checkpoint_activations(model, "full", 1)
     kept: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -98,7 +96,7 @@ def counted(model: ModelConfig, length: int) -> tuple[float, float]:
     tokens_BT = torch.randint(128, (2, length))
     train = TrainConfig(batch_windows=2, steps=1, loss="plain")  # torch does not count products with `out=`
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        accumulate(transformer, [(tokens_BT, tokens_BT, None)], train, 2 * length, 2 * length)
+        accumulate(transformer, [(tokens_BT, tokens_BT, None)], train, torch.tensor(2 * length), 2 * length)
     by_operator = {str(name): count / (2 * length) for name, count in counter.get_flop_counts()["Global"].items()}
     return by_operator.pop("aten.mm"), sum(by_operator.values())
 

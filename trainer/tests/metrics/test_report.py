@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest import settings, write_config
-from olmo_trainer.metrics.chart import chart
+from olmo_trainer.metrics.report import chart
 from test_run import olmo
 
 

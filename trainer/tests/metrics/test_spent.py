@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import settings, write_config
 from olmo_trainer.config.schema import EnergyConfig
-from olmo_trainer.metrics.energy import EnergyMeter, footprint
+from olmo_trainer.metrics.measure import EnergyMeter, footprint
 from olmo_trainer.metrics.record import MetricsFile
-from olmo_trainer.runtime.ranks import ALONE
+from olmo_trainer.parallel import SINGLE_PROCESS
 from test_run import olmo
 
 
@@ -28,7 +28,9 @@ def test_energy_counts_what_was_lost_with_a_kill(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"step": n, "energy/declared_joules": 10.0 * n}) + "\n" for n in range(5)))
     metrics = MetricsFile(path, 2)  # steps 3 and 4 will be done again
     assert metrics.last["step"] == 2
-    meter = EnergyMeter(EnergyConfig(declared_watts=1e-6), gpu_index=None, carried=metrics.reached, ranks=ALONE)
+    meter = EnergyMeter(
+        EnergyConfig(declared_watts=1e-6), gpu_index=None, carried=metrics.reached, ranks=SINGLE_PROCESS
+    )
     values = meter.values(tokens=4)
     metrics.close()
     if "energy/declared_joules" in values:  # a machine with counters needs no declaration

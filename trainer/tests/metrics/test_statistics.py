@@ -8,17 +8,15 @@ import pytest
 import torch
 from conftest import settings, write_config
 from olmo_trainer.config.schema import OptimizerConfig, StabilityConfig, TrainConfig
-from olmo_trainer.metrics.devices import matmul_peak, peak_flops
-from olmo_trainer.metrics.statistics import StepStatistics
+from olmo_trainer.device import matmul_peak, peak_flops
+from olmo_trainer.metrics.measure import StepStatistics
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.transformer import Transformer
-from olmo_trainer.optim.clip import Clip
-from olmo_trainer.optim.guard import Guard
-from olmo_trainer.optim.update import build_optimizer
-from olmo_trainer.step import train_step
+from olmo_trainer.optim import build_optimizer
+from olmo_trainer.stability import Guard
 from test_run import olmo, rows_of
-from test_step import CONFIG
+from test_step import CONFIG, step
 
 
 def four(tensor: torch.Tensor) -> list[float]:
@@ -28,11 +26,11 @@ def four(tensor: torch.Tensor) -> list[float]:
 def test_statistics_are_those_of_each_tensor() -> None:
     model = Transformer(architecture_of(CONFIG, 64))
     initialize(model, CONFIG.init, 0)
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01), "test")
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01))
     guard = Guard(StabilityConfig(), torch.device("cpu"))
     train = TrainConfig(batch_windows=4, steps=4, micro_batch_windows=2)
     tokens_BT = torch.randint(64, (4, 12), generator=torch.Generator().manual_seed(1))
-    train_step(model, optimizer, tokens_BT, train, 0.01, Clip(max_norm=1e-3), guard)
+    step(model, optimizer, tokens_BT, train, max_norm=1e-3, guard=guard)
     expected = {f"optim/param/{name}": four(p.detach()) for name, p in model.named_parameters()}
     for kind in ("exp_avg", "exp_avg_sq"):
         state = optimizer.state
@@ -42,7 +40,7 @@ def test_statistics_are_those_of_each_tensor() -> None:
         seen[f"blocks.{number}"] = []
         block.register_forward_hook(lambda _m, _i, out, name=f"blocks.{number}": seen[name].append(out.detach()))
     statistics = StepStatistics(model, optimizer)
-    stats = train_step(model, optimizer, tokens_BT, train, 0.01, Clip(max_norm=1e-3), guard, statistics=statistics)
+    stats = step(model, optimizer, tokens_BT, train, max_norm=1e-3, guard=guard, statistics=statistics)
     expected |= {f"activation/{name}": four(torch.cat(parts)) for name, parts in seen.items()}
     values = statistics.values()
     for name, row in expected.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from olmo_trainer.model import mask as mask_module
-from olmo_trainer.model.mask import attend, mask_of
+from olmo_trainer.model import transformer as mask_module
+from olmo_trainer.model.transformer import attend, mask_of
 from test_model import model_of
 
 CPU = torch.device("cpu")

@@ -11,10 +11,9 @@ from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, StabilityCo
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.transformer import Transformer
-from olmo_trainer.optim.clip import Clip
-from olmo_trainer.optim.guard import Guard
-from olmo_trainer.optim.update import build_optimizer
-from olmo_trainer.step import train_step
+from olmo_trainer.optim import build_optimizer
+from olmo_trainer.stability import Guard
+from test_step import step
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WIDTH, EXPERTS, VOCABULARY = 32, 4, 64
@@ -50,7 +49,7 @@ class Types(TorchDispatchMode):
 def test_what_stays_float32(config: ModelConfig, loss: Any) -> None:
     model = Transformer(architecture_of(config, VOCABULARY), torch.bfloat16)
     initialize(model, config.init, seed=0)
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01), "test")
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01))
     train = TrainConfig(steps=1, batch_windows=2, precision="bf16", loss=loss, z_loss=1e-4)
     gradients: dict[str, torch.dtype] = {}
     for name, parameter in model.named_parameters():
@@ -58,7 +57,7 @@ def test_what_stays_float32(config: ModelConfig, loss: Any) -> None:
     tokens = torch.randint(0, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
     with Types() as seen:
         guard = Guard(StabilityConfig(), torch.device("cpu"))
-        train_step(model, optimizer, tokens, train, 0.01, Clip(max_norm=1.0), guard)
+        step(model, optimizer, tokens, train, guard=guard)
     narrow, wide = {torch.bfloat16}, {torch.float32}
     attention = {name for name in seen.of if name.startswith("_scaled_dot_product")}
     assert attention
@@ -77,7 +76,8 @@ def test_what_stays_float32(config: ModelConfig, loss: Any) -> None:
 
 def test_rotation_turns_in_float32() -> None:
     """Late positions differ by angles that bfloat16 cannot tell apart."""
-    from olmo_trainer.model.rope import rotary_table, rotate
+    from olmo_trainer.model.kernels import rotate
+    from olmo_trainer.model.transformer import rotary_table
 
     cos, sin = rotary_table(4096, 8, 1e4)
     assert (cos.dtype, sin.dtype) == (torch.float32, torch.float32)

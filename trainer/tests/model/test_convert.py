@@ -415,7 +415,7 @@ def test_a_failed_verification_leaves_nothing(
         assert "logits overflow; expected those of transformers on" in told
         assert ".writing" not in told
         assert sorted(path.name for path in tmp_path.iterdir()) == before
-    monkeypatch.setattr("olmo_trainer.commands.convert._TOLERANCE", -1.0)
+    monkeypatch.setattr("olmo_trainer.commands._TOLERANCE", -1.0)
     assert main(["convert", "hf2olmo", str(theirs), str(tmp_path / "new" / "out"), "--verify"]) == 1
     assert f"expected those of transformers on {theirs}; nothing was written" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == before

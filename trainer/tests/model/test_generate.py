@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
-from olmo_trainer.model.cache import new_cache
 from olmo_trainer.model.generate import choose, generate, read_on
+from olmo_trainer.model.transformer import new_cache
 from test_model import CASES, model_of
 from tokenizers import Tokenizer
 

@@ -10,14 +10,13 @@ import pytest
 import torch
 import yaml
 from conftest import settings
+from olmo_trainer.config.check import model_problems
 from olmo_trainer.config.errors import ConfigError
 from olmo_trainer.config.load import load_config
 from olmo_trainer.config.parse import build
-from olmo_trainer.config.presets import PRESETS, apply_preset
+from olmo_trainer.config.published import PRESETS, apply_preset
 from olmo_trainer.config.schema import InitConfig, ModelConfig
-from olmo_trainer.config.sections.model import problems
-from olmo_trainer.model.architecture import architecture_of
-from olmo_trainer.model.flops import flops_per_token, matrix_parameters, total_parameters
+from olmo_trainer.model.architecture import architecture_of, flops_per_token, matrix_parameters, total_parameters
 from olmo_trainer.model.init import draw, initialize, standard_deviation
 from olmo_trainer.model.loss import token_nats
 from olmo_trainer.model.transformer import Transformer
@@ -104,7 +103,7 @@ def test_a_weight_depends_on_its_name_and_the_seed_alone() -> None:
 
 
 def test_an_embedding_of_spread_one_is_not_tied() -> None:
-    (found,) = problems(ModelConfig(**SHAPE, tie_word_embeddings=True, init=InitConfig(scheme="llama")))
+    (found,) = model_problems(ModelConfig(**SHAPE, tie_word_embeddings=True, init=InitConfig(scheme="llama")))
     assert found[:2] == ("model.init.scheme", "llama")
 
 
@@ -135,7 +134,7 @@ LADDER = [("ladder-20m", 20e6), ("ladder-60m", 60e6), ("ladder-150m", 150e6), ("
 
 def preset(name: str, **changes: Any) -> ModelConfig:
     model = build(ModelConfig, {**apply_preset({"preset": name}, "test"), **changes}, "test")
-    assert problems(model) == []
+    assert model_problems(model) == []
     return model
 
 

@@ -9,7 +9,7 @@ import torch
 from olmo_trainer.config.schema import TrainConfig
 from olmo_trainer.model.architecture import Routing
 from olmo_trainer.model.moe import MoE, balance_loss, grouped_product, loop_product, route, router_z_loss
-from olmo_trainer.model.recompute import recompute_blocks
+from olmo_trainer.model.transformer import checkpoint_activations
 from olmo_trainer.step import accumulate, labels_of
 from test_model import model_of
 
@@ -69,7 +69,7 @@ def test_gradients_do_not_depend_on_the_micro_batches(case: str) -> None:
     for size in (4, 2, 1):
         model, _ = model_of(case, router_aux_loss_coef=1.0, router_z_loss_coef=0.1)
         batches = [(*pair, None) for pair in zip(inputs.split(size), labels.split(size), strict=True)]
-        accumulate(model, batches, train, labels.numel(), inputs.numel())
+        accumulate(model, batches, train, torch.tensor(labels.numel()), inputs.numel())
         statistics = model.take_router_statistics()
         found[size] = [parameter.grad for parameter in model.parameters()] + list(statistics.values())
         assert model.take_router_statistics() == {}
@@ -121,9 +121,9 @@ def test_recomputation_changes_nothing(how: Literal["full", "selective"]) -> Non
     for recomputed in (False, True):
         model, _ = model_of("olmoe", router_aux_loss_coef=1.0)
         if recomputed:
-            recompute_blocks(model, how, 1)
+            checkpoint_activations(model, how, 1)
         batches = [(inputs, labels, None)]
-        accumulate(model, batches, TrainConfig(steps=1, batch_windows=2), labels.numel(), inputs.numel())
+        accumulate(model, batches, TrainConfig(steps=1, batch_windows=2), torch.tensor(labels.numel()), inputs.numel())
         statistics = model.take_router_statistics()
         found.append([parameter.grad for parameter in model.parameters()] + list(statistics.values()))
     for ours, expected in zip(*found, strict=True):
@@ -138,7 +138,7 @@ def test_variants_learn(case: str) -> None:
     inputs, labels = labels_of(tokens)
     train, losses = TrainConfig(steps=1, batch_windows=4), []
     for _ in range(30):
-        nats, _ = accumulate(model, [(inputs, labels, None)], train, labels.numel(), inputs.numel())
+        nats, _ = accumulate(model, [(inputs, labels, None)], train, torch.tensor(labels.numel()), inputs.numel())
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(nats))

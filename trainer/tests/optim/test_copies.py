@@ -105,7 +105,7 @@ def test_a_killed_run_repeats_what_it_had_told(made: Path, tmp_path: Path, monke
             if progress.step == 5:
                 raise KeyboardInterrupt
 
-        patch.setattr(training, "react", killed)
+        patch.setattr(training, "handle_bad_step", killed)
         assert olmo("train", config) == 130
     assert olmo("train", config) == 0
     expected = truth(tmp_path / "run")

@@ -9,8 +9,7 @@ import torch
 from olmo_trainer.config.schema import InitConfig, TrainConfig
 from olmo_trainer.model.architecture import Architecture, architecture_of
 from olmo_trainer.model.init import initialize
-from olmo_trainer.model.recompute import recompute_blocks
-from olmo_trainer.model.transformer import Transformer
+from olmo_trainer.model.transformer import Transformer, checkpoint_activations
 from olmo_trainer.step import accumulate
 from test_step import CONFIG
 
@@ -27,7 +26,7 @@ def gradients(model: Transformer) -> tuple[float, list[torch.Tensor], int]:
 
     tokens = torch.randint(0, 128, (8, 33), generator=torch.Generator().manual_seed(0))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        nats, _ = accumulate(model, [(tokens[:, :-1], tokens[:, 1:], None)], TRAIN, 8 * 32, 8 * 32)
+        nats, _ = accumulate(model, [(tokens[:, :-1], tokens[:, 1:], None)], TRAIN, torch.tensor(8 * 32), 8 * 32)
     return float(nats), [parameter.grad.clone() for parameter in model.parameters()], sum(kept.values())
 
 
@@ -45,7 +44,7 @@ def test_recomputed_gradients_have_the_same_bits_and_less_is_kept(how: str, ever
     names = [name for name, _ in model.named_parameters()]
     nats, grads, whole = gradients(model)
     other = made(shape)
-    recompute_blocks(other, how, every)  # type: ignore[arg-type]
+    checkpoint_activations(other, how, every)  # type: ignore[arg-type]
     assert [name for name, _ in other.named_parameters()] == names
     found, found_grads, kept = gradients(other)
     assert found == nats

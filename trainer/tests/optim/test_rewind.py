@@ -20,6 +20,8 @@ from olmo_trainer.__main__ import main
 from olmo_trainer.config.load import load_config
 from olmo_trainer.data.order import DataOrder, joined
 from olmo_trainer.data.sources import TrainingData, open_training_data
+from olmo_trainer.device import TensorBatch
+from olmo_trainer.step import Learner
 from shards import write_tokens
 from test_run import manifest, olmo, rows_of
 
@@ -31,7 +33,7 @@ CHANGES = {
 
 
 def opened(config: Path) -> TrainingData:
-    return open_training_data(load_config(config, []), "test")
+    return open_training_data(load_config(config, []))
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, data: TrainingData, batches: list[int], factor: float) -> list[int]:
@@ -39,10 +41,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, data: TrainingData, batches: list[in
     bad = [torch.from_numpy(data.read(range(4 * (step - 1), 4 * step)).tokens_BT[:1]) for step in batches]
     real, done = training.train_step, []
 
-    def poisoned(model: Any, optimizer: Any, tokens_BT: torch.Tensor, *arguments: Any, **masks: Any) -> Any:
-        hit = any(torch.equal(tokens_BT[:1].cpu().long(), first.long()) for first in bad)
-        hook = model.norm.register_forward_hook(lambda module, inputs, out: out * factor) if hit else None
-        stats = real(model, optimizer, tokens_BT, *arguments, **masks)
+    def poisoned(learner: Learner, batch: TensorBatch, *arguments: Any) -> Any:
+        hit = any(torch.equal(batch.tokens_BT[:1].cpu().long(), first.long()) for first in bad)
+        hook = learner.model.norm.register_forward_hook(lambda module, inputs, out: out * factor) if hit else None
+        stats = real(learner, batch, *arguments)
         if hook is not None:
             hook.remove()
         done.append(len(done))

@@ -13,9 +13,16 @@ from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, StabilityCo
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.transformer import Transformer
-from olmo_trainer.optim.clip import Clip, clip_by_history, clip_by_norm, clip_of_step
-from olmo_trainer.optim.guard import Guard
-from olmo_trainer.optim.update import GatedOptimizer, build_optimizer, orthogonalized
+from olmo_trainer.optim import (
+    Clip,
+    GatedOptimizer,
+    build_optimizer,
+    clip_by_history,
+    clip_by_norm,
+    clip_of_step,
+    orthogonalized,
+)
+from olmo_trainer.stability import Guard
 
 CONFIG = ModelConfig(
     family="olmo2",
@@ -31,7 +38,7 @@ CPU = torch.device("cpu")
 def built(**settings: Any) -> tuple[Transformer, GatedOptimizer]:
     model = Transformer(architecture_of(CONFIG, 128))
     initialize(model, CONFIG.init, seed=0)
-    return model, build_optimizer(model, build(OptimizerConfig, {"learning_rate": 0.1, **settings}, "test"), "test")
+    return model, build_optimizer(model, build(OptimizerConfig, {"learning_rate": 0.1, **settings}, "test"))
 
 
 def groups_of(optimizer: GatedOptimizer) -> dict[str, tuple[str, float, float]]:

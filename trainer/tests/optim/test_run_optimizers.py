@@ -59,9 +59,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_bytes_and_learns(made: Path, tm
 def test_a_checkpoint_is_due_at_a_skipped_step_too(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = training.train_step
 
-    def poisoned(model: Any, *arguments: Any, **masks: Any) -> Any:
-        hook = model.norm.register_forward_hook(lambda module, inputs, out: out * float("nan"))
-        stats = real(model, *arguments, **masks)
+    def poisoned(learner: Any, *arguments: Any) -> Any:
+        hook = learner.model.norm.register_forward_hook(lambda module, inputs, out: out * float("nan"))
+        stats = real(learner, *arguments)
         hook.remove()
         return stats
 

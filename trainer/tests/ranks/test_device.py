@@ -8,7 +8,7 @@ import resource
 
 import pytest
 import torch
-from olmo_trainer.runtime.device import keep_freed_memory
+from olmo_trainer.device import keep_freed_memory
 
 
 def _faults_of_large_tensors() -> int:

@@ -8,14 +8,15 @@ import os
 import signal
 import stat
 import subprocess
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import settings, write_config
 from olmo_trainer.__main__ import main
-from olmo_trainer.checkpoint.save import Progress
-from olmo_trainer.commands.launch import torchrun_command
+from olmo_trainer.commands import torchrun_command
+from olmo_trainer.step import StepStats
 
 
 def test_several_machines_meet_at_one() -> None:
@@ -71,7 +72,7 @@ def test_a_job_is_saved_before_its_time_is_over_and_queued_again(
     (saved,) = (run / "checkpoints").iterdir()
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert saved.name == f"step-{last}"
-    assert f"told to stop; saved at step {last}" in job.stderr
+    assert f"stopped on SIGTERM or SIGUSR1; saved at step {last}" in job.stderr
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,16 +84,15 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(made: Path, tmp_path: Path, mon
         return ["train", str(write_config(tmp_path / f"{name}.yaml", config))]
 
     assert main(command("whole")) == 0
-    before, advance = signal.getsignal(signal.SIGTERM), train.advance
+    before, step, steps = signal.getsignal(signal.SIGTERM), train.train_step, count(1)
 
-    def told(*arguments: Any, **settings: Any) -> Progress:
-        progress = advance(*arguments, **settings)
-        if progress.step == 5:
+    def signalled(*arguments: Any) -> StepStats:
+        if next(steps) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return progress
+        return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "advance", told)
+        patch.setattr(train, "train_step", signalled)
         assert main(command("stopped")) == 75
     assert signal.getsignal(signal.SIGTERM) is before
     assert (tmp_path / "stopped" / "checkpoints" / "step-5" / "manifest.json").is_file()

@@ -12,15 +12,14 @@ import torch
 from forked import on_ranks
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, ParallelConfig, StabilityConfig, TrainConfig
 from olmo_trainer.data.order import rank_slice
+from olmo_trainer.device import TensorBatch
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.transformer import Transformer
-from olmo_trainer.optim.clip import Clip
-from olmo_trainer.optim.guard import Guard
-from olmo_trainer.optim.update import build_optimizer
-from olmo_trainer.runtime.ranks import Ranks, joined_ranks
-from olmo_trainer.runtime.sharded import Gradients, distribute, whole
-from olmo_trainer.step import labels_of, train_step
+from olmo_trainer.optim import Clip, build_optimizer
+from olmo_trainer.parallel import Gradients, Ranks, distribute, joined_ranks, whole
+from olmo_trainer.stability import Guard
+from olmo_trainer.step import Learner, StepPlan, labels_of, train_step
 
 DENSE = ModelConfig(
     family="olmo2",
@@ -51,7 +50,7 @@ def case(ranks: Ranks, model: ModelConfig, parallel: ParallelConfig, rule: str, 
         made = Transformer(shape)
     distribute(made, made.blocks, parallel, ranks, CPU)
     initialize(made, model.init, seed=0)
-    optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01, kind=rule), "test")  # type: ignore[arg-type]
+    optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01, kind=rule))  # type: ignore[arg-type]
     gradients, guard = Gradients(made, ranks), Guard(StabilityConfig(), CPU)
     train = TrainConfig(steps=3, batch_windows=8, micro_batch_windows=1, z_loss=1e-3)
     kept: dict[str, torch.Tensor] = {}
@@ -70,7 +69,9 @@ def case(ranks: Ranks, model: ModelConfig, parallel: ParallelConfig, rule: str, 
         counted = torch.rand(8, 17, generator=draw) < torch.linspace(0, 1, 8)[:, None] ** 2
         mine = list(rank_slice(range(8), ranks.rank, ranks.world))
         stats = train_step(
-            made, optimizer, tokens[mine], train, 0.01, clip, guard, counted_BT=counted[mine], gradients=gradients
+            Learner(model=made, optimizer=optimizer, guard=guard, gradients=gradients),
+            TensorBatch(tokens[mine], counted[mine]),
+            StepPlan(train=train, learning_rate=0.01, clip=clip),
         )
         assert stats.valid_tokens == int((labels_of(tokens, counted)[1] >= 0).sum())
         rows.append([stats.nats_per_token.item(), stats.z_loss.item(), stats.grad_norm.item()])
@@ -113,7 +114,7 @@ def bfloat16(ranks: Ranks) -> dict[str, set[torch.dtype]]:
     shape = architecture_of(EXPERTS, 128)
     with torch.device("meta"):
         made = Transformer(shape, torch.bfloat16)
-    distribute(made, made.blocks, ParallelConfig(kind="fsdp"), ranks, CPU)
+    distribute(made, made.blocks, ParallelConfig(kind="fsdp"), ranks, CPU, torch.bfloat16)
     initialize(made, EXPERTS.init, seed=0)
     found: dict[str, set[torch.dtype]] = {}
     for name, module in made.named_modules():
@@ -122,11 +123,12 @@ def bfloat16(ranks: Ranks) -> dict[str, set[torch.dtype]]:
             see = partial(_see, found, kind)
             module.register_forward_pre_hook(see)
             see(module)  # as it is kept between steps
-    optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01), "test")
+    optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01))
     train = TrainConfig(steps=1, batch_windows=4, precision="bf16")
     tokens = torch.randint(0, 128, (2, 17), generator=torch.Generator().manual_seed(ranks.rank))
     gradients = Gradients(made, ranks)
-    train_step(made, optimizer, tokens, train, 0.01, Clip(), Guard(StabilityConfig(), CPU), gradients=gradients)
+    learner = Learner(model=made, optimizer=optimizer, guard=Guard(StabilityConfig(), CPU), gradients=gradients)
+    train_step(learner, TensorBatch(tokens), StepPlan(train=train, learning_rate=0.01, clip=Clip()))
     found["kept"] = {p.dtype for p in made.parameters()}
     found["moments"] = {value.dtype for state in optimizer.state.values() for value in state.values()}
     return found

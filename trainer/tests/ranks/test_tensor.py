@@ -8,21 +8,25 @@ from typing import Any
 import pytest
 import torch
 from forked import on_ranks
-from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, ParallelConfig, StabilityConfig, TrainConfig
-from olmo_trainer.config.sections.model import RopeScalingConfig
+from olmo_trainer.config.schema import (
+    ModelConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RopeScalingConfig,
+    StabilityConfig,
+    TrainConfig,
+)
 from olmo_trainer.data.order import rank_slice
-from olmo_trainer.evaluation.bits_per_byte import score_windows
-from olmo_trainer.metrics.statistics import StepStatistics
+from olmo_trainer.device import TensorBatch
+from olmo_trainer.evaluation import score_windows
+from olmo_trainer.metrics.measure import StepStatistics
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
-from olmo_trainer.model.recompute import recompute_blocks
-from olmo_trainer.model.transformer import Transformer
-from olmo_trainer.optim.clip import Clip
-from olmo_trainer.optim.guard import Guard
-from olmo_trainer.optim.update import build_optimizer
-from olmo_trainer.runtime.ranks import ALONE, Ranks, joined_ranks
-from olmo_trainer.runtime.sharded import Gradients, distribute, whole
-from olmo_trainer.step import train_step
+from olmo_trainer.model.transformer import Transformer, checkpoint_activations
+from olmo_trainer.optim import Clip, build_optimizer
+from olmo_trainer.parallel import SINGLE_PROCESS, Gradients, Ranks, distribute, joined_ranks, whole
+from olmo_trainer.stability import Guard
+from olmo_trainer.step import Learner, StepPlan, train_step
 
 CPU = torch.device("cpu")
 NORM = Clip(max_norm=0.5)
@@ -73,13 +77,13 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
     config, changes, rule, clip = FAMILIES[name]
     shape = architecture_of(config, 101)
     with torch.device("meta"):
-        made = Transformer(shape, tensor=ranks.tensor)
+        made = Transformer(shape, tensor_parallel=ranks.tensor_parallel)
     distribute(made, made.blocks, parallel, ranks, CPU)
     train = TrainConfig(steps=2, batch_windows=8, micro_batch_windows=2, **changes)
     if train.recompute != "none":
-        recompute_blocks(made, train.recompute, 1)
+        checkpoint_activations(made, train.recompute, 1)
     initialize(made, config.init, seed=0)
-    optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01, kind=rule), "test")  # type: ignore[arg-type]
+    optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01, kind=rule))  # type: ignore[arg-type]
     gradients, guard = Gradients(made, ranks), Guard(StabilityConfig(), CPU)
     kept: dict[str, torch.Tensor] = {}
     apply = optimizer.step
@@ -87,11 +91,11 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
     def step() -> None:
         for key, parameter in made.named_parameters() if not kept else ():
             assert parameter.grad is not None
-            kept[key] = whole(parameter.grad, made.divisions.get(key)).clone()
+            kept[key] = whole(parameter.grad, made.shard_specs.get(key)).clone()
         apply()
 
     optimizer.step = step  # type: ignore[assignment, method-assign]
-    begun = {key: whole(tensor, made.divisions.get(key)).clone() for key, tensor in made.state_dict().items()}
+    begun = {key: whole(tensor, made.shard_specs.get(key)).clone() for key, tensor in made.state_dict().items()}
     rows, seen = [], {}
     for number in range(2):
         draw = torch.Generator().manual_seed(number)
@@ -101,17 +105,10 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
         mine = list(rank_slice(range(8), ranks.data_rank, ranks.data_world))
         statistics = StepStatistics(made, optimizer) if number else None
         stats = train_step(
-            made,
-            optimizer,
-            tokens[mine],
-            train,
-            0.01,
-            clip,
-            guard,
-            counted_BT=counted[mine],
-            document_ids_BT=documents[mine],
-            gradients=gradients,
-            statistics=statistics,
+            Learner(model=made, optimizer=optimizer, guard=guard, gradients=gradients),
+            TensorBatch(tokens[mine], counted[mine], documents[mine]),
+            StepPlan(train=train, learning_rate=0.01, clip=clip),
+            statistics.tensors if statistics else None,
         )
         assert stats.valid_tokens == int(counted[:, 1:].sum())
         found = [stats.nats_per_token, stats.grad_norm, stats.clipping_rate, stats.is_accepted]
@@ -119,16 +116,19 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
         if statistics:
             seen = statistics.values()
     nats = score_windows(made, tokens[:3, :-1].tolist(), tokens[:3, 1:].tolist(), 32, "windows", ["a", "b", "c"])
-    weights = {key: whole(tensor.detach(), made.divisions.get(key)) for key, tensor in made.state_dict().items()}
+    weights = {key: whole(tensor.detach(), made.shard_specs.get(key)) for key, tensor in made.state_dict().items()}
     return {"begun": begun, "rows": rows, "gradients": kept, "weights": weights, "nats": nats, "statistics": seen}
 
 
 def work(world: int, out: str) -> None:
     with joined_ranks("cpu", tensor_ranks=2, timeout_s=60) as ranks:
         rank = ranks.rank
-        assert (ranks.data_rank, ranks.tensor.rank, ranks.data_world) == (rank // 2, rank % 2, world // 2)
+        assert (ranks.data_rank, ranks.tensor_parallel.rank, ranks.data_world) == (rank // 2, rank % 2, world // 2)
         assert float(ranks.sum_of_data(torch.ones(()))) == world // 2
-        assert torch.stack(ranks.tensor.gather(torch.tensor([rank]))).flatten().tolist() == [rank - rank % 2, rank | 1]
+        assert torch.stack(ranks.tensor_parallel.gather(torch.tensor([rank]))).flatten().tolist() == [
+            rank - rank % 2,
+            rank | 1,
+        ]
         found = {
             (name, index): case(name, parallel, ranks)
             for name in FAMILIES
@@ -140,7 +140,7 @@ def work(world: int, out: str) -> None:
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
     torch.set_num_threads(1)
-    return {name: case(name, ParallelConfig(), ALONE) for name in FAMILIES}
+    return {name: case(name, ParallelConfig(), SINGLE_PROCESS) for name in FAMILIES}
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.processes)])

@@ -1,32 +1,272 @@
-"""A checkpoint from another program's model, and checks that transformers computes the same from it."""
+"""New checkpoints from existing ones: import other layouts, export, average.
+
+Reads Hugging Face directories, and OLMo's and OLMo-core's own files. Nothing is unpickled: `model.pt` is read as
+tensors only, and of the pickles that OLMo uses as names only the text is taken. `logit_difference` checks a conversion
+against transformers.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import pickletools
+import re
 import shutil
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from ..config.check import model_problems
 from ..config.errors import ConfigError, Problem
+from ..config.olmo import core_model, olmo_eos, olmo_model
+from ..config.parse import build, read_mapping
+from ..config.published import model_settings
+from ..config.schema import ModelConfig
 from ..data.sources import SpecialTokens, input_row
+from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.fields import mismatch
-from ..formats.inspection import open_tokenizer, tokenizer_difference
+from ..formats.inspection import inspect_checkpoint, open_tokenizer, tokenizer_difference
+from ..formats.json_lines import read_object
 from ..formats.manifest import MANIFEST
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from .foreign import Foreign, read_foreign
-from .layout import ARCHITECTURES, generation_json, model_json, published_shapes, tokenizer_json
+from .layout import (
+    ARCHITECTURES,
+    HEAD,
+    cast,
+    check_finite,
+    dtype_of_most,
+    generation_json,
+    model_json,
+    needed_weights,
+    published_shapes,
+    stored_weights,
+    tokenizer_json,
+    unties,
+)
 from .restore import read_model
-from .save import copy_sidecars, describe_checkpoint, final_name, write_json, write_weights
-from .weights import cast, dtype_of_most, needed_weights
+from .save import copy_sidecars, describe_checkpoint, final_name, publish, write_json, write_weights
 
-__all__ = ["check_tokenizer", "import_checkpoint", "logit_difference"]
+__all__ = [
+    "Foreign",
+    "average_checkpoints",
+    "check_tokenizer",
+    "export_checkpoint",
+    "import_checkpoint",
+    "logit_difference",
+    "read_foreign",
+]
 
 log = logging.getLogger(__name__)
+
+
+# ---- read other layouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A model of others; `weights` under transformers' names."""
+
+    model: ModelConfig
+    weights: dict[str, torch.Tensor]
+    eos: int | None
+    bos: int | None
+    pad: int | None
+    max_positions: int
+    config: dict[str, Any] = field(default_factory=dict)
+    """Its config.json; empty unless transformers can read the directory."""
+
+
+def read_foreign(directory: Path) -> Foreign:
+    """Read a directory of config.json and safetensors (Hugging Face), config.yaml and model.pt or model.safetensors
+    (OLMo), or config.json and either (OLMo-core).
+
+    Raises: ConfigError: a model that this trainer does not have; FormatError: files are missing or damaged.
+    """
+    if (directory / "config.yaml").is_file():
+        return _olmo(directory)
+    config = read_object(directory / "config.json")
+    if "architectures" not in config and isinstance(config.get("model"), dict):
+        return _core(directory, config)
+    return _hugging_face(directory)
+
+
+def _hugging_face(directory: Path) -> Foreign:
+    opened, found = open_checkpoint(directory), inspect_checkpoint(directory)
+    config, where = opened.config, directory / "config.json"
+    model = _build(model_settings(config, where), where)
+    weights = stored_weights(opened)
+    if model.tie_word_embeddings and unties(weights):
+        log.warning("%s: %s is stored and is not the embedding; tie_word_embeddings becomes false", where, HEAD)
+        model = replace(model, tie_word_embeddings=False)
+    ends = [end for stated in (config, found.generation_config) for end in _listed(stated.get("eos_token_id"))]
+    if not ends and (directory / "tokenizer.json").is_file():
+        ends = _listed(found.special_token_id("eos"))
+    pad = config.get("pad_token_id")
+    if pad is not None and not 0 <= pad < (model.embedding_size or 0):
+        log.warning(
+            '%s: "pad_token_id" is %d, beyond the embedding of %d rows; dropping it', where, pad, model.embedding_size
+        )
+        pad = None
+    return Foreign(
+        model=model,
+        weights=weights,
+        eos=ends[0] if ends else None,
+        bos=config.get("bos_token_id"),
+        pad=pad,
+        max_positions=found.max_positions or 2048,
+        config=config,
+    )
+
+
+def _listed(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _build(settings: dict[str, Any], where: Path) -> ModelConfig:
+    model = build(ModelConfig, settings, str(where))
+    if found := model_problems(model):
+        raise ConfigError(*(Problem(f'{where}: "{key}" is {value}; expected {text}') for key, value, text, _ in found))
+    return model
+
+
+def _tensors(directory: Path) -> dict[str, torch.Tensor]:
+    """`model.pt` or `model.safetensors`, whole."""
+    path = directory / "model.safetensors"
+    if path.is_file():
+        return {_name(key): tensor for key, tensor in load_file(path).items()}
+    path = directory / "model.pt"
+    if not path.is_file():
+        raise mismatch(path, "missing_file", "missing", "model.pt or model.safetensors")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch tells damage and forbidden content by several kinds
+        raise mismatch(path, "invalid_value", "not a plain file of tensors", "a state dict") from error
+    nested = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
+    return {name: tensor for name, tensor in nested.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _name(key: str) -> str:
+    """A tensor's name; OLMo writes the base64 of a pickled (names, flag), whose text can be told without running it."""
+    if "." in key:
+        return key
+    try:
+        opcodes = pickletools.genops(base64.urlsafe_b64decode(key))
+        return ".".join(str(value) for opcode, value, _ in opcodes if "UNICODE" in opcode.name)
+    except ValueError:
+        return key
+
+
+_OLMO = {
+    "transformer.wte.weight": ["model.embed_tokens.weight"],
+    "transformer.ln_f.weight": ["model.norm.weight"],
+    "transformer.ff_out.weight": ["lm_head.weight"],
+}
+_CORE = {
+    "embeddings.weight": ["model.embed_tokens.weight"],
+    "lm_head.norm.weight": ["model.norm.weight"],
+    "lm_head.w_out.weight": ["lm_head.weight"],
+}
+
+
+def _olmo(directory: Path) -> Foreign:
+    where = directory / "config.yaml"
+    config = read_mapping(where, [])
+    if not isinstance(config.get("model"), dict):
+        raise ConfigError(Problem(f'{where}: "model" is missing; expected a config.yaml of OLMo'))
+    described = config["model"]
+    model = _build(olmo_model(described, where), where)
+    heads = model.num_key_value_heads or model.num_attention_heads
+    key_rows = heads * (model.hidden_size // model.num_attention_heads)
+    before, after = _norms(model.family)
+    block = {
+        "att_proj": (["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [-1, key_rows, key_rows]),
+        "attn_out": (["self_attn.o_proj"], [-1]),
+        "ff_proj": (["mlp.up_proj", "mlp.gate_proj"], [-1, model.intermediate_size]),
+        "ff_out": (["mlp.down_proj"], [-1]),
+        "q_norm": (["self_attn.q_norm"], [-1]),
+        "k_norm": (["self_attn.k_norm"], [-1]),
+        "attn_norm": ([before], [-1]),
+        "ff_norm": ([after], [-1]),
+    }
+    weights = _renamed(_tensors(directory), "transformer.blocks.", block, _OLMO, directory)
+    return Foreign(
+        model=replace(model, tie_word_embeddings=model.tie_word_embeddings and not unties(weights)),
+        weights=weights,
+        eos=olmo_eos(described),
+        bos=None,
+        pad=described.get("pad_token_id"),
+        max_positions=described.get("max_sequence_length", 2048),
+    )
+
+
+def _core(directory: Path, config: dict[str, Any]) -> Foreign:
+    where = directory / "config.json"
+    model = _build(core_model(config["model"], where), where)
+    before, after = _norms(model.family)
+    block = {
+        **{f"attention.w_{x}": ([f"self_attn.{x}_proj"], [-1]) for x in "qkv"},
+        "attention.w_out": (["self_attn.o_proj"], [-1]),
+        "attention.q_norm": (["self_attn.q_norm"], [-1]),
+        "attention.k_norm": (["self_attn.k_norm"], [-1]),
+        "attention_norm": ([before], [-1]),
+        "feed_forward.w1": (["mlp.gate_proj"], [-1]),
+        "feed_forward.w2": (["mlp.down_proj"], [-1]),
+        "feed_forward.w3": (["mlp.up_proj"], [-1]),
+        "feed_forward_norm": ([after], [-1]),
+    }
+    dataset = config.get("dataset") or {}
+    tokenizer = dataset.get("tokenizer") or {}
+    return Foreign(
+        model=model,
+        weights=_renamed(_tensors(directory), "blocks.", block, _CORE, directory),
+        eos=tokenizer.get("eos_token_id"),
+        bos=tokenizer.get("bos_token_id"),
+        pad=tokenizer.get("pad_token_id"),
+        max_positions=dataset.get("sequence_length", 4096),
+    )
+
+
+def _norms(family: str) -> tuple[str, str]:
+    if family == "llama":
+        return "input_layernorm", "post_attention_layernorm"
+    return "post_attention_layernorm", "post_feedforward_layernorm"
+
+
+def _renamed(
+    tensors: dict[str, torch.Tensor],
+    prefix: str,
+    block: dict[str, tuple[list[str], list[int]]],
+    others: dict[str, list[str]],
+    directory: Path,
+) -> dict[str, torch.Tensor]:
+    """Tensors under transformers' names; −1 rows are what the other parts leave."""
+    published = {}
+    for name, tensor in tensors.items():
+        match = re.fullmatch(rf"{re.escape(prefix)}(\d+)\.(.+)\.weight", name)
+        if match and match[2] in block:
+            parts, rows = block[match[2]]
+            sizes = [tensor.shape[0] - sum(rows[1:]), *rows[1:]]
+            for part, piece in zip(parts, torch.split(tensor, sizes), strict=True):
+                published[f"model.layers.{match[1]}.{part}.weight"] = piece
+        elif name in others:
+            published.update(dict.fromkeys(others[name], tensor))
+        else:
+            raise mismatch(directory, "invalid_value", "a tensor of no known place", "OLMo's names", field=name)
+    check_finite(published, directory)
+    return published
+
+
+# ---- import
 
 # settings of config.json that are dropped, as they name code that is not copied or are written anew
 _DROPPED = ("auto_map", "_name_or_path", "transformers_version", "torch_dtype", "rope_scaling", "rope_parameters")
@@ -124,3 +364,113 @@ def logit_difference(ours: Path, reference: Path) -> tuple[float, float]:
     with torch.no_grad():
         expected = theirs(tokens_BT).logits
         return float((model.logits(tokens_BT) - expected).abs().max()), float(expected.abs().max())
+
+
+# ---- export
+
+
+def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_bytes: int | None = None) -> None:
+    """Copy a checkpoint to an empty directory, without what only continues training.
+
+    Each weight keeps its dtype unless one is given; weights are in files of at most `shard_bytes`, or in one.
+    Raises: FormatError: the source is damaged or has no manifest.
+    """
+    opened = open_checkpoint(source)
+    if opened.manifest is None:
+        raise mismatch(source / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
+    weights = cast(stored_weights(opened), dtype, source)
+    main_dtype = dtype_of_most(weights)
+    write_weights(directory, weights, shard_bytes)
+    write_json(directory / "config.json", {**opened.config, "dtype": main_dtype})
+    copy_sidecars(source, directory)
+    check_tokenizer(directory)
+    details = {**opened.manifest.details, "dtype": main_dtype}
+    inputs = [input_row("checkpoint", source, directory)]
+    describe_checkpoint(directory, weights, {"dtype": main_dtype}, details, inputs)
+
+
+# ---- average
+
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_COPIED = ("config.json", "model.safetensors.index.json")
+
+
+def average_checkpoints(sources: list[Path], destination: Path) -> str:
+    """Write the mean of the weights, in the files and types of the first checkpoint; returns its identity.
+
+    Sums are float64; no more than one tensor of each checkpoint is in memory.
+    Raises: FormatError: a checkpoint is damaged, has no manifest, or other tensors, another model or tokenizer than
+        the first.
+    """
+    opened = [open_checkpoint(source) for source in sources]
+    _check_alike(opened)
+    first = opened[0]
+    files: dict[Path, list[Tensor]] = defaultdict(list)
+    for tensor in first.tensors.values():
+        files[tensor.path].append(tensor)
+    manifests = [checkpoint.manifest for checkpoint in opened if checkpoint.manifest is not None]
+    with publish(destination) as temporary:
+        for path, tensors in sorted(files.items()):
+            _write_file(temporary / path.name, path, tensors, opened)
+        copy_sidecars(first.path, temporary)
+        for name in _COPIED:
+            if (first.path / name).is_file():
+                shutil.copyfile(first.path / name, temporary / name)
+        seen = {name: max(manifest.details[name] for manifest in manifests) for name in ("step", "tokens_seen")}
+        details = {**manifests[0].details, **seen}
+        inputs = [input_row("checkpoint", source, destination) for source in sources]
+        return describe_checkpoint(temporary, first.tensors, {"average_of": len(sources)}, details, inputs)
+
+
+def _check_alike(opened: list[CheckpointDirectory]) -> None:
+    first = opened[0]
+    for checkpoint in opened:
+        if checkpoint.manifest is None or first.manifest is None:
+            raise mismatch(checkpoint.path / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
+        _check_settings(first, checkpoint)
+        for name, tensor in {**first.tensors, **checkpoint.tensors}.items():
+            wanted, found = first.tensors.get(name), checkpoint.tensors.get(name)
+            if wanted is None or found is None or wanted.shape != found.shape:
+                got = "missing" if found is None else f"of shape {list(found.shape)}"
+                expected = f"none, as in {first.path}" if wanted is None else f"shape {list(wanted.shape)}"
+                code = "missing_tensor" if found is None else "wrong_shape"
+                raise mismatch(checkpoint.path, code, got, expected, field=name)
+            if tensor.dtype not in _DTYPES:
+                raise mismatch(checkpoint.path, "wrong_dtype", tensor.dtype, "F32, BF16 or F16", field=name)
+        mine, others = (manifest.details["tokenizer_sha256"] for manifest in (first.manifest, checkpoint.manifest))
+        if mine != others:
+            path = checkpoint.path / "tokenizer.json"
+            difference = tokenizer_difference(open_tokenizer(first.path / path.name), open_tokenizer(path))
+            if difference is not None:
+                got = f"a different tokenizer ({difference})"
+                raise mismatch(path, "checksum_mismatch", got, f"that of {first.path}")
+
+
+def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> None:
+    """The same shapes may mean other models: another number of heads, another rotary base."""
+    wanted, found = (model_settings(opened.config, opened.path / "config.json") for opened in (first, other))
+    for name, value in wanted.items():
+        if found.get(name) != value and not name.startswith("router_"):  # weights of losses are of training alone
+            got, expected = f"{found.get(name)}", f"{value}, as in {first.path}"
+            raise mismatch(other.path / "config.json", "invalid_value", got, expected, field=name)
+
+
+def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: list[CheckpointDirectory]) -> None:
+    """One safetensors file with the header of the first checkpoint's."""
+    with source.open("rb") as stream:
+        length = stream.read(8)
+        header = stream.read(int.from_bytes(length, "little"))
+    assert set(json.loads(header)) - {"__metadata__"} == {tensor.name for tensor in tensors}
+    with destination.open("wb") as stream:
+        stream.write(length + header)
+        for tensor in sorted(tensors, key=lambda tensor: tensor.start):
+            total = torch.zeros(tensor.shape, dtype=torch.float64)
+            for checkpoint in opened:
+                stored = checkpoint.tensors[tensor.name].path
+                with safe_open(stored, framework="pt") as weights:
+                    value = weights.get_tensor(tensor.name)
+                check_finite({tensor.name: value}, stored)
+                total += value
+            mean = (total / len(opened)).to(_DTYPES[tensor.dtype]).contiguous()
+            stream.seek(tensor.start)
+            stream.write(mean.reshape(-1).view(torch.uint8).numpy().astype(np.uint8, copy=False).tobytes())

@@ -15,8 +15,8 @@ from typing import Any
 
 import fsspec
 
-from ..config.errors import ConfigError, Problem
-from ..data.order_manifest import ORDER
+from ..config.errors import ConfigError, Problem, SettingError
+from ..data.provenance import ORDER
 from ..formats.checkpoint import open_checkpoint
 from ..formats.errors import FormatError
 from ..formats.fields import mismatch
@@ -24,7 +24,7 @@ from ..formats.files import write_atomically
 from ..formats.manifest import MANIFEST, read_manifest
 from .save import publish, step_directories
 
-__all__ = ["fetch", "mirror", "take_back"]
+__all__ = ["fetch", "mirror", "restore_from_remote"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def mirror(checkpoints: Path, url: str) -> None:
 
     Raises: OSError, or what the file system of the URL raises.
     """
-    files, root = _store(url, "checkpoint.remote")
+    files, root = _store(url, SettingError)
     files.makedirs(root, exist_ok=True)
     for path in (checkpoints.parent / name for name in _RUN_FILES):
         if path.is_file():
@@ -64,17 +64,17 @@ def _put_whole(files: Any, path: Path, target: str) -> None:
     files.mv(f"{parent}/.{name}.writing", target)
 
 
-def take_back(checkpoints: Path, url: str | None, where: str) -> None:
+def restore_from_remote(checkpoints: Path, url: str | None) -> None:
     """Fetch the newest whole checkpoint of a run, and the run's files, to a directory that has no checkpoint.
 
-    A copy that is not what its manifest says is told of and the one before it taken; it loses its manifest, so that it
-    is copied anew when the run comes to its step again.
+    A copy that differs from its manifest is logged and the one before it is fetched; the damaged copy loses its
+    manifest, so that it is copied again when the run reaches its step again.
 
     Raises: ConfigError; FormatError: none of the copies is whole, where there are some; what the file system raises.
     """
     if url is None or step_directories(checkpoints):
         return
-    files, root = _store(url, f'{where}: "checkpoint.remote"')
+    files, root = _store(url, SettingError)
     places = _copies(files, root)
     for name in _RUN_FILES if places else ():  # first, for with a checkpoint here nothing is fetched any more
         if files.exists(f"{root}/{name}"):
@@ -101,7 +101,7 @@ def fetch(url: str, destination: Path) -> None:
 
     Raises: ConfigError: there is none; FormatError: it is not what its manifest says; what the file system raises.
     """
-    files, root = _store(url, url)
+    files, root = _store(url, ConfigError)
     places = [root] if files.exists(f"{root}/{MANIFEST}") else _copies(files, root)
     if not places:
         raise ConfigError(Problem(f"{url}: has no {MANIFEST} and no checkpoints; expected a checkpoint, or a run"))
@@ -109,7 +109,7 @@ def fetch(url: str, destination: Path) -> None:
         _fetch(files, places[0], temporary)
 
 
-def _store(url: str, what: str) -> tuple[Any, str]:
+def _store(url: str, kind: type[ConfigError]) -> tuple[Any, str]:
     """The file system of a URL and the path in it.
 
     Raises: ConfigError: fsspec does not know it, or the package for it is not installed.
@@ -117,9 +117,8 @@ def _store(url: str, what: str) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ConfigError(
-            Problem(f"{what}: {url} cannot be reached ({error}); expected a URL that fsspec knows")
-        ) from error
+        place = '"checkpoint.remote": ' if kind is SettingError else ""
+        raise kind(Problem(f"{place}{url} cannot be reached ({error}); expected a URL that fsspec knows")) from error
     return files, root.rstrip("/")
 
 

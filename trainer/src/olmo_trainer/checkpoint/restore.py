@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ from ..formats.fields import mismatch
 from ..formats.json_lines import read_object
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from ..runtime.sharded import is_shard, local, part_like, put, whole
-from .layout import from_published, published_shapes
-from .save import Progress, TrainingState
-from .weights import HEAD, needed_weights, stored_weights, unties
+from ..parallel import is_shard, local, part_like, put, whole
+from ..progress import Progress
+from .layout import HEAD, from_published, needed_weights, published_shapes, stored_weights, unties
+from .save import TrainingState
 
 __all__ = ["load_training", "load_weights", "read_model", "restore_optimizer"]
 
 
 def load_weights(model: Transformer, directory: Path) -> None:
-    """Put a checkpoint's weights into a model of the same shape.
+    """Load a checkpoint's weights into a model of the same shape.
 
     Raises: FormatError: `checksum_mismatch`, `missing_tensor`, `wrong_shape`, ….
     """
@@ -39,13 +38,13 @@ def load_weights(model: Transformer, directory: Path) -> None:
     published = needed_weights(stored, published_shapes(_hollow(model), model.shape), directory)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
-        put(tensor, state[name], model.divisions.get(name))
+        put(tensor, state[name], model.shard_specs.get(name))
 
 
 def _hollow(model: Transformer) -> dict[str, torch.Tensor]:
-    """The model's weights without their numbers, whole where they are sharded."""
+    """The model's weights on the meta device, whole where they are sharded."""
     sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    sizes |= {name: division.size(sizes[name]) for name, division in model.divisions.items()}
+    sizes |= {name: spec.size(sizes[name]) for name, spec in model.shard_specs.items()}
     return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
 
 
@@ -63,29 +62,28 @@ def read_model(directory: Path, compute_dtype: torch.dtype = torch.float32) -> t
 
 
 def load_training(directory: Path) -> TrainingState:
-    """Read `training/` but for the optimizer's state; the caller has had the checkpoint checked.
+    """Read `training/` without the optimizer's state; the caller has checked the checkpoint.
 
     Raises: FormatError: `missing_file` for a checkpoint that cannot be continued.
     """
     root = directory / "training"
     state = read_object(root / "state.json")
     try:
-        progress = Progress(**state)
-        progress = replace(progress, left_out=tuple((first, last) for first, last in progress.left_out))
+        progress = Progress.of_row(state)
     except (TypeError, ValueError) as error:
-        expected = ", ".join(vars(Progress()))
+        expected = ", ".join(Progress().row())
         raise mismatch(root / "state.json", "missing_field", "of other fields", expected) from error
     random, guard = (load_file(root / f"{name}.safetensors") for name in ("random", "guard"))
     return TrainingState(optimizer={}, random=random, guard=guard, progress=progress)
 
 
 def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, directory: Path) -> None:
-    """Put back the optimizer's state from `training/`: one file, or the shards that any number of ranks wrote."""
-    from .shards import read_shards  # of much that a model to look at does not need
+    """Restore the optimizer's state from `training/`: one file, or the shards of any number of ranks."""
+    from .shards import read_shards  # imports torch's distributed checkpoint, which takes long
 
     parameters = dict(model.named_parameters())
     file, shards = directory / "optimizer.safetensors", directory / "optimizer"
-    tensors = load_file(file) if file.is_file() else read_shards(parameters, model.divisions, shards)
+    tensors = load_file(file) if file.is_file() else read_shards(parameters, model.shard_specs, shards)
     for name, tensor in tensors.items():
         if local(tensor).isnan().any():
             where = file if file.is_file() else shards
@@ -93,10 +91,10 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
-        place, division = parameters[name], model.divisions.get(name)
-        if not tensor.ndim or (is_shard(tensor) and division is None):
-            states[name][key] = tensor.to(place.device)
+        parameter, spec = parameters[name], model.shard_specs.get(name)
+        if not tensor.ndim or (is_shard(tensor) and spec is None):
+            states[name][key] = tensor.to(parameter.device)
         else:
-            states[name][key] = part_like(whole(tensor), place, division)
+            states[name][key] = part_like(whole(tensor), parameter, spec)
     for name, parameter in parameters.items():
         optimizer.state[parameter] = states[name]

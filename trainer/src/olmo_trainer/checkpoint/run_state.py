@@ -1,4 +1,4 @@
-"""All parts of a run to a checkpoint and back."""
+"""The whole state of a run, to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..build import Parts
-from ..config.schema import CheckpointConfig
+from ..config.schema import RunConfig
+from ..data.sources import TrainingData
+from ..device import capture_random, restore_random
 from ..formats.errors import FormatError
 from ..formats.fields import mismatch
 from ..formats.manifest import read_manifest
-from ..runtime.device import capture_random, restore_random
+from ..parts import Parts
+from ..progress import Progress
 from .mirror import mirror
 from .restore import load_training, load_weights, restore_optimizer
 from .save import (
-    Progress,
     TrainingState,
+    artifact_config,
+    artifact_inputs,
     capture_optimizer,
+    kept_from,
     remove_old,
     save_checkpoint,
     whole_weights,
 )
-from .shards import begin_shards, failure_told, settle_shards
+from .shards import as_os_error, begin_shards, sort_headers
 
 __all__ = ["Saver", "load_run"]
 
@@ -33,9 +37,9 @@ log = logging.getLogger(__name__)
 
 
 def load_run(parts: Parts, checkpoint: Path) -> Progress:
-    """Put all parts as they were when a checkpoint was saved; returns how far that was.
+    """Restore all parts from a checkpoint; returns its progress.
 
-    Every rank reads the files and keeps its part, so the number of ranks may be another than when it was saved.
+    Every rank reads the files and keeps its part, so the number of ranks may differ from that at the save.
     Raises: FormatError: the checkpoint is damaged.
     """
     known = read_manifest(checkpoint, wanted="checkpoint").details.get("tokenizer_sha256")
@@ -46,7 +50,7 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
         load_weights(parts.model, checkpoint)
         training = load_training(checkpoint)
     except FormatError as error:
-        error.hint = error.hint or f"remove {checkpoint} to go on from the checkpoint before it"
+        error.hint = error.hint or f"remove {checkpoint} to continue from the checkpoint before it"
         raise
     restore_optimizer(parts.model, parts.optimizer, checkpoint / "training")
     restore_random(parts.device, training.random)
@@ -58,22 +62,29 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
 class Saver:
     """Writes checkpoints, one at a time, then deletes old ones and copies new ones to `checkpoint.remote`.
 
-    What is written is the state at the call. In the background all but taking a copy of it goes on beside training;
-    an error there is raised by the next call or `wait`.
+    With `checkpoint.background`, only taking a copy of the state delays training; an error while writing it is raised
+    by the next call of `save` or `wait`.
     """
 
-    def __init__(self, settings: CheckpointConfig, checkpoints: Path, begun_from: Path | None = None) -> None:
-        self._settings, self._checkpoints, self._begun_from = settings, checkpoints, begun_from
+    def __init__(self, config: RunConfig, data: TrainingData, *, saved_step: int | None) -> None:
+        self._checkpoint, self._begun_from = config.checkpoint, kept_from(config)
+        self._directory = Path(config.run_directory) / "checkpoints"
+        relative_to = self._directory / "step-0"  # paths relative to any step's directory are the same
+        self.settings, self._inputs = artifact_config(config, relative_to), artifact_inputs(config, data, relative_to)
+        self.saved_step = saved_step
+        """Of the newest checkpoint."""
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._written: Future[None] | None = None
-        # messages of its own: those of training must not get between
-        self._group: Any = dist.new_group(backend="gloo") if settings.sharded and dist.is_initialized() else None
+        # a group of its own, so that its messages do not mix with those of training
+        sharded = config.checkpoint.sharded and dist.is_initialized()
+        self._group: Any = dist.new_group(backend="gloo") if sharded else None
 
-    def save(self, parts: Parts, progress: Progress, config: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
-        """Save the state of a step. All ranks call together."""
+    def save(self, parts: Parts, progress: Progress) -> None:
+        """Save the state of a step. Collective: all ranks call."""
         self.wait()
-        settings, writes = self._settings, parts.gradients.ranks.writes
-        destination = self._checkpoints / f"step-{progress.step}"
+        settings, writes = self._checkpoint, parts.gradients.ranks.writes
+        self.saved_step = progress.step
+        destination = self._directory / f"step-{progress.step}"
         own = settings.background  # the file's writer may run later than the next update
         weights = whole_weights(parts.model, keep=writes)
         weights = {name: tensor.clone() for name, tensor in weights.items()} if own else weights
@@ -90,28 +101,28 @@ class Saver:
 
         def write() -> None:
             if pending is not None and shards is not None:
-                with failure_told(shards):
+                with as_os_error(shards):
                     pending.result()
             if shards is not None and self._group is not None:
                 dist.barrier(self._group)
             if not writes:
                 return
             if shards is not None:
-                settle_shards(shards)
+                sort_headers(shards)
             identity = save_checkpoint(
                 destination,
                 parts.model,
                 parts.data,
                 weights=weights,
-                config=config,
-                inputs=inputs,
+                config=self.settings,
+                inputs=self._inputs,
                 training=training,
                 shards=shards,
                 begun_from=self._begun_from,
             )
             log.info("saved %s  %s", destination, identity[:12])
-            remove_old(self._checkpoints, settings)
-            self._copy(again=True)
+            remove_old(self._directory, settings)
+            self._copy(retries=True)
 
         if not settings.background:
             write()
@@ -119,26 +130,26 @@ class Saver:
         self._written = self._writer.submit(write)
 
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Wait until nothing is being written."""
         if self._written is not None:
             written, self._written = self._written, None
             written.result()
 
     def finish(self, *, writes: bool) -> None:
-        """At the end of a run: nothing is being written, and all is copied.
+        """At the end of a run: wait, and copy what is not copied yet.
 
-        Raises: what the last attempt to copy raised.
+        Raises: whatever the last attempt to copy raised.
         """
         self.wait()
         if writes:
-            self._copy(again=False)
+            self._copy(retries=False)
 
-    def _copy(self, *, again: bool) -> None:
-        if self._settings.remote is None:
+    def _copy(self, *, retries: bool) -> None:
+        if self._checkpoint.remote is None:
             return
         try:
-            mirror(self._checkpoints, self._settings.remote)
+            mirror(self._directory, self._checkpoint.remote)
         except Exception as error:
-            if not again:
+            if not retries:
                 raise
-            log.warning("%s: not copied (%s); will be tried again", self._settings.remote, error)
+            log.warning("%s: not copied (%s); will retry", self._checkpoint.remote, error)

@@ -18,26 +18,29 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..config.schema import CheckpointConfig
-from ..data.sources import TrainingData
+from ..config.parse import as_mapping
+from ..config.schema import CheckpointConfig, RunConfig
+from ..data.sources import TrainingData, input_row
 from ..formats.checkpoint import Tensor
 from ..formats.fields import mismatch
 from ..formats.inspection import open_tokenizer
 from ..formats.json_lines import read_object, sha256_file
 from ..formats.manifest import MANIFEST, canonical, write_manifest
 from ..model.transformer import Transformer
-from ..runtime.sharded import by_rows, whole
-from .layout import ARCHITECTURES, generation_json, model_json, to_published, tokenizer_json
-from .weights import check_finite
+from ..parallel import by_rows, whole
+from ..progress import Progress
+from .layout import ARCHITECTURES, check_finite, generation_json, model_json, to_published, tokenizer_json
 
 __all__ = [
-    "Progress",
     "TrainingState",
+    "artifact_config",
+    "artifact_inputs",
     "capture_optimizer",
     "clear_unfinished",
     "copy_sidecars",
     "describe_checkpoint",
     "final_name",
+    "kept_from",
     "publish",
     "remove",
     "remove_old",
@@ -49,6 +52,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
 
 _WRITING = ".writing"
 _SIDECARS = (
@@ -62,21 +66,8 @@ _SIDECARS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run is; `position` counts windows taken, `left_out` are positions [first, last) of the order."""
-
-    step: int = 0
-    position: int = 0
-    skipped_steps: int = 0
-    consecutive_bad_steps: int = 0
-    learning_rate: float = 0.0
-    rewinds: int = 0
-    left_out: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """What `training/` holds beside the progress."""
+    """The content of `training/`."""
 
     optimizer: dict[str, torch.Tensor]
     random: dict[str, torch.Tensor]
@@ -169,7 +160,7 @@ def copy_sidecars(source: Path, directory: Path) -> None:
 
 
 def _sync(paths: list[Path]) -> None:
-    """Have the disk hold files and directory entries: before a rename makes them count, and after it."""
+    """Flush files and directory entries to the disk: before a rename makes them count, and after it."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -179,9 +170,9 @@ def _sync(paths: list[Path]) -> None:
 
 
 def whole_weights(model: Transformer, *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """All weights on the CPU, gathered from all ranks, which must ask together; nothing unless `keep`."""
+    """All weights on the CPU, gathered from all ranks (collective); empty unless `keep`."""
     gathered = (
-        (name, whole(tensor.detach(), model.divisions.get(name))) for name, tensor in model.state_dict().items()
+        (name, whole(tensor.detach(), model.shard_specs.get(name))) for name, tensor in model.state_dict().items()
     )
     return {name: tensor.cpu() for name, tensor in gathered if keep}
 
@@ -189,18 +180,18 @@ def whole_weights(model: Transformer, *, keep: bool = True) -> dict[str, torch.T
 def capture_optimizer(
     model: Transformer, optimizer: torch.optim.Optimizer, *, keep: bool = True, gather: bool = True
 ) -> dict[str, torch.Tensor]:
-    """The optimizer's state by the names of the weights, on the CPU, gathered from all ranks; nothing unless `keep`.
+    """The optimizer's state by weight, on the CPU, gathered from all ranks (collective); empty unless `keep`.
 
-    Without `gather` each rank has the state itself, as it is; what is divided in tensor groups by rows of the whole.
+    Without `gather`, each rank's own part; of weights that tensor groups divide, by rows of the whole.
     """
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
-            division = model.divisions.get(name) if value.ndim else None
+            spec = model.shard_specs.get(name) if value.ndim else None
             if not gather:
-                tensors[f"{key}.{name}"] = by_rows(whole(value.detach(), division)) if division else value.detach()
+                tensors[f"{key}.{name}"] = by_rows(whole(value.detach(), spec)) if spec else value.detach()
                 continue
-            gathered = whole(value.detach(), division)
+            gathered = whole(value.detach(), spec)
             if keep:
                 tensors[f"{key}.{name}"] = gathered.cpu().clone()
     return tensors
@@ -220,8 +211,8 @@ def save_checkpoint(
 ) -> str:
     """Write a checkpoint directory that appears whole or not at all; returns its identity.
 
-    `begun_from` is the checkpoint whose sidecar files, such as its chat template, are kept. `shards` is a directory of
-    moments written by the ranks, which moves into the checkpoint.
+    `begun_from` is the checkpoint whose sidecar files, such as its chat template, are copied. `shards` is a directory
+    of moments written by the ranks, which moves into the checkpoint.
     """
     with publish(destination) as temporary:
         if shards is not None:
@@ -234,7 +225,7 @@ def save_checkpoint(
 
 @contextmanager
 def publish(destination: Path) -> Iterator[Path]:
-    """A directory to write into under a temporary name: renamed if the block succeeds, removed if it fails."""
+    """A directory under a temporary name to write into: renamed if the block succeeds, removed if it fails."""
     temporary = destination.with_name(f".{destination.name}{_WRITING}")
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -254,7 +245,7 @@ def publish(destination: Path) -> Iterator[Path]:
 
 
 def final_name(directory: Path) -> Path:
-    """The name that a directory of `publish` will get, for messages; any other directory keeps its own."""
+    """The final name of a directory of `publish`, for messages; any other directory keeps its own."""
     if not directory.name.endswith(_WRITING):
         return directory
     return directory.with_name(directory.name.removesuffix(_WRITING).removeprefix("."))
@@ -287,7 +278,7 @@ def _write(
             _save_tensors(training.optimizer, temporary / "training" / "optimizer.safetensors")
         _save_tensors(training.random, temporary / "training" / "random.safetensors")
         _save_tensors(training.guard, temporary / "training" / "guard.safetensors")
-        write_json(temporary / "training" / "state.json", vars(progress))
+        write_json(temporary / "training" / "state.json", progress.row())
     details = {
         "architecture": ARCHITECTURES[model.shape.family],
         "dtype": "float32",
@@ -309,9 +300,9 @@ def step_directories(root: Path) -> list[tuple[int, Path]]:
 
 
 def clear_unfinished(root: Path) -> None:
-    """Remove what a killed run had begun to write or to delete.
+    """Remove what a killed run was writing or deleting.
 
-    Raises: FormatError: something has the name of a checkpoint and is none, which no run of ours leaves behind.
+    Raises: FormatError: a directory has the name of a checkpoint and no manifest, which no run leaves behind.
     """
     for path in [*root.glob(f".*{_WRITING}"), *root.glob(".*.deleting")]:
         log.info("removing unfinished %s", path.name)
@@ -323,7 +314,7 @@ def clear_unfinished(root: Path) -> None:
 
 
 def remove_old(root: Path, settings: CheckpointConfig) -> None:
-    """Delete all but the last checkpoints and those that are pinned."""
+    """Delete all checkpoints but the last ones and the pinned ones."""
     if settings.keep_last is None:
         return
     pinned, every = set(settings.pin), settings.pin_every_steps
@@ -337,3 +328,46 @@ def remove(checkpoints: Iterable[Path]) -> None:
         hidden = path.with_name(f".{path.name}.deleting")
         path.rename(hidden)
         shutil.rmtree(hidden)
+
+
+# ---- what a checkpoint was made from
+
+
+def artifact_config(config: RunConfig, artifact: Path) -> dict[str, Any]:
+    """The settings that a checkpoint's bytes depend on, with paths relative to it."""
+    mapping = as_mapping(config)
+    for name in ("run_directory", "validation", "checkpoint", "logging", "wandb", "energy"):
+        del mapping[name]
+    del mapping["train"]["max_skipped_steps"], mapping["train"]["stop_at"], mapping["data"]["loader"]
+    for name in ("max_rewinds", "slow_rise_nats", "slow_rise_action"):
+        del mapping["stability"][name]
+
+    def seen(path: str | None) -> str | None:
+        return None if path is None else Path(os.path.relpath(path, artifact)).as_posix()
+
+    mapping["init_from"], mapping["anneal"] = seen(mapping["init_from"]), seen(mapping["anneal"])
+    mapping["data"]["tokenizer"] = seen(mapping["data"]["tokenizer"])
+    for source in mapping["data"]["sources"]:
+        source["path"], source["label_masks"] = seen(source["path"]), seen(source["label_masks"])
+    return mapping
+
+
+def artifact_inputs(config: RunConfig, data: TrainingData, artifact: Path) -> list[dict[str, Any]]:
+    """What a checkpoint was made from: tokens, the checkpoint it began from, and validation data."""
+    rows = data.inputs(artifact)
+    for name in (*config.validation.documents, *(task.path for task in config.validation.tasks)):
+        rows += _rows_of("validation", Path(name), artifact)
+    if config.init_from is not None:
+        rows += _rows_of("checkpoint", Path(config.init_from), artifact)
+    return rows
+
+
+def _rows_of(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    if path.is_file() or (path / MANIFEST).is_file():
+        return [input_row(role, path, artifact)]
+    return [input_row(role, item, artifact) for item in sorted(path.rglob("*")) if item.is_file()]
+
+
+def kept_from(config: RunConfig) -> Path | None:
+    """The checkpoint whose sidecar files this run's checkpoints copy; None if it has another tokenizer."""
+    return None if config.init_from is None or config.init_tokenizer == "other" else Path(config.init_from)

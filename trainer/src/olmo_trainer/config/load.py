@@ -13,8 +13,7 @@ from ..formats.json_lines import read_object
 from .check import check
 from .errors import ConfigError, Problem
 from .parse import build, read_mapping
-from .presets import apply_preset
-from .published import model_settings
+from .published import apply_preset, model_settings
 from .schema import RunConfig
 
 __all__ = ["load_config"]

@@ -1,16 +1,21 @@
-"""The data of a run: its shard directories, their tokenizer and special tokens, and the order of their windows."""
+"""The data of a run: its shard directories, their tokenizer and special tokens, the batches, and reading them ahead."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..config.errors import ConfigError, Problem
+from ..config.errors import ConfigError, Problem, SettingError
 from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
 from ..formats.errors import FormatError
 from ..formats.fields import mismatch
@@ -19,12 +24,11 @@ from ..formats.json_lines import sha256_file
 from ..formats.manifest import MANIFEST
 from ..formats.tokens import TokenDirectory, boundaries, open_tokens
 from .order import DataOrder
-from .repetition import repetitive
-from .shard_reader import ShardReader
-from .windows import Chunks, Layout, Packs, WindowSource
+from .windows import Chunks, Layout, Packs, ShardReader, WindowSource
 
 __all__ = [
     "Batch",
+    "Loader",
     "SpecialTokens",
     "TrainingData",
     "check_repetition",
@@ -33,8 +37,38 @@ __all__ = [
     "open_training_data",
     "order_of",
     "repetition_warnings",
+    "repetitive",
     "window_sources",
 ]
+
+
+# ---- repetitive windows
+
+
+def repetitive(
+    ids_BT: npt.NDArray[np.int64], min_period: int, max_period: int, max_count: int
+) -> npt.NDArray[np.bool_]:
+    """Which rows (B) hold a sequence with a period in that range `max_count` (3 or more) times in a row.
+
+    A run of period p and n tokens has ⌊n / p⌋ repetitions. It is a run of n − p places that equal the place p before
+    them; whether there is one so long is found by joining runs of doubled length, on whole arrays.
+    """
+    rows, length = ids_BT.shape
+    found_B = np.zeros(rows, dtype=np.bool_)
+    for period in range(min_period, min(max_period, length // 3) + 1):
+        wanted, joined = (max_count - 1) * period, 1
+        if wanted + period > length:
+            break
+        equal = ids_BT[:, period:] == ids_BT[:, :-period]
+        while joined < wanted and equal.any():  # equal[i]: the `joined` places from i on equal those before them
+            step = min(joined, wanted - joined)
+            equal = equal[:, :-step] & equal[:, step:]
+            joined += step
+        found_B |= equal.any(axis=1)
+    return found_B
+
+
+# ---- sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +85,7 @@ class Batch:
     """What is read of B positions: B windows of T tokens."""
 
     tokens_BT: npt.NDArray[np.int64]
-    counted_BT: npt.NDArray[np.bool_] | None
+    loss_mask_BT: npt.NDArray[np.bool_] | None
     """Whether predicting a token is part of the loss; None where all are."""
     document_ids_BT: npt.NDArray[np.int32] | None
     """Equal within a row where two tokens are of one document; None where tokens see all before them."""
@@ -82,7 +116,7 @@ class TrainingData:
         places = [self.order.at(position) for position in positions]
         windows = [self.sources[place.source].read(place.window) for place in places]
         tokens_BT = np.stack([window.ids_T for window in windows])
-        counted_BT = np.stack([window.counted_T for window in windows])
+        loss_mask_BT = np.stack([window.loss_mask_T for window in windows])
         masked = 0
         if self.instance_filter is not None:
             padding_BT = np.arange(self.sequence_length) >= np.array([[window.filled] for window in windows])
@@ -94,11 +128,11 @@ class TrainingData:
                 self.instance_filter.repetition_max_period,
                 self.instance_filter.repetition_max_count,
             )
-            counted_BT[repetitive_B] = False
+            loss_mask_BT[repetitive_B] = False
             masked = int(repetitive_B.sum())
         return Batch(
             tokens_BT=tokens_BT,
-            counted_BT=None if counted_BT.all() else counted_BT,
+            loss_mask_BT=None if loss_mask_BT.all() else loss_mask_BT,
             document_ids_BT=np.stack([window.documents_T for window in windows]) if self.document_mask else None,
             masked_instances=masked,
         )
@@ -127,21 +161,21 @@ def input_row(role: str, path: Path, artifact: Path) -> dict[str, Any]:
     return {**row, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
 
 
-def open_training_data(config: RunConfig, where: str) -> TrainingData:
+def open_training_data(config: RunConfig) -> TrainingData:
     """Open all sources of a config; `where` names the config in errors.
 
-    Raises: ConfigError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
+    Raises: SettingError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
     """
     data = config.data
-    directories = open_directories(data, where)
-    tokenizer_path, tokenizer_sha256 = _tokenizer(data, directories, where)
+    directories = open_directories(data)
+    tokenizer_path, tokenizer_sha256 = _tokenizer(data, directories)
     rows = _vocabulary_rows(tokenizer_path)
-    special = _special_tokens(directories, rows, where)
+    special = _special_tokens(directories, rows)
     known = [replace(directory, vocab_size=directory.vocab_size or rows) for directory in directories]
-    sources = window_sources(data, known, where)
+    sources = window_sources(data, known)
     return TrainingData(
         sources=tuple(sources),
-        order=order_of(data, sources, config.seed, config.train.batch_windows, where),
+        order=order_of(data, sources, config.seed, config.train.batch_windows),
         tokenizer_path=tokenizer_path,
         tokenizer_sha256=tokenizer_sha256,
         vocab_size=max(rows, *(source.directory.vocab_size or 0 for source in sources)),
@@ -152,22 +186,22 @@ def open_training_data(config: RunConfig, where: str) -> TrainingData:
     )
 
 
-def open_directories(data: DataConfig, where: str) -> list[TokenDirectory]:
+def open_directories(data: DataConfig) -> list[TokenDirectory]:
     """The shards of all sources.
 
-    Raises: ConfigError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
+    Raises: SettingError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
     """
     problems: list[Problem] = []
-    opened = [_open(source, f"data.sources.{index}", where, problems) for index, source in enumerate(data.sources)]
+    opened = [_open(source, f"data.sources.{index}", problems) for index, source in enumerate(data.sources)]
     if problems:
-        raise ConfigError(*problems)
+        raise SettingError(*problems)
     return [directory for directory in opened if directory is not None]
 
 
-def window_sources(data: DataConfig, directories: list[TokenDirectory], where: str) -> list[WindowSource]:
+def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[WindowSource]:
     """The windows of all sources; they share their open files.
 
-    Raises: ConfigError: a source without a window; FormatError.
+    Raises: SettingError: a source without a window; FormatError.
     """
     sources, reader = [], ShardReader()
     for index, (directory, chosen) in enumerate(zip(directories, data.sources, strict=True)):
@@ -184,15 +218,15 @@ def window_sources(data: DataConfig, directories: list[TokenDirectory], where: s
             held = f"whose {len(directory.shards)} shards hold {tokens} tokens"
             what = f'"data.sources.{index}.path" is {directory.path}, {held}'
             text = f"a file with at least one window of {data.sequence_length} tokens"
-            raise ConfigError(Problem(f"{where}: {what}; expected {text}", "shorten data.sequence_length"))
+            raise SettingError(Problem(f"{what}; expected {text}", "shorten data.sequence_length"))
         sources.append(source)
     return sources
 
 
-def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_windows: int, where: str) -> DataOrder:
+def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_windows: int) -> DataOrder:
     """The order of the sources' windows.
 
-    Raises: ConfigError: it would have nothing in it, or nothing of a source.
+    Raises: SettingError: it would have nothing in it, or nothing of a source.
     """
     ratios = [source.ratio for source in data.sources if source.ratio is not None]
     legacy_batch = batch_windows if data.order == "legacy" else None
@@ -200,17 +234,17 @@ def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_win
     if legacy_batch is not None and order.epoch_windows == 0:
         windows = sum(order.sizes)
         text = f"at most {windows}, the windows of an epoch, since OLMo's order drops those that fill no batch"
-        raise ConfigError(Problem(f'{where}: "train.batch_windows" is {legacy_batch}; expected {text}'))
+        raise SettingError(Problem(f'"train.batch_windows" is {legacy_batch}; expected {text}'))
     if order.epoch_windows == 0 or 0 in order.quotas:
         text = "ratios that leave every source at least one window"
-        raise ConfigError(Problem(f'{where}: "data.sources" is too small in its scarcest source; expected {text}'))
+        raise SettingError(Problem(f'"data.sources" is too small in its scarcest source; expected {text}'))
     return order
 
 
-def check_repetition(config: RunConfig, data: TrainingData, windows: int, where: str) -> None:
+def check_repetition(config: RunConfig, data: TrainingData, windows: int) -> None:
     """Hold a run of so many windows against the sources' `max_repetition`.
 
-    Raises: ConfigError: with every source that would be seen too often.
+    Raises: SettingError: with every source that would be seen too often.
     """
     problems = []
     for index, source in enumerate(config.data.sources):
@@ -220,9 +254,9 @@ def check_repetition(config: RunConfig, data: TrainingData, windows: int, where:
             text = (
                 f"{times:.4g} or more, for a run of {windows * data.sequence_length} tokens sees {source.path} so often"
             )
-            problems.append(Problem(f"{where}: {what}; expected {text}", "train for fewer steps or lower its ratio"))
+            problems.append(Problem(f"{what}; expected {text}", "train for fewer steps or lower its ratio"))
     if problems:
-        raise ConfigError(*problems)
+        raise SettingError(*problems)
 
 
 _WORTH_REPEATING = 4  # arXiv 2305.16264: up to four times, repeated tokens are almost as good as new ones
@@ -249,10 +283,10 @@ def _layout(directory: TokenDirectory, data: DataConfig) -> Layout:
     return Packs(directory, data.sequence_length, truncate=data.long_documents == "truncate")
 
 
-def _open(source: SourceConfig, key: str, where: str, problems: list[Problem]) -> TokenDirectory | None:
+def _open(source: SourceConfig, key: str, problems: list[Problem]) -> TokenDirectory | None:
     path = Path(source.path)
     if not path.is_dir():
-        problems.append(Problem(f'{where}: "{key}.path" is {path}, which was not found; expected a directory'))
+        problems.append(Problem(f'"{key}.path" is {path}, which was not found; expected a directory'))
         return None
     given = {name: getattr(source, name) for name in ("dtype", "eos_token_id", "bos_token_id", "pad_token_id")}
     if (path / MANIFEST).is_file():
@@ -261,20 +295,20 @@ def _open(source: SourceConfig, key: str, where: str, problems: list[Problem]) -
             stated = getattr(directory, name)
             if value is not None and value != stated:
                 text = f"{stated}, as {path / MANIFEST} says"
-                problems.append(Problem(f'{where}: "{key}.{name}" is {value}; expected {text}', "leave it out"))
+                problems.append(Problem(f'"{key}.{name}" is {value}; expected {text}', "leave it out"))
     else:
         for name in ("dtype", "eos_token_id"):
             if given[name] is None:
                 what = f'"{key}.{name}" is missing and {path} has no manifest.json that says it'
                 text = {"dtype": "uint8, uint16 or uint32", "eos_token_id": "the id that ends a document"}[name]
-                problems.append(Problem(f"{where}: {what}; expected {text}", f"set {key}.{name}"))
+                problems.append(Problem(f"{what}; expected {text}", f"set {key}.{name}"))
         if source.dtype is None or source.eos_token_id is None:
             return None
         directory = open_tokens(path, dtype=source.dtype, eos_token_id=source.eos_token_id)
         directory = replace(directory, bos_token_id=source.bos_token_id, pad_token_id=source.pad_token_id)
         _check_claimed_dtype(directory)
     if not directory.shards:
-        problems.append(Problem(f'{where}: "{key}.path" is {path}, which holds no .npy file; expected token shards'))
+        problems.append(Problem(f'"{key}.path" is {path}, which holds no .npy file; expected token shards'))
     return directory
 
 
@@ -296,21 +330,19 @@ def _check_claimed_dtype(directory: TokenDirectory) -> None:
             raise mismatch(shard.path, "wrong_dtype", got, expected, hint=hint) from error
 
 
-def _tokenizer(data: DataConfig, directories: list[TokenDirectory], where: str) -> tuple[Path, str]:
+def _tokenizer(data: DataConfig, directories: list[TokenDirectory]) -> tuple[Path, str]:
     """The one tokenizer of all sources."""
     if data.tokenizer is not None:
         path = Path(data.tokenizer)
         if not path.is_file():
-            message = f'{where}: "data.tokenizer" is {path}, which was not found; expected a tokenizer.json'
-            raise ConfigError(Problem(message))
+            message = f'"data.tokenizer" is {path}, which was not found; expected a tokenizer.json'
+            raise SettingError(Problem(message))
     else:
         found = [directory.tokenizer_path for directory in directories if directory.tokenizer_path is not None]
         if not found:
             names = ", ".join(str(directory.path) for directory in directories)
             what = f'"data.tokenizer" is missing and {names} brings no tokenizer.json'
-            raise ConfigError(
-                Problem(f"{where}: {what}; expected the tokenizer that made the ids", "set data.tokenizer")
-            )
+            raise SettingError(Problem(f"{what}; expected the tokenizer that made the ids", "set data.tokenizer"))
         path = found[0]
     sha256 = sha256_file(path)
     for directory in directories:
@@ -326,19 +358,73 @@ def _vocabulary_rows(path: Path) -> int:
     return 1 + max(open_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1)
 
 
-def _special_tokens(directories: list[TokenDirectory], rows: int, where: str) -> SpecialTokens:
+def _special_tokens(directories: list[TokenDirectory], rows: int) -> SpecialTokens:
     first = directories[0]
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         values = {getattr(directory, name) for directory in directories}
         if len(values) > 1:
             shown = " and ".join(str(value) for value in sorted(values, key=str))
             text = "one value, since a model has one"
-            raise ConfigError(Problem(f'{where}: "{name}" of the sources is {shown}; expected {text}'))
+            raise SettingError(Problem(f'"{name}" of the sources is {shown}; expected {text}'))
         value = getattr(first, name)
         if value is not None and value >= rows:
             text = f"an id of the tokenizer, below {rows}"
-            raise ConfigError(Problem(f'{where}: "{name}" of the sources is {value}; expected {text}'))
+            raise SettingError(Problem(f'"{name}" of the sources is {value}; expected {text}'))
     if first.eos_token_id is None:
         text = "the id that ends a document, which the checkpoint needs"
-        raise ConfigError(Problem(f'{where}: "eos_token_id" of {first.path} is null; expected {text}'))
+        raise SettingError(Problem(f'"eos_token_id" of {first.path} is null; expected {text}'))
     return SpecialTokens(eos=first.eos_token_id, bos=first.bos_token_id, pad=first.pad_token_id)
+
+
+# ---- reading ahead
+
+B = TypeVar("B")
+
+
+class Loader(Generic[B]):
+    """Reads the batches of a plan; `ahead` of them are read or being read before they are asked for.
+
+    `read` makes a batch of its positions, in a thread. Without threads it is called when the batch is asked for.
+    `waited_s` is how long the last batch was waited for. An exception in `read` is raised where its batch is taken.
+    """
+
+    def __init__(self, read: Callable[[range], B], plan: Iterator[range], *, threads: int, ahead: int) -> None:
+        self._read, self._plan, self._ahead = read, plan, max(1, ahead)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="data") if threads else None
+        self._begun: deque[Future[B]] = deque()
+        self.waited_s = 0.0
+
+    def next(self) -> B:
+        """The next batch of the plan.
+
+        Raises: StopIteration: the plan is at its end; whatever `read` raised.
+        """
+        asked = time.monotonic()
+        if self._pool is None:
+            batch = self._read(next(self._plan))
+        else:
+            self._begin(self._pool)
+            if not self._begun:
+                raise StopIteration
+            batch = self._begun.popleft().result()
+            self._begin(self._pool)
+        self.waited_s = time.monotonic() - asked
+        return batch
+
+    def _begin(self, pool: ThreadPoolExecutor) -> None:
+        while len(self._begun) < self._ahead and (positions := next(self._plan, None)) is not None:
+            self._begun.append(pool.submit(self._read, positions))
+
+    def close(self) -> None:
+        """Drop what was not asked for and end the threads, after the reads under way."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._begun.clear()
+
+    def __enter__(self) -> Loader[B]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,14 +1,20 @@
-"""Token shards seen as windows of equal length, in one of two layouts.
+"""Token shards as windows of equal length, in one of two layouts.
 
-`Chunks`: the documents of a file run on, and the file is cut every T tokens; its last tokens that fill no window are
-left out. `Packs`: whole documents of a file side by side, then padding (packing.py). Both find a window's file by a
-binary search, and both can be asked in which windows a stretch of a file stands. T tokens in a window.
+`Chunks`: the documents of a file are concatenated and cut every T tokens; the last tokens of a file that do not fill a
+window are dropped. `Packs`: whole documents of a file next to each other, then padding. Both find a window's file by
+binary search, and both can tell which windows hold a span of a file. T tokens in a window.
 """
 
 from __future__ import annotations
 
+import heapq
+import os
+import resource
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +22,143 @@ import numpy.typing as npt
 
 from ..formats.fields import mismatch
 from ..formats.tokens import Shard, TokenDirectory, boundaries
-from .packing import best_fit_decreasing, pieces_of
-from .shard_reader import ShardReader
 
-__all__ = ["Chunks", "Layout", "Packs", "Piece", "Window", "WindowSource"]
+__all__ = [
+    "Chunks",
+    "Layout",
+    "Packs",
+    "Piece",
+    "ShardReader",
+    "Window",
+    "WindowSource",
+    "best_fit_decreasing",
+    "pieces_of",
+]
+
+
+# ---- packing
+
+Integers = npt.NDArray[np.int64]
+
+
+def pieces_of(starts: Integers, ends: Integers, length: int, *, truncate: bool) -> tuple[Integers, Integers]:
+    """Cut documents longer than `length` into pieces of it and a rest, or off at it; starts and sizes, rising.
+
+    Documents of no tokens give no piece.
+    """
+    sizes = ends - starts
+    if truncate:
+        kept = sizes > 0
+        return starts[kept], np.minimum(sizes[kept], length)
+    counts = -(-sizes // length)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    within = np.arange(len(first)) - first
+    piece_starts = np.repeat(starts, counts) + within * length
+    return piece_starts, np.minimum(np.repeat(ends, counts) - piece_starts, length)
+
+
+def best_fit_decreasing(sizes: Integers, capacity: int) -> tuple[Integers, int]:
+    """The bin of each item, and the number of bins; sizes are 1 to `capacity`.
+
+    From the largest item to the smallest, equal ones as they stand: into the bin with the least room that holds it,
+    among equal ones the first made; else into a new one. All items of one size are placed together, so the work grows
+    with the number of bins and of sizes, not with that of the items: a bin that got one item of a size and has room for
+    another has then the least room of all, and so gets as many as fit.
+    """
+    order = np.argsort(-sizes, kind="stable")
+    bins = np.empty(len(sizes), dtype=np.int64)
+    rooms: dict[int, list[int]] = {}  # room -> heap of bins with just that room
+    filled = made = 0
+    values, counts = np.unique(sizes, return_counts=True)
+    for size, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        left, end = count, filled + count
+        for room in sorted(room for room in rooms if room >= size):
+            heap, fits = rooms[room], room // size
+            while heap and left:
+                taken = min(fits, left)
+                number = heapq.heappop(heap)
+                bins[order[filled : filled + taken]] = number
+                filled, left = filled + taken, left - taken
+                if room > taken * size:
+                    heapq.heappush(rooms.setdefault(room - taken * size, []), number)
+            if not heap:
+                del rooms[room]
+            if not left:
+                break
+        if left:
+            fits = capacity // size
+            new = -(-left // fits)
+            bins[order[filled:end]] = made + np.arange(left) // fits
+            full = made + new - (left % fits != 0)
+            _extend(rooms, capacity - fits * size, range(made, full))
+            _extend(rooms, capacity - left % fits * size, range(full, made + new))
+            made += new
+        filled = end
+    return bins, made
+
+
+def _extend(rooms: dict[int, list[int]], room: int, numbers: Iterable[int]) -> None:
+    """Add bins that were just made: their numbers are above all others, so the heap stays one."""
+    if room:
+        rooms.setdefault(room, []).extend(numbers)
+
+
+# ---- reading
+
+
+class _Open:
+    """A file descriptor that is closed when nobody holds it, so that one thread may drop what another reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class ShardReader:
+    """The last used files stay open, at most `limit`: by default 512, or a quarter of what the process may open."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._limit = limit or (512 if allowed == resource.RLIM_INFINITY else max(4, min(512, allowed // 4)))
+        self._kept: OrderedDict[Path, _Open] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, path: Path, dtype: str, start: int, count: int) -> npt.NDArray[np.generic]:
+        """`count` little-endian items of a raw file from item `start` on.
+
+        Raises: FormatError: `truncated` where the file ends before them; `missing_file`.
+        """
+        items = np.empty(count, dtype=np.dtype(dtype).newbyteorder("<"))
+        left, offset = memoryview(items).cast("B"), start * items.itemsize  # type: ignore[arg-type]
+        held = self._held(path)
+        while left:
+            got = os.preadv(held.number, [left], offset)
+            if got == 0:
+                missing = f"{(start + count) * items.itemsize} bytes or more, as when the run was begun"
+                raise mismatch(path, "truncated", f"{offset} bytes long", missing)
+            left, offset = left[got:], offset + got
+        return items
+
+    def _held(self, path: Path) -> _Open:
+        with self._lock:
+            if path in self._kept:
+                self._kept.move_to_end(path)
+                return self._kept[path]
+        try:
+            opened = _Open(path)
+        except FileNotFoundError as error:
+            raise mismatch(path, "missing_file", "missing", "the shard that existed at the start") from error
+        with self._lock:
+            self._kept[path] = opened
+            if len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+        return opened
+
+
+# ---- windows
 
 
 @dataclass(frozen=True)
@@ -36,7 +175,7 @@ class Window:
     """What is read of a window; the first `filled` tokens are from the file, the others padding."""
 
     ids_T: npt.NDArray[np.int64]
-    counted_T: npt.NDArray[np.bool_]
+    loss_mask_T: npt.NDArray[np.bool_]
     """Whether predicting this token is part of the loss."""
     begins_T: npt.NDArray[np.bool_]
     """Whether another document begins here than the token before is of."""
@@ -195,7 +334,7 @@ class WindowSource:
         """
         length, eos, pad = self.sequence_length, self.directory.eos_token_id, self.directory.pad_token_id
         filler = pad if pad is not None else eos if eos is not None else 0
-        ids_T, counted_T = np.full(length, filler, dtype=np.int64), np.ones(length, dtype=np.bool_)
+        ids_T, loss_mask_T = np.full(length, filler, dtype=np.int64), np.ones(length, dtype=np.bool_)
         begins_T = np.zeros(length, dtype=np.bool_)
         place = 0
         for piece in self.pieces(window):
@@ -204,16 +343,16 @@ class WindowSource:
             ids = self._ids(Piece(piece.shard, piece.start - before, piece.end))
             ids_T[place:end] = ids[before:]
             if self._masks is not None:
-                counted_T[place:end] = self._reader.read(self._masks[piece.shard], "uint8", piece.start, end - place)
+                loss_mask_T[place:end] = self._reader.read(self._masks[piece.shard], "uint8", piece.start, end - place)
             if place and (ids_T[place - 1] != eos or (before and ids[0] != eos)):
-                counted_T[place] = False
+                loss_mask_T[place] = False
             begins_T[place] = place > 0
             place = end
-        counted_T[place:] = False
+        loss_mask_T[place:] = False
         # a document ends with its end token and nowhere else (docs/formats/tokens.md); padding is one by itself
         begins_T[1:place] |= ids_T[: place - 1] == eos
         begins_T[place : place + 1] = True
-        return Window(ids_T=ids_T, counted_T=counted_T, begins_T=begins_T, filled=place)
+        return Window(ids_T=ids_T, loss_mask_T=loss_mask_T, begins_T=begins_T, filled=place)
 
     def _ids(self, piece: Piece) -> npt.NDArray[np.generic]:
         shard = self.directory.shards[piece.shard]

@@ -1,21 +1,27 @@
-"""metrics.jsonl: one row a step, each step once, whatever the run went through."""
+"""Where a run's numbers go: metrics.jsonl (one row per step, each step once), copies of it, and the console."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+from ..config.errors import ConfigError, Problem
+from ..config.schema import RunConfig, WandbConfig
 from ..formats.fields import mismatch
 from ..formats.files import write_atomically
 
-__all__ = ["MetricsFile", "whole_rows"]
+__all__ = ["Console", "MetricsFile", "RunLog", "clock", "scaled", "whole_rows"]
 
 log = logging.getLogger(__name__)
+
+
+# ---- metrics.jsonl
 
 
 class MetricsFile:
@@ -102,3 +108,182 @@ def _refuse(name: str) -> float:
 def _is_row(row: Any) -> bool:
     is_numbers = isinstance(row, dict) and all(isinstance(value, int | float | None) for value in row.values())
     return is_numbers and isinstance(row.get("step"), int)
+
+
+# ---- copies
+
+
+class Sink(Protocol):
+    """A place for copies of rows."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add the row of a step."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+def _missing(setting: str, extra: str) -> ConfigError:
+    message = f'"{setting}" is true and {extra} is not installed; expected the extra'
+    return ConfigError(Problem(message, f"pip install 'olmo-trainer[{extra}]'"))
+
+
+class _Wandb:
+    """Weights & Biases, offline unless asked otherwise. A run that is continued keeps its id, and so its curves.
+
+    Online, steps that are done again after a kill are the same and ignored; `wandb sync --append` joins offline parts.
+    """
+
+    def __init__(self, settings: WandbConfig, directory: Path, identity: str, config: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            raise _missing("wandb.enabled", "wandb") from error
+        self._run = wandb.init(
+            project=settings.project,
+            name=settings.name,
+            mode=settings.mode,
+            id=identity,
+            resume="allow",
+            dir=str(directory),
+            config=config,
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _TensorBoard:
+    """Event files; what an earlier start of the run wrote after `done_steps` is left out by TensorBoard."""
+
+    def __init__(self, directory: Path, done_steps: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise _missing("logging.tensorboard", "tensorboard") from error
+        self._writer: Any = SummaryWriter(str(directory), purge_step=done_steps + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+# ---- all of them
+
+
+class RunLog:
+    """The rows of a run: in metrics.jsonl, and copies in Weights & Biases and TensorBoard.
+
+    The copies cannot take a row back. If the run may go back, rows therefore wait for the checkpoint that makes them
+    final; what a failed run had not saved is only in metrics.jsonl. `artifact` are the settings that never change.
+    Raises: ConfigError: a copy is requested and its package is not installed; FormatError: `not_json`.
+    """
+
+    def __init__(self, config: RunConfig, resumed_step: int | None, artifact: dict[str, Any], *, writes: bool) -> None:
+        directory = Path(config.run_directory)
+        self._file = MetricsFile(directory / "metrics.jsonl", resumed_step, writes=writes)
+        self._waits = config.stability.rewind_after is not None
+        self._rows: list[tuple[int, dict[str, float]]] = []
+        self._sinks: list[Sink] = []
+        if config.wandb.enabled and writes:
+            named = json.dumps([artifact, directory.name], sort_keys=True)
+            identity = hashlib.sha256(named.encode()).hexdigest()[:16]
+            self._sinks.append(_Wandb(config.wandb, directory, identity, artifact))
+        if config.logging.tensorboard and writes:
+            self._sinks.append(_TensorBoard(directory / "tensorboard", resumed_step or 0))
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last row; empty at the beginning."""
+        return self._file.last
+
+    @property
+    def reached(self) -> dict[str, Any]:
+        """The last row ever written, also if it was dropped."""
+        return self._file.reached
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add the row of a step."""
+        self._file.write(step, values)
+        if self._sinks:
+            self._rows.append((step, values))
+        if not self._waits:
+            self._copy()
+
+    def flush(self) -> None:
+        """Make all rows final: before a checkpoint promises that they exist."""
+        self._file.sync()
+        self._copy()
+
+    def drop_after(self, last_step: int) -> None:
+        """Drop the rows after a step that the run goes back to."""
+        self._file.cut(last_step)
+        self._rows = [row for row in self._rows if row[0] <= last_step]
+
+    def close(self) -> None:
+        """Close the file and the copies."""
+        self._file.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _copy(self) -> None:
+        rows, self._rows = self._rows, []
+        for step, values in rows:
+            for sink in self._sinks:
+                sink.write(step, values)
+
+
+# ---- console
+
+
+def scaled(value: float) -> str:
+    """A figure with three digits and a unit prefix."""
+    for limit, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g} "
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `12:34` or `1:12:34`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+class Console:
+    """Logs how far a run of `steps` steps is."""
+
+    def __init__(self, steps: int, first_step: int, every_s: float) -> None:
+        self.steps, self.first_step, self.every_s = steps, first_step, every_s
+        self._begun = self._next = time.monotonic()
+        self._seen = ""
+
+    def step(self, step: int, values: dict[str, float] | None = None) -> None:
+        """Log a line if one is due; without `values`, with those of the last row.
+
+        The time left follows from the pace since this start, validation included.
+        """
+        now = time.monotonic()
+        is_due = now >= self._next or step == self.steps
+        if values is not None:
+            bpb = f"  bpb {values['eval/bpb']:.3f}" if "eval/bpb" in values else ""
+            numbers = "  loss {:.4f}%s  lr {:.2e}  grad {:.2f}  {}tok/s".format(
+                values["train/CrossEntropyLoss"],
+                values["optim/learning_rate_group0"],
+                values["optim/total_grad_norm"],
+                scaled(values["throughput/device/tokens_per_second"]),
+            )
+            shown, self._seen = numbers % bpb, numbers % "" + f" at step {step}"
+        else:
+            shown = self._seen
+        if is_due:
+            self._next = now + self.every_s
+            left = (now - self._begun) / max(1, step - self.first_step) * (self.steps - step)
+            log.info("train  step %d/%d%s  eta %s", step, self.steps, shown, clock(left))

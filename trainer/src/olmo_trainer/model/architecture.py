@@ -1,14 +1,25 @@
-"""A model's shape with nothing left open, and what the seven families mean in its terms."""
+"""A model's shape with nothing left open, what the seven families mean in its terms, and what it costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config.schema import ModelConfig
-from ..config.sections.model import RopeScalingConfig
+from ..config.errors import Problem, SettingError
+from ..config.schema import ModelConfig, RopeScalingConfig
+from ..parallel import ShardSpec, TensorParallel
 
-__all__ = ["Architecture", "Routing", "architecture_of", "resolved"]
+__all__ = [
+    "Architecture",
+    "Routing",
+    "architecture_of",
+    "check_divisible",
+    "flops_per_token",
+    "matrix_parameters",
+    "resolved",
+    "shard_specs",
+    "total_parameters",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +74,11 @@ class Architecture:
             embedding_rows=self.embedding_rows // tensor_ranks,
         )
 
-    def scales_rope(self, layer: int) -> bool:
-        """Whether the layer's angles are stretched: OLMo-3 does so where attention is full alone."""
-        return self.rope_scaling is not None and (self.family != "olmo3" or self.windows[layer] is None)
+    @property
+    def scales_rope(self) -> tuple[bool, ...]:
+        """For each layer whether its angles are stretched: in OLMo-3 only where attention is full."""
+        scaled = self.rope_scaling is not None
+        return tuple(scaled and (self.family != "olmo3" or window is None) for window in self.windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +178,98 @@ def resolved(model: ModelConfig, shape: Architecture) -> ModelConfig:
         embedding_size=shape.embedding_rows,
         **options,
     )
+
+
+# ---- size and cost
+
+
+def _block_parameters(shape: Architecture, experts: int) -> int:
+    """Matrix weights of a block with `experts` of its experts (1 where it has none)."""
+    attention = 2 * (shape.heads + shape.key_value_heads) * shape.head_width * shape.width
+    router = shape.routing.experts * shape.width if shape.routing else 0
+    return attention + router + experts * 3 * shape.width * shape.inner_width
+
+
+def matrix_parameters(shape: Architecture) -> int:
+    """Weights that a token is multiplied with, the output matrix included whether tied or not."""
+    chosen = shape.routing.chosen if shape.routing else 1
+    return shape.layers * _block_parameters(shape, chosen) + shape.embedding_rows * shape.width
+
+
+def total_parameters(shape: Architecture) -> int:
+    """All weights, each counted once."""
+    queries, keys = shape.heads * shape.head_width, shape.key_value_heads * shape.head_width
+    block = _block_parameters(shape, shape.routing.experts if shape.routing else 1)
+    if shape.norm == "rms_norm":
+        block += 2 * shape.width
+    if shape.qk_norm:
+        block += queries + keys
+    if shape.attention_bias:
+        block += queries + 2 * keys + shape.width
+    if shape.mlp_bias:
+        block += 2 * shape.inner_width + shape.width
+    final_norm = shape.width if shape.norm == "rms_norm" else 0
+    return shape.layers * block + final_norm + (1 if shape.tied else 2) * shape.embedding_rows * shape.width
+
+
+def flops_per_token(shape: Architecture, sequence_length: int) -> int:
+    """Operations of one trained token, forward and backward."""
+    seen = sum(min(sequence_length, window or sequence_length) for window in shape.windows)
+    return 6 * matrix_parameters(shape) + 12 * shape.heads * shape.head_width * seen
+
+
+# ---- tensor parallelism
+
+
+def shard_specs(shape: Architecture, tensor_parallel: TensorParallel) -> dict[str, ShardSpec]:
+    """How each sharded weight of a model is sharded, by name; all other weights are whole on every rank."""
+    if tensor_parallel.size == 1:
+        return {}
+    queries, keys = shape.heads * shape.head_width, shape.key_value_heads * shape.head_width
+    rows, inner = (shape.embedding_rows,), shape.inner_width
+    kinds: dict[str, tuple[int, tuple[int, ...]]] = {
+        "attention.qkv.weight": (0, (queries, keys, keys)),
+        "attention.out.weight": (1, (queries,)),
+        "mlp.up_gate.weight": (0, (inner, inner)),
+        "mlp.down.weight": (1, (inner,)),
+    }
+    if shape.attention_bias:
+        kinds["attention.qkv.bias"] = kinds["attention.qkv.weight"]
+    if shape.mlp_bias:
+        kinds["mlp.up_gate.bias"] = kinds["mlp.up_gate.weight"]
+    if shape.qk_norm:
+        kinds |= {"attention.query_norm.weight": (0, (queries,)), "attention.key_norm.weight": (0, (keys,))}
+    named = {f"blocks.{layer}.{name}": kind for layer in range(shape.layers) for name, kind in kinds.items()}
+    named["embedding"] = (0, rows)
+    if not shape.tied:
+        named["head.weight"] = (0, rows)
+    return {
+        name: ShardSpec(dim=dim, pieces=pieces, tensor_parallel=tensor_parallel)
+        for name, (dim, pieces) in named.items()
+    }
+
+
+def check_divisible(shape: Architecture, tensor_ranks: int) -> None:
+    """Check that every rank gets an equal part of every product.
+
+    Raises: SettingError: with each size that cannot be divided; or the model has experts, which are never divided.
+    """
+    if tensor_ranks == 1:
+        return
+    ranks = f"train.parallel.tensor_ranks {tensor_ranks}"
+    sizes = {
+        "model.num_attention_heads": shape.heads,
+        "model.num_key_value_heads": shape.key_value_heads,
+        "model.intermediate_size": shape.inner_width,
+        "model.embedding_size": shape.embedding_rows,
+    }
+    problems = [
+        Problem(f'"{name}" is {size}; expected a multiple of {ranks}')
+        for name, size in sizes.items()
+        if size % tensor_ranks
+    ]
+    if shape.routing:
+        what = f'"train.parallel.tensor_ranks" is {tensor_ranks} and "model.family" {shape.family}'
+        problems = [Problem(f"{what}; expected 1 for a model with experts", 'use train.parallel.kind "fsdp"')]
+    if problems:
+        raise SettingError(*problems)

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from .cache import LayerCache, new_cache
-from .transformer import Transformer
+from .transformer import LayerCache, Transformer, new_cache
 
 __all__ = ["choose", "generate", "read_on"]
 

@@ -1,4 +1,4 @@
-"""Initial weights: every distribution in one table, each weight a function of its name and the seed alone.
+"""Initial weights: every distribution in one table; each weight is a function only of its name and the seed.
 
 | scheme | embedding | q, k, v, gate | up | attention out, down | output matrix |
 |---|---|---|---|---|---|
@@ -10,8 +10,8 @@
 | `fan_in` (the same) | 1 | 1/√inputs | 1/√inputs | 1/√inputs | 1/√d |
 | `normalized` (the same, after nGPT, arXiv 2410.01131) | 1/√d | 1/√d | 1/√d | 1/√d/√(2L) | 1/√d |
 
-s is `init.std`, d the width, L the layers, l a layer's number from 0. Routers are drawn as q, k and v. All are normal,
-cut off at three standard deviations. Norm weights are one, biases zero.
+s is `init.std`, d the width, L the number of layers, l a layer's number from 0. Routers are drawn like q, k and v. All
+are normal, truncated at three standard deviations. Norm weights are one, biases zero.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ..config.schema import InitConfig
-from ..runtime.sharded import put
+from ..parallel import put
 from .architecture import Architecture
 from .transformer import Transformer
 
@@ -54,7 +54,7 @@ def standard_deviation(name: str, shape: Architecture, init: InitConfig) -> floa
 
 
 def draw(name: str, size: torch.Size, shape: Architecture, init: InitConfig, seed: int) -> torch.Tensor:
-    """The whole initial weight of a name, float32 on the CPU: equal however the model is divided among devices."""
+    """The whole initial weight of a name, float32 on the CPU: equal however the model is sharded."""
     if name.endswith(".bias"):
         return torch.zeros(size)
     if len(size) == 1:
@@ -73,6 +73,6 @@ def draw(name: str, size: torch.Size, shape: Architecture, init: InitConfig, see
 def initialize(model: Transformer, init: InitConfig, seed: int) -> None:
     """Draw all weights."""
     for name, parameter in model.named_parameters():
-        division = model.divisions.get(name)
-        size = division.size(parameter.shape) if division else parameter.shape
-        put(parameter, draw(name, size, model.shape, init, seed), division)
+        spec = model.shard_specs.get(name)
+        size = spec.size(parameter.shape) if spec else parameter.shape
+        put(parameter, draw(name, size, model.shape, init, seed), spec)

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .architecture import Architecture, Routing
-from .linear import Linear
-from .mlp import swiglu
+from .kernels import swiglu
 
 __all__ = ["MoE", "balance_loss", "grouped_product", "loop_product", "route", "router_z_loss"]
 
@@ -55,18 +54,18 @@ def loop_product(x_MD: torch.Tensor, weight_EFD: torch.Tensor, ends_E: torch.Ten
 
 
 def grouped_product(x_MD: torch.Tensor, weight_EFD: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-    """What `loop_product` gives, in one kernel and without waiting for the device to say how many rows each has."""
+    """The same as `loop_product`, in one kernel and without waiting for the device to know how many rows each has."""
     product: torch.Tensor = torch._grouped_mm(x_MD, weight_EFD.transpose(-2, -1), offs=ends_E)
     return product
 
 
 def _has_grouped(x: torch.Tensor) -> bool:
-    """CUDA's kernel is for bfloat16 alone; the CPU's is this loop again, and older torch has neither."""
+    """CUDA's kernel is only for bfloat16; the CPU's is the same loop, and older torch has neither."""
     return x.is_cuda and x.dtype == torch.bfloat16 and hasattr(torch, "_grouped_mm")
 
 
 class _WithLoss(torch.autograd.Function):
-    """Hands `x` through and gives `loss` the gradient one, so that it counts without leaving the model by itself."""
+    """Identity on `x` that gives `loss` the gradient one, so that it counts without being returned by the model."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
@@ -79,27 +78,27 @@ class _WithLoss(torch.autograd.Function):
 
 
 class MoE(nn.Module):
-    """A router and its experts; `up_gate` and `down` hold all experts' matrices as MLP's, one behind the other."""
+    """A router and its experts; `up_gate` and `down` are the matrices of all experts, stacked."""
 
     def __init__(self, shape: Architecture, routing: Routing) -> None:
         super().__init__()
         self.routing = routing
-        self.router = Linear(shape.width, routing.experts)
+        self.router = nn.ParameterDict({"weight": nn.Parameter(torch.empty(routing.experts, shape.width))})
         self.up_gate = nn.Parameter(torch.empty(routing.experts, 2 * shape.inner_width, shape.width))
         self.down = nn.Parameter(torch.empty(routing.experts, shape.width, shape.inner_width))
         self.statistics: dict[str, torch.Tensor] = {}
-        """Sums since they were last taken: `load` (E) assignments, `balance` and `z` by token, `tokens`."""
+        """Sums since they were last taken: `load` (E) assignments, `balance` and `z` times tokens, `tokens`."""
 
     def forward(self, x_BTD: torch.Tensor, loss_share: float = 0.0) -> torch.Tensor:
         """(B, T, D) to (B, T, D).
 
-        `loss_share` is this micro-batch's share of the batch's tokens (over the layers): the weight of the losses that
-        reach the router. 0 outside training.
+        `loss_share` is the weight of the router's losses: this micro-batch's share of the batch's tokens, divided by
+        the number of layers; 0 outside training.
         """
         B, T, D = x_BTD.shape
         x_ND = x_BTD.reshape(-1, D)
-        # in float32 whatever the rest is: a rounding here is another expert
-        logits_NE = F.linear(x_ND.float(), self.router.weight.float())
+        # always in float32: a rounding error here selects another expert
+        logits_NE = F.linear(x_ND.float(), self.router["weight"].float())
         experts_NC, weights_NC = route(logits_NE, self.routing)
         out_ND = self._mix(x_ND, experts_NC, weights_NC.to(x_ND.dtype))
         if loss_share:
@@ -113,7 +112,7 @@ class MoE(nn.Module):
         return out_ND.view(B, T, D)
 
     def _mix(self, x_ND: torch.Tensor, experts_NC: torch.Tensor, weights_NC: torch.Tensor) -> torch.Tensor:
-        """Sort assignments by expert, multiply, put them back in order and sum each token's."""
+        """Sort assignments by expert, multiply, restore their order and sum over each token."""
         N, C = experts_NC.shape
         order_M = experts_NC.flatten().argsort(stable=True)
         # by expanding, not by indexing with repeats: its gradient is a sum in a fixed order

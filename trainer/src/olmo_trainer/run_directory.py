@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ..config.errors import ConfigError, Problem
-from ..config.parse import as_mapping, build, read_mapping, written
-from ..config.schema import RunConfig
-from ..data.batches import BatchPlan
-from ..formats.files import write_atomically
-from ..formats.manifest import read_manifest
-from ..optim.schedule import rate_of_step
+from .config.errors import Problem, SettingError
+from .config.parse import as_mapping, build, read_mapping, written
+from .config.schema import RunConfig
+from .data.order import BatchPlan
+from .formats.files import write_atomically
+from .formats.manifest import read_manifest
+from .optim import rate_of_step
 
 __all__ = ["begun_with", "keep_config", "locked"]
+
 
 # a run may be continued with other values of these: no weight depends on them
 _FREE = (
@@ -41,10 +42,10 @@ _PLACES = re.compile(r"init_from|anneal|data\.tokenizer|data\.sources\.\d+\.(pat
 
 
 @contextmanager
-def locked(directory: Path, where: str) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Keep a second process out of the run directory; the lock ends with the process, however it ends.
 
-    Raises: ConfigError: another process has it.
+    Raises: SettingError: another process has it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     stream: IO[str] = (directory / ".lock").open("w")
@@ -52,8 +53,8 @@ def locked(directory: Path, where: str) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f'{where}: "run_directory" is {directory}, in use by another process; expected one process a run'
-            raise ConfigError(Problem(message)) from error
+            message = f'"run_directory" is {directory}, in use by another process; expected one process a run'
+            raise SettingError(Problem(message)) from error
         yield
 
 
@@ -64,13 +65,13 @@ def begun_with(directory: Path) -> dict[str, Any]:
 
 
 def keep_config(
-    config: RunConfig, directory: Path, where: str, last: Path | None, inputs: Callable[[Path], list[dict[str, Any]]]
+    config: RunConfig, directory: Path, last: Path | None, inputs: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     """Write the resolved config; if the run has a `last` checkpoint, check first that the config still fits it.
 
     Paths may differ if `inputs`, the manifest's rows as seen from a checkpoint, have the same sha256; the number of
     steps may differ if the completed steps keep their learning rates.
-    Raises: ConfigError: naming each changed setting that weights depend on.
+    Raises: SettingError: naming each changed setting that weights depend on.
     """
     if last is not None and (kept := begun_with(directory)):
         path = directory / "config.yaml"
@@ -88,10 +89,10 @@ def keep_config(
             changed = []
         if changed:
             since = f"as when {directory} was started"
-            raise ConfigError(
+            raise SettingError(
                 *(
                     Problem(
-                        f'{where}: "{key}" is {after.get(key)}; expected {before.get(key)}, {since}',
+                        f'"{key}" is {after.get(key)}; expected {before.get(key)}, {since}',
                         _hint(key, last, config),
                     )
                     for key in changed

@@ -1,16 +1,41 @@
-"""Is a step like those before it? Outliers (SkipStep), the spike score, and a loss that rises slowly.
+"""Is a step like those before it, and what is done if not: SkipStep, spike score, slow rise, rewinding, giving up.
 
-All state is tensors on the device, so that judging a step waits for nothing; it is saved with a checkpoint and judges
-go on exactly after a resume.
+The guard's state is tensors on the device, so that judging a step does not wait for it; checkpoints save it, and the
+guard continues exactly after a resume.
+
+A step is bad if its update was rejected, and with `stability.rewind_after` also if it is an outlier. After that many
+bad steps in a row, the run goes back to its last checkpoint before the first of them, takes the same batches as before
+up to it, and skips the batches of the bad steps. The skipped ranges are saved, so a resume continues exactly; a run
+that is killed between going back and its next checkpoint meets the bad steps again and does the same again.
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 import torch
 
-from ..config.schema import StabilityConfig
+from .config.schema import RunConfig, StabilityConfig
+from .data.order import BatchPlan, DataOrder, joined
+from .progress import Progress
 
-__all__ = ["Guard", "History"]
+__all__ = [
+    "Guard",
+    "History",
+    "Rewind",
+    "TrainingFailed",
+    "advance",
+    "handle_bad_step",
+    "may_save",
+    "resume_after_rewind",
+    "slow_rise",
+]
+
+log = logging.getLogger(__name__)
+
+
+# ---- judge a step
 
 _SPIKE_WINDOW = 128  # spike score of OLMo-2 (arXiv 2501.00656, section 3): outliers among the last 10,000 steps
 _SPIKE_STEPS = 10_000
@@ -105,3 +130,93 @@ class Guard:
         named = {f"{name}_values": history.values_W2 for name, history in histories.items()}
         named |= {f"{name}_count": history.count for name, history in histories.items()}
         return named | {name: getattr(self, name) for name in ("spiked", "judged", "smooth", "smooth_count", "lowest")}
+
+
+# ---- act on a bad step
+
+
+class TrainingFailed(RuntimeError):
+    """The run gave up: too many bad steps in a row, or too many rewinds."""
+
+
+class Rewind(Exception):
+    """The run must go back to before the first of its last bad steps."""
+
+    def __init__(self, failed: Progress) -> None:
+        self.failed, self.first_bad_step = failed, failed.step - failed.consecutive_bad_steps + 1
+        super().__init__(f"back to before step {self.first_bad_step}")
+
+
+def advance(
+    progress: Progress, windows: int, config: RunConfig, *, rate: float, accepted: bool, outlier: bool
+) -> Progress:
+    """The progress after a step on that many windows."""
+    bad = not accepted or (outlier and config.stability.rewind_after is not None)
+    return replace(
+        progress,
+        step=progress.step + 1,
+        position=progress.position + windows,
+        learning_rate=rate,
+        skipped_steps=progress.skipped_steps + (not accepted),
+        consecutive_bad_steps=progress.consecutive_bad_steps + 1 if bad else 0,
+    )
+
+
+def may_save(progress: Progress, config: RunConfig) -> bool:
+    """Whether the state is worth going back to; always, if the run never goes back."""
+    return config.stability.rewind_after is None or progress.consecutive_bad_steps == 0
+
+
+def handle_bad_step(progress: Progress, config: RunConfig) -> None:
+    """Warn of a bad step and continue.
+
+    Raises: Rewind: after `stability.rewind_after` in a row; TrainingFailed: after too many rewinds or skipped steps.
+    """
+    bad, run, rewind_after = progress.consecutive_bad_steps, config.run_directory, config.stability.rewind_after
+    if not bad:
+        return
+    log.warning(
+        "step %d: loss or gradient is not finite or an outlier, or no token counts; %d in a row",
+        progress.step,
+        bad,
+    )
+    if rewind_after is not None and bad >= rewind_after:
+        if progress.rewinds < config.stability.max_rewinds:
+            raise Rewind(progress)
+        raise TrainingFailed(
+            f"{run}: {bad} bad steps in a row at step {progress.step} after going back {progress.rewinds} times; "
+            "expected no more (stability.max_rewinds)"
+        )
+    if bad >= config.train.max_skipped_steps:
+        raise TrainingFailed(
+            f"{run}: loss or gradient is not finite or an outlier, or no token counts, for {bad} steps in a row; "
+            "expected fewer (train.max_skipped_steps)"
+        )
+
+
+def slow_rise(step: int, rise_nats: float, config: RunConfig) -> TrainingFailed | None:
+    """Warn of a smoothed loss above its lowest value, at every `slow_rise_steps`-th step.
+
+    Returns the failure that ends the run, once it is saved; None to continue.
+    """
+    stability = config.stability
+    if step % stability.slow_rise_steps or rise_nats <= stability.slow_rise_nats:
+        return None
+    seen = f"step {step}: the mean loss of {stability.slow_rise_steps} steps is {rise_nats:.3f} nats above its lowest"
+    if stability.slow_rise_action == "stop":
+        limit = f"{stability.slow_rise_nats} at most (stability.slow_rise_nats)"
+        return TrainingFailed(f"{config.run_directory}: {seen}; expected {limit}; saved")
+    log.warning(seen)
+    return None
+
+
+def resume_after_rewind(restored: Progress, rewind: Rewind, batches: BatchPlan, order: DataOrder) -> Progress:
+    """The progress that continues from `restored`, skipping the batches of all bad steps, also in `order`."""
+    failed = rewind.failed
+    first = order.shifted(batches.first_window(rewind.first_bad_step))
+    last = order.shifted(batches.first_window(failed.step + 1) - 1) + 1
+    log.warning(
+        "going back from step %d to %d; positions %d to %d are skipped", failed.step, restored.step, first, last
+    )
+    order.gaps = joined((*failed.skipped, (first, last)))
+    return replace(restored, rewinds=failed.rewinds + 1, skipped=order.gaps)

@@ -1,0 +1,597 @@
+"""The verbs of `olmo`: for each, its arguments and its work.
+
+Nothing here imports torch before it must: requests are checked first, and torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from .config.errors import ConfigError, Problem
+from .config.load import load_config
+from .formats.files import place
+from .formats.inspection import inspect_checkpoint
+from .progress import STOPPED_STATUS
+
+if TYPE_CHECKING:
+    from .config.schema import RunConfig
+    from .data.sources import TrainingData
+
+__all__ = ["add_verbs", "slurm_script", "torchrun_command"]
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add all verbs; each parser sets `work`, a function of the parsed arguments."""
+    for add in (
+        _add_train,
+        _add_launch,
+        _add_convert,
+        _add_export,
+        _add_fetch,
+        _add_generate,
+        _add_soup,
+        _add_import,
+        _add_inspect,
+        _add_report,
+    ):
+        add(verbs)
+
+
+# ---- shared arguments
+
+_SOURCE = "checkpoint directory, or run directory for its last checkpoint"
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=place, help="YAML file of the run")
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that replace the file's")
+
+
+def _existing(path: Path, what: str) -> Path:
+    """The path, which must exist."""
+    if not path.exists():
+        raise ConfigError(Problem(f"{path}: not found; expected {what}"))
+    return path
+
+
+def _last_of_run(path: Path) -> Path:
+    """The last complete checkpoint of a run directory; any other path unchanged."""
+    steps = [folder for folder in path.glob("checkpoints/step-*") if (folder / "manifest.json").is_file()]
+    return max(steps, key=lambda folder: int(folder.name.removeprefix("step-")), default=path)
+
+
+def _new(path: Path) -> Path:
+    """The path, which must not exist."""
+    if any(sign in path.name for sign in "*?"):
+        raise ConfigError(Problem(f"{path}: is a pattern; expected the name of one directory"))
+    if path.exists():
+        raise ConfigError(Problem(f"{path}: already exists; expected a new directory", "remove it or name another"))
+    return path
+
+
+def _read_request(arguments: argparse.Namespace) -> tuple[RunConfig, TrainingData]:
+    """The config and its data, checked before torch is imported, which takes seconds."""
+    from .data.sources import open_training_data
+
+    config = load_config(arguments.config, arguments.overrides)
+    return config, open_training_data(config)
+
+
+# ---- train and init
+
+
+def _add_train(verbs: Verbs) -> None:
+    train = verbs.add_parser("train", help="train a model; the same command resumes a stopped run")
+    _add_config(train)
+    _add_overrides(train)
+    train.add_argument(
+        "--dry-run", action="store_true", help="print parameters, FLOPs, memory, time and batches, then exit"
+    )
+    train.add_argument("--json", action="store_true", help="with --dry-run: print one JSON object instead of a page")
+    train.add_argument("--ranks", type=int, help="with --dry-run: number of processes")
+    train.add_argument(
+        "--tokens-per-second", type=float, help="with --dry-run: speed of all processes together, for time and energy"
+    )
+    train.set_defaults(work=_train)
+    init = verbs.add_parser("init", help="write the untrained model of a config, for comparisons")
+    _add_config(init)
+    init.add_argument("destination", type=place, help="directory to write")
+    _add_overrides(init)
+    init.set_defaults(work=_init)
+
+
+def _check_dry_run(arguments: argparse.Namespace) -> None:
+    pace, ranks = arguments.tokens_per_second, arguments.ranks
+    problems = []
+    if pace is not None and not 0 < pace < math.inf:
+        problems.append(Problem(f"--tokens-per-second: is {pace}; expected a finite number above 0"))
+    if ranks is not None and ranks < 1:
+        problems.append(Problem(f"--ranks: is {ranks}; expected 1 or more"))
+    given = [
+        flag for flag, value in (("--json", arguments.json), ("--ranks", ranks), ("--tokens-per-second", pace)) if value
+    ]
+    if given and not arguments.dry_run:
+        problems.append(Problem(f"{given[0]}: is given without --dry-run; expected both", "add --dry-run"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    _check_dry_run(arguments)
+    config, data = _read_request(arguments)
+    if arguments.dry_run:
+        from .plan import page, plan
+
+        planned = plan(config, data, ranks=arguments.ranks, tokens_per_second=arguments.tokens_per_second)
+        as_json = arguments.json
+        sys.stdout.write(json.dumps(planned, indent=2, allow_nan=False) + "\n" if as_json else page(planned))
+        return
+    from .train import train
+
+    final = train(config, data)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(f"{final}\n")
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    config, data = _read_request(arguments)
+    destination = _new(arguments.destination)
+    from .build import write_initial
+
+    write_initial(config, data, destination)
+    sys.stdout.write(f"{destination}\n")
+
+
+# ---- launch
+
+
+def _add_launch(verbs: Verbs) -> None:
+    launch = verbs.add_parser("launch", help="train with several processes; --slurm prints an sbatch script")
+    _add_config(launch)
+    _add_overrides(launch)
+    launch.add_argument("--nproc", type=int, default=1, help="processes per machine: the number of its GPUs")
+    launch.add_argument("--nodes", type=int, default=1, help="number of machines")
+    launch.add_argument(
+        "--rendezvous", metavar="HOST:PORT", help="address of one of the machines, if there are several"
+    )
+    launch.add_argument("--slurm", action="store_true", help="print an sbatch script and start nothing")
+    launch.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="option for sbatch, such as time=24:00:00"
+    )
+    launch.add_argument(
+        "--stop-before",
+        type=int,
+        default=300,
+        metavar="S",
+        help="seconds before the time limit at which the job saves and stops",
+    )
+    launch.set_defaults(work=_launch)
+
+
+def _launch(arguments: argparse.Namespace) -> None:
+    problems = [
+        Problem(f"--{name} is {value}; expected 1 or more")
+        for name, value in (("nproc", arguments.nproc), ("nodes", arguments.nodes))
+        if value < 1
+    ]
+    if arguments.nodes > 1 and arguments.rendezvous is None and not arguments.slurm:
+        problems.append(Problem("--rendezvous is missing; expected HOST:PORT of one of the machines", "or use --slurm"))
+    if problems:
+        raise ConfigError(*problems)
+    config, _ = _read_request(arguments)  # problems are reported here, once
+    from .parallel import check_world
+
+    check_world(config.train, arguments.nodes * arguments.nproc)
+    if arguments.slurm:
+        sys.stdout.write(slurm_script(arguments, name=os.path.basename(config.run_directory)))
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it with a warning; train.num_threads decides
+    command = torchrun_command(arguments)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def torchrun_command(arguments: argparse.Namespace) -> list[str]:
+    """torchrun with `olmo train`; the same on each of several machines."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(arguments.nproc)]
+    if arguments.nodes == 1:
+        command.append("--standalone")
+    else:
+        command += ["--nnodes", str(arguments.nodes), "--rdzv-backend", "c10d"]
+        command += ["--rdzv-endpoint", arguments.rendezvous, "--rdzv-id", os.path.basename(arguments.config)]
+    return [*command, "-m", "olmo_trainer", "train", str(arguments.config), *arguments.overrides]
+
+
+def slurm_script(arguments: argparse.Namespace, name: str) -> str:
+    """An sbatch script with a task per rank, which SLURM signals to save before the time limit, and a requeue."""
+    options = {
+        "job-name": name,
+        "nodes": str(arguments.nodes),
+        "ntasks-per-node": str(arguments.nproc),
+        "signal": f"USR1@{arguments.stop_before}",
+        "open-mode": "append",
+    }
+    options |= dict(option.removeprefix("--").partition("=")[::2] for option in arguments.sbatch)
+    lines = [f"#SBATCH --{key}={value}" if value else f"#SBATCH --{key}" for key, value in options.items()]
+    train = shlex.join([sys.executable, "-m", "olmo_trainer", "train", str(arguments.config), *arguments.overrides])
+    rank = "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS"
+    ranks = f"{rank} LOCAL_WORLD_SIZE={arguments.nproc}; exec {train}"
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *lines,
+            "#SBATCH --requeue",
+            "",
+            'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            "MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
+            "export MASTER_ADDR MASTER_PORT",
+            f"srun --kill-on-bad-exit=1 bash -c {shlex.quote(ranks)}",
+            "status=$?",
+            f"if [ $status -eq {STOPPED_STATUS} ]; then  # saved before the time limit",
+            '    scontrol requeue "$SLURM_JOB_ID"',
+            "fi",
+            "exit $status",
+            "",
+        ]
+    )
+
+
+# ---- convert
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_TOLERANCE = 1e-4  # of the largest logit: float32 sums over some dozens of layers in another order
+
+
+def _add_convert(verbs: Verbs) -> None:
+    convert = verbs.add_parser(
+        "convert", help="convert to or from Hugging Face and OLMo checkpoints; --verify compares logits"
+    )
+    directions = convert.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
+    source = "directory in the layout of Hugging Face, OLMo or OLMo-core"
+    inwards = directions.add_parser("hf2olmo", help=f"write a checkpoint to start from, from a {source}")
+    inwards.add_argument("source", type=place, help=source)
+    inwards.add_argument("--tokenizer", type=place, help="tokenizer.json, if the source has none")
+    outwards = directions.add_parser("olmo2hf", help="write a Hugging Face directory from a checkpoint of a run")
+    outwards.add_argument("source", type=place, help=_SOURCE)
+    for direction in (inwards, outwards):
+        direction.add_argument("destination", type=place, help="directory to write")
+        direction.add_argument(
+            "--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)"
+        )
+        direction.add_argument(
+            "--shard-size", metavar="SIZE", help="largest size of a weight file, such as 5GB (default: one file)"
+        )
+        direction.add_argument("--verify", action="store_true", help="compare logits with transformers")
+        direction.set_defaults(work=_convert)
+
+
+def _shard_bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)\s*([KMG]B|)", text.upper())
+    if match is None or not int(match[1]):
+        raise ConfigError(Problem(f'--shard-size: is "{text}"; expected a size such as "5GB" or "500MB"'))
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    shard_bytes = _shard_bytes(arguments.shard_size)
+    inwards = arguments.direction == "hf2olmo"
+    source = _existing(arguments.source, "a directory with a model")
+    source = source if inwards else _last_of_run(source)
+    destination = _new(arguments.destination)
+    if arguments.verify and importlib.util.find_spec("transformers") is None:
+        hint = "pip install 'olmo-trainer[convert]'"
+        raise ConfigError(Problem("--verify: transformers is not installed; expected it, to compare logits", hint))
+
+    from .checkpoint.convert import export_checkpoint, import_checkpoint
+    from .checkpoint.save import publish
+
+    with publish(destination) as directory:
+        if inwards:
+            foreign = import_checkpoint(source, directory, arguments.dtype, shard_bytes, arguments.tokenizer)
+            is_readable = bool(foreign.config)
+        else:
+            export_checkpoint(source, directory, arguments.dtype, shard_bytes)
+            is_readable = True
+        if arguments.verify:
+            # compare across the conversion, unless transformers cannot read the source or its weights were rounded
+            other = source if is_readable and arguments.dtype is None else directory
+            _verify(*((directory, other) if inwards else (other, directory)))
+    sys.stdout.write(f"{destination}\n")
+
+
+def _verify(ours: Path, theirs: Path) -> None:
+    """Compare our logits on one directory with those of transformers on another.
+
+    Raises: RuntimeError: they differ.
+    """
+    from .checkpoint.convert import logit_difference
+    from .checkpoint.save import final_name
+
+    difference, largest = logit_difference(ours, theirs)
+    is_finite = math.isfinite(difference)
+    result = (
+        f"logits differ by up to {difference:.1e}; the largest is {largest:.3g}" if is_finite else "logits overflow"
+    )
+    shown, reference = final_name(ours), final_name(theirs)
+    if not is_finite or difference > _TOLERANCE * max(1.0, largest):
+        raise RuntimeError(f"{shown}: {result}; expected those of transformers on {reference}; nothing was written")
+    sys.stderr.write(f"verified: {result}: olmo on {shown}, transformers on {reference}\n")
+
+
+# ---- export
+
+
+def _add_export(verbs: Verbs) -> None:
+    export = verbs.add_parser("export", help="copy a checkpoint without its training state")
+    export.add_argument("checkpoint", type=place, help=_SOURCE)
+    export.add_argument("destination", type=place, help="directory to write")
+    export.add_argument("--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)")
+    export.set_defaults(work=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    source = _last_of_run(_existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
+    destination = _new(arguments.destination)
+    from .checkpoint.convert import export_checkpoint
+    from .checkpoint.save import publish
+
+    with publish(destination) as directory:
+        export_checkpoint(source, directory, arguments.dtype)
+    sys.stdout.write(f"{destination}\n")
+
+
+# ---- fetch
+
+
+def _add_fetch(verbs: Verbs) -> None:
+    fetch = verbs.add_parser("fetch", help="download a checkpoint from remote storage")
+    fetch.add_argument("url", help="URL of a checkpoint, or of a run for its last one, such as s3://bucket/run")
+    fetch.add_argument("destination", type=place, help="directory to write")
+    fetch.set_defaults(work=_fetch)
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    destination = _new(arguments.destination)
+    from .checkpoint.mirror import fetch
+
+    fetch(arguments.url, destination)
+    sys.stdout.write(f"{destination}\n")
+
+
+# ---- soup
+
+
+def _add_soup(verbs: Verbs) -> None:
+    soup = verbs.add_parser("soup", help="average the weights of checkpoints of one model")
+    soup.add_argument(
+        "checkpoints",
+        type=place,
+        nargs="+",
+        help="checkpoint directories, or run directories for their last checkpoints",
+    )
+    soup.add_argument("destination", type=place, help="directory to write")
+    soup.set_defaults(work=_soup)
+
+
+def _soup(arguments: argparse.Namespace) -> None:
+    what = "a checkpoint directory, or that of a run"
+    sources = [_last_of_run(_existing(path, what)) for path in arguments.checkpoints]
+    if len(sources) < 2:
+        raise ConfigError(Problem(f"command line: names {len(sources)} checkpoint; expected two or more to average"))
+    destination = _new(arguments.destination)
+    from .checkpoint.convert import average_checkpoints
+
+    average_checkpoints(sources, destination)
+    sys.stdout.write(f"{destination}\n")
+
+
+# ---- generate
+
+
+def _add_generate(verbs: Verbs) -> None:
+    generate = verbs.add_parser("generate", help="continue a text with a checkpoint")
+    generate.add_argument("checkpoint", type=place, help=_SOURCE)
+    generate.add_argument("--prompt", action="append", required=True, help="text to continue; repeatable")
+    generate.add_argument("--max-tokens", type=int, default=64, help="maximum number of new tokens (default: 64)")
+    generate.add_argument(
+        "--temperature", type=float, default=0.0, help="sampling temperature (default: 0 = greedy decoding)"
+    )
+    generate.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="sample from the most likely tokens with this total probability (default: 1)",
+    )
+    generate.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: 0)")
+    generate.add_argument("--chunk", type=int, default=512, help="prompt tokens processed at a time (default: 512)")
+    generate.add_argument(
+        "--json", action="store_true", help="print a line of JSON for each prompt, with the token ids"
+    )
+    generate.set_defaults(work=_generate)
+
+
+def _check_generate(arguments: argparse.Namespace) -> None:
+    wanted = [
+        ("--max-tokens", arguments.max_tokens, arguments.max_tokens >= 1, "1 or more"),
+        ("--temperature", arguments.temperature, 0 <= arguments.temperature < math.inf, "a finite number, 0 or more"),
+        ("--top-p", arguments.top_p, 0 < arguments.top_p <= 1, "more than 0, at most 1"),
+        ("--chunk", arguments.chunk, arguments.chunk >= 1, "1 or more"),
+    ]
+    problems = [Problem(f"{name}: is {value}; expected {text}") for name, value, ok, text in wanted if not ok]
+    for prompt in arguments.prompt:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            problems.append(Problem(f"--prompt: is not UTF-8 at character {error.start}; expected text"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    _check_generate(arguments)
+    directory = _last_of_run(_existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
+    found = inspect_checkpoint(directory)
+    tokenizer = found.tokenizer
+    import torch
+
+    from .checkpoint.restore import read_model
+    from .model.generate import generate
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, _ = read_model(directory)
+    model.to(device)
+    ends, longest = set(found.stop_token_ids), found.max_positions
+    before = found.document_prefix
+    first = None if before is None else found.special_token_id(before)
+    for prompt in arguments.prompt:
+        ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids
+        if first is not None and (found.starts_with_bos or not ids):  # an empty prompt starts like a document
+            ids = [first, *ids]
+        if not ids:
+            raise ConfigError(Problem("--prompt: is empty; expected text, as the model has no token to start from"))
+        if max(ids) >= model.shape.embedding_rows:
+            what = f"--prompt: contains token {max(ids)}, beyond the embedding of {model.shape.embedding_rows} rows"
+            raise ConfigError(Problem(f"{what} of {directory}; expected text without it"))
+        if longest is not None and len(ids) + arguments.max_tokens > longest:
+            sys.stderr.write(f"note: the text may grow longer than {longest} tokens\n")
+        new: list[int] = []
+        for chosen_B in generate(
+            model,
+            torch.tensor([ids], device=device),
+            arguments.max_tokens,
+            vocabulary=tokenizer.get_vocab_size(),
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+            chunk=arguments.chunk,
+        ):
+            new.append(int(chosen_B))
+            if new[-1] in ends:
+                break
+        text = tokenizer.decode([token for token in new if token not in ends])
+        row = {"prompt": prompt, "completion": text, "tokens": new, "ended": new[-1] in ends}
+        sys.stdout.write((json.dumps(row, ensure_ascii=False) if arguments.json else text) + "\n")
+
+
+# ---- import-config
+
+
+def _add_import(verbs: Verbs) -> None:
+    imported = verbs.add_parser("import-config", help="convert a run file of allenai/OLMo to a config")
+    imported.add_argument("file", type=place, help="YAML file of allenai/OLMo")
+    imported.add_argument(
+        "--replace",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="replace text in data paths, such as a remote prefix with a local one",
+    )
+    imported.set_defaults(work=_import)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from .config.olmo import import_run
+
+    pairs = [tuple(text.partition("=")[::2]) for text in arguments.replace]
+    if any(not old or not new for old, new in pairs):
+        raise ConfigError(Problem(f"--replace: is {arguments.replace}; expected OLD=NEW"))
+    text, notes = import_run(_existing(arguments.file, "a YAML file of OLMo"), pairs)
+    for note in notes:
+        sys.stderr.write(f"note: {note}\n")
+    sys.stdout.write(text)
+
+
+# ---- inspect
+
+
+def _add_inspect(verbs: Verbs) -> None:
+    inspect = verbs.add_parser("inspect", help="find the documents of a step, or the steps of a document")
+    inspect.add_argument("run", type=place, help="run directory, or its order.json")
+    asked = inspect.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
+        "--step", type=int, nargs="+", help="print a JSON line for each span of a document in these steps"
+    )
+    asked.add_argument("--document", metavar="ID", help="print the steps that saw this document")
+    asked.add_argument("--data-indices", type=place, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
+    inspect.add_argument("--rank", type=int, help="print only the part of this rank (default: all)")
+    inspect.add_argument(
+        "--world-size", type=int, help="number of ranks that divided the batch (default: as in order.json)"
+    )
+    inspect.add_argument(
+        "--data",
+        type=place,
+        action="append",
+        default=[],
+        help="current directory of a source's shards; one for each source, in order",
+    )
+    inspect.add_argument("--documents", type=place, help="directory of the document files, to add their source and URL")
+    inspect.add_argument("--text", action="store_true", help="print the text too, as the model saw it")
+    inspect.add_argument("--limit", type=int, help="maximum number of lines")
+    inspect.add_argument("--unchecked", action="store_true", help="do not check the sha256 of the shards")
+    inspect.set_defaults(work=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from .data.provenance import Provenance, open_order
+
+    for name in ("limit", "world_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ConfigError(Problem(f"--{name.replace('_', '-')}: is {value}; expected 1 or more"))
+    known = open_order(
+        _existing(arguments.run, "the directory of a run"), arguments.data, unchecked=arguments.unchecked
+    )
+    provenance = Provenance(
+        known, unchecked=arguments.unchecked, documents=arguments.documents, world_size=arguments.world_size
+    )
+    if arguments.data_indices is not None:
+        provenance.write_data_indices(arguments.data_indices)
+        return
+    if arguments.document is not None:
+        found = provenance.steps_of_document(arguments.document, text=arguments.text)
+    else:
+        found = (
+            row
+            for step in arguments.step
+            for row in provenance.documents_of_step(step, arguments.rank, text=arguments.text)
+        )
+    for row in islice(found, arguments.limit):
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+# ---- report
+
+
+def _add_report(verbs: Verbs) -> None:
+    report = verbs.add_parser("report", help="write an HTML page of a run: curves, config, data, lineage, energy")
+    report.add_argument("run", type=place, help="run directory, finished or not")
+    report.add_argument("--output", type=place, help="file to write (default: report.html in the run)")
+    report.set_defaults(work=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    _existing(arguments.run / "metrics.jsonl", "the metrics of a run")
+    from .formats.files import write_atomically
+    from .metrics.report import render_report
+
+    destination = arguments.output or arguments.run / "report.html"
+    write_atomically(destination, render_report(arguments.run).encode())
+    sys.stdout.write(f"{destination}\n")
