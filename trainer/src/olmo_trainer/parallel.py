@@ -224,6 +224,10 @@ class Ranks:
             dist.all_reduce(tensor, group=self.data_group)
         return tensor
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return flag if self.world == 1 else bool(self.sum(torch.tensor(int(flag))))
+
     def agree(self, value: T) -> T:
         """The value of rank 0, on every rank."""
         if self.world == 1:

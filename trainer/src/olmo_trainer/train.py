@@ -124,7 +124,7 @@ def _train_steps(
             unsettled.append(train_step(parts, batch, plan, statistics.tensors if statistics else None))
 
             # ---- measure
-            is_asked_to_stop = bool(ranks.sum(torch.tensor(int(stop.is_made))))
+            is_asked_to_stop = ranks.any(stop.is_made)
             is_validated = step == last or _is_due(step, config.validation.every_steps)
             is_saved = step == last or _is_due(step, config.checkpoint.every_steps) or is_asked_to_stop
             is_row = step == last or _is_due(step, config.logging.metrics_every_steps)
