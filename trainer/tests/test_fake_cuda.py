@@ -1,4 +1,4 @@
-"""A step, a scored batch and a generation on fake CUDA tensors: tensors on two devices, or a wait, raise without a GPU."""
+"""A step, a scored batch and a generation on fake CUDA tensors: mixed devices, or a wait, raise without a GPU."""
 
 from __future__ import annotations
 

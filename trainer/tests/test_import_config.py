@@ -93,7 +93,7 @@ def test_a_run_of_olmo_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {(source.dtype, source.eos_token_id) for source in run.data.sources} == {("uint16", 50279)}
     assert (run.data.sequence_length, run.data.order, run.data.tokenizer) == (2048, "legacy", "tokenizers/first.json")
     assert (run.wandb.project, run.wandb.name) == ("small", "first")
-    assert "1 files are named more than once" in notes
+    assert "1 files are listed more than once" in notes
     assert "left out: evaluators" in notes
 
 
@@ -162,7 +162,7 @@ def test_a_run_of_olmoe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("block_type: sequential", "block_type: mamba", '"model.block_type" is mamba; expected sequential or moe'),
         ("alibi: false", "alibi: true", '"model.alibi" is True; expected False'),
         ("amp_bf16", "amp_fp16", '"precision" is amp_fp16; expected amp_bf16 or fp32'),
-        ("${run_name}", "${no_name}", "${no_name} refers to nothing"),
+        ("${run_name}", "${no_name}", "${no_name} refers to no setting"),
         ("optimizer:", "optimiser:", '"model" and "optimizer" are needed'),
     ],
 )

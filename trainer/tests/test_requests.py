@@ -210,7 +210,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
             '"model.num_attention_heads" is 3',
             '"model.clip_qkv" is 8.0',
             '"train.batch_windows" is 0; expected more than 0',
-            '"train.steps" is given beside train.duration; expected one of',
+            '"train.steps" is set as well as train.duration; expected one of',
             '"data.sources.0.max_tokens" is 3; expected data.sequence_length 16 or more',
         ],
     ),

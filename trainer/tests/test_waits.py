@@ -28,13 +28,15 @@ def test_only_steps_with_a_row_wait_for_the_device(
         step[0] += 1
         return real(*arguments)
 
-    for name in READS:
-
-        def read(tensor: torch.Tensor, *arguments: Any, _read: Any = getattr(torch.Tensor, name)) -> Any:
+    def counted(read: Any) -> Any:
+        def counting(*arguments: Any) -> Any:
             reads[step[0]] += 1
-            return _read(tensor, *arguments)
+            return read(*arguments)
 
-        monkeypatch.setattr(torch.Tensor, name, read)
+        return counting
+
+    for name in READS:
+        monkeypatch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
     monkeypatch.setattr(training, "train_step", counted_step)
     config = settings(
         made,

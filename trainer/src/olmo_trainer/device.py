@@ -36,13 +36,13 @@ def resolve_device(train: TrainConfig) -> Literal["cpu", "cuda"]:
     if train.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if train.device == "cuda" and not torch.cuda.is_available():
-        message = '"train.device" is "cuda", which torch does not see here; expected "cpu" or "auto"'
+        message = '"train.device" is "cuda", but torch finds no CUDA device; expected "cpu" or "auto"'
         raise SettingError(Problem(message, "set train.device=auto"))
     return train.device
 
 
 def resolve_threads(train: TrainConfig, begun: dict[str, Any]) -> int:
-    """The number of CPU threads: as asked, else as the run was begun with, else all of the machine."""
+    """The number of CPU threads: as configured, else as at the run's beginning, else all of the machine."""
     before: int | None = begun.get("train", {}).get("num_threads")
     return train.num_threads or before or os.cpu_count() or 1
 
@@ -50,7 +50,7 @@ def resolve_threads(train: TrainConfig, begun: dict[str, Any]) -> int:
 def prepare(device: str, threads: int, seed: int, local_rank: int = 0) -> torch.device:
     """Set threads, seeds and, on the CPU, deterministic kernels (on CUDA they cost speed).
 
-    `threads` are shared by the ranks of a machine; each has a GPU of its own.
+    The ranks of a machine share `threads`; each has its own GPU.
     """
     if device == "cpu":
         keep_freed_memory()
@@ -64,7 +64,7 @@ def prepare(device: str, threads: int, seed: int, local_rank: int = 0) -> torch.
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for what is wanted next: mallopt(3). Another C library is left as it is.
+    """Let glibc keep freed memory for the next allocation: mallopt(3). No effect with another C library.
 
     By default a large tensor's memory goes back to the kernel at once, and the next step waits for the same pages to be
     given out and filled with zeros again: a tenth of its time.
@@ -84,14 +84,14 @@ def capture_random(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_random(device: torch.device, states: dict[str, torch.Tensor]) -> None:
-    """Put back what `capture_random` gave; a CUDA state is for CUDA alone."""
+    """Restore what `capture_random` returned; a CUDA state only on CUDA."""
     torch.set_rng_state(states["torch_cpu"])
     if device.type == "cuda" and "torch_cuda" in states:
         torch.cuda.set_rng_state(states["torch_cuda"], device)
 
 
 class TensorBatch(NamedTuple):
-    """A batch as the step takes it; in pinned memory where it goes to CUDA."""
+    """A batch as a step takes it: on the CPU, in pinned memory if it goes to CUDA."""
 
     tokens_BT: torch.Tensor
     loss_mask_BT: torch.Tensor | None = None
@@ -100,7 +100,7 @@ class TensorBatch(NamedTuple):
 
 
 def tensors_of(batch: Batch, device: torch.device) -> TensorBatch:
-    """A batch as tensors on the CPU, from which a copy to the device need not be waited for."""
+    """A batch as CPU tensors that can be copied to the device without waiting."""
 
     def tensor(array: npt.NDArray[Any] | None) -> torch.Tensor | None:
         if array is None:
@@ -137,7 +137,7 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (  # (part of the name, bfloat16,
 
 
 def peak_flops(device_name: str, dtype: torch.dtype) -> float | None:
-    """Operations a second that a device can do at most, by torch's name of it; None for one that is not known."""
+    """Peak FLOP/s of a device, by torch's name for it; None if unknown."""
     order = sorted(_PEAKS, key=lambda row: -len(row[0]))  # "GH200" before "H200"
     for part, bfloat16, float32 in order:
         if part.lower() in device_name.lower():
@@ -146,7 +146,7 @@ def peak_flops(device_name: str, dtype: torch.dtype) -> float | None:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int = 1024, seconds: float = 1.0) -> float:
-    """Operations a second of square matrix products, the best of those done in so many seconds."""
+    """FLOP/s of square matrix products: the best of those done in that many seconds."""
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     best, begun = float("inf"), time.perf_counter()
     while time.perf_counter() - begun < seconds:

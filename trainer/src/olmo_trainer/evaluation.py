@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 class ValidationSet:
     """Windows to score.
 
-    Of each document `names` has the file, line and id, for errors, and `domain_of_document` (source, subdomain).
+    For each document, `names` has its file, line and id, for errors, and `domain_of_document` (source, subdomain).
     """
 
     inputs: list[list[int]]
@@ -76,7 +76,7 @@ class ValidationSet:
 
 
 def windows_of(ids: list[int], prefix: int, length: int) -> Iterator[tuple[list[int], list[int]]]:
-    """The (inputs, labels) of one document's windows; each label stands once."""
+    """The (inputs, labels) of one document's windows; each token is a label once."""
     stream = [prefix, *ids]
     for start in range(0, len(ids), length):
         labels = stream[start + 1 : start + 1 + length]
@@ -84,7 +84,7 @@ def windows_of(ids: list[int], prefix: int, length: int) -> Iterator[tuple[list[
 
 
 def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: int, length: int) -> ValidationSet | None:
-    """Read and encode the validation documents; None where the config names none.
+    """Read and encode the validation documents; None if the config names none.
 
     Raises: SettingError: a directory is missing or has no text; FormatError: a document is malformed.
     """
@@ -123,7 +123,7 @@ def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: in
             found.bytes_of_document.append(len(document.text.encode("utf-8")))
     if not found.inputs:
         names = ", ".join(settings.documents)
-        raise SettingError(Problem(f'"validation.documents" ({names}) hold no text; expected documents'))
+        raise SettingError(Problem(f'"validation.documents" ({names}) contain no text; expected documents'))
     return found
 
 
@@ -149,10 +149,10 @@ def score_windows(
     what: str,
     names: Sequence[str],
 ) -> list[float]:
-    """Σ −ln p of each window's labels, in nats; IGNORED labels do not count. `names` are for errors.
+    """Σ −ln p of each window's labels, in nats, without IGNORED labels. `names` are for errors.
 
     Raises: RuntimeError: a sum is not finite, so any metric computed from it would be meaningless.
-    Windows of like length are scored together, padded at their end, where causal attention keeps padding out of sight.
+    Windows of similar length are scored together, padded at the end, where causal attention does not see the padding.
     """
     order = sorted(range(len(inputs)), key=lambda index: -len(inputs[index]))
     nats_of_window = [0.0] * len(order)
@@ -184,7 +184,7 @@ def score_windows(
 
 
 def bits_per_byte(validation: ValidationSet, nats_of_document: list[float]) -> dict[str, float]:
-    """`eval/bpb` of everything, `eval/<source>/bpb` and, where documents name one, `eval/<source>/<subdomain>/bpb`."""
+    """`eval/bpb` of everything, `eval/<source>/bpb` and, for documents with one, `eval/<source>/<subdomain>/bpb`."""
     nats: dict[str, float] = defaultdict(float)
     text_bytes: dict[str, int] = defaultdict(int)
     for (source, subdomain), value, size_bytes in zip(
@@ -198,13 +198,13 @@ def bits_per_byte(validation: ValidationSet, nats_of_document: list[float]) -> d
 
 # ---- multiple choice
 
-_UNCONDITIONAL = "Answer:"  # arXiv 2402.00838, appendix: what a continuation's own probability is taken after
-_COPIES_FROM = 1_000_000  # ids of OLMo's in-loop files from here on are unconditional copies of the same choices
+_UNCONDITIONAL = "Answer:"  # arXiv 2402.00838, appendix: the context of unconditional probabilities
+_COPIES_FROM = 1_000_000  # from this id on, OLMo's in-loop files have unconditional copies of the same choices
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """A continuation, by its numbers among the requests with its context and with "Answer:" alone."""
+    """A continuation, with the numbers of its two requests: after its context, and after only "Answer:"."""
 
     text: str
     conditional: int
@@ -219,9 +219,9 @@ class TaskSet:
     inputs: list[list[int]]
     labels: list[list[int]]
     tokens: list[int]
-    """How many are scored, of each request."""
+    """The number of scored tokens of each request."""
     names: list[str]
-    """The first question that makes each request."""
+    """The first question with each request."""
     questions: list[tuple[int, list[_Choice]]]
     batch_tokens: int
 
@@ -241,10 +241,10 @@ def open_tasks(settings: ValidationConfig, tokenizer_path: Path, special: Specia
         encoder = _Encoder(tokenizer, special, length)
         questions = _questions(path, encoder, settings.items_per_task)
         if not questions:
-            raise SettingError(Problem(f"{place} is {path}, which holds no requests; expected a choice a row"))
+            raise SettingError(Problem(f"{place} is {path}, which contains no requests; expected one choice per row"))
         if (longest := max(encoder.tokens)) > length:
             message = f"{place} is {path}, which has a choice of {longest} tokens; expected {length} at most"
-            raise SettingError(Problem(message, "leave the task out, or raise data.sequence_length"))
+            raise SettingError(Problem(message, "remove the task, or raise data.sequence_length"))
         found.append(
             TaskSet(
                 name=task.name,
@@ -312,7 +312,7 @@ class _Encoder:
             own, whole = self._ids(bare), self._ids("".join(pair))
             border = next((i for i, (a, b) in enumerate(zip(own, whole, strict=False)) if a != b), len(own))
             before, scored = [*self._lead, *whole[:border]] or [self._prefix], whole[border:]
-            # the last scored token is never read, so that one token more of the context fits
+            # the last scored token is never an input, so one more token of the context fits
             before = before[-max(1, self._length + 1 - len(scored)) :]
             self.inputs.append([*before, *scored][:-1])
             self.labels.append([IGNORED] * (len(before) - 1) + scored)
@@ -326,11 +326,13 @@ class _Encoder:
 
 
 def task_values(model: Transformer, tasks: Sequence[TaskSet]) -> dict[str, float]:
-    """`eval/downstream/<task>_<metric>` of every task; of one whose questions have one choice, bits per byte alone."""
+    """`eval/downstream/<task>_<metric>` of every task; only bits per byte if its questions have one choice."""
     values: dict[str, float] = {}
     for task in tasks:
         nats = score_windows(model, task.inputs, task.labels, task.batch_tokens, task.name, task.names)
-        found = _metrics(task, [min(0.0, round(-value, 6)) for value in nats])  # catwalk's: noise makes no choice
+        found = _metrics(
+            task, [min(0.0, round(-value, 6)) for value in nats]
+        )  # as catwalk does: rounding, so that noise decides nothing
         values |= {f"eval/downstream/{task.name}_{name}": value for name, value in found.items()}
     return values
 
@@ -354,5 +356,5 @@ def _metrics(task: TaskSet, sums: list[float]) -> dict[str, float]:
 
 
 def _best(values: list[float]) -> int:
-    """Index of the greatest, the first of equals."""
+    """Index of the largest value, the first of equals."""
     return max(range(len(values)), key=lambda index: (values[index], -index))

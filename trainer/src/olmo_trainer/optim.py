@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that are treated alike, by name; `rate_ratio` is of the scheduled learning rate."""
+    """Parameters with equal settings, by name; `rate_ratio` multiplies the scheduled learning rate."""
 
     rule: str
     weight_decay: float
@@ -53,9 +53,9 @@ class Group:
 
 
 def assign(parameters: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerConfig) -> list[Group]:
-    """The groups, in the order in which their first parameters stand in the model.
+    """The groups, in the order of their first parameters in the model.
 
-    Raises: SettingError: a glob that matches nothing, or a parameter in two of the config's groups.
+    Raises: SettingError: a glob matches nothing, or a parameter is in two of the config's groups.
     """
     named = list(parameters)
     problems = _unmatched(optimizer.groups, [name for name, _ in named])
@@ -97,13 +97,13 @@ def _unmatched(groups: tuple[GroupConfig, ...], names: list[str]) -> list[Proble
 
 
 def _rule(name: str, parameter: nn.Parameter, optimizer: OptimizerConfig) -> str:
-    """Muon is for matrices between hidden states; what it is not for gets AdamW."""
+    """Muon updates matrices between hidden states, AdamW the rest."""
     outer = name in ("embedding", "head.weight") or name.endswith("router.weight") or parameter.ndim < 2
     return "adamw" if optimizer.kind == "muon" and outer else optimizer.kind
 
 
 def _decays(name: str, parameter: nn.Parameter, optimizer: OptimizerConfig) -> bool:
-    """Matrices always, embedding and norms by choice."""
+    """Matrices always, embedding and norms if the config says so."""
     if name == "embedding":
         return optimizer.decay_embeddings
     return optimizer.decay_norms if parameter.ndim < 2 else True
@@ -185,11 +185,11 @@ def _lion(group: _Group, state: dict[torch.Tensor, _State], found_inf: torch.Ten
 
 
 def _muon(group: _Group, state: dict[torch.Tensor, _State], found_inf: torch.Tensor | None) -> None:
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): Nesterov's momentum, made orthogonal.
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): Nesterov momentum, orthogonalized.
 
     The factor 0.2·√max(rows, columns) gives updates the size of AdamW's, so that rate and decay of AdamW fit
-    (arXiv 2502.16982, section 2.2). Matrices that are stacked in one parameter are treated one by one. Where
-    parameters are sharded, every rank gathers and orthogonalises the whole matrix.
+    (arXiv 2502.16982, section 2.2). Matrices stacked in one parameter are treated one by one. If
+    parameters are sharded, every rank gathers and orthogonalizes the whole matrix.
     """
     momentum = group["momentum"]
     for parameter, splits, spec in zip(group["params"], group["splits"], group["specs"], strict=True):
@@ -252,7 +252,7 @@ def build_optimizer(model: Transformer, optimizer: OptimizerConfig) -> GatedOpti
 
 
 def _splits(name: str, parameter: torch.Tensor, model: Transformer) -> list[int]:
-    """Rows of the matrices in a parameter: queries, keys and values are one, as are an MLP's two inner matrices."""
+    """Rows of the matrices in a parameter: queries, keys and values are stacked, as are an MLP's two inner matrices."""
     if parameter.ndim < 2:
         return []
     spec = model.shard_specs.get(name)
@@ -270,18 +270,18 @@ _TINY = 1e-6  # added to a norm before it divides, as in torch
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """The bounds of a step: on the global norm, or on each parameter's norm over its mean; neither if both are null."""
+    """The bounds of a step: on the global norm, or on each parameter's norm over its running mean; or none."""
 
     max_norm: float | None = None
     max_ratio: float | None = None
     beta: float = 0.95
     """Decay of the running means."""
     keeps_history: bool = True
-    """Whether running means begin with this step: from the second on."""
+    """Whether running means are updated: from the second step on."""
 
 
 def clip_of_step(step: int, optimizer: OptimizerConfig) -> Clip:
-    """The bounds of a step (from 1): `clip_warmup_factor` times as wide through step `clip_warmup_steps` itself.
+    """The bounds of a step (from 1): `clip_warmup_factor` times as wide up to and including step `clip_warmup_steps`.
 
     OLMo-1 sets the bound of a step after it has clipped, so there the warmup lasts a step longer.
     """
@@ -293,7 +293,7 @@ def clip_of_step(step: int, optimizer: OptimizerConfig) -> Clip:
 
 
 def clip_by_norm(gradients: list[torch.Tensor], norm: torch.Tensor, max_norm: float) -> torch.Tensor:
-    """Scale gradients in place such that their global norm is `max_norm` at most; returns whether it did, 0 or 1."""
+    """Scale gradients in place so that their global norm is at most `max_norm`; returns whether it did, 0 or 1."""
     coefficient = (max_norm / (norm + _TINY)).clamp(max=1.0)
     torch._foreach_mul_([local(gradient) for gradient in gradients], coefficient)
     return (coefficient < 1).float()
@@ -308,8 +308,8 @@ def clip_by_history(
 ) -> torch.Tensor:
     """Scale each gradient in place to at most `max_ratio` times the mean of its `norms`; returns the share scaled.
 
-    A mean (a scalar, 0 before there is one) begins with the first norm, from the second step on as in OLMo-1, and goes
-    on with the norms after clipping, of accepted steps alone.
+    A mean (a scalar, 0 at first) begins with the first norm, from the second step on as in OLMo-1, and continues with
+    the norms after clipping of accepted steps.
     """
     assert clip.max_ratio is not None
     before = torch.stack(means)
@@ -365,7 +365,7 @@ def _shape(t: float, warmup: float, whole: float, peak: float, schedule: Schedul
             return low + (peak - low) * (1 - x)
         case "cosine":
             return low + (peak - low) * (1 + math.cos(math.pi * x)) / 2
-        case "half_cosine":  # the second half of a cosine of twice the length, for a run that goes on at its middle
+        case "half_cosine":  # the second half of a cosine of twice the length, for a run that continues from its middle
             return low + (peak - low) * (1 + math.cos(math.pi * (1 + x) / 2)) / 2
         case "cosine_linear_envelope":
             return low + (1 - x) * (peak - low) * (1 + math.cos(math.pi * x)) / 2
@@ -377,7 +377,7 @@ def _shape(t: float, warmup: float, whole: float, peak: float, schedule: Schedul
             return min(peak, float(schedule.scale * max(t, 1.0) ** schedule.exponent))
         case "wsd":  # arXiv 2404.06395, section 4
             return _decayed(t, 0.0, whole, peak, low, schedule)
-        case "wsds":  # arXiv 2410.05192: every period ends low, the next one is at the peak at once
+        case "wsds":  # arXiv 2410.05192: every period ends low, the next one starts at the peak
             begun = max((place for place in schedule.periods if place < t), default=0.0)
             ends = min((place for place in schedule.periods if place >= t), default=whole)
             return _decayed(t, begun, ends, peak, low, schedule)
@@ -390,13 +390,13 @@ def _length(value: float, whole: float) -> float:
 
 
 def _decayed(t: float, begun: float, ends: float, peak: float, low: float, schedule: ScheduleConfig) -> float:
-    """The peak, and in the last `decay` before `ends` a straight line down."""
+    """The peak, with a linear decay in the last `decay` before `ends`."""
     decay = _length(schedule.decay, ends - begun)
     return low + (peak - low) * min(1.0, max(0.0, ends - t) / decay) if decay else peak
 
 
 def _sequential(t: float, whole: float, peak: float, schedule: ScheduleConfig) -> float:
-    """One part after the other, each from t = 0 and from the rate at which the one before it ended."""
+    """One part after the other, each from t = 0 and from the final rate of the one before it."""
     for part in schedule.parts[:-1]:
         assert part.length is not None
         if t <= part.length:
@@ -407,7 +407,7 @@ def _sequential(t: float, whole: float, peak: float, schedule: ScheduleConfig) -
 
 
 def _bolt_on(t: float, whole: float, peak: float, schedule: ScheduleConfig) -> float:
-    """0 before `warmup_from`, then up to what the part gives where the warmup ends: after a reset of the moments."""
+    """0 before `warmup_from`, then up to the part's rate at the end of the warmup: for a reset of the moments."""
     first, last = schedule.warmup_from, schedule.warmup_from + schedule.warmup
     (part,) = schedule.parts
     if t < first:

@@ -80,9 +80,9 @@ def memory_of_rank(
     """Bytes of weights, gradients, moments (float32, divided where the weights are) and, estimated, of activations.
 
     Activations are what the backward pass of a micro-batch needs: of each block its input, two norms' outputs, queries,
-    keys and values before and after rotation, attention's output and the MLP's inner values. With full recomputation
-    a block keeps its input alone, but for the one that is worked out again. Buffers of kernels, of the loss and of
-    communication are not in it, nor is what Python and torch take by themselves.
+    keys and values before and after rotation, attention's output and the MLP's inner values. With full activation
+    checkpointing, blocks keep only their inputs, except the one being recomputed. Not included: buffers of kernels, of
+    the loss and of communication, and the memory of Python and torch themselves.
     """
     shape, ranks = shape.part(train.parallel.tensor_ranks), ranks // train.parallel.tensor_ranks
     division = {"ddp": 1, "fsdp": ranks, "hsdp": train.parallel.shard_ranks or 1}[train.parallel.kind]
@@ -149,7 +149,7 @@ def page(plan: dict[str, Any]) -> str:
 
 
 def _count(value: float) -> str:
-    """A whole number; above 100,000 with three digits and an SI prefix."""
+    """An integer; above 100,000 with three digits and an SI prefix."""
     return f"{value:,.0f}" if value < 1e5 else scaled(value).strip()
 
 

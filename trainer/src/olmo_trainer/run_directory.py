@@ -20,7 +20,7 @@ from .optim import rate_of_step
 __all__ = ["begun_with", "keep_config", "locked"]
 
 
-# a run may be continued with other values of these: no weight depends on them
+# settings that may change when a run is resumed: no weight depends on them
 _FREE = (
     "run_directory",
     "data.loader.",
@@ -37,7 +37,7 @@ _FREE = (
     "stability.slow_rise_action",
 )
 
-# paths of what is read: they may change if the content is the same
+# paths of inputs: they may change if the content is the same
 _PLACES = re.compile(r"init_from|anneal|data\.tokenizer|data\.sources\.\d+\.(path|label_masks)")
 
 
@@ -53,13 +53,13 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f'"run_directory" is {directory}, in use by another process; expected one process a run'
+            message = f'"run_directory" is {directory}, in use by another process; expected one process per run'
             raise SettingError(Problem(message)) from error
         yield
 
 
 def begun_with(directory: Path) -> dict[str, Any]:
-    """The resolved config that a run was begun with; empty for a new one."""
+    """The resolved config that a run began with; empty for a new run."""
     path = directory / "config.yaml"
     return read_mapping(path, []) if path.is_file() else {}
 
@@ -106,11 +106,11 @@ def _hint(key: str, last: Path, config: RunConfig) -> str:
         kind = config.schedule.kind
         begin = f"set another run_directory, init_from={last} and init_moments=true"
         return f"it changes the {kind} schedule of the completed steps; to train on from here, {begin}"
-    return "set run_directory to begin another run"
+    return "set run_directory to start another run"
 
 
 def _contents(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Role and sha256 of everything a run trains on, whatever its path."""
+    """Role and sha256 of everything a run trains on, without paths."""
     rows = ((str(row["role"]), row.get("manifest_sha256") or row["sha256"]) for row in inputs)
     return sorted(row for row in rows if row[0] != "validation")
 

@@ -81,10 +81,10 @@ class Guard:
         self.lowest = torch.full((), torch.inf, dtype=torch.float64, device=device)
 
     def judge(self, nats: torch.Tensor, grad_norm: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Whether a step may change the weights, and whether it is an outlier; then the step belongs to the past.
+        """Whether a step may change the weights, and whether it is an outlier; adds the step to the history.
 
-        Only steps that are neither outliers nor infinite are what later ones are compared with: an outlier among them
-        would widen σ and hide the next.
+        Later steps are compared only with finite steps that are no outliers: an outlier among them would widen σ and
+        hide the next one.
         """
         sample_2 = torch.stack([nats.double(), grad_norm.double()])
         finite = torch.isfinite(sample_2).all()
@@ -105,7 +105,7 @@ class Guard:
         self.lowest.copy_(torch.where(whole, torch.minimum(self.lowest, self.smooth), self.lowest))
 
     def values(self) -> dict[str, float]:
-        """The row of a step.
+        """The metrics of a step.
 
         `spike/SpikeScore` is the share of the last 10,000 steps whose loss or gradient norm was not finite or more
         than 6 deviations above the mean of the 128 steps before. `stability/slow_rise` is how many nats the smoothed
@@ -121,7 +121,7 @@ class Guard:
         return {name: tensor.detach().cpu().clone() for name, tensor in self._tensors().items()}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Put back what `capture` gave."""
+        """Restore what `capture` returned."""
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
 

@@ -216,7 +216,7 @@ def test_steps_in_which_no_token_counts_are_refused(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"data__order": "legacy", "ratio": 1.0}, '"data.order" is "legacy" beside ratios; expected no ratios'),
+        ({"data__order": "legacy", "ratio": 1.0}, '"data.order" is "legacy" with ratios; expected no ratios'),
         ({"data__order": "legacy", "train__batch_windows": 10**6}, "since OLMo's order drops those that fill no batch"),
         ({"max_tokens": 0}, '"data.sources.0.max_tokens" is 0; expected more than 0'),
         ({"max_repetition": 0.01}, '"data.sources.0.max_repetition" is 0.01; expected'),

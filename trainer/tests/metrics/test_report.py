@@ -35,7 +35,7 @@ def test_report_of_a_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         row["stability/left_out_last"] = 11
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert olmo("report", tmp_path / "run") == 0
-    assert "step 4: gone back to before it; positions 8 to 11" in page.read_text(encoding="utf-8")
+    assert "step 4: rewound to before it; positions 8 to 11" in page.read_text(encoding="utf-8")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 7, "ti')  # a row that is being written
     before = page.read_bytes()

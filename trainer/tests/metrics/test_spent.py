@@ -42,7 +42,7 @@ def test_lost_rows_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     MetricsFile(tmp_path / "metrics.jsonl", None).close()
     assert not caplog.records
     MetricsFile(tmp_path / "metrics.jsonl", 2).close()
-    assert "holds no row of the 2 steps before" in caplog.text
+    assert "has no row of the 2 steps before" in caplog.text
 
 
 def test_copies_go_on_where_the_run_does(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A model of others; `weights` under transformers' names."""
+    """A model in another layout; `weights` under transformers' names."""
 
     model: ModelConfig
     weights: dict[str, torch.Tensor]
@@ -149,14 +149,14 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
         raise mismatch(path, "missing_file", "missing", "model.pt or model.safetensors")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch tells damage and forbidden content by several kinds
+    except Exception as error:  # torch raises several kinds for damage and forbidden content
         raise mismatch(path, "invalid_value", "not a plain file of tensors", "a state dict") from error
     nested = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
     return {name: tensor for name, tensor in nested.items() if isinstance(tensor, torch.Tensor)}
 
 
 def _name(key: str) -> str:
-    """A tensor's name; OLMo writes the base64 of a pickled (names, flag), whose text can be told without running it."""
+    """A tensor's name; OLMo writes the base64 of a pickled (names, flag), whose text can be read without running it."""
     if "." in key:
         return key
     try:
@@ -261,7 +261,7 @@ def _renamed(
         elif name in others:
             published.update(dict.fromkeys(others[name], tensor))
         else:
-            raise mismatch(directory, "invalid_value", "a tensor of no known place", "OLMo's names", field=name)
+            raise mismatch(directory, "invalid_value", "a tensor with an unknown name", "OLMo's names", field=name)
     check_finite(published, directory)
     return published
 
@@ -450,7 +450,7 @@ def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> N
     """The same shapes may mean other models: another number of heads, another rotary base."""
     wanted, found = (model_settings(opened.config, opened.path / "config.json") for opened in (first, other))
     for name, value in wanted.items():
-        if found.get(name) != value and not name.startswith("router_"):  # weights of losses are of training alone
+        if found.get(name) != value and not name.startswith("router_"):  # loss weights matter only for training
             got, expected = f"{found.get(name)}", f"{value}, as in {first.path}"
             raise mismatch(other.path / "config.json", "invalid_value", got, expected, field=name)
 

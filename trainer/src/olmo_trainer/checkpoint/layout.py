@@ -117,7 +117,7 @@ def published_shapes(state: dict[str, torch.Tensor], shape: Architecture) -> dic
 
 
 def to_published(state: dict[str, torch.Tensor], shape: Architecture) -> dict[str, torch.Tensor]:
-    """Our weights as transformers stores them; a tied output matrix is left out."""
+    """Our weights as transformers stores them, without a tied output matrix."""
     published = {}
     for ours, parts in _table(shape):
         pieces = torch.split(_rows(state[ours]), [rows for _, rows in parts])
@@ -136,7 +136,7 @@ def from_published(published: dict[str, torch.Tensor], shape: Architecture) -> d
 
 
 def model_json(shape: Architecture, special: SpecialTokens, max_positions: int, dtype: str) -> dict[str, Any]:
-    """config.json as transformers 5 writes it; `rope_theta` and `rope_scaling` also stand where 4 looks for them."""
+    """config.json as transformers 5 writes it; `rope_theta` and `rope_scaling` are also where version 4 reads them."""
     config: dict[str, Any] = {
         "architectures": [ARCHITECTURES[shape.family]],
         "attention_dropout": 0.0,
@@ -214,13 +214,13 @@ def _routing_json(shape: Architecture) -> dict[str, Any]:
 
 
 def generation_json(special: SpecialTokens) -> dict[str, Any]:
-    """generation_config.json: where generation begins and ends."""
+    """generation_config.json: the special tokens of generation."""
     ids = {"bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad}
     return {"_from_model_config": True, **{name: value for name, value in ids.items() if value is not None}}
 
 
 def tokenizer_json(tokenizer: Tokenizer, special: SpecialTokens, max_positions: int) -> dict[str, Any]:
-    """tokenizer_config.json, such that AutoTokenizer's special ids are the model's.
+    """tokenizer_config.json, such that AutoTokenizer has the model's special ids.
 
     If the training documents start with BOS, so do those that the model is evaluated on.
     """
@@ -255,7 +255,7 @@ def stored_weights(opened: CheckpointDirectory) -> dict[str, torch.Tensor]:
 
 
 def check_finite(weights: Mapping[str, torch.Tensor], places: Mapping[str, Path] | Path) -> None:
-    """Refuse weights that are not finite: whatever is computed from them means nothing.
+    """Refuse weights that are not finite, since nothing computed from them is meaningful.
 
     Raises: FormatError: `invalid_value`, `wrong_dtype`, with the tensor's name.
     """
@@ -277,7 +277,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], places: Mapping[str, Path]
 def needed_weights(
     stored: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], where: Path
 ) -> dict[str, torch.Tensor]:
-    """The stored tensors that a model consists of; warns about the others.
+    """The stored tensors that a model needs; warns about the others.
 
     Raises: FormatError: `missing_tensor`, `wrong_shape`.
     """

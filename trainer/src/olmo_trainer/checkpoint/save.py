@@ -118,7 +118,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_weights(directory: Path, weights: dict[str, torch.Tensor], shard_bytes: int | None) -> None:
-    """One safetensors file, or files of at most `shard_bytes` (a larger tensor stands alone) and their index."""
+    """One safetensors file, or files of at most `shard_bytes` (or one larger tensor) and their index."""
     shards: list[dict[str, torch.Tensor]] = [{}]
     filled = total = 0
     for name, tensor in sorted(weights.items()):

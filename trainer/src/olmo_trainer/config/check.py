@@ -98,7 +98,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "router_aux_loss_coef": ("olmoe", "mixtral"),
     "router_z_loss_coef": ("olmoe", "mixtral"),
 }
-"""Options that transformers' classes have in these families alone."""
+"""Options that only the transformers classes of these families have."""
 
 
 _LIMITS = {
@@ -125,7 +125,7 @@ def model_problems(model: ModelConfig) -> list[_Finding]:
     for name, families in _ONLY.items():
         value = getattr(model, name)
         if value not in (None, False) and model.family not in families:
-            text = f"nothing, since transformers has it in {', '.join(families)} alone"
+            text = f"null: transformers has it only in {', '.join(families)}"
             found.append((f"model.{name}", value, text, f'use family "{families[0]}"'))
     return found + _heads(model) + _layers(model) + _scaling(model)
 
@@ -196,11 +196,11 @@ def _data_problems(data: DataConfig) -> list[_Finding]:
     if any(ratio is None for ratio in ratios) and any(ratio is not None for ratio in ratios):
         found.append(("data.sources", "given a ratio in part", "a ratio for every source, or for none", None))
     if data.order == "legacy" and any(ratio is not None for ratio in ratios):
-        found.append(("data.order", '"legacy" beside ratios', "no ratios, which OLMo does not have", None))
+        found.append(("data.order", '"legacy" with ratios', "no ratios, which OLMo does not have", None))
     for index, source in enumerate(data.sources):
         key = f"data.sources.{index}"
         if source.ratio is not None and source.ratio <= 0:
-            found.append((f"{key}.ratio", source.ratio, "more than 0", "leave the source out instead"))
+            found.append((f"{key}.ratio", source.ratio, "more than 0", "remove the source instead"))
         limits = {f"{key}.max_tokens": source.max_tokens, f"{key}.max_repetition": source.max_repetition}
         found += _more_than_zero(limits)
         if source.max_tokens is not None and 0 < source.max_tokens < data.sequence_length:
@@ -252,7 +252,7 @@ def _optimizer_problems(optimizer: OptimizerConfig, schedule: ScheduleConfig) ->
     if not 0 <= optimizer.momentum < 1:
         found.append(("optimizer.momentum", optimizer.momentum, "0 to below 1", None))
     if optimizer.max_grad_norm is not None and optimizer.max_grad_norm_ratio is not None:
-        text = "null beside optimizer.max_grad_norm_ratio"
+        text = "null with optimizer.max_grad_norm_ratio"
         found.append(("optimizer.max_grad_norm", optimizer.max_grad_norm, text, "set optimizer.max_grad_norm=null"))
     return found + _schedule_problems("schedule", schedule)
 
@@ -299,7 +299,7 @@ def _training_problems(train: TrainConfig) -> list[_Finding]:
     found += _at_most(2**31, {"train.batch_windows": train.batch_windows})
     found += _at_most(4096, {"train.num_threads": train.num_threads})
     if (train.steps is None) == (train.duration is None):
-        got = "missing" if train.steps is None else "given beside train.duration"
+        got = "missing" if train.steps is None else "set as well as train.duration"
         found.append(("train.steps", got, "one of train.steps and train.duration", None))
     if (train.parallel.kind == "hsdp") != (train.parallel.shard_ranks is not None):
         text = 'a number of ranks with train.parallel.kind "hsdp", null with another'

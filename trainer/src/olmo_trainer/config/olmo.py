@@ -157,7 +157,7 @@ def core_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
 
 
 def _core_windows(sliding: dict[str, Any] | None, layers: int, where: Path) -> tuple[int | None, list[str]]:
-    """The one window and each layer's type; None where there is no window."""
+    """The window and each layer's type; None without a window."""
     if not sliding or not sliding.get("enabled", True):
         return None, []
     pattern, first = sliding.get("pattern") or [-1], bool(sliding.get("force_full_attention_on_first_layer", True))
@@ -186,7 +186,7 @@ _SCHEDULES = {
 _OPTIMIZERS = {"adamw": "adamw", "lionw": "lion"}
 _INITS = ("mitchell", "normal", "full_megatron", "fan_in")
 _PRECISIONS = {"amp_bf16": "bf16", "fp32": "fp32"}
-# settings of OLMo's launching, kernels and hardware, which change no number that this trainer would have to reproduce
+# settings of launching, kernels and hardware, which do not change results
 _SILENT = set(
     "run_name dry_run fsdp ddp compile fused_loss speed_monitor gen1_gc_interval save_folder remote_save_folder "
     "save_overwrite sharded_checkpointer save_interval_ephemeral save_num_unsharded_checkpoints_to_keep "
@@ -196,9 +196,9 @@ _SILENT = set(
 
 
 def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, list[str]]:
-    """The YAML text of a run and notes on what was left out; every (old, new) is replaced in data paths first.
+    """The YAML text of a run and notes on what was dropped; every (old, new) is replaced in data paths first.
 
-    Raises: ConfigError: not such a file, or it asks for what this trainer does not have.
+    Raises: ConfigError: not such a file, or it uses a feature that this trainer does not have.
     """
     given = _resolved(read_mapping(path, []), path)
     if not isinstance(given.get("model"), dict) or not isinstance(given.get("optimizer"), dict):
@@ -250,7 +250,7 @@ def _resolved(mapping: dict[str, Any], where: Path) -> dict[str, Any]:
         place: Any = mapping
         for key in name.split("."):
             if not isinstance(place, dict) or key not in place:
-                raise ConfigError(Problem(f"{where}: ${{{name}}} refers to nothing; expected the name of a setting"))
+                raise ConfigError(Problem(f"{where}: ${{{name}}} refers to no setting; expected the name of one"))
             place = place[key]
         return value_of(place)
 
@@ -301,7 +301,7 @@ def _data(
     folders = [path.rpartition("/")[0] or "." for path in paths]
     repeated = sorted(path for path, count in Counter(paths).items() if count > 1)
     if repeated:
-        notes.append(f"{len(repeated)} files are named more than once, as {repeated[0]}; here each is read once")
+        notes.append(f"{len(repeated)} files are listed more than once, such as {repeated[0]}; each is read once here")
     if any("://" in path for path in paths):
         notes.append("data.sources are remote; expected local directories (--replace OLD=NEW)")
     if data.get("label_mask_paths"):

@@ -69,13 +69,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def apply_preset(model: dict[str, Any], where: str) -> dict[str, Any]:
-    """The group `model` with what its preset says and it does not.
+    """The group `model`, completed by its preset.
 
-    Raises: ConfigError: there is no such preset.
+    Raises: ConfigError: unknown preset.
     """
     name = model.get("preset")
     if not isinstance(name, str):
-        return model  # none, or of a wrong type, which is told of with all others
+        return model  # null, or of a wrong type, which is reported with all other problems
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
         message = f'{where}: "model.preset" is {name}; expected one of {", ".join(PRESETS)}'
@@ -109,7 +109,7 @@ def _written(value: Any) -> str:
 
 
 def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The `model` group that a transformers config.json stands for.
+    """The `model` group of a transformers config.json.
 
     Raises: ConfigError: an architecture or option that this trainer does not have.
     """

@@ -79,7 +79,7 @@ class ModelConfig:
     """The decoder, in the words of transformers' config.json."""
 
     preset: str | None = None
-    """A published shape, config/presets.py, for what is not said here."""
+    """A published shape (config/published.py) for settings that are not given here."""
     family: Family
     """Decides norms and their places, and whether the MLP is one or many experts."""
     hidden_size: int
@@ -101,7 +101,7 @@ class ModelConfig:
     rope_theta: float | None = None
     """Base of the rotary angles; the family's own when null."""
     rope_scaling: RopeScalingConfig | None = None
-    """Stretching of the rotary angles; in `olmo3` of full-attention layers alone."""
+    """Stretching of the rotary angles; in `olmo3` only of full-attention layers."""
     norm_eps: float | None = None
     """Added to the variance; the family's own when null (1e-5, OLMo-2 and OLMo-3 1e-6)."""
     tie_word_embeddings: bool = False
@@ -127,7 +127,7 @@ class ModelConfig:
     vocab_multiple: int = 128
     """Embedding rows are the tokenizer's vocabulary rounded up to a multiple of this."""
     embedding_size: int | None = None
-    """Embedding rows; worked out from the tokenizer when null."""
+    """Embedding rows; computed from the tokenizer when null."""
     init: InitConfig = field(default_factory=InitConfig)
 
 
@@ -145,11 +145,11 @@ class SourceConfig:
     ratio: float | None = None
     """Share of the training tokens; for all sources or for none (then all tokens once an epoch)."""
     max_tokens: int | None = None
-    """Tokens to take of the source at most, in windows spread evenly over it; all when null."""
+    """Maximum number of tokens to take, in windows spread evenly over the source; all when null."""
     max_repetition: float | None = None
-    """How often the run may see the source; more is refused before it begins."""
+    """How often the run may see the source; a run that would see it more often is refused."""
     label_masks: str | None = None
-    """Directory with a file for each shard, by the same name: a byte a token, 1 where predicting it is in the loss."""
+    """Directory with a file of the same name for each shard: one byte per token, 1 if predicting it is in the loss."""
     dtype: TokenDtype | None = None
     """Item type, for shards without manifest.json and only for them."""
     eos_token_id: int | None = None
@@ -162,24 +162,24 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceFilterConfig:
-    """Windows that hold a short sequence many times in a row are left out of the loss (the values are OLMo-2's)."""
+    """Windows that repeat a short sequence many times in a row are excluded from the loss (the values are OLMo-2's)."""
 
     repetition_min_period: int = 1
-    """Tokens in the shortest such sequence."""
+    """Length of the shortest such sequence, in tokens."""
     repetition_max_period: int = 13
-    """Tokens in the longest."""
+    """Length of the longest, in tokens."""
     repetition_max_count: int = 32
-    """So many times in a row is too often."""
+    """Repetitions in a row that exclude a window."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """Reading ahead; changes no batch."""
+    """Reading ahead; does not change the batches."""
 
     threads: int = 1
-    """Threads that read; 0 reads when a batch is needed."""
+    """Reader threads; 0 reads when a batch is needed."""
     ahead: int = 4
-    """Batches that are read before they are needed."""
+    """Batches to read ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,15 +193,15 @@ class DataConfig:
     order: Literal["seeded", "legacy"] = "seeded"
     """`legacy` is OLMo's, by seed + epoch, if its files are these: source by source, by name."""
     packing: Literal["concat", "best_fit"] = "concat"
-    """`concat` cuts running documents every window; `best_fit` lays whole ones side by side and pads."""
+    """`concat` concatenates documents and cuts them into windows; `best_fit` packs whole documents and pads."""
     long_documents: Literal["fragment", "truncate"] = "fragment"
     """With `best_fit`, documents longer than a window: cut into several, or cut off."""
     document_mask: bool = False
-    """Whether tokens attend to their own document alone."""
+    """Whether tokens attend only within their own document."""
     instance_filter: InstanceFilterConfig | None = None
-    """Leave repetitive windows out of the loss; `{}` for OLMo-2's values."""
+    """Exclude repetitive windows from the loss; `{}` for OLMo-2's values."""
     tokenizer: str | None = None
-    """tokenizer.json, where the shards do not bring it."""
+    """tokenizer.json, if the shards have none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
 
@@ -212,7 +212,7 @@ Rule = Literal["adamw", "lion", "muon"]
 
 @dataclass(frozen=True, kw_only=True)
 class GroupConfig:
-    """Parameters that are treated otherwise than the rest."""
+    """Parameters with settings of their own."""
 
     params: tuple[str, ...]
     """Names or globs, as `embedding` or `blocks.*.mlp.*`."""
@@ -221,7 +221,7 @@ class GroupConfig:
     learning_rate: float | None = None
     """Peak learning rate; the schedule is the same, scaled."""
     weight_decay: float | None = None
-    """Share of a weight taken off at learning rate 1."""
+    """Decay of a weight at learning rate 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +231,9 @@ class OptimizerConfig:
     learning_rate: float
     """Peak learning rate."""
     kind: Rule = "adamw"
-    """With `muon`, embedding, output matrix and vectors are still updated by AdamW, at the same rate."""
+    """With `muon`, AdamW updates embedding, output matrix and vectors, at the same rate."""
     groups: tuple[GroupConfig, ...] = ()
-    """Exceptions; a parameter may be in one at most."""
+    """Exceptions; a parameter may be in at most one group."""
     betas: tuple[float, ...] = (0.9, 0.95)
     """Decay of the two moments (Lion: 0.9 and 0.99)."""
     momentum: float = 0.95
@@ -241,15 +241,15 @@ class OptimizerConfig:
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.1
-    """Share of a weight taken off at learning rate 1."""
+    """Decay of a weight at learning rate 1."""
     decay_embeddings: bool = False
     """Whether the embedding decays too."""
     decay_norms: bool = False
     """Whether norm weights decay too."""
     max_grad_norm: float | None = 1.0
-    """Global norm above which gradients are scaled down; null leaves them."""
+    """Global norm above which gradients are scaled down; null for no clipping."""
     max_grad_norm_ratio: float | None = None
-    """Instead: multiple of its running mean norm above which the gradient of a parameter is scaled down."""
+    """Alternative: multiple of its running mean norm above which the gradient of a parameter is scaled down."""
     clip_warmup_steps: int = 0
     """Steps at the beginning in which the bound is wider."""
     clip_warmup_factor: float = 1.0
@@ -275,9 +275,9 @@ class ScheduleConfig:
         "sequential",
         "bolt_on",
     ] = "cosine"
-    """Shape after the warmup; the formulas stand in optim/schedule.py."""
+    """Shape after the warmup; the formulas are in optim.py."""
     units: Literal["steps", "tokens"] = "steps"
-    """What is counted; with tokens the shape does not change with the batch size. Of the whole, not of a part."""
+    """Unit of all lengths; with tokens, the shape does not change with the batch size. Not for parts."""
     t_max: float | None = None
     """Where the shape ends; the end of the run when null. May be beyond it (OLMo-2: 5e12 tokens in a run of 4e12)."""
     warmup: float = 0.0
@@ -287,7 +287,7 @@ class ScheduleConfig:
     final_ratio: float = 0.1
     """Last learning rate over the peak (not for `constant`, `inv_sqrt` and `power`)."""
     decay: float = 0.1
-    """Length of the fall at the end (`wsd`) or at the end of every period (`wsds`)."""
+    """Length of the decay at the end (`wsd`) or at the end of every period (`wsds`)."""
     periods: tuple[float, ...] = ()
     """Where the periods of `wsds` end, rising; the last one ends at `t_max`."""
     scale: float = 0.0
@@ -319,7 +319,7 @@ class BatchPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthPhase:
-    """Shorter sequences at the beginning: each window is seen as several, in the same order."""
+    """Shorter sequences at the beginning: each window is cut into several, in the same order."""
 
     sequence_length: int
     """Tokens of a piece; it divides `data.sequence_length`."""
@@ -329,17 +329,17 @@ class LengthPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How the model is divided among the ranks that torchrun starts; without effect for one process."""
+    """How the model is divided over the ranks that torchrun starts; no effect with one process."""
 
     kind: Literal["ddp", "fsdp", "hsdp"] = "ddp"
     """Weights whole on each rank, sharded over all ranks, or sharded in groups and equal between them."""
     shard_ranks: int | None = None
-    """Ranks of a group of `hsdp`: those of a machine, usually."""
+    """Ranks per group of `hsdp`, usually those of a machine."""
     reshard_after_forward: bool = True
-    """Whether a block's weights are gathered again for its backward pass; `false` takes memory and saves traffic."""
+    """Whether a block's weights are gathered again for its backward pass; `false` uses more memory and less traffic."""
     tensor_ranks: int = 1
-    """Neighbouring ranks that share each matrix product and read the same windows; the other ranks are divided as
-    `kind` says. For dense models."""
+    """Neighbouring ranks that share each matrix product and read the same windows; `kind` applies to the groups.
+    Only for dense models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +353,7 @@ class TrainConfig:
     duration: Duration | None = None
     """Instead of `steps`: "1000 steps", "2e12T" (tokens), "1ep" (epochs), "20chinchilla" (times 20 tokens a weight)."""
     stop_at: Duration | None = None
-    """Where to stop before the end, as `duration`; the schedule stays that of the whole run, which can be continued."""
+    """Where to stop early, like `duration`; the schedule stays that of the whole run, which can be continued."""
     batch_warmup: tuple[BatchPhase, ...] = ()
     """Smaller batches at the beginning."""
     batch_lr_scaling: bool = False
@@ -367,20 +367,20 @@ class TrainConfig:
     loss: Literal["chunked", "plain"] = "chunked"
     """`chunked` never holds all logits; `plain` is its reference."""
     recompute: Literal["none", "full", "selective"] = "none"
-    """What is computed again in the backward pass: nothing, blocks, or all of them but products and attention."""
+    """Activation checkpointing: keep everything, only the blocks' inputs, or also products and attention."""
     recompute_every: int = 1
-    """Of so many blocks, one is computed again."""
+    """Every n-th block is computed again."""
     compile: bool = False
-    """Whether torch.compile makes kernels for the blocks; needs a C++ compiler on the CPU."""
+    """Whether to compile the blocks with torch.compile; on the CPU this needs a C++ compiler."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of the matrix products; weights and optimizer stay float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is one."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     num_threads: int | None = None
-    """CPU threads; sums depend on it in the last bit. All cores when null."""
+    """CPU threads; all cores when null. The last bit of sums depends on it."""
     max_skipped_steps: int = 10
-    """Consecutive steps that are skipped before the run gives up."""
+    """Consecutive skipped steps after which the run gives up."""
 
 
 # ---- stability
@@ -393,19 +393,19 @@ class StabilityConfig:
     skip_outliers: bool = False
     """Whether an outlier leaves weights and moments as they are (OLMo-3's SkipStep); what is not finite always does."""
     outlier_window: int = 128
-    """Steps that are compared with; none is an outlier before half of them are there."""
+    """Number of previous steps to compare with; none is an outlier before half of them exist."""
     outlier_sigma: float = 6.0
     """Standard deviations above their mean."""
     rewind_after: int | None = None
-    """Bad steps in a row (not finite, or outliers) after which the run goes back to before them and leaves them out."""
+    """Bad steps in a row (not finite, or outliers) after which the run goes back to before them and skips them."""
     max_rewinds: int = 3
-    """How often it may, before it gives up."""
+    """How often it may go back before it gives up."""
     slow_rise_steps: int = 1000
-    """Steps over which the loss is smoothed to see whether it rises."""
+    """Steps over which the loss is smoothed, to see whether it rises."""
     slow_rise_nats: float = 0.05
-    """Rise above the lowest smoothed loss that something is done about, looked at every `slow_rise_steps`."""
+    """Rise above the lowest smoothed loss that triggers the action; checked every `slow_rise_steps`."""
     slow_rise_action: Literal["warn", "stop"] = "warn"
-    """`stop` saves, says what was seen and ends with status 1; no batch is to blame, so there is none to leave out."""
+    """`stop` saves, says what was seen and ends with status 1; no batch is to blame, so none is skipped."""
 
 
 # ---- validation
@@ -430,11 +430,11 @@ class ValidationConfig:
     every_steps: int | None = None
     """Also within the run, not only at step 0 and the end."""
     documents_per_domain: int | None = None
-    """Only the first so many of each source and subdomain."""
+    """Limit of documents for each source and subdomain."""
     tasks: tuple[TaskConfig, ...] = ()
     """Multiple-choice tasks."""
     items_per_task: int | None = None
-    """Only the first so many questions of each."""
+    """Limit of questions for each task."""
     batch_tokens: int = 8192
     """Tokens scored at a time."""
 
@@ -449,18 +449,18 @@ class CheckpointConfig:
     every_steps: int | None = None
     """Also within the run, not only at the end."""
     keep_last: int | None = None
-    """How many checkpoints to keep beside those that are pinned; all when null."""
+    """How many checkpoints to keep besides the pinned ones; all when null."""
     pin: tuple[int, ...] = ()
     """Steps whose checkpoints are never deleted."""
     pin_every_steps: int | None = None
-    """Checkpoints of multiples of so many steps are never deleted either."""
+    """Checkpoints of multiples of this number of steps are never deleted either."""
     sharded: bool = False
     """Whether each rank writes its part of the optimizer's moments, instead of the first gathering them."""
     background: bool = False
-    """Whether files are written while training goes on; takes a copy of the state in memory."""
+    """Whether files are written while training continues; needs memory for a copy of the state."""
     remote: str | None = None
     """Where whole checkpoints are copied to after they are written: a URL that fsspec knows, as "s3://bucket/run". A
-    run whose directory has no checkpoint goes on from the newest whole one there."""
+    run whose directory has no checkpoint resumes from the newest complete one there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,12 +468,13 @@ class LoggingConfig:
     """What is written while training."""
 
     metrics_every_steps: int = 1
-    """Steps between rows of metrics.jsonl; what is saved or scored has its row too."""
+    """Steps between rows of metrics.jsonl; saved and validated steps have a row too. Other steps do not wait for the
+    device."""
     statistics_every_steps: int | None = 50
-    """Steps between rows with the least, greatest and mean value and the norm of every weight, gradient, moment and
-    block's output; never when null."""
+    """Steps between rows with minimum, maximum, mean and norm of every weight, gradient, moment and block's output;
+    never when null."""
     measure_peak: bool = False
-    """Whether to measure the device's rate of matrix products, for MFU, where its peak is not known: a second."""
+    """Whether to measure the device's rate of matrix products, for MFU, if its peak is unknown; takes a second."""
     tensorboard: bool = False
     """Whether to write the metrics for TensorBoard too, to `tensorboard/`; needs the extra `tensorboard`."""
     console_every_s: float = 10.0
@@ -482,7 +483,7 @@ class LoggingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    """Weights & Biases, an optional second place for the metrics."""
+    """Weights & Biases, an optional copy of the metrics."""
 
     enabled: bool = False
     """Needs the extra `wandb`."""
@@ -496,14 +497,14 @@ class WandbConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyConfig:
-    """Energy is read from RAPL and NVML where the machine has them, else reckoned from a declared wattage."""
+    """Energy is read from RAPL and NVML where the machine has them, else computed from a declared wattage."""
 
     declared_watts: float | None = None
-    """Power of each machine, where it cannot be read; a dry run knows one machine."""
+    """Power of each machine, if it cannot be read; a dry run assumes one machine."""
     pue: float = 1.0
-    """Power usage effectiveness: what the data centre takes over what its machines take."""
+    """Power usage effectiveness: power of the data centre over power of its machines."""
     grid_kg_per_kwh: float | None = None
-    """Carbon dioxide equivalents of the grid's energy; nothing is said of carbon when null."""
+    """Carbon dioxide equivalents of the grid's energy; no carbon is reported when null."""
 
 
 # ---- the whole
@@ -514,23 +515,23 @@ class RunConfig:
     """One run: the whole of a YAML file."""
 
     run_directory: str
-    """Where everything of the run is written."""
+    """Directory for all outputs of the run."""
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     seed: int = 0
-    """Of initial weights and data order."""
+    """Seed of initial weights and data order."""
     init_from: str | None = None
-    """Checkpoint to begin from; `model` is then taken from its config.json."""
+    """Checkpoint to start from; `model` is then taken from its config.json."""
     init_tokenizer: Literal["same", "other"] = "same"
-    """Whether `init_from` must have the shards' tokenizer; `other` starts from a model to which the ids mean other
-    tokens."""
+    """Whether `init_from` must have the shards' tokenizer; with `other`, the ids may mean
+    other tokens to the model."""
     init_moments: bool = False
-    """Whether to begin with its optimizer's moments too, which its `training/` holds."""
+    """Whether to start with its optimizer's moments too, from its `training/`."""
     anneal: str | None = None
-    """Checkpoint to begin from such that its learning rate falls to 0 in a straight line. Sets `init_from`,
-    `init_moments`, `optimizer.learning_rate` and `schedule`, where they are not given."""
+    """Checkpoint to anneal: start from it with its learning rate, which falls linearly to 0. Sets `init_from`,
+    `init_moments`, `optimizer.learning_rate` and `schedule`, unless they are given."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)

@@ -68,7 +68,7 @@ def legacy_permutation(seed: int, epoch: int, size: int) -> Permutation:
 
 
 def rank_slice(batch: range, rank: int, world: int) -> range:
-    """The positions of a batch that one of `world` ranks reads: every world-th, as OLMo deals them.
+    """The positions of a batch that one of `world` ranks reads: every world-th, as in OLMo.
 
     Together the ranks read each position once; the batch itself does not depend on their number.
     """
@@ -77,14 +77,14 @@ def rank_slice(batch: range, rank: int, world: int) -> range:
 
 
 def positions_of(first: int, sizes: Iterable[int]) -> Iterator[range]:
-    """The positions of each batch of a run of batches with so many windows, from a position on."""
+    """The positions of each batch, from a first position and the batches' numbers of windows."""
     for size in sizes:
         yield range(first, first + size)
         first += size
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Ranges [first, last) in rising order, those that touch or overlap made one."""
+    """Ranges [first, last) in rising order, with those that touch or overlap merged."""
     result: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if result and first <= result[-1][1]:
@@ -96,7 +96,7 @@ def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True)
 class Place:
-    """What stands at a position of the order."""
+    """The window at a position of the order."""
 
     position: int
     epoch: int
@@ -105,13 +105,12 @@ class Place:
 
 
 class DataOrder:
-    """The order of all windows of a run, over any number of epochs; may be asked by several threads.
+    """The order of all windows of a run, over any number of epochs; safe for several threads.
 
     `sizes` are the sources' numbers of windows; `ratios` their shares (any scale), or None for all windows of all.
-    `legacy_batch` asks for OLMo's order: an epoch is so many whole batches, and the windows that fill none are not seen
-    in it. `gaps` are positions [first, last) that the run leaves out (runtime/watch.py): after as many windows as the
-    first gap's position it goes on behind that gap. Memory: 4 bytes a window, 8 while an epoch follows another, twice
-    that once the inverse was asked.
+    With `legacy_batch` it is OLMo's order: an epoch is a number of whole batches, and windows that fill none are not
+    seen in it. `gaps` are positions [first, last) that the run skips (stability.py): when it reaches a gap, it
+    continues after it. Memory: 4 bytes per window, 8 while one epoch follows another, twice that with the inverse.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class DataOrder:
         return taken
 
     def _unshifted(self, position: int) -> int | None:
-        """How many windows the run takes before a position; None in a gap. The inverse of `shifted`."""
+        """The number of windows that the run takes before a position; None in a gap. The inverse of `shifted`."""
         before = 0
         for first, last in self.gaps:
             if position < first:
@@ -156,7 +155,7 @@ class DataOrder:
         return position - before
 
     def at(self, taken: int) -> Place:
-        """What the run takes after `taken` windows, counted from 0 over all epochs."""
+        """The window that the run takes after `taken` others, over all epochs."""
         position = self.shifted(taken)
         epoch, slot = divmod(position, self.epoch_windows)
         drawn = int(self._permuted(epoch, 0)[slot])
@@ -184,7 +183,7 @@ class DataOrder:
         return sorted(number for number in taken if number is not None)
 
     def repetition(self, source: int, positions: int) -> float:
-        """How often a source is seen in so many positions of a run."""
+        """How often a source is seen in that many positions of a run."""
         return positions / self.epoch_windows * self.quotas[source] / self.sizes[source]
 
     def _draws(self, source: int, window: int) -> Iterator[tuple[int, int]]:
@@ -200,7 +199,7 @@ class DataOrder:
             count += 1
 
     def _permuted(self, epoch: int, stream: int, *, inverse: bool = False) -> Permutation:
-        """The permutation of an epoch, of which this and the one asked before are kept."""
+        """The permutation of an epoch; the last two are kept."""
         with self._lock:
             kept = self._kept.setdefault((stream, inverse), {})
             if epoch not in kept:
@@ -267,7 +266,7 @@ class BatchPlan:
         return self._of_step(step).windows
 
     def first_window(self, step: int) -> int:
-        """Windows that were taken before a step."""
+        """Windows taken before a step."""
         phase = self._of_step(step)
         return phase.first_window + (step - phase.first_step) * phase.windows
 
@@ -281,7 +280,7 @@ class BatchPlan:
         return self._of_step(step).sequence_length
 
     def tokens(self, step: int) -> int:
-        """Tokens that were taken when a step is done."""
+        """Tokens taken up to and including a step."""
         return self.first_window(step + 1) * self.window_tokens
 
     def _of_step(self, step: int) -> _Phase:
@@ -291,7 +290,7 @@ class BatchPlan:
 def steps_of_duration(text: str, plan: BatchPlan, epoch_windows: int, parameters: int) -> int | None:
     """The steps of `1000 steps`, `2e12T` (tokens), `1ep` or `20chinchilla`; None for any other text.
 
-    Tokens are rounded up to whole steps. Epochs are rounded down, so that no window is seen more often than they say.
+    Tokens are rounded up to whole steps. Epochs are rounded down, so that no window is seen more often.
     One `chinchilla` is 20 tokens a parameter (arXiv 2203.15556).
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*(steps?|T|ep|chinchilla)\s*", text)

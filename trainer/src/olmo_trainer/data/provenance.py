@@ -69,7 +69,7 @@ def _hashed_at(path: Path, size_bytes: int, changed_ns: int) -> str:
 
 
 def _hashed(path: Path) -> str:
-    """The sha256 of a file, which a process reads once as long as it does not change."""
+    """The sha256 of a file, computed once per process unless the file changes."""
     status = path.stat()
     return _hashed_at(path, status.st_size, status.st_mtime_ns)
 
@@ -87,7 +87,7 @@ def _digest(directory: TokenDirectory) -> str:
 
 
 def order_manifest(config: RunConfig, data: TrainingData, directory: Path) -> dict[str, Any]:
-    """What order.json says of a resolved config before the first step, written into a directory."""
+    """The content of order.json for a resolved config before the first step, with paths relative to a directory."""
     whole = as_mapping(config)
     defaults = {**as_mapping(DataConfig(sources=(), sequence_length=0)), **as_mapping(TrainConfig(batch_windows=0))}
 
@@ -151,7 +151,7 @@ def _refuse(directory: TokenDirectory, order: Path, was: str, now: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownOrder:
-    """What order.json and the shards tell."""
+    """The content of order.json, with the shards opened."""
 
     path: Path
     sources: tuple[WindowSource, ...]
@@ -167,9 +167,9 @@ class KnownOrder:
 
 
 def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder:
-    """Open order.json, or that of a run's directory, with its shards; `places` say where the sources lie now.
+    """Open order.json, or that of a run directory, with its shards; `places` are the sources' current directories.
 
-    Unless `unchecked`, shards without a manifest are held against their sha256; those with one are as they are read.
+    Unless `unchecked`, the sha256 of shards without a manifest is checked now, of those with one when they are read.
     Raises: ConfigError: it or the shards are missing; FormatError: it is damaged, or the shards are different ones.
     """
     path = path / ORDER if path.is_dir() else path
@@ -205,7 +205,7 @@ def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder
         order = order_of(data, sources, seed, train.batch_windows)
     for opened, source in zip(sources, stated, strict=True):
         if len(opened) != source["windows"]:
-            got, expected = f"{len(opened)} windows", f"{source['windows']}, as when the run was begun"
+            got, expected = f"{len(opened)} windows", f"{source['windows']}, as when the run began"
             raise mismatch(opened.directory.path, "invalid_value", got, expected)
     assert train.steps is not None
     order.gaps = tuple((first, last) for first, last in field_of(row, "left_out", "an array", path))
@@ -221,7 +221,7 @@ def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder
 
 
 def verified(directory: TokenDirectory, path: Path) -> Path:
-    """A file of a directory with a manifest, held against the sha256 listed there; each file once.
+    """A file of a directory with a manifest, after checking it against the sha256 listed there, once per file.
 
     Raises: FormatError: `checksum_mismatch`.
     """
@@ -240,9 +240,8 @@ def verified(directory: TokenDirectory, path: Path) -> Path:
 class Provenance:
     """Both directions of a run's order.
 
-    `unchecked` reads files without holding them against the sha256 that a manifest lists. With `documents`, the
-    directory that the shards' `src` are relative to, rows also tell what the documents' files say of them. `world_size`
-    is for another number of ranks than order.json tells.
+    `unchecked` reads files without checking their sha256. With `documents`, the directory that the shards' `src` are
+    relative to, rows also have the documents' source and URL. `world_size` replaces the number of ranks in order.json.
     """
 
     def __init__(
@@ -260,10 +259,10 @@ class Provenance:
         self._tokenizers: dict[Path, Tokenizer] = {}
 
     def documents_of_step(self, step: int, rank: int | None, *, text: bool) -> Iterator[dict[str, Any]]:
-        """A row for each stretch of a document that was trained on in a step (from 1), by all ranks or by one.
+        """A row for each span of a document that was trained on in a step (from 1), by all ranks or by one.
 
-        `position` is that of the order, which leaves gaps where the run went back; `instance` counts windows through
-        all sources; `start` and `end` are token offsets in the file; `text` is the stretch as the model saw it.
+        `position` is that in the order, which has gaps if the run went back; `instance` counts windows through all
+        sources; `start` and `end` are token offsets in the file; `text` is the span as the model saw it.
         Raises: ConfigError: no such step or rank; FormatError: shards that are not what they were.
         """
         positions = self._positions(step)
@@ -292,12 +291,12 @@ class Provenance:
                         "window": place.window,
                         "start": start,
                         "end": end,
-                        **self._told(document),
+                        **self._described(document),
                         **({"text": self._text(source.directory, shard, start, end)} if text else {}),
                     }
 
     def steps_of_document(self, identifier: str, *, text: bool) -> Iterator[dict[str, Any]]:
-        """A row for each document with an id: the steps that saw any of it, and `seen`, each time that one did.
+        """A row for each document with an id: the steps that saw any of it, and `seen`, each occurrence.
 
         `tokens_left_out` were in no window. A document that had to be cut for the shards has a row for each part.
         Raises: ConfigError: no document has the id; FormatError: shards that are not what they were.
@@ -328,7 +327,7 @@ class Provenance:
                         "file": shard.name,
                         "start": document.start,
                         "end": document.end,
-                        **self._told(document),
+                        **self._described(document),
                         "tokens_left_out": document.end - document.start - inside,
                         "windows": windows,
                         "steps": sorted(set(steps)),
@@ -366,7 +365,7 @@ class Provenance:
         return range(self.known.batches.first_window(step), self.known.batches.first_window(step + 1))
 
     def _who(self, position: int, step: int) -> dict[str, int]:
-        """The rank that read a position in a step, and in which of its micro-batches (from 0)."""
+        """The rank that read a position in a step, and the number of its micro-batch (from 0)."""
         turn, rank = divmod(position - self.known.batches.first_window(step), self._world_size(step))
         return {"rank": rank, "micro_batch": turn // self.known.micro_batch_windows}
 
@@ -385,16 +384,16 @@ class Provenance:
     def _text(self, directory: TokenDirectory, shard: Shard, start: int, end: int) -> str:
         path = directory.tokenizer_path
         if path is None:
-            text = "the tokenizer that made the ids, to tell the text of --text"
-            raise ConfigError(Problem(f"{directory.path}: has no tokenizer.json; expected {text}", "leave out --text"))
+            text = "the tokenizer that made the ids, for --text"
+            raise ConfigError(Problem(f"{directory.path}: has no tokenizer.json; expected {text}", "remove --text"))
         self._check(directory, shard.path)
         if path not in self._tokenizers:
             self._tokenizers[path] = open_tokenizer(path)
         decoded: str = self._tokenizers[path].decode(shard.ids()[start:end].tolist(), skip_special_tokens=False)
         return decoded
 
-    def _told(self, document: Boundary) -> dict[str, Any]:
-        """What is known of a document: its id, its file and line, and what that line says of source and URL."""
+    def _described(self, document: Boundary) -> dict[str, Any]:
+        """What is known about a document: id, file and line, and that line's source and URL."""
         known = {"id": document.id, "src": document.src, "loc": document.loc}
         if self._documents is None or not document.src:
             return known
@@ -409,6 +408,6 @@ class Provenance:
 
 
 def _origin(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a row of docs/formats/document.md, where the text is from."""
+    """Id, source and URL of a row of docs/formats/document.md."""
     metadata = row.get("metadata") or {}
     return {"id": row.get("id"), "source": row.get("source"), "url": metadata.get("url", row.get("url"))}

@@ -48,7 +48,7 @@ __all__ = [
 def repetitive(
     ids_BT: npt.NDArray[np.int64], min_period: int, max_period: int, max_count: int
 ) -> npt.NDArray[np.bool_]:
-    """Which rows (B) hold a sequence with a period in that range `max_count` (3 or more) times in a row.
+    """Which rows (B) repeat a sequence with a period in that range `max_count` (3 or more) times in a row.
 
     A run of period p and n tokens has ⌊n / p⌋ repetitions. It is a run of n − p places that equal the place p before
     them; whether there is one so long is found by joining runs of doubled length, on whole arrays.
@@ -73,7 +73,7 @@ def repetitive(
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
-    """Ids of the tokens with a job; null where the tokenizer has none."""
+    """Ids of special tokens; null if the tokenizer has none."""
 
     eos: int
     bos: int | None
@@ -82,20 +82,20 @@ class SpecialTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is read of B positions: B windows of T tokens."""
+    """A batch: B windows of T tokens, at B positions."""
 
     tokens_BT: npt.NDArray[np.int64]
     loss_mask_BT: npt.NDArray[np.bool_] | None
-    """Whether predicting a token is part of the loss; None where all are."""
+    """Whether predicting a token is part of the loss; None if all are."""
     document_ids_BT: npt.NDArray[np.int32] | None
-    """Equal within a row where two tokens are of one document; None where tokens see all before them."""
+    """Equal for tokens of the same document of a row; None if tokens attend to all before them."""
     masked_instances: int
-    """Windows left out of the loss for their repetitions."""
+    """Windows excluded from the loss because they are repetitive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Windows in order, and what a checkpoint must say of where they come from."""
+    """Windows in order, and what a checkpoint records about their origin."""
 
     sources: tuple[WindowSource, ...]
     order: DataOrder
@@ -120,7 +120,7 @@ class TrainingData:
         masked = 0
         if self.instance_filter is not None:
             padding_BT = np.arange(self.sequence_length) >= np.array([[window.filled] for window in windows])
-            # padding repeats itself, but not what the filter sees of it
+            # padding repeats itself, so give the filter distinct values instead
             seen_BT = np.where(padding_BT, -1 - np.arange(self.sequence_length), tokens_BT)
             repetitive_B = repetitive(
                 seen_BT,
@@ -162,9 +162,9 @@ def input_row(role: str, path: Path, artifact: Path) -> dict[str, Any]:
 
 
 def open_training_data(config: RunConfig) -> TrainingData:
-    """Open all sources of a config; `where` names the config in errors.
+    """Open all sources of a config.
 
-    Raises: SettingError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
+    Raises: SettingError: a required setting is missing or contradicts a manifest; FormatError: damaged shards.
     """
     data = config.data
     directories = open_directories(data)
@@ -189,7 +189,7 @@ def open_training_data(config: RunConfig) -> TrainingData:
 def open_directories(data: DataConfig) -> list[TokenDirectory]:
     """The shards of all sources.
 
-    Raises: SettingError: what must be given and is not, or contradicts a manifest; FormatError: damaged shards.
+    Raises: SettingError: a required setting is missing or contradicts a manifest; FormatError: damaged shards.
     """
     problems: list[Problem] = []
     opened = [_open(source, f"data.sources.{index}", problems) for index, source in enumerate(data.sources)]
@@ -199,7 +199,7 @@ def open_directories(data: DataConfig) -> list[TokenDirectory]:
 
 
 def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[WindowSource]:
-    """The windows of all sources; they share their open files.
+    """The windows of all sources, which share their open files.
 
     Raises: SettingError: a source without a window; FormatError.
     """
@@ -215,7 +215,7 @@ def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[
         )
         if len(source) == 0:
             tokens = sum(shard.tokens for shard in directory.shards)
-            held = f"whose {len(directory.shards)} shards hold {tokens} tokens"
+            held = f"whose {len(directory.shards)} shards have {tokens} tokens"
             what = f'"data.sources.{index}.path" is {directory.path}, {held}'
             text = f"a file with at least one window of {data.sequence_length} tokens"
             raise SettingError(Problem(f"{what}; expected {text}", "shorten data.sequence_length"))
@@ -226,7 +226,7 @@ def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[
 def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_windows: int) -> DataOrder:
     """The order of the sources' windows.
 
-    Raises: SettingError: it would have nothing in it, or nothing of a source.
+    Raises: SettingError: the order, or a source's part of it, would be empty.
     """
     ratios = [source.ratio for source in data.sources if source.ratio is not None]
     legacy_batch = batch_windows if data.order == "legacy" else None
@@ -242,7 +242,7 @@ def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_win
 
 
 def check_repetition(config: RunConfig, data: TrainingData, windows: int) -> None:
-    """Hold a run of so many windows against the sources' `max_repetition`.
+    """Check a run of that many windows against the sources' `max_repetition`.
 
     Raises: SettingError: with every source that would be seen too often.
     """
@@ -251,9 +251,8 @@ def check_repetition(config: RunConfig, data: TrainingData, windows: int) -> Non
         times = data.order.repetition(index, windows)
         if source.max_repetition is not None and times > source.max_repetition + 1e-9:
             what = f'"data.sources.{index}.max_repetition" is {source.max_repetition:g}'
-            text = (
-                f"{times:.4g} or more, for a run of {windows * data.sequence_length} tokens sees {source.path} so often"
-            )
+            tokens = windows * data.sequence_length
+            text = f"{times:.4g} or more, since a run of {tokens} tokens sees {source.path} that often"
             problems.append(Problem(f"{what}; expected {text}", "train for fewer steps or lower its ratio"))
     if problems:
         raise SettingError(*problems)
@@ -295,7 +294,7 @@ def _open(source: SourceConfig, key: str, problems: list[Problem]) -> TokenDirec
             stated = getattr(directory, name)
             if value is not None and value != stated:
                 text = f"{stated}, as {path / MANIFEST} says"
-                problems.append(Problem(f'"{key}.{name}" is {value}; expected {text}', "leave it out"))
+                problems.append(Problem(f'"{key}.{name}" is {value}; expected {text}', "remove the setting"))
     else:
         for name in ("dtype", "eos_token_id"):
             if given[name] is None:
@@ -308,12 +307,12 @@ def _open(source: SourceConfig, key: str, problems: list[Problem]) -> TokenDirec
         directory = replace(directory, bos_token_id=source.bos_token_id, pad_token_id=source.pad_token_id)
         _check_claimed_dtype(directory)
     if not directory.shards:
-        problems.append(Problem(f'"{key}.path" is {path}, which holds no .npy file; expected token shards'))
+        problems.append(Problem(f'"{key}.path" is {path}, which contains no .npy file; expected token shards'))
     return directory
 
 
 def _check_claimed_dtype(directory: TokenDirectory) -> None:
-    """Foreign files do not say their type: where boundaries are beside them, they must end with the file."""
+    """Files without a manifest do not state their dtype: if they have boundaries, those must end with the file."""
     for shard in directory.shards:
         if shard.boundaries_path is None:
             continue
@@ -341,7 +340,7 @@ def _tokenizer(data: DataConfig, directories: list[TokenDirectory]) -> tuple[Pat
         found = [directory.tokenizer_path for directory in directories if directory.tokenizer_path is not None]
         if not found:
             names = ", ".join(str(directory.path) for directory in directories)
-            what = f'"data.tokenizer" is missing and {names} brings no tokenizer.json'
+            what = f'"data.tokenizer" is missing and {names} contains no tokenizer.json'
             raise SettingError(Problem(f"{what}; expected the tokenizer that made the ids", "set data.tokenizer"))
         path = found[0]
     sha256 = sha256_file(path)
@@ -382,10 +381,10 @@ B = TypeVar("B")
 
 
 class Loader(Generic[B]):
-    """Reads the batches of a plan; `ahead` of them are read or being read before they are asked for.
+    """Reads the batches of a plan; up to `ahead` of them before they are requested.
 
-    `read` makes a batch of its positions, in a thread. Without threads it is called when the batch is asked for.
-    `waited_s` is how long the last batch was waited for. An exception in `read` is raised where its batch is taken.
+    `read` makes a batch from its positions, in a thread; without threads, when the batch is requested.
+    `waited_s` is the time spent waiting for the last batch. An exception in `read` is raised when its batch is taken.
     """
 
     def __init__(self, read: Callable[[range], B], plan: Iterator[range], *, threads: int, ahead: int) -> None:
@@ -416,7 +415,7 @@ class Loader(Generic[B]):
             self._begun.append(pool.submit(self._read, positions))
 
     def close(self) -> None:
-        """Drop what was not asked for and end the threads, after the reads under way."""
+        """Drop unused batches and end the threads, after the reads in progress."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._begun.clear()

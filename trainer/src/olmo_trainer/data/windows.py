@@ -42,9 +42,9 @@ Integers = npt.NDArray[np.int64]
 
 
 def pieces_of(starts: Integers, ends: Integers, length: int, *, truncate: bool) -> tuple[Integers, Integers]:
-    """Cut documents longer than `length` into pieces of it and a rest, or off at it; starts and sizes, rising.
+    """Split documents longer than `length` into pieces, or truncate them; starts and sizes, rising.
 
-    Documents of no tokens give no piece.
+    Empty documents give no piece.
     """
     sizes = ends - starts
     if truncate:
@@ -60,8 +60,8 @@ def pieces_of(starts: Integers, ends: Integers, length: int, *, truncate: bool) 
 def best_fit_decreasing(sizes: Integers, capacity: int) -> tuple[Integers, int]:
     """The bin of each item, and the number of bins; sizes are 1 to `capacity`.
 
-    From the largest item to the smallest, equal ones as they stand: into the bin with the least room that holds it,
-    among equal ones the first made; else into a new one. All items of one size are placed together, so the work grows
+    From the largest item to the smallest, equal ones in their order: into the bin with the least room that fits it, the
+    oldest of equals; else into a new one. All items of one size are placed together, so the work grows
     with the number of bins and of sizes, not with that of the items: a bin that got one item of a size and has room for
     another has then the least room of all, and so gets as many as fit.
     """
@@ -107,7 +107,7 @@ def _extend(rooms: dict[int, list[int]], room: int, numbers: Iterable[int]) -> N
 
 
 class _Open:
-    """A file descriptor that is closed when nobody holds it, so that one thread may drop what another reads."""
+    """A file descriptor that closes when unreferenced, so that one thread may drop what another reads."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -118,7 +118,7 @@ class _Open:
 
 
 class ShardReader:
-    """The last used files stay open, at most `limit`: by default 512, or a quarter of what the process may open."""
+    """Keeps the last used files open, at most `limit`: by default 512, or a quarter of the process's limit."""
 
     def __init__(self, limit: int | None = None) -> None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -137,7 +137,7 @@ class ShardReader:
         while left:
             got = os.preadv(held.number, [left], offset)
             if got == 0:
-                missing = f"{(start + count) * items.itemsize} bytes or more, as when the run was begun"
+                missing = f"{(start + count) * items.itemsize} bytes or more, as when the run began"
                 raise mismatch(path, "truncated", f"{offset} bytes long", missing)
             left, offset = left[got:], offset + got
         return items
@@ -150,7 +150,7 @@ class ShardReader:
         try:
             opened = _Open(path)
         except FileNotFoundError as error:
-            raise mismatch(path, "missing_file", "missing", "the shard that existed at the start") from error
+            raise mismatch(path, "missing_file", "missing", "the shard that the run started with") from error
         with self._lock:
             self._kept[path] = opened
             if len(self._kept) > self._limit:
@@ -163,7 +163,7 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a file that stands in a window: token offsets, `end` exclusive; `shard` counts the files."""
+    """A span of a file in a window: token offsets, `end` exclusive; `shard` is the number of the file."""
 
     shard: int
     start: int
@@ -172,13 +172,13 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What is read of a window; the first `filled` tokens are from the file, the others padding."""
+    """The content of a window; the first `filled` tokens are from the file, the others are padding."""
 
     ids_T: npt.NDArray[np.int64]
     loss_mask_T: npt.NDArray[np.bool_]
     """Whether predicting this token is part of the loss."""
     begins_T: npt.NDArray[np.bool_]
-    """Whether another document begins here than the token before is of."""
+    """Whether a new document begins at this token."""
     filled: int
 
     @property
@@ -188,15 +188,15 @@ class Window:
 
 
 class Layout(Protocol):
-    """How the windows of a directory lie over its files."""
+    """How the windows of a directory are laid over its files."""
 
     windows: int
 
     def pieces(self, window: int) -> list[Piece]:
-        """What stands in a window, from left to right."""
+        """The pieces of a window, from left to right."""
 
-    def windows_of(self, stretch: Piece) -> list[int]:
-        """The windows that hold a token of a stretch, rising."""
+    def windows_of(self, span: Piece) -> list[int]:
+        """The windows with a token of a span, rising."""
 
 
 class Chunks:
@@ -213,11 +213,11 @@ class Chunks:
         start = (window - self._first(shard)) * self._length
         return [Piece(shard, start, start + self._length)]
 
-    def windows_of(self, stretch: Piece) -> list[int]:
-        """The windows that hold a token of a stretch, rising."""
-        first = self._first(stretch.shard)
-        touched = range(first + stretch.start // self._length, first + -(-stretch.end // self._length))
-        return [window for window in touched if window < int(self._ends[stretch.shard])]
+    def windows_of(self, span: Piece) -> list[int]:
+        """The windows with a token of a span, rising."""
+        first = self._first(span.shard)
+        touched = range(first + span.start // self._length, first + -(-span.end // self._length))
+        return [window for window in touched if window < int(self._ends[span.shard])]
 
     def _first(self, shard: int) -> int:
         return int(self._ends[shard - 1]) if shard else 0
@@ -226,7 +226,7 @@ class Chunks:
 class Packs:
     """Documents of a file packed into windows; 20 bytes of memory a document and 8 a window.
 
-    Reads the boundaries of every shard. A window's pieces stand in it as they do in the file.
+    Reads the boundaries of every shard. The pieces of a window are in the order of the file.
     """
 
     def __init__(self, directory: TokenDirectory, length: int, *, truncate: bool) -> None:
@@ -242,13 +242,13 @@ class Packs:
         found = zip(plan.starts[chosen].tolist(), plan.sizes[chosen].tolist(), strict=True)
         return [Piece(shard, start, start + size) for start, size in found]
 
-    def windows_of(self, stretch: Piece) -> list[int]:
-        """The windows that hold a token of a stretch, rising."""
-        plan = self._plans[stretch.shard]
-        last = int(np.searchsorted(plan.starts, stretch.end))
-        first = int(np.searchsorted(plan.starts[:last], stretch.start, side="right"))
-        first -= first > 0 and int(plan.starts[first - 1] + plan.sizes[first - 1]) > stretch.start
-        return sorted({self._first(stretch.shard) + window for window in plan.windows[first:last].tolist()})
+    def windows_of(self, span: Piece) -> list[int]:
+        """The windows with a token of a span, rising."""
+        plan = self._plans[span.shard]
+        last = int(np.searchsorted(plan.starts, span.end))
+        first = int(np.searchsorted(plan.starts[:last], span.start, side="right"))
+        first -= first > 0 and int(plan.starts[first - 1] + plan.sizes[first - 1]) > span.start
+        return sorted({self._first(span.shard) + window for window in plan.windows[first:last].tolist()})
 
     def _first(self, shard: int) -> int:
         return int(self._ends[shard - 1]) if shard else 0
@@ -314,14 +314,14 @@ class WindowSource:
         return self._masks or []
 
     def pieces(self, window: int) -> list[Piece]:
-        """What stands in a window, from left to right."""
+        """The pieces of a window, from left to right."""
         assert 0 <= window < self._size
         return self.layout.pieces(window * self.layout.windows // self._size)
 
-    def windows_of(self, stretch: Piece) -> list[int]:
-        """The windows that hold a token of a stretch, rising; none for tokens that are left out."""
+    def windows_of(self, span: Piece) -> list[int]:
+        """The windows with a token of a span, rising; none for dropped tokens."""
         found = []
-        for laid in self.layout.windows_of(stretch):
+        for laid in self.layout.windows_of(span):
             window = -(-laid * self._size // self.layout.windows)
             if window < self._size and window * self.layout.windows // self._size == laid:
                 found.append(window)
@@ -339,7 +339,7 @@ class WindowSource:
         place = 0
         for piece in self.pieces(window):
             end = place + piece.end - piece.start
-            before = int(place > 0 and piece.start > 0)  # the token before tells whether a document begins here
+            before = int(place > 0 and piece.start > 0)  # the token before shows whether a document begins here
             ids = self._ids(Piece(piece.shard, piece.start - before, piece.end))
             ids_T[place:end] = ids[before:]
             if self._masks is not None:

@@ -170,7 +170,7 @@ def footprint(joules: float, pue: float, grid_kg_per_kwh: float | None) -> dict[
 
 
 class _Rapl:
-    """One processor package's counter of microjoules, which wraps round."""
+    """One processor package's counter of microjoules, which wraps around."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "energy_uj"
@@ -211,9 +211,9 @@ class _Declared:
 
 
 class EnergyMeter:
-    """Joules since the run began, of all ranks and restarts; `values` is empty where nothing is read or declared.
+    """Joules since the run began, over all ranks and restarts; `values` is empty if nothing can be read or is declared.
 
-    Work that was lost with a kill or by going back is counted. `carried` is the last row ever written.
+    Work lost by a kill or a rewind is counted. `carried` is the last row ever written.
     """
 
     def __init__(self, settings: EnergyConfig, *, gpu_index: int | None, carried: dict[str, Any], ranks: Ranks) -> None:
@@ -224,7 +224,7 @@ class EnergyMeter:
             try:
                 self._counters.append(("energy/cpu_joules", _Rapl(directory)))
             except OSError:
-                continue  # counters are readable by root alone on many machines
+                continue  # on many machines only root can read the counters
         if gpu_index is not None:
             try:
                 self._counters.append(("energy/gpu_joules", _Nvml(gpu_index)))
@@ -260,7 +260,7 @@ class EnergyMeter:
 
 
 def _summary(tensor: torch.Tensor) -> torch.Tensor:
-    """(−minimum, maximum, sum, sum of squares, elements) in float64; that of nothing changes no other."""
+    """(−minimum, maximum, sum, sum of squares, elements) in float64; that of an empty tensor is neutral."""
     if not tensor.numel():
         return torch.tensor([-torch.inf, -torch.inf, 0, 0, 0], dtype=torch.float64, device=tensor.device)
     low, high = torch.aminmax(tensor)
@@ -271,7 +271,7 @@ def _summary(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class StepStatistics:
-    """Watches one step of a model: `watching` it, then `tensors` before clipping, then `values`."""
+    """Watches one step of a model: activations from now on, `tensors` before clipping, then `values`."""
 
     def __init__(self, model: Transformer, optimizer: GatedOptimizer) -> None:
         self._model, self._optimizer = model, optimizer
@@ -288,7 +288,7 @@ class StepStatistics:
 
     @torch.no_grad()
     def tensors(self) -> None:
-        """Look at gradients, weights and moments as they are now; activations are no longer watched."""
+        """Summarize gradients, weights and moments as they are now; activations are no longer watched."""
         self._model.watch = None
         for name, parameter in self._model.named_parameters():
             state = self._optimizer.state.get(parameter, {})
@@ -304,7 +304,7 @@ class StepStatistics:
                 self._found[f"optim/{kind}/{name}"] = _summary(tensor)
 
     def values(self) -> dict[str, float]:
-        """The numbers of all names, over the tokens and shards of all ranks, which must ask together."""
+        """The statistics of all names, over the tokens and shards of all ranks. Collective: all ranks call."""
         if not self._found:
             return {}
         table_N5 = torch.stack(list(self._found.values()))
@@ -321,7 +321,7 @@ def _named(
     rows: Iterable[tuple[str, list[float]]], elements: dict[str, int], tensor_ranks: int
 ) -> Iterable[tuple[str, float]]:
     for name, (negative_low, high, total, squares, count) in rows:
-        copies = count / elements.get(name, count // tensor_ranks)  # of a tensor that several ranks hold
+        copies = count / elements.get(name, count // tensor_ranks)  # of a tensor that is on several ranks
         yield f"{name}.min", -negative_low
         yield f"{name}.max", high
         yield f"{name}.avg", total / count

@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class MetricsFile:
-    """Rows `{"step", "time_s", name: value, …}`; `time_s` counts the time the run was up, over all its restarts.
+    """Rows `{"step", "time_s", name: value, …}`; `time_s` is the run time over all restarts.
 
     Opened at a resumed step, it drops the rows after that step, which will be written again, and a last line that a
-    kill cut short. One that does not write, on other ranks than the first, knows the last row alone.
+    kill cut short. With `writes=False`, on all ranks but the first, it only knows the last row.
     Raises: FormatError: `not_json`.
     """
 
@@ -36,14 +36,14 @@ class MetricsFile:
         self._path, self._writes = path, writes
         self._stream: IO[str] | None = None
         self.reached: dict[str, Any] = (whole_rows(path) or [{}])[-1]
-        """The last row that was ever written, dropped ones included: what was spent was spent."""
+        """The last row ever written, also if it was dropped: its time and energy were spent."""
         if resumed_step and not self.reached and writes:
-            log.warning("%s: holds no row of the %d steps before; their time and energy are lost", path, resumed_step)
+            log.warning("%s: has no row of the %d steps before; their time and energy are lost", path, resumed_step)
         self.cut(-1 if resumed_step is None else resumed_step)
         self._begun = time.monotonic() - float(self.last.get("time_s", 0.0))
 
     def cut(self, last_step: int) -> None:
-        """Drop the rows after a step, which will be written again; the clock goes on."""
+        """Drop the rows after a step, which will be written again; the clock keeps running."""
         self.close()
         rows = [row for row in whole_rows(self._path) if row["step"] <= last_step]
         self.last: dict[str, Any] = rows[-1] if rows else {}
@@ -54,7 +54,7 @@ class MetricsFile:
 
     @property
     def time_s(self) -> float:
-        """Seconds that the run has been up."""
+        """Run time in seconds, over all restarts."""
         return time.monotonic() - self._begun
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -66,7 +66,7 @@ class MetricsFile:
         self._stream.flush()
 
     def sync(self) -> None:
-        """Have the disk hold all rows: before a checkpoint promises that they are there."""
+        """Flush all rows to the disk, before a checkpoint promises that they exist."""
         if self._stream is not None:
             os.fsync(self._stream.fileno())
 
@@ -82,7 +82,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl up to one that is still being written or that a kill cut short; none without a file.
+    """The rows of a metrics.jsonl, without a last one that is incomplete; empty without a file.
 
     Raises: FormatError: `not_json`: a line is damaged.
     """
@@ -124,14 +124,14 @@ class Sink(Protocol):
 
 
 def _missing(setting: str, extra: str) -> ConfigError:
-    message = f'"{setting}" is true and {extra} is not installed; expected the extra'
+    message = f'"{setting}" is true, but {extra} is not installed; expected the extra'
     return ConfigError(Problem(message, f"pip install 'olmo-trainer[{extra}]'"))
 
 
 class _Wandb:
-    """Weights & Biases, offline unless asked otherwise. A run that is continued keeps its id, and so its curves.
+    """Weights & Biases, offline unless asked otherwise. A resumed run keeps its id, and so its curves.
 
-    Online, steps that are done again after a kill are the same and ignored; `wandb sync --append` joins offline parts.
+    Online, steps repeated after a kill are equal and ignored; `wandb sync --append` joins offline parts.
     """
 
     def __init__(self, settings: WandbConfig, directory: Path, identity: str, config: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ class _Wandb:
 
 
 class _TensorBoard:
-    """Event files; what an earlier start of the run wrote after `done_steps` is left out by TensorBoard."""
+    """Event files; TensorBoard ignores what an earlier start of the run wrote after `done_steps`."""
 
     def __init__(self, directory: Path, done_steps: int) -> None:
         try:
@@ -243,7 +243,7 @@ class RunLog:
 
 
 def scaled(value: float) -> str:
-    """A figure with three digits and a unit prefix."""
+    """A number with three digits and an SI prefix."""
     for limit, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{unit}"

@@ -28,7 +28,7 @@ _BUCKETS = 400
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The least and the greatest value of each of so many stretches: a spike is never lost."""
+    """The smallest and the largest value of each bucket of steps: a spike is never lost."""
     if len(points) <= 2 * _BUCKETS:
         return list(points)
     kept: set[tuple[int, float]] = {points[0], points[-1]}
@@ -39,19 +39,19 @@ def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values between two bounds, four to ten of them."""
+    """Four to ten round values between two bounds."""
     step = 10 ** math.floor(math.log10(high - low))
     step *= next(part for part in (0.2, 0.5, 1.0, 2.0) if (high - low) / (step * part) <= 9)
     return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _colour(number: int, count: int) -> str:
-    """A colour of its own for each of `count` curves; more than a few go round the circle in their order."""
+    """A distinct colour for each of `count` curves; beyond the palette, evenly spaced hues."""
     return _COLOURS[number] if count <= len(_COLOURS) else f"hsl({330 * number // count} 65% 48%)"
 
 
 def chart(series: Sequence[Series], marks: Sequence[tuple[int, str]] = ()) -> str:
-    """Curves over steps in one picture, with a line and a title at each marked step; empty without points."""
+    """Curves over steps in one chart, with a line and a title at each marked step; empty without points."""
     points = [point for _, part in series for point in part]
     if not points:
         return ""
@@ -110,15 +110,15 @@ p.keys span { display: inline-block; margin-right: 1rem } p.keys i { font-style:
 svg .grid { stroke: var(--line) } svg .mark { stroke: #c0443c; stroke-width: 2; stroke-dasharray: 3 3 }
 svg polyline { fill: none; stroke-width: 1.5 }
 """
-_SUMMARY = (  # (name of the last row, what it is called)
+_SUMMARY = (  # (metric, label)
     ("throughput/total_tokens", "tokens"),
-    ("throughput/total_training_Gflops", "operations (10⁹)"),
-    ("time_s", "seconds up"),
+    ("throughput/total_training_Gflops", "FLOPs (10⁹)"),
+    ("time_s", "seconds of run time"),
     ("train/CrossEntropyLoss", "loss of the last step"),
     ("eval/bpb", "bits per byte at the end"),
     ("optim/skipped_steps", "skipped steps"),
-    ("stability/rewinds", "times gone back"),
-    ("throughput/device/MFU", "share of the device's peak (%)"),
+    ("stability/rewinds", "rewinds"),
+    ("throughput/device/MFU", "MFU (% of the device's peak)"),
     ("energy/kWh_machines", "kWh, machines"),
     ("energy/kWh_data_center", "kWh, data centre (after PUE)"),
     ("energy/kgCO2e", "kg CO₂e"),
@@ -127,7 +127,7 @@ _SUMMARY = (  # (name of the last row, what it is called)
 
 
 def render_report(directory: Path) -> str:
-    """The page of a run's directory, whether the run is done, stopped or under way.
+    """The page of a run directory, whether the run is finished or not.
 
     Raises: FormatError: metrics.jsonl is damaged.
     """
@@ -140,7 +140,7 @@ def render_report(directory: Path) -> str:
         _table(_summary(found)),
     ]
     if marks:
-        out.append('<p class="note">A dashed red line is a step that was skipped or gone back from; see below.</p>')
+        out.append('<p class="note">A dashed red line marks a skipped step or a rewind; see below.</p>')
     for title, names in _charts(found):
         picture = chart([_series(found, name) for name in names], marks)
         if picture:
@@ -156,7 +156,7 @@ def render_report(directory: Path) -> str:
 
 
 def _charts(found: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """(title, names of metrics) of each picture, in the order of the page."""
+    """(title, names of metrics) of each chart, in the order of the page."""
     names = sorted({name for row in found for name in row}, key=_natural)
     return [
         ("Loss (nats a token)", ["train/CrossEntropyLoss"]),
@@ -180,7 +180,7 @@ def _series(found: Sequence[dict[str, Any]], name: str) -> Series:
 
 
 def _marks(found: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Steps that were skipped or gone back to, by the counters that rose."""
+    """Steps that were skipped or rewound to, found by the counters that increased."""
     marks: list[tuple[int, str]] = []
     skipped = rewinds = 0
     for row in found:
@@ -188,20 +188,20 @@ def _marks(found: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
             marks.append((row["step"], f"{now - skipped} skipped"))
         if (times := row.get("stability/rewinds") or 0) > rewinds:
             first, last = row["stability/left_out_first"], row["stability/left_out_last"]
-            marks.append((row["step"], f"gone back to before it; positions {first} to {last} of the data left out"))
+            marks.append((row["step"], f"rewound to before it; positions {first} to {last} of the data skipped"))
         skipped, rewinds = now, times
     return marks
 
 
 def _summary(found: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     last = found[-1] if found else {}
-    told = [("last step", f"{last.get('step', 0)}")]
-    told += [(what, _figure(last[name])) for name, what in _SUMMARY if last.get(name) is not None]
-    return told
+    rows = [("last step", f"{last.get('step', 0)}")]
+    rows += [(what, _figure(last[name])) for name, what in _SUMMARY if last.get(name) is not None]
+    return rows
 
 
 def _figure(value: float) -> str:
-    """Four digits or more of a number, written out."""
+    """A number with at least four digits, without exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -211,7 +211,7 @@ def _table(cells: Sequence[tuple[str, str]]) -> str:
 
 
 def _lineage(directory: Path) -> str:
-    """The last checkpoint's chain of inputs; of a run without one, the sources of its order."""
+    """The last checkpoint's chain of inputs; without a checkpoint, the sources of order.json."""
     folders = [path for path in directory.glob("checkpoints/step-*") if (path / "manifest.json").is_file()]
     if not folders:
         order = directory / "order.json"

@@ -1,4 +1,9 @@
-"""A model's shape with nothing left open, what the seven families mean in its terms, and what it costs."""
+"""A model's complete shape, the seven families in its terms, its parameters and FLOPs, and how tensor groups divide it.
+
+FLOPs as in PaLM's appendix B (arXiv 2204.02311), torchtitan and OLMo-core: 6 per matrix weight that a token is
+multiplied with, and 12·heads·head width·min(length, window) per layer and token. The embedding lookup, the causal half
+and recomputation are not counted.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +29,17 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """How tokens are spread over experts (moe.py)."""
+    """How tokens are routed to experts (moe.py)."""
 
     experts: int
     chosen: int
-    """Experts that a token goes to."""
+    """Experts per token."""
     renormalise: bool
-    """The chosen experts' weights sum to one (Mixtral)."""
+    """Whether the chosen experts' weights sum to one (Mixtral)."""
     balance_weight: float
     z_weight: float
     per_window: bool
-    """Load is balanced within each window, else over the micro-batch."""
+    """Whether load is balanced within each window, else over the micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +62,15 @@ class Architecture:
     norm_eps: float
     norm: str
     norm_after: bool
-    """Norms act on what attention and MLP return (OLMo-2), not on what they are given."""
+    """Whether norms act on the outputs of attention and MLP (OLMo-2), not on their inputs."""
     qk_norm: bool
     clip_qkv: float | None
     windows: tuple[int | None, ...]
-    """For each layer the tokens that a query sees, itself included; None for all before it."""
+    """For each layer, the tokens that a query sees, itself included; None for all before it."""
     routing: Routing | None
 
     def part(self, tensor_ranks: int) -> Architecture:
-        """What one of so many ranks computes of it (runtime/tensor.py); the width is that of the residual stream."""
+        """The part that one rank of a tensor group computes; the width stays that of the residual stream."""
         return replace(
             self,
             heads=self.heads // tensor_ranks,
@@ -110,7 +115,7 @@ _FAMILIES = {
 
 
 def architecture_of(model: ModelConfig, vocab_size: int) -> Architecture:
-    """Fill in what the config leaves to the family and the tokenizer."""
+    """Fill in the defaults of the family and of the tokenizer."""
     family, multiple = _FAMILIES[model.family], model.vocab_multiple
     return Architecture(
         family=model.family,
@@ -161,7 +166,7 @@ def _routing(model: ModelConfig, family: _Family) -> Routing:
 
 
 def resolved(model: ModelConfig, shape: Architecture) -> ModelConfig:
-    """The settings with every null that stands for a default replaced by what it came to."""
+    """The settings with every default filled in."""
     options: dict[str, Any] = {}
     if shape.family == "olmo3":
         options["sliding_window"] = next((window for window in shape.windows if window), None)
@@ -184,14 +189,14 @@ def resolved(model: ModelConfig, shape: Architecture) -> ModelConfig:
 
 
 def _block_parameters(shape: Architecture, experts: int) -> int:
-    """Matrix weights of a block with `experts` of its experts (1 where it has none)."""
+    """Matrix weights of a block with that many experts (1 if it has none)."""
     attention = 2 * (shape.heads + shape.key_value_heads) * shape.head_width * shape.width
     router = shape.routing.experts * shape.width if shape.routing else 0
     return attention + router + experts * 3 * shape.width * shape.inner_width
 
 
 def matrix_parameters(shape: Architecture) -> int:
-    """Weights that a token is multiplied with, the output matrix included whether tied or not."""
+    """Weights that a token is multiplied with, including the output matrix, tied or not."""
     chosen = shape.routing.chosen if shape.routing else 1
     return shape.layers * _block_parameters(shape, chosen) + shape.embedding_rows * shape.width
 
@@ -213,7 +218,7 @@ def total_parameters(shape: Architecture) -> int:
 
 
 def flops_per_token(shape: Architecture, sequence_length: int) -> int:
-    """Operations of one trained token, forward and backward."""
+    """FLOPs of one trained token, forward and backward."""
     seen = sum(min(sequence_length, window or sequence_length) for window in shape.windows)
     return 6 * matrix_parameters(shape) + 12 * shape.heads * shape.head_width * seen
 

@@ -17,7 +17,7 @@ __all__ = ["choose", "generate", "read_on"]
 
 @torch.no_grad()
 def read_on(model: Transformer, tokens_BT: torch.Tensor, caches: list[LayerCache], chunk: int = 512) -> torch.Tensor:
-    """Take tokens into the caches, `chunk` at a time; returns the logits after the last (B, V), float32."""
+    """Add tokens to the caches, `chunk` at a time; returns the logits after the last token (B, V), float32."""
     for part_BT in tokens_BT.split(chunk, dim=1):  # type: ignore[no-untyped-call]
         hidden_BTD = model(part_BT, caches=caches)
     return F.linear(hidden_BTD[:, -1], model.output_weight.to(hidden_BTD.dtype)).float()
@@ -26,8 +26,8 @@ def read_on(model: Transformer, tokens_BT: torch.Tensor, caches: list[LayerCache
 def choose(logits_BV: torch.Tensor, temperature: float, top_p: float, draw: torch.Generator) -> torch.Tensor:
     """The next token of each text (B).
 
-    At temperature 0 the likeliest; else one drawn from the likeliest tokens that together have `top_p` of the
-    probability (arXiv 1904.09751), the one that crosses it included.
+    At temperature 0 the most likely one; else sampled from the most likely tokens with a total probability of `top_p`
+    (arXiv 1904.09751), including the one that crosses it.
     """
     if temperature == 0:
         return logits_BV.argmax(dim=-1)
@@ -49,11 +49,11 @@ def generate(
     seed: int = 0,
     chunk: int = 512,
 ) -> Iterator[torch.Tensor]:
-    """Yield the next token of every text (B), up to `new_tokens` times; the caller stops where it has enough.
+    """Yield the next token of every text (B), up to `new_tokens` times; the caller may stop earlier.
 
     Args:
-        vocabulary: tokens of the tokenizer: rows beyond are padding and are never chosen.
-        chunk: tokens of the prompt that are read at a time: more is faster, fewer need less memory.
+        vocabulary: size of the tokenizer; embedding rows beyond it are padding and are never chosen.
+        chunk: prompt tokens processed at a time; more is faster, fewer need less memory.
     """
     batch, length = prompt_BT.shape
     caches = new_cache(model.shape, batch, length + new_tokens, model.compute_dtype, prompt_BT.device)
