@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .config.schema import RunConfig
     from .data.sources import TrainingData
 
-__all__ = ["add_verbs", "slurm_script", "torchrun_command"]
+__all__ = ["add_verbs"]
 
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

@@ -17,7 +17,6 @@ from .data.sources import Batch
 __all__ = [
     "TensorBatch",
     "capture_random",
-    "keep_freed_memory",
     "matmul_peak",
     "peak_flops",
     "prepare",

@@ -41,17 +41,7 @@ from .formats.json_lines import read_rows
 from .model.loss import IGNORED, token_nats
 from .model.transformer import Transformer
 
-__all__ = [
-    "TaskSet",
-    "ValidationSet",
-    "bits_per_byte",
-    "open_tasks",
-    "open_validation",
-    "score",
-    "score_windows",
-    "task_values",
-    "windows_of",
-]
+__all__ = ["TaskSet", "ValidationSet", "bits_per_byte", "open_tasks", "open_validation", "score", "task_values"]
 
 log = logging.getLogger(__name__)
 
@@ -235,15 +225,15 @@ def open_tasks(settings: ValidationConfig, tokenizer_path: Path, special: Specia
     tokenizer = open_tokenizer(tokenizer_path) if settings.tasks else None
     for number, task in enumerate(settings.tasks):
         assert tokenizer is not None
-        place, path = f'"validation.tasks.{number}.path"', Path(task.path)
+        key, path = f'"validation.tasks.{number}.path"', Path(task.path)
         if not path.is_file():
-            raise SettingError(Problem(f"{place} is {path}, which was not found; expected a file of requests"))
+            raise SettingError(Problem(f"{key} is {path}, which was not found; expected a file of requests"))
         encoder = _Encoder(tokenizer, special, length)
         questions = _questions(path, encoder, settings.items_per_task)
         if not questions:
-            raise SettingError(Problem(f"{place} is {path}, which contains no requests; expected one choice per row"))
+            raise SettingError(Problem(f"{key} is {path}, which contains no requests; expected one choice per row"))
         if (longest := max(encoder.tokens)) > length:
-            message = f"{place} is {path}, which has a choice of {longest} tokens; expected {length} at most"
+            message = f"{key} is {path}, which has a choice of {longest} tokens; expected {length} at most"
             raise SettingError(Problem(message, "remove the task, or raise data.sequence_length"))
         found.append(
             TaskSet(

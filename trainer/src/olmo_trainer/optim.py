@@ -27,14 +27,10 @@ from .parallel import local, part_like, whole
 __all__ = [
     "Clip",
     "GatedOptimizer",
-    "Group",
-    "assign",
     "build_optimizer",
     "clip_by_history",
     "clip_by_norm",
     "clip_of_step",
-    "learning_rate",
-    "orthogonalized",
     "rate_of_step",
 ]
 
@@ -378,8 +374,8 @@ def _shape(t: float, warmup: float, whole: float, peak: float, schedule: Schedul
         case "wsd":  # arXiv 2404.06395, section 4
             return _decayed(t, 0.0, whole, peak, low, schedule)
         case "wsds":  # arXiv 2410.05192: every period ends low, the next one starts at the peak
-            begun = max((place for place in schedule.periods if place < t), default=0.0)
-            ends = min((place for place in schedule.periods if place >= t), default=whole)
+            begun = max((period for period in schedule.periods if period < t), default=0.0)
+            ends = min((period for period in schedule.periods if period >= t), default=whole)
             return _decayed(t, begun, ends, peak, low, schedule)
         case _:
             return peak

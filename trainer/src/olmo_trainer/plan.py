@@ -15,7 +15,7 @@ from .metrics.record import clock, scaled
 from .model.architecture import Architecture, flops_per_token, total_parameters
 from .parallel import check_world
 
-__all__ = ["memory_of_rank", "page", "plan"]
+__all__ = ["page", "plan"]
 
 
 def plan(

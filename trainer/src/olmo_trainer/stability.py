@@ -20,17 +20,7 @@ from .config.schema import RunConfig, StabilityConfig
 from .data.order import BatchPlan, DataOrder, joined
 from .progress import Progress
 
-__all__ = [
-    "Guard",
-    "History",
-    "Rewind",
-    "TrainingFailed",
-    "advance",
-    "handle_bad_step",
-    "may_save",
-    "resume_after_rewind",
-    "slow_rise",
-]
+__all__ = ["Guard", "Rewind", "advance", "handle_bad_step", "may_save", "resume_after_rewind", "slow_rise"]
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +38,21 @@ class History:
         self.sigma = sigma
         self.values_W2 = torch.zeros(window, 2, dtype=torch.float64, device=device)
         self.count = torch.zeros((), dtype=torch.int64, device=device)
-        self._places_W = torch.arange(window, device=device)
+        self._slots_W = torch.arange(window, device=device)
 
     def is_outlier(self, sample_2: torch.Tensor) -> torch.Tensor:
         """Whether either value is more than σ deviations above the mean; never before half the window is filled."""
         window = len(self.values_W2)
         filled = self.count.clamp(max=window)
-        counted_W1 = (self._places_W < filled)[:, None]
+        counted_W1 = (self._slots_W < filled)[:, None]
         mean_2 = torch.where(counted_W1, self.values_W2, 0.0).sum(0) / filled
         squares_2 = torch.where(counted_W1, (self.values_W2 - mean_2) ** 2, 0.0).sum(0)
         bound_2 = mean_2 + self.sigma * (squares_2 / (filled - 1)).sqrt()
         return (filled >= max(2, window // 2)) & (sample_2 > bound_2).any()
 
     def add(self, sample_2: torch.Tensor, where: torch.Tensor) -> None:
-        """Put a sample in the place of the oldest, if `where`."""
-        here_W1 = ((self._places_W == self.count % len(self.values_W2)) & where)[:, None]
+        """Put a sample in the slot of the oldest, if `where`."""
+        here_W1 = ((self._slots_W == self.count % len(self.values_W2)) & where)[:, None]
         self.values_W2.copy_(torch.where(here_W1, sample_2, self.values_W2))
         self.count += where
 

@@ -17,7 +17,7 @@ from .optim import Clip, GatedOptimizer, clip_by_history, clip_by_norm
 from .parallel import Gradients, norms_of
 from .stability import Guard
 
-__all__ = ["Learner", "StepPlan", "StepStats", "accumulate", "labels_of", "train_step"]
+__all__ = ["Learner", "StepPlan", "StepStats", "train_step"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -396,7 +396,7 @@ def test_weights_that_are_not_finite_are_named(
         capsys.readouterr()
         assert main(verb) == 1, verb
         told = capsys.readouterr().err
-        assert f'"{name}" is {"NaN" if value != value else "infinity"} in 1 of 1536 places' in told, verb
+        assert f'"{name}" is {"NaN" if value != value else "infinity"} in 1 of 1536 values' in told, verb
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "ours", "theirs"], verb
 
 

@@ -81,7 +81,7 @@ def test_a_copy_that_is_not_whole_is_passed_over_and_made_whole(
         files.rm_file(f"{newest}/manifest.json")
     caplog.clear()
     assert olmo("train", config) == 0
-    assert (f"{newest}: not whole" in caplog.text) == (damage != "unfinished")
+    assert (f"{newest}: incomplete" in caplog.text) == (damage != "unfinished")
     assert "step 7" not in caplog.text
     assert_ends_as(run, whole)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-6", "step-9", "step-12"}

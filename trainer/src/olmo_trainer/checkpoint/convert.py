@@ -56,15 +56,7 @@ from .layout import (
 from .restore import read_model
 from .save import copy_sidecars, describe_checkpoint, final_name, publish, write_json, write_weights
 
-__all__ = [
-    "Foreign",
-    "average_checkpoints",
-    "check_tokenizer",
-    "export_checkpoint",
-    "import_checkpoint",
-    "logit_difference",
-    "read_foreign",
-]
+__all__ = ["average_checkpoints", "export_checkpoint", "import_checkpoint", "logit_difference"]
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from ..model.architecture import Architecture
 
 __all__ = [
     "ARCHITECTURES",
-    "EMBEDDING",
     "HEAD",
     "cast",
     "check_finite",
@@ -254,24 +253,24 @@ def stored_weights(opened: CheckpointDirectory) -> dict[str, torch.Tensor]:
     return weights
 
 
-def check_finite(weights: Mapping[str, torch.Tensor], places: Mapping[str, Path] | Path) -> None:
+def check_finite(weights: Mapping[str, torch.Tensor], paths: Mapping[str, Path] | Path) -> None:
     """Refuse weights that are not finite, since nothing computed from them is meaningful.
 
     Raises: FormatError: `invalid_value`, `wrong_dtype`, with the tensor's name.
     """
     for name, tensor in weights.items():
-        place = places if isinstance(places, Path) else places[name]
+        path = paths if isinstance(paths, Path) else paths[name]
         if tensor.dtype not in _FLOATS:
             got = str(tensor.dtype).removeprefix("torch.")
-            raise mismatch(place, "wrong_dtype", f"of {got}", "float32, bfloat16 or float16", field=name)
+            raise mismatch(path, "wrong_dtype", f"of {got}", "float32, bfloat16 or float16", field=name)
         if tensor.sum().isfinite():  # NaN and infinity survive a sum, which costs a tenth of looking at each weight
             continue
         bad = tensor.numel() - int(tensor.isfinite().sum())
         if bad:
             kind = "NaN" if tensor.isnan().any() else "infinity"
             hint = "use a checkpoint from before the weights overflowed"
-            got = f"{kind} in {bad} of {tensor.numel()} places"
-            raise mismatch(place, "invalid_value", got, "finite numbers", field=name, hint=hint)
+            got = f"{kind} in {bad} of {tensor.numel()} values"
+            raise mismatch(path, "invalid_value", got, "finite numbers", field=name, hint=hint)
 
 
 def needed_weights(

@@ -44,17 +44,17 @@ def mirror(checkpoints: Path, url: str) -> None:
         if path.is_file():
             _put_whole(files, path, f"{root}/{path.name}")
     for _, directory in step_directories(checkpoints):
-        place = f"{root}/checkpoints/{directory.name}"
-        if files.exists(f"{place}/{MANIFEST}"):
-            if files.cat_file(f"{place}/{MANIFEST}") == (directory / MANIFEST).read_bytes():
+        copy = f"{root}/checkpoints/{directory.name}"
+        if files.exists(f"{copy}/{MANIFEST}"):
+            if files.cat_file(f"{copy}/{MANIFEST}") == (directory / MANIFEST).read_bytes():
                 continue
-            files.rm_file(f"{place}/{MANIFEST}")
+            files.rm_file(f"{copy}/{MANIFEST}")
         for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST):
-            target = f"{place}/{path.relative_to(directory).as_posix()}"
+            target = f"{copy}/{path.relative_to(directory).as_posix()}"
             files.makedirs(target.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), target)
-        _put_whole(files, directory / MANIFEST, f"{place}/{MANIFEST}")
-        log.info("copied %s to %s", directory.name, place)
+        _put_whole(files, directory / MANIFEST, f"{copy}/{MANIFEST}")
+        log.info("copied %s to %s", directory.name, copy)
 
 
 def _put_whole(files: Any, path: Path, target: str) -> None:
@@ -75,22 +75,22 @@ def restore_from_remote(checkpoints: Path, url: str | None) -> None:
     if url is None or step_directories(checkpoints):
         return
     files, root = _store(url, SettingError)
-    places = _copies(files, root)
-    for name in _RUN_FILES if places else ():  # first, for with a checkpoint here nothing is fetched any more
+    copies = _copies(files, root)
+    for name in _RUN_FILES if copies else ():  # first: once there is a checkpoint here, nothing more is fetched
         if files.exists(f"{root}/{name}"):
             write_atomically(checkpoints.parent / name, files.cat_file(f"{root}/{name}"))
     damaged: dict[str, FormatError] = {}
-    for place in places:
+    for copy in copies:
         try:
-            with publish(checkpoints / place.rpartition("/")[2]) as temporary:
-                _fetch(files, place, temporary)
+            with publish(checkpoints / copy.rpartition("/")[2]) as temporary:
+                _fetch(files, copy, temporary)
                 for other in damaged:
                     files.rm_file(f"{other}/{MANIFEST}")
         except FormatError as error:
-            log.warning("%s: not whole (%s); trying the one before", place, error.message)
-            damaged[place] = error
+            log.warning("%s: incomplete (%s); trying the one before", copy, error.message)
+            damaged[copy] = error
             continue
-        log.info("fetched %s", place)
+        log.info("fetched %s", copy)
         return
     if damaged:
         raise next(iter(damaged.values()))
@@ -102,11 +102,11 @@ def fetch(url: str, destination: Path) -> None:
     Raises: ConfigError: there is none; FormatError: it is not what its manifest says; what the file system raises.
     """
     files, root = _store(url, ConfigError)
-    places = [root] if files.exists(f"{root}/{MANIFEST}") else _copies(files, root)
-    if not places:
+    copies = [root] if files.exists(f"{root}/{MANIFEST}") else _copies(files, root)
+    if not copies:
         raise ConfigError(Problem(f"{url}: has no {MANIFEST} and no checkpoints; expected a checkpoint, or a run"))
     with publish(destination) as temporary:
-        _fetch(files, places[0], temporary)
+        _fetch(files, copies[0], temporary)
 
 
 def _store(url: str, kind: type[ConfigError]) -> tuple[Any, str]:
@@ -117,8 +117,8 @@ def _store(url: str, kind: type[ConfigError]) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        place = '"checkpoint.remote": ' if kind is SettingError else ""
-        raise kind(Problem(f"{place}{url} cannot be reached ({error}); expected a URL that fsspec knows")) from error
+        key = '"checkpoint.remote": ' if kind is SettingError else ""
+        raise kind(Problem(f"{key}{url} cannot be reached ({error}); expected a URL that fsspec knows")) from error
     return files, root.rstrip("/")
 
 
@@ -130,21 +130,21 @@ def _copies(files: Any, root: str) -> list[str]:
     except FileNotFoundError:
         return []
     steps = sorted((int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name)), reverse=True)
-    places = (f"{root}/checkpoints/step-{step}" for step in steps)
-    return [place for place in places if files.exists(f"{place}/{MANIFEST}")]
+    copies = (f"{root}/checkpoints/step-{step}" for step in steps)
+    return [copy for copy in copies if files.exists(f"{copy}/{MANIFEST}")]
 
 
-def _fetch(files: Any, place: str, directory: Path) -> None:
+def _fetch(files: Any, copy: str, directory: Path) -> None:
     """Fetch the files that a manifest lists into a directory that nobody sees yet, and hold them against it.
 
     Raises: FormatError; what the file system raises.
     """
-    files.get_file(f"{place}/{MANIFEST}", str(directory / MANIFEST))
+    files.get_file(f"{copy}/{MANIFEST}", str(directory / MANIFEST))
     names = [row["path"] for row in read_manifest(directory, wanted="checkpoint").files]
     for name in names:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
     try:
-        files.get([f"{place}/{name}" for name in names], [str(directory / name) for name in names])
+        files.get([f"{copy}/{name}" for name in names], [str(directory / name) for name in names])
     except FileNotFoundError as error:
-        raise mismatch(place, "missing_file", "missing", "the files that its manifest lists") from error
+        raise mismatch(copy, "missing_file", "missing", "the files that its manifest lists") from error
     open_checkpoint(directory)

@@ -136,8 +136,8 @@ def write_weights(directory: Path, weights: dict[str, torch.Tensor], shard_bytes
         own = {key: tensor.contiguous().clone() for key, tensor in shard.items()}
         _save_tensors(own, directory / name, metadata={"format": "pt"})
     if len(shards) > 1:
-        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": places}
+        files = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": files}
         write_json(directory / "model.safetensors.index.json", index)
 
 

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from operator import attrgetter
 
 from .errors import ConfigError, Problem
-from .schema import (
-    CheckpointConfig,
-    DataConfig,
-    EnergyConfig,
-    InstanceFilterConfig,
-    LoggingConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-    StabilityConfig,
-    TrainConfig,
-    ValidationConfig,
-)
+from .schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 
 __all__ = ["check", "model_problems"]
 
-_Finding = tuple[str, object, str, str | None]
-"""(key, value, what is expected, hint)."""
 
+class _Findings(list[tuple[str, object, str, str | None]]):
+    """(key, value, what is expected, hint) of each wrong setting."""
 
-def _more_than_zero(values: Mapping[str, float | None]) -> list[_Finding]:
-    """A finding for each value that is 0 or less."""
-    return [(key, value, "more than 0", None) for key, value in values.items() if value is not None and value <= 0]
+    def add(self, key: str, value: object, expected: str, hint: str | None = None) -> None:
+        """Add one."""
+        self.append((key, value, expected, hint))
 
+    def _limit(self, key: str, group: object, names: str, expected: str, low: float, high: float = math.inf) -> None:
+        for name in names.split():
+            value = attrgetter(name)(group)
+            if value is not None and not low <= value <= high:
+                self.add(f"{key}.{name}", value, expected)
 
-def _at_most(limit: int, values: Mapping[str, float | None]) -> list[_Finding]:
-    """A finding for each value above a limit."""
-    return [
-        (key, value, f"{limit} or less", None) for key, value in values.items() if value is not None and value > limit
-    ]
+    def above_zero(self, key: str, group: object, names: str) -> None:
+        """Check that the named fields are above 0 or null."""
+        self._limit(key, group, names, "more than 0", math.ulp(0.0))
 
+    def not_negative(self, key: str, group: object, names: str) -> None:
+        """Check that the named fields are 0 or more, or null."""
+        self._limit(key, group, names, "0 or more", 0)
 
-def _zero_or_more(values: Mapping[str, float | None]) -> list[_Finding]:
-    """A finding for each value below 0."""
-    return [(key, value, "0 or more", None) for key, value in values.items() if value is not None and value < 0]
+    def at_most(self, limit: int, key: str, group: object, names: str) -> None:
+        """Check that the named fields are no larger than a limit, or null."""
+        self._limit(key, group, names, f"{limit} or less", -math.inf, limit)
 
 
 def check(config: RunConfig, where: str) -> None:
@@ -49,39 +42,33 @@ def check(config: RunConfig, where: str) -> None:
 
     Raises: ConfigError: with every problem.
     """
-    found = [
-        *model_problems(config.model),
-        *_data_problems(config.data),
-        *_optimizer_problems(config.optimizer, config.schedule),
-        *_training_problems(config.train),
-        *_stability_problems(config.stability),
-        *_evaluation_problems(config.validation),
-        *_outputs_problems(config.checkpoint, config.logging, config.energy),
-        *_contradictions(config),
-    ]
+    found = _Findings(model_problems(config.model))
+    _check_data(config.data, found)
+    _check_optimizer(config.optimizer, found)
+    _check_schedule("schedule", config.schedule, found)
+    _check_train(config.train, found)
+    _check_others(config, found)
+    _check_contradictions(config, found)
     if found:
         raise ConfigError(
             *(Problem(f'{where}: "{key}" is {value}; expected {text}', hint) for key, value, text, hint in found)
         )
 
 
-def _contradictions(config: RunConfig) -> list[_Finding]:
-    found: list[_Finding] = []
+def _check_contradictions(config: RunConfig, found: _Findings) -> None:
     if not 0 <= config.seed < 2**32:
-        found.append(("seed", config.seed, "0 to 4294967295", None))
+        found.add("seed", config.seed, "0 to 4294967295")
     if any(sign in config.run_directory for sign in "*?"):
-        found.append(("run_directory", config.run_directory, "one directory, not a pattern", None))
+        found.add("run_directory", config.run_directory, "one directory, not a pattern")
     if config.init_moments and config.init_from is None:
-        found.append(("init_moments", "true", "false without init_from", None))
+        found.add("init_moments", "true", "false without init_from")
     if config.schedule.units == "steps" and config.schedule.warmup > (config.train.steps or math.inf):
-        text = f"at most train.steps {config.train.steps}"
-        found.append(("schedule.warmup", config.schedule.warmup, text, None))
+        found.add("schedule.warmup", config.schedule.warmup, f"at most train.steps {config.train.steps}")
     whole = config.data.sequence_length
     for index, phase in enumerate(config.train.length_warmup):
         if phase.sequence_length < 2 or whole % phase.sequence_length:
             key = f"train.length_warmup.{index}.sequence_length"
-            found.append((key, phase.sequence_length, f"a divisor of data.sequence_length {whole}, 2 or more", None))
-    return found
+            found.add(key, phase.sequence_length, f"a divisor of data.sequence_length {whole}, 2 or more")
 
 
 # ---- model
@@ -100,7 +87,6 @@ _ONLY: dict[str, tuple[str, ...]] = {
 }
 """Options that only the transformers classes of these families have."""
 
-
 _LIMITS = {
     10_000: "num_hidden_layers",
     2**16: "num_attention_heads num_key_value_heads num_experts num_experts_per_tok",
@@ -111,258 +97,170 @@ _LIMITS = {
 """Far larger than any model, yet small enough to compute with."""
 
 
-def model_problems(model: ModelConfig) -> list[_Finding]:
-    """What is wrong with the group `model` by itself."""
-    names = (
+def model_problems(model: ModelConfig) -> list[tuple[str, object, str, str | None]]:
+    """(key, value, what is expected, hint) of each problem of the group `model`."""
+    found = _Findings()
+    found.above_zero(
+        "model",
+        model,
         "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim rope_theta "
-        "norm_eps clip_qkv sliding_window num_experts num_experts_per_tok vocab_multiple embedding_size"
+        "norm_eps clip_qkv sliding_window num_experts num_experts_per_tok vocab_multiple embedding_size init.std",
     )
-    found = _more_than_zero({f"model.{name}": getattr(model, name) for name in names.split()})
-    for limit, several in _LIMITS.items():
-        found += _at_most(limit, {f"model.{name}": getattr(model, name) for name in several.split()})
-    found += _more_than_zero({"model.init.std": model.init.std})
-    found += _zero_or_more({f"model.{name}": getattr(model, name) for name in _ONLY if name.endswith("_coef")})
+    for limit, names in _LIMITS.items():
+        found.at_most(limit, "model", model, names)
+    found.not_negative("model", model, "router_aux_loss_coef router_z_loss_coef")
     for name, families in _ONLY.items():
         value = getattr(model, name)
         if value not in (None, False) and model.family not in families:
             text = f"null: transformers has it only in {', '.join(families)}"
-            found.append((f"model.{name}", value, text, f'use family "{families[0]}"'))
-    return found + _heads(model) + _layers(model) + _scaling(model)
-
-
-def _heads(model: ModelConfig) -> list[_Finding]:
-    found: list[_Finding] = []
-    width, heads = model.hidden_size, model.num_attention_heads
-    groups = model.num_key_value_heads
-    if model.head_dim is None and width > 0 and heads > 0 and (width % heads or (width // heads) % 2):
-        text = f"a number of heads that share hidden_size {width} in even widths"
-        found.append(("model.num_attention_heads", heads, text, None))
-    if model.head_dim is not None and model.head_dim % 2:
-        found.append(("model.head_dim", model.head_dim, "an even number", None))
-    if model.head_dim is not None and model.family == "olmoe" and model.head_dim * heads != width:
-        text = "hidden_size / num_attention_heads, which OlmoeForCausalLM fixes"
-        found.append(("model.head_dim", model.head_dim, text, None))
-    if groups is not None and groups > 0 and heads % groups:
-        found.append(("model.num_key_value_heads", groups, f"a divisor of num_attention_heads {heads}", None))
-    if model.tie_word_embeddings and model.init.scheme in ("llama", "llama_depth", "fan_in"):
-        text = "another, since the embedding's standard deviation of one would be the output matrix's too"
-        found.append(("model.init.scheme", model.init.scheme, text, "do not tie them"))
-    if model.family == "olmo" and model.norm_eps not in (None, 1e-5):
-        found.append(("model.norm_eps", model.norm_eps, "1e-05, which OlmoForCausalLM fixes", None))
-    return found
-
-
-def _layers(model: ModelConfig) -> list[_Finding]:
-    found: list[_Finding] = []
+            found.add(f"model.{name}", value, text, f'use family "{families[0]}"')
+    _check_heads(model, found)
     if model.layer_types is not None and len(model.layer_types) != model.num_hidden_layers:
-        text = f"one for each of {model.num_hidden_layers} layers"
-        found.append(("model.layer_types", f"of {len(model.layer_types)} items", text, None))
+        got, text = f"of {len(model.layer_types)} items", f"one for each of {model.num_hidden_layers} layers"
+        found.add("model.layer_types", got, text)
     experts, chosen = model.num_experts, model.num_experts_per_tok
     if experts is not None and chosen is not None and chosen > experts:
-        found.append(("model.num_experts_per_tok", chosen, f"at most num_experts {experts}", None))
+        found.add("model.num_experts_per_tok", chosen, f"at most num_experts {experts}")
+    if (scaling := model.rope_scaling) is not None:
+        key = "model.rope_scaling"
+        found.above_zero(key, scaling, "original_max_position_embeddings attention_factor")
+        if scaling.factor < 1:
+            found.add(f"{key}.factor", scaling.factor, "1 or more")
+        if scaling.rope_type != "linear" and scaling.original_max_position_embeddings is None:
+            text = "the length that the model was trained at before"
+            found.add(f"{key}.original_max_position_embeddings", "null", text)
+        if scaling.high_freq_factor <= scaling.low_freq_factor:
+            text = f"more than low_freq_factor {scaling.low_freq_factor}"
+            found.add(f"{key}.high_freq_factor", scaling.high_freq_factor, text)
     return found
 
 
-def _scaling(model: ModelConfig) -> list[_Finding]:
-    scaling = model.rope_scaling
-    if scaling is None:
-        return []
-    values = {name: getattr(scaling, name) for name in ("original_max_position_embeddings", "attention_factor")}
-    found = _more_than_zero({f"model.rope_scaling.{name}": value for name, value in values.items()})
-    if scaling.factor < 1:
-        found.append(("model.rope_scaling.factor", scaling.factor, "1 or more", None))
-    if scaling.rope_type != "linear" and scaling.original_max_position_embeddings is None:
-        name = "model.rope_scaling.original_max_position_embeddings"
-        found.append((name, "null", "the length that the model was trained at before", None))
-    if scaling.high_freq_factor <= scaling.low_freq_factor:
-        name = "model.rope_scaling.high_freq_factor"
-        found.append((name, scaling.high_freq_factor, f"more than low_freq_factor {scaling.low_freq_factor}", None))
-    return found
+def _check_heads(model: ModelConfig, found: _Findings) -> None:
+    width, heads, groups = model.hidden_size, model.num_attention_heads, model.num_key_value_heads
+    if model.head_dim is None and width > 0 and heads > 0 and (width % heads or (width // heads) % 2):
+        text = f"a number of heads that share hidden_size {width} in even widths"
+        found.add("model.num_attention_heads", heads, text)
+    if model.head_dim is not None and model.head_dim % 2:
+        found.add("model.head_dim", model.head_dim, "an even number")
+    if model.head_dim is not None and model.family == "olmoe" and model.head_dim * heads != width:
+        text = "hidden_size / num_attention_heads, which OlmoeForCausalLM fixes"
+        found.add("model.head_dim", model.head_dim, text)
+    if groups is not None and groups > 0 and heads % groups:
+        found.add("model.num_key_value_heads", groups, f"a divisor of num_attention_heads {heads}")
+    if model.tie_word_embeddings and model.init.scheme in ("llama", "llama_depth", "fan_in"):
+        text = "another, since the embedding's standard deviation of one would be the output matrix's too"
+        found.add("model.init.scheme", model.init.scheme, text, "do not tie them")
+    if model.family == "olmo" and model.norm_eps not in (None, 1e-5):
+        found.add("model.norm_eps", model.norm_eps, "1e-05, which OlmoForCausalLM fixes")
 
 
 # ---- data
 
 
-def _data_problems(data: DataConfig) -> list[_Finding]:
-    """What is wrong with the group `data` by itself."""
-    found: list[_Finding] = []
+def _check_data(data: DataConfig, found: _Findings) -> None:
     if data.sequence_length < 2:
-        found.append(("data.sequence_length", data.sequence_length, "2 or more", None))
-    found += _at_most(2**31, {"data.sequence_length": data.sequence_length})
-    found += _at_most(1024, {"data.loader.threads": data.loader.threads, "data.loader.ahead": data.loader.ahead})
+        found.add("data.sequence_length", data.sequence_length, "2 or more")
+    found.at_most(2**31, "data", data, "sequence_length")
+    found.at_most(1024, "data.loader", data.loader, "threads ahead")
+    found.not_negative("data.loader", data.loader, "threads")
+    found.above_zero("data.loader", data.loader, "ahead")
     if not data.sources:
-        found.append(("data.sources", "empty", "at least one directory of token shards", None))
+        found.add("data.sources", "empty", "at least one directory of token shards")
     ratios = [source.ratio for source in data.sources]
     if any(ratio is None for ratio in ratios) and any(ratio is not None for ratio in ratios):
-        found.append(("data.sources", "given a ratio in part", "a ratio for every source, or for none", None))
+        found.add("data.sources", "given a ratio in part", "a ratio for every source, or for none")
     if data.order == "legacy" and any(ratio is not None for ratio in ratios):
-        found.append(("data.order", '"legacy" with ratios', "no ratios, which OLMo does not have", None))
+        found.add("data.order", '"legacy" with ratios', "no ratios, which OLMo does not have")
     for index, source in enumerate(data.sources):
         key = f"data.sources.{index}"
         if source.ratio is not None and source.ratio <= 0:
-            found.append((f"{key}.ratio", source.ratio, "more than 0", "remove the source instead"))
-        limits = {f"{key}.max_tokens": source.max_tokens, f"{key}.max_repetition": source.max_repetition}
-        found += _more_than_zero(limits)
+            found.add(f"{key}.ratio", source.ratio, "more than 0", "remove the source instead")
+        found.above_zero(key, source, "max_tokens max_repetition")
         if source.max_tokens is not None and 0 < source.max_tokens < data.sequence_length:
             text = f"data.sequence_length {data.sequence_length} or more, a window"
-            found.append((f"{key}.max_tokens", source.max_tokens, text, None))
-    found += _zero_or_more({"data.loader.threads": data.loader.threads})
-    found += _more_than_zero({"data.loader.ahead": data.loader.ahead})
-    return found + _filter_problems(data.instance_filter)
-
-
-def _filter_problems(chosen: InstanceFilterConfig | None) -> list[_Finding]:
-    if chosen is None:
-        return []
-    key = "data.instance_filter"
-    found: list[_Finding] = []
-    if chosen.repetition_min_period < 1:
-        found.append((f"{key}.repetition_min_period", chosen.repetition_min_period, "1 or more", None))
-    if chosen.repetition_max_period < chosen.repetition_min_period:
-        text = f"{chosen.repetition_min_period}, repetition_min_period, or more"
-        found.append((f"{key}.repetition_max_period", chosen.repetition_max_period, text, None))
-    if chosen.repetition_max_count < 3:
-        found.append((f"{key}.repetition_max_count", chosen.repetition_max_count, "3 or more", None))
-    return found
+            found.add(f"{key}.max_tokens", source.max_tokens, text)
+    if (chosen := data.instance_filter) is not None:
+        key, low, high = "data.instance_filter", chosen.repetition_min_period, chosen.repetition_max_period
+        if low < 1:
+            found.add(f"{key}.repetition_min_period", low, "1 or more")
+        if high < low:
+            found.add(f"{key}.repetition_max_period", high, f"{low}, repetition_min_period, or more")
+        if chosen.repetition_max_count < 3:
+            found.add(f"{key}.repetition_max_count", chosen.repetition_max_count, "3 or more")
 
 
 # ---- optimizer and schedule
 
 
-def _optimizer_problems(optimizer: OptimizerConfig, schedule: ScheduleConfig) -> list[_Finding]:
-    """What is wrong with the groups `optimizer` and `schedule` by themselves."""
-    found = _more_than_zero(
-        {
-            "optimizer.learning_rate": optimizer.learning_rate,
-            "optimizer.eps": optimizer.eps,
-            "optimizer.max_grad_norm": optimizer.max_grad_norm,
-            "optimizer.max_grad_norm_ratio": optimizer.max_grad_norm_ratio,
-            "optimizer.clip_warmup_factor": optimizer.clip_warmup_factor,
-            **{f"optimizer.groups.{i}.learning_rate": group.learning_rate for i, group in enumerate(optimizer.groups)},
-        }
-    ) + _zero_or_more(
-        {
-            "optimizer.weight_decay": optimizer.weight_decay,
-            "optimizer.clip_warmup_steps": optimizer.clip_warmup_steps,
-            **{f"optimizer.groups.{i}.weight_decay": group.weight_decay for i, group in enumerate(optimizer.groups)},
-        }
-    )
+def _check_optimizer(optimizer: OptimizerConfig, found: _Findings) -> None:
+    names = "learning_rate eps max_grad_norm max_grad_norm_ratio clip_warmup_factor"
+    found.above_zero("optimizer", optimizer, names)
+    found.not_negative("optimizer", optimizer, "weight_decay clip_warmup_steps")
+    for index, group in enumerate(optimizer.groups):
+        found.above_zero(f"optimizer.groups.{index}", group, "learning_rate")
+        found.not_negative(f"optimizer.groups.{index}", group, "weight_decay")
     if len(optimizer.betas) != 2 or any(not 0 <= beta < 1 for beta in optimizer.betas):
-        found.append(("optimizer.betas", list(optimizer.betas), "two numbers from 0 to below 1", None))
+        found.add("optimizer.betas", list(optimizer.betas), "two numbers from 0 to below 1")
     if not 0 <= optimizer.momentum < 1:
-        found.append(("optimizer.momentum", optimizer.momentum, "0 to below 1", None))
+        found.add("optimizer.momentum", optimizer.momentum, "0 to below 1")
     if optimizer.max_grad_norm is not None and optimizer.max_grad_norm_ratio is not None:
-        text = "null with optimizer.max_grad_norm_ratio"
-        found.append(("optimizer.max_grad_norm", optimizer.max_grad_norm, text, "set optimizer.max_grad_norm=null"))
-    return found + _schedule_problems("schedule", schedule)
+        text, hint = "null with optimizer.max_grad_norm_ratio", "set optimizer.max_grad_norm=null"
+        found.add("optimizer.max_grad_norm", optimizer.max_grad_norm, text, hint)
 
 
-def _schedule_problems(key: str, schedule: ScheduleConfig) -> list[_Finding]:
-    zero = ("warmup", "warmup_min_lr", "final_ratio", "decay", "warmup_from")
-    found = _zero_or_more({f"{key}.{name}": getattr(schedule, name) for name in zero})
-    positive: dict[str, float | None] = {f"{key}.t_max": schedule.t_max, f"{key}.length": schedule.length}
-    if schedule.kind == "power":
-        positive[f"{key}.scale"] = schedule.scale
-    found += _more_than_zero(positive)
+def _check_schedule(key: str, schedule: ScheduleConfig, found: _Findings) -> None:
+    found.not_negative(key, schedule, "warmup warmup_min_lr final_ratio decay warmup_from")
+    found.above_zero(key, schedule, "t_max length" + (" scale" if schedule.kind == "power" else ""))
     made, count = schedule.kind in ("max", "sequential", "bolt_on"), len(schedule.parts)
     if made != bool(count) or (schedule.kind == "bolt_on" and count != 1):
-        text = {"max": "one schedule or more", "sequential": "one schedule or more", "bolt_on": "one schedule"}
-        found.append(
-            (f"{key}.parts", f"a list of {count}", text.get(schedule.kind, f'none for "{schedule.kind}"'), None)
-        )
+        texts = {"max": "one schedule or more", "sequential": "one schedule or more", "bolt_on": "one schedule"}
+        found.add(f"{key}.parts", f"a list of {count}", texts.get(schedule.kind, f'none for "{schedule.kind}"'))
     if schedule.kind == "sequential" and any(part.length is None for part in schedule.parts[:-1]):
-        found.append((f"{key}.parts", "without a length in part", "length for every part but the last", None))
+        found.add(f"{key}.parts", "without a length in part", "length for every part but the last")
     if list(schedule.periods) != sorted(set(schedule.periods)) or any(end <= 0 for end in schedule.periods):
-        found.append((f"{key}.periods", list(schedule.periods), "rising numbers above 0", None))
+        found.add(f"{key}.periods", list(schedule.periods), "rising numbers above 0")
     for index, part in enumerate(schedule.parts):
-        found += _schedule_problems(f"{key}.parts.{index}", part)
-    return found
+        _check_schedule(f"{key}.parts.{index}", part, found)
 
 
-# ---- train
+# ---- train, stability, and what is measured and written
 
 
-def _training_problems(train: TrainConfig) -> list[_Finding]:
-    """What is wrong with the group `train` by itself."""
-    found = _more_than_zero(
-        {
-            "train.steps": train.steps,
-            "train.batch_windows": train.batch_windows,
-            "train.micro_batch_windows": train.micro_batch_windows,
-            "train.num_threads": train.num_threads,
-            "train.parallel.shard_ranks": train.parallel.shard_ranks,
-            "train.parallel.tensor_ranks": train.parallel.tensor_ranks,
-            "train.recompute_every": train.recompute_every,
-            "train.max_skipped_steps": train.max_skipped_steps,
-        }
-    ) + _zero_or_more({"train.z_loss": train.z_loss})
-    found += _at_most(2**31, {"train.batch_windows": train.batch_windows})
-    found += _at_most(4096, {"train.num_threads": train.num_threads})
+def _check_train(train: TrainConfig, found: _Findings) -> None:
+    found.above_zero(
+        "train",
+        train,
+        "steps batch_windows micro_batch_windows num_threads parallel.shard_ranks parallel.tensor_ranks "
+        "recompute_every max_skipped_steps",
+    )
+    found.not_negative("train", train, "z_loss")
+    found.at_most(2**31, "train", train, "batch_windows")
+    found.at_most(4096, "train", train, "num_threads")
     if (train.steps is None) == (train.duration is None):
         got = "missing" if train.steps is None else "set as well as train.duration"
-        found.append(("train.steps", got, "one of train.steps and train.duration", None))
+        found.add("train.steps", got, "one of train.steps and train.duration")
     if (train.parallel.kind == "hsdp") != (train.parallel.shard_ranks is not None):
         text = 'a number of ranks with train.parallel.kind "hsdp", null with another'
-        found.append(("train.parallel.shard_ranks", train.parallel.shard_ranks, text, None))
+        found.add("train.parallel.shard_ranks", train.parallel.shard_ranks, text)
     for name, phases in (("batch_warmup", train.batch_warmup), ("length_warmup", train.length_warmup)):
         ends = [phase.until_tokens for phase in phases]
         if ends != sorted(set(ends)) or any(end <= 0 for end in ends):
-            found.append((f"train.{name}", f"until {ends}", "rising numbers of tokens", None))
-    sizes = {f"train.batch_warmup.{index}.batch_windows": p.batch_windows for index, p in enumerate(train.batch_warmup)}
-    return found + _more_than_zero(sizes)
+            found.add(f"train.{name}", f"until {ends}", "rising numbers of tokens")
+    for index, phase in enumerate(train.batch_warmup):
+        found.above_zero(f"train.batch_warmup.{index}", phase, "batch_windows")
 
 
-# ---- stability
-
-
-def _stability_problems(stability: StabilityConfig) -> list[_Finding]:
-    """What is wrong with the group `stability` by itself."""
-    found = _more_than_zero(
-        {
-            "stability.outlier_sigma": stability.outlier_sigma,
-            "stability.rewind_after": stability.rewind_after,
-            "stability.slow_rise_steps": stability.slow_rise_steps,
-        }
-    ) + _zero_or_more(
-        {"stability.slow_rise_nats": stability.slow_rise_nats, "stability.max_rewinds": stability.max_rewinds}
-    )
-    if stability.outlier_window < 4:
-        found.append(("stability.outlier_window", stability.outlier_window, "4 or more", None))
-    return found
-
-
-# ---- validation
-
-
-def _evaluation_problems(validation: ValidationConfig) -> list[_Finding]:
-    """What is wrong with the group `validation` by itself."""
-    return _more_than_zero(
-        {
-            "validation.every_steps": validation.every_steps,
-            "validation.documents_per_domain": validation.documents_per_domain,
-            "validation.items_per_task": validation.items_per_task,
-            "validation.batch_tokens": validation.batch_tokens,
-        }
-    )
-
-
-# ---- checkpoint, logging, wandb, energy
-
-
-def _outputs_problems(checkpoint: CheckpointConfig, logging: LoggingConfig, energy: EnergyConfig) -> list[_Finding]:
-    """What is wrong with the groups `checkpoint`, `logging` and `energy` by themselves."""
-    found = _more_than_zero(
-        {
-            "checkpoint.every_steps": checkpoint.every_steps,
-            "checkpoint.keep_last": checkpoint.keep_last,
-            "checkpoint.pin_every_steps": checkpoint.pin_every_steps,
-            "logging.metrics_every_steps": logging.metrics_every_steps,
-            "logging.statistics_every_steps": logging.statistics_every_steps,
-            "logging.console_every_s": logging.console_every_s,
-            "energy.declared_watts": energy.declared_watts,
-        }
-    )
-    found += _zero_or_more({"energy.grid_kg_per_kwh": energy.grid_kg_per_kwh or 0.0})
-    if energy.pue < 1:
-        found.append(("energy.pue", energy.pue, "1.0 or more", None))
-    return found
+def _check_others(config: RunConfig, found: _Findings) -> None:
+    found.above_zero("stability", config.stability, "outlier_sigma rewind_after slow_rise_steps")
+    found.not_negative("stability", config.stability, "slow_rise_nats max_rewinds")
+    if config.stability.outlier_window < 4:
+        found.add("stability.outlier_window", config.stability.outlier_window, "4 or more")
+    names = "every_steps documents_per_domain items_per_task batch_tokens"
+    found.above_zero("validation", config.validation, names)
+    found.above_zero("checkpoint", config.checkpoint, "every_steps keep_last pin_every_steps")
+    names = "metrics_every_steps statistics_every_steps console_every_s"
+    found.above_zero("logging", config.logging, names)
+    found.above_zero("energy", config.energy, "declared_watts")
+    found.not_negative("energy", config.energy, "grid_kg_per_kwh")
+    if config.energy.pue < 1:
+        found.add("energy.pue", config.energy.pue, "1.0 or more")

@@ -9,16 +9,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 __all__ = [
-    "BatchPhase",
     "CheckpointConfig",
     "DataConfig",
     "EnergyConfig",
-    "Family",
     "GroupConfig",
     "InitConfig",
     "InstanceFilterConfig",
-    "LengthPhase",
-    "LoaderConfig",
     "LoggingConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -28,8 +24,6 @@ __all__ = [
     "ScheduleConfig",
     "SourceConfig",
     "StabilityConfig",
-    "TaskConfig",
-    "TokenDtype",
     "TrainConfig",
     "ValidationConfig",
     "WandbConfig",
@@ -81,7 +75,7 @@ class ModelConfig:
     preset: str | None = None
     """A published shape (config/published.py) for settings that are not given here."""
     family: Family
-    """Decides norms and their places, and whether the MLP is one or many experts."""
+    """Decides norms and their positions, and whether the MLP is one or many experts."""
     hidden_size: int
     """Width of the residual stream."""
     intermediate_size: int

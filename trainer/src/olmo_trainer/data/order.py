@@ -26,17 +26,7 @@ import numpy.typing as npt
 
 from ..config.schema import TrainConfig
 
-__all__ = [
-    "BatchPlan",
-    "DataOrder",
-    "Place",
-    "joined",
-    "legacy_permutation",
-    "permutation",
-    "positions_of",
-    "rank_slice",
-    "steps_of_duration",
-]
+__all__ = ["BatchPlan", "DataOrder", "joined", "permutation", "positions_of", "rank_slice", "steps_of_duration"]
 
 
 Permutation = npt.NDArray[np.unsignedinteger[Any]]
@@ -95,7 +85,7 @@ def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 @dataclass(frozen=True)
-class Place:
+class OrderedWindow:
     """The window at a position of the order."""
 
     position: int
@@ -154,7 +144,7 @@ class DataOrder:
             before += last - first
         return position - before
 
-    def at(self, taken: int) -> Place:
+    def at(self, taken: int) -> OrderedWindow:
         """The window that the run takes after `taken` others, over all epochs."""
         position = self.shifted(taken)
         epoch, slot = divmod(position, self.epoch_windows)
@@ -162,13 +152,13 @@ class DataOrder:
         source = int(np.searchsorted(self._starts, drawn, side="right")) - 1
         index = drawn - int(self._starts[source])
         if self.quotas[source] == self.sizes[source]:
-            return Place(position, epoch, source, index)
-        source_epoch, place = divmod(epoch * self.quotas[source] + index, self.sizes[source])
-        return Place(position, epoch, source, int(self._permuted(source_epoch, source + 1)[place]))
+            return OrderedWindow(position, epoch, source, index)
+        source_epoch, offset = divmod(epoch * self.quotas[source] + index, self.sizes[source])
+        return OrderedWindow(position, epoch, source, int(self._permuted(source_epoch, source + 1)[offset]))
 
-    def number(self, place: Place) -> int:
-        """A place's window counted through all sources: the index that OLMo writes of an instance."""
-        return sum(self.sizes[: place.source]) + place.window
+    def number(self, item: OrderedWindow) -> int:
+        """The window counted through all sources: the index that OLMo writes of an instance."""
+        return sum(self.sizes[: item.source]) + item.window
 
     def positions(self, source: int, window: int, limit: int) -> list[int]:
         """The numbers below `limit` after which the run takes a window, rising: the inverse of `at`."""
@@ -194,8 +184,8 @@ class DataOrder:
             if quota == size:
                 yield count, window
             else:
-                place = int(self._permuted(count, source + 1, inverse=True)[window])
-                yield divmod(count * size + place, quota)
+                offset = int(self._permuted(count, source + 1, inverse=True)[window])
+                yield divmod(count * size + offset, quota)
             count += 1
 
     def _permuted(self, epoch: int, stream: int, *, inverse: bool = False) -> Permutation:

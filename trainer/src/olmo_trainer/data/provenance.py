@@ -42,16 +42,7 @@ from .order import BatchPlan, DataOrder, rank_slice
 from .sources import TrainingData, open_directories, order_of, window_sources
 from .windows import Piece, WindowSource
 
-__all__ = [
-    "ORDER",
-    "KnownOrder",
-    "Provenance",
-    "keep_order",
-    "open_order",
-    "order_manifest",
-    "record_skipped",
-    "verified",
-]
+__all__ = ["ORDER", "Provenance", "keep_order", "open_order", "record_skipped"]
 
 
 # ---- order.json
@@ -166,8 +157,8 @@ class KnownOrder:
         return self.ranks[bisect_right(self.ranks, step, key=lambda row: row[0]) - 1][1]
 
 
-def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder:
-    """Open order.json, or that of a run directory, with its shards; `places` are the sources' current directories.
+def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrder:
+    """Open order.json, or that of a run directory, with its shards; `folders` are the sources' current directories.
 
     Unless `unchecked`, the sha256 of shards without a manifest is checked now, of those with one when they are read.
     Raises: ConfigError: it or the shards are missing; FormatError: it is damaged, or the shards are different ones.
@@ -184,11 +175,11 @@ def open_order(path: Path, places: list[Path], *, unchecked: bool) -> KnownOrder
     data = build(DataConfig, field_of(row, "data", "an object", path), str(path))
     train = build(TrainConfig, field_of(row, "train", "an object", path), str(path))
     stated, ranks = field_of(row, "sources", "an array", path), field_of(row, "ranks", "an array", path)
-    if places and len(places) != len(data.sources):
-        what = f"--data: is given {len(places)} times; expected {len(data.sources)}, once for each source of {path}"
+    if folders and len(folders) != len(data.sources):
+        what = f"--data: is given {len(folders)} times; expected {len(data.sources)}, once for each source of {path}"
         raise ConfigError(Problem(what))
-    places = places or [Path(os.path.normpath(path.parent / source.path)) for source in data.sources]
-    moved = (replace(source, path=str(place)) for source, place in zip(data.sources, places, strict=True))
+    folders = folders or [Path(os.path.normpath(path.parent / source.path)) for source in data.sources]
+    moved = (replace(source, path=str(now)) for source, now in zip(data.sources, folders, strict=True))
     data = replace(data, sources=tuple(moved))
     with in_file(path):
         directories = open_directories(data)
@@ -271,10 +262,10 @@ class Provenance:
             message = f"--rank: is {rank}; expected 0 to {world_size - 1}, the ranks that divided the batch"
             raise ConfigError(Problem(message))
         for position in positions if rank is None else rank_slice(positions, rank, world_size):
-            place = self.known.order.at(position)
-            source = self.known.sources[place.source]
+            item = self.known.order.at(position)
+            source = self.known.sources[item.source]
             who = self._who(position, step)
-            for piece in source.pieces(place.window):
+            for piece in source.pieces(item.window):
                 shard = source.directory.shards[piece.shard]
                 starts, found = self._of(source.directory, shard)
                 for number in range(max(0, bisect_right(starts, piece.start) - 1), bisect_right(starts, piece.end - 1)):
@@ -282,13 +273,13 @@ class Provenance:
                     start, end = max(document.start, piece.start), min(document.end, piece.end)
                     yield {
                         "step": step,
-                        "position": place.position,
+                        "position": item.position,
                         **who,
-                        "epoch": place.epoch,
-                        "instance": self.known.order.number(place),
+                        "epoch": item.epoch,
+                        "instance": self.known.order.number(item),
                         "source": str(source.directory.path),
                         "file": shard.name,
-                        "window": place.window,
+                        "window": item.window,
                         "start": start,
                         "end": end,
                         **self._described(document),

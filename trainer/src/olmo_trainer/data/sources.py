@@ -50,7 +50,7 @@ def repetitive(
 ) -> npt.NDArray[np.bool_]:
     """Which rows (B) repeat a sequence with a period in that range `max_count` (3 or more) times in a row.
 
-    A run of period p and n tokens has ⌊n / p⌋ repetitions. It is a run of n − p places that equal the place p before
+    A run of period p and n tokens has ⌊n / p⌋ repetitions. It is a run of n − p positions equal to that p before
     them; whether there is one so long is found by joining runs of doubled length, on whole arrays.
     """
     rows, length = ids_BT.shape
@@ -60,7 +60,7 @@ def repetitive(
         if wanted + period > length:
             break
         equal = ids_BT[:, period:] == ids_BT[:, :-period]
-        while joined < wanted and equal.any():  # equal[i]: the `joined` places from i on equal those before them
+        while joined < wanted and equal.any():  # equal[i]: the `joined` positions from i on equal those before them
             step = min(joined, wanted - joined)
             equal = equal[:, :-step] & equal[:, step:]
             joined += step
@@ -113,8 +113,8 @@ class TrainingData:
 
         Raises: FormatError: an id out of range, a shard that is not what it was.
         """
-        places = [self.order.at(position) for position in positions]
-        windows = [self.sources[place.source].read(place.window) for place in places]
+        items = [self.order.at(position) for position in positions]
+        windows = [self.sources[item.source].read(item.window) for item in items]
         tokens_BT = np.stack([window.ids_T for window in windows])
         loss_mask_BT = np.stack([window.loss_mask_T for window in windows])
         masked = 0

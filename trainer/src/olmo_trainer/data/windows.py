@@ -23,17 +23,7 @@ import numpy.typing as npt
 from ..formats.fields import mismatch
 from ..formats.tokens import Shard, TokenDirectory, boundaries
 
-__all__ = [
-    "Chunks",
-    "Layout",
-    "Packs",
-    "Piece",
-    "ShardReader",
-    "Window",
-    "WindowSource",
-    "best_fit_decreasing",
-    "pieces_of",
-]
+__all__ = ["Chunks", "Layout", "Packs", "Piece", "ShardReader", "WindowSource", "best_fit_decreasing", "pieces_of"]
 
 
 # ---- packing
@@ -336,34 +326,36 @@ class WindowSource:
         filler = pad if pad is not None else eos if eos is not None else 0
         ids_T, loss_mask_T = np.full(length, filler, dtype=np.int64), np.ones(length, dtype=np.bool_)
         begins_T = np.zeros(length, dtype=np.bool_)
-        place = 0
+        filled = 0
         for piece in self.pieces(window):
-            end = place + piece.end - piece.start
-            before = int(place > 0 and piece.start > 0)  # the token before shows whether a document begins here
+            end = filled + piece.end - piece.start
+            before = int(filled > 0 and piece.start > 0)  # the token before shows whether a document begins here
             ids = self._ids(Piece(piece.shard, piece.start - before, piece.end))
-            ids_T[place:end] = ids[before:]
+            ids_T[filled:end] = ids[before:]
             if self._masks is not None:
-                loss_mask_T[place:end] = self._reader.read(self._masks[piece.shard], "uint8", piece.start, end - place)
-            if place and (ids_T[place - 1] != eos or (before and ids[0] != eos)):
-                loss_mask_T[place] = False
-            begins_T[place] = place > 0
-            place = end
-        loss_mask_T[place:] = False
+                loss_mask_T[filled:end] = self._reader.read(
+                    self._masks[piece.shard], "uint8", piece.start, end - filled
+                )
+            if filled and (ids_T[filled - 1] != eos or (before and ids[0] != eos)):
+                loss_mask_T[filled] = False
+            begins_T[filled] = filled > 0
+            filled = end
+        loss_mask_T[filled:] = False
         # a document ends with its end token and nowhere else (docs/formats/tokens.md); padding is one by itself
-        begins_T[1:place] |= ids_T[: place - 1] == eos
-        begins_T[place : place + 1] = True
-        return Window(ids_T=ids_T, loss_mask_T=loss_mask_T, begins_T=begins_T, filled=place)
+        begins_T[1:filled] |= ids_T[: filled - 1] == eos
+        begins_T[filled : filled + 1] = True
+        return Window(ids_T=ids_T, loss_mask_T=loss_mask_T, begins_T=begins_T, filled=filled)
 
     def _ids(self, piece: Piece) -> npt.NDArray[np.generic]:
         shard = self.directory.shards[piece.shard]
         ids: npt.NDArray[Any] = self._reader.read(shard.path, shard.dtype, piece.start, piece.end - piece.start)
         limit = self.directory.vocab_size
         if limit is not None and int(ids.max()) >= limit:
-            place = int(np.argmax(ids >= limit))
+            index = int(np.argmax(ids >= limit))
             raise mismatch(
                 shard.path,
                 "out_of_range",
-                f"{int(ids[place])} at token {piece.start + place}",
+                f"{int(ids[index])} at token {piece.start + index}",
                 f"below vocab_size {limit}",
                 field="tokens",
                 hint=f"check that the file really holds {shard.dtype} items of this tokenizer",

@@ -22,7 +22,7 @@ from ..parts import Parts
 from ..progress import Progress
 from ..step import StepPlan, StepStats
 
-__all__ = ["EnergyMeter", "Meter", "Speed", "StepStatistics", "footprint"]
+__all__ = ["Meter", "StepStatistics", "footprint"]
 
 log = logging.getLogger(__name__)
 

@@ -114,7 +114,7 @@ def _is_row(row: Any) -> bool:
 
 
 class Sink(Protocol):
-    """A place for copies of rows."""
+    """A destination for copies of rows."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add the row of a step."""

@@ -14,7 +14,7 @@ from ..formats.errors import FormatError
 from ..formats.lineage import lineage
 from .record import whole_rows
 
-__all__ = ["Series", "chart", "render_report"]
+__all__ = ["render_report"]
 
 
 # ---- charts

@@ -20,7 +20,6 @@ __all__ = [
     "architecture_of",
     "check_divisible",
     "flops_per_token",
-    "matrix_parameters",
     "resolved",
     "shard_specs",
     "total_parameters",

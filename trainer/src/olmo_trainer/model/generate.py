@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .transformer import LayerCache, Transformer, new_cache
 
-__all__ = ["choose", "generate", "read_on"]
+__all__ = ["generate"]
 
 
 @torch.no_grad()

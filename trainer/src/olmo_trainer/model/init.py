@@ -27,7 +27,7 @@ from ..parallel import put
 from .architecture import Architecture
 from .transformer import Transformer
 
-__all__ = ["draw", "initialize", "standard_deviation"]
+__all__ = ["initialize"]
 
 
 def standard_deviation(name: str, shape: Architecture, init: InitConfig) -> float:

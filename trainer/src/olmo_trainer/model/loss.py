@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ..parallel import NO_TENSOR_PARALLEL, TensorParallel
 
-__all__ = ["IGNORED", "LossSums", "chunked_loss", "plain_loss", "token_nats"]
+__all__ = ["IGNORED", "chunked_loss", "plain_loss", "token_nats"]
 
 IGNORED = -100  # the label of a position that carries no loss
 _CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # 64 MiB in float32: large products, and little memory next to the model

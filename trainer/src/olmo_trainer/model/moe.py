@@ -15,7 +15,7 @@ from torch import nn
 from .architecture import Architecture, Routing
 from .kernels import swiglu
 
-__all__ = ["MoE", "balance_loss", "grouped_product", "loop_product", "route", "router_z_loss"]
+__all__ = ["MoE"]
 
 
 def route(logits_NE: torch.Tensor, routing: Routing) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,7 @@ from .architecture import Architecture, shard_specs
 from .kernels import rms_norm, rotate, swiglu
 from .moe import MoE
 
-__all__ = ["LayerCache", "Transformer", "attend", "checkpoint_activations", "mask_of", "new_cache", "rotary_table"]
+__all__ = ["LayerCache", "Transformer", "checkpoint_activations", "new_cache"]
 
 
 # ---- norms: computed in float32, returned in the input's dtype
