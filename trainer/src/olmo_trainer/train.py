@@ -99,7 +99,7 @@ def train(config: RunConfig, data: TrainingData) -> Path:
 def _train_steps(
     config: RunConfig, parts: Parts, progress: Progress, meter: Meter, output: RunLog, saver: Saver, stop: StopRequest
 ) -> Progress:
-    """All steps that are left. A step that writes no row does not wait for the device.
+    """All remaining steps. A step that writes no row does not wait for the device, but for the check of a slow rise.
 
     Raises: Rewind; TrainingFailed; Stopped.
     """
@@ -107,7 +107,7 @@ def _train_steps(
     console = Console(last, progress.step, config.logging.console_every_s)
     if progress.step == 0 and not output.last:
         output.write(0, _validate(parts))
-    unsettled: list[StepStats] = []  # of steps whose verdicts are still on the device
+    unsettled: list[StepStats] = []  # steps whose verdicts are still on the device
     with open_loader(config, parts, progress, last) as loader:
         for step in range(progress.step + 1, last + 1):
             # ---- step
@@ -147,7 +147,7 @@ def _train_steps(
             is_saved = (is_saved or stops) and may_save(progress, config)
 
             # ---- log
-            if is_row or is_saved or stops:  # a checkpoint's row says what was spent up to it
+            if is_row or is_saved or stops:  # a checkpoint's row has the time and energy spent up to it
                 output.write(step, values)
             console.step(step, values)
             handle_bad_step(progress, config)
@@ -167,9 +167,9 @@ def _is_due(step: int, every: int | None) -> bool:
 
 
 def _settle(progress: Progress, unsettled: list[StepStats], config: RunConfig, batches: BatchPlan) -> Progress:
-    """Fetch the verdicts on the last steps in one transfer and act on each in turn, but for the last step.
+    """Fetch the verdicts on the last steps in one transfer and act on each in turn, except for the last one.
 
-    Raises: Rewind, TrainingFailed: as they would have been raised at the step itself.
+    Raises: Rewind, TrainingFailed: the same as right after the bad step.
     """
     verdicts = torch.stack([torch.stack([stats.is_accepted, stats.is_outlier]) for stats in unsettled]).tolist()
     for number, (is_accepted, is_outlier) in enumerate(verdicts):
