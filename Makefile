@@ -12,7 +12,7 @@ UV := .venv/bin/uv
 INSTALL := $(UV) pip install --quiet --python .venv/bin/python -c constraints.txt --build-constraints constraints.txt
 RUST := $(shell find dolma-toolkit/rust dolma-toolkit/Cargo.toml dolma-toolkit/Cargo.lock -name '*.rs' -o -name 'Cargo.*' 2>/dev/null)
 
-.PHONY: help setup demo test slow check bench accuracy docs envs oracle clean
+.PHONY: help setup demo test slow check size bench accuracy docs envs oracle clean
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
@@ -47,6 +47,9 @@ check: setup ## format, lint and types: ruff, mypy, rustfmt, clippy
 	for package in $(PACKAGES); do (cd $$package && ../.venv/bin/python -m mypy src); done
 	cd dolma-toolkit && ../.venv/bin/python -c 'import dolma._native' && ../.venv/bin/python -m mypy.stubtest dolma._native
 	cd dolma-toolkit && cargo fmt --check && cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+
+size: setup ## source files, lines and the ten longest files of each package
+	.venv/bin/python tests/size.py
 
 bench: setup oracle ## timings beside the peers on the text that `make demo` gathered, written to <package>/bench/
 	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done

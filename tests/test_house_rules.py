@@ -41,7 +41,11 @@ FOLDERS = [
     "open-instruct/src/open_instruct/formats",
     "paloma/src/paloma/formats",
 ]
-VENDORED = {"errors.py": FOLDERS, "json_lines.py": FOLDERS, "inspection.py": FOLDERS[:3]}
+VENDORED = {
+    **{f"{name}.py": FOLDERS for name in ("errors", "json_lines", "fields", "manifest", "lineage", "command")},
+    **{f"{name}.py": [folder for folder in FOLDERS if "paloma" not in folder] for name in ("checkpoint", "inspection")},
+    "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
+}
 
 
 @pytest.mark.parametrize("name", list(VENDORED))

@@ -164,9 +164,9 @@ def test_a_damaged_checkpoint_is_not_continued(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("checkpoints/step-9/manifest.json", "manifest.json: file is missing; expected a whole checkpoint"),
-        ("metrics.jsonl", "metrics.jsonl:4: line is damaged; expected the row of a step"),
-        ("metrics.jsonl with NaN", "metrics.jsonl:4: line is damaged; expected the row of a step"),
+        ("checkpoints/step-9/manifest.json", "manifest.json: is missing; expected a whole checkpoint"),
+        ("metrics.jsonl", "metrics.jsonl:4: is damaged; expected the row of a step"),
+        ("metrics.jsonl with NaN", "metrics.jsonl:4: is damaged; expected the row of a step"),
     ],
 )
 def test_damage_is_told_before_a_run_goes_on(
@@ -225,8 +225,8 @@ def test_lineage_leads_from_the_checkpoint_to_its_data(
     lines = capsys.readouterr().out.splitlines()
     identities = [hashlib.sha256(manifest(path)).hexdigest()[:12] for path in (tmp_path / "out", checkpoint)]
     assert [line.split()[-1] for line in lines[:2]] == identities
-    assert lines[1].startswith("  checkpoint: checkpoint v1")
-    assert any(line.startswith("    tokens: tokens v1") for line in lines)
+    assert lines[1].startswith("  checkpoint: checkpoint ..")
+    assert any(line.startswith("    tokens: tokens ") for line in lines)
     assert formats(["validate", "checkpoint", str(checkpoint)]) == 0
     assert sorted(path.name for path in checkpoint.parent.parent.iterdir()) == [
         ".lock",

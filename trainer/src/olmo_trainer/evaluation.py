@@ -34,8 +34,9 @@ from tokenizers import Tokenizer
 from .config.errors import Problem, SettingError
 from .config.schema import ValidationConfig
 from .data.sources import SpecialTokens
-from .formats.document import document_files, documents
-from .formats.fields import field_of, mismatch
+from .formats.document import document_files, read_documents
+from .formats.errors import mismatch
+from .formats.fields import Fields
 from .formats.inspection import open_tokenizer
 from .formats.json_lines import read_rows
 from .model.loss import IGNORED, token_nats
@@ -98,7 +99,7 @@ def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: in
     )
     taken: dict[tuple[str, str], int] = defaultdict(int)
     for name in settings.documents:
-        for document in documents(document_files(Path(name))):
+        for document in read_documents(document_files(Path(name))):
             domain = (document.source, document.subdomain)
             if not document.text or taken[domain] == settings.documents_per_domain:
                 continue
@@ -108,7 +109,7 @@ def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: in
                 found.inputs.append(inputs)
                 found.labels.append(labels)
                 found.document_of_window.append(len(found.domain_of_document))
-            found.names.append(f'{document.path}:{document.line}: document "{document.id}"')
+            found.names.append(f'{document.place}: document "{document.id}"')
             found.domain_of_document.append(domain)
             found.bytes_of_document.append(len(document.text.encode("utf-8")))
     if not found.inputs:
@@ -253,22 +254,22 @@ def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[i
     texts: dict[int, dict[int, tuple[str, str]]] = {}
     labels: dict[int, int] = {}
     for line, row in read_rows(path):
-        question = field_of(row, "doc_id", "an integer", path, line=line)
+        fields = Fields(row, path, line)
+        question = fields.integer("doc_id", minimum=None)
         if question >= _COPIES_FROM or (question not in texts and len(texts) == limit):
             continue
-        request = field_of(row, "request", "an object", path, line=line)
-        context = field_of(request, "context", "a string", path, line=line, prefix="request.")
-        continuation = field_of(request, "continuation", "a string", path, line=line, prefix="request.")
+        request = fields.object("request")
+        context, continuation = request.string("context"), request.string("continuation")
         if not continuation.strip():
-            raise mismatch(path, "invalid_value", "empty", "text to score", line=line, field="request.continuation")
-        index = field_of(row, "idx", "an integer", path, line=line)
+            raise mismatch("invalid_value", path, "empty", "text to score", line=line, field="request.continuation")
+        index = fields.integer("idx", minimum=None)
         texts.setdefault(question, {})[index] = context, continuation
-        labels[question] = field_of(row, "label", "an integer", path, line=line)
+        labels[question] = fields.integer("label", minimum=None)
     found = []
     for question, choices in texts.items():
         if sorted(choices) != list(range(len(choices))) or labels[question] not in choices:
             got = f"choices {sorted(choices)} and label {labels[question]} of question {question}"
-            raise mismatch(path, "invalid_value", got, "choices from 0 on, and one of them as label", field="idx")
+            raise mismatch("invalid_value", path, got, "choices from 0 on, and one of them as label", field="idx")
         texts_of = [choices[index] for index in range(len(choices))]
         found.append((labels[question], [encoder.choice(*pair, question=question) for pair in texts_of]))
     return found

@@ -200,7 +200,7 @@ def test_shards_without_manifest_are_known_by_their_files(
     content[10] ^= 1
     path.write_bytes(content)
     assert olmo("inspect", run, "--step", 1) == 1
-    assert "foreign: file is other shards" in capsys.readouterr().err
+    assert "foreign: is other shards" in capsys.readouterr().err
     assert olmo("inspect", run, "--step", 1, "--unchecked") == 0
     capsys.readouterr()
     assert olmo("train", config) == 1  # nor is the run continued with them

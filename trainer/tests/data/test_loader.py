@@ -148,7 +148,7 @@ def test_few_files_are_open_and_a_file_that_shrank_is_told(tmp_path: Path) -> No
     assert len(results) == 40
     assert len(os.listdir("/proc/self/fd")) <= before + 5
     (tmp_path / "3.npy").write_bytes(b"\0" * 8)
-    with pytest.raises(FormatError, match=r"3\.npy: file is 8 bytes long; expected 12 bytes or more"):
+    with pytest.raises(FormatError, match=r"3\.npy: is 8 bytes long; expected 12 bytes or more"):
         ShardReader().read(tmp_path / "3.npy", "uint16", 2, 4)
     with pytest.raises(FormatError, match="is missing"):
         reader.read(tmp_path / "99.npy", "uint16", 0, 1)

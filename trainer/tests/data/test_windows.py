@@ -175,7 +175,7 @@ def test_label_masks_leave_tokens_out_of_the_loss(tmp_path: Path) -> None:
                 place += size
             assert masked.read(window).loss_mask_T.tolist() == counted.tolist()
     (masks / "b.npy").write_bytes(b"\1" * 10)
-    with pytest.raises(FormatError, match=r"b\.npy: file is 10 bytes long; expected 11, one for each token"):
+    with pytest.raises(FormatError, match=r"b\.npy: is 10 bytes long; expected 11, one for each token"):
         WindowSource(directory, 4, label_masks=masks)
     (masks / "b.npy").unlink()
     with pytest.raises(FormatError, match="expected the label mask of"):

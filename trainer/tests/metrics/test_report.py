@@ -21,7 +21,14 @@ def test_report_of_a_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     page = tmp_path / "run" / "report.html"
     assert capsys.readouterr().out.strip() == str(page)
     text = page.read_text(encoding="utf-8")
-    for part in ("eval/s/n0/bpb", "Learning rate", "kg CO₂e", "checkpoint v1 (", "tokens v1 (", "learning_rate: 0.01"):
+    for part in (
+        "eval/s/n0/bpb",
+        "Learning rate",
+        "kg CO₂e",
+        "checkpoint  parameters=",
+        "tokens: tokens ",
+        "learning_rate: 0.01",
+    ):
         assert part in text, part
     assert "What went wrong" not in text
     assert ">step</text>" in text

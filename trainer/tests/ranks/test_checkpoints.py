@@ -10,7 +10,7 @@ import pytest
 from conftest import settings, write_config
 from fsspec.implementations.memory import MemoryFileSystem
 from olmo_trainer.__main__ import main
-from olmo_trainer.formats.checkpoint import open_checkpoint
+from olmo_trainer.formats.checkpoint import read_checkpoint
 
 
 def run(made: Path, directory: Path, **changes: Any) -> Path:
@@ -80,7 +80,7 @@ def test_a_copy_elsewhere_is_whole_where_it_has_a_manifest(
     assert names(tmp_path / "back" / "checkpoints") == [3, 6, 9, 12]
     for step in (6, 9, 12):
         directory = tmp_path / "back" / "checkpoints" / f"step-{step}"
-        open_checkpoint(directory)  # every file has the manifest's sha256
+        read_checkpoint(directory)  # every file has the manifest's sha256
         assert content(directory) == content(checkpoints / f"step-{step}")
         copied = [target for target in order if f"/step-{step}/" in target]
         assert copied[-1].endswith("manifest.json.writing")

@@ -12,7 +12,7 @@ import pytest
 from conftest import settings, write_config
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
-from olmo_trainer.formats.checkpoint import open_checkpoint
+from olmo_trainer.formats.checkpoint import read_checkpoint
 from test_run import manifest, olmo, rows_of
 
 
@@ -88,7 +88,7 @@ def test_a_copy_that_is_not_whole_is_passed_over_and_made_whole(
     assert not files.exists(f"{newest}/manifest.json")  # of a stop that this run did not make
     for step in (3, 6, 9, 12):
         files.get(f"{root}/checkpoints/step-{step}", str(tmp_path / "back" / f"step-{step}"), recursive=True)
-        open_checkpoint(tmp_path / "back" / f"step-{step}")
+        read_checkpoint(tmp_path / "back" / f"step-{step}")
 
 
 def test_where_no_copy_is_whole_the_run_does_not_begin_anew(
@@ -100,7 +100,7 @@ def test_where_no_copy_is_whole_the_run_does_not_begin_anew(
     for step in (3, 6, 7):
         files.pipe_file(f"{root}/checkpoints/step-{step}/model.safetensors", b"nothing")
     assert olmo("train", config) == 1
-    assert "7 bytes long" in capsys.readouterr().err
+    assert "has 7 bytes" in capsys.readouterr().err
     assert not (run / "checkpoints" / "step-3").exists()
 
 

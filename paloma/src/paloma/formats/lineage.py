@@ -22,14 +22,14 @@ def lineage(path: Path, *, every_source: bool = False) -> Iterator[str]:
         FormatError: `missing_file` without a manifest; `checksum_mismatch` for an input that has changed since.
     """
     manifest = read_manifest(path)
-    yield _described(manifest, str(path))
+    yield _described(manifest)
     yield from _inputs(manifest, 1, {manifest.identity}, every_source)
 
 
-def _described(manifest: Manifest, path: str) -> str:
+def _described(manifest: Manifest, path: str = "") -> str:
     counts = " ".join(f"{name}={count}" for name, count in sorted(manifest.counts.items()))
     writer = f"{manifest.writer['name']} {manifest.writer['version']}"
-    return "  ".join(filter(None, (f"{manifest.format} {path}", counts, writer, manifest.identity[:12])))
+    return "  ".join(filter(None, (f"{manifest.format} {path}".rstrip(), counts, writer, manifest.identity[:12])))
 
 
 def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) -> Iterator[str]:

@@ -31,9 +31,8 @@ from ..config.parse import build, read_mapping
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..data.sources import SpecialTokens, input_row
-from ..formats.checkpoint import CheckpointDirectory, Tensor, open_checkpoint
-from ..formats.errors import FormatError
-from ..formats.fields import mismatch
+from ..formats.checkpoint import Checkpoint, Tensor, read_checkpoint
+from ..formats.errors import FormatError, mismatch
 from ..formats.inspection import inspect_checkpoint, open_tokenizer, tokenizer_difference
 from ..formats.json_lines import read_object
 from ..formats.manifest import MANIFEST
@@ -93,7 +92,7 @@ def read_foreign(directory: Path) -> Foreign:
 
 
 def _hugging_face(directory: Path) -> Foreign:
-    opened, found = open_checkpoint(directory), inspect_checkpoint(directory)
+    opened, found = read_checkpoint(directory), inspect_checkpoint(directory)
     config, where = opened.config, directory / "config.json"
     model = _build(model_settings(config, where), where)
     weights = stored_weights(opened)
@@ -138,11 +137,11 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
         return {_name(key): tensor for key, tensor in load_file(path).items()}
     path = directory / "model.pt"
     if not path.is_file():
-        raise mismatch(path, "missing_file", "missing", "model.pt or model.safetensors")
+        raise mismatch("missing_file", path, "missing", "model.pt or model.safetensors")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises several kinds for damage and forbidden content
-        raise mismatch(path, "invalid_value", "not a plain file of tensors", "a state dict") from error
+        raise mismatch("invalid_value", path, "not a plain file of tensors", "a state dict") from error
     nested = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
     return {name: tensor for name, tensor in nested.items() if isinstance(tensor, torch.Tensor)}
 
@@ -253,7 +252,7 @@ def _renamed(
         elif name in others:
             published.update(dict.fromkeys(others[name], tensor))
         else:
-            raise mismatch(directory, "invalid_value", "a tensor with an unknown name", "OLMo's names", field=name)
+            raise mismatch("invalid_value", directory, "a tensor with an unknown name", "OLMo's names", field=name)
     check_finite(published, directory)
     return published
 
@@ -334,7 +333,7 @@ def check_tokenizer(directory: Path) -> None:
         path = final_name(directory) / "tokenizer.json"
         got = f"not the tokenizer that transformers loads ({difference})"
         hint = "remove the tokens from tokenizer_config.json that tokenizer.json does not have"
-        raise mismatch(path, "invalid_value", got, "the same ids from both", hint=hint)
+        raise mismatch("invalid_value", path, got, "the same ids from both", hint=hint)
 
 
 def _inputs(source: Path, directory: Path) -> list[dict[str, Any]]:
@@ -367,9 +366,9 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     Each weight keeps its dtype unless one is given; weights are in files of at most `shard_bytes`, or in one.
     Raises: FormatError: the source is damaged or has no manifest.
     """
-    opened = open_checkpoint(source)
+    opened = read_checkpoint(source)
     if opened.manifest is None:
-        raise mismatch(source / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
+        raise mismatch("missing_file", source / "manifest.json", "missing", "a checkpoint with a manifest")
     weights = cast(stored_weights(opened), dtype, source)
     main_dtype = dtype_of_most(weights)
     write_weights(directory, weights, shard_bytes)
@@ -394,7 +393,7 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
     Raises: FormatError: a checkpoint is damaged, has no manifest, or other tensors, another model or tokenizer than
         the first.
     """
-    opened = [open_checkpoint(source) for source in sources]
+    opened = [read_checkpoint(source) for source in sources]
     _check_alike(opened)
     first = opened[0]
     files: dict[Path, list[Tensor]] = defaultdict(list)
@@ -404,50 +403,51 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
     with publish(destination) as temporary:
         for path, tensors in sorted(files.items()):
             _write_file(temporary / path.name, path, tensors, opened)
-        copy_sidecars(first.path, temporary)
+        copy_sidecars(first.directory, temporary)
         for name in _COPIED:
-            if (first.path / name).is_file():
-                shutil.copyfile(first.path / name, temporary / name)
+            if (first.directory / name).is_file():
+                shutil.copyfile(first.directory / name, temporary / name)
         seen = {name: max(manifest.details[name] for manifest in manifests) for name in ("step", "tokens_seen")}
         details = {**manifests[0].details, **seen}
         inputs = [input_row("checkpoint", source, destination) for source in sources]
         return describe_checkpoint(temporary, first.tensors, {"average_of": len(sources)}, details, inputs)
 
 
-def _check_alike(opened: list[CheckpointDirectory]) -> None:
+def _check_alike(opened: list[Checkpoint]) -> None:
     first = opened[0]
     for checkpoint in opened:
         if checkpoint.manifest is None or first.manifest is None:
-            raise mismatch(checkpoint.path / "manifest.json", "missing_file", "missing", "a checkpoint with a manifest")
+            where = checkpoint.directory / "manifest.json"
+            raise mismatch("missing_file", where, "missing", "a checkpoint with a manifest")
         _check_settings(first, checkpoint)
         for name, tensor in {**first.tensors, **checkpoint.tensors}.items():
             wanted, found = first.tensors.get(name), checkpoint.tensors.get(name)
             if wanted is None or found is None or wanted.shape != found.shape:
                 got = "missing" if found is None else f"of shape {list(found.shape)}"
-                expected = f"none, as in {first.path}" if wanted is None else f"shape {list(wanted.shape)}"
+                expected = f"none, as in {first.directory}" if wanted is None else f"shape {list(wanted.shape)}"
                 code = "missing_tensor" if found is None else "wrong_shape"
-                raise mismatch(checkpoint.path, code, got, expected, field=name)
+                raise mismatch(code, checkpoint.directory, got, expected, field=name)
             if tensor.dtype not in _DTYPES:
-                raise mismatch(checkpoint.path, "wrong_dtype", tensor.dtype, "F32, BF16 or F16", field=name)
+                raise mismatch("wrong_dtype", checkpoint.directory, tensor.dtype, "F32, BF16 or F16", field=name)
         mine, others = (manifest.details["tokenizer_sha256"] for manifest in (first.manifest, checkpoint.manifest))
         if mine != others:
-            path = checkpoint.path / "tokenizer.json"
-            difference = tokenizer_difference(open_tokenizer(first.path / path.name), open_tokenizer(path))
+            path = checkpoint.directory / "tokenizer.json"
+            difference = tokenizer_difference(open_tokenizer(first.directory / path.name), open_tokenizer(path))
             if difference is not None:
                 got = f"a different tokenizer ({difference})"
-                raise mismatch(path, "checksum_mismatch", got, f"that of {first.path}")
+                raise mismatch("checksum_mismatch", path, got, f"that of {first.directory}")
 
 
-def _check_settings(first: CheckpointDirectory, other: CheckpointDirectory) -> None:
+def _check_settings(first: Checkpoint, other: Checkpoint) -> None:
     """The same shapes may mean other models: another number of heads, another rotary base."""
-    wanted, found = (model_settings(opened.config, opened.path / "config.json") for opened in (first, other))
+    wanted, found = (model_settings(opened.config, opened.directory / "config.json") for opened in (first, other))
     for name, value in wanted.items():
         if found.get(name) != value and not name.startswith("router_"):  # loss weights matter only for training
-            got, expected = f"{found.get(name)}", f"{value}, as in {first.path}"
-            raise mismatch(other.path / "config.json", "invalid_value", got, expected, field=name)
+            got, expected = f"{found.get(name)}", f"{value}, as in {first.directory}"
+            raise mismatch("invalid_value", other.directory / "config.json", got, expected, field=name)
 
 
-def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: list[CheckpointDirectory]) -> None:
+def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: list[Checkpoint]) -> None:
     """One safetensors file with the header of the first checkpoint's."""
     with source.open("rb") as stream:
         length = stream.read(8)

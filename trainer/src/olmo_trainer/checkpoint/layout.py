@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from ..config.published import FAMILIES
 from ..data.sources import SpecialTokens
-from ..formats.checkpoint import CheckpointDirectory
-from ..formats.fields import mismatch
+from ..formats.checkpoint import Checkpoint
+from ..formats.errors import mismatch
 from ..model.architecture import Architecture
 
 __all__ = [
@@ -241,7 +241,7 @@ _CASTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _COMPUTED = "rotary_emb.inv_freq"  # a buffer that old versions of transformers stored; it follows from the settings
 
 
-def stored_weights(opened: CheckpointDirectory) -> dict[str, torch.Tensor]:
+def stored_weights(opened: Checkpoint) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint, in their stored dtypes.
 
     Raises: FormatError: `invalid_value`: one contains NaN or infinity; `wrong_dtype`: one contains integers.
@@ -262,7 +262,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], paths: Mapping[str, Path] 
         path = paths if isinstance(paths, Path) else paths[name]
         if tensor.dtype not in _FLOATS:
             got = str(tensor.dtype).removeprefix("torch.")
-            raise mismatch(path, "wrong_dtype", f"of {got}", "float32, bfloat16 or float16", field=name)
+            raise mismatch("wrong_dtype", path, f"of {got}", "float32, bfloat16 or float16", field=name)
         if tensor.sum().isfinite():  # NaN and infinity survive a sum, which costs a tenth of looking at each weight
             continue
         bad = tensor.numel() - int(tensor.isfinite().sum())
@@ -270,7 +270,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], paths: Mapping[str, Path] 
             kind = "NaN" if tensor.isnan().any() else "infinity"
             hint = "use a checkpoint from before the weights overflowed"
             got = f"{kind} in {bad} of {tensor.numel()} values"
-            raise mismatch(path, "invalid_value", got, "finite numbers", field=name, hint=hint)
+            raise mismatch("invalid_value", path, got, "finite numbers", field=name, hint=hint)
 
 
 def needed_weights(
@@ -283,10 +283,10 @@ def needed_weights(
     needed = {}
     for name, shape in shapes.items():
         if name not in stored:
-            raise mismatch(where, "missing_tensor", "missing", f"shape {shape}", field=name)
+            raise mismatch("missing_tensor", where, "missing", f"shape {shape}", field=name)
         if stored[name].shape != shape:
             got = f"of shape {list(stored[name].shape)}"
-            raise mismatch(where, "wrong_shape", got, f"{list(shape)}, as the configuration implies", field=name)
+            raise mismatch("wrong_shape", where, got, f"{list(shape)}, as the configuration implies", field=name)
         needed[name] = stored[name]
     others = [name for name in stored if name not in shapes and not name.endswith(_COMPUTED) and name != HEAD]
     if others:

@@ -17,9 +17,8 @@ import fsspec
 
 from ..config.errors import ConfigError, Problem, SettingError
 from ..data.provenance import ORDER
-from ..formats.checkpoint import open_checkpoint
-from ..formats.errors import FormatError
-from ..formats.fields import mismatch
+from ..formats.checkpoint import read_checkpoint
+from ..formats.errors import FormatError, mismatch
 from ..formats.files import write_atomically
 from ..formats.manifest import MANIFEST, read_manifest
 from .save import publish, step_directories
@@ -140,11 +139,11 @@ def _fetch(files: Any, copy: str, directory: Path) -> None:
     Raises: FormatError; what the file system raises.
     """
     files.get_file(f"{copy}/{MANIFEST}", str(directory / MANIFEST))
-    names = [row["path"] for row in read_manifest(directory, wanted="checkpoint").files]
+    names = [row["path"] for row in read_manifest(directory, "checkpoint").files]
     for name in names:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
     try:
         files.get([f"{copy}/{name}" for name in names], [str(directory / name) for name in names])
     except FileNotFoundError as error:
-        raise mismatch(copy, "missing_file", "missing", "the files that its manifest lists") from error
-    open_checkpoint(directory)
+        raise mismatch("missing_file", copy, "missing", "the files that its manifest lists") from error
+    read_checkpoint(directory)

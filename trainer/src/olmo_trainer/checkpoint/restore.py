@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from ..config.parse import build
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
-from ..formats.checkpoint import open_checkpoint
-from ..formats.fields import mismatch
+from ..formats.checkpoint import read_checkpoint
+from ..formats.errors import mismatch
 from ..formats.json_lines import read_object
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
@@ -29,12 +29,12 @@ def load_weights(model: Transformer, directory: Path) -> None:
 
     Raises: FormatError: `checksum_mismatch`, `missing_tensor`, `wrong_shape`, ….
     """
-    opened = open_checkpoint(directory)
+    opened = read_checkpoint(directory)
     stored = stored_weights(opened)
     if model.shape.tied and unties(stored):
         path, got = opened.tensors[HEAD].path, "a different matrix"
         expected, hint = "the embedding, as tie_word_embeddings says", "olmo convert hf2olmo unties them"
-        raise mismatch(path, "invalid_value", got, expected, field=HEAD, hint=hint)
+        raise mismatch("invalid_value", path, got, expected, field=HEAD, hint=hint)
     published = needed_weights(stored, published_shapes(_hollow(model), model.shape), directory)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
@@ -72,7 +72,7 @@ def load_training(directory: Path) -> TrainingState:
         progress = Progress.of_row(state)
     except (TypeError, ValueError) as error:
         expected = ", ".join(Progress().row())
-        raise mismatch(root / "state.json", "missing_field", "of other fields", expected) from error
+        raise mismatch("missing_field", root / "state.json", "of other fields", expected) from error
     random, guard = (load_file(root / f"{name}.safetensors") for name in ("random", "guard"))
     return TrainingState(optimizer={}, random=random, guard=guard, progress=progress)
 
@@ -87,7 +87,7 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     for name, tensor in tensors.items():
         if local(tensor).isnan().any():
             where = file if file.is_file() else shards
-            raise mismatch(where, "invalid_value", "NaN in places", "numbers", field=name)
+            raise mismatch("invalid_value", where, "NaN in places", "numbers", field=name)
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")

@@ -12,8 +12,7 @@ import torch.distributed as dist
 from ..config.schema import RunConfig
 from ..data.sources import TrainingData
 from ..device import capture_random, restore_random
-from ..formats.errors import FormatError
-from ..formats.fields import mismatch
+from ..formats.errors import FormatError, mismatch
 from ..formats.manifest import read_manifest
 from ..parts import Parts
 from ..progress import Progress
@@ -42,15 +41,15 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
     Every rank reads the files and keeps its part, so the number of ranks may differ from that at the save.
     Raises: FormatError: the checkpoint is damaged.
     """
-    known = read_manifest(checkpoint, wanted="checkpoint").details.get("tokenizer_sha256")
+    known = read_manifest(checkpoint, "checkpoint").details.get("tokenizer_sha256")
     if known != parts.data.tokenizer_sha256:
         got, expected = "a different tokenizer", f"that of {checkpoint}, which this run started with"
-        raise mismatch(parts.data.tokenizer_path, "checksum_mismatch", got, expected)
+        raise mismatch("checksum_mismatch", parts.data.tokenizer_path, got, expected)
     try:
         load_weights(parts.model, checkpoint)
         training = load_training(checkpoint)
     except FormatError as error:
-        error.hint = error.hint or f"remove {checkpoint} to continue from the checkpoint before it"
+        error.hint = f"remove {checkpoint} to continue from the checkpoint before it"
         raise
     restore_optimizer(parts.model, parts.optimizer, checkpoint / "training")
     restore_random(parts.device, training.random)

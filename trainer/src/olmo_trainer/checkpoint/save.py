@@ -22,10 +22,10 @@ from ..config.parse import as_mapping
 from ..config.schema import CheckpointConfig, RunConfig
 from ..data.sources import TrainingData, input_row
 from ..formats.checkpoint import Tensor
-from ..formats.fields import mismatch
+from ..formats.errors import mismatch
 from ..formats.inspection import open_tokenizer
-from ..formats.json_lines import read_object, sha256_file
-from ..formats.manifest import MANIFEST, canonical, write_manifest
+from ..formats.json_lines import canonical_json, read_object, sha256_file
+from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
 from ..parallel import by_rows, whole
 from ..progress import Progress
@@ -91,6 +91,7 @@ def describe_checkpoint(
         counts={"parameters": sum(math.prod(tensor.shape) for tensor in weights.values()), "tensors": len(weights)},
         details={**details, "tokenizer_sha256": sha256_file(directory / "tokenizer.json")},
         inputs=inputs,
+        files=[path for path in directory.rglob("*") if path.is_file()],
     )
 
 
@@ -156,7 +157,7 @@ def copy_sidecars(source: Path, directory: Path) -> None:
     if (source / settings).is_file():
         kept = {**read_object(source / settings), "tokenizer_class": "PreTrainedTokenizerFast"}
         kept.pop("auto_map", None)
-        (directory / settings).write_bytes(canonical(kept))
+        (directory / settings).write_text(canonical_json(kept), encoding="utf-8")
 
 
 def _sync(paths: list[Path]) -> None:
@@ -310,7 +311,7 @@ def clear_unfinished(root: Path) -> None:
     whole = [path for _, path in step_directories(root)]
     for path in root.glob("step-*"):
         if path not in whole:
-            raise mismatch(path / MANIFEST, "missing_file", "missing", "a whole checkpoint", hint=f"remove {path}")
+            raise mismatch("missing_file", path / MANIFEST, "missing", "a whole checkpoint", hint=f"remove {path}")
 
 
 def remove_old(root: Path, settings: CheckpointConfig) -> None:

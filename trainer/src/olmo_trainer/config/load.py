@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.errors import FormatError
-from ..formats.fields import field_of
+from ..formats.fields import Fields
 from ..formats.inspection import inspect_checkpoint
 from ..formats.json_lines import read_object
 from .check import check
@@ -60,7 +60,7 @@ def _take_rate_from(directory: Path, mapping: dict[str, Any], where: str) -> Non
     if not path.is_file():
         what = f'{where}: "anneal" is {directory}, which has no training/state.json with its learning rate'
         raise ConfigError(Problem(f"{what}; expected a checkpoint of a run", "set optimizer.learning_rate"))
-    optimizer["learning_rate"] = field_of(read_object(path), "learning_rate", "a number", path)
+    optimizer["learning_rate"] = Fields(read_object(path), path).number("learning_rate")
 
 
 def _take_model_from(directory: Path, mapping: dict[str, Any], where: str) -> None:

@@ -33,7 +33,8 @@ from tokenizers import Tokenizer
 from ..config.errors import ConfigError, Problem, in_file
 from ..config.parse import as_mapping, build
 from ..config.schema import DataConfig, RunConfig, TrainConfig
-from ..formats.fields import field_of, mismatch
+from ..formats.errors import mismatch
+from ..formats.fields import Fields
 from ..formats.files import write_atomically
 from ..formats.inspection import open_tokenizer
 from ..formats.json_lines import read_object, read_rows, sha256_file
@@ -137,7 +138,7 @@ def _write(path: Path, row: dict[str, Any]) -> None:
 
 def _refuse(directory: TokenDirectory, order: Path, was: str, now: str) -> None:
     got, expected = f"other shards (sha256 {now[:12]}…)", f"those of sha256 {was[:12]}…, with which {order} was written"
-    raise mismatch(directory.path, "checksum_mismatch", got, expected)
+    raise mismatch("checksum_mismatch", directory.path, got, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +170,13 @@ def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrde
             Problem(f"{path.parent}: has no {path.name}; expected the directory of a run, or its {ORDER}")
         )
     row = read_object(path)
-    if field_of(row, "version", "an integer", path) > VERSION:
-        raise mismatch(path, "unsupported_version", str(row["version"]), f"versions 1 to {VERSION}", field="version")
-    seed = field_of(row, "seed", "an integer", path)
-    data = build(DataConfig, field_of(row, "data", "an object", path), str(path))
-    train = build(TrainConfig, field_of(row, "train", "an object", path), str(path))
-    stated, ranks = field_of(row, "sources", "an array", path), field_of(row, "ranks", "an array", path)
+    fields = Fields(row, path)
+    if fields.integer("version") > VERSION:
+        raise mismatch("unsupported_version", path, str(row["version"]), f"versions 1 to {VERSION}", field="version")
+    seed = fields.integer("seed")
+    data = build(DataConfig, fields.object("data").value, str(path))
+    train = build(TrainConfig, fields.object("train").value, str(path))
+    stated, ranks = fields.array("sources"), fields.array("ranks")
     if folders and len(folders) != len(data.sources):
         what = f"--data: is given {len(folders)} times; expected {len(data.sources)}, once for each source of {path}"
         raise ConfigError(Problem(what))
@@ -197,9 +199,9 @@ def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrde
     for opened, source in zip(sources, stated, strict=True):
         if len(opened) != source["windows"]:
             got, expected = f"{len(opened)} windows", f"{source['windows']}, as when the run began"
-            raise mismatch(opened.directory.path, "invalid_value", got, expected)
+            raise mismatch("invalid_value", opened.directory.path, got, expected)
     assert train.steps is not None
-    order.gaps = tuple((first, last) for first, last in field_of(row, "left_out", "an array", path))
+    order.gaps = tuple((first, last) for first, last in fields.array("left_out"))
     return KnownOrder(
         path=path,
         sources=tuple(sources),
@@ -221,7 +223,7 @@ def verified(directory: TokenDirectory, path: Path) -> Path:
         listed = next((row["sha256"] for row in directory.manifest.files if row["path"] == name), "none")
         if (found := _hashed(path)) != listed:
             expected = f"sha256 {listed[:12]}…, as {directory.manifest.path} lists"
-            raise mismatch(path, "checksum_mismatch", f"damaged (sha256 {found[:12]}…)", expected)
+            raise mismatch("checksum_mismatch", path, f"damaged (sha256 {found[:12]}…)", expected)
     return path
 
 
@@ -394,7 +396,7 @@ class Provenance:
         origin = self._origins[path].get(document.loc)
         if origin is None or origin["id"] != document.id:
             got = "missing" if origin is None else f'of the document "{origin["id"]}"'
-            raise mismatch(path, "invalid_value", got, f'the document "{document.id}"', line=document.loc)
+            raise mismatch("invalid_value", path, got, f'the document "{document.id}"', line=document.loc)
         return {**known, "document_source": origin["source"], "url": origin["url"]}
 
 

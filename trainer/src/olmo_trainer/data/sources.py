@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from ..config.errors import ConfigError, Problem, SettingError
 from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
-from ..formats.errors import FormatError
-from ..formats.fields import mismatch
+from ..formats.errors import FormatError, mismatch
 from ..formats.inspection import open_tokenizer
 from ..formats.json_lines import sha256_file
 from ..formats.manifest import MANIFEST
@@ -326,7 +325,7 @@ def _check_claimed_dtype(directory: TokenDirectory) -> None:
             expected = f"{shard.tokens} tokens, which the file holds as {shard.dtype} ({error})"
             got = f"not {shard.dtype}, by {shard.boundaries_path.name}, whose documents reach token {last} or further"
             hint = "set the source's dtype to what the writer used"
-            raise mismatch(shard.path, "wrong_dtype", got, expected, hint=hint) from error
+            raise mismatch("wrong_dtype", shard.path, got, expected, hint=hint) from error
 
 
 def _tokenizer(data: DataConfig, directories: list[TokenDirectory]) -> tuple[Path, str]:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..formats.fields import mismatch
+from ..formats.errors import mismatch
 from ..formats.tokens import Shard, TokenDirectory, boundaries
 
 __all__ = ["Chunks", "Layout", "Packs", "Piece", "ShardReader", "WindowSource", "best_fit_decreasing", "pieces_of"]
@@ -128,7 +128,7 @@ class ShardReader:
             got = os.preadv(held.number, [left], offset)
             if got == 0:
                 missing = f"{(start + count) * items.itemsize} bytes or more, as when the run began"
-                raise mismatch(path, "truncated", f"{offset} bytes long", missing)
+                raise mismatch("truncated", path, f"{offset} bytes long", missing)
             left, offset = left[got:], offset + got
         return items
 
@@ -140,7 +140,7 @@ class ShardReader:
         try:
             opened = _Open(path)
         except FileNotFoundError as error:
-            raise mismatch(path, "missing_file", "missing", "the shard that the run started with") from error
+            raise mismatch("missing_file", path, "missing", "the shard that the run started with") from error
         with self._lock:
             self._kept[path] = opened
             if len(self._kept) > self._limit:
@@ -353,8 +353,8 @@ class WindowSource:
         if limit is not None and int(ids.max()) >= limit:
             index = int(np.argmax(ids >= limit))
             raise mismatch(
-                shard.path,
                 "out_of_range",
+                shard.path,
                 f"{int(ids[index])} at token {piece.start + index}",
                 f"below vocab_size {limit}",
                 field="tokens",
@@ -366,8 +366,8 @@ class WindowSource:
 def _mask_of(directory: Path, shard: Shard) -> Path:
     path = directory / shard.name
     if not path.is_file():
-        raise mismatch(path, "missing_file", "missing", f"the label mask of {shard.path}")
+        raise mismatch("missing_file", path, "missing", f"the label mask of {shard.path}")
     if path.stat().st_size != shard.tokens:
         got, expected = f"{path.stat().st_size} bytes long", f"{shard.tokens}, one for each token of {shard.path}"
-        raise mismatch(path, "wrong_size", got, expected)
+        raise mismatch("wrong_size", path, got, expected)
     return path

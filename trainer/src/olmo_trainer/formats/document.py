@@ -1,127 +1,112 @@
-"""Documents: JSON lines with an id, a text and a source. Implements docs/formats/document.md v1."""
+"""Documents: rows of text with an id and a source. Implements docs/formats/document.md, version 1.
 
-from __future__ import annotations
+The packages that read documents in Python carry this file, byte for byte.
+"""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .fields import field_of, mismatch, shown
-from .json_lines import read_rows, row_files
-from .manifest import MANIFEST, check_files, read_manifest
+from .errors import FormatError
+from .fields import Fields
+from .json_lines import decode_object, read_lines
+from .manifest import MANIFEST, artifact_files
 
-__all__ = ["Document", "document_files", "documents", "dump", "validate"]
-
-VERSION = 1
+__all__ = ["Document", "document_files", "document_root", "dump", "parse_document", "read_documents"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """One document; `subdomain` is `metadata.subdomain`, a top-level `subdomain`, or the empty string."""
+    """A row with its defaults; `metadata["subdomain"]` also if the row has it at the top level."""
 
-    path: Path
-    line: int
     id: str
     text: str
-    source: str
-    subdomain: str
-    row: dict[str, Any]
+    source: str = ""
+    added: str = ""
+    created: str = ""
+    version: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+    """`path:line`, for messages"""
+
+    @property
+    def subdomain(self) -> str:
+        """The domain within the source; empty if there is none."""
+        return str(self.metadata.get("subdomain") or "")
+
+
+def document_root(path: Path) -> Path:
+    """The directory with the manifest of documents: `path`, or its folder `documents`."""
+    return path / "documents" if not (path / MANIFEST).is_file() and (path / "documents").is_dir() else path
 
 
 def document_files(path: Path) -> list[Path]:
-    """The document files of a directory (or the one file given), in sorted order of their relative paths.
+    """The document files at a path, as `artifact_files`."""
+    return artifact_files(document_root(path), "document")
 
-    With a manifest they are the files it lists; without one, every `.json`/`.jsonl` file below, compressed or not.
-    Raises: FormatError: `missing_file`, `wrong_size` and what a bad manifest raises.
+
+def read_documents(files: Iterable[Path]) -> Iterator[Document]:
+    """Yield the documents of files, in order.
+
+    Raises:
+        FormatError: at the first invalid row.
     """
-    if not (path / MANIFEST).is_file():
-        return row_files(path)
-    manifest = read_manifest(path, wanted="document", newest=VERSION)
-    check_files(manifest, checksums=False)
-    return row_files(path, [row["path"] for row in manifest.files])
+    for file in files:
+        for line, raw in read_lines(file):
+            yield parse_document(raw, file, line)
 
 
-def _metadata(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
-    """The metadata object, which may be stored as JSON text."""
-    value = row.get("metadata")
-    if isinstance(value, str):
+def parse_document(raw: bytes, path: Path, line: int) -> Document:
+    """One line as a document.
+
+    Raises:
+        FormatError: at the first invalid field.
+    """
+    row = Fields(decode_object(raw, path, line), path, line)
+    identifier, text = row.string("id", not_empty=True), row.string("text")
+    metadata = _metadata(row)
+    metadata.optional_string("subdomain")
+    subdomain = row.optional_string("subdomain")
+    return Document(
+        id=identifier,
+        text=text,
+        source=row.optional_string("source") or "",
+        added=row.optional_string("added") or "",
+        created=row.optional_string("created") or "",
+        version=row.optional_string("version"),
+        metadata=metadata.value if subdomain is None else metadata.value | {"subdomain": subdomain},
+        attributes=row.optional_object("attributes").value,
+        place=f"{path}:{line}",
+    )
+
+
+def _metadata(row: Fields) -> Fields:
+    """The object of metadata, which may be stored as JSON text."""
+    text = row.value.get("metadata")
+    if not isinstance(text, str):
+        return row.optional_object("metadata")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise row.wrong_type("metadata", "an object, or one as JSON text")
+    return Fields(value, row.path, row.line, row.name("metadata"))
+
+
+def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
+    """Yield every document as a row, or the error of an invalid one."""
+    for file in document_files(path):
         try:
-            value = json.loads(value)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            expected = "an object, or one as JSON text"
-            raise mismatch(path, "wrong_type", shown(row["metadata"]), expected, line=line, field="metadata")
-        return value
-    found: dict[str, Any] = field_of(row, "metadata", "an object", path, line=line, optional=True, default={})
-    return found
-
-
-def documents(files: list[Path]) -> Iterator[Document]:
-    """Yield the checked documents of the files, in order.
-
-    Raises: FormatError: with the place of the first row that breaks a rule.
-    """
-    for path in files:
-        for line, row in read_rows(path):
-            identifier = field_of(row, "id", "a string", path, line=line)
-            if not identifier:
-                raise mismatch(path, "invalid_value", "empty", "a string with characters", line=line, field="id")
-            text = field_of(row, "text", "a string", path, line=line)
-            for name in ("source", "added", "created", "subdomain", "version"):
-                field_of(row, name, "a string", path, line=line, optional=True)
-            metadata = _metadata(row, path, line)
-            inner = field_of(metadata, "subdomain", "a string", path, line=line, prefix="metadata.", optional=True)
-            field_of(row, "attributes", "an object", path, line=line, optional=True, default={})
-            subdomain = row.get("subdomain")
-            yield Document(
-                path=path,
-                line=line,
-                id=identifier,
-                text=text,
-                source=row.get("source") or "",
-                subdomain=inner or "" if subdomain is None else subdomain,
-                row=row,
-            )
-
-
-def validate(path: Path) -> Iterator[Document]:
-    """Check a document directory in full, checksums and counts included, yielding each document.
-
-    Raises: FormatError.
-    """
-    manifest = None
-    if path.is_dir() and (path / MANIFEST).is_file():
-        manifest = read_manifest(path, wanted="document", newest=VERSION)
-        check_files(manifest, checksums=True)
-    counted = text_bytes = 0
-    for document in documents(document_files(path)):
-        counted += 1
-        text_bytes += len(document.text.encode("utf-8"))
-        yield document
-    if manifest is not None:
-        for name, value in (("documents", counted), ("text_bytes", text_bytes)):
-            stated = field_of(manifest.counts, name, "an integer", manifest.path, prefix="counts.")
-            if stated != value:
-                raise mismatch(manifest.path, "invalid_value", str(stated), str(value), field=f"counts.{name}")
-
-
-def dump(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row a document with the defaults filled in."""
-    for document in validate(path):
-        row = document.row
-        metadata = _metadata(row, document.path, document.line)
-        if row.get("subdomain") is not None:
-            metadata = {**metadata, "subdomain": row["subdomain"]}
-        yield {
-            "id": document.id,
-            "text": document.text,
-            "source": document.source,
-            "added": row.get("added") or "",
-            "created": row.get("created") or "",
-            "version": row.get("version"),
-            "metadata": metadata,
-            "attributes": row.get("attributes") or {},
-        }
+            for line, raw in read_lines(file):
+                try:
+                    row = asdict(parse_document(raw, file, line))
+                    del row["place"]
+                    yield row
+                except FormatError as error:
+                    yield error
+        except FormatError as error:  # the file itself is damaged
+            yield error

@@ -1,45 +1,47 @@
-"""manifest.json: what an artifact directory holds and what it was made from. Implements docs/formats/manifest.md v1."""
+"""manifest.json: what an artifact contains and what it was made from. Implements docs/formats/manifest.md, version 1.
 
-from __future__ import annotations
+Every Python package that reads the formats carries this file, byte for byte.
+"""
 
 import hashlib
-import json
-import re
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .fields import field_of, mismatch, shown
-from .files import write_atomically
-from .json_lines import read_object, sha256_file
+from .errors import FormatError
+from .fields import Fields
+from .json_lines import atomic_file, canonical_json, read_object, row_files, sha256_file
 
 __all__ = [
-    "FORMAT_NAMES",
+    "FORMATS",
     "MANIFEST",
-    "VERSION",
     "Manifest",
-    "canonical",
+    "artifact_files",
+    "check_counts",
     "check_files",
+    "describe_input",
+    "find_manifest",
     "read_manifest",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
-VERSION = 1
-FORMAT_NAMES = (
-    "attributes chat checkpoint document filter manifest megatron packed preference report results table"
-    " tokenizer tokens".split()
+FORMATS = (
+    *("document", "attributes", "tokens", "packed", "megatron", "checkpoint", "results", "chat", "preference"),
+    *("tokenizer", "filter", "table", "report"),  # files and lineage only
 )
-_HASH = re.compile(r"[0-9a-f]{64}\Z")
-_FIELDS = ("format", "version", "writer", "config", "counts", "details", "files", "inputs")
+_VERSION = 1  # of every format so far
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A checked manifest. `identity` is the sha256 of the file itself, which names the artifact."""
+    """A checked manifest, field by field."""
 
-    path: Path
+    directory: Path
     identity: str
+    """sha256 of the file, which names the artifact"""
     format: str
     version: int
     writer: dict[str, str]
@@ -50,147 +52,166 @@ class Manifest:
     inputs: list[dict[str, Any]]
 
     @property
-    def directory(self) -> Path:
-        """The artifact's directory."""
-        return self.path.parent
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / MANIFEST
+
+    def fields(self, name: str) -> Fields:
+        """`counts`, `details` or `config`, to read typed fields from."""
+        return Fields(getattr(self, name), self.path, prefix=name)
+
+    def head(self) -> dict[str, Any]:
+        """What `dump manifest` prints."""
+        return {name: getattr(self, name) for name in ("format", "version", "counts", "details", "files", "inputs")}
 
 
-def canonical(value: Any) -> bytes:
-    """The one byte form of a JSON value that manifests are written in."""
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+_FIELDS = tuple(name for name in Manifest.__dataclass_fields__ if name not in ("directory", "identity"))
 
 
-def _hash_field(row: dict[str, Any], name: str, path: Path, prefix: str) -> str:
-    value: str = field_of(row, name, "a string", path, prefix=prefix)
-    if not _HASH.match(value):
-        expected = "64 lower-case hexadecimal digits"
-        raise mismatch(path, "invalid_value", shown(value), expected, field=prefix + name)
-    return value
+# ---- reading
 
 
-def _size_field(row: dict[str, Any], path: Path, prefix: str) -> int:
-    value: int = field_of(row, "size_bytes", "an integer", path, prefix=prefix)
-    if value < 0:
-        raise mismatch(path, "invalid_value", shown(value), "0 or more", field=f"{prefix}size_bytes")
-    return value
+def read_manifest(path: Path, wanted: str | None = None) -> Manifest:
+    """Read `manifest.json`, given the file or its directory, and check its fields; not the files that it lists.
 
-
-def _check_file_rows(files: list[Any], path: Path) -> None:
-    previous: str | None = None
-    for index, row in enumerate(files):
-        prefix = f"files.{index}."
-        if not isinstance(row, dict):
-            raise mismatch(path, "wrong_type", shown(row), "an object", field=prefix[:-1])
-        name = field_of(row, "path", "a string", path, prefix=prefix)
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
-            expected = "a path below the artifact's directory"
-            raise mismatch(path, "unsafe_path", shown(name), expected, field=f"{prefix}path")
-        if previous is not None and name <= previous:
-            expected = f'a path sorted after "{previous}"'
-            raise mismatch(path, "invalid_value", shown(name), expected, field=f"{prefix}path")
-        previous = name
-        _hash_field(row, "sha256", path, prefix)
-        _size_field(row, path, prefix)
-
-
-def _check_inputs(inputs: list[Any], path: Path) -> None:
-    for index, row in enumerate(inputs):
-        prefix = f"inputs.{index}."
-        if not isinstance(row, dict):
-            raise mismatch(path, "wrong_type", shown(row), "an object", field=prefix[:-1])
-        for name in ("role", "path"):
-            field_of(row, name, "a string", path, prefix=prefix)
-        if "manifest_sha256" in row:
-            _hash_field(row, "manifest_sha256", path, prefix)
-        elif "sha256" in row:
-            _hash_field(row, "sha256", path, prefix)
-            _size_field(row, path, prefix)
-        else:
-            field = f"{prefix}manifest_sha256"
-            raise mismatch(path, "missing_field", "missing", "the sha256 of what was used", field=field)
-
-
-def read_manifest(path: Path, *, wanted: str | None = None, newest: int = VERSION) -> Manifest:
-    """Read and check `manifest.json`, given the file or its directory; the listed files are not looked at.
-
-    `wanted` is the format that the caller reads and `newest` the newest version of it that it understands.
-    Raises: FormatError.
+    Raises:
+        FormatError: `missing_file`; `unknown_format` if it is not `wanted`; `unsupported_version`; and of its fields.
     """
     path = path / MANIFEST if path.is_dir() else path
-    row = read_object(path)
-    texts = {"format": "a string", "version": "an integer"}
-    objects = dict.fromkeys(("writer", "config", "counts", "details"), "an object")
-    for name, kind in {**texts, **objects, "files": "an array", "inputs": "an array"}.items():
-        field_of(row, name, kind, path)
-    if row["format"] not in FORMAT_NAMES:
-        raise mismatch(path, "unknown_format", shown(row["format"]), "a known format", field="format")
-    if wanted is not None and row["format"] != wanted:
-        raise mismatch(path, "unknown_format", shown(row["format"]), f'"{wanted}"', field="format")
-    if row["version"] < 1:
-        raise mismatch(path, "invalid_value", shown(row["version"]), "1 or more", field="version")
-    if row["version"] > newest:
-        got = f"version {row['version']} of {row['format']}"
-        raise mismatch(path, "unsupported_version", got, f"versions 1 to {newest}", field="version")
-    for name in row:
+    manifest = Fields(read_object(path), path)
+    for name in manifest.value:
         if name not in _FIELDS:
-            expected = f"only {', '.join(_FIELDS)}"
-            raise mismatch(path, "invalid_value", "an unknown field", expected, field=name)
-    for name in ("name", "version"):
-        field_of(row["writer"], name, "a string", path, prefix="writer.")
-    for name in row["counts"]:
-        field_of(row["counts"], name, "an integer", path, prefix="counts.")
-    _check_file_rows(row["files"], path)
-    _check_inputs(row["inputs"], path)
-    identity = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Manifest(path=path, identity=identity, **{name: row[name] for name in _FIELDS})
+            raise manifest.error("invalid_value", name, f"is not a field of a manifest; expected {', '.join(_FIELDS)}")
+    format = manifest.string("format")
+    if format not in FORMATS or (wanted is not None and format != wanted):
+        raise manifest.error("unknown_format", "format", f'is "{format}"; expected {wanted or "a known format"}')
+    version = manifest.integer("version", minimum=1)
+    if version > _VERSION:
+        hint = "upgrade this package"
+        raise manifest.error("unsupported_version", "version", f"is {version}; expected 1 to {_VERSION}", hint)
+    writer = manifest.object("writer")
+    writer.string("name")
+    writer.string("version")
+    manifest.object("config")
+    counts = manifest.object("counts")
+    for name in counts.value:
+        counts.integer(name)
+    manifest.object("details")
+    _check_file_rows(manifest)
+    _check_inputs(manifest)
+    return Manifest(directory=path.parent, identity=sha256_file(path), **manifest.value)
 
 
-def check_files(manifest: Manifest, *, checksums: bool) -> None:
-    """Check that every listed file is there with the listed size and, if asked, the listed sha256.
+def find_manifest(path: Path, wanted: str) -> Manifest | None:
+    """The manifest of an artifact; None for a single file and for a directory that another tool wrote."""
+    return read_manifest(path, wanted) if (path / MANIFEST).is_file() else None
 
-    Raises: FormatError: `missing_file`, `wrong_size`, `checksum_mismatch`.
-    """
+
+def _check_file_rows(manifest: Fields) -> None:
+    previous = ""
+    for row in manifest.objects("files"):
+        name = row.string("path")
+        if not name or PurePosixPath(name).is_absolute() or "\\" in name or ".." in name.split("/"):
+            raise row.error("unsafe_path", "path", f'is "{name}"; expected a path below the artifact')
+        if name <= previous:
+            raise row.error("invalid_value", "path", f'is "{name}" after "{previous}"; expected sorted paths')
+        previous = name
+        row.integer("size_bytes")
+        row.hash("sha256")
+
+
+def _check_inputs(manifest: Fields) -> None:
+    previous = ("", "")
+    for row in manifest.objects("inputs"):
+        key = (row.string("role", not_empty=True), row.string("path", not_empty=True))
+        if key < previous:
+            raise row.error("invalid_value", "path", f'is "{key[1]}"; expected inputs sorted by role and path')
+        previous = key
+        if "sha256" in row.value:
+            row.hash("sha256")
+            row.integer("size_bytes")
+        else:
+            row.hash("manifest_sha256")
+
+
+def check_files(manifest: Manifest, *, checksums: bool) -> Iterator[FormatError]:
+    """Yield what is wrong with the listed files: `missing_file`, `wrong_size`, `checksum_mismatch`."""
+    hint = "copy or create the artifact again"
     for row in manifest.files:
         path = manifest.directory / row["path"]
         if not path.is_file():
-            raise mismatch(path, "missing_file", "missing", f"the file that {manifest.path} lists")
-        size_bytes = path.stat().st_size
-        if size_bytes != row["size_bytes"]:
-            raise mismatch(path, "wrong_size", f"{size_bytes} bytes long", f"{row['size_bytes']} bytes")
-        if checksums and (found := sha256_file(path)) != row["sha256"]:
-            raise mismatch(
-                path, "checksum_mismatch", f"damaged (sha256 {found[:12]}…)", f"sha256 {row['sha256'][:12]}…"
-            )
+            yield FormatError("missing_file", path, f"not found, but {MANIFEST} lists it; expected a file", hint=hint)
+        elif (size_bytes := path.stat().st_size) != row["size_bytes"]:
+            message = f"has {size_bytes} bytes; expected {row['size_bytes']}"
+            yield FormatError("wrong_size", path, message, hint=hint)
+        elif checksums and (found := sha256_file(path)) != row["sha256"]:
+            message = f"has the sha256 {found[:12]}…; expected {row['sha256'][:12]}…"
+            yield FormatError("checksum_mismatch", path, message, hint=hint)
+
+
+def check_counts(manifest: Manifest, counted: Mapping[str, int]) -> Iterator[FormatError]:
+    """Yield an error for each count that differs from the content's."""
+    counts = manifest.fields("counts")
+    for name, number in counted.items():
+        if (stated := counts.integer(name)) != number:
+            yield counts.error("invalid_value", name, f"is {stated}; expected {number}, as the files have")
+
+
+def artifact_files(path: Path, wanted: str) -> list[Path]:
+    """The files of rows of an artifact, in the contract's order: those of its manifest, or all below it.
+
+    Raises:
+        FormatError: of the manifest, its files (sizes only) and `row_files`.
+    """
+    manifest = find_manifest(path, wanted)
+    if manifest is None:
+        return row_files(path)
+    for error in check_files(manifest, checksums=False):
+        raise error
+    return row_files(path, [row["path"] for row in manifest.files])
+
+
+# ---- writing
+
+
+def describe_input(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    """The rows of `inputs` for one input of the artifact at a directory: by its manifest, or file by file."""
+    relative = Path(os.path.relpath(path.resolve(), artifact.resolve())).as_posix()
+    if (path / MANIFEST).is_file():
+        return [{"role": role, "path": relative, "manifest_sha256": sha256_file(path / MANIFEST)}]
+    if path.is_file():
+        return [{"role": role, "path": relative, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}]
+    files = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return [row for file in files for row in describe_input(role, file, artifact)]
 
 
 def write_manifest(
     directory: Path,
     *,
     format: str,
-    writer: dict[str, str],
-    config: dict[str, Any],
-    counts: dict[str, int],
-    details: dict[str, Any],
-    inputs: list[dict[str, Any]],
+    writer: Mapping[str, str],
+    files: Iterable[Path],
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    details: Mapping[str, Any],
+    inputs: Iterable[Mapping[str, Any]],
 ) -> str:
-    """Hash every file below `directory` and write `manifest.json` last; returns its sha256, the artifact's identity."""
-    files = []
-    for path in directory.rglob("*"):
-        if path.is_file() and path.name != MANIFEST:
-            name = path.relative_to(directory).as_posix()
-            files.append({"path": name, "size_bytes": path.stat().st_size, "sha256": sha256_file(path)})
-    data = canonical(
-        {
-            "format": format,
-            "version": VERSION,
-            "writer": writer,
-            "config": config,
-            "counts": counts,
-            "details": details,
-            "files": sorted(files, key=lambda row: str(row["path"])),
-            "inputs": sorted(inputs, key=lambda row: (row["role"], row["path"])),
-        }
-    )
-    write_atomically(directory / MANIFEST, data)
+    """Write `manifest.json` after the artifact's files; returns its sha256. `writer` is `{"name", "version"}`."""
+    rows = [
+        {"path": file.relative_to(directory).as_posix(), "size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        for file in files
+    ]
+    value = {
+        "format": format,
+        "version": _VERSION,
+        "writer": writer,
+        "config": config,
+        "counts": counts,
+        "details": details,
+        "files": sorted(rows, key=lambda row: str(row["path"])),
+        "inputs": sorted(inputs, key=lambda row: (row["role"], row["path"])),
+    }
+    data = canonical_json(value).encode()
+    with atomic_file(directory / MANIFEST) as stream:
+        stream.write(data)
     return hashlib.sha256(data).hexdigest()

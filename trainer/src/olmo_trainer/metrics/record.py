@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 from ..config.errors import ConfigError, Problem
 from ..config.schema import RunConfig, WandbConfig
-from ..formats.fields import mismatch
+from ..formats.errors import mismatch
 from ..formats.files import write_atomically
 
 __all__ = ["Console", "MetricsFile", "RunLog", "clock", "scaled", "whole_rows"]
@@ -96,7 +96,7 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
             row = None
         if not _is_row(row):
             hint = "remove the line: the row of its step is lost"
-            raise mismatch(path, "not_json", "damaged", "the row of a step", line=number, hint=hint)
+            raise mismatch("not_json", path, "damaged", "the row of a step", line=number, hint=hint)
         rows.append(row)
     return rows
 
