@@ -100,14 +100,10 @@ def _add_train(verbs: Verbs) -> None:
     train = verbs.add_parser("train", help="train a model; the same command resumes a stopped run")
     _add_config(train)
     _add_overrides(train)
-    train.add_argument(
-        "--dry-run", action="store_true", help="print parameters, FLOPs, memory, time and batches, then exit"
-    )
+    train.add_argument("--dry-run", action="store_true", help="print costs, memory and batches, then exit")
     train.add_argument("--json", action="store_true", help="with --dry-run: print one JSON object instead of a page")
     train.add_argument("--ranks", type=int, help="with --dry-run: number of processes")
-    train.add_argument(
-        "--tokens-per-second", type=float, help="with --dry-run: speed of all processes together, for time and energy"
-    )
+    train.add_argument("--tokens-per-second", type=float, help="with --dry-run: total speed, for time and energy")
     train.set_defaults(work=_train)
     init = verbs.add_parser("init", help="write the untrained model of a config, for comparisons")
     _add_config(init)
@@ -167,19 +163,13 @@ def _add_launch(verbs: Verbs) -> None:
     _add_overrides(launch)
     launch.add_argument("--nproc", type=int, default=1, help="processes per machine: the number of its GPUs")
     launch.add_argument("--nodes", type=int, default=1, help="number of machines")
-    launch.add_argument(
-        "--rendezvous", metavar="HOST:PORT", help="address of one of the machines, if there are several"
-    )
+    launch.add_argument("--rendezvous", metavar="HOST:PORT", help="address of one of several machines")
     launch.add_argument("--slurm", action="store_true", help="print an sbatch script and start nothing")
     launch.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="option for sbatch, such as time=24:00:00"
+        "--sbatch", action="append", default=[], metavar="OPTION", help="sbatch option, such as time=24:00:00"
     )
     launch.add_argument(
-        "--stop-before",
-        type=int,
-        default=300,
-        metavar="S",
-        help="seconds before the time limit at which the job saves and stops",
+        "--stop-before", type=int, default=300, metavar="S", help="save this many seconds before the time limit"
     )
     launch.set_defaults(work=_launch)
 
@@ -275,7 +265,7 @@ def _add_convert(verbs: Verbs) -> None:
             "--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)"
         )
         direction.add_argument(
-            "--shard-size", metavar="SIZE", help="largest size of a weight file, such as 5GB (default: one file)"
+            "--shard-size", metavar="SIZE", help="maximum file size, such as 5GB (default: one file)"
         )
         direction.add_argument("--verify", action="store_true", help="compare logits with transformers")
         direction.set_defaults(work=_convert)
@@ -363,7 +353,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _add_fetch(verbs: Verbs) -> None:
     fetch = verbs.add_parser("fetch", help="download a checkpoint from remote storage")
-    fetch.add_argument("url", help="URL of a checkpoint, or of a run for its last one, such as s3://bucket/run")
+    fetch.add_argument("url", help="URL of a checkpoint, or of a run, such as s3://bucket/run")
     fetch.add_argument("destination", type=place, help="directory to write")
     fetch.set_defaults(work=_fetch)
 
@@ -415,16 +405,11 @@ def _add_generate(verbs: Verbs) -> None:
         "--temperature", type=float, default=0.0, help="sampling temperature (default: 0 = greedy decoding)"
     )
     generate.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help="sample from the most likely tokens with this total probability (default: 1)",
+        "--top-p", type=float, default=1.0, help="total probability of the tokens to sample from (default: 1)"
     )
     generate.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: 0)")
     generate.add_argument("--chunk", type=int, default=512, help="prompt tokens processed at a time (default: 512)")
-    generate.add_argument(
-        "--json", action="store_true", help="print a line of JSON for each prompt, with the token ids"
-    )
+    generate.add_argument("--json", action="store_true", help="print JSON lines with the token ids")
     generate.set_defaults(work=_generate)
 
 
@@ -498,11 +483,7 @@ def _add_import(verbs: Verbs) -> None:
     imported = verbs.add_parser("import-config", help="convert a run file of allenai/OLMo to a config")
     imported.add_argument("file", type=place, help="YAML file of allenai/OLMo")
     imported.add_argument(
-        "--replace",
-        action="append",
-        default=[],
-        metavar="OLD=NEW",
-        help="replace text in data paths, such as a remote prefix with a local one",
+        "--replace", action="append", default=[], metavar="OLD=NEW", help="replace text in data paths"
     )
     imported.set_defaults(work=_import)
 
@@ -526,9 +507,7 @@ def _add_inspect(verbs: Verbs) -> None:
     inspect = verbs.add_parser("inspect", help="find the documents of a step, or the steps of a document")
     inspect.add_argument("run", type=place, help="run directory, or its order.json")
     asked = inspect.add_mutually_exclusive_group(required=True)
-    asked.add_argument(
-        "--step", type=int, nargs="+", help="print a JSON line for each span of a document in these steps"
-    )
+    asked.add_argument("--step", type=int, nargs="+", help="print the documents of these steps")
     asked.add_argument("--document", metavar="ID", help="print the steps that saw this document")
     asked.add_argument("--data-indices", type=place, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
     inspect.add_argument("--rank", type=int, help="print only the part of this rank (default: all)")
@@ -536,11 +515,7 @@ def _add_inspect(verbs: Verbs) -> None:
         "--world-size", type=int, help="number of ranks that divided the batch (default: as in order.json)"
     )
     inspect.add_argument(
-        "--data",
-        type=place,
-        action="append",
-        default=[],
-        help="current directory of a source's shards; one for each source, in order",
+        "--data", type=place, action="append", default=[], help="current directories of the sources, in order"
     )
     inspect.add_argument("--documents", type=place, help="directory of the document files, to add their source and URL")
     inspect.add_argument("--text", action="store_true", help="print the text too, as the model saw it")

@@ -158,14 +158,14 @@ def _name(key: str) -> str:
 
 
 _OLMO = {
-    "transformer.wte.weight": ["model.embed_tokens.weight"],
-    "transformer.ln_f.weight": ["model.norm.weight"],
-    "transformer.ff_out.weight": ["lm_head.weight"],
+    "transformer.wte.weight": "model.embed_tokens.weight",
+    "transformer.ln_f.weight": "model.norm.weight",
+    "transformer.ff_out.weight": "lm_head.weight",
 }
 _CORE = {
-    "embeddings.weight": ["model.embed_tokens.weight"],
-    "lm_head.norm.weight": ["model.norm.weight"],
-    "lm_head.w_out.weight": ["lm_head.weight"],
+    "embeddings.weight": "model.embed_tokens.weight",
+    "lm_head.norm.weight": "model.norm.weight",
+    "lm_head.w_out.weight": "lm_head.weight",
 }
 
 
@@ -237,10 +237,10 @@ def _renamed(
     tensors: dict[str, torch.Tensor],
     prefix: str,
     block: dict[str, tuple[list[str], list[int]]],
-    others: dict[str, list[str]],
+    others: dict[str, str],
     directory: Path,
 ) -> dict[str, torch.Tensor]:
-    """Tensors under transformers' names; −1 rows are what the other parts leave."""
+    """Tensors under transformers' names; a part of −1 rows gets the rows that are left."""
     published = {}
     for name, tensor in tensors.items():
         match = re.fullmatch(rf"{re.escape(prefix)}(\d+)\.(.+)\.weight", name)
@@ -250,7 +250,7 @@ def _renamed(
             for part, piece in zip(parts, torch.split(tensor, sizes), strict=True):
                 published[f"model.layers.{match[1]}.{part}.weight"] = piece
         elif name in others:
-            published.update(dict.fromkeys(others[name], tensor))
+            published[others[name]] = tensor
         else:
             raise mismatch("invalid_value", directory, "a tensor with an unknown name", "OLMo's names", field=name)
     check_finite(published, directory)

@@ -272,7 +272,7 @@ def _plan(shard: Shard, eos_token_id: int | None, length: int, truncate: bool) -
 class WindowSource:
     """The windows of one directory, numbered through its files in sorted order.
 
-    `max_tokens` keeps so many windows of the layout, spread evenly over it. `label_masks` is a directory with a file
+    `max_tokens` keeps part of the layout's windows, spread evenly over it. `label_masks` is a directory with a file
     for each shard, by the same name, of one byte a token: 1 where predicting the token is part of the loss.
     Raises: FormatError: `missing_file`, `wrong_size`: masks that do not fit the shards.
     """
