@@ -71,7 +71,7 @@ def test_positions_are_found_under_each_name(config: dict[str, Any], limit: int 
         ({"state_size": 16}, "recurrent"),
     ],
 )
-def test_attention_that_is_not_plain_is_told(config: dict[str, Any], word: str, tmp_path: Path) -> None:
+def test_unsupported_attention_is_reported(config: dict[str, Any], word: str, tmp_path: Path) -> None:
     assert word in str(inspect_checkpoint(checkpoint(tmp_path / "c", config)).special_attention)
 
 
@@ -119,7 +119,9 @@ def test_rows_that_a_window_holds_are_plain(config: dict[str, Any], length: int 
         ({"rope_parameters": {"full_attention": {"rope_type": "longrope"}}, "max_position_embeddings": 7}, 7),
     ],
 )
-def test_lengths_that_switch_the_angles_are_told(config: dict[str, Any], length: int | None, tmp_path: Path) -> None:
+def test_lengths_that_switch_the_angles_are_reported(
+    config: dict[str, Any], length: int | None, tmp_path: Path
+) -> None:
     assert inspect_checkpoint(checkpoint(tmp_path / "c", config)).rotary_switch == length
 
 

@@ -45,7 +45,7 @@ def test_the_shuffle_is_uniform() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1000], [300, 700]])
-def test_where_windows_stand_is_uniform_over_an_epoch(sizes: list[int]) -> None:
+def test_windows_are_uniform_over_an_epoch(sizes: list[int]) -> None:
     """Tenths of the windows over tenths of an epoch, through 40 epochs; and which window follows which."""
     order = DataOrder(sizes, None, seed=2)
     stands, follows = np.zeros((10, 10)), np.zeros((10, 10))

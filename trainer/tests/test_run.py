@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_not_continued(
         ("metrics.jsonl with NaN", "metrics.jsonl:4: is damaged; expected the row of a step"),
     ],
 )
-def test_damage_is_told_before_a_run_goes_on(
+def test_damage_is_reported_before_a_run_resumes(
     name: str, told: str, done: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -186,7 +186,7 @@ def test_damage_is_told_before_a_run_goes_on(
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_a_full_disk_is_told_and_what_was_saved_goes_on(
+def test_a_full_disk_is_reported_and_the_run_resumes_from_what_was_saved(
     sharded: bool, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = settings(made, tmp_path / "run", validation={}, checkpoint__sharded=sharded, train__steps=4)
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_and_what_was_saved_goes_on(
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-3", "step-4"]
 
 
-def test_a_run_goes_on_with_the_threads_it_was_begun_with(
+def test_a_run_resumes_with_the_threads_it_began_with(
     done: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine has another number of cores, and sums depend on the number of threads in the last bit."""
@@ -469,7 +469,7 @@ def test_documents_that_start_with_bos_are_scored_after_it(made: Path, tmp_path:
     assert scores[0] != scores[1]
 
 
-def test_dry_run_says_what_a_run_would_do(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_what_a_run_would_do(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run"))
     assert olmo("train", config, "--dry-run", "--json", "train.steps=30") == 0
     plan = json.loads(capsys.readouterr().out)

@@ -111,7 +111,7 @@ def phases(*rows: tuple[int, float]) -> tuple[BatchPhase, ...]:
     return tuple(BatchPhase(batch_windows=windows, until_tokens=until) for windows, until in rows)
 
 
-def test_batches_grow_where_the_tokens_say() -> None:
+def test_batches_grow_at_the_given_tokens() -> None:
     train = TrainConfig(
         batch_windows=8,
         batch_warmup=phases((2, 35), (4, 100)),

@@ -109,7 +109,7 @@ def test_steps_and_documents_are_inverse(
 
 
 @pytest.mark.parametrize("layout", ["concat", "best_fit", "legacy"])
-def test_what_is_told_of_a_step_is_what_the_step_reads(
+def test_the_documents_of_a_step_are_what_the_step_reads(
     alone: dict[str, tuple[Path, list[object]]], layout: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order, places = alone[layout]
@@ -207,7 +207,7 @@ def test_shards_without_manifest_are_known_by_their_files(
     assert "with which" in capsys.readouterr().err
 
 
-def test_a_run_continued_by_other_ranks_tells_who_read_what(
+def test_a_run_continued_by_other_ranks_records_which_rank_read_what(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(made, tmp_path / "run", train__steps=9)
@@ -227,7 +227,7 @@ def test_a_run_continued_by_other_ranks_tells_who_read_what(
     assert [row.split()[0] for row in gzip.decompress(second.read_bytes()).splitlines()] == [b"4", b"5", b"6"]
 
 
-def test_documents_tell_their_source_and_url(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_have_their_source_and_url(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained(made, tmp_path / "run", train__steps=2)
     documents = [
         {"id": f"d{n}", "text": text, "source": "web", "metadata": {"url": f"https://example.org/{n}"}}

@@ -29,7 +29,7 @@ def opened(made: Path, **changes: Any) -> TrainingData:
     return open_training_data(build(RunConfig, config_of(made, made / "run", **changes), "c.yaml"))
 
 
-def test_repetitive_windows_and_padding_are_left_out_of_a_batch(made: Path, tmp_path: Path) -> None:
+def test_repetitive_windows_and_padding_are_excluded_from_the_loss(made: Path, tmp_path: Path) -> None:
     loud = [("loud", [*([7, 8] * 40), EOS]), *((f"s{n}", [9 + n, 30 + n, EOS]) for n in range(5))]
     write_shard(tmp_path / "tokens", "a", loud)
     sources = [{"path": str(tmp_path / "tokens"), "dtype": "uint16", "eos_token_id": EOS, "pad_token_id": PAD}]
@@ -64,7 +64,7 @@ def test_a_source_is_not_seen_more_often_than_it_may(made: Path) -> None:
     assert len(raised.value.problems) == 1
 
 
-def test_the_plan_tells_how_often_each_source_is_seen(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_has_how_often_each_source_is_seen(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [{"path": str(made / "tokens"), "ratio": 1}, {"path": str(made / "more"), "ratio": 3}]
     config = write_config(made / "plan.yaml", config_of(made, made / "run", data__sources=sources))
     assert main(["train", str(config), "--dry-run", "--json", "train.steps=100"]) == 0
@@ -128,7 +128,7 @@ def test_an_error_while_reading_ahead_comes_with_its_batch(made: Path, threads: 
         assert raised.value is error
 
 
-def test_few_files_are_open_and_a_file_that_shrank_is_told(tmp_path: Path) -> None:
+def test_few_files_are_open_and_a_file_that_shrank_is_reported(tmp_path: Path) -> None:
     for number in range(40):
         np.arange(number, number + 8, dtype="<u2").tofile(tmp_path / f"{number}.npy")
     reader, before = ShardReader(limit=5), len(os.listdir("/proc/self/fd"))
@@ -227,7 +227,7 @@ def test_steps_in_which_no_token_counts_are_refused(
         ({"label_masks": "nowhere"}, "expected the label mask of"),
     ],
 )
-def test_settings_that_cannot_be_are_told(
+def test_impossible_settings_are_reported(
     made: Path, tmp_path: Path, changes: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_source = {name: value for name, value in changes.items() if "__" not in name}

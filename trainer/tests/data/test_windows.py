@@ -68,7 +68,7 @@ def test_packing_pads_little_and_cuts_only_what_is_too_long() -> None:
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=files_strategy, length=st.integers(2, 9), layout=st.sampled_from(["concat", "fragment", "truncate"]))
-def test_each_token_stands_in_one_window_and_the_window_is_found(
+def test_each_token_is_in_one_window_and_the_window_is_found(
     files: Files, length: int, layout: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     directory = directory_of(tmp_path_factory.mktemp("shards"), files)

@@ -54,7 +54,7 @@ def test_activations_are_near_what_autograd_keeps(recompute: str) -> None:
     assert 4 * shared["activations_estimate"] == told["activations_estimate"]
 
 
-def test_a_dry_run_tells_time_and_energy(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_time_and_energy(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings(made, tmp_path / "run")
     config["energy"] = {"declared_watts": 500.0, "pue": 1.2, "grid_kg_per_kwh": 0.4}
     path = write_config(tmp_path / "c.yaml", config)

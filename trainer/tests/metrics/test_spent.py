@@ -38,14 +38,14 @@ def test_energy_counts_what_was_lost_with_a_kill(tmp_path: Path) -> None:
         assert values["energy/joules_per_token"] == pytest.approx(10, abs=1e-3)
 
 
-def test_lost_rows_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_rows_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     MetricsFile(tmp_path / "metrics.jsonl", None).close()
     assert not caplog.records
     MetricsFile(tmp_path / "metrics.jsonl", 2).close()
     assert "has no row of the 2 steps before" in caplog.text
 
 
-def test_copies_go_on_where_the_run_does(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_continue_with_the_run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -240,9 +240,7 @@ def test_nothing_of_a_file_is_run(made: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "ours").exists()
 
 
-def test_what_this_trainer_does_not_have_is_said(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unsupported_model_is_reported(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "own"
     source.mkdir()
     (source / "config.yaml").write_text(yaml.safe_dump({"model": {**OLMO_1, "alibi": True, "block_type": "llama"}}))

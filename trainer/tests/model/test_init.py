@@ -87,7 +87,7 @@ def test_experts_are_drawn_as_one_mlp_would_be() -> None:
         assert float(weights[f"blocks.0.mlp.{name}"].std()) == pytest.approx(0.9866 / math.sqrt(inputs), rel=0.1)
 
 
-def test_a_weight_depends_on_its_name_and_the_seed_alone() -> None:
+def test_a_weight_depends_only_on_its_name_and_the_seed() -> None:
     small, large = model_of(num_hidden_layers=1), model_of(num_hidden_layers=3, tie_word_embeddings=True)
     initialize(small, InitConfig(), seed=7)
     initialize(large, InitConfig(), seed=7)

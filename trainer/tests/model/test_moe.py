@@ -101,7 +101,7 @@ def test_losses_reach_the_router_with_their_weights() -> None:
         torch.testing.assert_close(2 * (part - base), full - base, rtol=1e-3, atol=1e-4)
 
 
-def test_statistics_tell_the_load() -> None:
+def test_router_statistics_include_the_load() -> None:
     model, _ = model_of("mixtral")
     inputs = torch.randint(0, 100, (3, 16), generator=torch.Generator().manual_seed(0))
     model(inputs, loss_share=1.0)

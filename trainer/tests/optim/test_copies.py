@@ -86,7 +86,7 @@ def changed(**changes: Any) -> dict[str, Any]:
     return {**CHANGES, "wandb__enabled": True, "logging__tensorboard": True, **changes}
 
 
-def test_a_stopped_run_goes_on_with_its_curve(made: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_continues_its_curve(made: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changed(stability={})))
     for stop in (5, 12):
         assert olmo("train", config, f"train.stop_at={stop} steps") == 0
@@ -96,7 +96,9 @@ def test_a_stopped_run_goes_on_with_its_curve(made: Path, tmp_path: Path) -> Non
     assert_tensorboard_has(expected, tmp_path / "run")
 
 
-def test_a_killed_run_repeats_what_it_had_told(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_repeats_the_rows_it_had_copied(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """W&B leaves out steps that are not above the last; those that are done again are the same."""
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changed(stability={})))
     with monkeypatch.context() as patch:

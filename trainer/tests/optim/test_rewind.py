@@ -155,7 +155,9 @@ def test_going_back_twice_leaves_both_out_and_a_third_time_is_the_end(
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"step-3", "step-6"}
 
 
-def test_a_way_back_that_a_kill_undid_is_not_told(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rewind_that_a_kill_undid_is_not_reported(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a GPU the same steps need not be bad again; what is left out is what the checkpoint says."""
     run = tmp_path / "run"
     config = write_config(tmp_path / "c.yaml", settings(made, run, **CHANGES))
@@ -182,7 +184,7 @@ def test_gaps_and_the_order_are_inverse() -> None:
             assert order.positions(source, window, 100) == wanted
 
 
-def test_garbage_among_real_text_is_found_and_left_out(made: Path, tmp_path: Path) -> None:
+def test_garbage_among_real_text_is_found_and_skipped(made: Path, tmp_path: Path) -> None:
     """Nothing is forced here: two batches of random ids stand out by their loss alone, and only they are left out."""
     rows = [(f"d{index}", text) for index, text in enumerate(texts(400, 3))]
     tokens = write_tokens(tmp_path / "tokens", {"a": rows}, made / "tokenizer.json")

@@ -79,7 +79,7 @@ def test_groups_by_glob_take_their_own_settings_and_leave_the_rest() -> None:
         ([{"params": ["norm.weight"], "kind": "muon"}], '"norm.weight" is a vector; expected a matrix', None),
     ],
 )
-def test_groups_that_do_not_fit_are_told(rows: list[dict[str, Any]], told: str, hint: str | None) -> None:
+def test_groups_that_do_not_fit_are_reported(rows: list[dict[str, Any]], told: str, hint: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
         built(groups=rows)
     assert told in caught.value.problems[0].message
@@ -183,7 +183,7 @@ def judged(guard: Guard, nats: float, norm: float = 1.0) -> tuple[bool, bool]:
     return bool(accepted), bool(outlier)
 
 
-def test_outliers_are_judged_by_accepted_steps_alone_and_not_before_64() -> None:
+def test_outliers_are_judged_only_by_accepted_steps_and_not_before_64() -> None:
     draw = torch.Generator().manual_seed(1)
     guard = Guard(StabilityConfig(skip_outliers=True), CPU)
     seen: list[float] = []
@@ -204,7 +204,7 @@ def test_outliers_are_judged_by_accepted_steps_alone_and_not_before_64() -> None
     assert judged(guard, 2.0, norm=50.0) == (False, True)
 
 
-def test_the_guard_goes_on_exactly_after_a_restore() -> None:
+def test_the_guard_continues_exactly_after_a_restore() -> None:
     first, second = Guard(StabilityConfig(), CPU), Guard(StabilityConfig(), CPU)
     for number in range(100):
         judged(first, 2.0 + math.sin(number))
@@ -223,7 +223,7 @@ def test_spike_score_is_the_share_of_outliers() -> None:
     assert guard.values()["spike/SpikeScore"] == 2 / 200
 
 
-def test_slow_rise_is_seen_where_no_step_stands_out() -> None:
+def test_slow_rise_is_seen_although_no_step_is_an_outlier() -> None:
     guard = Guard(StabilityConfig(slow_rise_steps=50), CPU)
     smooth, lowest, rises = 0.0, math.inf, []
     for t in range(1, 601):

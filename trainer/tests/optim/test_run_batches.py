@@ -64,7 +64,7 @@ def test_growing_batches_resume_and_inspect_exactly(
         assert json.loads(capsys.readouterr().out)["steps"] == sorted(steps)
 
 
-def test_a_duration_that_is_none_is_told(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_duration_is_reported(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings(made, tmp_path / "run", train__duration="2 weeks", train__steps=None)
     assert olmo("train", write_config(tmp_path / "c.yaml", config)) == 2
     assert '"train.duration" is "2 weeks"; expected one as "1000 steps"' in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_anneal_needs_a_rate(made: Path, tmp_path: Path, begun: Path, capsys: py
     assert "hint: set optimizer.learning_rate" in capsys.readouterr().err
 
 
-def test_a_soup_is_the_mean_and_says_of_what(
+def test_a_soup_is_the_mean_and_records_its_inputs(
     made: Path, tmp_path: Path, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [annealed(made, tmp_path, begun, seed) for seed in (1, 2, 3)]

@@ -58,7 +58,7 @@ def test_shards_continue_a_run_to_the_same_bytes(made: Path, tmp_path: Path) -> 
         assert content(checkpoints / "step-12")[name] == content(whole / "step-12")[name]
 
 
-def test_a_copy_elsewhere_is_whole_where_it_has_a_manifest(
+def test_a_remote_copy_with_a_manifest_is_complete(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The store fails once within a checkpoint; the next save copies what was left."""

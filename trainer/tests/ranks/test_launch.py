@@ -75,7 +75,7 @@ def test_a_job_is_saved_before_its_time_is_over_and_queued_again(
     assert f"stopped on SIGTERM or SIGUSR1; saved at step {last}" in job.stderr
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_to_the_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from olmo_trainer import train
 
     def command(name: str) -> list[str]:

@@ -50,7 +50,7 @@ def assert_ends_as(run: Path, whole: Path) -> None:
         assert manifest(run / "checkpoints" / f"step-{step}") == manifest(whole / "checkpoints" / f"step-{step}")
 
 
-def test_a_bare_machine_goes_on_from_the_newest_copy(made: Path, tmp_path: Path, url: str, whole: Path) -> None:
+def test_a_bare_machine_resumes_from_the_newest_copy(made: Path, tmp_path: Path, url: str, whole: Path) -> None:
     config, run = begun(made, tmp_path, url)
     assert olmo("train", config) == 0
     assert_ends_as(run, whole)
@@ -91,7 +91,7 @@ def test_a_copy_that_is_not_whole_is_passed_over_and_made_whole(
         read_checkpoint(tmp_path / "back" / f"step-{step}")
 
 
-def test_where_no_copy_is_whole_the_run_does_not_begin_anew(
+def test_without_a_complete_copy_the_run_does_not_start_anew(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"file://{tmp_path}/store/run"
@@ -153,7 +153,7 @@ def test_a_checkpoint_is_fetched_to_begin_from(made: Path, tmp_path: Path, url: 
     assert not (tmp_path / "damaged").exists()
 
 
-def test_a_store_that_cannot_be_named_is_told_before_anything_is_done(
+def test_an_unknown_store_is_reported_before_anything_is_done(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", checkpoint__remote="nowhere://b/run"))

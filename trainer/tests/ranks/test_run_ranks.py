@@ -77,7 +77,7 @@ def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @PROCESSES
-def test_launch_starts_ranks_that_save_and_tell_once(whole: Path, made: Path, tmp_path: Path) -> None:
+def test_launch_starts_ranks_that_save_and_report_once(whole: Path, made: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes("fsdp", 3)))
     command = [sys.executable, "-m", "olmo_trainer", "launch", str(config), "--nproc", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
@@ -100,7 +100,7 @@ def test_launch_starts_ranks_that_save_and_tell_once(whole: Path, made: Path, tm
         pytest.param([(4, "ddp", 1, 3), (2, "ddp", 1, 12)], marks=PROCESSES),
     ],
 )
-def test_a_run_goes_on_with_another_number_of_ranks(
+def test_a_run_resumes_with_another_number_of_ranks(
     stages: list[tuple[int, str, int, int]], whole: Path, made: Path, tmp_path: Path
 ) -> None:
     for world, kind, tensor_ranks, steps in stages:
@@ -172,7 +172,7 @@ def test_what_cannot_be_shared_is_refused(
     assert capsys.readouterr().err.count('"train.parallel.tensor_ranks" is 2; expected a divisor of the 3 ranks') == 2
 
 
-def test_a_dry_run_tells_what_one_of_several_ranks_does(
+def test_a_dry_run_prints_the_work_of_one_of_several_ranks(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config(tmp_path / "c.yaml", settings(made, tmp_path / "run", **changes("ddp", 12)))
