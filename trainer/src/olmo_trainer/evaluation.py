@@ -25,7 +25,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -57,13 +57,13 @@ class ValidationSet:
     For each document, `names` has its file, line and id, for errors, and `domain_of_document` (source, subdomain).
     """
 
-    inputs: list[list[int]]
-    labels: list[list[int]]
-    document_of_window: list[int]
-    names: list[str]
-    domain_of_document: list[tuple[str, str]]
-    bytes_of_document: list[int]
     batch_tokens: int
+    inputs: list[list[int]] = field(default_factory=list)
+    labels: list[list[int]] = field(default_factory=list)
+    document_of_window: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    domain_of_document: list[tuple[str, str]] = field(default_factory=list)
+    bytes_of_document: list[int] = field(default_factory=list)
 
 
 def windows_of(ids: list[int], prefix: int, length: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -88,15 +88,7 @@ def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: in
             *(Problem(f'"validation.documents" names {name}, which was not found; expected {text}') for name in missing)
         )
     tokenizer = open_tokenizer(tokenizer_path)
-    found = ValidationSet(
-        inputs=[],
-        labels=[],
-        document_of_window=[],
-        names=[],
-        domain_of_document=[],
-        bytes_of_document=[],
-        batch_tokens=settings.batch_tokens,
-    )
+    found = ValidationSet(batch_tokens=settings.batch_tokens)
     taken: dict[tuple[str, str], int] = defaultdict(int)
     for name in settings.documents:
         for document in read_documents(document_files(Path(name))):
