@@ -34,7 +34,7 @@ demo: setup ## text of the Python installation -> documents -> tokens -> model -
 
 # a plain `pytest` in a package leaves out what starts many processes, markers `oracle` and `processes`; it is run here
 test: setup check oracle envs ## the tests of every package, those beside dolma 1.2.1 too, and those of the whole
-	cd dolma-toolkit && cargo test --quiet --profile quick --workspace
+	cd dolma-toolkit && cargo test --quiet --profile quick --workspace -- $(if $(SHARED_DATA),--include-ignored)
 	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
 	.venv/bin/python -m pytest -q tests
 
@@ -54,7 +54,7 @@ size: setup ## source files, lines and the ten longest files of each package
 bench: setup oracle ## timings beside the peers on the text that `make demo` gathered, written to <package>/bench/
 	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done
 
-accuracy: setup ## precision and recall of classifiers, language and PII taggers on ../shared/data, to dolma-toolkit/bench/accuracy.md
+accuracy: setup ## precision and recall of classifiers, language and PII taggers on SHARED_DATA, to dolma-toolkit/bench/accuracy.md
 	$(INSTALL) -e './dolma-toolkit[classifier,lang,presidio]'
 	.venv/bin/python dolma-toolkit/bench/accuracy.py
 

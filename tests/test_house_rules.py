@@ -163,6 +163,13 @@ def test_no_path_of_one_machine() -> None:
     assert found == []
 
 
+def test_nothing_needs_a_folder_outside_the_repository() -> None:
+    outside = re.compile(r"(?:\.\./|/ [\"'])" + "shared" + r"\b|\b" + "shared" + r"/data\b")
+    names = [n for n in tracked() if n.endswith(TEXT) or "." not in n.split("/")[-1]]
+    found = [n for n in names if outside.search((ROOT / n).read_text(encoding="utf-8"))]
+    assert found == [], "use the variable SHARED_DATA (docs/guide/testing.md)"
+
+
 def _anchors(name: str) -> set[str]:
     """Anchors of the headings, as GitHub makes them."""
     found: set[str] = set()

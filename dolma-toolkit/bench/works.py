@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from inputs import PRODUCT, Input
+from inputs import Input
 
-__all__ = ["IN_PROCESS", "QUALITY_TAGGERS", "RULES", "SCALING", "WORKS", "InProcess", "Work", "tokenizer_path"]
+__all__ = [
+    "IN_PROCESS",
+    "NEED_SHARED_DATA",
+    "QUALITY_TAGGERS",
+    "RULES",
+    "SCALING",
+    "WORKS",
+    "InProcess",
+    "Work",
+]
 
 RULES = ("gopher_v2", "c4_v2")
 QUALITY_TAGGERS = (*RULES, "pii_regex_with_counts_fast_v2", "ft_lang_id_1e2")
-TOKENIZERS = PRODUCT.parent.parent / "shared/data/tokenizers"
+TOKENIZERS = Path(os.environ["SHARED_DATA"], "tokenizers") if "SHARED_DATA" in os.environ else None
 
 # Thresholds of Gopher (Rae et al. 2021, table A1) and C4 (Raffel et al. 2020, section 2.2), ten of them
 THRESHOLDS = (
@@ -94,21 +104,20 @@ def mixed(syntax: str, shard_bytes: int = 10**12) -> Callable[[Input, Path], lis
     return arguments
 
 
-def tokenizer_path(name: str) -> Path:
-    """A tokenizer of the shared data."""
-    return TOKENIZERS / f"allenai_{name}.json"
-
-
 def tokenized(name: str, eos: int) -> Callable[[Input, Path], list[str]]:
-    """`dolma tokens`."""
+    """`dolma tokens` with a published tokenizer, which SHARED_DATA has to contain."""
     return lambda given, out: [
         *["tokens", "--documents", given.pattern, "--destination", f"{out}/tokens"],
-        *["--tokenizer.name_or_path", str(tokenizer_path(name)), "--tokenizer.eos_token_id", str(eos)],
+        *["--tokenizer.name_or_path", f"{TOKENIZERS}/allenai_{name}.json", "--tokenizer.eos_token_id", str(eos)],
         *["--dtype", "uint32" if name == "dolma2" else "uint16"],
     ]
 
 
 NGRAMS = "--dedupe.paragraphs.by_ngram."
+TOKENS = (
+    Work("tokens GPT-NeoX", tokenized("gpt-neox-olmo-dolma-v1_5", 0), 1.5, 15),
+    Work("tokens dolma2", tokenized("dolma2", 100257), 1.5, 15),
+)
 WORKS = (
     Work("tag gopher_v2 + c4_v2", tagged(*RULES), 1.0, 40),
     Work("tag repetitions_v1", tagged("repetitions_v1"), 0.09, 200),
@@ -122,9 +131,10 @@ WORKS = (
     ),
     Work("mix 10 jsonpath rules", mixed("jsonpath"), 4.8, 10),
     Work("mix 10 jq rules", mixed("jq"), 8.3, 6),
-    Work("tokens GPT-NeoX", tokenized("gpt-neox-olmo-dolma-v1_5", 0), 1.5, 15),
-    Work("tokens dolma2", tokenized("dolma2", 100257), 1.5, 15),
+    *(TOKENS if TOKENIZERS else ()),
 )
+NEED_SHARED_DATA = () if TOKENIZERS else (*(work.name for work in TOKENS), "whole path")
+"""Rows that cannot be measured because `SHARED_DATA` is not set."""
 SCALING = (
     WORKS[0],
     *(work for work in WORKS if work.name in ("dedupe paragraphs", "dedupe 13-grams", "tokens dolma2")),

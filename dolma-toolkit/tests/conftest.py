@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from dolma_corpus import Dolma, Result, make_rows, write_rows
-
-REPOSITORY = Path(__file__).parents[2]
-SHARED = REPOSITORY.parent / "shared" / "data"
+from dolma_corpus import Dolma, Result, find_shared_data, make_rows, write_rows
 
 
 @pytest.fixture
@@ -100,8 +97,6 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Real data beside the repository."""
-    if not (SHARED / "tokenizers").is_dir():
-        pytest.skip("there is no ../shared/data")
-    return SHARED
+def shared_data() -> Path:
+    """The directory of real data; without one the test is skipped."""
+    return find_shared_data()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """JSON lines of a file, unpacked where the name ends in ``.gz``."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     return [json.loads(line) for line in data.splitlines()]
+
+
+def find_shared_data() -> Path:
+    """The directory that ``SHARED_DATA`` names; without the variable the test is skipped."""
+    if "SHARED_DATA" not in os.environ:
+        pytest.skip("needs real data: set SHARED_DATA (docs/guide/testing.md)")
+    return Path(os.environ["SHARED_DATA"])
 
 
 def artifact_hashes(directory: Path) -> dict[str, str]:

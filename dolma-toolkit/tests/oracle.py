@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dolma_corpus import find_shared_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CORPUS = REPOSITORY.parent / "shared" / "data" / "corpus"
 IN_PROCESSES = ("tag", "tokens", "stat")
 """Commands of 1.2.1 that, without ``--debug``, start processes that each import it again."""
 
@@ -84,11 +84,9 @@ def there(arguments: Sequence[object], script: str = "", **environment: str) -> 
 
 
 def corpus(*sources: str) -> list[Path]:
-    """Document files of real sources; skips the test where they are not."""
-    files = [path for source in sources for path in sorted((CORPUS / source / "documents").glob("*.gz"))]
-    if not files:
-        pytest.skip(f"{CORPUS} is not here")
-    return files
+    """Document files of real sources, of all if none is named; skips the test without SHARED_DATA."""
+    folder = find_shared_data() / "corpus"
+    return [path for source in sources or "*" for path in sorted(folder.glob(f"{source}/documents/*.gz"))]
 
 
 def _written(name: str, config: Mapping[str, Any], folder: Path) -> list[str]:

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 GOLDEN = Path(__file__).parent / "golden"
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "tokenizers"
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Two words?"},
@@ -113,17 +112,16 @@ def test_ids_equal_apply_chat_template_for_ordinary_text(name, encoders):
     assert encoder.encode_prompt(CONVERSATION[:-1]) == prompt
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
-def test_olmo_tokenizer_with_tulu_and_bos():
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(SHARED / "allenai_gpt-neox-olmo-dolma-v1_5.json"),
+def test_end_of_text_as_bos_of_tulu_is_not_trained(tokenizer):
+    copy = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()),
         eos_token="<|endoftext|>",
         bos_token="<|endoftext|>",
         pad_token="<|padding|>",
     )
-    encoder = ConversationEncoder(tokenizer, choose_template(TemplateSettings(name="tulu", add_bos=True), None))
+    encoder = ConversationEncoder(copy, choose_template(TemplateSettings(name="tulu", add_bos=True), None))
     encoded = encoder.encode([CONVERSATION])[0]
-    assert encoded.input_ids[0] == 50279
+    assert encoded.input_ids[0] == copy.eos_token_id
     assert encoded.labels[0] == IGNORED
     assert _trained_text(encoder, encoded) == "Good day.<|endoftext|>Hello<|endoftext|>"
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from paloma.formats.__main__ import main as formats
 from paloma.formats.document import document_files, read_documents
 from results_files import write_documents
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 Rows = list[dict[str, Any]]
 
 
@@ -140,9 +140,10 @@ def test_tokens_are_counted_and_the_last_document_is_cut_at_the_target(tmp_path:
     assert "val,5,23," in (output / "domains.csv").read_text()
 
 
-@pytest.mark.skipif(not (DATA / "ppl").is_dir(), reason="no real data next to the repository")
+@pytest.mark.skipif("SHARED_DATA" not in os.environ, reason="needs real data: set SHARED_DATA (docs/guide/testing.md)")
 def test_real_documents_without_manifest(tmp_path: Path) -> None:
-    paths = [DATA / "ppl" / "reddit", DATA / "corpus" / "genesis", DATA / "corpus" / "wiki"]
+    data = Path(os.environ["SHARED_DATA"])
+    paths = [data / "ppl" / "reddit", data / "corpus" / "genesis", data / "corpus" / "wiki"]
     build(paths, tmp_path / "o", BuildConfig(bytes_per_domain=20_000), None, overwrite=False)
     assert formats(["validate", "document", str(tmp_path / "o")]) == 0
     assert len(list((tmp_path / "o").glob("*/*/*.jsonl.gz"))) == 6

@@ -1,6 +1,6 @@
 """A model of 10 M parameters on real text beside plain transformers.Trainer, and variants with windows and experts.
 
-    python bench/corpus.py --documents ../../shared/data/corpus --work DIR     writes corpus.md
+    python bench/corpus.py --documents "$SHARED_DATA/corpus" --work DIR     writes corpus.md
 
 Of each source some documents are held out, by the hash of their text, so that equal texts are on one side; their first
 2,000 characters are scored. A tokenizer is trained and `dolma tokens` run on the others. Each model is then written
@@ -187,7 +187,7 @@ def table(work: Path, arguments: argparse.Namespace) -> str:
     lines = [
         f"""# A small model on real text, beside plain transformers.Trainer
 
-`python bench/corpus.py --documents ../../shared/data/corpus --work DIR --longer {arguments.longer}`
+`python bench/corpus.py --documents "$SHARED_DATA/corpus" --work DIR --longer {arguments.longer}`
 
 Steps of {WINDOWS} windows of {LENGTH} tokens (vocabulary {VOCABULARY}), float32; cosine to a tenth of the peak
 after a warmup of 8 %, AdamW (0.9, 0.95), decay 0.1, clip 1. Both begin with the weights of `olmo init` and read

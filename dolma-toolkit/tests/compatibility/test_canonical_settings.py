@@ -138,9 +138,9 @@ def run_all(side: Path, tokenizer: Path, command: Command) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stderr(sides: dict[str, Path], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def stderr(sides: dict[str, Path], shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Both have run; what ours said."""
-    tokenizer = shared / "tokenizers" / "allenai_dolma2.json"
+    tokenizer = shared_data / "tokenizers" / "allenai_dolma2.json"
     content = json.loads(tokenizer.read_text())
     if isinstance(content["model"]["merges"][0], list):
         # as the older ``tokenizers`` of 1.2.1 reads them

@@ -121,10 +121,10 @@ def test_optional_lines_name_their_files_and_have_their_rules(name: str) -> None
 
 @pytest.mark.parametrize("name", ["dolma-v1.6", "dolma-v1.7"])
 def test_the_rule_of_repeated_tokens_can_be_switched_on(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dolma: Dolma, shared: Path
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dolma: Dolma, tokenizer_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tokenizer = json.dumps(str(shared / "tokenizers" / "allenai_gpt-neox-olmo-dolma-v1_5.json"))
+    tokenizer = json.dumps(str(tokenizer_path))
     # other lines than in the first document, and one word to the rules of Gopher, so that no other rule fires
     texts = {"good": PROSE[:4], "repeated": [*PROSE[4:], "\u2603" * 150]}
     rows = [{"id": id, "text": "\n".join(lines), "source": "s"} for id, lines in texts.items()]

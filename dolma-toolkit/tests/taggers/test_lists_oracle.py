@@ -93,7 +93,7 @@ def test_licences_and_comments_are_found_as_1_2_1_finds_them(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("file", ["allenai_gpt-neox-olmo-dolma-v1_5.json", "allenai_dolma2.json"])
-def test_tokens_are_counted_and_repeat_as_in_1_2_1(tmp_path: Path, shared: Path, file: str) -> None:
+def test_tokens_are_counted_and_repeat_as_in_1_2_1(tmp_path: Path, shared_data: Path, file: str) -> None:
     # a repetition at the very beginning is a difference of its own: 1.2.1 lets it begin at -1
     texts = [
         *sample(20, 3000),
@@ -105,5 +105,5 @@ def test_tokens_are_counted_and_repeat_as_in_1_2_1(tmp_path: Path, shared: Path,
     rows = [{"id": str(at), "text": text, "source": "s", "metadata": {}} for at, text in enumerate(texts)]
     names = ["dolma_v1_tokenizer", "tokenizers_AI2_OLMo_v1", "tokenizer_repetitions_v1", "tokenizer_repetitions_v2r2"]
     names.append("paragraph_tokenizer_repetitions_v1")
-    tokenizer = str(shared / "tokenizers" / file)
+    tokenizer = str(shared_data / "tokenizers" / file)
     assert compare(tmp_path, rows, {name: [] for name in names}, tokenizer) == len(rows)

@@ -301,15 +301,15 @@ def test_deprecated_tokenizer_option_takes_the_last_id(dolma: Dolma, corpus: Pat
 
 @pytest.mark.parametrize("name", ["allenai_dolma2", "allenai_gpt-neox-olmo-dolma-v1_5"])
 def test_ids_are_the_golden_ones(
-    dolma: Dolma, tmp_path: Path, shared: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    dolma: Dolma, tmp_path: Path, shared_data: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    golden = [row for row in read_rows(shared / "tokenizers/golden_encodings.jsonl.gz") if row["text"].strip()]
+    golden = [row for row in read_rows(shared_data / "tokenizers/golden_encodings.jsonl.gz") if row["text"].strip()]
     # the golden ids are of the texts as they are; ours strips them
     rows = [row for row in golden if row["text"] == row["text"].strip()]
     assert len(rows) > 100
     write_rows(tmp_path / "documents/g.jsonl", [{"id": str(i), "text": row["text"]} for i, row in enumerate(rows)])
-    tokenizer = shared / "tokenizers" / f"{name}.json"
+    tokenizer = shared_data / "tokenizers" / f"{name}.json"
     end = Tokenizer.from_file(str(tokenizer)).token_to_id("<|endoftext|>")
     assert end is not None
     dolma(*options(tokenizer, "out", **{"tokenizer.eos_token_id": end, "no-tokenizer.encode_special_tokens": True}))
@@ -322,13 +322,13 @@ def test_ids_are_the_golden_ones(
 
 
 @pytest.mark.slow
-def test_ids_of_whole_documents_are_the_golden_ones(dolma: Dolma, tmp_path: Path, shared: Path) -> None:
+def test_ids_of_whole_documents_are_the_golden_ones(dolma: Dolma, tmp_path: Path, shared_data: Path) -> None:
     golden = {
         (row["source"], row["id"]): row
-        for row in read_rows(shared / "tokenizers/golden_document_token_hashes.jsonl.gz")
+        for row in read_rows(shared_data / "tokenizers/golden_document_token_hashes.jsonl.gz")
     }
-    tokenizer = shared / "tokenizers/allenai_gpt-neox-olmo-dolma-v1_5.json"
-    documents = [shared / f"corpus/{source}/documents" for source in ("c4", "wiki")]
+    tokenizer = shared_data / "tokenizers/allenai_gpt-neox-olmo-dolma-v1_5.json"
+    documents = [shared_data / f"corpus/{source}/documents" for source in ("c4", "wiki")]
     arguments = ["--tokenizer.name_or_path", tokenizer, "--tokenizer.eos_token_id", 50279, "--processes", 2]
     dolma("tokens", "--documents", *documents, "--destination", tmp_path / "out", *arguments)
     checked = 0
