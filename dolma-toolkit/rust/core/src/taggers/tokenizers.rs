@@ -264,24 +264,48 @@ fn periodic(ids: &[u32]) -> Vec<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TOKENIZERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../../shared/data/tokenizers");
+    use crate::tokens::bpe::tests::{shared_data, small_files, PUBLISHED};
 
     #[test]
     fn lengths_are_those_of_the_crate() {
-        for name in ["allenai_gpt-neox-olmo-dolma-v1_5.json", "allenai_dolma2.json"] {
-            let Ok(ours) = load(&Path::new(TOKENIZERS).join(name)) else { continue };
-            assert!(ours.bpe.is_some(), "{name}");
-            for text in ["a", "the river the river the river", "12345 <|endoftext|> 東京 😀\n\n  x", " 1.5 don't  "]
-            {
-                for special in [false, true] {
-                    let theirs = ours.tokenizer.encode_fast(text, special).unwrap().len();
-                    assert_eq!(ours.length(text, special).unwrap(), theirs, "{name}: {text:?}, {special}");
-                }
-            }
-            assert!(ours.may_repeat("the river the river the river the river"));
-            assert!(!ours.may_repeat("nothing here is said again"));
+        let folder = tempfile::tempdir().unwrap();
+        for (number, mut file) in small_files().into_iter().enumerate() {
+            let end = file["added_tokens"][0].clone();
+            let ends = [
+                serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}),
+                serde_json::json!({"SpecialToken": {"id": end["content"], "type_id": 0}}),
+            ];
+            file["post_processor"] = serde_json::json!({
+                "type": "TemplateProcessing", "single": ends, "pair": ends,
+                "special_tokens": {"<|endoftext|>":
+                    {"id": end["content"], "ids": [end["id"]], "tokens": [end["content"]]}},
+            });
+            let path = folder.path().join(format!("{number}.json"));
+            std::fs::write(&path, file.to_string()).unwrap();
+            let ours = load(&path).unwrap();
+            assert_eq!(ours.added, 1);
+            assert_lengths(&ours, &number.to_string());
         }
+    }
+
+    #[test]
+    #[ignore = "needs SHARED_DATA"]
+    fn lengths_are_those_of_the_crate_in_published_tokenizers() {
+        for name in PUBLISHED {
+            assert_lengths(&load(&shared_data(&format!("tokenizers/{name}.json"))).unwrap(), name);
+        }
+    }
+
+    fn assert_lengths(ours: &Shared, name: &str) {
+        assert!(ours.bpe.is_some(), "{name}");
+        for text in ["a", "the river the river the river", "12345 <|endoftext|> 東京 😀\n\n  x", " 1.5 don't  "] {
+            for special in [false, true] {
+                let theirs = ours.tokenizer.encode_fast(text, special).unwrap().len();
+                assert_eq!(ours.length(text, special).unwrap(), theirs, "{name}: {text:?}, {special}");
+            }
+        }
+        assert!(ours.may_repeat("the river the river the river the river"));
+        assert!(!ours.may_repeat("nothing here is said again"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod merge;
 mod normalize;
 mod split;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Mutex;
 

@@ -1,5 +1,5 @@
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tokenizers::Tokenizer;
@@ -7,14 +7,18 @@ use tokenizers::Tokenizer;
 use super::split::{CL100K, ONE_DIGIT};
 use super::Bpe;
 
-const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../../shared/data");
-const NEOX: &str = "allenai_gpt-neox-olmo-dolma-v1_5";
-const DOLMA2: &str = "allenai_dolma2";
+/// Published tokenizers in `SHARED_DATA`.
+pub(crate) const PUBLISHED: [&str; 2] = ["allenai_gpt-neox-olmo-dolma-v1_5", "allenai_dolma2"];
 
-/// The crate's tokenizer and ours for one file; `None` if the data is missing.
-fn both(name: &str) -> Option<(Tokenizer, Bpe)> {
-    let bytes = std::fs::read(Path::new(SHARED).join(format!("tokenizers/{name}.json"))).ok()?;
-    Some(made(&bytes))
+/// A path in the directory of real data that `SHARED_DATA` names.
+pub(crate) fn shared_data(path: &str) -> PathBuf {
+    let folder = std::env::var_os("SHARED_DATA").expect("SHARED_DATA is not set; see docs/guide/testing.md");
+    Path::new(&folder).join(path)
+}
+
+/// The crate's tokenizer and ours for a published one.
+fn published(name: &str) -> (Tokenizer, Bpe) {
+    made(&std::fs::read(shared_data(&format!("tokenizers/{name}.json"))).unwrap())
 }
 
 fn made(bytes: &[u8]) -> (Tokenizer, Bpe) {
@@ -23,8 +27,12 @@ fn made(bytes: &[u8]) -> (Tokenizer, Bpe) {
     (tokenizer, bpe)
 }
 
-/// A tokenizer of the bytes and a few merges, for machines without the data.
-fn small(pre_tokenizer: serde_json::Value, normalizer: serde_json::Value, ignore_merges: bool) -> (Tokenizer, Bpe) {
+/// The file of a tokenizer of the bytes and a few merges.
+fn small_file(
+    pre_tokenizer: serde_json::Value,
+    normalizer: serde_json::Value,
+    ignore_merges: bool,
+) -> serde_json::Value {
     let mut vocab = serde_json::Map::new();
     for letter in super::load::letters() {
         vocab.insert(letter.to_string(), vocab.len().into());
@@ -39,7 +47,7 @@ fn small(pre_tokenizer: serde_json::Value, normalizer: serde_json::Value, ignore
             "normalized": normalized, "special": special})
     };
     let size = vocab.len();
-    let file = serde_json::json!({
+    serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
         "added_tokens": [token(size, "<|endoftext|>", false, true), token(size + 1, "   ", true, false),
             token(size + 2, "||é||", true, false), token(size + 3, "  ", true, false)],
@@ -47,8 +55,7 @@ fn small(pre_tokenizer: serde_json::Value, normalizer: serde_json::Value, ignore
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges,
             "vocab": vocab, "merges": merges},
-    });
-    made(&serde_json::to_vec(&file).unwrap())
+    })
 }
 
 fn split(expression: &str) -> serde_json::Value {
@@ -57,15 +64,20 @@ fn split(expression: &str) -> serde_json::Value {
         {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})
 }
 
-fn all_small() -> Vec<(Tokenizer, Bpe)> {
+/// Files of small tokenizers with every normalizer and pre-tokenizer that is supported.
+pub(crate) fn small_files() -> Vec<serde_json::Value> {
     let byte_level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true});
     let nfc = serde_json::json!({"type": "NFC"});
     vec![
-        small(byte_level.clone(), nfc.clone(), false),
-        small(byte_level, serde_json::Value::Null, true),
-        small(split(CL100K), serde_json::Value::Null, false),
-        small(split(ONE_DIGIT), nfc, true),
+        small_file(byte_level.clone(), nfc.clone(), false),
+        small_file(byte_level, serde_json::Value::Null, true),
+        small_file(split(CL100K), serde_json::Value::Null, false),
+        small_file(split(ONE_DIGIT), nfc, true),
     ]
+}
+
+fn all_small() -> Vec<(Tokenizer, Bpe)> {
+    small_files().iter().map(|file| made(&serde_json::to_vec(file).unwrap())).collect()
 }
 
 fn assert_same(pair: &mut (Tokenizer, Bpe), text: &str) {
@@ -108,9 +120,17 @@ const EDGES: [&str; 24] = [
 
 #[test]
 fn edges_have_the_ids_of_the_crate() {
-    let mut pairs = all_small();
-    pairs.extend([NEOX, DOLMA2].iter().filter_map(|name| both(name)));
-    for pair in &mut pairs {
+    assert_same_at_edges(&mut all_small());
+}
+
+#[test]
+#[ignore = "needs SHARED_DATA"]
+fn edges_have_the_ids_of_the_crate_in_published_tokenizers() {
+    assert_same_at_edges(&mut PUBLISHED.map(published));
+}
+
+fn assert_same_at_edges(pairs: &mut [(Tokenizer, Bpe)]) {
+    for pair in pairs {
         for text in EDGES {
             assert_same(pair, text);
         }
@@ -142,8 +162,7 @@ fn every_character_has_the_ids_of_the_crate() {
 
 #[test]
 fn other_forms_are_left_to_the_crate() {
-    let byte_level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true});
-    let (tokenizer, _) = small(byte_level, serde_json::Value::Null, false);
+    let (tokenizer, _) = made(&serde_json::to_vec(&small_files()[1]).unwrap());
     let text = tokenizer.to_string(false).unwrap();
     let load = |text: &str| Bpe::load(text.as_bytes(), &Tokenizer::from_bytes(text.as_bytes()).unwrap()).is_some();
     assert!(load(&text));
@@ -161,27 +180,27 @@ fn other_forms_are_left_to_the_crate() {
     }
 }
 
-fn unpacked(path: &Path) -> Option<String> {
+fn unpacked(path: &Path) -> String {
     let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).ok()?).read_to_string(&mut text).ok()?;
-    Some(text)
+    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
 }
 
 #[test]
+#[ignore = "needs SHARED_DATA"]
 fn real_text_has_the_golden_ids_and_those_of_the_crate() {
-    for name in [NEOX, DOLMA2] {
-        let Some(mut pair) = both(name) else { return };
-        let golden = unpacked(&Path::new(SHARED).join("tokenizers/golden_encodings.jsonl.gz")).unwrap();
+    for name in PUBLISHED {
+        let mut pair = published(name);
+        let golden = unpacked(&shared_data("tokenizers/golden_encodings.jsonl.gz"));
         for line in golden.lines() {
             let row: serde_json::Value = serde_json::from_str(line).unwrap();
             let ids: Vec<u32> = serde_json::from_value(row["ids"][name].clone()).unwrap();
             assert_eq!(pair.1.encode(row["text"].as_str().unwrap(), false), ids, "{line}");
         }
-        for source in std::fs::read_dir(Path::new(SHARED).join("corpus")).unwrap() {
-            let Ok(files) = std::fs::read_dir(source.unwrap().path().join("documents")) else { continue };
+        for source in std::fs::read_dir(shared_data("corpus")).unwrap() {
+            let files = std::fs::read_dir(source.unwrap().path().join("documents")).unwrap();
             let path = files.map(|file| file.unwrap().path()).min().unwrap();
-            let Some(text) = unpacked(&path) else { continue };
-            for line in text.lines().take(12) {
+            for line in unpacked(&path).lines().take(12) {
                 let row: serde_json::Value = serde_json::from_str(line).unwrap();
                 let text: String = row["text"].as_str().unwrap().chars().take(20_000).collect();
                 assert_same(&mut pair, &text);
@@ -203,8 +222,16 @@ fn texts() -> impl Strategy<Value = String> {
 
 #[test]
 fn random_text_has_the_ids_of_the_crate() {
-    let mut pairs = all_small();
-    pairs.extend([NEOX, DOLMA2].iter().filter_map(|name| both(name)));
+    assert_same_for_random_text(all_small());
+}
+
+#[test]
+#[ignore = "needs SHARED_DATA"]
+fn random_text_has_the_ids_of_the_crate_in_published_tokenizers() {
+    assert_same_for_random_text(PUBLISHED.map(published).into());
+}
+
+fn assert_same_for_random_text(pairs: Vec<(Tokenizer, Bpe)>) {
     let pairs = std::cell::RefCell::new(pairs);
     proptest!(ProptestConfig::with_cases(800), |(text in texts())| {
         for pair in pairs.borrow_mut().iter_mut() {
