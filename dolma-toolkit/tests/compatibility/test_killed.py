@@ -201,10 +201,8 @@ def test_killed_at_random_points(folder: Path, name: str) -> None:
     for _ in range(KILLS):
         clear(work)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
         # most of the time goes into the start of the interpreter, where there is nothing to interrupt
         while not work.at_once and not any(map(os.path.exists, work.places)) and process.poll() is None:
-            assert time.monotonic() < deadline
             time.sleep(0.001)
         time.sleep(chance.random() * seconds * (0.9 if work.at_once else 0.6))
         amid += process.poll() is None

@@ -88,4 +88,9 @@ def test_peaks_are_the_makers_or_none() -> None:
     assert peak_flops("NVIDIA L40S", bf16) == 2 * peak_flops("NVIDIA L40", bf16) - 0.05e12 == 362.05e12
     assert peak_flops("NVIDIA B200", bf16) == 2250e12
     assert peak_flops("NVIDIA GeForce RTX 9999", bf16) is None
-    assert matmul_peak(torch.device("cpu"), torch.float32, size=64, seconds=0.01) > 1e6
+
+
+def test_a_peak_without_a_maker_is_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([0.0, 0.0, 1.0, 4.0, 5.0, 5.5, 6.0, 11.0])  # begun, then each product's start, end and the check
+    monkeypatch.setattr("olmo_trainer.device.time.perf_counter", lambda: next(readings))
+    assert matmul_peak(torch.device("cpu"), torch.float32, size=64, seconds=10.0) == 2 * 64**3 / 0.5

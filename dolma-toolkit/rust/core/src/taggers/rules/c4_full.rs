@@ -138,11 +138,6 @@ mod tests {
     }
 
     #[test]
-    fn patterns_compile() {
-        assert!(CITATION.is_some() && SUBSTRING_SEARCH.is_some());
-    }
-
-    #[test]
     fn each_rule_of_lines() {
         let long = "x".repeat(1001);
         for (text, expected) in [

@@ -89,11 +89,6 @@ mod tests {
     }
 
     #[test]
-    fn patterns_compile() {
-        assert!(COUNTER.is_some() && NAVIGATION.is_some());
-    }
-
-    #[test]
     fn each_kind_of_line_is_found() {
         let text = "Élan of a line.\nCLICK Here\n2024\n1,204 likes\nHome\n";
         let kinds: Vec<_> = found(text).into_iter().map(|span| (span.0, span.1)).collect();
