@@ -1,5 +1,6 @@
 """Small but real fixtures: a byte-level BPE tokenizer, tiny models of the three families, chats and pairs."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from open_instruct.__main__ import main, prepare_process
 
 prepare_process()
 
+import open_instruct.trainers  # noqa: E402, F401
 import torch  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import (  # noqa: E402
@@ -23,6 +25,7 @@ from transformers import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
+gc.freeze()  # Trainer collects garbage after each run; looking at everything imported took half of the time
 TINY = {
     "vocab_size": 320,  # 300 tokens and 20 padding rows
     "hidden_size": 32,
