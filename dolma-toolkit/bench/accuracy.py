@@ -20,7 +20,7 @@ from typing import Any
 
 from pii_sentences import KINDS, sentences
 
-from dolma.classifier.scores import measures, tables, wilson
+from dolma.classifier import measures, tables, wilson
 
 HERE = Path(__file__).parent
 LANGUAGES = dict(

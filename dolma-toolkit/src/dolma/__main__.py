@@ -96,7 +96,7 @@ def _hint(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    from dolma.files.mirror import named
+    from dolma.files.paths import named
 
     sys.stderr.write(named(text) + "\n")
 

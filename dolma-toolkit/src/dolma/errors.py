@@ -1,25 +1,81 @@
-"""The user's mistakes, and how they are told.
+"""The errors that users see, under the names of this package and those of dolma 1.x.
 
-Every message reads ``<where>: <what> is <got>; expected <expected>``, and ``hint: <one action>`` where one mends it.
+Every message reads ``<where>: <what> is <got>; expected <expected>``, then ``hint: <one action>`` if one action helps.
+
+``ConfigError`` (a wrong request) is a ``DolmaConfigError``. ``FormatError`` and ``ProblemsError`` (bad rows) are a
+``DolmaShardError``. All are a ``DolmaRustPipelineError``, which is what ``dolma.mixer`` and ``dolma.deduper`` raise in
+1.x.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from dolma import _native
-from dolma.core.errors import DolmaConfigError, DolmaRustPipelineError, DolmaShardError
-from dolma.formats.error import FormatError
 
-__all__ = ["ConfigError", "FormatError", "Problem", "ProblemsError", "errors_of_native", "nearest", "translated"]
+__all__ = [
+    "ConfigError",
+    "DolmaConfigError",
+    "DolmaError",
+    "DolmaFatalError",
+    "DolmaRetryableFailure",
+    "DolmaRustPipelineError",
+    "DolmaShardError",
+    "FormatError",
+    "Problem",
+    "ProblemsError",
+    "errors_of_native",
+    "nearest",
+    "raise_all",
+    "raises_dolma_errors",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class DolmaError(Exception):
+    """The base of all errors."""
+
+
+class DolmaFatalError(DolmaError):
+    """The whole run has to end."""
+
+
+class DolmaShardError(DolmaError):
+    """A file cannot be finished."""
+
+
+class DolmaRetryableFailure(DolmaError):
+    """A file may be tried again, as ``BaseParallelProcessor`` does."""
+
+
+class DolmaRustPipelineError(DolmaError):
+    """Deduplication or mixing failed."""
+
+
+class DolmaConfigError(DolmaError):
+    """A setting is wrong."""
+
+
+class FormatError(DolmaShardError, DolmaRustPipelineError, ValueError):
+    """A file does not follow its format (docs/formats/README.md, "Error codes").
+
+    ``message`` is the sentence without the place.
+    """
+
+    def __init__(self, path: str, line: int | None, field: str | None, code: str, message: str) -> None:
+        self.path, self.line, self.field, self.code, self.message = path, line, field, code, message
+        super().__init__(f"{path}:{line}: {message}" if line is not None else f"{path}: {message}")
+
+    def __reduce__(self) -> tuple[type[FormatError], tuple[str, int | None, str | None, str, str]]:
+        """Errors cross process borders with all their parts."""
+        return type(self), (self.path, self.line, self.field, self.code, self.message)
 
 
 @dataclass(frozen=True)
@@ -35,7 +91,7 @@ class Problem:
 
 
 class ConfigError(DolmaConfigError, DolmaRustPipelineError, ValueError):
-    """The request was wrong (exit code 2). Carries every problem that was found, not the first alone."""
+    """The request was wrong (exit code 2). Carries every problem found, not just the first."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -54,6 +110,12 @@ class ProblemsError(DolmaShardError, DolmaRustPipelineError, ValueError):
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
+def raise_all(errors: Sequence[Exception]) -> None:
+    """Raises the only error as it is, several as a ``ProblemsError``, and nothing if there are none."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else ProblemsError(errors)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The hint for a name that is none of ``known``."""
     known = sorted(known)
@@ -66,7 +128,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def errors_of_native(error: _native.NativeError) -> Exception:
-    """The exception of this package for one of the core's."""
+    """The exception of this package for one from the core."""
     rows = json.loads(error.args[0])
     problems = [Problem(row["key"], row["message"], row["hint"] or "") for row in rows if row["kind"] == "config"]
     others: list[Exception] = []
@@ -83,8 +145,8 @@ def errors_of_native(error: _native.NativeError) -> Exception:
     return others[0] if len(others) == 1 else ProblemsError(others)
 
 
-def translated(function: Callable[P, R]) -> Callable[P, R]:
-    """Lets a function that calls the core raise this package's errors."""
+def raises_dolma_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function that calls the core raise this package's errors."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

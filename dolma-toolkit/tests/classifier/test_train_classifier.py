@@ -15,8 +15,7 @@ import pytest
 from dolma_corpus import Dolma
 
 from dolma import _native
-from dolma.classifier.rows import Row, read_rows, split, training_line
-from dolma.classifier.scores import evaluate, measures, wilson
+from dolma.classifier import Row, evaluate, measures, read_rows, split, training_line, wilson
 from dolma.errors import FormatError
 from dolma.files.paths import Source
 
@@ -111,14 +110,14 @@ def test_bad_rows_and_requests_are_told(dolma: Dolma, tmp_path: Path) -> None:
     result = dolma("train-classifier", "--train", path, "--destination", tmp_path / "out", code=1)
     assert f'{path}:2: "label" is missing' in result.err
     assert f"{path}:3" in result.err
-    assert f'{path}:4: "text" is no text' in result.err
+    assert f'{path}:4: "text" is not text' in result.err
     assert not (tmp_path / "out" / "manifest.json").exists()
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "x"}\n', "utf-8")
     places = ("--train", path, "--test", path, "--destination", tmp_path / "out")
     assert "two or more" in dolma("train-classifier", *places, code=2).err
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n', "utf-8")
     small = dolma("train-classifier", *places, "--quantize", "--buckets", 10, code=2)
-    assert "leave quantize away" in small.err
+    assert "remove quantize" in small.err
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == []
     assert "did you mean" in dolma("train-classifier", "--epoch", 3, code=2).err
 

@@ -144,8 +144,7 @@ class Unfinished(BaseTagger):
 
 @pytest.fixture
 def model() -> str:
-    from dolma.commands.tag import Config
-    from dolma.tagging.plan import language_model_path
+    from dolma.commands.tag import Config, language_model_path
 
     found = language_model_path(Config(), [])
     if found is None:
@@ -229,7 +228,7 @@ def test_workers_change_nothing_and_leave_nothing(folder: Path, model: str) -> N
             'tagger "gives_nothing" failed on document "d,0": TypeError: predict gave NoneType; expected',
         ),
         ("gives_nan", "[0, 0, nan] of type 'x' in document \"d,0\"; expected"),
-        ("dies", 'a.jsonl.gz: a worker process of the taggers "dies" ended early'),
+        ("dies", 'a.jsonl.gz: a worker process of the taggers "dies" exited unexpectedly'),
     ],
 )
 def test_what_fails_names_file_row_and_tagger(folder: Path, tagger: str, message: str) -> None:

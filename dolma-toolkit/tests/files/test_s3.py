@@ -36,7 +36,7 @@ def bucket(
     """A bucket with three document files in a tree; the same files are in the current directory."""
     import boto3
 
-    from dolma.files.stores import store_of
+    from dolma.files.remote import store_of
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
@@ -182,7 +182,7 @@ def test_shards_of_an_earlier_run_do_not_stay_beside_the_new_ones(dolma: Dolma, 
 def test_dropped_connections_are_taken_up_where_they_broke(
     dolma: Dolma, bucket: Any, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dolma.files.stores import store_of
+    from dolma.files.remote import store_of
 
     rows = make_rows(12_000)
     write_rows(tmp_path / "documents/big.jsonl", rows)
@@ -226,7 +226,7 @@ def test_a_file_that_changes_while_it_is_copied_is_an_error(bucket: Any, tmp_pat
 
 
 def test_what_cannot_be_had_exits_2_and_names_it(dolma: Dolma, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dolma.files.stores import store_of
+    from dolma.files.remote import store_of
 
     arguments = ["tag", "--taggers", "char_length_v1", "--documents"]
     assert "matches no file" in dolma(*arguments, f"s3://{bucket.name}/none/documents/*.gz", code=2).err

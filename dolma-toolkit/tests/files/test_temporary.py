@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dolma.files.temporary import temporary_directory
+from dolma.staging import temporary_directory
 
 RUN = """
 import sys, time
-from dolma.files.temporary import temporary_directory
+from dolma.staging import temporary_directory
 with temporary_directory() as folder:
     (folder / "copy").write_bytes(b"x" * 1000)
     print(folder, flush=True)

@@ -24,7 +24,7 @@ from presets.recipe_documents import (
 )
 
 from dolma import _native
-from dolma.presets import names, parts
+from dolma.commands.presets import names, parts
 
 DOLMA = {**GOPHER, "ft_lang_id_en_doc_v2__en": FRENCH, "pii_regex_v4__doc_count": MAILS}
 RULES: dict[str, dict[str, str]] = {

@@ -13,7 +13,7 @@ from taggers.peer import compare
 
 from dolma.core.data_types import Document, DocumentWithMetadata
 from dolma.core.registry import TaggerRegistry
-from dolma.tagging.modules import import_modules
+from dolma.tagging.workers import import_modules
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 NAMES = ["code_secrets_v1", "code_starcoder_taggers_v1", "code_starcoder_taggers_v2"]

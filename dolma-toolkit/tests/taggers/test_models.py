@@ -14,10 +14,10 @@ from dolma_corpus import Dolma
 from dolma.core.data_types import Document, TextSlice
 from dolma.core.ft_tagger import BaseFastTextTagger, Prediction
 from dolma.core.registry import TaggerRegistry
-from dolma.core.splitting import split_paragraphs, split_sentences
+from dolma.core.text import split_paragraphs, split_sentences
 from dolma.errors import ConfigError
-from dolma.tagging.models.language import LanguageTagger, in_order
-from dolma.tagging.modules import import_modules
+from dolma.tagging.detectors import LanguageTagger, in_order
+from dolma.tagging.workers import import_modules
 
 TEXT = (
     "The quick brown fox jumps over the lazy dog, and then it goes home to sleep.\n"
@@ -43,7 +43,7 @@ def test_languages_that_tie_come_by_name() -> None:
 def test_a_score_that_is_not_a_number_is_an_error() -> None:
     class Broken(LanguageTagger):
         make_detector = staticmethod(lambda: lambda text: [("en", float("nan"))])
-        likely_alone = True
+        likely_only = True
 
     with pytest.raises(ValueError, match="gives en the score nan; expected a finite number"):
         Broken().predict(Document(source="s", id="1", text="x"))
@@ -123,7 +123,7 @@ def test_a_missing_package_is_told_with_its_extra(dolma: Dolma, corpus: Path, mo
 
 def test_names_alone_import_no_package() -> None:
     code = (
-        "import sys; from dolma.tagging.modules import import_modules; import_modules([]); "
+        "import sys; from dolma.tagging.workers import import_modules; import_modules([]); "
         "print({'pycld2', 'gcld3', 'langdetect', 'lingua', 'presidio_analyzer', 'pygments', 'bs4'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dolma.errors import Problem
-from dolma.tagging import resources
+from dolma.files import resources
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_what_cannot_be_merged_is_refused(dolma: Dolma, shards: Path, corpus: Pa
     dolma(*options(tokenizer_path, "wide", dtype="uint32"))
     arguments = ["reshard", "--destination_prefix", "out", "--max_num_files", 1, "--sources"]
     assert "has dtype" in dolma(*arguments, "tokens", "wide", code=2).err
-    assert "holds no shard" in dolma(*arguments, "documents", code=2).err
+    assert "has no shard" in dolma(*arguments, "documents", code=2).err
     assert "which was not found" in dolma(*arguments, "nothing", code=2).err
     (corpus / "wide/manifest.json").unlink()
     assert "which is not finished" in dolma(*arguments, "wide", code=2).err

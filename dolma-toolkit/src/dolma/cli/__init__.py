@@ -1,4 +1,4 @@
-"""The command line: ``dolma [-c FILE] COMMAND --dotted.key value``, in the way of dolma 1.x.
+"""The command line: ``dolma [-c FILE] COMMAND --dotted.key value``, as in dolma 1.x.
 
 Options come from the dataclass of the command; only the module of the command that runs is imported.
 """
@@ -12,13 +12,13 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, Protocol, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, cast
 
 from dolma.config import load, read_file
 from dolma.errors import ConfigError, Problem, nearest
 
-__all__ = ["ALIASES", "COMMANDS", "SUBCOMMANDS", "Command", "run"]
+__all__ = ["ALIASES", "COMMANDS", "SUBCOMMANDS", "run"]
 
 COMMANDS = {
     "tag": "Find scored spans in documents with taggers; `dolma list` prints their names.",
@@ -36,18 +36,8 @@ SUBCOMMANDS = {
     "tokens pack": "Pack documents of token shards into sequences of one length.",
     "tokens export": "Write token shards as the files of other trainers.",
 }
-"""Of a command; what is not named here is a setting of it."""
+"""Other words after a command are its settings."""
 ALIASES = {"dedup": "dedupe"}
-
-
-class Command(Protocol):
-    """What a module of ``dolma.commands`` holds."""
-
-    Config: type[Any]
-    """A frozen dataclass of ``dolma.config.setting`` fields."""
-
-    def run(self, config: Any) -> None:
-        """Does the work; raises ConfigError, FormatError, ProblemsError or OSError."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,15 +62,25 @@ def run(argv: Sequence[str]) -> None:
         raise ConfigError([problem])
     if rest and f"{name} {rest[0]}" in SUBCOMMANDS:
         name, rest = f"{name} {rest[0]}", rest[1:]
-    module_name = name.replace("-", "_").replace(" ", "_")
-    module = cast(Command, importlib.import_module(f"dolma.commands.{module_name}"))
-    parser = _command_parser(name, module.Config)
+    config, function = _command(name)
+    parser = _command_parser(name, config)
     known, unknown = parser.parse_known_args([_underscored(argument, parser) for argument in rest])
     if unknown:
         raise ConfigError(_unknown_options(unknown, parser))
     overrides = vars(known)
     path = overrides.pop("config_file", None) or options.config
-    module.run(load(module.Config, read_file(path) if path else {}, overrides))
+    function(load(config, read_file(path) if path else {}, overrides))
+
+
+def _command(name: str) -> tuple[type[Any], Callable[[Any], None]]:
+    """``Config`` and ``run`` of the command's module; ``PackConfig`` and ``pack`` for ``tokens pack``.
+
+    The first is a frozen dataclass of ``dolma.config.setting`` fields. The second does the work and raises ConfigError,
+    FormatError, ProblemsError or OSError.
+    """
+    command, _, subcommand = name.partition(" ")
+    module = importlib.import_module(f"dolma.commands.{command.replace('-', '_')}")
+    return getattr(module, f"{subcommand.title()}Config"), getattr(module, subcommand or "run")
 
 
 def _underscored(argument: str, parser: argparse.ArgumentParser) -> str:
@@ -159,7 +159,7 @@ def _add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str
 
 
 def _file_settings(config: type[Any]) -> str | None:
-    """Settings in lists of mappings. They have no option, so only a file can have them."""
+    """Settings in lists of mappings. They have no option, so only a file can set them."""
     width = shutil.get_terminal_size().columns - 2
     lines: list[str] = []
     for key, field in _listed(config, "", in_list=False):

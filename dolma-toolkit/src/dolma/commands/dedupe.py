@@ -15,23 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dolma import _native
-from dolma.config import REQUIRED, load, setting, to_yaml
-from dolma.config.shared import (
-    GENERATE_IDS,
-    SKIP_BAD_ROWS,
-    Compression,
-    WorkDir,
-    at_least,
-    error_log,
-    save_config,
-    save_skipped,
-)
-from dolma.core.progress import Reporter, bytes_text, count_text
+from dolma.config import GENERATE_IDS, REQUIRED, SKIP_BAD_ROWS, Compression, WorkDir, at_least, load, setting, to_yaml
 from dolma.errors import ConfigError, Problem
-from dolma.files.mirror import is_remote
-from dolma.files.paths import Source, attributes_root, expand, extension
-from dolma.files.places import remotely
+from dolma.files.paths import Source, attributes_root, expand, extension, is_remote
 from dolma.formats.files import attributes_name
+from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
+from dolma.staging import with_remote_paths
 
 __all__ = ["Config", "deduper", "run"]
 
@@ -183,7 +172,7 @@ def _set_name(dedupe: DedupeConfig) -> str:
     return f"{name}_{dedupe.partition_index}" if dedupe.num_partitions > 1 else name
 
 
-@remotely(_written)
+@with_remote_paths(_written)
 def run(config: Config) -> None:
     """Marks duplicates; see ``docs/guide/dedupe-and-mix.md``."""
     settings = _settings(config)

@@ -8,7 +8,7 @@ import sys
 from dolma import _native
 from dolma.config import setting
 from dolma.core.registry import TaggerRegistry
-from dolma.tagging.modules import import_modules
+from dolma.tagging.workers import import_modules
 
 __all__ = ["Config", "run"]
 

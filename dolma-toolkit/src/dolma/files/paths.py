@@ -1,22 +1,24 @@
-"""Names of files: patterns to files, documents to the attributes beside them."""
+"""Names of files: patterns to files, documents to the attributes next to them, URLs to their local copies."""
 
 from __future__ import annotations
 
 import glob
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dolma.errors import ConfigError, Problem
-from dolma.files.mirror import is_remote, named
 from dolma.formats.files import attributes_name
 
 __all__ = [
     "OWN_FILES",
     "PACKINGS",
+    "REMOTE_DIRECTORY",
+    "SCHEMES",
     "SIDE_DIRECTORY",
     "Source",
     "attributes_root",
@@ -25,10 +27,40 @@ __all__ = [
     "fixed_part",
     "is_remote",
     "matches",
+    "mirror_path",
+    "named",
     "side_file",
 ]
 
 log = logging.getLogger(__name__)
+
+REMOTE_DIRECTORY = ".dolma-remote"
+"""Local copies of remote files are in a tree below it that has the shape of the buckets. So everything that goes by
+paths (attributes next to documents, patterns, the relative paths of manifests) works for copies as for the originals,
+and a path in the tree says which URL it is a copy of. The core knows this name too (``formats/manifest/inputs.rs``).
+"""
+
+SCHEMES = ("http", "https", "s3", "gs")
+
+_IN_TEXT = re.compile(r"[^\s\"'`(]*" + re.escape(REMOTE_DIRECTORY) + r"/(" + "|".join(SCHEMES) + r")/")
+
+
+def is_remote(path: str) -> bool:
+    """Whether the path is a URL other than ``file://``."""
+    scheme, separator, _ = path.partition("://")
+    return bool(separator) and scheme != "file" and "/" not in scheme
+
+
+def mirror_path(root: Path, url: str) -> Path:
+    """The place of ``url`` (a file, a directory, or a pattern) below ``root``."""
+    scheme, _, rest = url.partition("://")
+    return root / REMOTE_DIRECTORY / scheme / rest
+
+
+def named(text: str) -> str:
+    """``text`` with URLs in place of the copies that it names; a path that is not a copy stays as it is."""
+    return _IN_TEXT.sub(r"\1://", text) if REMOTE_DIRECTORY in text else text
+
 
 OWN_FILES = frozenset({"manifest.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl", "config.yaml", "funnel.json"})
 """Files next to data that are not data; wildcards skip them. All but the manifest are from earlier releases."""
@@ -65,7 +97,7 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
 
     A pattern is a file, a directory (its files, not those below its directories), or has any number of ``*``, ``?``,
     ``[…]`` and ``**``. Wildcards skip hidden files and ``OWN_FILES``. A file that symbolic links reach again counts
-    once, under its own name if that matches. Remote files are found as the copies that ``dolma.files.places`` makes.
+    once, under its own name if that matches. Remote files are found as the copies that ``dolma.staging`` makes.
 
     Raises:
         ConfigError: there is no pattern, or one matches nothing, is a URL, or names what can be read only once.
@@ -188,7 +220,7 @@ def _directories(root: str) -> Iterable[str]:
 
 
 def fixed_part(pattern: str) -> str:
-    """The directory that holds everything a pattern can match: what stands before its first wildcard."""
+    """The directory of everything that a pattern can match: what comes before its first wildcard."""
     if os.path.isdir(pattern):
         return pattern
     parts = PurePosixPath(pattern).parts
@@ -201,7 +233,7 @@ def fixed_part(pattern: str) -> str:
 
 
 def extension(name: str) -> str:
-    """How a file is packed, as its name tells; empty where it is not."""
+    """How a file is packed, by its name; empty if it is not."""
     last = PurePosixPath(name).suffix.removeprefix(".")
     return {"zstd": "zst"}.get(last, last) if last in PACKINGS else ""
 

@@ -1,31 +1,279 @@
-"""Copies of remote files, and remote copies of files: tried again where that can help, and checked when they are there.
+"""Remote files: what each protocol can do with them, and copies that are retried and checked.
 
-A copy gets its name when it is whole: its size is that of the original, and so is its MD5 where the store tells one.
+Clients are imported when the first URL of their protocol is met: ``boto3`` for ``s3://`` (endpoint, credentials and
+region as that library finds them), ``google-cloud-storage`` for ``gs://``, the standard library for ``http(s)://``.
+A copy gets its name when it is whole: its size is that of the original, and so is its MD5 if the store gives one.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import logging
 import os
 import re
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from dolma.files.mirror import SCHEMES
-from dolma.files.stores import Entry, Store, is_lasting, status_of, store_of
+from dolma.files.paths import SCHEMES
+from dolma.formats.files import sha256_of
 
-__all__ = ["RemoteError", "each", "fetch", "fetch_url", "find", "head", "remove", "sha256_of", "upload"]
+__all__ = [
+    "SHA256_KEY",
+    "Entry",
+    "RemoteError",
+    "Store",
+    "each",
+    "fetch",
+    "fetch_url",
+    "find",
+    "head",
+    "is_lasting",
+    "remove",
+    "status_of",
+    "store_of",
+    "upload",
+]
 
 log = logging.getLogger(__name__)
 
+SHA256_KEY = "sha256"
+"""The key of an object's metadata that has the hash of an uploaded file."""
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A remote file."""
+
+    url: str
+    size_bytes: int | None
+    """None if the server does not say."""
+    tag: str
+    """Changes with the content: an ETag, a generation, a time; may be empty."""
+    md5: str | None = None
+    """If the store gives it: 32 hexadecimal digits."""
+    sha256: str | None = None
+    """Only of files that were uploaded from here, and only from ``head``."""
+
+
+class Store(Protocol):
+    """One protocol. Errors are those of its library; ``is_lasting`` and ``status_of`` read them."""
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """All files whose URL begins with ``prefix``."""
+
+    def head(self, url: str) -> Entry | None:
+        """Metadata of a file; None if it is missing."""
+
+    def read(self, entry: Entry, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
+        """The bytes from ``offset`` on, or from the smaller one that is given back. Fails if the file has changed."""
+
+    def write(self, path: Path, url: str, sha256: str) -> None:
+        """Uploads a file, with its hash as metadata."""
+
+    def remove(self, url: str) -> None:
+        """Removes a file."""
+
+
+@functools.cache
+def store_of(scheme: str) -> Store:
+    """The store of a protocol, one for the whole process.
+
+    Raises:
+        ImportError: its library is not installed.
+    """
+    stores: dict[str, type[Store]] = {"s3": _S3, "gs": _Google}
+    return stores.get(scheme, _Http)()
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error of any of the libraries carries."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    code = getattr(error, "code", None)
+    return code if isinstance(code, int) else None
+
+
+_LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether trying again cannot help: the request is refused, or cannot be made."""
+    status = status_of(error)
+    if status is not None:
+        return 400 <= status < 500 and status not in (408, 429)
+    return type(error).__name__ in (*_LASTING_NAMES, "ParamValidationError") or isinstance(error, ImportError)
+
+
+def _parts(url: str) -> tuple[str, str]:
+    bucket, _, key = url.partition("://")[2].partition("/")
+    return bucket, key
+
+
+class _S3:
+    def __init__(self) -> None:
+        import boto3
+        from botocore.config import Config
+
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("REGION")
+
+        def client(attempts: int) -> Any:
+            retries = {"total_max_attempts": attempts, "mode": "standard"}
+            config = Config(connect_timeout=10, read_timeout=TIMEOUT_S, max_pool_connections=32, retries=retries)
+            return boto3.client("s3", config=config, region_name=region or "us-east-1")
+
+        # `_Retries` counts the tries and reports them; a part of a large upload is better retried by itself
+        self.client, self.writer = client(1), client(5)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        bucket, key = _parts(prefix)
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+            for item in page.get("Contents", []):
+                yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"])
+
+    def head(self, url: str) -> Entry | None:
+        bucket, key = _parts(url)
+        try:
+            found = self.client.head_object(Bucket=bucket, Key=key)
+        except Exception as error:
+            if status_of(error) == 404:
+                return None
+            raise
+        tag = found["ETag"]
+        # the ETag is the MD5 of what came in one part, unless the store encrypts with keys of its own
+        plain = found.get("ServerSideEncryption") in (None, "AES256") and "SSECustomerAlgorithm" not in found
+        digits = tag.strip('"')
+        md5 = digits if plain and len(digits) == 32 else None
+        return Entry(url, found["ContentLength"], tag, md5, found["Metadata"].get(SHA256_KEY))
+
+    @contextmanager
+    def read(self, entry: Entry, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        bucket, key = _parts(entry.url)
+        ranged = {"Range": f"bytes={offset}-"} if offset else {}
+        body = self.client.get_object(Bucket=bucket, Key=key, IfMatch=entry.tag, **ranged)["Body"]
+        with closing(body):
+            yield offset, iter(functools.partial(body.read, CHUNK_BYTES), b"")
+
+    def write(self, path: Path, url: str, sha256: str) -> None:
+        bucket, key = _parts(url)
+        self.writer.upload_file(str(path), bucket, key, ExtraArgs={"Metadata": {SHA256_KEY: sha256}})
+
+    def remove(self, url: str) -> None:
+        bucket, key = _parts(url)
+        self.client.delete_object(Bucket=bucket, Key=key)
+
+
+class _Google:
+    def __init__(self) -> None:
+        from google.cloud import storage
+
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            from google.auth.credentials import AnonymousCredentials
+
+            self.client: Any = storage.Client("emulated", AnonymousCredentials())
+        else:
+            self.client = storage.Client()
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        bucket, key = _parts(prefix)
+        for blob in self.client.list_blobs(bucket, prefix=key):
+            yield self._entry(f"gs://{bucket}/{blob.name}", blob)
+
+    @staticmethod
+    def _entry(url: str, blob: Any) -> Entry:
+        md5 = base64.b64decode(blob.md5_hash).hex() if blob.md5_hash else None
+        return Entry(url, int(blob.size), str(blob.generation), md5, (blob.metadata or {}).get(SHA256_KEY))
+
+    def head(self, url: str) -> Entry | None:
+        bucket, key = _parts(url)
+        blob = self.client.bucket(bucket).get_blob(key)
+        return None if blob is None else self._entry(url, blob)
+
+    @contextmanager
+    def read(self, entry: Entry, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        bucket, key = _parts(entry.url)
+        blob = self.client.bucket(bucket).blob(key)
+        size_bytes = entry.size_bytes or 0
+
+        def chunks() -> Iterator[bytes]:
+            start = offset
+            while start < size_bytes:
+                last = min(start + 8 * CHUNK_BYTES, size_bytes) - 1
+                chunk = blob.download_as_bytes(start=start, end=last, if_generation_match=int(entry.tag), retry=None)
+                if not chunk:
+                    return
+                start += len(chunk)
+                yield chunk
+
+        yield offset, chunks()
+
+    def write(self, path: Path, url: str, sha256: str) -> None:
+        bucket, key = _parts(url)
+        blob = self.client.bucket(bucket).blob(key)
+        blob.metadata = {SHA256_KEY: sha256}
+        blob.upload_from_filename(str(path), checksum="md5")
+
+    def remove(self, url: str) -> None:
+        bucket, key = _parts(url)
+        self.client.bucket(bucket).blob(key).delete()
+
+
+class _Http:
+    def list(self, prefix: str) -> Iterator[Entry]:
+        raise OSError(f"{prefix}: http has no listing of files")
+
+    @staticmethod
+    def _open(url: str, method: str, **headers: str) -> Any:
+        # without this a server may pack what it sends, and the size would be that of the packed bytes
+        headers = {"Accept-Encoding": "identity", **headers}
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=TIMEOUT_S)
+
+    def head(self, url: str) -> Entry | None:
+        try:
+            with self._open(url, "HEAD") as response:
+                length = response.headers.get("Content-Length")
+                tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in (404, 410):
+                    return None
+                if error.code in (405, 501):
+                    return Entry(url, None, "")
+                raise
+        return Entry(url, int(length) if length else None, tag)
+
+    @contextmanager
+    def read(self, entry: Entry, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        # `If-Range` takes a strong tag or a time; with neither, parts could be of different contents
+        resumes = offset > 0 and entry.tag and not entry.tag.startswith("W/")
+        headers = {"Range": f"bytes={offset}-", "If-Range": entry.tag} if resumes else {}
+        with self._open(entry.url, "GET", **headers) as response:
+            start = offset if response.status == 206 else 0
+            yield start, iter(functools.partial(response.read, CHUNK_BYTES), b"")
+
+    def write(self, path: Path, url: str, sha256: str) -> None:
+        raise OSError(f"{url}: files cannot be written over http")
+
+    def remove(self, url: str) -> None:
+        raise OSError(f"{url}: files cannot be removed over http")
+
+
 ATTEMPTS = 6
-"""Tries without any progress, before it is given up."""
+"""Tries without any progress before giving up."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 PARALLEL_COPIES = 8
@@ -35,7 +283,7 @@ R = TypeVar("R")
 
 
 class RemoteError(OSError):
-    """A remote file cannot be read or written; the text says which, and why."""
+    """A remote file cannot be read or written; the text says which and why."""
 
 
 def _store(url: str) -> Store:
@@ -51,7 +299,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-class _Patience:
+class _Retries:
     """Counts failures in a row, waits longer after each, and gives up in the end."""
 
     def __init__(self, url: str, doing: str) -> None:
@@ -71,12 +319,12 @@ class _Patience:
 
 
 def _tried(url: str, doing: str, call: Callable[[], R]) -> R:
-    patience = _Patience(url, doing)
+    retries = _Retries(url, doing)
     while True:
         try:
             return call()
         except Exception as error:
-            patience.after(error)
+            retries.after(error)
 
 
 def head(url: str) -> Entry | None:
@@ -88,8 +336,8 @@ def head(url: str) -> Entry | None:
 def find(pattern: str, *, hidden: bool = False) -> list[Entry]:
     """The remote files that a pattern matches, sorted: ``*`` and ``?`` within a name, ``**`` across any number of them.
 
-    A pattern without wildcards is a file, or else the files directly below it. Names that begin with a dot are passed
-    over where a wildcard would match them, unless ``hidden``.
+    A pattern without wildcards is a file, or else the files directly below it. Wildcards skip names that begin with a
+    dot, unless ``hidden``.
     """
     fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     if fixed == pattern:
@@ -134,7 +382,7 @@ def _matcher(fixed: str, pattern: str, hidden: bool) -> Callable[[str], bool]:
 
 
 def fetch(entry: Entry, target: Path) -> bool:
-    """Copies a remote file; says False if an equal copy of the same original is there already.
+    """Copies a remote file; returns False if an equal copy of the same original exists.
 
     Raises:
         RemoteError: it cannot be read, has changed meanwhile, or the copy is not equal to it.
@@ -148,7 +396,7 @@ def fetch(entry: Entry, target: Path) -> bool:
     noted.unlink(missing_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     if entry.md5 is None and entry.url.startswith("s3:") and "-" not in entry.tag:
-        entry = head(entry.url) or entry  # a listing does not tell whether the tag is an MD5
+        entry = head(entry.url) or entry  # a listing does not say whether the tag is an MD5
     try:
         md5 = _download(entry, partial)
         if entry.md5 is not None and md5 != entry.md5:
@@ -178,8 +426,8 @@ def fetch_url(url: str, directory: Path) -> Path:
 
 
 def _download(entry: Entry, partial: Path) -> str:
-    """Writes the bytes; after a failure goes on where it stopped. Gives their MD5."""
-    store, patience = _store(entry.url), _Patience(entry.url, "read")
+    """Writes the bytes and resumes after a failure; returns their MD5."""
+    store, retries = _store(entry.url), _Retries(entry.url, "read")
     digest, offset = hashlib.md5(usedforsecurity=False), 0
     with partial.open("wb") as file:
         while True:
@@ -193,7 +441,7 @@ def _download(entry: Entry, partial: Path) -> str:
                         _write(file.fileno(), chunk)
                         digest.update(chunk)
                         offset += len(chunk)
-                        patience.failures = 0
+                        retries.failures = 0
                 if entry.size_bytes is None or offset >= entry.size_bytes:
                     break
                 raise ConnectionError(f"the connection ended after {offset:,} of {entry.size_bytes:,} bytes")
@@ -201,8 +449,8 @@ def _download(entry: Entry, partial: Path) -> str:
                 raise OSError(error.errno, error.strerror, str(partial.parent)) from error
             except Exception as error:
                 if entry.size_bytes is None:
-                    entry = Entry(entry.url, None, "")  # nothing tells whether a second part would belong to the first
-                patience.after(error)
+                    entry = Entry(entry.url, None, "")  # no tag: a second part might not belong to the first
+                retries.after(error)
         os.fsync(file.fileno())
     if entry.size_bytes is not None and offset != entry.size_bytes:
         raise RemoteError(f"{entry.url}: gave {offset:,} bytes; expected {entry.size_bytes:,}")
@@ -210,7 +458,7 @@ def _download(entry: Entry, partial: Path) -> str:
 
 
 class _LocalError(OSError):
-    """The disk's, not the connection's: trying again cannot help."""
+    """The disk failed, not the connection: trying again cannot help."""
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
@@ -222,14 +470,8 @@ def _write(descriptor: int, chunk: bytes) -> None:
         raise _LocalError(error.errno, error.strerror) from error
 
 
-def sha256_of(path: Path) -> str:
-    """64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def upload(path: Path, url: str) -> bool:
-    """Copies a file to a URL; says False if a file with the same hash is there already.
+    """Copies a file to a URL; returns False if a file with the same hash exists.
 
     Raises:
         RemoteError: it cannot be written, or what is there afterwards has another size.
@@ -247,14 +489,14 @@ def upload(path: Path, url: str) -> bool:
 
 
 def remove(url: str) -> None:
-    """Removes a remote file that may be there."""
+    """Removes a remote file if it exists."""
     store = _store(url)
     if head(url) is not None:
         _tried(url, "removed", lambda: store.remove(url))
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results in order, several at a time; after an error nothing new is begun."""
+    """The results in order, several at a time; after an error nothing new is started."""
     with ThreadPoolExecutor(PARALLEL_COPIES) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:

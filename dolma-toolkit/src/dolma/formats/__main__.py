@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dolma.formats import attributes, document, manifest, megatron, packed, tokens
-from dolma.formats.error import FormatError
+from dolma.errors import FormatError
+from dolma.formats import attributes, document, manifest, tokens
 from dolma.formats.lineage import lineage
 
 __all__ = ["main"]
@@ -87,8 +87,8 @@ def _read(arguments: argparse.Namespace, errors: list[FormatError]) -> None:
             "document": lambda: document.read(path, errors),
             "attributes": lambda: attributes.read(path, arguments.documents, errors),
             "tokens": lambda: tokens.read(path, arguments.dtype, arguments.eos_token_id, errors),
-            "packed": lambda: packed.read(path, errors),
-            "megatron": lambda: megatron.read(path, errors),
+            "packed": lambda: tokens.read_packed(path, errors),
+            "megatron": lambda: tokens.read_megatron(path, errors),
         }
         rows = _rows(readers[arguments.format](), arguments)
     if arguments.command == "dump" and not errors:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dolma.errors import FormatError
 from dolma.formats import manifest
-from dolma.formats.error import FormatError
 from dolma.formats.fields import Fields
 from dolma.formats.files import artifact_files, holds_rows, lines, parse_object
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from dolma.formats.error import FormatError, kind
+from dolma.errors import FormatError
 
-__all__ = ["Fields"]
+__all__ = ["Fields", "kind"]
 
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -92,3 +92,11 @@ class Fields:
         if not _HASH.match(value):
             raise self.error(name, "invalid_value", f'is "{value}"; expected 64 lower-case hexadecimal digits')
         return value
+
+
+def kind(value: Any) -> str:
+    """What kind of JSON value it is, with its article."""
+    if value is None:
+        return "null"
+    names = ((bool, "a boolean"), (int | float, "a number"), (str, "a string"), (list, "an array"), (dict, "an object"))
+    return next((name for cls, name in names if isinstance(value, cls)), type(value).__name__)

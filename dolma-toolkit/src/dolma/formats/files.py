@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dolma.formats.error import FormatError, kind
+from dolma.errors import FormatError
+from dolma.formats.fields import kind
 
 __all__ = [
     "artifact_files",

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dolma.errors import FormatError
 from dolma.formats import manifest
-from dolma.formats.error import FormatError
 from dolma.formats.files import sha256_of
 
 __all__ = ["lineage"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dolma.formats.error import FormatError
+from dolma.errors import FormatError
 from dolma.formats.fields import Fields
 from dolma.formats.files import parse_object, sha256_of
 

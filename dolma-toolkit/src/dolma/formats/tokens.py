@@ -1,8 +1,9 @@
-"""Token shards: docs/formats/tokens.md, version 1."""
+"""Token shards, packed sequences and Megatron pairs: docs/formats/{tokens,packed,megatron}.md, version 1."""
 
 from __future__ import annotations
 
 import csv
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dolma.errors import FormatError
 from dolma.formats import manifest
-from dolma.formats.error import FormatError
 from dolma.formats.files import artifact_files, open_text, sha256_of
 
-__all__ = ["DTYPES", "Ids", "MissingArgumentError", "Row", "Shape", "fail_at", "ids_of", "read", "rows_of", "shape_of"]
+__all__ = ["DTYPES", "MissingArgumentError", "read", "read_megatron", "read_packed"]
 
 DTYPES = ("uint8", "uint16", "uint32")
 
@@ -160,3 +161,142 @@ def _table(path: Path, ids: Ids, shape: Shape) -> Iterator[Row]:
         yield row
     if before != ids.size:
         raise fail_at(path, line, "end", f"is {before} in the last row; expected {ids.size}, the number of tokens")
+
+
+PACKINGS = ("best_fit", "concatenate")
+
+
+def read_packed(path: Path, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
+    """Every part and what it adds to the counts; what is wrong is appended to ``errors``."""
+    found = manifest.read(path, "packed")
+    shape = shape_of(found, errors)
+    length, pad = found.details.integer("sequence_length", 1), found.details.integer("pad_token_id")
+    packing = found.details.string("packing")
+    if packing not in PACKINGS:
+        raise found.details.error("packing", "invalid_value", f'is "{packing}"; expected one of {", ".join(PACKINGS)}')
+    if errors:
+        return
+    counts = dict.fromkeys(("padding", "parts", "sequences", "tokens"), 0)
+    for name in (name for name in found.paths if name.endswith(".npy")):
+        try:
+            ids = ids_of(path / name, shape)
+            if ids.size % length:
+                message = f"the file has {ids.size} tokens; expected a multiple of {length}, the length of a sequence"
+                raise FormatError(str(path / name), None, None, "wrong_dtype", message)
+            counts["padding"] += ids.size
+            counts["sequences"] += ids.size // length
+            for row in _parts((path / name).with_suffix(".csv.gz"), ids, length, pad):
+                added = {"parts": 1, "tokens": row["end"] - row["start"]}
+                counts["padding"] -= added["tokens"]
+                counts |= {key: counts[key] + value for key, value in added.items()}
+                yield {"file": name, **row, "tokens": ids[row["start"] : row["end"]].tolist()}, added
+        except FormatError as error:
+            errors.append(error)
+    if not errors:
+        errors.extend(manifest.check_counts(found, counts))
+
+
+def _parts(path: Path, ids: Ids, length: int, pad: int) -> Iterator[Row]:
+    before, line = 0, None
+    for line, row in rows_of(path):
+        start, end = row["start"], row["end"]
+        if start != before:
+            # what is left of a sequence is padding
+            begins = -(-before // length) * length
+            if start != begins:
+                message = f"is {start}; expected {before}, where the part before ends, or {begins}, the next sequence"
+                raise fail_at(path, line, "start", message)
+            _check_padding(path, line, ids, before, begins, pad)
+        last = (start // length + 1) * length
+        if not start < end <= min(last, ids.size):
+            raise fail_at(path, line, "end", f"is {end}; expected from {start + 1} to {last}, the end of the sequence")
+        before = end
+        yield row
+    if ids.size - before >= length or (ids.size and not before):
+        message = f"is {before} in the last row; expected it in the last sequence, which ends at {ids.size}"
+        raise fail_at(path, line, "end", message)
+    _check_padding(path, line, ids, before, int(ids.size), pad)
+
+
+def _check_padding(path: Path, line: int | None, ids: Ids, start: int, end: int, pad: int) -> None:
+    other = [index for index in range(start, end) if int(ids[index]) != pad]
+    if other:
+        message = f"token {other[0]} is {int(ids[other[0]])} and in no part; expected {pad}, which fills sequences up"
+        raise fail_at(path, line, None, message)
+
+
+_MAGIC = b"MMIDIDX\0\0"
+_HEADER = struct.Struct("<9sQBQQ")
+MEGATRON_DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
+"""Codes of the item types that hold ids."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+def read_megatron(path: Path, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
+    """Every document and what it adds to the counts; what is wrong is appended to ``errors``."""
+    found = manifest.read_optional(path, "megatron")
+    if found:
+        errors.extend(manifest.check_files(found))
+        if errors:
+            return
+    root, names = artifact_files(path, found.paths if found else None, lambda name: name.endswith(".idx"))
+    counts = {"documents": 0, "tokens": 0}
+    for name in names:
+        try:
+            for row in _megatron_documents(root / name, name):
+                added = {"documents": 1, "tokens": row["end"] - row["start"]}
+                counts = {key: counts[key] + added[key] for key in counts}
+                yield row, added
+        except FormatError as error:
+            errors.append(error)
+    if found and not errors:
+        errors.extend(manifest.check_counts(found, counts))
+
+
+def _megatron_documents(path: Path, name: str) -> Iterator[Row]:
+    dtype, lengths, documents = _index(path)
+    binary = path.with_suffix(".bin")
+    if not binary.is_file():
+        message = f"file not found; expected it next to {path.name}"
+        raise FormatError(str(binary), None, None, "missing_file", message)
+    size_bytes, expected = binary.stat().st_size, int(lengths.sum()) * dtype.itemsize
+    if size_bytes != expected:
+        message = f"the file has {size_bytes} bytes; expected {expected}, as {path.name} says"
+        raise FormatError(str(binary), None, None, "wrong_size", message)
+    ids = np.memmap(binary, dtype=dtype, mode="r") if size_bytes else np.empty(0, dtype)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])[documents]
+    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        yield {"file": name, "start": start, "end": end, "tokens": ids[start:end].tolist()}
+
+
+def _index(path: Path) -> tuple[np.dtype[Any], Numbers, Numbers]:
+    """Item type, lengths of the sequences, and the first sequence of each document with their number at the end."""
+
+    def fail(code: str, message: str) -> FormatError:
+        return FormatError(str(path), None, None, code, message)
+
+    data = path.read_bytes()
+    if data[:9] != _MAGIC[: len(data)] or len(data) < 9:
+        raise fail("invalid_value", f"the file begins with {data[:9]!r}; expected {_MAGIC!r}")
+    if len(data) < _HEADER.size:
+        raise fail("truncated", f"the file has {len(data)} bytes; expected a header of {_HEADER.size}")
+    _, version, code, sequences, boundaries = _HEADER.unpack_from(data)
+    if version != 1:
+        raise fail("unsupported_version", f"the version is {version}; expected 1")
+    if code not in MEGATRON_DTYPES:
+        raise fail("wrong_dtype", f"the item type is {code}; expected one of {', '.join(map(str, MEGATRON_DTYPES))}")
+    size = _HEADER.size + 12 * sequences + 8 * boundaries
+    # a byte for each sequence may follow: its mode
+    if len(data) not in (size, size + sequences):
+        raise fail("truncated", f"the file has {len(data)} bytes; expected {size}, as its header says")
+    dtype = np.dtype(MEGATRON_DTYPES[code]).newbyteorder("<")
+    lengths = np.frombuffer(data, "<i4", sequences, _HEADER.size).astype(np.int64)
+    pointers = np.frombuffer(data, "<i8", sequences, _HEADER.size + 4 * sequences)
+    documents = np.frombuffer(data, "<i8", boundaries, _HEADER.size + 12 * sequences).astype(np.int64)
+    if (lengths < 0).any() or (pointers != (np.cumsum(lengths) - lengths) * dtype.itemsize).any():
+        raise fail("bad_boundary", "the pointers are not the sums of the lengths; expected sequences without gaps")
+    whole = documents.size and documents[0] == 0 and documents[-1] == sequences and (np.diff(documents) >= 0).all()
+    if not whole:
+        raise fail("bad_boundary", f"the documents do not go from sequence 0 to {sequences}; expected all sequences")
+    return dtype, lengths, documents

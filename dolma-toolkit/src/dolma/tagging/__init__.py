@@ -1,3 +1,5 @@
-"""Taggers written in Python: finding their modules, running them in processes of their own."""
+"""Taggers that run in Python. Importing this registers the package's own; each imports what it needs when made."""
 
-__all__: list[str] = []
+from dolma.tagging import code, detectors
+
+__all__ = ["code", "detectors"]

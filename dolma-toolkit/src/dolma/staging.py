@@ -1,34 +1,65 @@
 """Lets a command that works on local files work on remote ones: inputs are copied before it, results after it.
 
-The command sees paths in the tree of ``dolma.files.mirror``. What a destination holds already is copied there too, so
-that finished work is found, and a manifest that is to be added to.
+The command sees paths below ``files.paths.REMOTE_DIRECTORY``. What a destination already has is copied there too, so
+that finished work is found, and a manifest can be added to.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import functools
 import json
 import logging
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from dolma.config import WRITTEN_KEYS
-from dolma.core.progress import bytes_text
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError
-from dolma.files.mirror import SCHEMES, is_remote, mirror_path, named
-from dolma.files.paths import SIDE_DIRECTORY, attributes_root, side_file
-from dolma.files.remote import RemoteError, each, fetch, find, head, remove, sha256_of, upload
-from dolma.files.stores import Entry
-from dolma.files.temporary import temporary_directory
+from dolma.files.paths import SCHEMES, SIDE_DIRECTORY, attributes_root, is_remote, mirror_path, named, side_file
+from dolma.files.remote import Entry, RemoteError, each, fetch, find, head, remove, upload
+from dolma.formats.files import sha256_of
+from dolma.records import bytes_text
 
-__all__ = ["Written", "remotely", "staged"]
+__all__ = ["Written", "staged", "temporary_directory", "with_remote_paths"]
 
 log = logging.getLogger(__name__)
+
+TEMPORARY_PREFIX = "dolma-run-"
+LOCK = ".lock"
+"""Locked while its run lives; the system releases the lock of a run that is killed."""
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """An empty directory that is removed on leaving; those of killed runs are removed first."""
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as name:
+        # gets its name when it is locked, so that nobody finds it unlocked
+        unnamed = Path(name) / f"{LOCK}.new"
+        with unnamed.open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            unnamed.rename(Path(name) / LOCK)
+            yield Path(name)
+
+
+def _remove_abandoned(root: Path) -> None:
+    for directory in root.glob(f"{TEMPORARY_PREFIX}*"):
+        try:
+            if directory.stat().st_uid != os.getuid():
+                continue
+            with (directory / LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+        except OSError:
+            continue  # its run is alive or starting, or another run is removing it
+
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -44,10 +75,9 @@ KEPT_FILE_KEYS = ("file",)
 _URL_KEYS = (*READ_KEYS, *DIRECTORY_KEYS, *WRITTEN_KEYS, *KEPT_FILE_KEYS)
 _RECORDS = ("funnel.ndjson", "progress.ndjson")
 """Side files from which a run resumes."""
-"""Beside attributes: which of them are finished, and from which bytes they were made."""
 
 
-def remotely(written: Written | None = None) -> Callable[[Callable[[Any], R]], Callable[[Any], R]]:
+def with_remote_paths(written: Written | None = None) -> Callable[[Callable[[Any], R]], Callable[[Any], R]]:
     """Makes ``run(config)`` take URLs where its settings name documents and destinations."""
 
     def decorate(run: Callable[[Any], R]) -> Callable[[Any], R]:
@@ -68,7 +98,7 @@ def staged(config: C, written: Written | None = None) -> Iterator[C]:
     Copies and results share one tree, below ``work_dir.output``, else ``work_dir.input``, else a temporary directory.
 
     Raises:
-        ConfigError: a URL cannot be used or read; all problems that were found are told.
+        ConfigError: a URL cannot be used or read; it has every problem that was found.
         RemoteError: the upload failed. What was made is kept if ``work_dir.output`` is set.
     """
     if not any(is_remote(value) for _, _, value in _settings(config)):
@@ -79,24 +109,24 @@ def staged(config: C, written: Written | None = None) -> Iterator[C]:
         dry = bool(getattr(config, "dryrun", False))
         kept = getattr(work_dir, "output", None) or getattr(work_dir, "input", None)
         root = temporary if dry or kept is None else Path(kept)
-        place = _Place(config, root, dry)
-        local = place.stage(written)
+        stage = _Stage(config, root, dry)
+        local = stage.local_settings(written)
         if dry:
             yield local
             return
-        for url in place.written:
+        for url in stage.written:
             _pull(url, mirror_path(root, url))
         try:
             yield local
         except (FormatError, ProblemsError):
-            for url in place.written:
+            for url in stage.written:
                 rows = side_file(mirror_path(root, url), "errors.ndjson")
                 if rows.is_file():
                     upload(rows, f"{url}/{SIDE_DIRECTORY}/errors.ndjson")
             raise
-        for url in place.written:
+        for url in stage.written:
             _push(mirror_path(root, url), url)
-        for url in place.kept_files:
+        for url in stage.kept_files:
             copy = mirror_path(root, url)
             if copy.is_file() and upload(copy, url):
                 log.info("uploaded %s", url)
@@ -115,7 +145,7 @@ def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
                 yield from _settings(one, f"{name}.{index}." if isinstance(value, list) else f"{name}.")
 
 
-class _Place:
+class _Stage:
     """One run: what is copied for it, and where to."""
 
     def __init__(self, config: Any, root: Path, dry: bool) -> None:
@@ -123,7 +153,7 @@ class _Place:
         self.written: dict[str, None] = {}
         self.kept_files: dict[str, None] = {}
 
-    def stage(self, written: Written | None) -> Any:
+    def local_settings(self, written: Written | None) -> Any:
         """Copies the inputs, notes the outputs, and gives the settings with local paths."""
         problems: list[Problem] = []
         entries: dict[str, Entry] = {}
@@ -155,7 +185,7 @@ class _Place:
             except RemoteError as error:
                 problems.append(Problem(key, f'is "{value}", which cannot be read: {error}'))
             except ValueError:
-                continue  # no directory `documents`: the command tells it in its own words
+                continue  # no directory `documents`: the command reports it in its own words
         if problems:
             raise ConfigError(problems)
         self._copy(list(entries.values()))
@@ -167,7 +197,7 @@ class _Place:
     def _copy(self, entries: list[Entry]) -> None:
         if self.dry:
             for entry in entries:
-                # holes of the right size: a dry run looks at names and sizes alone
+                # holes of the right size: a dry run only looks at names and sizes
                 path = self._local(entry.url)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
@@ -176,10 +206,10 @@ class _Place:
         self._expect_room(entries)
         copied = sum(each(lambda entry: fetch(entry, self._local(entry.url)), entries))
         if entries:
-            log.info("copied %d of %d remote files; the others were there", copied, len(entries))
+            log.info("copied %d of %d remote files; the rest was up to date", copied, len(entries))
 
     def _expect_room(self, entries: list[Entry]) -> None:
-        """Told before the first byte is copied, since all copies stay until the run ends."""
+        """Checks the disk before the first byte is copied, since all copies stay until the run ends."""
 
         def to_come(entry: Entry) -> int:
             copy, size_bytes = self._local(entry.url), entry.size_bytes or 0
@@ -242,9 +272,9 @@ def _found(key: str, pattern: str) -> list[Entry]:
 
 
 def _companions(owner: Any, document: str, listings: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, Entry]]:
-    """The files of the attributes that are wanted beside a document, as far as they are there."""
+    """The existing files of the attributes that are wanted next to a document."""
     for name in getattr(owner, "attributes", ()) if hasattr(owner, "documents") else ():
-        # the path of a URL, below a root that stands for "://"
+        # the path of a URL, with "/" for "://"
         _, directory, relative = attributes_root(document.replace("://", "/", 1), name)
         prefix = str(directory).replace("/", "://", 1)
         if prefix not in listings:
@@ -255,7 +285,7 @@ def _companions(owner: Any, document: str, listings: dict[str, dict[str, Entry]]
 
 
 def _pull(url: str, directory: Path) -> None:
-    """Copies a finished artifact; one that is not finished is made anew."""
+    """Copies a finished artifact; an unfinished one is written from scratch."""
     manifest = head(f"{url}/manifest.json")
     if manifest is None:
         return
@@ -275,7 +305,7 @@ def _listed(manifest: Path) -> list[str]:
     try:
         return [entry["path"] for entry in json.loads(manifest.read_bytes())["files"]]
     except (OSError, ValueError, KeyError, TypeError):
-        return []  # not one of ours; the command says what it thinks of it
+        return []  # not one of ours; the command reports it
 
 
 def _push(directory: Path, url: str) -> None:
@@ -297,4 +327,4 @@ def _push(directory: Path, url: str) -> None:
         remove(f"{url}/{name}")
     for name in last:
         upload(directory / name, f"{url}/{name}")
-    log.info("uploaded %d of %d files to %s; the others were there", sent, len(data), url)
+    log.info("uploaded %d of %d files to %s; the rest was up to date", sent, len(data), url)

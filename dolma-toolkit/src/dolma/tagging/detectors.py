@@ -1,4 +1,4 @@
-"""Languages by CLD2, CLD3, langdetect and lingua, with the span types of dolma 1.x."""
+"""Languages by CLD2, CLD3, langdetect and lingua, personal data by Presidio, with the span types of dolma 1.x."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from dolma.core.data_types import DocResult, Document, Span
 from dolma.core.extras import require
 from dolma.core.registry import TaggerRegistry
-from dolma.core.splitting import split_paragraphs
 from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger
+from dolma.core.text import split_paragraphs
 
-__all__ = ["LanguageTagger", "in_order"]
+__all__ = ["LanguageTagger", "PiiPresidio", "in_order"]
 
 Scores = list[tuple[str, float]]
 Detector = Callable[[str], Scores]
@@ -32,14 +32,14 @@ def in_order(scores: Scores) -> Scores:
 
 
 class LanguageTagger(BaseTagger):
-    """What the detectors have in common: units, English alone, its opposite, the mean over the document."""
+    """What the detectors have in common: units, English only, its opposite, the mean over the document."""
 
     make_detector: ClassVar[Callable[[], Detector]]
     by_paragraph: ClassVar[bool] = False
-    english_alone: ClassVar[bool] = False
+    english_only: ClassVar[bool] = False
     with_opposite: ClassVar[bool] = False
     with_document_score: ClassVar[bool] = False
-    likely_alone: ClassVar[bool] = False
+    likely_only: ClassVar[bool] = False
     """Languages above 0.01, to two decimals."""
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class LanguageTagger(BaseTagger):
     def scores(self, text: str) -> Scores:
         """Languages of a text and their scores."""
         found = in_order(self._detect(text))
-        if self.likely_alone:
+        if self.likely_only:
             found = [(language, round(score, 2)) for language, score in found if score > 0.01]
-        if self.english_alone:
+        if self.english_only:
             found = [scored for scored in found if scored[0] == "en"] or [("en", 0.0)]
         return found
 
@@ -78,7 +78,7 @@ def _cld2() -> Detector:
         return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cs"))
 
     def detect(text: str) -> Scores:
-        # CLD2 refuses some control characters; what it refuses is spelled anew, as dolma 1.x does
+        # CLD2 refuses some control characters; what it refuses is respelled, as dolma 1.x does
         for spelled in (str, anyascii, without_controls):
             try:
                 is_reliable, _, details = cld2.detect(spelled(text))
@@ -134,7 +134,7 @@ def _lingua() -> Detector:
     return detect
 
 
-_ENGLISH = {"english_alone": True, "with_opposite": True}
+_ENGLISH = {"english_only": True, "with_opposite": True}
 _PARAGRAPH = {"by_paragraph": True}
 _MEAN = {**_ENGLISH, **_PARAGRAPH, "with_document_score": True}
 
@@ -151,10 +151,10 @@ _NAMES: dict[str, tuple[Callable[[], Detector], dict[str, bool]]] = {
     "langdetect_doc_v1": (_langdetect, {}),
     "langdetect_en_paragraph_v1": (_langdetect, {**_ENGLISH, **_PARAGRAPH}),
     "langdetect_paragraph_v1": (_langdetect, _PARAGRAPH),
-    "lingua_1e2": (_lingua, {"likely_alone": True}),
+    "lingua_1e2": (_lingua, {"likely_only": True}),
     "lingua_doc_en_v1": (_lingua, _ENGLISH),
     "lingua_doc_v1": (_lingua, {}),
-    "lingua_en_only_v1": (_lingua, {"english_alone": True}),
+    "lingua_en_only_v1": (_lingua, {"english_only": True}),
     "lingua_en_par_v1": (_lingua, {**_ENGLISH, **_PARAGRAPH}),
     "lingua_par_v1": (_lingua, _PARAGRAPH),
 }
@@ -162,3 +162,54 @@ _NAMES: dict[str, tuple[Callable[[], Detector], dict[str, bool]]] = {
 for _name, (_detector, _choices) in _NAMES.items():
     _members = {"make_detector": staticmethod(_detector), "__module__": __name__, **_choices}
     TaggerRegistry.add(_name)(type(_name, (LanguageTagger,), _members))
+
+
+CONTEXT_CHARS = 100
+"""A number this near to "isbn", "doi" or # is not an address or telephone number, as in dolma 1.x."""
+
+
+@TaggerRegistry.add("pii_presidio_v1")
+class PiiPresidio(BaseTagger):
+    """E-mails, phone numbers and IP addresses, and hits per word as ``doc`` (-1 where there are no words)."""
+
+    def __init__(self) -> None:
+        found = require("presidio_analyzer.predefined_recognizers", "presidio", "taggers", "pii_presidio_v1")
+        tldextract = require("tldextract", "presidio", "taggers", "pii_presidio_v1")
+        # the list of suffixes that the package carries: fetching the newest would make results depend on the day
+        domain_of = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+
+        class Email(found.EmailRecognizer):  # type: ignore[misc, name-defined]
+            """An e-mail whose domain ends with a public suffix."""
+
+            def validate_result(self, pattern_text: str) -> bool:
+                return bool(domain_of(pattern_text).top_domain_under_public_suffix)
+
+        self._recognizers = {
+            "EMAIL_ADDRESS": Email(),
+            "PHONE_NUMBER": found.PhoneRecognizer(),
+            "IP_ADDRESS": found.IpRecognizer(),
+        }
+        recognizer = require("presidio_analyzer", "presidio", "taggers", "pii_presidio_v1").EntityRecognizer
+        self._without_duplicates: Any = recognizer.remove_duplicates
+
+    def predict(self, doc: Document) -> DocResult:
+        """The spans in the order in which Presidio gives them, then that of the document."""
+        results: list[Any] = []
+        for kind, recognizer in self._recognizers.items():
+            results.extend(recognizer.analyze(doc.text, [kind], None) or [])
+        results = self._without_duplicates(results)
+        # Presidio keeps them in a set, so the order of equal ranks differs between processes
+        results.sort(key=lambda result: (-result.score, result.start, result.start - result.end, result.entity_type))
+        spans = [Span(result.start, result.end, result.entity_type) for result in results]
+        spans = [span for span in spans if _holds(span, doc.text)]
+        words = len(doc.text.split())
+        spans.append(Span(0, len(doc.text), "doc", len(spans) / words if words else -1.0))
+        return DocResult(doc, spans)
+
+
+def _holds(span: Span, text: str) -> bool:
+    if span.type == "EMAIL_ADDRESS":
+        addressee, _, domain = span.mention(text).partition("@")
+        return addressee.strip() != "(" and "." in domain
+    context = span.mention(text, CONTEXT_CHARS)
+    return not any(word in context for word in ("isbn", "doi", "#"))

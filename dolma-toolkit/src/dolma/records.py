@@ -1,16 +1,20 @@
-"""Progress of a long command: a line every ten seconds, one at the end, and rows of ``metrics.ndjson``."""
+"""What a run reports and leaves in ``.dolma`` next to its results: progress and metrics, settings, bad rows."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dolma.files.paths import side_file
+from dolma import _native
+from dolma.config import to_yaml
+from dolma.errors import FormatError, ProblemsError, errors_of_native
+from dolma.files.paths import named, side_file
 
-__all__ = ["Reporter", "bytes_text", "count_text", "duration_text"]
+__all__ = ["Reporter", "bytes_text", "count_text", "duration_text", "error_log", "save_config", "save_skipped"]
 
 log = logging.getLogger(__name__)
 
@@ -80,3 +84,52 @@ def duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+def save_config(config: Any, directories: Iterable[Path]) -> None:
+    """Saves the resolved settings as ``.dolma/config.yaml``, next to the results."""
+    text = to_yaml(config)
+    for directory in directories:
+        path = side_file(directory, "config.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def save_skipped(command: str, directory: Path, rows: Sequence[tuple[str, int, str, str]]) -> None:
+    """Writes the skipped rows to ``.dolma/skipped.ndjson`` and logs their number. Removes an older list."""
+    path = side_file(directory, "skipped.ndjson")
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    names = ("path", "line", "code", "message")
+    lines = [json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    log.warning(
+        f"{command}  {len(rows)} rows could not be read and were skipped; they are listed in {named(str(path))}"
+    )
+
+
+@contextmanager
+def error_log(directory: Path) -> Iterator[None]:
+    """Writes the bad rows to ``.dolma/errors.ndjson`` in ``directory``. Removes an older list."""
+    path = side_file(directory, "errors.ndjson")
+    try:
+        try:
+            yield
+        except _native.NativeError as error:
+            raise errors_of_native(error) from None
+    except (FormatError, ProblemsError) as error:
+        errors = error.errors if isinstance(error, ProblemsError) else (error,)
+        rows = [
+            {"code": one.code, "path": one.path, "line": one.line, "field": one.field, "message": one.message}
+            for one in errors
+            if isinstance(one, FormatError)
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        log.error(f"{len(errors)} error{'s' * (len(errors) > 1)}; those of rows are listed in {named(str(path))}")
+        raise
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # it has other files, or there never was an error
+        path.parent.rmdir()

@@ -1,18 +1,23 @@
-"""Taggers written in Python run here, in worker processes; their spans go to spools that the core reads.
+"""Runs taggers written in Python: imports their modules and calls them in worker processes before the core runs.
 
-A spool is one file a document file: a line a document, ``[[[type, start, end, score], ...], ...]`` with one list a
-tagger. It appears whole or not at all, and is not made again.
+Their spans go to spools that the core reads. A spool is one file for each document file, with one line for each
+document: ``[[[type, start, end, score], ...], ...]``, one list for each tagger. It appears whole or not at all, and is
+not written again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import importlib.util
 import logging
 import multiprocessing
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,12 +29,109 @@ from dolma import _native
 from dolma.core.data_types import Document, DocumentWithMetadata
 from dolma.core.registry import TaggerRegistry
 from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata
-from dolma.errors import ConfigError, FormatError, ProblemsError, errors_of_native
-from dolma.tagging.modules import import_modules, make_tagger, told
+from dolma.errors import ConfigError, FormatError, Problem, ProblemsError, errors_of_native, raise_all
 
-__all__ = ["SpoolTask", "run_spools"]
+__all__ = ["SpoolTask", "import_modules", "make_tagger", "run_spools", "source_sha256"]
 
 log = logging.getLogger(__name__)
+
+
+class _ImportFailure(Exception):
+    """What a user's module raised, and where."""
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports each module, so that its ``@add_tagger`` classes are registered: names, ``.py`` files or directories.
+
+    Raises:
+        ConfigError: a module is missing, or fails on import.
+    """
+    problems = []
+    for index, name in enumerate(names):
+        try:
+            _guarded_import(name)
+        except _ImportFailure as failure:
+            problems.append(
+                Problem(f"tagger_modules.{index}", f'is "{name}", which {failure.args[0]}', failure.args[1])
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _guarded_import(name: str) -> None:
+    try:
+        _import(name)
+    except ModuleNotFoundError as error:
+        hint = "give a path to the file, or put its directory on PYTHONPATH"
+        raise _ImportFailure(f"cannot be imported ({error}); expected a module", hint) from error
+    except (Exception, SystemExit) as error:
+        raise _ImportFailure(f"fails on import: {_described(error)}", "") from error
+
+
+def make_tagger(name: str) -> BaseTagger:
+    """An instance of a registered class.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        return TaggerRegistry.get(name)()
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        message = f'names "{name}", which cannot be made: {_described(error)}'
+        raise ConfigError([Problem("taggers", message)]) from error
+
+
+def _described(error: BaseException) -> str:
+    """An exception of a user's code in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({frames[-1].filename}:{frames[-1].lineno})"
+
+
+def _import(name: str) -> None:
+    path = Path(name)
+    if not path.exists():
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            here = os.getcwd()
+            if error.name != name.partition(".")[0] or here in sys.path:
+                raise
+            # last, so that a file here hides no installed module
+            sys.path.append(here)
+            importlib.invalidate_caches()
+            importlib.import_module(name)
+        return
+    # by path: the directory is added to `sys.path`, so that the module can import its neighbours. A module of a
+    # package is imported as part of it, for its relative imports
+    module_name = path.stem if path.suffix == ".py" else path.name
+    directory = path.resolve().parent
+    while (directory / "__init__.py").is_file() and directory.name.isidentifier():
+        module_name, directory = f"{directory.name}.{module_name}", directory.parent
+    parent = str(directory)
+    known = sys.modules.get(module_name)
+    if known is not None:
+        origin = getattr(known, "__file__", None)
+        if origin and Path(origin).resolve() in (path.resolve(), (path / "__init__.py").resolve()):
+            return
+        raise ImportError(f"another module is named {module_name}")
+    if parent not in sys.path:
+        sys.path.insert(0, parent)
+    importlib.invalidate_caches()
+    importlib.import_module(module_name)
+
+
+def source_sha256(module_name: str) -> str:
+    """sha256 of the source file of an imported module: results made by other code are other results."""
+    module = sys.modules.get(module_name)
+    origin = getattr(module, "__file__", None)
+    if origin and Path(origin).is_file():
+        return hashlib.sha256(Path(origin).read_bytes()).hexdigest()
+    # the cells of a notebook so far
+    cells = getattr(module, "In", None)
+    return hashlib.sha256(repr(cells).encode()).hexdigest() if isinstance(cells, list) else ""
+
 
 REPORTED_ROWS = 100
 REPORT_INTERVAL_S = 10.0
@@ -92,8 +194,7 @@ def _run(
                 f"tag  {done}/{len(tasks)} files through Python taggers  {rate:.0f} documents/s  eta {eta_s:.0f} s"
             )
             last = now
-    if errors:
-        raise errors[0] if len(errors) == 1 else ProblemsError(errors)
+    raise_all(errors)
 
 
 def _results(
@@ -149,16 +250,18 @@ def _partial(task: SpoolTask) -> str:
 
 
 def _died(tasks: Sequence[SpoolTask], taggers: Sequence[str]) -> ProblemsError:
-    """A process ended without a word, as one that runs out of memory does: what was read at that time."""
+    """A process ended without an error, as one that runs out of memory does: the files that were being read."""
     reading = [task.name for task in tasks if os.path.exists(_partial(task))] or [tasks[0].name]
     names = ", ".join(f'"{name}"' for name in taggers)
-    message = f"a worker process of the taggers {names} ended early, as for want of memory; expected a DocResult"
+    message = (
+        f"a worker process of the taggers {names} exited unexpectedly (possibly out of memory); expected a DocResult"
+    )
     return ProblemsError([FormatError(name, None, None, "invalid_value", message) for name in reading])
 
 
 _made: list[tuple[str, BaseTagger]] = []
 _unmade: list[ConfigError] = []
-"""Why taggers could not be made; a worker that fails before its first file would end the pool without a reason."""
+"""Why taggers could not be made; a worker that fails before its first file would end the pool without one."""
 
 
 def _start_worker(taggers: Sequence[str], modules: Sequence[str]) -> None:
@@ -175,7 +278,7 @@ def _start_worker(taggers: Sequence[str], modules: Sequence[str]) -> None:
 
 
 def _end_with(ended: Callable[[], None]) -> None:
-    """A killed run must not leave a worker that goes on to write where the next run writes."""
+    """A killed run must not leave a worker that still writes where the next run writes."""
     ended()
     os._exit(1)
 
@@ -225,7 +328,7 @@ def _tag(tagger: BaseTagger, document: Document) -> list[tuple[str, int, int, fl
     try:
         return tagger.spans(document)
     except (Exception, SystemExit) as error:
-        raise _TaggerFailure(told(error)) from error
+        raise _TaggerFailure(_described(error)) from error
 
 
 def _spans(

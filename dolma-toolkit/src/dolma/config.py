@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +20,24 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from dolma.errors import ConfigError, Problem, nearest
-from dolma.files.mirror import is_remote, named
-from dolma.files.paths import matches
+from dolma.files.paths import is_remote, matches, named
 
-__all__ = ["REQUIRED", "Checked", "build", "load", "merge", "read_file", "setting", "to_yaml"]
+__all__ = [
+    "GENERATE_IDS",
+    "REQUIRED",
+    "SKIP_BAD_ROWS",
+    "Checked",
+    "Compression",
+    "WorkDir",
+    "at_least",
+    "build",
+    "load",
+    "merge",
+    "read_file",
+    "setting",
+    "shown_and_done",
+    "to_yaml",
+]
 
 REQUIRED: Any = object()
 """Default of a setting that has to be given."""
@@ -239,7 +254,7 @@ def _cached(url: str, key: str, problems: list[Problem]) -> str:
     import hashlib
 
     from dolma.files.remote import RemoteError, fetch_url
-    from dolma.tagging.resources import cache_directory
+    from dolma.files.resources import cache_directory
 
     try:
         return str(fetch_url(url, cache_directory() / "files" / hashlib.sha256(url.encode()).hexdigest()[:32]))
@@ -354,3 +369,45 @@ def to_yaml(config: Any) -> str:
         return named(value) if isinstance(value, str) else value
 
     return yaml.safe_dump(plain(config), sort_keys=True, allow_unicode=True, width=110)
+
+
+GENERATE_IDS = "give each row without an id one: its path below `documents`, a colon and its line number"
+SKIP_BAD_ROWS = "how many bad rows to skip, over all files; one more ends the run"
+"""Help of two settings that `tag`, `dedupe` and `mix` share."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkDir:
+    """Where intermediate files go."""
+
+    input: str | None = setting(None, "directory for copies of remote files (default: work_dir.output)")
+    output: str | None = setting(None, "directory for unfinished results (default: next to the results)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How files are packed, if their names do not say."""
+
+    input: str | None = setting(None, "packing of the inputs: gz, zst, bz2, xz or none (default: by extension)")
+    output: str | None = setting(None, "packing of the outputs: gz, zst, bz2, xz or none (default: by extension)")
+
+    def check(self, prefix: str = "compression") -> Iterator[Problem]:
+        """Problems of the two names."""
+        for name in ("input", "output"):
+            value = getattr(self, name)
+            if value not in (None, "", "gz", "zst", "zstd", "bz2", "xz"):
+                yield Problem(f"{prefix}.{name}", f'is "{value}"; expected gz, zst, bz2, xz or an empty string')
+
+
+def at_least(least: int, **values: int | None) -> Iterator[Problem]:
+    """A problem for each value below ``least``; None passes."""
+    for key, value in values.items():
+        if value is not None and value < least:
+            yield Problem(key, f"is {value}; expected at least {least}")
+
+
+def shown_and_done(config: Any) -> bool:
+    """With ``dryrun`` prints the resolved settings to stdout, and says so."""
+    if config.dryrun:
+        sys.stdout.write(to_yaml(config))
+    return bool(config.dryrun)

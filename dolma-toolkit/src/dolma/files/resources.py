@@ -1,4 +1,4 @@
-"""Files that the user gives to taggers besides the documents: block lists, models, tokenizers, by path or URL."""
+"""Files that taggers need besides the documents: block lists, models, tokenizers, by path or URL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 from dolma import _native
 from dolma.errors import Problem, nearest
-from dolma.files.mirror import is_remote
+from dolma.files.paths import is_remote
 from dolma.files.remote import RemoteError, fetch_url
 from dolma.formats.files import sha256_of
 
@@ -61,7 +61,7 @@ def find(
 ) -> dict[str, list[Resource]]:
     """The files of those taggers; URLs are fetched once, to the cache of the user.
 
-    A tagger that needs a file and has none is a problem whose hint tells where dolma 1.2.1 has it from.
+    A tagger without a file that it needs is a problem; its hint says where dolma 1.2.1 gets the file from.
     """
     known = set(known)
     for name in places:

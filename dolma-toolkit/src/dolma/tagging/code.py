@@ -1,20 +1,23 @@
-"""The filters of StarCoder (Li et al. 2023): share of comments, of visible text in HTML, XML templates, stars."""
+"""Source code: the filters of StarCoder (Li et al. 2023), and secrets by detect-secrets (the extra ``code``)."""
 
 from __future__ import annotations
 
+import ast
+import io
+import tokenize
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from dolma.core.data_types import DocResult, DocumentWithMetadata, Span
+from dolma.core.data_types import DocResult, Document, DocumentWithMetadata, Span
 from dolma.core.extras import require
 from dolma.core.registry import TaggerRegistry
-from dolma.core.taggers import BaseTaggerWithMetadata
-from dolma.tagging.models.code.comments import text_of_python
+from dolma.core.taggers import BaseTagger, BaseTaggerWithMetadata
 
-__all__ = ["StarCoder", "languages"]
+__all__ = ["CodeSecrets", "StarCoder", "languages", "text_of_python"]
 
 FAILED = -1.0
 """The ratio of a document that cannot be measured."""
@@ -113,7 +116,7 @@ class StarCoderV1(StarCoder):
 
 @TaggerRegistry.add("code_starcoder_taggers_v2")
 class StarCoderV2(StarCoder):
-    """Comments in Python, Java and JavaScript alone."""
+    """Comments in Python, Java and JavaScript only."""
 
     comments_type = "code_to_comment_ratio_doc"
 
@@ -121,3 +124,78 @@ class StarCoderV2(StarCoder):
         """Each by itself."""
         comments = self.or_failed(self.share_of_comments, text, language) if language in MEASURED else NEUTRAL
         return comments, self.or_failed(self.share_of_visible, text) if language == "html" else 1.0
+
+
+_ORDER = {ast.ClassDef: 0, ast.FunctionDef: 1, ast.Module: 2}
+"""Kinds of definitions whose docstrings count, in the order of the result."""
+
+
+def text_of_python(source: str) -> str:
+    """Docstrings, then comments without their number signs; nothing of what cannot be parsed.
+
+    Both follow the grammar of the Python that runs.
+    """
+    with warnings.catch_warnings():
+        # of the text, not of this program
+        warnings.simplefilter("ignore")
+        return f"{_docstrings(source)}\n{_comments(source)}".strip()
+
+
+def _docstrings(source: str) -> str:
+    try:
+        found = sorted(_definitions(source), key=lambda row: row[:2])
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # the last two mean brackets that are nested too deeply
+        return ""
+    return "\n".join(text for *_, text in found if text)
+
+
+def _definitions(source: str) -> Iterator[tuple[int, str, str | None]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Module):
+            yield _ORDER[type(node)], getattr(node, "name", ""), ast.get_docstring(node)
+
+
+def _comments(source: str) -> str:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return ""
+    return "".join(token.string for token in tokens if token.type == tokenize.COMMENT).replace("#", "")
+
+
+SECRETS_FILE_NAME = "code_str.yml"
+"""The file name that detect-secrets gets, as in dolma 1.x: some plugins depend on the kind of file."""
+
+
+@TaggerRegistry.add("code_secrets_v1")
+class CodeSecrets(BaseTagger):
+    """A ``SECRET_`` span for each different secret, and secrets per word as ``doc`` (-1 where there are no words)."""
+
+    def __init__(self) -> None:
+        self._scan: Any = require("detect_secrets.core.scan", "code", "taggers", "code_secrets_v1")
+        self._settings: Any = require("detect_secrets.settings", "code", "taggers", "code_secrets_v1")
+        self._collection: Any = require("detect_secrets.core.secrets_collection", "code", "taggers", "code_secrets_v1")
+
+    def _secrets(self, lines: list[str]) -> list[Any]:
+        """Sorted by line; of equal ones the first. The default plugins and filters, none of which asks the network."""
+        found = self._collection.SecretsCollection()
+        with self._settings.default_settings():
+            for secret in self._scan._process_line_based_plugins(list(enumerate(lines, start=1)), SECRETS_FILE_NAME):
+                found[SECRETS_FILE_NAME].add(secret)
+        return [secret for _, secret in found]
+
+    def predict(self, doc: Document) -> DocResult:
+        """The spans in the order of their lines, then that of the document."""
+        lines = doc.text.splitlines()
+        spans = []
+        for secret in self._secrets(lines):
+            line, value = lines[secret.line_number - 1], secret.secret_value or ""
+            start = doc.text.find(line)
+            # a plugin may give a value that is not literally in the line: then the line is the secret's place
+            at = line.find(value) if value else -1
+            start, length = (start + at, len(value)) if at >= 0 else (start, len(line))
+            spans.append(Span(start, start + length, f"SECRET_{secret.type.replace(' ', '_')}"))
+        words = len(doc.text.split())
+        spans.append(Span(0, len(doc.text), "doc", len(spans) / words if words else -1.0))
+        return DocResult(doc, spans)
