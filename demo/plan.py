@@ -193,7 +193,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             [work.script("report.py", ".", "report")],
             inputs=["domains", "answers", *scores],
             outputs=["report"],
-            scripts=["charts.py", "tables.py", "page.css"],
+            scripts=["tables.py"],
             expected_s=1,
         ),
     ]

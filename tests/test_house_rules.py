@@ -44,6 +44,7 @@ VENDORED = {
     **{f"{name}.py": FOLDERS for name in ("errors", "json_lines", "fields", "manifest", "lineage", "command")},
     **{f"{name}.py": [folder for folder in FOLDERS if "paloma" not in folder] for name in ("checkpoint", "inspection")},
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
+    "page.py": ["trainer/src/olmo_trainer", "catwalk-eval/src/catwalk", "paloma/src/paloma"],
 }
 
 

@@ -12,7 +12,7 @@ from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.json_lines import read_object
 from catwalk.formats.results import read_results
 from catwalk.metrics import item_metrics, wilson
-from catwalk.page import _ticks
+from catwalk.page import Axis
 from catwalk.results import load_all, read_item_scores
 from catwalk.tables import build_tables
 from conftest import write_documents, write_task_data
@@ -75,9 +75,26 @@ def test_paired_differences_are_those_of_the_items(two: list[Path], capsys: pyte
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-6, 1e4))
 def test_ticks_are_few_and_within_the_limits(least: float, span: float) -> None:
-    ticks = _ticks(least, least + span)
-    assert 1 <= len(ticks) <= 10
-    assert all(least - 1e-9 <= tick <= least + span + 1e-9 for tick in ticks)
+    ticks = Axis([least, least + span]).ticks()
+    assert 2 <= len(ticks) <= 7
+    assert all(-0.01 <= position <= 100.01 for position, _ in ticks)
+
+
+@pytest.mark.parametrize(
+    ("values", "log", "labels"),
+    [
+        ([0, 700], False, ["0", "200", "400", "600"]),
+        ([0, 0.0043], False, ["0", "0.001", "0.002", "0.003", "0.004"]),
+        ([1, 3], False, ["1", "2", "3"]),
+        ([-0.00002, 0.00002], False, ["−2e−5", "−1e−5", "0", "1e−5", "2e−5"]),
+        ([6500, 11_800], False, ["7k", "8k", "9k", "10k", "11k"]),
+        ([190e6, 7e9], True, ["200M", "500M", "1B", "2B", "5B"]),
+        ([1e6, 70e9], True, ["1M", "10M", "100M", "1B", "10B"]),
+        ([7, 7], False, ["4", "6", "8", "10"]),
+    ],
+)
+def test_ticks_are_round(values: list[float], log: bool, labels: list[str]) -> None:
+    assert [label for _, label in Axis(values, log=log).ticks()] == labels
 
 
 class _Reader(HTMLParser):
@@ -116,10 +133,11 @@ def test_page_is_complete_self_contained_and_escaped(two: list[Path], tmp_path: 
     assert "url(" not in page
     assert "tiny <olmo>" not in page
     assert "tiny &lt;olmo&gt;" in page
-    assert reader.tables == len(build_tables(load_all(two)))
-    places = [float(value) for value in re.findall(r' cx="([\d.]+)"', page)]
-    width = float(re.findall(r'<svg viewBox="0 0 (\d+)', page)[0])
-    assert all(0 <= place <= width for place in places)
+    places = [float(value) for value in re.findall(r' cx="([\d.]+)%"', page)]
+    tables = build_tables(load_all(two))
+    assert len(places) == sum(len(points) for table in tables for _, points in table.plot)
+    assert all(0 <= place <= 100 for place in places)
+    assert reader.tables == len(tables)
 
 
 def test_report_is_an_artifact_with_its_lineage(

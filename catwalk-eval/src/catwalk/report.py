@@ -1,6 +1,7 @@
-"""`catwalk report`: the tables as text and, if requested, as files."""
+"""`catwalk report`: the tables as Markdown and, if requested, as files: Markdown, an HTML page, lm-eval's JSON."""
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from catwalk import WRITER
@@ -9,11 +10,11 @@ from catwalk.formats.json_lines import atomic_file, canonical_json
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
 from catwalk.lm_eval import lm_eval_results
-from catwalk.page import render_markdown, render_page
+from catwalk.page import Axis, Html, colour, document, element, keys, table
 from catwalk.results import LoadedResults, load_all
-from catwalk.tables import Table, build_tables
+from catwalk.tables import Dot, Table, build_tables
 
-__all__ = ["report"]
+__all__ = ["dot_table", "report"]
 
 
 def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path | None) -> str:
@@ -30,7 +31,7 @@ def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path 
         problem = f"output: {output} contains another artifact; expected a report or an empty directory"
         raise ConfigError(problem, hint="choose another --output")
     tables = build_tables(models)
-    text = render_markdown(tables)
+    text = _markdown(tables)
     if lm_eval_json is not None:
         with atomic_file(lm_eval_json) as stream:
             stream.write(canonical_json(lm_eval_results(models[0])).encode())
@@ -42,7 +43,7 @@ def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path 
 def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table], text: str) -> None:
     title = "Evaluation of " + ", ".join(model.results["model"]["name"] for model in models)
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
-    contents = {"report.md": f"# {title}\n\n{text}", "report.html": render_page(title, tables)}
+    contents = {"report.md": f"# {title}\n\n{text}", "report.html": _page(title, tables)}
     for name, content in contents.items():
         with atomic_file(output / name) as stream:
             stream.write(content.encode())
@@ -62,3 +63,70 @@ def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table
         details={},
         inputs=inputs,
     )
+
+
+def _markdown(tables: Sequence[Table]) -> str:
+    """Headings, tables and notes."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    lines: list[str] = []
+    for one in tables:
+        rule = ["---"] * (len(one.columns) - one.numeric) + ["---:"] * one.numeric
+        lines += [f"## {one.title}", "", line(one.columns), line(rule), *map(line, one.rows), ""]
+        if one.note:
+            lines += [one.note, ""]
+    return "\n".join(lines)
+
+
+def _page(title: str, tables: Sequence[Table]) -> str:
+    """The same as HTML, with a column of dots in each table that has something to plot."""
+    parts: list[str] = []
+    for one in tables:
+        named, text = dict(one.plot), len(one.columns) - one.numeric
+        dots = [named.get(row[0], []) for row in one.rows]
+        note = element("p", one.note.replace("`", ""), "note") if one.note else ""
+        shown = (
+            dot_table(one.columns, one.rows, dots, text=text) if any(dots) else table(one.columns, one.rows, text=text)
+        )
+        parts += [element("h2", one.title), note, shown]
+    return document(title, *parts)
+
+
+def dot_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    dots: Sequence[Sequence[Dot]],
+    *,
+    text: int = 1,
+    references: Sequence[float] = (),
+) -> str:
+    """A table whose second column shows the dots of each row, and each row's reference as a dashed line.
+
+    The dots of a row are below one another; dots without intervals are on one line.
+    """
+    names = list(dict.fromkeys(name for row in dots for name, *_ in row))
+    axis = Axis([value for row in dots for _, *values in row for value in values] + list(references), 0.04)
+    texts = [f'<text x="{x:.2f}%" y="12" text-anchor="middle">{label}</text>' for x, label in axis.ticks()]
+    lines: list[list[object]] = [
+        [columns[0], Html(f'<svg height="14" aria-hidden="true">{"".join(texts)}</svg>'), *columns[1:]]
+    ]
+    step = 10 if any(low < high for row in dots for _, _, low, high in row) else 0
+    for number, row in enumerate(dots):
+        verticals = [("grid", x) for x, _ in axis.ticks()]
+        verticals += [("mark", axis.at(references[number]))] if references else []
+        drawn = [f'<line class="{kind}" x1="{x:.2f}%" x2="{x:.2f}%" y2="100%"/>' for kind, x in verticals]
+        if row and not step:
+            ends = [axis.at(end(value for _, value, *_ in row)) for end in (min, max)]
+            drawn.append(f'<line class="grid" x1="{ends[0]:.2f}%" x2="{ends[1]:.2f}%" y1="10" y2="10"/>')
+        for place, (name, value, low, high) in enumerate(row):
+            y, paint = 10 + step * place, colour(names.index(name), len(names))
+            where = f'x1="{axis.at(low):.2f}%" x2="{axis.at(high):.2f}%" y1="{y}" y2="{y}"'
+            drawn.append(f'<line {where} stroke="{paint}" stroke-width="2"/>')
+            drawn.append(f'<circle cx="{axis.at(value):.2f}%" cy="{y}" r="4" fill="{paint}">')
+            drawn.append(f"<title>{escape(name)}: {value:.4g}</title></circle>")
+        spoken, height = ", ".join(f"{name} {value:.4g}" for name, value, *_ in row), 20 + step * max(0, len(row) - 1)
+        cell = Html(f'<svg height="{height}" role="img" aria-label="{escape(spoken)}">{"".join(drawn)}</svg>')
+        lines.append([rows[number][0], cell, *rows[number][1:]])
+    return keys(names) + table(lines[0], lines[1:], text=text + 1)

@@ -20,22 +20,25 @@ from catwalk.metrics import (
 from catwalk.results import LoadedResults
 from catwalk.types import DocumentScore
 
-__all__ = ["Table", "build_tables"]
+__all__ = ["Dot", "Table", "build_tables"]
 
 _ABSENT = "–"
 
 
+Dot = tuple[str, float, float, float]
+"""The name of a series, a value, and the ends of its interval."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`numeric` counts the trailing columns of numbers. `plot` has a label and points for each row to draw; a point is
-    (series, value, low, high)."""
+    """`numeric` counts the trailing columns of numbers. `plot` has the first cell and the dots of each row to draw."""
 
     title: str
     note: str = ""
     columns: list[str]
     rows: list[list[str]]
     numeric: int = 0
-    plot: list[tuple[str, list[tuple[str, float, float, float]]]] = field(default_factory=list)
+    plot: list[tuple[str, list[Dot]]] = field(default_factory=list)
 
 
 def build_tables(models: Sequence[LoadedResults]) -> list[Table]:

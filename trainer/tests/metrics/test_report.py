@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest import settings, write_config
-from olmo_trainer.metrics.report import chart
+from olmo_trainer.line_chart import line_chart
 from test_run import olmo
 
 
@@ -32,7 +32,7 @@ def test_report_of_a_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert part in text, part
     assert "What went wrong" not in text
     assert ">step</text>" in text
-    assert "<td>tokens</td><td>384</td>" in text
+    assert '<td>tokens</td><td class="n">384</td>' in text
     assert "<script" not in text
     assert olmo("report", tmp_path / "run", "--output", tmp_path / "again.html") == 0
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
@@ -53,17 +53,17 @@ def test_report_of_a_run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_chart_loses_no_spike() -> None:
     points = [(step, 100.0 if step == 5001 else 2.0) for step in range(10_000)]
-    drawn = chart([("a", points), ("b", [(0, 1.0)])], [(7, "skipped & more")])
-    svg = ElementTree.fromstring(drawn[: drawn.index("</svg>") + 6])
-    lines = svg.findall("polyline")
+    svg = _svg(line_chart("spike & more", [("a", points), ("b", [(0, 1.0)])], "step", marks=[(7, "skipped & more")]))
+    lines = svg.findall(".//polyline")
     heights = [float(pair.split(",")[1]) for pair in lines[0].get("points", "").split()]
     assert len(heights) <= 900
-    assert min(heights) == 10.0
+    assert min(heights) == pytest.approx(100 * 0.06 / 1.12, abs=0.01)  # of the range, extended by 6 % at each end
     assert svg.find("line[@class='mark']/title").text == "step 7: skipped & more"  # type: ignore[union-attr]
-    assert chart([("nothing", [])]) == ""
-    many = chart([(f"block {number}", [(1, number), (9, number)]) for number in range(24)])
-    svg = ElementTree.fromstring(many[: many.index("</svg>") + 6])
-    assert len({line.get("stroke") for line in svg.findall("polyline")}) == 24
-    (end,) = (text for text in svg.findall("text") if text.text == "9")
-    assert float(end.get("x", "900")) < 880  # the last label is not cut off
-    assert "polyline" in chart([("flat", [(1, 0.0)])])
+    assert line_chart("empty", [("nothing", []), ("infinite", [(1, float("inf"))])], "step") == ""
+    svg = _svg(line_chart("many", [(f"block {n}", [(1, n), (9, n)]) for n in range(24)], "step"))
+    assert len({line.get("stroke") for line in svg.findall(".//polyline")}) == 24
+    assert "polyline" in line_chart("flat", [("flat", [(1, 0.0)])], "step")
+
+
+def _svg(figure: str) -> ElementTree.Element:
+    return ElementTree.fromstring(figure).find("svg")  # type: ignore[return-value]
