@@ -41,8 +41,8 @@ FOLDERS = [
     "paloma/src/paloma/formats",
 ]
 VENDORED = {
-    **{f"{name}.py": FOLDERS for name in ("errors", "json_lines", "fields", "manifest", "lineage", "command")},
-    **{f"{name}.py": [folder for folder in FOLDERS if "paloma" not in folder] for name in ("checkpoint", "inspection")},
+    **{f"{name}.py": FOLDERS for name in ("contract", "manifest", "__main__")},
+    "checkpoint.py": [folder for folder in FOLDERS if "paloma" not in folder],
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
     "page.py": ["trainer/src/olmo_trainer", "catwalk-eval/src/catwalk", "paloma/src/paloma"],
 }

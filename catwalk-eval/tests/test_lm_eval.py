@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from catwalk.__main__ import main
-from catwalk.formats.json_lines import read_object
+from catwalk.formats.contract import read_object
 from catwalk.items import load_items, locate, sample_items
 from catwalk.lm_eval import lm_eval_results
 from catwalk.results import load_all

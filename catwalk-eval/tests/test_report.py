@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
-from catwalk.formats.json_lines import read_object
+from catwalk.formats.contract import read_object
 from catwalk.formats.results import read_results
 from catwalk.metrics import item_metrics, wilson
 from catwalk.page import Axis

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from catwalk.errors import DataError
-from catwalk.formats.inspection import inspect_checkpoint
+from catwalk.formats.checkpoint import inspect_checkpoint
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.model.scorer import Row, batches, separate_rows, shared_rows
 from catwalk.requests import build_requests, collect_scores

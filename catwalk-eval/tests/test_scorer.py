@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from catwalk.formats.checkpoint import read_checkpoint
-from catwalk.formats.inspection import inspect_checkpoint
+from catwalk.formats.checkpoint import inspect_checkpoint, read_checkpoint
 from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import load_model, load_tokenizer
 from catwalk.model.scorer import (

@@ -11,7 +11,7 @@ import pytest
 from catwalk.errors import ConfigError
 from catwalk.formats import document
 from catwalk.formats.__main__ import main as formats
-from catwalk.formats.errors import FormatError
+from catwalk.formats.contract import FormatError
 from catwalk.items import item_text, load_items, locate, sample_items, show_item, task_table, write_documents
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from catwalk.types import Item

@@ -15,8 +15,8 @@ from open_instruct.__main__ import main
 from open_instruct.chat.answer import Chatter
 from open_instruct.config import RuntimeSettings, TemplateSettings
 from open_instruct.formats.__main__ import main as formats
-from open_instruct.formats.inspection import inspect_checkpoint
-from open_instruct.formats.json_lines import sha256_file
+from open_instruct.formats.checkpoint import inspect_checkpoint
+from open_instruct.formats.contract import sha256_file
 from open_instruct.model.load import load_tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, pre_tokenizers

@@ -8,7 +8,7 @@ import torch
 from conftest import chat_rows, pair_rows, trainer, write_rows
 from open_instruct.__main__ import main
 from open_instruct.formats.__main__ import main as formats
-from open_instruct.formats.json_lines import sha256_file
+from open_instruct.formats.contract import sha256_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 

@@ -9,7 +9,7 @@ from conftest import pair_rows, read_metrics, write_rows
 from open_instruct.chat.encode import ConversationEncoder
 from open_instruct.chat.render import ChatTemplate, read_shipped
 from open_instruct.formats.__main__ import main as formats
-from open_instruct.formats.json_lines import sha256_file
+from open_instruct.formats.contract import sha256_file
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from open_instruct.formats.__main__ import main
-from open_instruct.formats.json_lines import zstd
+from open_instruct.formats.contract import zstd
 from open_instruct.formats.manifest import describe_input, write_manifest
 
 VECTORS = Path(__file__).parents[2] / "docs" / "formats" / "vectors"

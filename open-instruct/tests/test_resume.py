@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import chat_rows, read_metrics, write_rows
 from open_instruct.__main__ import main
-from open_instruct.formats.json_lines import sha256_file
+from open_instruct.formats.contract import sha256_file
 
 NO_NETWORK = """
 import socket

@@ -12,7 +12,7 @@ from open_instruct.__main__ import main
 from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import ChatTemplate, read_shipped
 from open_instruct.formats.__main__ import main as formats
-from open_instruct.formats.json_lines import sha256_file
+from open_instruct.formats.contract import sha256_file
 from open_instruct.trainers import LengthGroupedBatches
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig

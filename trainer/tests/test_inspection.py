@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from olmo_trainer.formats.errors import FormatError
-from olmo_trainer.formats.inspection import (
+from olmo_trainer.formats.checkpoint import (
     inspect_checkpoint,
     open_tokenizer,
     tokenizer_difference,
 )
+from olmo_trainer.formats.contract import FormatError
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 

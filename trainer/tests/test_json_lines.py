@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from olmo_trainer.formats.errors import FormatError
-from olmo_trainer.formats.json_lines import (
+from olmo_trainer.formats.contract import (
+    FormatError,
     files_below,
     read_object,
     read_rows,

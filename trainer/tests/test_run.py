@@ -23,7 +23,7 @@ from conftest import settings, write_config
 from olmo_trainer.__main__ import main
 from olmo_trainer.evaluation import windows_of
 from olmo_trainer.formats.__main__ import main as formats
-from olmo_trainer.formats.inspection import inspect_checkpoint
+from olmo_trainer.formats.checkpoint import inspect_checkpoint
 from shards import write_json
 from tokenizers import Tokenizer
 

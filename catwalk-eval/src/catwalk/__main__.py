@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from catwalk import __version__
 from catwalk.config import RunConfig, load_config
 from catwalk.errors import ConfigError, DataError
-from catwalk.formats.errors import FormatError
+from catwalk.formats.contract import FormatError
 
 __all__ = ["main"]
 

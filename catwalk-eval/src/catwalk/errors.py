@@ -1,4 +1,4 @@
-"""Errors of a request and of the work. Errors in files are `formats.errors.FormatError`."""
+"""Errors of a request and of the work. Errors in files are `formats.contract.FormatError`."""
 
 from collections.abc import Sequence
 

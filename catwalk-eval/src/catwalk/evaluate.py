@@ -20,10 +20,9 @@ from catwalk import DISTRIBUTION, WRITER, __version__
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
 from catwalk.errors import ConfigError, DataError
-from catwalk.formats.checkpoint import Checkpoint, read_checkpoint
+from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
+from catwalk.formats.contract import atomic_file, write_file
 from catwalk.formats.document import Document, read_documents
-from catwalk.formats.inspection import Inspection, inspect_checkpoint
-from catwalk.formats.json_lines import atomic_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
@@ -205,8 +204,7 @@ def _save_config(config: RunConfig) -> None:
         return str(value) if isinstance(value, Path) else value
 
     values = {key: plain(value) for key, value in vars(config).items()}
-    with atomic_file(config.output / "config.yaml") as stream:
-        stream.write(yaml.safe_dump(values, sort_keys=True, allow_unicode=True).encode())
+    write_file(config.output / "config.yaml", yaml.safe_dump(values, sort_keys=True, allow_unicode=True).encode())
 
 
 # ---- the model

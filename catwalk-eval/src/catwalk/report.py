@@ -6,7 +6,7 @@ from pathlib import Path
 
 from catwalk import WRITER
 from catwalk.errors import ConfigError
-from catwalk.formats.json_lines import atomic_file, canonical_json
+from catwalk.formats.contract import canonical_json, write_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
 from catwalk.lm_eval import lm_eval_results
@@ -33,8 +33,7 @@ def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path 
     tables = build_tables(models)
     text = _markdown(tables)
     if lm_eval_json is not None:
-        with atomic_file(lm_eval_json) as stream:
-            stream.write(canonical_json(lm_eval_results(models[0])).encode())
+        write_file(lm_eval_json, canonical_json(lm_eval_results(models[0])).encode())
     if output is not None:
         _write(output, models, tables, text)
     return text
@@ -45,8 +44,7 @@ def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     contents = {"report.md": f"# {title}\n\n{text}", "report.html": _page(title, tables)}
     for name, content in contents.items():
-        with atomic_file(output / name) as stream:
-            stream.write(content.encode())
+        write_file(output / name, content.encode())
     inputs = []
     for model in models:
         complete = (model.directory / MANIFEST).is_file()

@@ -15,10 +15,9 @@ from typing import Any
 
 from catwalk import WRITER
 from catwalk.errors import ConfigError
-from catwalk.formats.checkpoint import Checkpoint
+from catwalk.formats.checkpoint import Checkpoint, Inspection
+from catwalk.formats.contract import canonical_json, canonical_line, write_file, write_gzip
 from catwalk.formats.document import Document
-from catwalk.formats.inspection import Inspection
-from catwalk.formats.json_lines import atomic_file, canonical_json, canonical_line, write_gzip
 from catwalk.formats.manifest import find_manifest, write_manifest
 from catwalk.formats.results import (
     PER_DOCUMENT,
@@ -179,8 +178,7 @@ class Workspace:
         return json.loads(path.read_bytes()) if path.is_file() else None
 
     def _write(self, content_key: str, value: Any) -> None:
-        with atomic_file(self._path(content_key)) as stream:
-            stream.write(canonical_line(value).encode())
+        write_file(self._path(content_key), canonical_line(value).encode())
 
     def task(self, content_key: str) -> TaskPart | None:
         """A finished task, or None."""
@@ -242,8 +240,7 @@ def write_results(
         "perplexity": domain_rows(documents),
     }
     files = [output / RESULTS, output / PREDICTIONS]
-    with atomic_file(output / RESULTS) as stream:
-        stream.write(canonical_json(results).encode())
+    write_file(output / RESULTS, canonical_json(results).encode())
     _write_rows(output / PREDICTIONS, (prediction_row(one.task.name, s) for one in tasks for s in one.part.scores))
     if documents:
         files.append(output / PER_DOCUMENT)

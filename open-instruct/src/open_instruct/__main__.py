@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .config import DpoConfig, RuntimeSettings, SamplingSettings, SequenceSettings, SftConfig, TemplateSettings
 from .errors import RequestError, WorkError
-from .formats.errors import FormatError
+from .formats.contract import FormatError
 
 __all__ = ["main", "prepare_process"]
 

@@ -13,9 +13,8 @@ from typing import Generic, Literal, TypeVar
 from .chat.encode import IGNORED, ConversationEncoder
 from .chat.render import Refusal
 from .errors import Problem, RequestError, WorkError
-from .formats.chat import Conversation, Message, read_chat
-from .formats.errors import FormatError
-from .formats.preference import Pair, read_preference
+from .formats.chat import Conversation, Message, Pair, read_chat, read_preference
+from .formats.contract import FormatError
 
 __all__ = [
     "BadRows",

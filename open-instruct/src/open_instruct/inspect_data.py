@@ -12,8 +12,8 @@ from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
 from .config_file import load_config, read_yaml
 from .data import PairExample, SftExample, encode_conversations, encode_pairs, read_conversations, read_pairs
 from .errors import RequestError
+from .formats.chat import parse_rows
 from .formats.manifest import MANIFEST, artifact_files, read_manifest
-from .formats.rows import parse_rows
 from .model.load import check_model_directory, fitting_length, load_tokenizer
 
 __all__ = ["inspect_data"]

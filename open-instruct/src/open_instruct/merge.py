@@ -10,8 +10,8 @@ from typing import Any
 
 from . import WRITER
 from .errors import RequestError, WorkError
-from .formats.inspection import Inspection
-from .formats.json_lines import read_object
+from .formats.checkpoint import Inspection
+from .formats.contract import read_object
 from .formats.manifest import MANIFEST, describe_input, read_manifest
 from .model.load import check_model_directory, load_model, start_at_mean
 from .model.save import cast_like, describe_model, keep_untied, write_json, write_tokenizer

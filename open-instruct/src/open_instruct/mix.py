@@ -13,11 +13,9 @@ from typing import Any
 
 from .data import collect_rows
 from .errors import RequestError
-from .formats.chat import parse_conversation
-from .formats.json_lines import canonical_line
+from .formats.chat import parse_conversation, parse_pair, parse_rows
+from .formats.contract import canonical_line
 from .formats.manifest import artifact_files, describe_input
-from .formats.preference import parse_pair
-from .formats.rows import parse_rows
 from .output import Output
 
 __all__ = ["mix"]

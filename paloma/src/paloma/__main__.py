@@ -12,7 +12,7 @@ from typing import Any
 
 from paloma import __version__
 from paloma.configuration import ConfigError
-from paloma.formats.errors import FormatError
+from paloma.formats.contract import FormatError
 
 __all__ = ["main"]
 

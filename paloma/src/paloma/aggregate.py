@@ -15,8 +15,7 @@ from typing import Any
 
 from paloma.configuration import ConfigError
 from paloma.controls import Submission, judge, read_submission
-from paloma.formats.errors import FormatError
-from paloma.formats.json_lines import canonical_json, read_object
+from paloma.formats.contract import FormatError, canonical_json, read_object
 from paloma.formats.manifest import describe_input
 from paloma.formats.results import Domain
 from paloma.metrics import summarize, summarize_domain

@@ -28,9 +28,8 @@ import msgspec
 
 from paloma import WRITER
 from paloma.configuration import ConfigError
+from paloma.formats.contract import FormatError, read_lines, write_file, write_gzip
 from paloma.formats.document import Document, document_files, parse_document
-from paloma.formats.errors import FormatError
-from paloma.formats.json_lines import atomic_file, read_lines, write_gzip
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.output import csv_table, staged
 
@@ -115,8 +114,7 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
         # ---- write
         files = _write(staging, kept)
         table = _table(kept, measure)
-        with atomic_file(staging / "domains.csv") as file:
-            file.write(csv_table(table))
+        write_file(staging / "domains.csv", csv_table(table))
         counts = {
             "documents": sum(map(len, kept.values())),
             "text_bytes": sum(row["bytes"] for row in table),

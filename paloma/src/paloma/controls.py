@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paloma.configuration import ConfigError, build, read_yaml
-from paloma.formats.errors import FormatError
-from paloma.formats.json_lines import canonical_json, read_object
+from paloma.formats.contract import FormatError, canonical_json, read_object
 from paloma.formats.manifest import describe_input, find_manifest
 from paloma.formats.results import Results, parse_results, read_results
 from paloma.output import markdown_table, write_artifact

@@ -10,7 +10,7 @@ from typing import Any
 
 from paloma import WRITER
 from paloma.configuration import ConfigError
-from paloma.formats.json_lines import atomic_file
+from paloma.formats.contract import write_file
 from paloma.formats.manifest import MANIFEST, write_manifest
 
 __all__ = ["csv_table", "format_number", "markdown_table", "staged", "write_artifact"]
@@ -51,8 +51,7 @@ def write_artifact(output: Path, contents: Mapping[str, bytes], *, overwrite: bo
     """
     with staged(output, overwrite=overwrite) as staging:
         for name, content in contents.items():
-            with atomic_file(staging / name) as file:
-                file.write(content)
+            write_file(staging / name, content)
         write_manifest(staging, files=[staging / name for name in contents], writer=WRITER, **manifest)
 
 

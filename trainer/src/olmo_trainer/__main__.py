@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 from .commands import add_verbs
 from .config.errors import ConfigError, in_file
-from .formats.errors import FormatError
+from .formats.contract import FormatError
 from .progress import STOPPED_STATUS, Stopped
 
 __all__ = ["main"]

@@ -16,8 +16,8 @@ from .data.order import BatchPlan, positions_of, rank_slice, steps_of_duration
 from .data.sources import Loader, TrainingData, check_repetition
 from .device import TensorBatch, prepare, resolve_device, resolve_threads, tensors_of
 from .evaluation import open_tasks, open_validation
-from .formats.inspection import inspect_checkpoint, open_tokenizer, tokenizer_difference
-from .formats.json_lines import sha256_file
+from .formats.checkpoint import inspect_checkpoint, open_tokenizer, tokenizer_difference
+from .formats.contract import sha256_file
 from .model.architecture import (
     Architecture,
     architecture_of,

@@ -34,11 +34,9 @@ from tokenizers import Tokenizer
 from .config.errors import Problem, SettingError
 from .config.schema import ValidationConfig
 from .data.sources import SpecialTokens
+from .formats.checkpoint import open_tokenizer
+from .formats.contract import Fields, mismatch, read_rows
 from .formats.document import document_files, read_documents
-from .formats.errors import mismatch
-from .formats.fields import Fields
-from .formats.inspection import open_tokenizer
-from .formats.json_lines import read_rows
 from .model.loss import IGNORED, token_nats
 from .model.transformer import Transformer
 

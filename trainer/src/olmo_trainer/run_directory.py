@@ -13,7 +13,7 @@ from .config.errors import Problem, SettingError
 from .config.parse import as_mapping, build, read_mapping, written
 from .config.schema import RunConfig
 from .data.order import BatchPlan
-from .formats.files import write_atomically
+from .formats.contract import write_file
 from .formats.manifest import read_manifest
 from .optim import rate_of_step
 
@@ -98,7 +98,7 @@ def keep_config(
                     for key in changed
                 )
             )
-    write_atomically(directory / "config.yaml", written(config).encode())
+    write_file(directory / "config.yaml", written(config).encode())
 
 
 def _hint(key: str, last: Path, config: RunConfig) -> str:

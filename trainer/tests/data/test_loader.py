@@ -21,7 +21,7 @@ from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import RunConfig
 from olmo_trainer.data.sources import Loader, TrainingData, check_repetition, open_training_data
 from olmo_trainer.data.windows import ShardReader
-from olmo_trainer.formats.errors import FormatError
+from olmo_trainer.formats.contract import FormatError
 from shards import EOS, PAD, write_shard
 
 

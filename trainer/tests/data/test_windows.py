@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from olmo_trainer.data.sources import repetitive
 from olmo_trainer.data.windows import Chunks, Packs, Piece, WindowSource, best_fit_decreasing, pieces_of
-from olmo_trainer.formats.errors import FormatError
+from olmo_trainer.formats.contract import FormatError
 from olmo_trainer.formats.tokens import TokenDirectory, boundaries, open_tokens
 from shards import EOS, PAD, write_shard
 

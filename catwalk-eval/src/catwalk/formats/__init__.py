@@ -1,3 +1,8 @@
-"""This package's copy of docs/formats: manifest, document, checkpoint and results, version 1."""
+"""The formats of docs/formats that this package reads and writes."""
 
-__all__: list[str] = []
+from .contract import FormatError
+
+__all__ = ["MODULES", "FormatError"]
+
+MODULES = ("document", "checkpoint", "results")
+"""The modules with `READERS`, for `python -m catwalk.formats`."""

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError
-from .fields import Fields
-from .json_lines import decode_object, read_lines
+from .contract import Fields, FormatError, Reader, decode_object, read_lines
 from .manifest import MANIFEST, artifact_files
 
-__all__ = ["Document", "document_files", "document_root", "dump", "parse_document", "read_documents"]
+__all__ = ["READERS", "Document", "document_files", "document_root", "dump", "parse_document", "read_documents"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,3 +108,6 @@ def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
                     yield error
         except FormatError as error:  # the file itself is damaged
             yield error
+
+
+READERS = {"document": Reader(dump, ("documents", "text_bytes"), lambda row: (1, len(row["text"].encode())))}

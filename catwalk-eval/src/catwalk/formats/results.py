@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from catwalk.formats.errors import FormatError
-from catwalk.formats.fields import Fields
-from catwalk.formats.json_lines import read_object, read_rows
+from catwalk.formats.contract import Fields, FormatError, Reader, read_object, read_rows
 from catwalk.formats.manifest import check_counts, check_files, find_manifest
 
 __all__ = [
     "METRICS",
     "PER_DOCUMENT",
     "PREDICTIONS",
+    "READERS",
     "RESULTS",
     "count",
     "dump",
@@ -212,3 +211,6 @@ def validate(path: Path) -> None:
 def count(row: dict[str, Any]) -> tuple[int, int, int]:
     """Tasks, items and domains of a row."""
     return (1, row["items"], 0) if "task" in row else (0, 0, 1)
+
+
+READERS = {"results": Reader(dump, ("tasks", "items", "domains"), count)}

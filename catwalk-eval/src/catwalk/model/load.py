@@ -12,9 +12,8 @@ import transformers
 from tokenizers import Tokenizer as Backend
 
 from catwalk.errors import ConfigError, DataError, first_line
-from catwalk.formats.checkpoint import Checkpoint
-from catwalk.formats.errors import FormatError
-from catwalk.formats.inspection import Inspection, inspect_checkpoint, open_tokenizer
+from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, open_tokenizer
+from catwalk.formats.contract import FormatError
 
 __all__ = ["Tokenizer", "load_model", "load_tokenizer", "resolve_device"]
 

@@ -12,9 +12,8 @@ from typing import Any
 from ..config import RuntimeSettings, SamplingSettings, TemplateSettings
 from ..data import collect_rows, warn_of_ignored
 from ..errors import RequestError, WorkError
-from ..formats.chat import Conversation, Message, parse_conversation
+from ..formats.chat import Conversation, Message, parse_conversation, parse_rows
 from ..formats.manifest import artifact_files
-from ..formats.rows import parse_rows
 from ..model.load import check_ids, check_model_directory, load_model, load_tokenizer, set_up_torch
 from .encode import PromptEncoder
 from .render import Refusal, choose_template

@@ -1,5 +1,8 @@
-"""This package's copy of the contract in docs/formats: chat, preference, checkpoint and manifest."""
+"""The formats of docs/formats that this package reads and writes."""
 
-from .errors import FormatError
+from .contract import FormatError
 
-__all__ = ["FormatError"]
+__all__ = ["MODULES", "FormatError"]
+
+MODULES = ("chat", "checkpoint")
+"""The modules with `READERS`, for `python -m open_instruct.formats`."""

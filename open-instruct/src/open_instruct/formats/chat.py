@@ -1,28 +1,36 @@
-"""Conversations: read and check rows with `messages`. Implements docs/formats/chat.md v1."""
+"""Rows of conversations and of preferences. Implements docs/formats/chat.md and preference.md, version 1."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from .errors import FormatError
-from .json_lines import type_name
+from .contract import FormatError, Reader, decode_object, read_lines, type_name
 from .manifest import artifact_files
-from .rows import parse_rows, require
 
 __all__ = [
+    "READERS",
     "ROLES",
     "Conversation",
     "Message",
+    "Pair",
     "check_messages",
     "check_row_fields",
-    "dump",
+    "dump_chat",
+    "dump_preference",
     "is_trained",
     "parse_conversation",
+    "parse_pair",
+    "parse_rows",
     "read_chat",
+    "read_preference",
     "read_source_fields",
+    "require",
     "unused_fields",
 ]
+
+# ---- conversations
+
 
 ROLES = ("system", "user", "assistant")
 Message: TypeAlias = dict[str, str]
@@ -188,7 +196,7 @@ def read_chat(path: Path) -> Iterator[Conversation | FormatError]:
     return parse_rows(artifact_files(path, "chat"), parse_conversation)
 
 
-def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
+def dump_chat(path: Path) -> Iterator[dict[str, Any] | FormatError]:
     """Yield each row as the contract prints it, with `weight` 0 on each answer that is not trained, or its error."""
     for row in read_chat(path):
         if isinstance(row, FormatError):
@@ -201,3 +209,171 @@ def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
             answers += message["role"] == "assistant"
             messages.append(message | ({"weight": 0} if skipped else {}))
         yield {"id": row.id, "source": row.source, "messages": messages}
+
+
+# ---- preferences: pairs of a better and a worse answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One row: the messages that both answers share, and the two answers."""
+
+    id: str
+    source: str
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    ignored: tuple[str, ...] = ()
+    path: Path
+    line: int
+
+    @property
+    def place(self) -> str:
+        """Give `path:line`, for messages to the user."""
+        return f"{self.path}:{self.line}"
+
+
+def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
+    """Check one row, in any of the three forms. Raises FormatError."""
+    sides = {name: require(row, name, (list, str), path, line=line) for name in ("chosen", "rejected")}
+    row_id, source = read_source_fields(row, path, line)
+    prompt = row.get("prompt")
+    if prompt is not None and not isinstance(prompt, str | list):
+        sentence = f'"prompt" is {type_name(prompt)}; expected a string or an array'
+        raise FormatError("wrong_type", path, sentence, line=line, field="prompt")
+    whole = {name: _conversation(name, side, prompt, path, line) for name, side in sides.items()}
+    chosen, rejected = (
+        check_messages(messages, labels, name, path, line) for name, (messages, labels) in whole.items()
+    )
+    check_row_fields(row, path, line)
+
+    def fail(code: str, field: str, sentence: str, hint: str = "") -> FormatError:
+        return FormatError(code, path, f'"{field}" {sentence}', line=line, field=field, hint=hint)
+
+    for messages, labels in whole.values():
+        if not is_trained(messages[-1]):
+            key, value = ("weight", "0") if messages[-1].get("weight") == 0 else ("train", "false")
+            raise fail("invalid_value", f"{labels[-1]}.{key}", f"is {value}; expected an answer to train on")
+    if chosen[:-1] != rejected[:-1]:
+        raise fail(
+            "prompt_mismatch", "rejected", 'answers another prompt; expected the messages of "chosen" before the last'
+        )
+    if not _begins(prompt, chosen[:-1]):
+        raise fail("prompt_mismatch", "prompt", 'differs; expected the beginning of "chosen" and "rejected"')
+    if chosen[-1] == rejected[-1]:
+        hint = "data.identical_answers=drop skips such rows and counts them"
+        raise fail("identical_answers", "rejected", 'is equal to "chosen"; expected another answer', hint)
+    return Pair(
+        id=row_id,
+        source=source,
+        prompt=chosen[:-1],
+        chosen=chosen[-1]["content"],
+        rejected=rejected[-1]["content"],
+        ignored=unused_fields(row, [message for messages, _ in whole.values() for message in messages]),
+        path=path,
+        line=line,
+    )
+
+
+def _conversation(
+    name: str, side: str | list[Any], prompt: str | list[Any] | None, path: Path, line: int
+) -> tuple[list[Any], list[str]]:
+    """Give the messages of one side, after the prompt where it is only an answer, and a label for each."""
+    if isinstance(side, str):
+        if prompt is None:
+            sentence = f'"{name}" is a string without "prompt"; expected an array of messages, or a prompt too'
+            raise FormatError("wrong_type", path, sentence, line=line, field=name)
+        for field, text in ((name, side), ("prompt", prompt)):
+            if not text:
+                raise FormatError("invalid_value", path, f'"{field}" is empty; expected text', line=line, field=field)
+        messages: list[Any] = [{"role": "assistant", "content": side}]
+        labels = [name]
+    else:
+        messages, labels = side, [f"{name}.{position}" for position in range(len(side))]
+    first = messages[0] if messages else None
+    alone = isinstance(first, dict) and first.get("role") == "assistant"
+    if prompt is None or not alone:
+        return messages, labels
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}, *messages], ["prompt", *labels]
+    return [*prompt, *messages], [*(f"prompt.{position}" for position in range(len(prompt))), *labels]
+
+
+def _begins(prompt: str | list[Any] | None, common: tuple[Message, ...]) -> bool:
+    if prompt is None:
+        return True
+    if isinstance(prompt, str):
+        return prompt == common[-1]["content"]
+    plain = [
+        {"role": one.get("role"), "content": one.get("content")} if isinstance(one, dict) else one for one in prompt
+    ]
+    return plain == list(common)
+
+
+def read_preference(path: Path) -> Iterator[Pair | FormatError]:
+    """Yield each row of a file or directory, or the error that it is. Raises FormatError for a bad artifact."""
+    return parse_rows(artifact_files(path, "preference"), parse_pair)
+
+
+def dump_preference(path: Path) -> Iterator[dict[str, Any] | FormatError]:
+    """Yield each pair as the contract prints it, or its error."""
+    for row in read_preference(path):
+        if isinstance(row, Pair):
+            yield {name: getattr(row, name) for name in ("id", "source", "prompt", "chosen", "rejected")}
+        else:
+            yield row
+
+
+# ---- rows and their fields
+
+
+Row = TypeVar("Row")
+
+
+def parse_rows(files: Iterable[Path], parse: Callable[[dict[str, Any], Path, int], Row]) -> Iterator[Row | FormatError]:
+    """Yield `parse(row, file, line)` of every line of JSON Lines files, or the error of an invalid line.
+
+    `line` is 1-based. A file that ends early yields `truncated` after its last complete row, and the next file follows.
+    """
+    for path in files:
+        try:
+            for number, line in read_lines(path):
+                try:
+                    yield parse(decode_object(line, path, number), path, number)
+                except FormatError as error:
+                    yield error
+        except FormatError as error:
+            yield error
+
+
+def require(
+    value: dict[str, Any],
+    key: str,
+    types: type | tuple[type, ...],
+    path: Path,
+    *,
+    prefix: str = "",
+    line: int | None = None,
+) -> Any:
+    """Return `value[key]`, of one of `types` (a boolean is not a number).
+
+    Raises:
+        FormatError: `missing_field`, `wrong_type`; `field` is `prefix` + `key`.
+    """
+    names = {str: "a string", int: "an integer", dict: "an object", list: "an array", float: "a number"}
+    field = prefix + key
+    kinds = types if isinstance(types, tuple) else (types,)
+    expected = " or ".join(names[one] for one in kinds)
+    if key not in value:
+        raise FormatError("missing_field", path, f'"{field}" is missing; expected {expected}', line=line, field=field)
+    found = value[key]
+    if not isinstance(found, kinds) or isinstance(found, bool):
+        message = f'"{field}" is {type_name(found)}; expected {expected}'
+        raise FormatError("wrong_type", path, message, line=line, field=field)
+    return found
+
+
+READERS = {
+    "chat": Reader(dump_chat, ("conversations", "messages"), lambda row: (1, len(row["messages"]))),
+    "preference": Reader(dump_preference, ("pairs",), lambda row: (1,)),
+}

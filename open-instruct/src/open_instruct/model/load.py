@@ -10,9 +10,8 @@ from typing import Any
 
 from ..config import RuntimeSettings
 from ..errors import RequestError, WorkError
-from ..formats.checkpoint import read_checkpoint
-from ..formats.errors import FormatError
-from ..formats.inspection import Inspection, inspect_checkpoint, tokenizer_difference
+from ..formats.checkpoint import Inspection, inspect_checkpoint, read_checkpoint, tokenizer_difference
+from ..formats.contract import FormatError
 
 __all__ = [
     "add_special_tokens",

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WorkError
-from ..formats.checkpoint import DTYPES, read_tensors
-from ..formats.errors import FormatError
-from ..formats.inspection import Inspection, inspect_checkpoint, open_tokenizer, tokenizer_difference
-from ..formats.json_lines import sha256_file
+from ..formats.checkpoint import (
+    DTYPES,
+    Inspection,
+    inspect_checkpoint,
+    open_tokenizer,
+    read_tensors,
+    tokenizer_difference,
+)
+from ..formats.contract import FormatError, sha256_file
 
 __all__ = [
     "cast_like",

@@ -1,3 +1,8 @@
-"""This package's reading of docs/formats: manifest, document, results."""
+"""The formats of docs/formats that this package reads and writes."""
 
-__all__: list[str] = []
+from .contract import FormatError
+
+__all__ = ["MODULES", "FormatError"]
+
+MODULES = ("document", "results")
+"""The modules with `READERS`, for `python -m paloma.formats`."""

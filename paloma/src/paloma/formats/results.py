@@ -7,12 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from paloma.formats.errors import FormatError
-from paloma.formats.fields import Fields
-from paloma.formats.json_lines import decode_object, read_lines, read_object
+from paloma.formats.contract import Fields, FormatError, Reader, decode_object, read_lines, read_object
 from paloma.formats.manifest import check_files, find_manifest
 
-__all__ = ["Domain", "Inference", "Model", "Results", "count", "dump", "parse_results", "read_results"]
+__all__ = ["READERS", "Domain", "Inference", "Model", "Results", "count", "dump", "parse_results", "read_results"]
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl.gz"
@@ -244,3 +242,6 @@ def dump(path: Path) -> Iterator[dict[str, Any] | FormatError]:
 def count(row: dict[str, Any]) -> tuple[int, int, int]:
     """Tasks, items and domains of a row."""
     return (1, row["items"], 0) if "task" in row else (0, 0, 1)
+
+
+READERS = {"results": Reader(dump, ("tasks", "items", "domains"), count)}

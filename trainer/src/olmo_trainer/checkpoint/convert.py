@@ -31,10 +31,15 @@ from ..config.parse import build, read_mapping
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..data.sources import SpecialTokens, input_row
-from ..formats.checkpoint import Checkpoint, Tensor, read_checkpoint
-from ..formats.errors import FormatError, mismatch
-from ..formats.inspection import inspect_checkpoint, open_tokenizer, tokenizer_difference
-from ..formats.json_lines import read_object
+from ..formats.checkpoint import (
+    Checkpoint,
+    Tensor,
+    inspect_checkpoint,
+    open_tokenizer,
+    read_checkpoint,
+    tokenizer_difference,
+)
+from ..formats.contract import FormatError, mismatch, read_object
 from ..formats.manifest import MANIFEST
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer

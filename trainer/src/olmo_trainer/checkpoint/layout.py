@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from ..config.published import FAMILIES
 from ..data.sources import SpecialTokens
 from ..formats.checkpoint import Checkpoint
-from ..formats.errors import mismatch
+from ..formats.contract import mismatch
 from ..model.architecture import Architecture
 
 __all__ = [

@@ -18,8 +18,7 @@ import fsspec
 from ..config.errors import ConfigError, Problem, SettingError
 from ..data.provenance import ORDER
 from ..formats.checkpoint import read_checkpoint
-from ..formats.errors import FormatError, mismatch
-from ..formats.files import write_atomically
+from ..formats.contract import FormatError, mismatch, write_file
 from ..formats.manifest import MANIFEST, read_manifest
 from .save import publish, step_directories
 
@@ -77,7 +76,7 @@ def restore_from_remote(checkpoints: Path, url: str | None) -> None:
     copies = _copies(files, root)
     for name in _RUN_FILES if copies else ():  # first: once there is a checkpoint here, nothing more is fetched
         if files.exists(f"{root}/{name}"):
-            write_atomically(checkpoints.parent / name, files.cat_file(f"{root}/{name}"))
+            write_file(checkpoints.parent / name, files.cat_file(f"{root}/{name}"))
     damaged: dict[str, FormatError] = {}
     for copy in copies:
         try:

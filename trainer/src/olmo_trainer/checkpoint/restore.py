@@ -12,8 +12,7 @@ from ..config.parse import build
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..formats.checkpoint import read_checkpoint
-from ..formats.errors import mismatch
-from ..formats.json_lines import read_object
+from ..formats.contract import mismatch, read_object
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
 from ..parallel import is_shard, local, part_like, put, whole

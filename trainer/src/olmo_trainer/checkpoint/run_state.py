@@ -12,7 +12,7 @@ import torch.distributed as dist
 from ..config.schema import RunConfig
 from ..data.sources import TrainingData
 from ..device import capture_random, restore_random
-from ..formats.errors import FormatError, mismatch
+from ..formats.contract import FormatError, mismatch
 from ..formats.manifest import read_manifest
 from ..parts import Parts
 from ..progress import Progress

@@ -21,10 +21,8 @@ from safetensors.torch import save_file
 from ..config.parse import as_mapping
 from ..config.schema import CheckpointConfig, RunConfig
 from ..data.sources import TrainingData, input_row
-from ..formats.checkpoint import Tensor
-from ..formats.errors import mismatch
-from ..formats.inspection import open_tokenizer
-from ..formats.json_lines import canonical_json, read_object, sha256_file
+from ..formats.checkpoint import Tensor, open_tokenizer
+from ..formats.contract import canonical_json, mismatch, read_object, sha256_file
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
 from ..parallel import by_rows, whole

@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..formats.errors import FormatError
-from ..formats.fields import Fields
-from ..formats.inspection import inspect_checkpoint
-from ..formats.json_lines import read_object
+from ..formats.checkpoint import inspect_checkpoint
+from ..formats.contract import Fields, FormatError, read_object
 from .check import check
 from .errors import ConfigError, Problem
 from .parse import build, read_mapping

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from ..formats.json_lines import path_kind, signature
+from ..formats.contract import path_kind, signature
 from .errors import ConfigError, Problem
 
 __all__ = ["as_mapping", "build", "read_mapping", "written"]

@@ -33,11 +33,8 @@ from tokenizers import Tokenizer
 from ..config.errors import ConfigError, Problem, in_file
 from ..config.parse import as_mapping, build
 from ..config.schema import DataConfig, RunConfig, TrainConfig
-from ..formats.errors import mismatch
-from ..formats.fields import Fields
-from ..formats.files import write_atomically
-from ..formats.inspection import open_tokenizer
-from ..formats.json_lines import read_object, read_rows, sha256_file
+from ..formats.checkpoint import open_tokenizer
+from ..formats.contract import Fields, mismatch, read_object, read_rows, sha256_file, write_file
 from ..formats.tokens import Boundary, Shard, TokenDirectory, boundaries
 from .order import BatchPlan, DataOrder, rank_slice
 from .sources import TrainingData, open_directories, order_of, window_sources
@@ -133,7 +130,7 @@ def record_skipped(skipped: Sequence[tuple[int, int]], directory: Path) -> None:
 
 
 def _write(path: Path, row: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(row, separators=(",", ":"), sort_keys=True) + "\n").encode())
+    write_file(path, (json.dumps(row, separators=(",", ":"), sort_keys=True) + "\n").encode())
 
 
 def _refuse(directory: TokenDirectory, order: Path, was: str, now: str) -> None:

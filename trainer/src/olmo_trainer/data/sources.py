@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from ..config.errors import ConfigError, Problem, SettingError
 from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
-from ..formats.errors import FormatError, mismatch
-from ..formats.inspection import open_tokenizer
-from ..formats.json_lines import sha256_file
+from ..formats.checkpoint import open_tokenizer
+from ..formats.contract import FormatError, mismatch, sha256_file
 from ..formats.manifest import MANIFEST
 from ..formats.tokens import TokenDirectory, boundaries, open_tokens
 from .order import DataOrder

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..formats.errors import mismatch
+from ..formats.contract import mismatch
 from ..formats.tokens import Shard, TokenDirectory, boundaries
 
 __all__ = ["Chunks", "Layout", "Packs", "Piece", "ShardReader", "WindowSource", "best_fit_decreasing", "pieces_of"]

@@ -1,7 +1,8 @@
-"""This package's own readers and writers of the formats it touches (docs/formats); stdlib and numpy only, no torch."""
+"""The formats of docs/formats that this package reads and writes."""
 
-from __future__ import annotations
+from .contract import FormatError
 
-from .errors import FormatError
+__all__ = ["MODULES", "FormatError"]
 
-__all__ = ["FormatError"]
+MODULES = ("document", "tokens", "checkpoint")
+"""The modules with `READERS`, for `python -m olmo_trainer.formats`."""

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import FormatError, MissingFlagError, mismatch
-from .fields import Fields
-from .json_lines import files_below, sha256_file
+from .contract import Fields, FormatError, MissingFlagError, Reader, files_below, mismatch, sha256_file
 from .manifest import Manifest, check_files, find_manifest
 
-__all__ = ["DTYPES", "Boundary", "Shard", "TokenDirectory", "boundaries", "dump", "open_tokens"]
+__all__ = ["DTYPES", "READERS", "Boundary", "Shard", "TokenDirectory", "boundaries", "dump", "open_tokens"]
 
 DTYPES = ("uint8", "uint16", "uint32")
 
@@ -224,3 +222,17 @@ def dump(
                 "loc": document.loc,
                 "tokens": ids[document.start : document.end].tolist(),
             }
+
+
+READERS = {
+    "tokens": Reader(
+        dump,
+        ("documents", "tokens"),
+        lambda row: (1, len(row["tokens"])),
+        flags={
+            "dtype": {"choices": DTYPES, "help": "of token files without a manifest"},
+            "eos_token_id": {"type": int, "metavar": "ID", "help": "of token files without a manifest"},
+        },
+        stated=("text_bytes",),
+    )
+}

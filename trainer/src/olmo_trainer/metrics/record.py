@@ -13,8 +13,7 @@ from typing import IO, Any, Protocol
 
 from ..config.errors import ConfigError, Problem
 from ..config.schema import RunConfig, WandbConfig
-from ..formats.errors import mismatch
-from ..formats.files import write_atomically
+from ..formats.contract import mismatch, write_file
 
 __all__ = ["Console", "MetricsFile", "RunLog", "clock", "scaled", "whole_rows"]
 
@@ -49,7 +48,7 @@ class MetricsFile:
         self.last: dict[str, Any] = rows[-1] if rows else {}
         if not self._writes:
             return
-        write_atomically(self._path, "".join(_line(row) for row in rows).encode())
+        write_file(self._path, "".join(_line(row) for row in rows).encode())
         self._stream = self._path.open("a", encoding="utf-8")
 
     @property

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..formats.errors import FormatError
-from ..formats.lineage import lineage
+from ..formats.contract import FormatError
+from ..formats.manifest import lineage
 from ..line_chart import line_chart
 from ..page import cards, document, element, table
 from .record import whole_rows

@@ -1,6 +1,6 @@
-"""JSON objects and JSON lines, plain or compressed, and why one cannot be read: docs/formats/README.md, rules 4 to 7.
+"""What all formats share: the error, files of JSON rows, typed fields. Implements docs/formats/README.md.
 
-Every Python package that reads the formats carries this file, byte for byte.
+Every Python package carries this file, byte for byte.
 """
 
 import bz2
@@ -8,25 +8,25 @@ import gzip
 import hashlib
 import json
 import lzma
+import math
 import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from .errors import FormatError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 __all__ = [
+    "CODES",
+    "Fields",
+    "FormatError",
+    "MissingFlagError",
+    "Reader",
     "atomic_file",
     "canonical_json",
     "canonical_line",
@@ -34,6 +34,7 @@ __all__ = [
     "decode_object",
     "files_below",
     "is_json_lines",
+    "mismatch",
     "open_file",
     "path_kind",
     "read_lines",
@@ -43,8 +44,85 @@ __all__ = [
     "sha256_file",
     "signature",
     "type_name",
+    "write_file",
     "write_gzip",
 ]
+
+# ---- the error
+
+
+CODES = frozenset(
+    "not_json not_object missing_field wrong_type invalid_value truncated missing_file wrong_size checksum_mismatch "
+    "unknown_format unsupported_version unsafe_path misaligned out_of_range wrong_dtype bad_boundary missing_tensor "
+    "wrong_shape unknown_role role_order empty_messages prompt_mismatch identical_answers".split()
+)
+
+
+class FormatError(ValueError):
+    """A file breaks its format. Its text is `path:line: message`.
+
+    `code` is stable, `message` is not. `path` is as it was given to the reader; `line` is 1-based; `field` is dotted
+    (`files.0.sha256`); `hint` is one thing to do.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        path: str | Path,
+        message: str,
+        *,
+        line: int | None = None,
+        field: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        assert code in CODES, code
+        self.code, self.path, self.message = code, str(path), message
+        self.line, self.field, self.hint = line, field, hint
+        super().__init__(f"{self.where}: {message}")
+
+    def __reduce__(self) -> Any:
+        """Keep every part when an error crosses to another process."""
+        return _rebuilt, (type(self), self.code, self.path, self.message, self.line, self.field, self.hint)
+
+    @property
+    def where(self) -> str:
+        """`path` or `path:line`."""
+        return self.path if self.line is None else f"{self.path}:{self.line}"
+
+
+def _rebuilt(
+    kind: type[FormatError], code: str, path: str, message: str, line: int | None, field: str | None, hint: str | None
+) -> FormatError:
+    return kind(code, path, message, line=line, field=field, hint=hint)
+
+
+class MissingFlagError(ValueError):
+    """Files without a manifest do not say something; its text is the flag that does."""
+
+
+def mismatch(
+    code: str,
+    path: str | Path,
+    got: str,
+    expected: str,
+    *,
+    line: int | None = None,
+    field: str | None = None,
+    hint: str | None = None,
+) -> FormatError:
+    """The error `"field" is <got>; expected <expected>`; without a field, of the line or the file."""
+    subject = "" if field is None else f'"{field}" '
+    return FormatError(code, path, f"{subject}is {got}; expected {expected}", line=line, field=field, hint=hint)
+
+
+# ---- files and rows of JSON
+
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 
 _COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _UNSUPPORTED = (".br", ".lz4", ".sz", ".snappy", ".7z", ".zip", ".parquet")
@@ -326,6 +404,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file as `atomic_file`."""
+    with atomic_file(path) as stream:
+        stream.write(data)
+
+
 @contextmanager
 def write_gzip(path: Path, level: int = 9) -> Iterator[gzip.GzipFile]:
     """As `atomic_file`, compressed, with neither time nor name in the header: equal rows give equal bytes."""
@@ -334,3 +418,141 @@ def write_gzip(path: Path, level: int = 9) -> Iterator[gzip.GzipFile]:
         gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=level, mtime=0) as compressed,
     ):
         yield compressed
+
+
+# ---- typed fields
+
+
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A JSON object with its place: the file, the line, and the dotted name of the object (`prefix`).
+
+    `string` and the like raise FormatError: `missing_field`, `wrong_type`, `invalid_value`. The optional ones return
+    None, or an empty object, for a field that is missing or null.
+    """
+
+    value: dict[str, Any]
+    path: Path | str
+    line: int | None = None
+    prefix: str = ""
+
+    def name(self, key: str) -> str:
+        """The dotted name of a field."""
+        return f"{self.prefix}.{key}" if self.prefix else key
+
+    def error(self, code: str, key: str, message: str, hint: str | None = None) -> FormatError:
+        """The error of a field; the message follows the quoted name: `is 3; expected 4`."""
+        name = self.name(key)
+        return FormatError(code, self.path, f'"{name}" {message}', line=self.line, field=name, hint=hint)
+
+    def wrong_type(self, key: str, expected: str) -> FormatError:
+        """The error of a field of another type."""
+        return self.error("wrong_type", key, f"is {type_name(self.value[key])}; expected {expected}")
+
+    def get(self, key: str, expected: str = "a value") -> Any:
+        """A field of any type."""
+        if key not in self.value:
+            raise self.error("missing_field", key, f"is missing; expected {expected}")
+        return self.value[key]
+
+    def string(self, key: str, *, choices: Collection[str] = (), not_empty: bool = False) -> str:
+        """A string, out of `choices` if there are any."""
+        value = self.get(key, "a string")
+        if not isinstance(value, str):
+            raise self.wrong_type(key, "a string")
+        if choices and value not in choices:
+            raise self.error("invalid_value", key, f'is "{value}"; expected {" or ".join(choices)}')
+        if not_empty and not value:
+            raise self.error("invalid_value", key, "is empty; expected at least one character")
+        return value
+
+    def optional_string(self, key: str) -> str | None:
+        """A string or None."""
+        return None if self.value.get(key) is None else self.string(key)
+
+    def integer(self, key: str, *, minimum: int | None = 0) -> int:
+        """An integer; `true` and `1.0` are not."""
+        value = self.get(key, "an integer")
+        if type(value) is not int:
+            raise self.wrong_type(key, "an integer")
+        if minimum is not None and value < minimum:
+            raise self.error("invalid_value", key, f"is {value}; expected at least {minimum}")
+        return value
+
+    def optional_integer(self, key: str, *, minimum: int | None = 0) -> int | None:
+        """An integer or None."""
+        return None if self.value.get(key) is None else self.integer(key, minimum=minimum)
+
+    def number(self, key: str, *, minimum: float | None = None) -> float:
+        """A finite number."""
+        value = self.get(key, "a number")
+        if type(value) not in (int, float):
+            raise self.wrong_type(key, "a number")
+        if not math.isfinite(value) or (minimum is not None and value < minimum):
+            expected = "a finite number" if minimum is None else f"at least {minimum:g}"
+            raise self.error("invalid_value", key, f"is {value}; expected {expected}")
+        return float(value)
+
+    def number_or_null(self, key: str, *, minimum: float | None = None) -> float | None:
+        """A finite number or null; the field has to be there."""
+        return None if self.get(key, "a number or null") is None else self.number(key, minimum=minimum)
+
+    def hash(self, key: str) -> str:
+        """A sha256: 64 lower-case hexadecimal digits."""
+        value = self.string(key)
+        if not _HASH.match(value):
+            raise self.error("invalid_value", key, f'is "{value}"; expected 64 lower-case hexadecimal digits')
+        return value
+
+    def hash_or_null(self, key: str) -> str | None:
+        """A sha256 or null; the field has to be there."""
+        return None if self.get(key, "a sha256 or null") is None else self.hash(key)
+
+    def object(self, key: str) -> "Fields":
+        """An object."""
+        value = self.get(key, "an object")
+        if not isinstance(value, dict):
+            raise self.wrong_type(key, "an object")
+        return Fields(value, self.path, self.line, self.name(key))
+
+    def optional_object(self, key: str) -> "Fields":
+        """An object, empty if the field is missing or null."""
+        return self.object(key) if self.value.get(key) is not None else Fields({}, self.path, self.line, self.name(key))
+
+    def array(self, key: str) -> list[Any]:
+        """An array."""
+        value = self.get(key, "an array")
+        if not isinstance(value, list):
+            raise self.wrong_type(key, "an array")
+        return value
+
+    def objects(self, key: str) -> list["Fields"]:
+        """An array of objects."""
+        rows = []
+        for index, value in enumerate(self.array(key)):
+            if not isinstance(value, dict):
+                raise self.error("wrong_type", f"{key}.{index}", f"is {type_name(value)}; expected an object")
+            rows.append(Fields(value, self.path, self.line, self.name(f"{key}.{index}")))
+        return rows
+
+
+# ---- what `python -m <package>.formats` needs to know of a format
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a package reads a format."""
+
+    rows: Callable[..., Iterator[dict[str, Any] | FormatError]]
+    """yields the rows that `dump` prints, or the error of a row; gets the path and its flags"""
+    counts: tuple[str, ...]
+    """what the manifest counts"""
+    count: Callable[[dict[str, Any]], tuple[int, ...]]
+    """what a row adds to the counts"""
+    flags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """arguments of the command: name and settings of argparse"""
+    stated: tuple[str, ...] = ()
+    """counts that only a manifest can tell"""
