@@ -42,6 +42,7 @@ FOLDERS = [
 ]
 VENDORED = {
     **{f"{name}.py": FOLDERS for name in ("contract", "manifest", "__main__")},
+    "../settings.py": FOLDERS,
     "checkpoint.py": [folder for folder in FOLDERS if "paloma" not in folder],
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
     "page.py": ["trainer/src/olmo_trainer", "catwalk-eval/src/catwalk", "paloma/src/paloma"],

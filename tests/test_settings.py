@@ -31,9 +31,8 @@ def _preset(path: Path) -> Any:
 
 def _paloma(module: str, kind: str) -> Loader:
     def load(path: Path) -> Any:
-        configuration = importlib.import_module("paloma.configuration")
-        values = configuration.read_yaml(path)
-        return configuration.build(getattr(importlib.import_module(module), kind), values, path.name)
+        config = getattr(importlib.import_module(module), kind)
+        return importlib.import_module("paloma.settings").load(config, path)
 
     return load
 
@@ -48,8 +47,8 @@ def _catwalk(path: Path) -> Any:
 
 def _instruct(kind: str) -> Loader:
     def load(path: Path) -> Any:
-        config = getattr(importlib.import_module("open_instruct.config"), kind)
-        return importlib.import_module("open_instruct.config_file").load_config(config, path, [])
+        config = importlib.import_module("open_instruct.config")
+        return config.load_config(getattr(config, kind), path, [])
 
     return load
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catwalk.errors import DataError
 from catwalk.formats.checkpoint import inspect_checkpoint
+from catwalk.formats.contract import WorkError
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.model.scorer import Row, batches, separate_rows, shared_rows
 from catwalk.requests import build_requests, collect_scores
@@ -102,7 +102,7 @@ def test_error_of_a_choice_without_tokens_names_its_item(tokenizer: Tokenizer) -
         backend.pre_tokenizer = pre_tokenizers.Whitespace()
         words = dataclasses.replace(tokenizer, backend=backend)
         assert build_requests([_item("sea", " hen")], words, 0, 8).requests
-        with pytest.raises(DataError, match=problem) as caught:
+        with pytest.raises(WorkError, match=problem) as caught:
             build_requests([_item("sea", " hen", " 12")], words, 0, 8)
         assert " 12" in str(caught.value)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from catwalk.errors import ConfigError
 from catwalk.formats import document
 from catwalk.formats.__main__ import main as formats
-from catwalk.formats.contract import FormatError
+from catwalk.formats.contract import ConfigError, FormatError
 from catwalk.items import item_text, load_items, locate, sample_items, show_item, task_table, write_documents
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from catwalk.types import Item
@@ -144,9 +143,9 @@ def test_limit_draws_like_the_olmo_paper(tmp_path: Path) -> None:
 def test_unknown_tasks_are_all_listed_with_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         find_tasks(("sciqq", "copa", "winogrand"))
-    assert [problem.count("nearest") for problem in caught.value.problems] == [1, 1]
-    assert 'nearest: "sciq"' in caught.value.problems[0]
-    assert 'nearest: "winogrande"' in caught.value.problems[1]
+    assert [problem.message.count("nearest") for problem in caught.value.problems] == [1, 1]
+    assert 'nearest: "sciq"' in caught.value.problems[0].message
+    assert 'nearest: "winogrande"' in caught.value.problems[1].message
 
 
 def test_sets_contain_known_tasks_once() -> None:

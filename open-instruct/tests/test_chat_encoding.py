@@ -10,8 +10,8 @@ from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import SHIPPED, ChatTemplate, choose_template, read_shipped
 from open_instruct.config import TemplateSettings
 from open_instruct.data import encode_conversations
-from open_instruct.errors import RequestError
 from open_instruct.formats.chat import Conversation
+from open_instruct.formats.contract import ConfigError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -295,7 +295,7 @@ def test_answers_of_weight_0_are_read_and_not_trained(encoders):
 def test_template_that_does_not_fit_is_refused(tokenizer, tmp_path, text, expected):
     path = tmp_path / "own.jinja"
     path.write_text(text)
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(ConfigError) as caught:
         ConversationEncoder(tokenizer, choose_template(TemplateSettings(name=str(path)), None))
     assert expected in str(caught.value)
 

@@ -8,7 +8,7 @@ from conftest import chat_rows, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from open_instruct.data import pack_lengths, read_conversations, split_rows, warn_of_overlap
-from open_instruct.errors import WorkError
+from open_instruct.formats.contract import WorkError
 from open_instruct.trainers import score_trained_positions_only
 from transformers import AutoModelForCausalLM
 from trl.trainer import utils

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import chat_rows, pair_rows, write_rows
 from open_instruct.__main__ import main
-from open_instruct.config import DpoConfig, SftConfig
-from open_instruct.config_file import load_config, to_plain, write_config
+from open_instruct.config import DpoConfig, SftConfig, load_config
 from open_instruct.data import read_pairs, row_hash
-from open_instruct.errors import ConfigError
+from open_instruct.formats.contract import ConfigError
+from open_instruct.settings import as_mapping, as_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BAD_CHATS = {
@@ -240,7 +240,7 @@ def test_output_directory_that_contains_something_else_is_refused(run, chats, tm
 def test_shipped_configuration_loads_and_comes_back_from_its_own_yaml(path, tmp_path):
     kind = DpoConfig if "dpo" in path.stem else SftConfig
     config = load_config(kind, path, [])
-    write_config(config, tmp_path / "again.yaml")
+    (tmp_path / "again.yaml").write_text(as_yaml(config), encoding="utf-8")
     assert load_config(kind, tmp_path / "again.yaml", []) == config
 
 
@@ -248,7 +248,7 @@ def test_sft_yaml_names_every_key():
     import yaml
 
     written = yaml.safe_load((CONFIGS / "sft.yaml").read_text())
-    config = to_plain(load_config(SftConfig, CONFIGS / "sft.yaml", []))
+    config = as_mapping(load_config(SftConfig, CONFIGS / "sft.yaml", []))
     assert written.keys() == config.keys()
     for section in ("data", "template", "sequence", "optimizer", "training", "runtime"):
         assert written[section].keys() == config[section].keys(), section

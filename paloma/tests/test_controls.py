@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from paloma.__main__ import main
-from paloma.configuration import build, read_yaml
 from paloma.controls import PALOMA_VOCABULARY_SHA256, Controls, judge, read_submission
+from paloma.settings import load
 from results_files import domain, results, write_results
 
 FULL: dict[str, Any] = {
@@ -73,7 +73,7 @@ def test_tier(tmp_path: Path, declared: dict[str, Any] | None, tokenizer: str, t
 def test_numbers_with_exponents_are_read(tmp_path: Path) -> None:
     path = tmp_path / "controls.yaml"
     path.write_text("training: {removal_rate: 6e-4, tokens_seen: 1_000_000, schedule_fraction: 1}\n")
-    training = build(Controls, read_yaml(path), "").training
+    training = load(Controls, path).training
     assert (training.removal_rate, training.tokens_seen, training.schedule_fraction) == (0.0006, 10**6, 1.0)
 
 

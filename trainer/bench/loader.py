@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import DataConfig
 from olmo_trainer.data.order import DataOrder, permutation, positions_of
 from olmo_trainer.data.sources import Loader, SpecialTokens, TrainingData, open_directories, repetitive, window_sources
 from olmo_trainer.data.windows import best_fit_decreasing, pieces_of
+from olmo_trainer.settings import build
 
 LENGTH, BATCH = 2048, 64
 

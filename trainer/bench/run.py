@@ -26,11 +26,11 @@ from typing import Any
 
 import loader
 import torch
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.published import PRESETS
 from olmo_trainer.config.schema import ModelConfig
 from olmo_trainer.device import matmul_peak, peak_flops
 from olmo_trainer.model.architecture import architecture_of, flops_per_token
+from olmo_trainer.settings import build
 from report import write_report
 
 HERE = Path(__file__).resolve().parent

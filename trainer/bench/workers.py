@@ -87,10 +87,10 @@ def ours(job: dict[str, Any], folder: Path) -> None:
     import numpy as np
     from monitoring import Watched, without_monitoring
     from olmo_trainer import train as loop
-    from olmo_trainer.config.parse import build
     from olmo_trainer.config.schema import RunConfig
     from olmo_trainer.data.order import DataOrder
     from olmo_trainer.data.sources import SpecialTokens, TrainingData, open_directories, window_sources
+    from olmo_trainer.settings import build
 
     pace, tokenizer = Pace(job), folder / "tokenizer.json"
     tokenizer.write_text("{}", encoding="utf-8")

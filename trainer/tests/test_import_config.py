@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from olmo_trainer.__main__ import main
 from olmo_trainer.config.load import load_config
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.published import apply_preset
 from olmo_trainer.config.schema import ModelConfig, RunConfig
 from olmo_trainer.model.architecture import architecture_of, total_parameters
+from olmo_trainer.settings import build
 
 FIRST = """
 run_name: first

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from olmo_trainer.checkpoint.layout import from_published, model_json, to_published
 from olmo_trainer.config.check import model_problems
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.published import model_settings
 from olmo_trainer.config.schema import InitConfig, ModelConfig, RopeScalingConfig
 from olmo_trainer.data.sources import SpecialTokens
@@ -20,6 +19,7 @@ from olmo_trainer.model.init import initialize
 from olmo_trainer.model.kernels import _RMSNorm, _SwiGLU, rotate
 from olmo_trainer.model.loss import IGNORED, chunked_loss, plain_loss, token_nats
 from olmo_trainer.model.transformer import Transformer, rotary_table
+from olmo_trainer.settings import build
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,

@@ -193,7 +193,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
         trained(several_problems),
         2,
         [
-            '"optimizer.learning_rte" is an unknown key',
+            'unknown setting "optimizer.learning_rte"',
             'hint: did you mean "optimizer.learning_rate"?',
             '"model.hidden_size" is "wide"; expected an integer',
             '"model.preset" is a list; expected a string',

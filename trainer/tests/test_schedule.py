@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import BatchPhase, LengthPhase, ScheduleConfig, TrainConfig
 from olmo_trainer.data.order import BatchPlan, steps_of_duration
 from olmo_trainer.optim import learning_rate
+from olmo_trainer.settings import build
 
 ROOT = 2**-0.5  # cos 45°
 E = {0: 1.0, 1: 0.1 + 0.9 * (1 + ROOT) / 2, 2: 0.55, 3: 0.1 + 0.9 * (1 - ROOT) / 2, 4: 0.1}  # a cosine from 1 to 0.1

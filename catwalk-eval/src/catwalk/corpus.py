@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from catwalk.errors import ConfigError
+from catwalk.formats.contract import ConfigError
 from catwalk.formats.document import document_files, document_root, read_documents
 from catwalk.formats.manifest import MANIFEST, read_manifest
 

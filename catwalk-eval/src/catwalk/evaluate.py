@@ -19,9 +19,8 @@ import yaml
 from catwalk import DISTRIBUTION, WRITER, __version__
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
-from catwalk.errors import ConfigError, DataError
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
-from catwalk.formats.contract import atomic_file, write_file
+from catwalk.formats.contract import ConfigError, WorkError, atomic_file, write_file
 from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.items import load_items, locate, sample_items
@@ -40,6 +39,7 @@ from catwalk.results import (
     items_key,
     write_results,
 )
+from catwalk.settings import as_mapping
 from catwalk.tasks import find_tasks
 from catwalk.types import DocumentScore, Item, Request, Task
 
@@ -58,7 +58,7 @@ def run(config: RunConfig) -> bool:
 
     Raises:
         ConfigError: the request cannot be carried out.
-        FormatError, DataError: an input is damaged.
+        FormatError, WorkError: an input is damaged.
     """
     # ---- read what is to be scored: a damaged row or a missing file stops the run before the model is loaded
     tasks: list[tuple[Task, list[Item]]] = []
@@ -197,14 +197,8 @@ def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, 
 
 def _save_config(config: RunConfig) -> None:
     """The request with every default, next to the results but not part of them."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    values = {key: plain(value) for key, value in vars(config).items()}
-    write_file(config.output / "config.yaml", yaml.safe_dump(values, sort_keys=True, allow_unicode=True).encode())
+    text = yaml.safe_dump(as_mapping(config), sort_keys=True, allow_unicode=True)
+    write_file(config.output / "config.yaml", text.encode())
 
 
 # ---- the model
@@ -236,7 +230,7 @@ class _Engine:
         """Σ ln p of each request; `where` names the text of a request.
 
         Raises:
-            DataError: for a log-probability that is not finite, with the likely cause.
+            WorkError: for a log-probability that is not finite, with the likely cause.
         """
         if self._scorer is None:
             self._scorer = probed_scorer(
@@ -251,7 +245,7 @@ class _Engine:
             return [float(value) for value in self._scorer.score(requests, progress, weight)]
         except NonFiniteError as error:
             problem = f"{where(error.request)}: the model's log-probability is {error.value}; expected a finite number"
-            raise DataError(problem, hint=non_finite_cause(self._scorer.model)) from error
+            raise WorkError(problem, hint=non_finite_cause(self._scorer.model)) from error
 
     def finished(self, progress: Progress) -> None:
         """Close a stage."""
@@ -273,8 +267,8 @@ def _prepare(task: Task, items: list[Item], engine: _Engine, workspace: Workspac
         return part
     try:
         return build_requests(items, engine.tokenizer, engine.prefix_id, engine.max_length_tokens)
-    except DataError as error:
-        raise DataError(f"{task.name}, {error}", hint=error.hint) from error
+    except WorkError as error:
+        raise WorkError(f"{task.name}, {error}", hint=error.hint) from error
 
 
 def _score_task(
@@ -346,7 +340,7 @@ def _score_chunk(chunk: list[Document], engine: _Engine, progress: Progress) -> 
         tokenizer.check(tokens, _name(document))
         if document.text.strip() and not tokens:
             problem = f"{_name(document)}: the tokenizer produces no tokens; expected at least one"
-            raise DataError(problem, hint="remove the document, or use another tokenizer")
+            raise WorkError(problem, hint="remove the document, or use another tokenizer")
         engine.unknown_tokens += sum(token == tokenizer.unk_token_id for token in tokens)
     pieces = [windows(tokens, engine.prefix_id, engine.max_length_tokens, engine.windowing) for tokens in ids]
     requests = [request for piece in pieces for request in piece]

@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from catwalk import DISTRIBUTION, WRITER
-from catwalk.errors import ConfigError
-from catwalk.formats.contract import Fields, FormatError, canonical_line, read_rows, sha256_file, write_gzip
+from catwalk.formats.contract import (
+    ConfigError,
+    Fields,
+    FormatError,
+    canonical_line,
+    read_rows,
+    sha256_file,
+    write_gzip,
+)
 from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from catwalk.types import UNCONDITIONAL_CONTEXT, Item, Task

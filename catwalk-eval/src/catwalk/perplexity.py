@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from catwalk.errors import DataError
+from catwalk.formats.contract import WorkError
 from catwalk.formats.document import Document
 from catwalk.metrics import ratio_stderr, round_logprob, round_significant
 from catwalk.types import DocumentScore, Request
@@ -58,7 +58,7 @@ def domain_rows(scores: Iterable[DocumentScore]) -> list[dict[str, Any]]:
     """`perplexity` of results.json: sums by (source, subdomain), sorted; the ratio is null for a domain without text.
 
     Raises:
-        DataError: for a domain with tokens and a sum of 0, which no language model produces.
+        WorkError: for a domain with tokens and a sum of 0, which no language model produces.
     """
     domains: dict[tuple[str, str], list[DocumentScore]] = {}
     for score in scores:
@@ -71,7 +71,7 @@ def _domain_row(source: str, subdomain: str, rows: list[DocumentScore]) -> dict[
     nll_nats = round_significant(math.fsum(row.nll_nats for row in rows))
     if nll_nats == 0 and any(row.tokens for row in rows):
         problem = f"perplexity: every token of {source}/{subdomain} has probability 1; expected less"
-        raise DataError(problem, hint="check that the weights are those of a language model")
+        raise WorkError(problem, hint="check that the weights are those of a language model")
     value = round_significant(nll_nats / (size_bytes * math.log(2))) if size_bytes else None
     stderr = ratio_stderr([row.nll_nats / math.log(2) for row in rows], [float(row.bytes) for row in rows])
     return {

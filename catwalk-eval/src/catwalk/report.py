@@ -5,8 +5,7 @@ from html import escape
 from pathlib import Path
 
 from catwalk import WRITER
-from catwalk.errors import ConfigError
-from catwalk.formats.contract import canonical_json, write_file
+from catwalk.formats.contract import ConfigError, canonical_json, write_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
 from catwalk.lm_eval import lm_eval_results

@@ -10,7 +10,7 @@ window is scored in several windows, like a document, and counted too.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catwalk.errors import DataError
+from catwalk.formats.contract import WorkError
 from catwalk.metrics import round_logprob
 from catwalk.model.load import Tokenizer
 from catwalk.perplexity import windows
@@ -50,7 +50,7 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
     `prefix_id` replaces an empty context. A tokenizer that begins every text with BOS does so here too.
 
     Raises:
-        DataError: naming the item whose choice has no tokens, or a token without an embedding.
+        WorkError: naming the item whose choice has no tokens, or a token without an embedding.
     """
     pairs: dict[tuple[str, str], int] = {}
     conditional = [
@@ -76,7 +76,7 @@ def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, 
             where = f'item "{item.id}", choice "{continuation[:60]}"'
             tokenizer.check(ids, where)
             problem = f"{where}: the tokenizer produces no tokens; expected at least one"
-            raise DataError(problem, hint="remove the item from its data, or use another tokenizer")
+            raise WorkError(problem, hint="remove the item from its data, or use another tokenizer")
         # the last scored token is not an input, so the context may keep one token more than the window has left
         first = scored[:max_length_tokens]
         kept = before[-(max_length_tokens + 1 - len(first)) :]

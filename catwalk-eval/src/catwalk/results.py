@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from catwalk import WRITER
-from catwalk.errors import ConfigError
 from catwalk.formats.checkpoint import Checkpoint, Inspection
-from catwalk.formats.contract import canonical_json, canonical_line, write_file, write_gzip
+from catwalk.formats.contract import ConfigError, canonical_json, canonical_line, write_file, write_gzip
 from catwalk.formats.document import Document
 from catwalk.formats.manifest import find_manifest, write_manifest
 from catwalk.formats.results import (
@@ -317,7 +316,7 @@ def load_all(directories: Sequence[Path]) -> list[LoadedResults]:
     """
     missing = [f"results: {path} not found; expected a results directory" for path in directories if not path.is_dir()]
     if missing:
-        raise ConfigError(missing, hint="catwalk run writes one")
+        raise ConfigError(*missing, hint="catwalk run writes one")
     if len({path.resolve() for path in directories}) < len(directories):
         raise ConfigError("results: one directory is listed twice; expected different results")
     read = [read_results(path, checksums=True) for path in directories]

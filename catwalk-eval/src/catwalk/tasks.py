@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from catwalk.errors import ConfigError
+from catwalk.formats.contract import ConfigError
 from catwalk.types import Item, Task
 
 __all__ = ["TASKS", "TASK_SETS", "find_tasks"]
@@ -329,5 +329,5 @@ def find_tasks(names: tuple[str, ...]) -> list[Task]:
             near = difflib.get_close_matches(name, [*TASKS, *TASK_SETS], n=1, cutoff=0.0)[0]
             problems.append(f'tasks: unknown task "{name}" (nearest: "{near}")')
     if problems:
-        raise ConfigError(problems, hint="catwalk list shows every task")
+        raise ConfigError(*problems, hint="catwalk list shows every task")
     return [TASKS[name] for name in sorted(found)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from catwalk.errors import ConfigError
+from catwalk.formats.contract import ConfigError
 from catwalk.formats.results import PER_DOCUMENT, read_predictions, read_results, validate
 from catwalk.perplexity import domain_rows
 from catwalk.results import item_score, prediction_row, read_document_rows, read_item_scores, task_row

@@ -8,31 +8,36 @@ import sys
 import warnings
 from collections.abc import Callable
 from os.path import expanduser
-from pathlib import Path
 
 from . import __version__
-from .config import DpoConfig, RuntimeSettings, SamplingSettings, SequenceSettings, SftConfig, TemplateSettings
-from .errors import RequestError, WorkError
-from .formats.contract import FormatError
+from .config import (
+    DpoConfig,
+    RuntimeSettings,
+    SamplingSettings,
+    SequenceSettings,
+    SftConfig,
+    TemplateSettings,
+    load_config,
+)
+from .formats.contract import ConfigError, FormatError, WorkError, report_error
+from .settings import home_path
 
 __all__ = ["main", "prepare_process"]
 
 
 def _train(options: argparse.Namespace) -> None:
-    from .config_file import load_config
     from .train import train
 
-    kind: type[SftConfig] | type[DpoConfig] = DpoConfig if options.command == "dpo" else SftConfig
-    config: SftConfig | DpoConfig = load_config(kind, options.config, options.overrides)
-    train(config)
+    train(load_config(DpoConfig if options.command == "dpo" else SftConfig, options.config, options.overrides))
 
 
 def _chat(options: argparse.Namespace) -> None:
     from .chat.answer import Chatter, answer_file, talk
 
     if (options.input is None) != (options.output is None):
-        raise RequestError(
-            "--input and --output: one of them is set; expected both or none", "--output - writes to standard output"
+        raise ConfigError(
+            "--input and --output: one of them is set; expected both or none",
+            hint="--output - writes to standard output",
         )
     for name, value, least in (
         ("max-new-tokens", options.max_new_tokens, 1),
@@ -40,9 +45,9 @@ def _chat(options: argparse.Namespace) -> None:
         ("num-threads", options.num_threads if options.num_threads is not None else 1, 1),
     ):
         if value < least:
-            raise RequestError(f"--{name}: is {value}; expected {least} or more")
+            raise ConfigError(f"--{name}: is {value}; expected {least} or more")
     if not 0 < options.top_p <= 1:
-        raise RequestError(f"--top-p: is {options.top_p}; expected a number above 0 and at most 1")
+        raise ConfigError(f"--top-p: is {options.top_p}; expected a number above 0 and at most 1")
     sampling = SamplingSettings(
         max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_p=options.top_p, seed=options.seed
     )
@@ -85,10 +90,6 @@ def _merge(options: argparse.Namespace) -> None:
     merge(options.base, options.adapter, options.output, options.dtype)
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser()  # a shell does not expand the ~ of --name=~/x
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="open-instruct", description="Turn a checkpoint into a chat model.")
     parser.add_argument("--version", action="version", version=f"open-instruct {__version__}")
@@ -104,14 +105,14 @@ def _parser() -> argparse.ArgumentParser:
         ("dpo", "direct preference optimization on pairs of answers"),
     ):
         command = add(name, _train, text, " Arguments key=value override the settings in the YAML file.")
-        command.add_argument("config", type=_path, help="YAML file with the settings")
+        command.add_argument("config", type=home_path, help="YAML file with the settings")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.max_steps=100")
 
     sampling, runtime = SamplingSettings(), RuntimeSettings()
     shown = " (default: %(default)s)"
     text = "talk to a checkpoint in the terminal, or answer a file of chats"
     chat = add("chat", _chat, text, " In the terminal, /new starts a new conversation.")
-    chat.add_argument("model", type=_path, help="checkpoint directory")
+    chat.add_argument("model", type=home_path, help="checkpoint directory")
     chat.add_argument("--system", help="system message")
     chat.add_argument(
         "--max-new-tokens", type=int, default=sampling.max_new_tokens, help="longest answer, in tokens" + shown
@@ -188,14 +189,6 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", module=r"(transformers|trl|accelerate|peft|torch|datasets|multiprocess)(\..*)?")
 
 
-def _fail(problems: list[tuple[str, str]], code: int) -> int:
-    for sentence, hint in problems:
-        sys.stderr.write(f"error: {sentence}\n")
-        if hint:
-            sys.stderr.write(f"hint: {hint}\n")
-    return code
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
     options = _parser().parse_args(arguments)
@@ -203,21 +196,18 @@ def main(arguments: list[str] | None = None) -> int:
     prepare_process()
     try:
         options.run(options)
-    except (RequestError, WorkError) as error:
-        problems = [(problem.sentence, problem.hint) for problem in error.problems]
-        return _fail(problems, 2 if isinstance(error, RequestError) else 1)
-    except FormatError as error:
-        return _fail([(str(error), error.hint or "")], 1)
+    except (ConfigError, WorkError, FormatError) as error:
+        return report_error(error)
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads the output any more; this silences Python's complaint
         return 0
     except KeyboardInterrupt:
-        return _fail([("interrupted", "run the same command again to start over or to resume")], 1)
+        return report_error(WorkError("interrupted", hint="run the same command again to start over or to resume"))
     except Exception as error:
-        problem = _file_failure(error)
-        if problem is None:
+        failure = _file_failure(error)
+        if failure is None:
             raise
-        return _fail([problem], 1)
+        return report_error(failure)
     return 0
 
 
@@ -233,13 +223,14 @@ _FULL_TEXTS = (
 _MAKE_ROOM = "free some space and run the same command again; it resumes from the last save, or starts over"
 
 
-def _file_failure(error: Exception) -> tuple[str, str] | None:
+def _file_failure(error: Exception) -> WorkError | None:
     """Describe an error of the file system, such as a full disk; None for any other error, which is a bug."""
     where = getattr(error, "filename", None)
     if getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_TEXTS):
-        return f"{where or 'the output directory'}: the disk is full; expected space for the result", _MAKE_ROOM
+        message = f"{where or 'the output directory'}: the disk is full; expected space for the result"
+        return WorkError(message, hint=_MAKE_ROOM)
     if isinstance(error, OSError) and error.strerror:
-        return f"{where or 'a file'}: {error.strerror[0].lower() + error.strerror[1:]}", ""
+        return WorkError(f"{where or 'a file'}: {error.strerror[0].lower() + error.strerror[1:]}")
     return None
 
 

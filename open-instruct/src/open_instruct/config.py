@@ -1,12 +1,13 @@
-"""The settings of `sft`, `dpo` and `chat`, with their defaults. Read from YAML by config_file.py; no torch here."""
+"""The settings of `sft`, `dpo` and `chat`, with their defaults. No torch here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import attrgetter
-from os.path import expanduser
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from .errors import Problem
+from .formats.contract import Problem
+from .settings import LocalPath, load
 
 __all__ = [
     "FORMER_NAMES",
@@ -22,6 +23,7 @@ __all__ = [
     "SftConfig",
     "TemplateSettings",
     "TrainingSettings",
+    "load_config",
 ]
 
 FORMER_NAMES = {"optimizer.lr": "optimizer.learning_rate", "runtime.precision": "runtime.dtype"}
@@ -32,9 +34,9 @@ FORMER_NAMES = {"optimizer.lr": "optimizer.learning_rate", "runtime.precision": 
 class DataSettings:
     """Where the rows come from: files or directories of docs/formats/chat.md (sft) or preference.md (dpo)."""
 
-    train: list[str]
+    train: list[LocalPath]
     """Files or directories with the rows to train on, read in this order."""
-    eval: list[str] = field(default_factory=list)
+    eval: list[LocalPath] = field(default_factory=list)
     """Files or directories with rows held out for evaluation."""
     eval_fraction: float = 0.0
     """Instead of `eval`: fraction of the training rows to hold out, chosen by the hash of each row's text."""
@@ -52,7 +54,7 @@ class PairDataSettings(DataSettings):
 class TemplateSettings:
     """How messages become text."""
 
-    name: str | None = None
+    name: LocalPath | None = None
     """Name of a shipped template, or a `.jinja` file; null: the checkpoint's template if it has one, else `tulu`."""
     add_bos: bool = False
     """Begin each conversation with the tokenizer's beginning-of-sequence token."""
@@ -178,16 +180,13 @@ class SamplingSettings:
     """Seed of the sampling."""
 
 
-AnyConfig = TypeVar("AnyConfig", "SftConfig", "DpoConfig")
-
-
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
     """`open-instruct sft`."""
 
-    model: str
+    model: LocalPath
     """Checkpoint directory to start from (docs/formats/checkpoint.md, or any Hugging Face directory)."""
-    output_dir: str
+    output_dir: LocalPath
     """Directory for the new checkpoint; must not exist, unless it contains the result of the same settings."""
     seed: int = 0
     """Seed of the order of rows, of adapters and of dropout."""
@@ -199,22 +198,18 @@ class SftConfig:
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def expand_home(self) -> "SftConfig":
-        """Return a copy with `~` expanded in its paths."""
-        return _expand_home(self)
-
-    def check(self) -> list[Problem]:
+    def problems(self) -> list[Problem]:
         """List the problems that the types of single fields do not show."""
-        return _check_shared(self)
+        return _problems(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DpoConfig:
     """`open-instruct dpo`."""
 
-    model: str
+    model: LocalPath
     """Checkpoint directory to start from, the result of `sft`; it is also the reference model."""
-    output_dir: str
+    output_dir: LocalPath
     """Directory for the new checkpoint; must not exist, unless it contains the result of the same settings."""
     seed: int = 0
     """Seed of the order of rows, of adapters and of dropout."""
@@ -231,46 +226,25 @@ class DpoConfig:
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
-    def expand_home(self) -> "DpoConfig":
-        """Return a copy with `~` expanded in its paths."""
-        return _expand_home(self)
-
-    def check(self) -> list[Problem]:
+    def problems(self) -> list[Problem]:
         """List the problems that the types of single fields do not show."""
-        problems = _check_shared(self)
+        found = _problems(self)
         if self.sequence.packing:
-            problems.append(Problem("sequence.packing: is true; expected false, pairs are not packed"))
+            found.append(Problem('"sequence.packing" is true; expected false, pairs are not packed'))
         if self.loss.beta <= 0:
-            problems.append(Problem(f"loss.beta: is {self.loss.beta}; expected a number above 0"))
+            found.append(Problem(f'"loss.beta" is {self.loss.beta}; expected a number above 0'))
         if not 0 <= self.loss.label_smoothing < 0.5:
-            problems.append(
-                Problem(f"loss.label_smoothing: is {self.loss.label_smoothing}; expected 0 or more and below 0.5")
+            found.append(
+                Problem(f'"loss.label_smoothing" is {self.loss.label_smoothing}; expected 0 or more and below 0.5')
             )
         if self.loss.label_smoothing and self.loss.kind != "sigmoid":
-            problems.append(
+            found.append(
                 Problem(
-                    f'loss.label_smoothing: is {self.loss.label_smoothing} with kind "{self.loss.kind}"; expected 0',
+                    f'"loss.label_smoothing" is {self.loss.label_smoothing} with kind "{self.loss.kind}"; expected 0',
                     'use kind "sigmoid"',
                 )
             )
-        return problems
-
-
-def _expand_home(config: AnyConfig) -> AnyConfig:
-    data = replace(
-        config.data,
-        train=[expanduser(one) for one in config.data.train],
-        eval=[expanduser(one) for one in config.data.eval],
-    )
-    name = config.template.name
-    template = replace(config.template, name=expanduser(name) if name else name)
-    return replace(
-        config,
-        model=expanduser(config.model),
-        output_dir=expanduser(config.output_dir),
-        data=data,
-        template=template,
-    )
+        return found
 
 
 _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
@@ -295,27 +269,40 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
 ]
 
 
-def _check_shared(config: SftConfig | DpoConfig) -> list[Problem]:
-    problems = []
+def _problems(config: SftConfig | DpoConfig) -> list[Problem]:
+    found = []
     if not config.data.train:
-        problems.append(Problem("data.train: is empty; expected at least one file or directory"))
+        found.append(Problem('"data.train" is empty; expected at least one file or directory'))
     for expected, is_right, names in _RANGES:
         for name in names.split():
             if name.startswith("lora.") and config.lora is None:
                 continue
             value = attrgetter(name)(config)
             if not is_right(value):
-                problems.append(Problem(f"{name}: is {value}; expected {expected}"))
+                found.append(Problem(f'"{name}" is {value}; expected {expected}'))
     if config.data.eval and config.data.eval_fraction > 0:
-        sentence = f"data.eval_fraction: is {config.data.eval_fraction}, but data.eval is set; expected one of the two"
-        problems.append(Problem(sentence, "set data.eval_fraction to 0"))
+        sentence = (
+            f'"data.eval_fraction" is {config.data.eval_fraction}, but "data.eval" is set; expected one of the two'
+        )
+        found.append(Problem(sentence, "set data.eval_fraction to 0"))
     batch, micro_batch = config.training.batch_size, config.training.micro_batch_size
     if micro_batch >= 1 and batch % micro_batch:
-        sentence = f"training.micro_batch_size: {micro_batch} does not divide training.batch_size {batch}"
+        sentence = f'"training.micro_batch_size" is {micro_batch}, which does not divide the batch size {batch}'
         divisor = _largest_divisor(batch, micro_batch)
-        problems.append(Problem(f"{sentence}; expected a divisor", f"set training.micro_batch_size to {divisor}"))
-    return problems
+        found.append(Problem(f"{sentence}; expected a divisor", f"set training.micro_batch_size to {divisor}"))
+    return found
 
 
 def _largest_divisor(number: int, limit: int) -> int:
     return next((size for size in range(min(limit, number), 0, -1) if number % size == 0), 1)
+
+
+Config = TypeVar("Config", bound=SftConfig | DpoConfig)
+
+
+def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:
+    """Read the settings of a command; former names of settings are accepted.
+
+    Raises: ConfigError: with every problem.
+    """
+    return load(kind, path, overrides, former_names=FORMER_NAMES)

@@ -12,9 +12,8 @@ from typing import Generic, Literal, TypeVar
 
 from .chat.encode import IGNORED, ConversationEncoder
 from .chat.render import Refusal
-from .errors import Problem, RequestError, WorkError
 from .formats.chat import Conversation, Message, Pair, read_chat, read_preference
-from .formats.contract import FormatError
+from .formats.contract import ConfigError, FormatError, Problem, WorkError
 
 __all__ = [
     "BadRows",
@@ -47,11 +46,10 @@ class BadRows(WorkError):
 
     def __init__(self, errors: Sequence[FormatError], total: int | None = None) -> None:
         """Name the errors, at least one, in file order; `total` counts them if `errors` has only the first ones."""
-        super().__init__(str(errors[0]))
-        self.problems = [Problem(str(error), error.hint or "") for error in errors[:_MAX_ERRORS]]
-        more = (total or len(errors)) - len(self.problems)
-        if more:
-            self.problems.append(Problem(f"{more} more rows are bad; expected none"))
+        shown = [Problem(str(error), error.hint) for error in errors[:_MAX_ERRORS]]
+        if more := (total or len(errors)) - len(shown):
+            shown.append(Problem(f"{more} more rows are bad; expected none"))
+        super().__init__(*shown)
 
 
 def collect_rows(found: Iterable[Parsed | FormatError]) -> list[Parsed]:
@@ -75,7 +73,7 @@ def read_conversations(paths: Sequence[str], where: str) -> list[Conversation]:
     """Read every chat row of files and directories, in the order given.
 
     Raises:
-        RequestError: a path that does not exist; `where` names the setting.
+        ConfigError: a path that does not exist; `where` names the setting.
         BadRows: rows or files that break docs/formats/chat.md.
     """
     return _read_all(paths, where, read_chat)
@@ -97,7 +95,7 @@ def _read_all(
 ) -> list[Row]:
     for path in paths:
         if not Path(path).exists():
-            raise RequestError(f"{where}: {path} not found; expected a file or a directory")
+            raise ConfigError(f"{where}: {path} not found; expected a file or a directory")
     dropped = 0
 
     def found() -> Iterator[Row | FormatError]:

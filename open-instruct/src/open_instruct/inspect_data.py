@@ -8,13 +8,13 @@ from typing import Any
 
 from .chat.encode import IGNORED, ConversationEncoder
 from .chat.render import choose_template
-from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings
-from .config_file import load_config, read_yaml
+from .config import DpoConfig, SequenceSettings, SftConfig, TemplateSettings, load_config
 from .data import PairExample, SftExample, encode_conversations, encode_pairs, read_conversations, read_pairs
-from .errors import RequestError
 from .formats.chat import parse_rows
+from .formats.contract import ConfigError
 from .formats.manifest import MANIFEST, artifact_files, read_manifest
 from .model.load import check_model_directory, fitting_length, load_tokenizer
+from .settings import read_settings
 
 __all__ = ["inspect_data"]
 
@@ -29,7 +29,7 @@ def inspect_data(
     The other arguments override the settings; `row` (from 0) adds that row's tokens, with `T` next to the trained ones.
 
     Raises:
-        RequestError: a path that does not exist, or a row after the last.
+        ConfigError: a path that does not exist, or a row after the last.
     """
     # ---- settings
     paths, template_settings, sequence, drop_identical = [data], TemplateSettings(), SequenceSettings(), False
@@ -39,7 +39,7 @@ def inspect_data(
         checkpoint = checkpoint or config.model
         drop_identical = isinstance(config, DpoConfig) and config.data.identical_answers == "drop"
     if checkpoint is None:
-        raise RequestError("--checkpoint: not set; expected a directory with a tokenizer")
+        raise ConfigError("--checkpoint: not set; expected a directory with a tokenizer")
     if template is not None:
         template_settings = replace(template_settings, name=template)
 
@@ -47,7 +47,7 @@ def inspect_data(
     inspection = check_model_directory(checkpoint)
     for path in paths:
         if not Path(path).exists():
-            raise RequestError(f"{path}: not found; expected a configuration, a file of rows or a directory")
+            raise ConfigError(f"{path}: not found; expected a configuration, a file of rows or a directory")
     tokenizer = load_tokenizer(inspection)
     chosen = choose_template(template_settings, tokenizer.chat_template)
     added = [text for text in chosen.special_tokens if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
@@ -76,13 +76,13 @@ def inspect_data(
         yield f"not in the embedding's {inspection.embedding_rows} rows: {token!r}; sft adds rows for such tokens"
     if row is not None:
         if not 0 <= row < len(counts):
-            raise RequestError(f"--row: is {row}; expected 0 to {len(counts) - 1}")
+            raise ConfigError(f"--row: is {row}; expected 0 to {len(counts) - 1}")
         yield from _tokens(examples.rows[row], tokenizer)
 
 
 def _read_config(path: Path) -> SftConfig | DpoConfig:
     """Read the settings of either stage; those of dpo have keys that sft does not have."""
-    tree = read_yaml(path)
+    tree = read_settings(path)
     data = tree.get("data")
     is_dpo = "loss" in tree or (isinstance(data, dict) and "identical_answers" in data)
     return load_config(DpoConfig, path, []) if is_dpo else load_config(SftConfig, path, [])

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from . import WRITER
-from .errors import RequestError, WorkError
 from .formats.checkpoint import Inspection
-from .formats.contract import read_object
+from .formats.contract import ConfigError, WorkError, first_line, read_object
 from .formats.manifest import MANIFEST, describe_input, read_manifest
 from .model.load import check_model_directory, load_model, start_at_mean
 from .model.save import cast_like, describe_model, keep_untied, write_json, write_tokenizer
@@ -30,14 +29,14 @@ def merge(base: str, adapter: str, output_dir: str, dtype: str | None) -> None:
     replaces the base's.
 
     Raises:
-        RequestError: a path does not exist, or the output directory contains something else.
+        ConfigError: a path does not exist, or the output directory contains something else.
         FormatError: the base checkpoint or the adapter's configuration is damaged.
         WorkError: the adapter does not fit the base.
     """
     source = check_model_directory(base)
     parts = Path(adapter)
     if not (parts / "adapter_config.json").is_file():
-        raise RequestError(f"{adapter}: has no adapter_config.json; expected the directory of a peft adapter")
+        raise ConfigError(f"{adapter}: has no adapter_config.json; expected the directory of a peft adapter")
     settings = read_object(parts / "adapter_config.json")
     inputs = [
         entry
@@ -96,7 +95,7 @@ def _merged(source: Inspection, parts: Path, settings: dict[str, Any], home: Ins
             warnings.simplefilter("always")
             adapted = peft.PeftModel.from_pretrained(model, str(parts))
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
+        sentence = first_line(error)
         raise WorkError(f"{misfit} ({sentence}); expected its adapter") from error
     # peft only warns about missing weights, and leaves their matrices at zero
     missing = [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]

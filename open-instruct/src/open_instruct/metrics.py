@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from .chat.encode import IGNORED
 from .config import PreferenceLoss
 from .data import PairExample, SftExample
-from .errors import WorkError
+from .formats.contract import WorkError
 
 __all__ = [
     "MetricsCallback",
@@ -115,7 +115,7 @@ def _check_finite(sums: torch.Tensor, rows: Sequence[str]) -> None:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise WorkError(
             f"{bad[0]}{more}: the log-probability of the answer is not finite; expected a number",
-            "the model overflows: use another checkpoint, or runtime.dtype=float32",
+            hint="the model overflows: use another checkpoint, or runtime.dtype=float32",
         )
 
 
@@ -163,7 +163,7 @@ def require_finite(step: int, name: str, value: float, rows: str = "") -> None:
     if not math.isfinite(value):
         raise WorkError(
             f"step {step}: {name} is {value}; expected a finite number{f' ({rows})' if rows else ''}",
-            "lower optimizer.learning_rate, or set optimizer.max_grad_norm=1",
+            hint="lower optimizer.learning_rate, or set optimizer.max_grad_norm=1",
         )
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .data import collect_rows
-from .errors import RequestError
 from .formats.chat import parse_conversation, parse_pair, parse_rows
-from .formats.contract import canonical_line
+from .formats.contract import ConfigError, canonical_line
 from .formats.manifest import artifact_files, describe_input
 from .output import Output
 
@@ -28,7 +27,7 @@ def mix(amounts: list[str], output_dir: str, *, format_name: str, seed: int) -> 
     """Take rows of each `PATH[=AMOUNT]` and write them, shuffled, to one directory of `format_name`.
 
     Raises:
-        RequestError: a path does not exist, a source is empty, or the output directory contains something else.
+        ConfigError: a path does not exist, a source is empty, or the output directory contains something else.
         BadRows, FormatError: rows that break their format.
     """
     # ---- read and check
@@ -50,7 +49,7 @@ def mix(amounts: list[str], output_dir: str, *, format_name: str, seed: int) -> 
     for source, rows in loaded:
         amount = source.amount(len(rows))
         if amount and not rows:
-            raise RequestError(f"{source.path}: has no rows; expected at least one")
+            raise ConfigError(f"{source.path}: has no rows; expected at least one")
         keys = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
         order = _shuffle([canonical_line(row) for row in rows], keys, f"{seed}\0choose")
         lines += [order[position % len(order)] for position in range(amount)]
@@ -89,7 +88,7 @@ class _Source:
 
 
 def _parse_source(text: str) -> _Source:
-    """Read `PATH`, `PATH=COUNT` or `PATH=TIMES` (with a dot). Raises RequestError."""
+    """Read `PATH`, `PATH=COUNT` or `PATH=TIMES` (with a dot). Raises ConfigError."""
     path, equals, amount = text.rpartition("=")
     if not equals or not path:
         return _Source(Path(text))
@@ -98,7 +97,7 @@ def _parse_source(text: str) -> _Source:
     except ValueError:
         source = _Source(Path(path), count=-1)
     if source.amount(1) < 0:
-        raise RequestError(f'{text}: the amount is "{amount}"; expected a count such as 500 or a factor such as 0.5')
+        raise ConfigError(f'{text}: the amount is "{amount}"; expected a count such as 500 or a factor such as 0.5')
     return source
 
 
@@ -108,15 +107,15 @@ def _check_names(sources: list[_Source]) -> None:
     for source in sources:
         other = paths.setdefault(source.name, source.path)
         if other.resolve() != source.path.resolve():
-            raise RequestError(
+            raise ConfigError(
                 f'{source.path}: would label its rows "{source.name}", as would {other}; expected different names',
-                "rename one of the two files",
+                hint="rename one of the two files",
             )
 
 
 def _read(source: _Source, format_name: str) -> list[dict[str, Any]]:
     if not source.path.exists():
-        raise RequestError(f"{source.path}: not found; expected a file or a directory of rows")
+        raise ConfigError(f"{source.path}: not found; expected a file or a directory of rows")
 
     def parse(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
         _PARSERS[format_name](row, path, line)

@@ -15,9 +15,9 @@ from typing import Any
 
 from . import WRITER
 from .config import FORMER_NAMES, DpoConfig, SftConfig
-from .config_file import to_plain
-from .errors import RequestError
+from .formats.contract import ConfigError
 from .formats.manifest import MANIFEST, Manifest, check_files, describe_input, read_manifest, write_manifest
+from .settings import as_mapping
 
 __all__ = ["Output", "result_config", "result_inputs"]
 
@@ -49,7 +49,7 @@ class Output:
         """Whether the directory already contains the result of the same settings and inputs, undamaged.
 
         Raises:
-            RequestError: it contains something else.
+            ConfigError: it contains something else.
             FormatError: it contains this result, but a file was changed since.
         """
         if not self.directory.exists():
@@ -57,16 +57,16 @@ class Output:
         if not (self.directory / MANIFEST).is_file():
             if self.directory.is_dir() and not any(self.directory.iterdir()):
                 return False
-            raise RequestError(
+            raise ConfigError(
                 f"output_dir: {self.directory} exists and is not a result of open-instruct; expected a new directory",
-                "choose another output_dir, or remove that one",
+                hint="choose another output_dir, or remove that one",
             )
         manifest = read_manifest(self.directory)
         difference = self._difference(manifest)
         if difference:
-            raise RequestError(
+            raise ConfigError(
                 f"output_dir: {self.directory} contains another result ({difference}); expected a new directory",
-                "choose another output_dir, or remove that one",
+                hint="choose another output_dir, or remove that one",
             )
         for error in check_files(manifest, checksums=True):
             raise error
@@ -96,14 +96,14 @@ class Output:
         Failed work leaves its log and its trainer checkpoints there, or nothing without `keep_failed`.
 
         Raises:
-            RequestError: another process is writing it.
+            ConfigError: another process is writing it.
         """
         self.partial.mkdir(parents=True, exist_ok=True)
         with (self.partial / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RequestError(
+                raise ConfigError(
                     f"output_dir: another process is writing {self.directory}; expected no other process"
                 ) from None
             identity = self.partial / "identity.json"
@@ -186,7 +186,7 @@ _WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "e
 
 def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
     """Return the settings for the manifest: names instead of paths, since inputs have hashes."""
-    plain = to_plain(config)
+    plain = as_mapping(config)
     del plain["model"], plain["output_dir"]
     for key in _WITHOUT_EFFECT:
         del plain["training"][key]

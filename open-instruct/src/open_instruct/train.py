@@ -12,9 +12,8 @@ from typing import Any
 from .chat.encode import ConversationEncoder
 from .chat.render import choose_template
 from .config import DpoConfig, SftConfig
-from .config_file import write_config
 from .data import encode_conversations, encode_pairs, read_conversations, read_pairs, split_rows, warn_of_overlap
-from .errors import RequestError, WorkError
+from .formats.contract import ConfigError, WorkError
 from .model.load import (
     add_special_tokens,
     check_ids,
@@ -27,6 +26,7 @@ from .model.load import (
 )
 from .model.save import describe_model, save_adapter, save_model
 from .output import Output, result_config, result_inputs
+from .settings import as_yaml
 
 __all__ = ["train"]
 
@@ -37,7 +37,7 @@ def train(config: SftConfig | DpoConfig) -> None:
     """Train and write `config.output_dir`; return at once if it already contains this result.
 
     Raises:
-        RequestError: a path that does not exist, a template that does not fit, an output directory in use.
+        ConfigError: a path that does not exist, a template that does not fit, an output directory in use.
         BadRows, FormatError: files that break their format.
         WorkError: nothing to train on, or a number that is not finite.
     """
@@ -76,7 +76,7 @@ def train(config: SftConfig | DpoConfig) -> None:
         if is_dpo:
             when, hint = "before dpo", "train with this template by open-instruct sft first"
         needs = f"{template.name} template needs {len(new_tokens)} new tokens"
-        raise RequestError(f"template.name: {needs}; expected none {when}", hint)
+        raise ConfigError(f"template.name: {needs}; expected none {when}", hint=hint)
 
     # ---- encode: rows to token ids, with a mask of what is trained
     encoder = ConversationEncoder(tokenizer, template)
@@ -92,9 +92,9 @@ def train(config: SftConfig | DpoConfig) -> None:
     if is_dpo:
         check_ids(model, tokenizer, highest_id)
     elif (added := cover_ids(model, tokenizer, max(highest_id, encoder.stop_id))) and config.lora:
-        raise RequestError(
+        raise ConfigError(
             f"model: {len(added)} tokens have no row in the embedding; expected none with lora",
-            "train all weights, or resize the embedding first",
+            hint="train all weights, or resize the embedding first",
         )
 
     with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
@@ -129,7 +129,7 @@ def train(config: SftConfig | DpoConfig) -> None:
             trained = trained.merge_and_unload()
         dtype = config.runtime.save_dtype
         save_model(trained, tokenizer, inspection, template.text, encoder.stop_id, output.result, dtype)
-        write_config(config, output.result / "run.yaml")
+        (output.result / "run.yaml").write_text(as_yaml(config), encoding="utf-8")
         counts, details = describe_model(
             output.result, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
         )

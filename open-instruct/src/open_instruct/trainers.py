@@ -18,7 +18,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from .config import DpoConfig, LoraSettings, PreferenceLoss, SftConfig
 from .data import PairExample, SftExample, pack_lengths
-from .errors import RequestError, WorkError
+from .formats.contract import ConfigError, WorkError
 from .metrics import pair_log_probs, require_finite
 
 __all__ = ["LengthGroupedBatches", "RouterLoss", "dpo_trainer", "score_trained_positions_only", "sft_trainer"]
@@ -32,7 +32,7 @@ def sft_trainer(
     """Build the trainer; `directory` gets its checkpoints, and a packed row has at most `length` tokens.
 
     Raises:
-        RequestError: `lora.target_modules` names a matrix that the model does not have.
+        ConfigError: `lora.target_modules` names a matrix that the model does not have.
     """
     score_trained_positions_only()
     packing = config.sequence.packing
@@ -57,7 +57,7 @@ def dpo_trainer(
     """Build the trainer; `directory` gets its checkpoints.
 
     Raises:
-        RequestError: `lora.target_modules` names a matrix that the model does not have.
+        ConfigError: `lora.target_modules` names a matrix that the model does not have.
     """
     score_trained_positions_only()
     # with adapters, TRL switches them off to get the reference
@@ -86,7 +86,7 @@ def score_trained_positions_only() -> None:
     if not hasattr(trl.trainer.utils, name):
         raise WorkError(
             f"trl {trl.__version__}: trl.trainer.utils.{name} not found; expected it, as in trl 1.16",
-            "pip install trl==1.16.0",
+            hint="pip install trl==1.16.0",
         )
     setattr(trl.trainer.utils, name, lambda device: device.type in {"cpu", "cuda", "xpu"})
 
@@ -185,9 +185,9 @@ def _check_names(wanted: list[str], model: Any) -> None:
     unknown = [one for one in wanted if not any(name == one or name.endswith("." + one) for name in names)]
     if unknown:
         known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-        raise RequestError(
+        raise ConfigError(
             f"lora.target_modules: the model has no {', '.join(unknown)}; expected some of {known}",
-            "use null for all linear layers",
+            hint="use null for all linear layers",
         )
 
 

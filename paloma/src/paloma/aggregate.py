@@ -13,9 +13,8 @@ from itertools import combinations, count, pairwise
 from pathlib import Path
 from typing import Any
 
-from paloma.configuration import ConfigError
 from paloma.controls import Submission, judge, read_submission
-from paloma.formats.contract import FormatError, canonical_json, read_object
+from paloma.formats.contract import ConfigError, FormatError, canonical_json, read_object
 from paloma.formats.manifest import describe_input
 from paloma.formats.results import Domain
 from paloma.metrics import summarize, summarize_domain
@@ -40,7 +39,7 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
     counts = Counter(path.resolve() for path in paths)
     repeated = [f"{path}: is listed {n} times; expected different results" for path, n in counts.items() if n > 1]
     if repeated:
-        raise ConfigError(repeated, "list each once")
+        raise ConfigError(*repeated, hint="list each once")
     submissions = [read_submission(path, controls) for path in paths]
     for submission in submissions:
         if not submission.results.domains:
@@ -161,7 +160,7 @@ def _rank(models: list[dict[str, Any]], rank_by: str, reasons: list[str]) -> dic
     metric = RANKED_BY[rank_by]
     if rank_by != "bpb" and reasons:
         problems = [f"--rank-by: {metric} cannot be compared: {reason}" for reason in reasons]
-        raise ConfigError(problems, "use --rank-by bpb, which does not depend on the vocabulary")
+        raise ConfigError(*problems, hint="use --rank-by bpb, which does not depend on the vocabulary")
     measured = all(model["all"]["macro"][metric]["value"] is not None for model in models)
     if len(models) < 2 or not measured or reasons:
         return None

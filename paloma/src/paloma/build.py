@@ -27,8 +27,7 @@ from urllib.parse import quote
 import msgspec
 
 from paloma import WRITER
-from paloma.configuration import ConfigError
-from paloma.formats.contract import FormatError, read_lines, write_file, write_gzip
+from paloma.formats.contract import ConfigError, FormatError, Problem, read_lines, write_file, write_gzip
 from paloma.formats.document import Document, document_files, parse_document
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.output import csv_table, staged
@@ -63,24 +62,24 @@ class BuildConfig:
     one_domain: tuple[str, ...] = ()
     """sources that are a single domain each, whatever the subdomains of their documents"""
 
-    def problems(self) -> list[str]:
-        """Contradictions and values out of range, a sentence each."""
+    def problems(self) -> list[Problem]:
+        """Contradictions and values out of range."""
         found = []
         if (self.tokens_per_domain is None) == (self.bytes_per_domain is None):
-            state = "missing" if self.bytes_per_domain is None else "given"
-            found.append(f"tokens_per_domain and bytes_per_domain are both {state}; expected one of them")
+            state = "missing" if self.bytes_per_domain is None else "set"
+            found.append(f'"tokens_per_domain" and "bytes_per_domain" are both {state}; expected one of them')
         for name in ("tokens_per_domain", "bytes_per_domain"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                found.append(f"{name} is {value}; expected at least 1")
+                found.append(f'"{name}" is {value}; expected at least 1')
         for name in ("min_documents_per_domain", "min_size_per_domain"):
             if getattr(self, name) < 0:
-                found.append(f"{name} is {getattr(self, name)}; expected at least 0")
+                found.append(f'"{name}" is {getattr(self, name)}; expected at least 0')
         if not self.splits or len(set(self.splits)) < len(self.splits):
-            found.append(f"splits is {list(self.splits)}; expected different names")
+            found.append(f'"splits" is {list(self.splits)}; expected different names')
         unsafe = [split for split in self.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", split)]
-        found += [f'splits contains "{split}"; expected letters, digits, _ or -' for split in unsafe]
-        return found
+        found += [f'"splits" contains "{split}"; expected letters, digits, _ or -' for split in unsafe]
+        return list(map(Problem, found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
         kept, dropped = _large_enough(chosen, config, measure)
         if not kept:
             hint = "lower --min-documents-per-domain or --min-size-per-domain, or add documents"
-            raise ConfigError([f"--documents: none of {len(dropped)} domains is large enough"], hint)
+            raise ConfigError(f"--documents: none of {len(dropped)} domains is large enough", hint=hint)
         _check_ids(kept, documents[0])
 
         # ---- write
@@ -159,7 +158,7 @@ def _sample(
             real = file.resolve()
             if real in read:
                 problem = f"--documents: {file} is listed twice, first as {read[real]}; expected each file once"
-                raise ConfigError([problem], "remove one of them")
+                raise ConfigError(problem, hint="remove one of them")
             read[real] = file
             for document in _read(file, config.default_source):
                 progress.step(done_bytes)
@@ -172,7 +171,7 @@ def _sample(
                 first = folders.setdefault(folder, document.source)
                 if first != document.source:
                     problem = f'--documents: the sources "{first}" and "{document.source}" share the folder {folder}'
-                    raise ConfigError([f"{problem}; expected one each"], "rename one source")
+                    raise ConfigError(f"{problem}; expected one each", hint="rename one source")
                 subdomain = "" if document.source in config.one_domain else document.subdomain
                 for split in config.splits:  # a domain exists in every split, if only to be found too small
                     key = _Key(document.source, subdomain, split)
@@ -289,7 +288,7 @@ def _measure(config: BuildConfig, tokenizer: Path | None) -> tuple[Measure, int]
     assert config.tokens_per_domain is not None
     if tokenizer is None:
         problem = "--tokens-per-domain: no --tokenizer is given; expected a tokenizer.json"
-        raise ConfigError([problem], "pass --tokenizer, or use --bytes-per-domain")
+        raise ConfigError(problem, hint="pass --tokenizer, or use --bytes-per-domain")
     return Tokens(tokenizer), config.tokens_per_domain
 
 
@@ -321,10 +320,10 @@ class Tokens:
         except ImportError:
             problem = "--tokenizer: the package `tokenizers` is not installed; it counts tokens"
             hint = "pip install 'paloma-eval[tokenizers]', or use --bytes-per-domain"
-            raise ConfigError([problem], hint) from None
+            raise ConfigError(problem, hint=hint) from None
         if not path.is_file():
             found = "is a directory" if path.is_dir() else "not found"
-            raise ConfigError([f"--tokenizer: {path} {found}; expected a tokenizer.json"], "check the path")
+            raise ConfigError(f"--tokenizer: {path} {found}; expected a tokenizer.json", hint="check the path")
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises bare Exception for every kind of broken file
@@ -332,7 +331,7 @@ class Tokens:
             what = f"is a {kind} file" if kind else f"is not a tokenizer ({error})"
             problem = f"--tokenizer: {path} {what}; expected a tokenizer.json of the tokenizers library"
             hint = "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers converts most others"
-            raise ConfigError([problem], hint) from error
+            raise ConfigError(problem, hint=hint) from error
         # as in the other tools: the text is not truncated, and a special token spelled out in it is text
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -7,13 +7,13 @@ guidelines that hold. What the results show is checked; the rest is taken as dec
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from paloma.configuration import ConfigError, build, read_yaml
-from paloma.formats.contract import FormatError, canonical_json, read_object
+from paloma.formats.contract import ConfigError, FormatError, Problem, canonical_json, read_object
 from paloma.formats.manifest import describe_input, find_manifest
 from paloma.formats.results import Results, parse_results, read_results
 from paloma.output import markdown_table, write_artifact
+from paloma.settings import build, load
 
 __all__ = [
     "PALOMA_VOCABULARY_SHA256",
@@ -48,7 +48,7 @@ def check(paths: list[Path], controls: Path | None, output: Path | None, *, over
         FormatError: broken results.
     """
     if output is not None and len(paths) > 1:
-        raise ConfigError([f"--output: got {len(paths)} results; expected one"], "check them one by one")
+        raise ConfigError(f"--output: got {len(paths)} results; expected one", hint="check them one by one")
     submissions = [read_submission(path, controls) for path in paths]
     if output is not None:
         inputs = describe_input("results", paths[0], output)
@@ -77,19 +77,12 @@ class Suite:
     name: str = ""
     version: str = ""
     split: str = ""
-    subsample: str = "custom"
+    subsample: Literal["official", "custom"] = "custom"
     """`official`, the suite's own sample, or `custom`."""
     documents_sha256: str | None = None
     """Identity (sha256 of the manifest) of the documents; looked up among the inputs of the results."""
     vocabulary_sha256: str | None = PALOMA_VOCABULARY_SHA256
     """sha256 of the `tokenizer.json` that the suite fixes; null where it fixes none."""
-
-    def problems(self) -> list[str]:
-        """Values that are not allowed, a sentence each."""
-        known = ("official", "custom")
-        return (
-            [] if self.subsample in known else [f'suite.subsample is "{self.subsample}"; expected official or custom']
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,24 +92,13 @@ class Training:
     tokens_seen: int | None = None
     schedule_fraction: float | None = None
     """Of the learning-rate schedule; below 1 the checkpoint is an intermediate one."""
-    decontamination: str = "none"
+    decontamination: Literal["full", "partial", "none"] = "none"
     """`full`, `partial` or `none`: of the training data against the suite."""
     decontamination_filter_sha256: str | None = None
     removal_rate: float | None = None
     """Share of training documents that decontamination removed."""
     order_fixed: bool = False
     """Whether the order of the training data is the one that the compared models share."""
-
-    def problems(self) -> list[str]:
-        """Values that are not allowed, a sentence each."""
-        found = []
-        if self.decontamination not in ("full", "partial", "none"):
-            found.append(f'training.decontamination is "{self.decontamination}"; expected full, partial or none')
-        for name in ("removal_rate", "schedule_fraction"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                found.append(f"training.{name} is {value}; expected 0 to 1")
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +108,14 @@ class Controls:
     suite: Suite = field(default_factory=Suite)
     training: Training = field(default_factory=Training)
 
-    def problems(self) -> list[str]:
-        """Values that are not allowed, a sentence each."""
-        return self.suite.problems() + self.training.problems()
+    def problems(self) -> list[Problem]:
+        """Values out of range."""
+        found = []
+        for name in ("removal_rate", "schedule_fraction"):
+            value = getattr(self.training, name)
+            if value is not None and not 0 <= value <= 1:
+                found.append(Problem(f'"training.{name}" is {value}; expected 0 to 1'))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +172,7 @@ def read_submission(path: Path, controls: Path | None = None) -> Submission:
         ConfigError: a broken declaration.
     """
     file = path / _SUBMISSION if path.is_dir() and (path / _SUBMISSION).is_file() else path
-    given = None if controls is None else build(Controls, read_yaml(controls), str(controls))
+    given = None if controls is None else load(Controls, controls)
     if file.is_file():
         value = read_object(file)
         if value.get("format") == "submission":

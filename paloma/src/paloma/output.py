@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paloma import WRITER
-from paloma.configuration import ConfigError
-from paloma.formats.contract import write_file
+from paloma.formats.contract import ConfigError, write_file
 from paloma.formats.manifest import MANIFEST, write_manifest
 
 __all__ = ["csv_table", "format_number", "markdown_table", "staged", "write_artifact"]
@@ -24,13 +23,13 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
         ConfigError: when `output` is not empty and `overwrite` is false, or `output` is not an artifact.
     """
     if output.exists() and not output.is_dir():
-        raise ConfigError([f"--output: {output} is a file; expected a directory"], "choose another --output")
+        raise ConfigError(f"--output: {output} is a file; expected a directory", hint="choose another --output")
     if output.is_dir() and any(output.iterdir()):
         problem = f"--output: {output} is not empty; expected a new directory"
         if not overwrite:
-            raise ConfigError([problem], "use --overwrite, or choose another --output")
+            raise ConfigError(problem, hint="use --overwrite, or choose another --output")
         if not (output / MANIFEST).is_file():
-            raise ConfigError([f"{problem} or an artifact"], "choose another --output; only artifacts are replaced")
+            raise ConfigError(f"{problem} or an artifact", hint="choose another --output; only artifacts are replaced")
     staging = output.with_name(f".{output.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from paloma.aggregate import difference_text, obstacles, read_aggregate
-from paloma.configuration import ConfigError
+from paloma.formats.contract import ConfigError
 from paloma.formats.manifest import describe_input
 from paloma.metrics import frontier
 from paloma.output import format_number, write_artifact
@@ -44,7 +44,7 @@ def _page(values: list[dict[str, Any]], title: str) -> str:
     if len(set(labels)) < len(labels):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         problems = [f"{label}: is in more than one aggregate; expected each model once" for label in twice]
-        raise ConfigError(problems, "aggregate the results together")
+        raise ConfigError(*problems, hint="aggregate the results together")
     differences = [difference for value in values if value["ranking"] for difference in value["ranking"]["differences"]]
     compared = [element("p", difference_text(difference)) for difference in differences]
     sections = *_models(models), *_notes(models), *compared, *_pareto(models), *_sources(models), *_domains(models)

@@ -9,9 +9,9 @@ import sys
 from contextlib import nullcontext
 
 from .commands import add_verbs
-from .config.errors import ConfigError, in_file
-from .formats.contract import FormatError
+from .formats.contract import ConfigError, FormatError, WorkError, report_error
 from .progress import STOPPED_STATUS, Stopped
+from .settings import in_file
 
 __all__ = ["main"]
 
@@ -35,10 +35,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _say(message: str, hint: str | None = None) -> None:
-    sys.stderr.write(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
@@ -53,27 +49,20 @@ def main(argv: list[str] | None = None) -> int:
             arguments.work(arguments)
     except Stopped as stop:
         if is_first:
-            _say(str(stop), "run the same command to continue")
+            report_error(WorkError(str(stop), hint="run the same command to continue"))
         return STOPPED_STATUS
     except ConfigError as error:
-        for problem in error.problems if is_first else ():  # every rank has the same problems
-            _say(problem.message, problem.hint)
-        return 2
-    except FormatError as error:
-        _say(str(error), error.hint)
-        return 1
+        return report_error(error) if is_first else 2  # every rank has the same problems
     except MemoryError:
         hint = "lower train.micro_batch_windows or data.sequence_length"
-        _say("memory: exhausted; expected room for the model and a micro-batch", hint)
+        return report_error(WorkError("memory: exhausted; expected room for the model and a micro-batch", hint=hint))
+    except BrokenPipeError:
         return 1
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, BrokenPipeError):
-            return 1
+    except (FormatError, OSError, RuntimeError) as error:
         logging.getLogger(__name__).debug("details", exc_info=True)
-        _say(str(error))
-        return 1
+        return report_error(error)
     except KeyboardInterrupt:
-        _say("stopped", "run the same command to continue from the last checkpoint")
+        report_error(WorkError("stopped", hint="run the same command to continue from the last checkpoint"))
         return 130
     return 0
 

@@ -10,14 +10,13 @@ import torch
 
 from .checkpoint.restore import load_weights, restore_optimizer
 from .checkpoint.save import artifact_config, artifact_inputs, save_checkpoint, whole_weights
-from .config.errors import Problem, SettingError
 from .config.schema import RunConfig, ValidationConfig
 from .data.order import BatchPlan, positions_of, rank_slice, steps_of_duration
 from .data.sources import Loader, TrainingData, check_repetition
 from .device import TensorBatch, prepare, resolve_device, resolve_threads, tensors_of
 from .evaluation import open_tasks, open_validation
 from .formats.checkpoint import inspect_checkpoint, open_tokenizer, tokenizer_difference
-from .formats.contract import sha256_file
+from .formats.contract import Problem, sha256_file
 from .model.architecture import (
     Architecture,
     architecture_of,
@@ -32,6 +31,7 @@ from .parallel import SINGLE_PROCESS, Gradients, Ranks, distribute
 from .parts import Parts
 from .progress import Progress
 from .run_directory import begun_with
+from .settings import SettingError
 from .stability import Guard
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from .config.errors import ConfigError, Problem
 from .config.load import load_config
 from .formats.checkpoint import inspect_checkpoint
+from .formats.contract import ConfigError, Problem
 from .progress import STOPPED_STATUS
+from .settings import home_path
 
 if TYPE_CHECKING:
     from .config.schema import RunConfig
@@ -54,13 +55,8 @@ def add_verbs(verbs: Verbs) -> None:
 _SOURCE = "checkpoint directory, or run directory for its last checkpoint"
 
 
-def _path(text: str) -> Path:
-    """A path, with `~` expanded where the shell does not: `--output=~/page.html`."""
-    return Path(text).expanduser()
-
-
 def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=_path, help="YAML file of the run")
+    parser.add_argument("config", type=home_path, help="YAML file of the run")
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +107,7 @@ def _add_train(verbs: Verbs) -> None:
     train.set_defaults(work=_train)
     init = verbs.add_parser("init", help="write the untrained model of a config, for comparisons")
     _add_config(init)
-    init.add_argument("destination", type=_path, help="directory to write")
+    init.add_argument("destination", type=home_path, help="directory to write")
     _add_overrides(init)
     init.set_defaults(work=_init)
 
@@ -259,12 +255,12 @@ def _add_convert(verbs: Verbs) -> None:
     directions = convert.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
     source = "directory in the layout of Hugging Face, OLMo or OLMo-core"
     inwards = directions.add_parser("hf2olmo", help=f"write a checkpoint to start from, from a {source}")
-    inwards.add_argument("source", type=_path, help=source)
-    inwards.add_argument("--tokenizer", type=_path, help="tokenizer.json, if the source has none")
+    inwards.add_argument("source", type=home_path, help=source)
+    inwards.add_argument("--tokenizer", type=home_path, help="tokenizer.json, if the source has none")
     outwards = directions.add_parser("olmo2hf", help="write a Hugging Face directory from a checkpoint of a run")
-    outwards.add_argument("source", type=_path, help=_SOURCE)
+    outwards.add_argument("source", type=home_path, help=_SOURCE)
     for direction in (inwards, outwards):
-        direction.add_argument("destination", type=_path, help="directory to write")
+        direction.add_argument("destination", type=home_path, help="directory to write")
         direction.add_argument(
             "--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)"
         )
@@ -335,8 +331,8 @@ def _verify(ours: Path, theirs: Path) -> None:
 
 def _add_export(verbs: Verbs) -> None:
     export = verbs.add_parser("export", help="copy a checkpoint without its training state")
-    export.add_argument("checkpoint", type=_path, help=_SOURCE)
-    export.add_argument("destination", type=_path, help="directory to write")
+    export.add_argument("checkpoint", type=home_path, help=_SOURCE)
+    export.add_argument("destination", type=home_path, help="directory to write")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)")
     export.set_defaults(work=_export)
 
@@ -358,7 +354,7 @@ def _export(arguments: argparse.Namespace) -> None:
 def _add_fetch(verbs: Verbs) -> None:
     fetch = verbs.add_parser("fetch", help="download a checkpoint from remote storage")
     fetch.add_argument("url", help="URL of a checkpoint, or of a run, such as s3://bucket/run")
-    fetch.add_argument("destination", type=_path, help="directory to write")
+    fetch.add_argument("destination", type=home_path, help="directory to write")
     fetch.set_defaults(work=_fetch)
 
 
@@ -377,11 +373,11 @@ def _add_soup(verbs: Verbs) -> None:
     soup = verbs.add_parser("soup", help="average the weights of checkpoints of one model")
     soup.add_argument(
         "checkpoints",
-        type=_path,
+        type=home_path,
         nargs="+",
         help="checkpoint directories, or run directories for their last checkpoints",
     )
-    soup.add_argument("destination", type=_path, help="directory to write")
+    soup.add_argument("destination", type=home_path, help="directory to write")
     soup.set_defaults(work=_soup)
 
 
@@ -402,7 +398,7 @@ def _soup(arguments: argparse.Namespace) -> None:
 
 def _add_generate(verbs: Verbs) -> None:
     generate = verbs.add_parser("generate", help="continue a text with a checkpoint")
-    generate.add_argument("checkpoint", type=_path, help=_SOURCE)
+    generate.add_argument("checkpoint", type=home_path, help=_SOURCE)
     generate.add_argument("--prompt", action="append", required=True, help="text to continue; repeatable")
     generate.add_argument("--max-tokens", type=int, default=64, help="maximum number of new tokens (default: 64)")
     generate.add_argument(
@@ -485,7 +481,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _add_import(verbs: Verbs) -> None:
     imported = verbs.add_parser("import-config", help="convert a run file of allenai/OLMo to a config")
-    imported.add_argument("file", type=_path, help="YAML file of allenai/OLMo")
+    imported.add_argument("file", type=home_path, help="YAML file of allenai/OLMo")
     imported.add_argument(
         "--replace", action="append", default=[], metavar="OLD=NEW", help="replace text in data paths"
     )
@@ -509,19 +505,21 @@ def _import(arguments: argparse.Namespace) -> None:
 
 def _add_inspect(verbs: Verbs) -> None:
     inspect = verbs.add_parser("inspect", help="find the documents of a step, or the steps of a document")
-    inspect.add_argument("run", type=_path, help="run directory, or its order.json")
+    inspect.add_argument("run", type=home_path, help="run directory, or its order.json")
     asked = inspect.add_mutually_exclusive_group(required=True)
     asked.add_argument("--step", type=int, nargs="+", help="print the documents of these steps")
     asked.add_argument("--document", metavar="ID", help="print the steps that saw this document")
-    asked.add_argument("--data-indices", type=_path, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
+    asked.add_argument("--data-indices", type=home_path, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
     inspect.add_argument("--rank", type=int, help="print only the part of this rank (default: all)")
     inspect.add_argument(
         "--world-size", type=int, help="number of ranks that divided the batch (default: as in order.json)"
     )
     inspect.add_argument(
-        "--data", type=_path, action="append", default=[], help="current directories of the sources, in order"
+        "--data", type=home_path, action="append", default=[], help="current directories of the sources, in order"
     )
-    inspect.add_argument("--documents", type=_path, help="directory of the document files, to add their source and URL")
+    inspect.add_argument(
+        "--documents", type=home_path, help="directory of the document files, to add their source and URL"
+    )
     inspect.add_argument("--text", action="store_true", help="print the text too, as the model saw it")
     inspect.add_argument("--limit", type=int, help="maximum number of lines")
     inspect.add_argument("--unchecked", action="store_true", help="do not check the sha256 of the shards")
@@ -561,8 +559,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _add_report(verbs: Verbs) -> None:
     report = verbs.add_parser("report", help="write an HTML page of a run: curves, config, data, lineage, energy")
-    report.add_argument("run", type=_path, help="run directory, finished or not")
-    report.add_argument("--output", type=_path, help="file to write (default: report.html in the run)")
+    report.add_argument("run", type=home_path, help="run directory, finished or not")
+    report.add_argument("--output", type=home_path, help="file to write (default: report.html in the run)")
     report.set_defaults(work=_report)
 
 

@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 import numpy.typing as npt
 import torch
 
-from .config.errors import Problem, SettingError
 from .config.schema import TrainConfig
 from .data.sources import Batch
+from .formats.contract import Problem
+from .settings import SettingError
 
 __all__ = [
     "TensorBatch",

@@ -31,14 +31,14 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from .config.errors import Problem, SettingError
 from .config.schema import ValidationConfig
 from .data.sources import SpecialTokens
 from .formats.checkpoint import open_tokenizer
-from .formats.contract import Fields, mismatch, read_rows
+from .formats.contract import Fields, Problem, mismatch, read_rows
 from .formats.document import document_files, read_documents
 from .model.loss import IGNORED, token_nats
 from .model.transformer import Transformer
+from .settings import SettingError
 
 __all__ = ["TaskSet", "ValidationSet", "bits_per_byte", "open_tasks", "open_validation", "score", "task_values"]
 

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
-from .config.errors import Problem, SettingError
 from .config.schema import GroupConfig, OptimizerConfig, RunConfig, ScheduleConfig
 from .data.order import BatchPlan
+from .formats.contract import Problem
 from .model.transformer import Transformer
 from .parallel import local, part_like, whole
+from .settings import SettingError
 
 __all__ = [
     "Clip",

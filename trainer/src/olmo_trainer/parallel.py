@@ -31,8 +31,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from .config.errors import Problem, SettingError
 from .config.schema import ParallelConfig, TrainConfig
+from .formats.contract import Problem
+from .settings import SettingError
 
 if TYPE_CHECKING:  # importing it takes as long as importing torch, and one process needs nothing of it
     from torch.distributed.tensor import DTensor

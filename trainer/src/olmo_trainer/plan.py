@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from .build import resolve
-from .config.parse import as_mapping
 from .config.schema import OptimizerConfig, RunConfig, TrainConfig
 from .data.order import BatchPlan
 from .data.sources import TrainingData, repetition_warnings
@@ -14,6 +13,7 @@ from .metrics.measure import footprint
 from .metrics.record import clock, scaled
 from .model.architecture import Architecture, flops_per_token, total_parameters
 from .parallel import check_world
+from .settings import as_mapping
 
 __all__ = ["page", "plan"]
 

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from .config.errors import Problem, SettingError
-from .config.parse import as_mapping, build, read_mapping, written
 from .config.schema import RunConfig
 from .data.order import BatchPlan
-from .formats.contract import write_file
+from .formats.contract import Problem, write_file
 from .formats.manifest import read_manifest
 from .optim import rate_of_step
+from .settings import SettingError, as_mapping, as_yaml, build, read_settings
 
 __all__ = ["begun_with", "keep_config", "locked"]
 
@@ -61,7 +60,7 @@ def locked(directory: Path) -> Iterator[None]:
 def begun_with(directory: Path) -> dict[str, Any]:
     """The resolved config that a run began with; empty for a new run."""
     path = directory / "config.yaml"
-    return read_mapping(path, []) if path.is_file() else {}
+    return read_settings(path, []) if path.is_file() else {}
 
 
 def keep_config(
@@ -98,7 +97,7 @@ def keep_config(
                     for key in changed
                 )
             )
-    write_file(directory / "config.yaml", written(config).encode())
+    write_file(directory / "config.yaml", as_yaml(config).encode())
 
 
 def _hint(key: str, last: Path, config: RunConfig) -> str:

@@ -16,12 +16,11 @@ import pytest
 from conftest import settings as config_of
 from conftest import write_config
 from olmo_trainer.__main__ import main
-from olmo_trainer.config.errors import ConfigError
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import RunConfig
 from olmo_trainer.data.sources import Loader, TrainingData, check_repetition, open_training_data
 from olmo_trainer.data.windows import ShardReader
-from olmo_trainer.formats.contract import FormatError
+from olmo_trainer.formats.contract import ConfigError, FormatError
+from olmo_trainer.settings import build
 from shards import EOS, PAD, write_shard
 
 

@@ -17,10 +17,10 @@ from conftest import settings, write_config
 from olmo_trainer.__main__ import main
 from olmo_trainer.checkpoint.layout import to_published
 from olmo_trainer.checkpoint.restore import read_model
-from olmo_trainer.config.errors import ConfigError
 from olmo_trainer.config.load import load_config
 from olmo_trainer.formats.__main__ import main as formats
 from olmo_trainer.formats.checkpoint import read_checkpoint
+from olmo_trainer.formats.contract import ConfigError
 from safetensors.torch import load_file, save_file
 from test_model import model_of
 from tokenizers import Tokenizer, pre_tokenizers

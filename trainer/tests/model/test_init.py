@@ -11,15 +11,15 @@ import torch
 import yaml
 from conftest import settings
 from olmo_trainer.config.check import model_problems
-from olmo_trainer.config.errors import ConfigError
 from olmo_trainer.config.load import load_config
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.published import PRESETS, apply_preset
 from olmo_trainer.config.schema import InitConfig, ModelConfig
+from olmo_trainer.formats.contract import ConfigError
 from olmo_trainer.model.architecture import architecture_of, flops_per_token, matrix_parameters, total_parameters
 from olmo_trainer.model.init import draw, initialize, standard_deviation
 from olmo_trainer.model.loss import token_nats
 from olmo_trainer.model.transformer import Transformer
+from olmo_trainer.settings import build
 
 SHAPE: dict[str, Any] = {
     "family": "llama",

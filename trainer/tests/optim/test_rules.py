@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from olmo_trainer.config.errors import ConfigError
-from olmo_trainer.config.parse import build
 from olmo_trainer.config.schema import ModelConfig, OptimizerConfig, StabilityConfig
+from olmo_trainer.formats.contract import ConfigError
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.model.init import initialize
 from olmo_trainer.model.transformer import Transformer
@@ -22,6 +21,7 @@ from olmo_trainer.optim import (
     clip_of_step,
     orthogonalized,
 )
+from olmo_trainer.settings import build
 from olmo_trainer.stability import Guard
 
 CONFIG = ModelConfig(

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from .contract import Fields, FormatError, Reader, read_object, sha256_file
+from .contract import Fields, FormatError, Reader, first_line, read_object, sha256_file
 from .manifest import Manifest, check_files, find_manifest
 
 __all__ = [
@@ -317,7 +317,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises nothing narrower
-        sentence = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        sentence = first_line(error)
         raise FormatError("invalid_value", path, f"is not a tokenizer that can be read ({sentence})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

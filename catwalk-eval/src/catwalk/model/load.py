@@ -11,9 +11,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer as Backend
 
-from catwalk.errors import ConfigError, DataError, first_line
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, open_tokenizer
-from catwalk.formats.contract import FormatError
+from catwalk.formats.contract import ConfigError, FormatError, WorkError, first_line
 
 __all__ = ["Tokenizer", "load_model", "load_tokenizer", "resolve_device"]
 
@@ -53,7 +52,7 @@ class Tokenizer:
         """Ids of each text.
 
         Raises:
-            DataError: for a text that the tokenizer cannot encode.
+            WorkError: for a text that the tokenizer cannot encode.
         """
         try:
             encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -61,7 +60,7 @@ class Tokenizer:
             if len(texts) > 1:  # one by one, to name the text
                 return [ids for text in texts for ids in self.encode([text])]
             problem = f"the tokenizer cannot encode {texts[0][:60]!r} ({first_line(error)})"
-            raise DataError(problem, hint="use the model's own tokenizer") from error
+            raise WorkError(problem, hint="use the model's own tokenizer") from error
         return [encoding.ids for encoding in encoded]
 
     def prefix(self, requested: str | None) -> str:
@@ -93,13 +92,13 @@ class Tokenizer:
         """Check that every id has an embedding; `where` names the text.
 
         Raises:
-            DataError: naming the highest id beyond the embedding.
+            WorkError: naming the highest id beyond the embedding.
         """
         if ids and max(ids) >= self.embedding_rows:
             token = self.backend.id_to_token(max(ids))
             problem = f"{where}: token {max(ids)} ({token!r}) is beyond the embedding"
             problem += f"; expected ids below {self.embedding_rows}"
-            raise DataError(problem, hint="use the model's own tokenizer")
+            raise WorkError(problem, hint="use the model's own tokenizer")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -175,7 +174,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
 
     Raises:
         FormatError: `missing_tensor` when weights are absent (transformers would invent them), `wrong_shape`.
-        DataError: when transformers cannot load the directory.
+        WorkError: when transformers cannot load the directory.
     """
     directory = checkpoint.directory
     transformers.logging.set_verbosity_error()
@@ -190,7 +189,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
             output_loading_info=True,
         )
     except Exception as error:
-        raise DataError(f"{directory}: transformers cannot load the model ({first_line(error)})") from error
+        raise WorkError(f"{directory}: transformers cannot load the model ({first_line(error)})") from error
     for kind, code in (("missing_keys", "missing_tensor"), ("mismatched_keys", "wrong_shape")):
         if loading.get(kind):
             name = sorted(map(str, loading[kind]))[0]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from catwalk.errors import DataError, first_line
+from catwalk.formats.contract import WorkError, first_line
 from catwalk.progress import Progress
 from catwalk.types import Request
 
@@ -311,7 +311,7 @@ def probed_scorer(
     says that they are not.
 
     Raises:
-        DataError: the model cannot score any text.
+        WorkError: the model cannot score any text.
     """
     limits = [length for length in (shared_length, rotary_switch) if length is not None]
     scorer = Scorer(
@@ -330,7 +330,7 @@ def probed_scorer(
             logits = model(tokens, use_cache=False).logits
         except Exception as error:  # whatever a model's own code raises
             problem = f"the model fails on a short text ({first_line(error)}); expected log-probabilities"
-            raise DataError(problem, hint="check config.json against the weights") from error
+            raise WorkError(problem, hint="check config.json against the weights") from error
         scorer = replace(scorer, plain_head=_head_is_plain(model, tokens, logits))
     context_length = min([_PROBE_CONTEXT, *(limit - sum(_PROBE_ENDS) for limit in (*limits, max_length_tokens))])
     if context_length < 1:

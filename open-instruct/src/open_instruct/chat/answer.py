@@ -11,8 +11,8 @@ from typing import Any
 
 from ..config import RuntimeSettings, SamplingSettings, TemplateSettings
 from ..data import collect_rows, warn_of_ignored
-from ..errors import RequestError, WorkError
 from ..formats.chat import Conversation, Message, parse_conversation, parse_rows
+from ..formats.contract import ConfigError, WorkError
 from ..formats.manifest import artifact_files
 from ..model.load import check_ids, check_model_directory, load_model, load_tokenizer, set_up_torch
 from .encode import PromptEncoder
@@ -75,7 +75,7 @@ class Chatter:
             name = self.encoder.template.name
             raise WorkError(
                 f"template: {name} template refuses the messages ({refusal}); expected messages that it can render",
-                "drop the system message, or choose another template",
+                hint="drop the system message, or choose another template",
             ) from refusal
         tokenizer = self.encoder.tokenizer
         check_ids(self.model, tokenizer, max(prompt, default=-1))
@@ -133,9 +133,9 @@ def talk(
 
 
 def _read_prompts(source: str) -> list[tuple[Conversation, str | None]]:
-    """Read rows and the last answer of each, if it has one. Raises RequestError, BadRows, FormatError."""
+    """Read rows and the last answer of each, if it has one. Raises ConfigError, BadRows, FormatError."""
     if not Path(source).exists():
-        raise RequestError(f"--input: {source} not found; expected a file of chat rows")
+        raise ConfigError(f"--input: {source} not found; expected a file of chat rows")
 
     def parse(row: dict[str, Any], path: Path, line: int) -> tuple[Conversation, str | None]:
         messages = row.get("messages")

@@ -16,8 +16,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from ..errors import RequestError, WorkError
 from ..formats.chat import Message
+from ..formats.contract import ConfigError, WorkError
 from .render import ChatTemplate, Refusal, Rendered, render
 
 __all__ = ["IGNORED", "ConversationEncoder", "Encoded", "PromptEncoder"]
@@ -205,23 +205,23 @@ class PromptEncoder:
         """Check that the template renders a conversation.
 
         Raises:
-            RequestError: it does not, or it needs a token that the tokenizer does not have.
+            ConfigError: it does not, or it needs a token that the tokenizer does not have.
         """
         self.tokenizer, self.template = tokenizer, template
         self._tokens = {
             name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
         }
         if "bos_token" in template.text and "bos_token" not in self._tokens:
-            raise RequestError(
+            raise ConfigError(
                 f"template: {template.name} template uses bos_token; expected a tokenizer that has one",
-                "use a template without it, or set template.add_bos=false",
+                hint="use a template without it, or set template.add_bos=false",
             )
         named = [token for token in self._tokens.values() if token]
         self._text = _TextEncoder(tokenizer.backend_tokenizer, [*template.special_tokens, *named])
         try:
             self._probe = render(template.text, _PROBE, self._tokens)
         except Refusal as refusal:
-            raise RequestError(
+            raise ConfigError(
                 f"template: {template.name} template cannot render a question and its answer ({refusal}); "
                 "expected a chat template"
             ) from refusal
@@ -266,7 +266,7 @@ class ConversationEncoder(PromptEncoder):
 
         Raises:
             WorkError: the tokenizer has no end-of-sequence token.
-            RequestError: a turn does not end in a special token, or a prompt without its answer renders differently.
+            ConfigError: a turn does not end in a special token, or a prompt without its answer renders differently.
         """
         if tokenizer.eos_token_id is None:
             raise WorkError("tokenizer_config.json: eos_token not found; expected the token that ends a text")
@@ -324,20 +324,20 @@ class ConversationEncoder(PromptEncoder):
         spans = [self._probe.text[start:end] for start, end in self._probe.spans]
         answers = [message["content"] for message in _PROBE if message["role"] == "assistant"]
         if not spans:
-            raise RequestError(f"template: {name} template marks no text as the assistant's; expected each answer")
+            raise ConfigError(f"template: {name} template marks no text as the assistant's; expected each answer")
         if len(spans) != len(answers) or any(a not in span for a, span in zip(answers, spans, strict=True)):
-            raise RequestError(
+            raise ConfigError(
                 f"template: {name} template marks {spans!r:.80} in a chat of two answers; expected each answer once",
-                "put {% generation %} and {% endgeneration %} around each answer and its end",
+                hint="put {% generation %} and {% endgeneration %} around each answer and its end",
             )
         encoded = self.encode_one(_PROBE)
         last = len(encoded.trained) - 1 - encoded.trained[::-1].index(True)
         stop = encoded.input_ids[last]
         if not self._text.special.fullmatch(self.tokenizer.convert_ids_to_tokens(stop)):
-            raise RequestError(
+            raise ConfigError(
                 f"template: {self.template.name} template ends an answer with "
                 f'"{self.tokenizer.decode([stop])}"; expected a special token within {{% generation %}}',
-                "end the answer with eos_token, or name its end in template.special_tokens",
+                hint="end the answer with eos_token, or name its end in template.special_tokens",
             )
         return int(stop)
 
@@ -345,8 +345,8 @@ class ConversationEncoder(PromptEncoder):
         prompt = render(self.template.text, _PROBE[:-1], self._tokens, add_generation_prompt=True)
         start = self._probe.spans[-1][0]
         if self._probe.text[:start] != prompt.text:
-            raise RequestError(
+            raise ConfigError(
                 f"template: {self.template.name} template renders a prompt without its answer differently; "
                 "expected the same text with and without",
-                "let add_generation_prompt add exactly the text between a user's message and {% generation %}",
+                hint="let add_generation_prompt add exactly the text between a user's message and {% generation %}",
             )

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TemplateSettings
-from ..errors import RequestError
 from ..formats.chat import Message
+from ..formats.contract import ConfigError, first_line
 
 __all__ = [
     "SHIPPED",
@@ -68,7 +68,7 @@ def choose_template(settings: TemplateSettings, own: str | None, *, training: bo
     """Return the template that the settings name, or the checkpoint's `own`.
 
     Raises:
-        RequestError: the name is unknown; or, for `training`, the template has no `{% generation %}`, so nothing would
+        ConfigError: the name is unknown; or, for `training`, the template has no `{% generation %}`, so nothing would
             be trained.
     """
     name, special = settings.name, tuple(settings.special_tokens)
@@ -81,14 +81,14 @@ def choose_template(settings: TemplateSettings, own: str | None, *, training: bo
         try:
             template = ChatTemplate(Path(name).name, Path(name).read_text(encoding="utf-8"), special)
         except UnicodeDecodeError:
-            raise RequestError(f"template.name: {name} is not UTF-8; expected a Jinja template") from None
+            raise ConfigError(f"template.name: {name} is not UTF-8; expected a Jinja template") from None
     else:
         known = ", ".join(SHIPPED)
-        raise RequestError(f'template.name: is "{name}"; expected a .jinja file or one of {known}')
+        raise ConfigError(f'template.name: is "{name}"; expected a .jinja file or one of {known}')
     if training and not _has_marker(template.text):
-        raise RequestError(
+        raise ConfigError(
             f"template.name: {template.name} template has no {{% generation %}}; expected it around each answer",
-            f"use a shipped template: {', '.join(SHIPPED)}",
+            hint=f"use a shipped template: {', '.join(SHIPPED)}",
         )
     if settings.add_bos and "bos_token" not in template.text:
         template = ChatTemplate(template.name, _BOS + template.text, template.special_tokens)
@@ -118,7 +118,7 @@ def render(
         )
     # what a template may do with a message that it does not expect: "a" + None, items of a string, …
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise Refusal((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+        raise Refusal(first_line(error)) from error
     found = tuple((start, end) for start, end in (spans[0] if spans else []) if end > start)
     return Rendered(texts[0], found)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RuntimeSettings
-from ..errors import RequestError, WorkError
 from ..formats.checkpoint import Inspection, inspect_checkpoint, read_checkpoint, tokenizer_difference
-from ..formats.contract import FormatError
+from ..formats.contract import ConfigError, FormatError, WorkError, first_line
 
 __all__ = [
     "add_special_tokens",
@@ -33,14 +32,14 @@ def check_model_directory(path: str) -> Inspection:
     """Check that `path` is a whole checkpoint with a tokenizer, hashes included where it has a manifest.
 
     Raises:
-        RequestError: it is not a directory.
+        ConfigError: it is not a directory.
         FormatError: the first rule of docs/formats/checkpoint.md that it breaks.
     """
     directory = Path(path)
     if not directory.is_dir():
-        raise RequestError(
+        raise ConfigError(
             f"model: {path} is not a directory; expected a checkpoint",
-            "pass a local directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
+            hint="pass a local directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
         )
     inspection = inspect_checkpoint(directory)
     try:
@@ -113,14 +112,14 @@ def load_model(directory: Path, dtype: str = "float32") -> Any:
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
+        sentence = first_line(error)
         raise WorkError(f"{directory}: cannot load the model ({sentence}); expected a causal language model") from error
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
             raise WorkError(
                 f'{directory}: "{name}" has {bad} weights that are NaN or infinite; expected finite numbers',
-                "use an earlier checkpoint of the run that wrote it",
+                hint="use an earlier checkpoint of the run that wrote it",
             )
     return model
 
@@ -163,7 +162,7 @@ def check_ids(model: Any, tokenizer: Any, highest: int) -> None:
         token = tokenizer.convert_ids_to_tokens(highest)
         raise WorkError(
             f"tokenizer.json: {token!r} has the id {highest}; expected an id below {rows}, the rows of the embedding",
-            "use the tokenizer that the model was trained with, or train the new tokens with open-instruct sft",
+            hint="use the tokenizer that the model was trained with, or train the new tokens with open-instruct sft",
         )
 
 
@@ -192,23 +191,23 @@ def set_up_torch(settings: RuntimeSettings) -> tuple[str, int | None]:
     """Choose and return the device and the number of CPU threads (None on a GPU, where it does not change the result).
 
     Raises:
-        RequestError: cuda is requested but not available, or the run is one of several processes.
+        ConfigError: cuda is requested but not available, or the run is one of several processes.
     """
     import torch
     import transformers
 
     transformers.logging.disable_progress_bar()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RequestError(
+        raise ConfigError(
             f"WORLD_SIZE: is {os.environ['WORLD_SIZE']}; expected 1, training runs in one process",
-            "start open-instruct without accelerate launch or torchrun",
+            hint="start open-instruct without accelerate launch or torchrun",
         )
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     _keep_freed_memory()
     has_cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not has_cuda:
-        raise RequestError('runtime.device: is "cuda", but torch finds no GPU; expected "cpu" or "auto"')
+        raise ConfigError('runtime.device: is "cuda", but torch finds no GPU; expected "cpu" or "auto"')
     device = "cuda" if has_cuda and settings.device != "cpu" else "cpu"
     return device, torch.get_num_threads() if device == "cpu" else None
 

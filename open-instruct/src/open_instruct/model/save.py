@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import WorkError
 from ..formats.checkpoint import (
     DTYPES,
     Inspection,
@@ -19,7 +18,7 @@ from ..formats.checkpoint import (
     read_tensors,
     tokenizer_difference,
 )
-from ..formats.contract import FormatError, sha256_file
+from ..formats.contract import FormatError, WorkError, first_line, sha256_file
 
 __all__ = [
     "cast_like",
@@ -150,7 +149,7 @@ def _difference(directory: Path) -> str | None:
         loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         backend = loaded.backend_tokenizer
     except Exception as error:  # some classes need packages, files or tokens that are missing
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return tokenizer_difference(open_tokenizer(directory / "tokenizer.json"), backend)
 
 

@@ -1,4 +1,4 @@
-"""What all formats share: the error, files of JSON rows, typed fields. Implements docs/formats/README.md.
+"""What all packages share: errors, files of JSON rows, typed fields. Implements docs/formats/README.md.
 
 Every Python package carries this file, byte for byte.
 """
@@ -23,16 +23,20 @@ import msgspec
 
 __all__ = [
     "CODES",
+    "ConfigError",
     "Fields",
     "FormatError",
     "MissingFlagError",
+    "Problem",
     "Reader",
+    "WorkError",
     "atomic_file",
     "canonical_json",
     "canonical_line",
     "decode",
     "decode_object",
     "files_below",
+    "first_line",
     "is_json_lines",
     "mismatch",
     "open_file",
@@ -40,6 +44,7 @@ __all__ = [
     "read_lines",
     "read_object",
     "read_rows",
+    "report_error",
     "row_files",
     "sha256_file",
     "signature",
@@ -48,7 +53,7 @@ __all__ = [
     "write_gzip",
 ]
 
-# ---- the error
+# ---- errors
 
 
 CODES = frozenset(
@@ -98,6 +103,60 @@ def _rebuilt(
 
 class MissingFlagError(ValueError):
     """Files without a manifest do not say something; its text is the flag that does."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a request: `<where>: <what> is <got>; expected <expected>`, and one thing to do."""
+
+    message: str
+    hint: str | None = None
+
+
+class _Problems(ValueError):
+    """One or more mistakes; `hint` belongs to the last."""
+
+    def __init__(self, *problems: Problem | str, hint: str | None = None) -> None:
+        found = [Problem(problem) if isinstance(problem, str) else problem for problem in problems]
+        if hint:
+            found[-1] = Problem(found[-1].message, hint)
+        self.problems = tuple(found)
+        super().__init__("; ".join(problem.message for problem in found))
+
+    def __reduce__(self) -> Any:
+        """Keep every problem when an error crosses to another process."""
+        return type(self), self.problems
+
+    @property
+    def hint(self) -> str | None:
+        """One thing to do."""
+        return self.problems[-1].hint
+
+
+class ConfigError(_Problems):
+    """A request that cannot be carried out (exit code 2), with every mistake found."""
+
+
+class WorkError(_Problems):
+    """Work that failed (exit code 1) although the request was right and no file breaks its format."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the name of the error if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def report_error(error: Exception) -> int:
+    """Write an error and its hint to stderr; returns the exit code: 2 if the request was wrong, else 1."""
+    if isinstance(error, _Problems):
+        problems = error.problems
+    elif isinstance(error, OSError) and error.strerror:
+        problems = (Problem(f"{error.filename or 'a file'}: {error.strerror}"),)
+    else:
+        problems = (Problem(str(error), getattr(error, "hint", None)),)
+    for problem in problems:
+        sys.stderr.write(f"error: {problem.message}\n" + (f"hint: {problem.hint}\n" if problem.hint else ""))
+    return 2 if isinstance(error, ConfigError) else 1
 
 
 def mismatch(

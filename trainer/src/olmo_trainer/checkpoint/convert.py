@@ -25,9 +25,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from ..config.check import model_problems
-from ..config.errors import ConfigError, Problem
 from ..config.olmo import core_model, olmo_eos, olmo_model
-from ..config.parse import build, read_mapping
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..data.sources import SpecialTokens, input_row
@@ -39,10 +37,11 @@ from ..formats.checkpoint import (
     read_checkpoint,
     tokenizer_difference,
 )
-from ..formats.contract import FormatError, mismatch, read_object
+from ..formats.contract import ConfigError, FormatError, Problem, mismatch, read_object
 from ..formats.manifest import MANIFEST
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
+from ..settings import build, read_settings
 from .layout import (
     ARCHITECTURES,
     HEAD,
@@ -176,7 +175,7 @@ _CORE = {
 
 def _olmo(directory: Path) -> Foreign:
     where = directory / "config.yaml"
-    config = read_mapping(where, [])
+    config = read_settings(where, [])
     if not isinstance(config.get("model"), dict):
         raise ConfigError(Problem(f'{where}: "model" is missing; expected a config.yaml of OLMo'))
     described = config["model"]

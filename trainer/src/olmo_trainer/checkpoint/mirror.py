@@ -15,11 +15,11 @@ from typing import Any
 
 import fsspec
 
-from ..config.errors import ConfigError, Problem, SettingError
 from ..data.provenance import ORDER
 from ..formats.checkpoint import read_checkpoint
-from ..formats.contract import FormatError, mismatch, write_file
+from ..formats.contract import ConfigError, FormatError, Problem, mismatch, write_file
 from ..formats.manifest import MANIFEST, read_manifest
+from ..settings import SettingError
 from .save import publish, step_directories
 
 __all__ = ["fetch", "mirror", "restore_from_remote"]

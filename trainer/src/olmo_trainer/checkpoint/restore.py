@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ..config.parse import build
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..formats.checkpoint import read_checkpoint
@@ -17,6 +16,7 @@ from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
 from ..parallel import is_shard, local, part_like, put, whole
 from ..progress import Progress
+from ..settings import build
 from .layout import HEAD, from_published, needed_weights, published_shapes, stored_weights, unties
 from .save import TrainingState
 

@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ..config.parse import as_mapping
 from ..config.schema import CheckpointConfig, RunConfig
 from ..data.sources import TrainingData, input_row
 from ..formats.checkpoint import Tensor, open_tokenizer
@@ -27,6 +26,7 @@ from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
 from ..parallel import by_rows, whole
 from ..progress import Progress
+from ..settings import as_mapping
 from .layout import ARCHITECTURES, check_finite, generation_json, model_json, to_published, tokenizer_json
 
 __all__ = [

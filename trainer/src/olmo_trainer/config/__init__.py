@@ -1,8 +1,7 @@
-"""Settings: what there is (schema), how it is read (parse) and what must hold together (check)."""
+"""Settings of a run: what there is (schema), where values come from (load) and what must agree (check)."""
 
 from __future__ import annotations
 
-from .errors import ConfigError, Problem
 from .schema import RunConfig
 
-__all__ = ["ConfigError", "Problem", "RunConfig"]
+__all__ = ["RunConfig"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from operator import attrgetter
 
-from .errors import ConfigError, Problem
+from ..formats.contract import ConfigError, Problem
 from .schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig, TrainConfig
 
 __all__ = ["check", "model_problems"]

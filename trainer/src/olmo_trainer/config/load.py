@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from ..formats.checkpoint import inspect_checkpoint
-from ..formats.contract import Fields, FormatError, read_object
+from ..formats.contract import ConfigError, Fields, FormatError, Problem, read_object
+from ..settings import build, read_settings
 from .check import check
-from .errors import ConfigError, Problem
-from .parse import build, read_mapping
 from .published import apply_preset, model_settings
 from .schema import RunConfig
 
@@ -22,28 +20,16 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
 
     Raises: ConfigError: with every problem.
     """
-    mapping = _expand_home(read_mapping(path, overrides))
+    mapping = read_settings(path, overrides)
     if isinstance(mapping.get("model"), dict):
         mapping["model"] = apply_preset(mapping["model"], str(path))
     if isinstance(mapping.get("anneal"), str):
-        _take_rate_from(Path(mapping["anneal"]), mapping, str(path))
+        _take_rate_from(Path(mapping["anneal"]).expanduser(), mapping, str(path))
     if isinstance(mapping.get("init_from"), str):
-        _take_model_from(Path(mapping["init_from"]), mapping, str(path))
+        _take_model_from(Path(mapping["init_from"]).expanduser(), mapping, str(path))
     config = build(RunConfig, mapping, str(path))
     check(config, str(path))
     return config
-
-
-_PATHS = ("run_directory", "init_from", "anneal", "tokenizer", "path", "label_masks", "documents")
-
-
-def _expand_home(value: Any, key: str = "") -> Any:
-    """The settings with `~` expanded in paths, which no shell does for a YAML file."""
-    if isinstance(value, dict):
-        return {name: _expand_home(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_expand_home(item, key) for item in value]
-    return os.path.expanduser(value) if isinstance(value, str) and key in _PATHS else value
 
 
 def _take_rate_from(directory: Path, mapping: dict[str, Any], where: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from .errors import ConfigError, Problem
-from .parse import read_mapping
+from ..formats.contract import ConfigError, Problem
+from ..settings import read_settings
 
 __all__ = ["core_model", "import_run", "olmo_eos", "olmo_model"]
 
@@ -200,7 +200,7 @@ def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, li
 
     Raises: ConfigError: not such a file, or it uses a feature that this trainer does not have.
     """
-    given = _resolved(read_mapping(path, []), path)
+    given = _resolved(read_settings(path, []), path)
     if not isinstance(given.get("model"), dict) or not isinstance(given.get("optimizer"), dict):
         raise ConfigError(Problem(f'{path}: "model" and "optimizer" are needed; expected a run file of OLMo'))
     notes: list[str] = []

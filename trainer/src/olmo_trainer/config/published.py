@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, Problem
+from ..formats.contract import ConfigError, Problem
 from .schema import RopeScalingConfig
 
 __all__ = ["FAMILIES", "PRESETS", "apply_preset", "model_settings"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from ..settings import LocalPath
+
 __all__ = [
     "CheckpointConfig",
     "DataConfig",
@@ -134,7 +136,7 @@ TokenDtype = Literal["uint8", "uint16", "uint32"]
 class SourceConfig:
     """One directory of token shards."""
 
-    path: str
+    path: LocalPath
     """The directory."""
     ratio: float | None = None
     """Share of the training tokens; for all sources or for none (then all tokens once an epoch)."""
@@ -142,7 +144,7 @@ class SourceConfig:
     """Maximum number of tokens to take, in windows spread evenly over the source; all when null."""
     max_repetition: float | None = None
     """How often the run may see the source; a run that would see it more often is refused."""
-    label_masks: str | None = None
+    label_masks: LocalPath | None = None
     """Directory with a file of the same name for each shard: one byte per token, 1 if predicting it is in the loss."""
     dtype: TokenDtype | None = None
     """Item type, for shards without manifest.json and only for them."""
@@ -194,7 +196,7 @@ class DataConfig:
     """Whether tokens attend only within their own document."""
     instance_filter: InstanceFilterConfig | None = None
     """Exclude repetitive windows from the loss; `{}` for OLMo-2's values."""
-    tokenizer: str | None = None
+    tokenizer: LocalPath | None = None
     """tokenizer.json, if the shards have none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
@@ -411,7 +413,7 @@ class TaskConfig:
 
     name: str
     """In the names of its metrics: `eval/downstream/<name>_<metric>`."""
-    path: str
+    path: LocalPath
     """Its requests.jsonl.gz (OLMo's in-loop layout): a row a choice."""
 
 
@@ -419,7 +421,7 @@ class TaskConfig:
 class ValidationConfig:
     """Bits per byte on documents and choices of tasks, in the loop."""
 
-    documents: tuple[str, ...] = ()
+    documents: tuple[LocalPath, ...] = ()
     """Directories of documents (docs/formats/document.md)."""
     every_steps: int | None = None
     """Also within the run, not only at step 0 and the end."""
@@ -508,7 +510,7 @@ class EnergyConfig:
 class RunConfig:
     """One run: the whole of a YAML file."""
 
-    run_directory: str
+    run_directory: LocalPath
     """Directory for all outputs of the run."""
     model: ModelConfig
     data: DataConfig
@@ -516,14 +518,14 @@ class RunConfig:
     train: TrainConfig
     seed: int = 0
     """Seed of initial weights and data order."""
-    init_from: str | None = None
+    init_from: LocalPath | None = None
     """Checkpoint to start from; `model` is then taken from its config.json."""
     init_tokenizer: Literal["same", "other"] = "same"
     """Whether `init_from` must have the shards' tokenizer; with `other`, the ids may mean
     other tokens to the model."""
     init_moments: bool = False
     """Whether to start with its optimizer's moments too, from its `training/`."""
-    anneal: str | None = None
+    anneal: LocalPath | None = None
     """Checkpoint to anneal: start from it with its learning rate, which falls linearly to 0. Sets `init_from`,
     `init_moments`, `optimizer.learning_rate` and `schedule`, unless they are given."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

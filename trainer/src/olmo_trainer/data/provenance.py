@@ -30,12 +30,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ..config.errors import ConfigError, Problem, in_file
-from ..config.parse import as_mapping, build
 from ..config.schema import DataConfig, RunConfig, TrainConfig
 from ..formats.checkpoint import open_tokenizer
-from ..formats.contract import Fields, mismatch, read_object, read_rows, sha256_file, write_file
+from ..formats.contract import ConfigError, Fields, Problem, mismatch, read_object, read_rows, sha256_file, write_file
 from ..formats.tokens import Boundary, Shard, TokenDirectory, boundaries
+from ..settings import as_mapping, build, in_file
 from .order import BatchPlan, DataOrder, rank_slice
 from .sources import TrainingData, open_directories, order_of, window_sources
 from .windows import Piece, WindowSource

@@ -15,12 +15,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..config.errors import ConfigError, Problem, SettingError
 from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
 from ..formats.checkpoint import open_tokenizer
-from ..formats.contract import FormatError, mismatch, sha256_file
+from ..formats.contract import ConfigError, FormatError, Problem, mismatch, sha256_file
 from ..formats.manifest import MANIFEST
 from ..formats.tokens import TokenDirectory, boundaries, open_tokens
+from ..settings import SettingError
 from .order import DataOrder
 from .windows import Chunks, Layout, Packs, ShardReader, WindowSource
 

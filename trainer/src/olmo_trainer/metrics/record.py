@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ..config.errors import ConfigError, Problem
 from ..config.schema import RunConfig, WandbConfig
-from ..formats.contract import mismatch, write_file
+from ..formats.contract import ConfigError, Problem, mismatch, write_file
 
 __all__ = ["Console", "MetricsFile", "RunLog", "clock", "scaled", "whole_rows"]
 

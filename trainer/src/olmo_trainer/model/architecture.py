@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config.errors import Problem, SettingError
 from ..config.schema import ModelConfig, RopeScalingConfig
+from ..formats.contract import Problem
 from ..parallel import ShardSpec, TensorParallel
+from ..settings import SettingError
 
 __all__ = [
     "Architecture",
