@@ -25,15 +25,15 @@ def build(tmp_path: Path, *flags: str, rows: Any = GOOD) -> int:
     ("flags", "expected"),
     [
         ((), ["are both missing; expected one of them"]),
-        (("--bytes-per-domain", "0"), ["bytes_per_domain is 0; expected at least 1"]),
+        (("--bytes-per-domain", "0"), ['"bytes_per_domain" is 0; expected at least 1']),
         (("--tokens-per-domain", "5"), ["--tokens-per-domain: no --tokenizer is given"]),
         (("--tokens-per-domain", "5", "--tokenizer", "nowhere.json"), ["nowhere.json not found"]),
-        (("--bytes-per-domain", "9", "--splits", "a", "a"), ["splits is ['a', 'a']"]),
-        (("--bytes-per-domain", "9", "--splits", "../up"), ['splits contains "../up"']),
+        (("--bytes-per-domain", "9", "--splits", "a", "a"), ["\"splits\" is ['a', 'a']"]),
+        (("--bytes-per-domain", "9", "--splits", "../up"), ['"splits" contains "../up"']),
         (("--bytes-per-domain", "9", "--min-documents-per-domain", "99"), ["none of 1 domains is large enough"]),
         (
             ("--bytes-per-domain", "0", "--min-size-per-domain", "-1"),
-            ["bytes_per_domain is 0", "min_size_per_domain is -1"],
+            ['"bytes_per_domain" is 0', '"min_size_per_domain" is -1'],
         ),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
@@ -45,7 +45,7 @@ def test_wrong_request(
     captured = capsys.readouterr()
     for text in expected:
         assert text in captured.err
-    assert captured.err.count("hint: ") == 1
+    assert captured.err.count("hint: ") <= 1
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -58,8 +58,9 @@ def test_unknown_key_error_suggests_the_nearest_and_all_problems_are_listed(
     config.write_text("bytes_per_doman: 5\nseed: many\nsplits: [val]\n")
     assert build(tmp_path, "--config", str(config)) == 2
     err = capsys.readouterr().err
-    assert f'error: {config}: "bytes_per_doman" is no setting; did you mean "bytes_per_domain"?' in err
-    assert f"error: {config}: \"seed\" is 'many'; expected an integer" in err
+    assert f'error: {config}: unknown setting "bytes_per_doman"; expected one of tokens_per_domain, ' in err
+    assert 'hint: did you mean "bytes_per_domain"?' in err
+    assert f'error: {config}: "seed" is "many"; expected an integer' in err
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_broken_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     config = tmp_path / "c.yaml"
     config.write_text(content)
     assert build(tmp_path, "--config", str(config)) == 2
-    assert capsys.readouterr().err.startswith(f"error: {config}: is ")
+    assert capsys.readouterr().err.startswith(f"error: {config}:")
 
 
 def test_broken_row_error_has_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,13 +128,15 @@ def test_controls_with_unknown_and_wrong_values(tmp_path: Path, capsys: pytest.C
     controls.write_text("training: {order_fixd: true}\nsuit: {}\n")
     assert main(["check", str(folder), "--controls", str(controls)]) == 2
     err = capsys.readouterr().err
-    assert 'did you mean "order_fixed"?' in err
+    assert 'did you mean "training.order_fixed"?' in err
     assert 'did you mean "suite"?' in err
-    controls.write_text("training: {decontamination: mostly, removal_rate: 7}\n")
-    assert main(["check", str(folder), "--controls", str(controls)]) == 2
-    err = capsys.readouterr().err
-    assert 'training.decontamination is "mostly"' in err
-    assert "training.removal_rate is 7.0; expected 0 to 1" in err
+    for setting, message in (
+        ("decontamination: mostly", '"training.decontamination" is "mostly"; expected "full" or "partial" or "none"'),
+        ("removal_rate: 7", '"training.removal_rate" is 7.0; expected 0 to 1'),
+    ):
+        controls.write_text(f"training: {{{setting}}}\n")
+        assert main(["check", str(folder), "--controls", str(controls)]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -201,16 +204,15 @@ def test_version_matches_the_distribution() -> None:
 
 def test_shipped_settings_are_read(tmp_path: Path) -> None:
     from paloma.build import BuildConfig
-    from paloma.configuration import build as configure
-    from paloma.configuration import read_yaml
     from paloma.controls import Controls
+    from paloma.settings import load
 
     folder = Path(__file__).parents[1] / "configs"
     kinds = {"build.yaml": BuildConfig, "controls.yaml": Controls}
     assert sorted(kinds) == sorted(path.name for path in folder.iterdir())
     for name, kind in kinds.items():
-        configure(kind, read_yaml(folder / name), name)
-    assert configure(Controls, read_yaml(folder / "controls.yaml"), "").suite.vocabulary_sha256
+        load(kind, folder / name)
+    assert load(Controls, folder / "controls.yaml").suite.vocabulary_sha256
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class RunConfig:
         if self.output.exists() and not self.output.is_dir():
             found.append(Problem(f'"output" is {self.output}, a file; expected a directory'))
         if "*" in str(self.output) or "?" in str(self.output):
-            found.append(Problem(f'"output" is {self.output}, a pattern; expected one path'))
+            found.append(Problem(f'"output" is a pattern, {self.output}; expected one path'))
         for key in ("limit", "batch_tokens", "max_length"):
             value = getattr(self, key)
             if value is not None and value < 1:

@@ -67,19 +67,21 @@ class BuildConfig:
         found = []
         if (self.tokens_per_domain is None) == (self.bytes_per_domain is None):
             state = "missing" if self.bytes_per_domain is None else "set"
-            found.append(f'"tokens_per_domain" and "bytes_per_domain" are both {state}; expected one of them')
+            message = f'"tokens_per_domain" and "bytes_per_domain" are both {state}; expected one of them'
+            found.append(Problem(message, "--bytes-per-domain needs no tokenizer"))
         for name in ("tokens_per_domain", "bytes_per_domain"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                found.append(f'"{name}" is {value}; expected at least 1')
+                found.append(Problem(f'"{name}" is {value}; expected at least 1'))
         for name in ("min_documents_per_domain", "min_size_per_domain"):
             if getattr(self, name) < 0:
-                found.append(f'"{name}" is {getattr(self, name)}; expected at least 0')
+                found.append(Problem(f'"{name}" is {getattr(self, name)}; expected at least 0'))
         if not self.splits or len(set(self.splits)) < len(self.splits):
-            found.append(f'"splits" is {list(self.splits)}; expected different names')
-        unsafe = [split for split in self.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", split)]
-        found += [f'"splits" contains "{split}"; expected letters, digits, _ or -' for split in unsafe]
-        return list(map(Problem, found))
+            found.append(Problem(f'"splits" is {list(self.splits)}; expected different names'))
+        for split in self.splits:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+                found.append(Problem(f'"splits" contains "{split}"; expected letters, digits, _ or -'))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,12 +129,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except _BAD_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        what = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{place}: file is not YAML ({what}); expected settings as `key: value`") from error
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{place}: is not YAML ({what}); expected settings as `key: value`") from error
     if mapping is None:
         return {}
     if not isinstance(mapping, dict):
-        raise ConfigError(f"{path}: file is {_shown(mapping)}; expected settings as `key: value`")
+        raise ConfigError(f"{path}: is {_shown(mapping)}; expected settings as `key: value`")
     return mapping
 
 
@@ -200,42 +200,48 @@ def build(kind: type[T], mapping: dict[str, Any], where: str, *, former_names: M
 
     Its method `problems`, if it has one, finds what no single type shows, in messages that begin with the key.
 
-    Raises: ConfigError: with every unknown key, missing key and wrong type, or else with those of `problems`.
+    Raises: ConfigError: with every unknown key, missing key and wrong type, and what `problems` finds.
     """
     problems: list[Problem] = []
     _rename(mapping, former_names or {}, where, problems)
     value = _dataclass(kind, mapping, None, "", where, problems)
-    if not problems and hasattr(value, "problems"):
+    if value is not None and hasattr(value, "problems"):
         problems += [Problem(f"{where}: {problem.message}", problem.hint) for problem in value.problems()]
     if problems:
         raise ConfigError(*problems)
     return typing.cast("T", value)
 
 
-def _dataclass(kind: type[Any], mapping: Any, default: Any, prefix: str, where: str, problems: list[Problem]) -> Any:
-    """The dataclass; what the mapping lacks is as in `default`, if there is one."""
+def _dataclass(kind: Any, mapping: Any, default: Any, prefix: str, where: str, problems: list[Problem]) -> Any:
+    """The dataclass; what the mapping lacks is as in `default`, if there is one, and what is wrong is as without it.
+
+    None if it cannot be made: it is no mapping, or a setting without a default is missing or wrong.
+    """
     if not isinstance(mapping, dict):
         problems.append(Problem(f'{where}: "{prefix[:-1]}" is {_shown(mapping)}; expected a group of settings'))
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
     known = {item.name: item for item in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
+    for key in mapping:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             message = f'{where}: unknown setting "{prefix}{key}"; expected one of {", ".join(known)}'
             problems.append(Problem(message, f'did you mean "{prefix}{near[0]}"?' if near else None))
-        else:
-            values[key] = _value(hints[key], value, known[key], f"{prefix}{key}", where, problems)
+    values: dict[str, Any] = {}
     for name, item in known.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if name in mapping:
-            continue
-        if default is not None:
+            before = len(problems)
+            value = _value(hints[name], mapping[name], item, f"{prefix}{name}", where, problems)
+            if len(problems) == before:
+                values[name] = value
+        elif default is not None:
             values[name] = getattr(default, name)
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+        elif required:
             problems.append(Problem(f'{where}: "{prefix}{name}" is missing; expected {_expected(hints[name])}'))
-            values[name] = None
-    return kind(**values)
+        if required and name not in values:
+            kind = None
+    return kind and kind(**values)
 
 
 def _value(
