@@ -52,7 +52,9 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         return [*dolma, "-c", f"configs/{config}", verb, "--processes", work.workers]
 
     def score(model: str) -> Stage:
-        options = f"--limit {size.items_per_task} --seed {SEED} --documents {held_out} --output scores/{model}".split()
+        options = (
+            f"--limit {size.items_per_task} --seed {SEED} --documents {held_out} --output-dir scores/{model}".split()
+        )
         return Stage(
             f"score {model}",
             [[*catwalk, "run", "--model", model, "--tasks", *TASKS, *options]],
@@ -67,14 +69,14 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         ),
         Stage(
             "held-out text",
-            [[*paloma, "build", "--documents", documents, "--output", held_out, *sample]],
+            [[*paloma, "build", "--documents", documents, "--output-dir", held_out, *sample]],
             inputs=[documents],
             outputs=[held_out],
             expected_s=1,
         ),
         Stage(
             "evaluation text",
-            [[*catwalk, "documents", "--tasks", *TASKS, "--output", "evaluation"]],
+            [[*catwalk, "documents", "--tasks", *TASKS, "--output-dir", "evaluation"]],
             outputs=["evaluation/documents"],
             expected_s=1,
         ),
@@ -176,7 +178,7 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
         score("dpo"),
         Stage(
             "aggregate",
-            [[*paloma, "aggregate", *scores, "--output", "domains"]],
+            [[*paloma, "aggregate", *scores, "--output-dir", "domains"]],
             inputs=scores,
             outputs=["domains"],
             expected_s=1,

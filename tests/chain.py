@@ -76,7 +76,7 @@ STEPS = {
     ),
     "build": Step(
         "paloma",
-        [["paloma", "build", "--documents", "mixed", "--output", "sample", "--bytes-per-domain", "400"]],
+        [["paloma", "build", "--documents", "mixed", "--output-dir", "sample", "--bytes-per-domain", "400"]],
         {"sample": "document"},
         ["mix"],
     ),
@@ -105,20 +105,20 @@ STEPS = {
     ),
     "evaluation text": Step(
         "catwalk-eval",
-        [["catwalk", "documents", "--tasks", "copa", "--data", "items", "--output", "evaluation"]],
+        [["catwalk", "documents", "--tasks", "copa", "--data", "items", "--output-dir", "evaluation"]],
         {"evaluation/documents": "document"},
     ),
     "sft": Step("open-instruct", [["open-instruct", "sft", "sft.yaml"]], {"sft": "checkpoint"}, ["train"]),
     "dpo": Step("open-instruct", [["open-instruct", "dpo", "dpo.yaml"]], {"dpo": "checkpoint"}, ["sft"]),
     "score": Step(
         "catwalk-eval",
-        [[*_SCORE, "--model", name, "--output", f"scores/{name}"] for name in ("base", "sft", "dpo")],
+        [[*_SCORE, "--model", name, "--output-dir", f"scores/{name}"] for name in ("base", "sft", "dpo")],
         {f"scores/{name}": "results" for name in ("base", "sft", "dpo")},
         ["dpo", "build"],
     ),
     "aggregate": Step(
         "paloma",
-        [["paloma", "aggregate", "scores/base", "scores/sft", "scores/dpo", "--output", "table"]],
+        [["paloma", "aggregate", "scores/base", "scores/sft", "scores/dpo", "--output-dir", "table"]],
         {"table": "table"},
         ["score"],
     ),

@@ -32,7 +32,7 @@ def run(
 
     def call(*more: str, model: Path | None = None) -> tuple[int, str]:
         base = ["run", "--model", str(model or checkpoint), "--tasks", "copa", "--data", str(data_directory)]
-        code = main([*base, "--output", str(tmp_path / "out"), "--device", "cpu", *more])
+        code = main([*base, "--output-dir", str(tmp_path / "out"), "--device", "cpu", *more])
         captured = capsys.readouterr()
         assert captured.out == ""
         assert "Traceback" not in captured.err
@@ -247,7 +247,7 @@ def test_overflow_error_names_the_text_and_the_remedy(run: Run, checkpoint: Path
     assert "log-probability is nan; expected a finite number" in text
     assert "the model overflows in float16: use --dtype bfloat16 or --dtype float32" in text
     arguments = ["--model", str(checkpoint), "--documents", str(path), "--device", "cpu"]
-    arguments += ["--output", str(tmp_path / "o")]
+    arguments += ["--output-dir", str(tmp_path / "o")]
     assert main(["run", *arguments, "--dtype", "float16"]) == 1
     assert not (tmp_path / "o" / "results.json").exists()
     assert main(["run", *arguments]) == 0
@@ -353,7 +353,7 @@ def test_missing_prefix_token_exits_2(run: Run, checkpoint: Path) -> None:
         ["report", "nowhere"],
         ["verify", "nowhere"],
         ["show", "copaa"],
-        ["documents", "--tasks", "x", "--output", "y"],
+        ["documents", "--tasks", "x", "--output-dir", "y"],
         [],
     ],
     ids=lambda value: " ".join(value) or "nothing",

@@ -65,7 +65,7 @@ def test_accuracies_and_stderrs_match_lm_eval(build_checkpoint: Build, tmp_path:
     theirs = lm_eval.evaluate(lm=model, task_dict=tasks, bootstrap_iters=0, log_samples=True)
 
     out = tmp_path / "out"
-    arguments = ["run", "--model", str(directory), "--output", str(out), "--device", "cpu", "--limit", str(limit)]
+    arguments = ["run", "--model", str(directory), "--output-dir", str(out), "--device", "cpu", "--limit", str(limit)]
     assert main([*arguments, "--tasks", *_TASKS]) == 0
     assert main(["report", str(out), "--lm-eval-json", str(tmp_path / "ours.json")]) == 0
     ours = read_object(tmp_path / "ours.json")

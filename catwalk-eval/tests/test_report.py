@@ -32,7 +32,7 @@ def scored(build_checkpoint: Build, tmp_path_factory: pytest.TempPathFactory) ->
         outputs.append(root / kind)
         arguments = ["run", "--model", str(build_checkpoint(kind)), "--name", f"tiny <{kind}>", "--device", "cpu"]
         arguments += ["--tasks", "copa", "sciq", "winogrande", "--data", str(data)]
-        assert main([*arguments, "--documents", str(documents), "--output", str(outputs[-1])]) == 0
+        assert main([*arguments, "--documents", str(documents), "--output-dir", str(outputs[-1])]) == 0
     return outputs
 
 
@@ -124,7 +124,7 @@ class _Reader(HTMLParser):
 
 def test_page_is_complete_self_contained_and_escaped(two: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "report"
-    assert main(["report", *map(str, two), "--output", str(output)]) == 0
+    assert main(["report", *map(str, two), "--output-dir", str(output)]) == 0
     page = (output / "report.html").read_text(encoding="utf-8")
     reader = _Reader()
     reader.feed(page)
@@ -144,21 +144,21 @@ def test_report_is_an_artifact_with_its_lineage(
     two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two"):
-        assert main(["report", *map(str, two), "--output", str(tmp_path / name)]) == 0
+        assert main(["report", *map(str, two), "--output-dir", str(tmp_path / name)]) == 0
     assert (tmp_path / "one" / "manifest.json").read_bytes() == (tmp_path / "two" / "manifest.json").read_bytes()
     assert formats_main(["validate", "manifest", str(tmp_path / "one")]) == 0
     capsys.readouterr()
     assert formats_main(["lineage", str(tmp_path / "one")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("  results: results") for line in lines].count(True) == 2
-    assert main(["report", str(two[0]), "--output", str(two[1])]) == 2
+    assert main(["report", str(two[0]), "--output-dir", str(two[1])]) == 2
 
 
 def test_mean_is_blank_if_a_task_is_missing(
     two: list[Path], build_checkpoint: Build, data_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", "--model", str(build_checkpoint("llama")), "--tasks", "copa", "--data", str(data_directory)]
-    assert main([*arguments, "--device", "cpu", "--output", str(tmp_path / "third"), "--name", "third"]) == 0
+    assert main([*arguments, "--device", "cpu", "--output-dir", str(tmp_path / "third"), "--name", "third"]) == 0
     capsys.readouterr()
     assert main(["report", str(two[0]), str(tmp_path / "third")]) == 0
     text = capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_results_with_equal_names_get_different_labels(two: list[Path], tmp_path
 
 def test_results_without_a_manifest_are_reported(two: list[Path], tmp_path: Path) -> None:
     (two[0] / "manifest.json").unlink()
-    assert main(["report", str(two[0]), "--output", str(tmp_path / "report")]) == 0
+    assert main(["report", str(two[0]), "--output-dir", str(tmp_path / "report")]) == 0
     inputs = read_object(tmp_path / "report" / "manifest.json")["inputs"]
     assert [Path(entry["path"]).name for entry in inputs] == [
         "perplexity.jsonl.gz",
@@ -203,7 +203,7 @@ def test_report_warns_of_different_ways_of_scoring(
     base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu"]
     base += ["--documents", str(documents_directory)]
     for name, prefix in (("a", "eos"), ("b", "bos")):
-        assert main([*base, "--name", name, "--prefix", prefix, "--output", str(tmp_path / name)]) == 0
+        assert main([*base, "--name", name, "--prefix", prefix, "--output-dir", str(tmp_path / name)]) == 0
     capsys.readouterr()
     assert main(["report", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     assert "scored with different prefix (eos, bos): do not compare them" in capsys.readouterr().out

@@ -26,7 +26,7 @@ _FILES = ("results.json", "predictions.jsonl.gz", "perplexity.jsonl.gz", "manife
 def _arguments(model: Path, data: Path, documents: Path, output: Path, *more: str) -> list[str]:
     return [
         *("run", "--model", str(model), "--tasks", "copa", "sciq", "--data", str(data)),
-        *("--documents", str(documents), "--output", str(output), "--device", "cpu", *more),
+        *("--documents", str(documents), "--output-dir", str(output), "--device", "cpu", *more),
     ]
 
 
@@ -213,9 +213,9 @@ def test_run_of_only_documents_and_of_only_tasks(
 ) -> None:
     model = ["--model", str(build_checkpoint("olmo2")), "--device", "cpu"]
     alone = tmp_path / "documents-alone"
-    assert main(["run", *model, "--documents", str(documents_directory), "--output", str(alone)]) == 0
+    assert main(["run", *model, "--documents", str(documents_directory), "--output-dir", str(alone)]) == 0
     tasks = ["--tasks", "winogrande", "--data", str(data_directory)]
-    assert main(["run", *model, *tasks, "--output", str(tmp_path / "tasks-alone")]) == 0
+    assert main(["run", *model, *tasks, "--output-dir", str(tmp_path / "tasks-alone")]) == 0
     assert main(["verify", str(alone), str(tmp_path / "tasks-alone")]) == 0
 
 
@@ -288,19 +288,19 @@ def test_splits_are_not_mixed(
         write_manifest(root, files=files, counts={"documents": 6}, details={}, inputs=[], **about)
     other = "final" if with_manifest else "test"
     base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu", "--documents"]
-    assert main([*base, str(root), "--output", str(tmp_path / "a")]) == 0
+    assert main([*base, str(root), "--output-dir", str(tmp_path / "a")]) == 0
     assert f"scoring the split val, skipping {other} (choose with --split)" in capsys.readouterr().err
     assert _domains(tmp_path / "a") == [("val", 3)]
-    assert main([*base, str(root), "--output", str(tmp_path / "b"), "--split", other]) == 0
+    assert main([*base, str(root), "--output-dir", str(tmp_path / "b"), "--split", other]) == 0
     assert _domains(tmp_path / "b") == [(other, 3)]
-    assert main([*base, str(root), "--output", str(tmp_path / "c"), "--split", "dev"]) == 2
+    assert main([*base, str(root), "--output-dir", str(tmp_path / "c"), "--split", "dev"]) == 2
     assert f"the documents have {other}, val" in capsys.readouterr().err
     # paths of different splits are an error, since none may be skipped
     both = [str(root / "mine" / "val"), str(root / "mine" / other)]
     if not with_manifest:
-        assert main([*base, *both, "--output", str(tmp_path / "d")]) == 2
+        assert main([*base, *both, "--output-dir", str(tmp_path / "d")]) == 2
         assert "the paths belong to the splits val, test; expected a single split" in capsys.readouterr().err
-        assert main([*base, both[1], "--output", str(tmp_path / "e")]) == 0
+        assert main([*base, both[1], "--output-dir", str(tmp_path / "e")]) == 0
         assert _domains(tmp_path / "e") == [("test", 3)]
 
 
@@ -309,10 +309,10 @@ def test_documents_are_counted_once(
 ) -> None:
     base = ["run", "--model", str(build_checkpoint("olmo")), "--device", "cpu", "--documents", str(documents_directory)]
     again = str(documents_directory / ".." / documents_directory.name / "a.jsonl.gz")
-    assert main([*base, again, "--output", str(tmp_path / "x")]) == 2
+    assert main([*base, again, "--output-dir", str(tmp_path / "x")]) == 2
     assert "is listed twice" in capsys.readouterr().err
     shutil.copytree(documents_directory, tmp_path / "copy")
-    assert main([*base, str(tmp_path / "copy"), "--output", str(tmp_path / "y")]) == 0
+    assert main([*base, str(tmp_path / "copy"), "--output-dir", str(tmp_path / "y")]) == 0
     text = capsys.readouterr().err
     assert "5 of 10 repeat the source and id of an earlier one" in text
     assert "both have the domain prose/rivers" in text
@@ -329,15 +329,15 @@ def test_links_pipes_and_side_files(
     (root / "linked").symlink_to(far)
     for name in (".progress.jsonl", "skipped.jsonl"):
         (root / name).write_text("{}\n", encoding="utf-8")
-    assert main([*base, str(root), "--output", str(tmp_path / "x")]) == 0
+    assert main([*base, str(root), "--output-dir", str(tmp_path / "x")]) == 0
     assert _domains(tmp_path / "x") == [(None, 2)]
     os.mkfifo(tmp_path / "pipe")
-    assert main([*base, str(tmp_path / "pipe"), "--output", str(tmp_path / "y")]) == 1
+    assert main([*base, str(tmp_path / "pipe"), "--output-dir", str(tmp_path / "y")]) == 1
     assert "is a named pipe" in capsys.readouterr().err
     (root / "c.jsonl.br").write_bytes(b"x")
-    assert main([*base, str(root), "--output", str(tmp_path / "y")]) == 1
+    assert main([*base, str(root), "--output-dir", str(tmp_path / "y")]) == 1
     assert "c.jsonl.br: .br files are not supported" in capsys.readouterr().err
-    assert main([*base, str(far), f"--output={tmp_path}/y/*"]) == 2
+    assert main([*base, str(far), f"--output-dir={tmp_path}/y/*"]) == 2
     assert "is a pattern" in capsys.readouterr().err
 
 
@@ -346,8 +346,8 @@ def test_tilde_is_the_home_directory(build_checkpoint: Build, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "d" / "a.jsonl.gz", [{"id": "a", "text": "hen"}])
     model = ["--model", str(build_checkpoint("olmo")), "--device", "cpu"]
-    assert main(["run", *model, "--documents=~/d", "--output=~/out"]) == 0
-    assert main(["report", "~/out", "--output=~/page"]) == 0
+    assert main(["run", *model, "--documents=~/d", "--output-dir=~/out"]) == 0
+    assert main(["report", "~/out", "--output-dir=~/page"]) == 0
     assert main(["verify", "~/out"]) == 0
     assert (tmp_path / "page" / "report.md").is_file()
     assert not (tmp_path / "~").exists()
@@ -364,7 +364,7 @@ def test_default_prefix_comes_from_the_checkpoint(
 ) -> None:
     def score(name: str, model: Path, *more: str) -> dict[str, Any]:
         arguments = ["run", "--model", str(model), "--name", "m", "--documents", str(documents_directory)]
-        assert main([*arguments, "--device", "cpu", "--output", str(tmp_path / name), *more]) == 0
+        assert main([*arguments, "--device", "cpu", "--output-dir", str(tmp_path / name), *more]) == 0
         value: dict[str, Any] = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
         return value
 

@@ -149,7 +149,7 @@ def trainer(folder: Path, checkpoint: Callable[..., Path]) -> Callable[..., Path
             f"model: {model or checkpoint()}\noutput_dir: {output}\ndata: {{train: [{data}]}}\n"
             "sequence: {max_length_tokens: 128}\n"
             "optimizer: {learning_rate: 0.01, schedule: constant, warmup_fraction: 0.0, max_grad_norm: 0.0}\n"
-            "training: {max_steps: 2, batch_size: 8, micro_batch_size: 8, log_every_steps: 1}\n"
+            "training: {max_steps: 2, batch_sequences: 8, micro_batch_sequences: 8, log_every_steps: 1}\n"
             "runtime: {device: cpu, num_threads: 1}\n"
         )
         assert main([stage, str(config), *overrides]) == expect

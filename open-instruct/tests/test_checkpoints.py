@@ -306,7 +306,7 @@ def test_full_disk_is_an_error_after_which_the_run_resumes(
     config, data = tmp_path / "c.yaml", {"sft": chats, "dpo": pairs}[stage]
     config.write_text(
         f"model: {checkpoint()}\noutput_dir: {tmp_path / 'out'}\ndata: {{train: [{data}]}}\n"
-        f"training: {{max_steps: 2, batch_size: 8, micro_batch_size: 8, save_every_steps: {save_every}}}\n"
+        f"training: {{max_steps: 2, batch_sequences: 8, micro_batch_sequences: 8, save_every_steps: {save_every}}}\n"
         "runtime: {device: cpu, num_threads: 1}\n"
     )
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -324,10 +324,12 @@ def test_full_disk_is_an_error_after_which_the_run_resumes(
 
 def test_short_last_micro_batch_of_pairs_weighs_no_more(run, tmp_path):
     data = write_rows(tmp_path / "p.jsonl", pair_rows(5))
-    options = ["training.batch_size=5", "optimizer.epsilon=1e-3", "training.max_steps=2"]
-    whole = read_metrics(run("dpo", data, *options, "training.micro_batch_size=5"))
+    options = ["training.batch_sequences=5", "optimizer.epsilon=1e-3", "training.max_steps=2"]
+    whole = read_metrics(run("dpo", data, *options, "training.micro_batch_sequences=5"))
     more = write_rows(tmp_path / "p.jsonl", pair_rows(5))
-    parts = read_metrics(run("dpo", more, *options[1:], "training.batch_size=8", "training.micro_batch_size=2"))
+    parts = read_metrics(
+        run("dpo", more, *options[1:], "training.batch_sequences=8", "training.micro_batch_sequences=2")
+    )
     for a, b in zip(whole, parts, strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], abs=1e-5)
         assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-3)

@@ -30,7 +30,7 @@ def learned(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("learned")
     data = write_rows(folder / "learn.jsonl", rows)
     return trainer(folder, checkpoint)(
-        "sft", data, "training.max_steps=120", "training.batch_size=2", "training.micro_batch_size=2"
+        "sft", data, "training.max_steps=120", "training.batch_sequences=2", "training.micro_batch_sequences=2"
     )
 
 
@@ -123,9 +123,9 @@ def test_mix_takes_exact_amounts_whatever_the_order(tmp_path, capsys):
     first = write_rows(tmp_path / "first.jsonl", chat_rows(10))
     second = write_rows(tmp_path / "second.jsonl", [{"messages": row["messages"]} for row in chat_rows(4)])
     one, two, other = (tmp_path / name for name in ("one", "two", "other"))
-    assert main(["mix", f"{first}=5", f"{second}=2.5", "--output", str(one), "--seed", "7"]) == 0
-    assert main(["mix", f"{second}=2.5", f"{first}=5", "--output", str(two), "--seed", "7"]) == 0
-    assert main(["mix", f"{first}=5", f"{second}=2.5", "--output", str(other), "--seed", "8"]) == 0
+    assert main(["mix", f"{first}=5", f"{second}=2.5", "--output-dir", str(one), "--seed", "7"]) == 0
+    assert main(["mix", f"{second}=2.5", f"{first}=5", "--output-dir", str(two), "--seed", "7"]) == 0
+    assert main(["mix", f"{first}=5", f"{second}=2.5", "--output-dir", str(other), "--seed", "8"]) == 0
     assert sha256_file(one / "manifest.json") == sha256_file(two / "manifest.json")
     assert sha256_file(one / "chat-0000.jsonl") != sha256_file(other / "chat-0000.jsonl")
     assert formats(["validate", "chat", str(one)]) == 0
@@ -135,15 +135,15 @@ def test_mix_takes_exact_amounts_whatever_the_order(tmp_path, capsys):
         sum(row["messages"] == want["messages"] and row["source"] == "second" for row in rows) for want in chat_rows(4)
     ]
     assert sorted(copies) == [2, 2, 3, 3]
-    assert main(["mix", f"{first}=5", f"{second}=2.5", "--output", str(one), "--seed", "7"]) == 0
+    assert main(["mix", f"{first}=5", f"{second}=2.5", "--output-dir", str(one), "--seed", "7"]) == 0
     assert "already done" not in capsys.readouterr().out
-    assert main(["mix", f"{first}=4", "--output", str(one)]) == 2
-    assert main(["mix", f"{first}=-4", "--output", str(two)]) == 2
+    assert main(["mix", f"{first}=4", "--output-dir", str(one)]) == 2
+    assert main(["mix", f"{first}=-4", "--output-dir", str(two)]) == 2
 
 
 def test_mix_of_pairs(tmp_path):
     pairs = write_rows(tmp_path / "pairs.jsonl", pair_rows(6))
-    assert main(["mix", f"{pairs}=0.5", "--output", str(tmp_path / "out"), "--format", "preference"]) == 0
+    assert main(["mix", f"{pairs}=0.5", "--output-dir", str(tmp_path / "out"), "--format", "preference"]) == 0
     assert formats(["validate", "preference", str(tmp_path / "out")]) == 0
     assert len((tmp_path / "out" / "preference-0000.jsonl").read_text().splitlines()) == 3
-    assert main(["mix", str(pairs), "--output", str(tmp_path / "wrong")]) == 1
+    assert main(["mix", str(pairs), "--output-dir", str(tmp_path / "wrong")]) == 1

@@ -101,14 +101,14 @@ def test_adapter_has_the_base_model_as_its_reference(run, pairs, checkpoint):
 
 
 def test_micro_batches_do_not_change_the_step(run, pairs):
-    whole, parts = read_metrics(run("dpo", pairs)), read_metrics(run("dpo", pairs, "training.micro_batch_size=2"))
+    whole, parts = read_metrics(run("dpo", pairs)), read_metrics(run("dpo", pairs, "training.micro_batch_sequences=2"))
     for a, b in zip(whole, parts, strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], abs=1e-5)
 
 
 def test_equal_runs_give_equal_bytes_and_a_valid_checkpoint(run, pairs):
     first, second = (
-        run("dpo", pairs, "training.micro_batch_size=4", "training.group_by_length=true") for _ in range(2)
+        run("dpo", pairs, "training.micro_batch_sequences=4", "training.group_by_length=true") for _ in range(2)
     )
     for name in ("model.safetensors", "manifest.json"):
         assert sha256_file(first / name) == sha256_file(second / name)

@@ -142,7 +142,7 @@ def test_wrong_paths_are_wrong_requests(command, chats, tmp_path):
     )
     assert main(["sft", str(tmp_path / "none.yaml")]) == 2
     assert main(["chat", str(tmp_path / "none")]) == 2
-    assert main(["mix", str(tmp_path / "none.jsonl"), "--output", str(tmp_path / "mixed")]) == 2
+    assert main(["mix", str(tmp_path / "none.jsonl"), "--output-dir", str(tmp_path / "mixed")]) == 2
     assert main(["merge", str(tmp_path / "none"), str(tmp_path), str(tmp_path / "merged")]) == 2
 
 
@@ -176,22 +176,31 @@ def test_former_names_are_accepted_with_a_note_and_mean_the_same_result(run, cha
     assert not [record for record in caplog.records if "deprecated" in record.message]
     config = json.loads((output / "manifest.json").read_text())["config"]
     assert (config["optimizer"]["lr"], config["runtime"]["precision"]) == (0.01, "float32")
+    assert config["training"]["batch_size"] == 8
     former = tmp_path / "former.yaml"
-    former.write_text((tmp_path / "sft-0.yaml").read_text().replace("learning_rate: ", "lr: "))
+    former.write_text(
+        (tmp_path / "sft-0.yaml")
+        .read_text()
+        .replace("learning_rate: ", "lr: ")
+        .replace("batch_sequences", "batch_size")
+    )
     caplog.set_level("INFO")
     assert main(["sft", str(former), "runtime.precision=float32"]) == 0
     assert "already done" in caplog.text
     assert '"optimizer.lr" is deprecated; use "optimizer.learning_rate"' in caplog.text
+    assert '"training.micro_batch_size" is deprecated; use "training.micro_batch_sequences"' in caplog.text
     assert '"runtime.precision" is deprecated; use "runtime.dtype"' in caplog.text
     code, error = command("sft", chats, "optimizer.lr=1", "optimizer.learning_rate=2")
     assert (code, '"optimizer.lr" is the former name of "optimizer.learning_rate"' in error) == (2, True)
 
 
 def test_values_that_do_not_go_together_are_named(command, chats):
-    code, error = command("sft", chats, "training.micro_batch_size=3", "data.eval_fraction=1", "training.batch_size=8")
+    code, error = command(
+        "sft", chats, "training.micro_batch_sequences=3", "data.eval_fraction=1", "training.batch_sequences=8"
+    )
     assert code == 2
     assert 'run.yaml: "data.eval_fraction" is 1.0; expected 0 or more and below 1' in error
-    assert "hint: set training.micro_batch_size to 2" in error
+    assert "hint: set training.micro_batch_sequences to 2" in error
     code, error = command("dpo", chats, "loss.kind=sigmoid_norm", "loss.label_smoothing=0.1", "sequence.packing=true")
     assert (code, error.count("error: ")) == (2, 2)
 
@@ -262,7 +271,7 @@ def test_partial_section_keeps_the_defaults_of_its_own_configuration(tmp_path):
     path = tmp_path / "dpo.yaml"
     path.write_text("model: m\noutput_dir: o\ndata: {train: [x]}\ntraining: {max_steps: 5}\n")
     config = load_config(DpoConfig, path, ["loss.beta=0.5", "lora.rank=8"])
-    assert (config.training.batch_size, config.training.max_steps, config.optimizer.learning_rate) == (32, 5, 5e-7)
+    assert (config.training.batch_sequences, config.training.max_steps, config.optimizer.learning_rate) == (32, 5, 5e-7)
     assert (config.loss.beta, config.lora.rank, config.lora.alpha) == (0.5, 8, 16.0)
     with pytest.raises(ConfigError):
         load_config(DpoConfig, path, ["no_equals_sign"])
@@ -348,7 +357,7 @@ def test_home_is_expanded_in_every_path(checkpoint, tmp_path, monkeypatch, chats
     config = tmp_path / "run.yaml"
     config.write_text(f"model: {checkpoint()}\noutput_dir: ~/out\ndata: {{train: [~/{chats.name}]}}\n")
     assert main(["sft", "~/run.yaml", "training.max_steps=1"]) == 0
-    assert main(["mix", f"~/{chats.name}=2", "--output", "~/mixed"]) == 0
+    assert main(["mix", f"~/{chats.name}=2", "--output-dir", "~/mixed"]) == 0
     greedy = ["--temperature", "0", "--max-new-tokens", "2"]
     assert main(["chat", "~/out", "--input", f"~/{chats.name}", "--output", "~/answers.jsonl", *greedy]) == 0
     assert main(["inspect", f"~/{chats.name}", "--checkpoint", "~/out"]) == 0
@@ -361,5 +370,5 @@ def test_files_of_one_name_are_not_mixed(tmp_path, capsys):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         paths.append(str(write_rows(tmp_path / folder / "chats.jsonl", chat_rows(2))))
-    assert main(["mix", *paths, "--output", str(tmp_path / "mixed")]) == 2
+    assert main(["mix", *paths, "--output-dir", str(tmp_path / "mixed")]) == 2
     assert 'would label its rows "chats", as would' in capsys.readouterr().err

@@ -31,7 +31,8 @@ def config(tmp_path, checkpoint) -> Path:
     path.write_text(
         f"model: {checkpoint()}\noutput_dir: {tmp_path / 'out'}\ndata: {{train: [{data}], eval_fraction: 0.2}}\n"
         "optimizer: {learning_rate: 0.01}\nsequence: {max_length_tokens: 128}\n"
-        "training: {max_steps: 30, batch_size: 4, micro_batch_size: 2, log_every_steps: 1, eval_every_steps: 10}\n"
+        "training: {max_steps: 30, batch_sequences: 4, micro_batch_sequences: 2,\n"
+        "  log_every_steps: 1, eval_every_steps: 10}\n"
         "runtime: {device: cpu, num_threads: 1}\n"
     )
     return path

@@ -89,17 +89,19 @@ def test_checkpoint_carries_what_inference_needs(run, chats, checkpoint):
 
 
 def test_equal_runs_give_equal_bytes(run, chats):
-    first, second = (run("sft", chats, "training.micro_batch_size=2", "training.batch_size=4") for _ in range(2))
+    first, second = (
+        run("sft", chats, "training.micro_batch_sequences=2", "training.batch_sequences=4") for _ in range(2)
+    )
     for name in ("model.safetensors", "config.json", "tokenizer.json", "manifest.json"):
         assert sha256_file(first / name) == sha256_file(second / name), name
-    other = run("sft", chats, "training.micro_batch_size=2", "training.batch_size=4", "seed=1")
+    other = run("sft", chats, "training.micro_batch_sequences=2", "training.batch_sequences=4", "seed=1")
     assert sha256_file(first / "model.safetensors") != sha256_file(other / "model.safetensors")
 
 
 def test_loss_and_weights_do_not_depend_on_the_micro_batch(run, chats):
     whole = run("sft", chats)
     for size in (1, 2):
-        parts = run("sft", chats, f"training.micro_batch_size={size}")
+        parts = run("sft", chats, f"training.micro_batch_sequences={size}")
         for a, b in zip(read_metrics(whole), read_metrics(parts), strict=True):
             assert a["train/loss"] == pytest.approx(b["train/loss"], abs=1e-5)
             assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-3)
@@ -108,7 +110,7 @@ def test_loss_and_weights_do_not_depend_on_the_micro_batch(run, chats):
 def test_packed_conversations_do_not_attend_to_each_other(run, chats):
     apart = read_metrics(run("sft", chats))
     packed = read_metrics(
-        run("sft", chats, "sequence.packing=true", "training.batch_size=5", "training.micro_batch_size=5")
+        run("sft", chats, "sequence.packing=true", "training.batch_sequences=5", "training.micro_batch_sequences=5")
     )
     assert packed[0]["train/tokens_seen"] == apart[0]["train/tokens_seen"]  # five sequences hold all eight rows
     for a, b in zip(apart, packed, strict=True):
@@ -121,7 +123,9 @@ def test_held_out_loss_is_per_token_and_per_byte(run, chats, checkpoint, tmp_pat
         for i in range(5)
     ]
     held_out = write_rows(tmp_path / "held.jsonl", rows)
-    output = run("sft", chats, f"data.eval=[{held_out}]", "training.eval_every_steps=1", "training.eval_batch_size=2")
+    output = run(
+        "sft", chats, f"data.eval=[{held_out}]", "training.eval_every_steps=1", "training.eval_batch_sequences=2"
+    )
     evaluations = [row for row in read_metrics(output) if "eval/loss" in row]
     assert [row["step"] for row in evaluations] == [0, 1, 2]
     for row, directory in ((evaluations[0], checkpoint()), (evaluations[2], output)):
@@ -229,7 +233,7 @@ def test_batches_of_similar_length_are_not_sorted_by_length():
 
 def test_loss_that_is_not_finite_ends_the_run_and_names_the_rows(run, chats, checkpoint, tmp_path, capsys):
     broken = _broken(checkpoint, tmp_path / "huge", 3e38)
-    options = ["training.log_every_steps=50", "training.batch_size=2", "training.micro_batch_size=1"]
+    options = ["training.log_every_steps=50", "training.batch_sequences=2", "training.micro_batch_sequences=1"]
     output = run("sft", chats, *options, model=broken, expect=1)
     error = capsys.readouterr().err
     assert re.search(rf"step 1: the loss is (nan|inf); expected a finite number \(rows {chats}:\d\)", error)
@@ -273,7 +277,7 @@ def test_mixture_of_experts_does_not_depend_on_the_micro_batch(run, chats, token
         expected = _load(base)(batch, attention_mask=mask, output_router_logits=True).aux_loss
         assert metrics["train/router_loss"] == pytest.approx(expected.item(), abs=1e-5)
     for size in (1, 4):
-        parts = run("sft", chats, *one_step, f"training.micro_batch_size={size}", model=base)
+        parts = run("sft", chats, *one_step, f"training.micro_batch_sequences={size}", model=base)
         for name, tensor in load_file(parts / "model.safetensors").items():
             assert torch.allclose(tensor, weights[name], atol=1e-5), (size, name)
     settings = json.loads((whole / "config.json").read_text())

@@ -15,7 +15,7 @@ from results_files import domain, results, write_results
 
 def run(tmp_path: Path, *values: dict[str, Any], flags: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
     folders = [str(write_results(tmp_path / f"results-{n}", value)) for n, value in enumerate(values)]
-    status = main(["aggregate", *folders, "--output", str(tmp_path / "out"), *flags])
+    status = main(["aggregate", *folders, "--output-dir", str(tmp_path / "out"), *flags])
     path = tmp_path / "out" / "aggregate.json"
     return status, json.loads(path.read_text()) if path.exists() else {}
 
@@ -137,7 +137,7 @@ def test_report_is_one_self_contained_page(tmp_path: Path) -> None:
     status, _ = run(tmp_path, small, large)
     assert status == 0
     output = tmp_path / "page"
-    assert main(["report", str(tmp_path / "out"), "--output", str(output), "--title", "T & U"]) == 0
+    assert main(["report", str(tmp_path / "out"), "--output-dir", str(output), "--title", "T & U"]) == 0
     page = Page()
     page.feed((output / "index.html").read_text(encoding="utf-8"))
     assert page.fetched == []
@@ -154,7 +154,7 @@ def test_report_draws_no_chart_of_incomparable_models(tmp_path: Path) -> None:
     run(tmp_path / "x", results(domain("a"), name="x"))
     run(tmp_path / "y", results(domain("a"), name="y", max_length_tokens=9))
     folders = [str(tmp_path / name / "out") for name in "xy"]
-    assert main(["report", *folders, "--output", str(tmp_path / "page")]) == 0
+    assert main(["report", *folders, "--output-dir", str(tmp_path / "page")]) == 0
     text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "<svg" not in text
     assert "bits_per_byte is not to be compared: x and y were scored with max_length_tokens 64 and 9" in text
@@ -171,7 +171,7 @@ def test_labels_are_unique(tmp_path: Path) -> None:
 def test_same_results_under_two_paths_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path / "r", results(domain("a")))
     again = str(folder / ".." / "r")
-    assert main(["aggregate", str(folder), again, "--output", str(tmp_path / "out")]) == 2
+    assert main(["aggregate", str(folder), again, "--output-dir", str(tmp_path / "out")]) == 2
     assert "r: is listed 2 times; expected different results" in capsys.readouterr().err
 
 

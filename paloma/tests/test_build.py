@@ -47,7 +47,7 @@ def rows_of(path: Path) -> Rows:
 def test_mini_paloma_of_300_domains(tmp_path: Path) -> None:
     corpus = write_documents(tmp_path / "in" / "all.jsonl.gz", mini_paloma())
     output = tmp_path / "out"
-    assert main(["build", "--documents", str(corpus), "--output", str(output), "--bytes-per-domain", "200"]) == 0
+    assert main(["build", "--documents", str(corpus), "--output-dir", str(output), "--bytes-per-domain", "200"]) == 0
     assert sorted(p.name for p in output.iterdir()) == [
         "domains.csv",
         "forums",
@@ -132,7 +132,7 @@ def test_tokens_are_counted_and_the_last_document_is_cut_at_the_target(tmp_path:
     output = tmp_path / "o"
     arguments = ["--tokens-per-domain", "23", "--tokenizer", str(tmp_path / "tokenizer.json"), "--splits", "val"]
     source = str(write_documents(tmp_path / "in.jsonl", rows))
-    assert main(["build", "--documents", source, "--output", str(output), *arguments]) == 0
+    assert main(["build", "--documents", source, "--output-dir", str(output), *arguments]) == 0
     found = rows_of(output / "s" / "val" / "s_00000000.jsonl.gz")
     assert [len(row["text"].split()) for row in found] == [5, 5, 5, 5, 3]
     assert found[-1]["text"] == "a b c"
@@ -157,7 +157,7 @@ def test_sources_beyond_ascii_get_folders_of_their_own(tmp_path: Path) -> None:
     ]
     corpus = write_documents(tmp_path / "in" / "d.jsonl", rows)
     output = tmp_path / "out"
-    assert main(["build", "--documents", str(corpus), "--output", str(output), "--bytes-per-domain", "20"]) == 0
+    assert main(["build", "--documents", str(corpus), "--output-dir", str(output), "--bytes-per-domain", "20"]) == 0
     folders = sorted(path.name for path in output.iterdir() if path.is_dir())
     assert folders == sorted(["%E5%A5%BD%E8%AF%84", "%E5%B7%AE%E8%AF%84", "na%C3%AFve", "a_b", "v1.0"])
     sources = {document.source for document in read_documents(document_files(output))}
@@ -173,7 +173,9 @@ def test_sources_beyond_ascii_get_folders_of_their_own(tmp_path: Path) -> None:
 def test_sources_that_share_a_folder_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": str(n), "text": f"t {n}", "source": ("a b", "a_b")[n % 2]} for n in range(4)]
     corpus = write_documents(tmp_path / "in" / "d.jsonl", [*rows, {"id": "broken"}])
-    assert main(["build", "--documents", str(corpus), "--output", str(tmp_path / "o"), "--bytes-per-domain", "9"]) == 2
+    assert (
+        main(["build", "--documents", str(corpus), "--output-dir", str(tmp_path / "o"), "--bytes-per-domain", "9"]) == 2
+    )
     assert 'the sources "a b" and "a_b" share the folder a_b' in capsys.readouterr().err
 
 
@@ -182,7 +184,7 @@ def test_documents_are_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     corpus = write_documents(tmp_path / "in" / "d.jsonl", rows)
     (tmp_path / "in" / "loop").symlink_to("..")
     (tmp_path / "in" / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
-    target = ["--output", str(tmp_path / "o"), "--bytes-per-domain", "50", "--splits", "val"]
+    target = ["--output-dir", str(tmp_path / "o"), "--bytes-per-domain", "50", "--splits", "val"]
     assert main(["build", "--documents", str(corpus), str(tmp_path / "in" / "loop" / "in" / "d.jsonl"), *target]) == 2
     assert "is listed twice" in capsys.readouterr().err
     assert main(["build", "--documents", str(corpus.parent), *target]) == 0

@@ -18,7 +18,7 @@ GOOD = [{"id": f"{n}", "text": f"text number {n}", "source": "s"} for n in range
 
 def build(tmp_path: Path, *flags: str, rows: Any = GOOD) -> int:
     documents = write_documents(tmp_path / "in" / "d.jsonl.gz", rows)
-    return main(["build", "--documents", str(documents), "--output", str(tmp_path / "out"), *flags])
+    return main(["build", "--documents", str(documents), "--output-dir", str(tmp_path / "out"), *flags])
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,15 @@ def test_unknown_key_error_suggests_the_nearest_and_all_problems_are_listed(
     assert f'error: {config}: "seed" is "many"; expected an integer' in err
 
 
+def test_former_flag_is_accepted_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    documents = write_documents(tmp_path / "in" / "d.jsonl.gz", GOOD)
+    request = ["build", "--documents", str(documents), "--bytes-per-domain", "50"]
+    assert main([*request, f"--output={tmp_path / 'a'}"]) == 0
+    assert "--output is deprecated; use --output-dir" in caplog.text
+    assert main([*request, "--output-dir", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("bytes_per_domain: 5\nseed: 3\nsplits: [val]\n")
@@ -91,7 +100,9 @@ def test_broken_row_error_has_file_and_line(tmp_path: Path, capsys: pytest.Captu
 def test_truncated_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_documents(tmp_path / "in" / "d.jsonl.gz", GOOD * 20)
     path.write_bytes(path.read_bytes()[:-30])
-    assert main(["build", "--documents", str(path), "--output", str(tmp_path / "out"), "--bytes-per-domain", "9"]) == 1
+    assert (
+        main(["build", "--documents", str(path), "--output-dir", str(tmp_path / "out"), "--bytes-per-domain", "9"]) == 1
+    )
     assert "ends early" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -151,7 +162,7 @@ def test_controls_with_unknown_and_wrong_values(tmp_path: Path, capsys: pytest.C
 def test_broken_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, expected: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    assert main(["aggregate", str(path), "--output", str(tmp_path / "out")]) == 1
+    assert main(["aggregate", str(path), "--output-dir", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert expected in captured.err
     assert "hint: " in captured.err
@@ -160,13 +171,13 @@ def test_broken_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], cont
 
 def test_results_without_perplexity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_results(tmp_path / "r", results())
-    assert main(["aggregate", str(folder), "--output", str(tmp_path / "out")]) == 1
+    assert main(["aggregate", str(folder), "--output-dir", str(tmp_path / "out")]) == 1
     assert '"perplexity" is empty' in capsys.readouterr().err
 
 
 def test_missing_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("check", "aggregate", "report"):
-        assert main([command, str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
+        assert main([command, str(tmp_path / "no"), "--output-dir", str(tmp_path / "out")]) == 2
         assert "no: not found" in capsys.readouterr().err
 
 
@@ -232,7 +243,7 @@ def test_error_explains_why_a_line_is_not_json(
 ) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(content)
-    target = ["--output", str(tmp_path / "o"), "--bytes-per-domain", "9"]
+    target = ["--output-dir", str(tmp_path / "o"), "--bytes-per-domain", "9"]
     assert main(["build", "--documents", str(path), *target]) == 1
     err = capsys.readouterr().err
     assert f"{path}:" in err
@@ -245,15 +256,15 @@ def test_tilde_pattern_and_pipe(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path / "in" / "d.jsonl", GOOD)
-    assert main(["build", "--documents=~/in", "--output=~/out", "--bytes-per-domain", "9"]) == 0
+    assert main(["build", "--documents=~/in", "--output-dir=~/out", "--bytes-per-domain", "9"]) == 0
     assert (tmp_path / "out" / "manifest.json").is_file()
     assert not (tmp_path / "~").exists()
     with pytest.raises(SystemExit) as caught:
-        main(["build", "--documents=~/in", "--output=out/*", "--bytes-per-domain", "9"])
+        main(["build", "--documents=~/in", "--output-dir=out/*", "--bytes-per-domain", "9"])
     assert caught.value.code == 2
     assert "out/* is a pattern; expected one path" in capsys.readouterr().err
     os.mkfifo(tmp_path / "pipe")
-    assert main(["build", "--documents", "pipe", "--output", "o", "--bytes-per-domain", "9"]) == 1
+    assert main(["build", "--documents", "pipe", "--output-dir", "o", "--bytes-per-domain", "9"]) == 1
     assert "pipe: is a named pipe" in capsys.readouterr().err
 
 
@@ -284,7 +295,7 @@ def test_impossible_numbers_are_not_aggregated(
     content = (broken / "results.json").read_text()
     assert text in content
     (broken / "results.json").write_text(content.replace(text, bad))
-    for command in (["aggregate", str(good), str(broken), "--output", str(tmp_path / "t")], ["check", str(broken)]):
+    for command in (["aggregate", str(good), str(broken), "--output-dir", str(tmp_path / "t")], ["check", str(broken)]):
         assert main(command) == 1
         assert cause in capsys.readouterr().err
     assert not (tmp_path / "t").exists()

@@ -105,8 +105,8 @@ def test_submission_keeps_the_declaration(tmp_path: Path, capsys: pytest.Capture
     controls = tmp_path / "controls.yaml"
     controls.write_text(yaml.safe_dump(FULL))
     submission = tmp_path / "submission"
-    assert main(["check", str(folder), "--controls", str(controls), "--output", str(submission)]) == 0
+    assert main(["check", str(folder), "--controls", str(controls), "--output-dir", str(submission)]) == 0
     assert "model: tier A, every guideline holds" in capsys.readouterr().out
     assert "tier" not in (submission / "submission.json").read_text()  # judged again by every reader
-    assert main(["aggregate", str(submission), "--output", str(tmp_path / "table")]) == 0
+    assert main(["aggregate", str(submission), "--output-dir", str(tmp_path / "table")]) == 0
     assert json.loads((tmp_path / "table" / "aggregate.json").read_text())["models"][0]["tier"] == "A"

@@ -81,7 +81,7 @@ def test_trainer_and_catwalk_agree(tmp_path: Path) -> None:
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     ours = {name.removeprefix("eval/downstream/piqa_"): last[name] for name in last if "/piqa_" in name}
     checkpoint, results = tmp_path / "run" / "checkpoints" / "step-3", tmp_path / "results"
-    arguments = ["--model", checkpoint, "--tasks", "piqa", "--data", tmp_path / "items", "--output", results]
+    arguments = ["--model", checkpoint, "--tasks", "piqa", "--data", tmp_path / "items", "--output-dir", results]
     assert catwalk(["run", *map(str, arguments), "--device", "cpu"]) == 0
     theirs = json.loads((results / "results.json").read_text())["tasks"][0]["metrics"]
     assert len(ours) == 6

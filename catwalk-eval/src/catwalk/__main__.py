@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 from catwalk import __version__
 from catwalk.config import RunConfig, load_config
 from catwalk.formats.contract import ConfigError, FormatError, WorkError, report_error
-from catwalk.settings import field_help, home_path, output_path
+from catwalk.settings import field_help, home_path, output_path, rename_flags
 
 __all__ = ["main"]
 
 
 # ---- arguments
+
+_FORMER_FLAGS = {"--output": "--output-dir"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,7 +32,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parsed arguments; an unknown flag is an error that suggests the nearest flag of its command."""
-    options, unknown = _parser().parse_known_args(arguments)
+    given = rename_flags(sys.argv[1:] if arguments is None else arguments, _FORMER_FLAGS)
+    options, unknown = _parser().parse_known_args(given)
     if unknown:
         flags = [f"--{key.replace('_', '-')}" for key in vars(options)]
         near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
@@ -56,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="compare one or more results in tables and an HTML page")
     report.add_argument("results", type=home_path, nargs="+", metavar="RESULTS")
-    report.add_argument("--output", type=output_path, metavar="DIR", help="directory for report.md and report.html")
+    report.add_argument("--output-dir", type=output_path, metavar="DIR", help="directory for report.md and report.html")
     report.add_argument(
         "--lm-eval-json", type=output_path, metavar="FILE", help="write one result in lm-evaluation-harness's JSON"
     )
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     documents = commands.add_parser("documents", help="write the texts of tasks as documents, for decontamination")
     documents.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="tasks or sets of tasks")
     documents.add_argument(
-        "--output", type=output_path, required=True, metavar="DIR", help="directory for the documents"
+        "--output-dir", type=output_path, required=True, metavar="DIR", help="directory for the documents"
     )
     documents.add_argument("--data", **data)
     return parser
@@ -77,7 +80,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     """A flag for each field of `RunConfig`, with the field's docstring and default as its help."""
     run.add_argument("--config", type=home_path, metavar="YAML", help="settings file; flags and key=value override it")
     options: dict[str, dict[str, Any]] = {
-        **{name: {"type": home_path, "metavar": "DIR"} for name in ("model", "output", "data")},
+        **{name: {"type": home_path, "metavar": "DIR"} for name in ("model", "output_dir", "data")},
         **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length")},
         **{name: {"metavar": "NAME"} for name in ("split", "name")},
         "tasks": {"nargs": "+", "metavar": "TASK"},
@@ -122,7 +125,7 @@ def _show(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from catwalk.report import report
 
-    sys.stdout.write(report(options.results, options.output, options.lm_eval_json))
+    sys.stdout.write(report(options.results, options.output_dir, options.lm_eval_json))
     return 0
 
 
@@ -140,7 +143,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _documents(options: argparse.Namespace) -> int:
     from catwalk.items import write_documents
 
-    write_documents(tuple(options.tasks), options.output, options.data)
+    write_documents(tuple(options.tasks), options.output_dir, options.data)
     return 0
 
 

@@ -17,7 +17,7 @@ class RunConfig:
 
     model: Path
     """checkpoint directory in Hugging Face layout"""
-    output: Path
+    output_dir: Path
     """directory for the results"""
     tasks: tuple[str, ...] = ()
     """tasks, or sets of tasks: core8, core9, all"""
@@ -61,10 +61,10 @@ class RunConfig:
                 found.append(Problem(f'"documents" is {path}, which was not found; expected a file or directory'))
         if self.data is not None and not self.data.is_dir():
             found.append(Problem(f'"data" is {self.data}, which was not found; expected a directory'))
-        if self.output.exists() and not self.output.is_dir():
-            found.append(Problem(f'"output" is {self.output}, a file; expected a directory'))
-        if "*" in str(self.output) or "?" in str(self.output):
-            found.append(Problem(f'"output" is a pattern, {self.output}; expected one path'))
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            found.append(Problem(f'"output_dir" is {self.output_dir}, a file; expected a directory'))
+        if "*" in str(self.output_dir) or "?" in str(self.output_dir):
+            found.append(Problem(f'"output_dir" is a pattern, {self.output_dir}; expected one path'))
         for key in ("limit", "batch_tokens", "max_length"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -78,4 +78,4 @@ def load_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence
     Raises:
         ConfigError: with every problem found.
     """
-    return load(RunConfig, file, overrides, flags)
+    return load(RunConfig, file, overrides, flags, former_names={"output": "output_dir"})

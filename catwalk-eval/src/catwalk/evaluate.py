@@ -54,7 +54,7 @@ _CHUNK_CHARS = 1 << 20  # documents scored, and kept, at a time
 
 
 def run(config: RunConfig) -> bool:
-    """Score and write `config.output`; False when it already contains exactly these results.
+    """Score and write `config.output_dir`; False when it already contains exactly these results.
 
     Raises:
         ConfigError: the request cannot be carried out.
@@ -81,17 +81,17 @@ def run(config: RunConfig) -> bool:
     # ---- resolve the settings; done if the output already has these results
     settings = _resolve_settings(config, inspection, tokenizer, corpus, device, [task.name for task, _ in tasks])
     inputs = _sorted_inputs(inputs, config, checkpoint, corpus)
-    if _is_finished(config.output, settings, inputs):
-        log.info("%s already contains these results", config.output)
+    if _is_finished(config.output_dir, settings, inputs):
+        log.info("%s already contains these results", config.output_dir)
         return False
-    workspace = Workspace(config.output, _part_settings(settings, checkpoint))
+    workspace = Workspace(config.output_dir, _part_settings(settings, checkpoint))
     engine = _Engine(checkpoint, inspection, tokenizer, settings, device)
 
     # ---- turn every task into requests, so that a choice that cannot be scored stops the run before any is scored
     prepared = [(task, items, _prepare(task, items, engine, workspace)) for task, items in tasks]
 
     # ---- score
-    config.output.mkdir(parents=True, exist_ok=True)
+    config.output_dir.mkdir(parents=True, exist_ok=True)
     _save_config(config)
     scored = [
         ScoredTask(
@@ -105,7 +105,7 @@ def run(config: RunConfig) -> bool:
 
     # ---- write
     write_results(
-        config.output,
+        config.output_dir,
         model=describe_model(settings["name"], checkpoint, inspection),
         inference=describe_inference(settings, tokenizer.document_prefix),
         tasks=scored,
@@ -113,7 +113,7 @@ def run(config: RunConfig) -> bool:
         config=settings,
         inputs=inputs,
     )
-    engine.write_metrics(config.output / "metrics.jsonl")
+    engine.write_metrics(config.output_dir / "metrics.jsonl")
     workspace.remove()
     return True
 
@@ -172,11 +172,11 @@ def _sorted_inputs(
     inputs = list(task_data)
     if checkpoint.manifest is None:
         for name in checkpoint.sha256:
-            inputs += describe_input("checkpoint", config.model / name, config.output)
+            inputs += describe_input("checkpoint", config.model / name, config.output_dir)
     else:
-        inputs += describe_input("checkpoint", config.model, config.output)
+        inputs += describe_input("checkpoint", config.model, config.output_dir)
     for path in corpus.inputs:
-        inputs += describe_input("documents", path, config.output)
+        inputs += describe_input("documents", path, config.output_dir)
     return sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
 
 
@@ -191,14 +191,14 @@ def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, 
     found = read_manifest(output)
     if (found.format, found.config, found.inputs, found.writer) == ("results", settings, inputs, WRITER):
         return True
-    problem = f"output: {output} contains another artifact; expected these results or an empty directory"
-    raise ConfigError(problem, hint="choose another --output, or remove that directory")
+    problem = f"output_dir: {output} contains another artifact; expected these results or an empty directory"
+    raise ConfigError(problem, hint="choose another --output-dir, or remove that directory")
 
 
 def _save_config(config: RunConfig) -> None:
     """The request with every default, next to the results but not part of them."""
     text = yaml.safe_dump(as_mapping(config), sort_keys=True, allow_unicode=True)
-    write_file(config.output / "config.yaml", text.encode())
+    write_file(config.output_dir / "config.yaml", text.encode())
 
 
 # ---- the model

@@ -246,11 +246,11 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
 def _check_output(output: Path, root: Path) -> None:
     """Refuse a directory with files that this command did not write."""
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"output: {output} is a file; expected a directory")
+        raise ConfigError(f"output_dir: {output} is a file; expected a directory")
     known = {MANIFEST, *(f"{name}.jsonl.gz" for name in TASKS)}
     foreign = [file.name for file in root.glob("*") if file.name not in known] if root.is_dir() else []
     if (root / MANIFEST).is_file() and read_manifest(root).writer["name"] != DISTRIBUTION:
         foreign.append(MANIFEST)
     if foreign:
-        problem = f"output: {root} contains {sorted(foreign)[0]} from another command; expected an empty directory"
-        raise ConfigError(problem, hint="choose another --output")
+        problem = f"output_dir: {root} contains {sorted(foreign)[0]} from another command; expected an empty directory"
+        raise ConfigError(problem, hint="choose another --output-dir")

@@ -27,8 +27,8 @@ def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path 
         problem = f"lm-eval-json: got {len(models)} results; expected one"
         raise ConfigError(problem, hint="call catwalk report once for each")
     if output is not None and (output / MANIFEST).is_file() and read_manifest(output).format != "report":
-        problem = f"output: {output} contains another artifact; expected a report or an empty directory"
-        raise ConfigError(problem, hint="choose another --output")
+        problem = f"output_dir: {output} contains another artifact; expected a report or an empty directory"
+        raise ConfigError(problem, hint="choose another --output-dir")
     tables = build_tables(models)
     text = _markdown(tables)
     if lm_eval_json is not None:

@@ -20,7 +20,7 @@ from .config import (
     load_config,
 )
 from .formats.contract import ConfigError, FormatError, WorkError, report_error
-from .settings import home_path
+from .settings import home_path, rename_flags
 
 __all__ = ["main", "prepare_process"]
 
@@ -81,7 +81,7 @@ def _inspect(options: argparse.Namespace) -> None:
 def _mix(options: argparse.Namespace) -> None:
     from .mix import mix
 
-    mix(options.sources, options.output, format_name=options.format, seed=options.seed)
+    mix(options.sources, options.output_dir, format_name=options.format, seed=options.seed)
 
 
 def _merge(options: argparse.Namespace) -> None:
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "a file or directory and how much of it: =500 takes 500 rows, =0.5 half of them, =2.0 each twice (default: all)"
     )
     mix.add_argument("sources", nargs="+", type=expanduser, metavar="PATH[=AMOUNT]", help=amount)
-    mix.add_argument("--output", type=expanduser, required=True, help="new directory")
+    mix.add_argument("--output-dir", type=expanduser, required=True, help="new directory")
     mix.add_argument("--format", choices=["chat", "preference"], default="chat", help="format of the rows" + shown)
     mix.add_argument("--seed", type=int, default=0, help="seed of the choice and order of rows" + shown)
 
@@ -191,7 +191,9 @@ def prepare_process() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    former = {"--output": "--output-dir"} if given[:1] == ["mix"] else {}
+    options = _parser().parse_args(rename_flags(given, former))
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     prepare_process()
     try:

@@ -26,7 +26,13 @@ __all__ = [
     "load_config",
 ]
 
-FORMER_NAMES = {"optimizer.lr": "optimizer.learning_rate", "runtime.precision": "runtime.dtype"}
+FORMER_NAMES = {
+    "optimizer.lr": "optimizer.learning_rate",
+    "runtime.precision": "runtime.dtype",
+    "training.batch_size": "training.batch_sequences",
+    "training.micro_batch_size": "training.micro_batch_sequences",
+    "training.eval_batch_size": "training.eval_batch_sequences",
+}
 """Former name of a setting -> its name. Former names are accepted, and manifests still contain them."""
 
 
@@ -104,11 +110,11 @@ class TrainingSettings:
     """Passes over the training rows."""
     max_steps: int | None = None
     """Optimizer steps; overrides `num_epochs`."""
-    batch_size: int = 128
+    batch_sequences: int = 128
     """Sequences (in dpo: pairs) in one optimizer step."""
-    micro_batch_size: int = 8
-    """Sequences in one forward pass; divides `batch_size`. The loss does not depend on it."""
-    eval_batch_size: int = 16
+    micro_batch_sequences: int = 8
+    """Sequences in one forward pass; divides `batch_sequences`. The loss does not depend on it."""
+    eval_batch_sequences: int = 16
     """Sequences in one forward pass of the evaluation."""
     group_by_length: bool = False
     """Put rows of similar length into the same batch, which saves padding."""
@@ -221,7 +227,7 @@ class DpoConfig:
         default_factory=lambda: OptimizerSettings(learning_rate=5e-7, warmup_fraction=0.1)
     )
     training: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(num_epochs=1.0, batch_size=32, micro_batch_size=4)
+        default_factory=lambda: TrainingSettings(num_epochs=1.0, batch_sequences=32, micro_batch_sequences=4)
     )
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
@@ -257,7 +263,8 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "1 or more",
         lambda value: value >= 1,
-        "training.batch_size training.micro_batch_size training.eval_batch_size training.log_every_steps lora.rank",
+        "training.batch_sequences training.micro_batch_sequences training.eval_batch_sequences "
+        "training.log_every_steps lora.rank",
     ),
     (
         "1 or more, or null",
@@ -285,11 +292,11 @@ def _problems(config: SftConfig | DpoConfig) -> list[Problem]:
             f'"data.eval_fraction" is {config.data.eval_fraction}, but "data.eval" is set; expected one of the two'
         )
         found.append(Problem(sentence, "set data.eval_fraction to 0"))
-    batch, micro_batch = config.training.batch_size, config.training.micro_batch_size
+    batch, micro_batch = config.training.batch_sequences, config.training.micro_batch_sequences
     if micro_batch >= 1 and batch % micro_batch:
-        sentence = f'"training.micro_batch_size" is {micro_batch}, which does not divide the batch size {batch}'
+        sentence = f'"training.micro_batch_sequences" is {micro_batch}, which does not divide the batch size {batch}'
         divisor = _largest_divisor(batch, micro_batch)
-        found.append(Problem(f"{sentence}; expected a divisor", f"set training.micro_batch_size to {divisor}"))
+        found.append(Problem(f"{sentence}; expected a divisor", f"set training.micro_batch_sequences to {divisor}"))
     return found
 
 

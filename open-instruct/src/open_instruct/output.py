@@ -181,7 +181,7 @@ def _write_whole(path: Path, text: str) -> None:
 # ---- what a training run is made from
 
 # how often something is written, or how many rows are scored at once, does not change the weights
-_WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "eval_batch_size")
+_WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "eval_batch_sequences")
 
 
 def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
@@ -191,8 +191,9 @@ def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
     for key in _WITHOUT_EFFECT:
         del plain["training"][key]
     for former, name in FORMER_NAMES.items():  # a result made before a setting was renamed is still the same result
-        section = plain[name.partition(".")[0]]
-        section[former.partition(".")[2]] = section.pop(name.partition(".")[2])
+        section, key = plain[name.partition(".")[0]], name.partition(".")[2]
+        if key in section:
+            section[former.partition(".")[2]] = section.pop(key)
     for key in ("train", "eval"):
         plain["data"][key] = [Path(path).name for path in plain["data"][key]]
     if plain["template"]["name"]:

@@ -8,19 +8,21 @@ from typing import Any
 
 from paloma import __version__
 from paloma.formats.contract import ConfigError, FormatError, report_error
-from paloma.settings import field_help, home_path, output_path
+from paloma.settings import field_help, home_path, output_path, rename_flags
 
 __all__ = ["main"]
 
 _EXAMPLES = """examples:
-  paloma build --documents documents --output sample --bytes-per-domain 100000
-  paloma check results --controls controls.yaml --output submission
-  paloma aggregate submission/submission.json other-results --output aggregate
-  paloma report aggregate --output page
+  paloma build --documents documents --output-dir sample --bytes-per-domain 100000
+  paloma check results --controls controls.yaml --output-dir submission
+  paloma aggregate submission/submission.json other-results --output-dir aggregate
+  paloma report aggregate --output-dir page
 """
 
 
 # ---- arguments
+
+_FORMER_FLAGS = {"--output": "--output-dir"}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,11 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="report how comparable a run is: tiers A to D with reasons")
     check.add_argument("results", **results)
     check.add_argument("--controls", type=home_path, metavar="YAML", help="what the run declares")
-    check.add_argument("--output", **output | {"help": "a new directory for submission.json (of one RESULTS)"})
+    check.add_argument("--output-dir", **output | {"help": "a new directory for submission.json (of one RESULTS)"})
 
     aggregate = commands.add_parser("aggregate", help="compute numbers per domain, per source and over all")
     aggregate.add_argument("results", **results)
-    aggregate.add_argument("--output", required=True, **output)
+    aggregate.add_argument("--output-dir", required=True, **output)
     aggregate.add_argument("--controls", type=home_path, metavar="YAML", help="what all of these runs declare")
     text = "metric of the ranking; ppl only for models with the same tokenizer (default: %(default)s)"
     aggregate.add_argument("--rank-by", choices=("bpb", "ppl"), default="bpb", help=text)
@@ -52,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write one HTML page about one or more aggregates")
     text = "directories written by paloma aggregate"
     report.add_argument("aggregates", type=home_path, nargs="+", metavar="AGGREGATE", help=text)
-    report.add_argument("--output", required=True, **output)
+    report.add_argument("--output-dir", required=True, **output)
     text = "heading of the page (default: %(default)s)"
     report.add_argument("--title", default="Perplexity by domain", help=text)
 
     for command in commands.choices.values():
-        command.add_argument("--overwrite", action="store_true", help="replace an artifact at --output")
+        command.add_argument("--overwrite", action="store_true", help="replace the artifact in --output-dir")
     return parser
 
 
@@ -67,7 +69,7 @@ def _add_build(build: argparse.ArgumentParser, output: dict[str, Any]) -> None:
 
     text = "document directories or files"
     build.add_argument("--documents", type=home_path, nargs="+", required=True, metavar="PATH", help=text)
-    build.add_argument("--output", required=True, **output)
+    build.add_argument("--output-dir", required=True, **output)
     build.add_argument("--config", type=home_path, metavar="YAML", help="file of the settings below; flags override it")
     build.add_argument("--tokenizer", type=home_path, metavar="FILE", help="tokenizer.json that counts tokens")
     options: dict[str, dict[str, Any]] = {
@@ -94,16 +96,16 @@ def _run(flags: argparse.Namespace) -> str:
     if flags.command == "check":
         from paloma.controls import check
 
-        return check(flags.results, flags.controls, flags.output, overwrite=flags.overwrite)
+        return check(flags.results, flags.controls, flags.output_dir, overwrite=flags.overwrite)
     if flags.command == "aggregate":
         from paloma.aggregate import aggregate
 
         return aggregate(
-            flags.results, flags.output, controls=flags.controls, rank_by=flags.rank_by, overwrite=flags.overwrite
+            flags.results, flags.output_dir, controls=flags.controls, rank_by=flags.rank_by, overwrite=flags.overwrite
         )
     from paloma.report import report
 
-    return report(flags.aggregates, flags.output, flags.title, overwrite=flags.overwrite)
+    return report(flags.aggregates, flags.output_dir, flags.title, overwrite=flags.overwrite)
 
 
 def _build(flags: argparse.Namespace) -> str:
@@ -112,12 +114,12 @@ def _build(flags: argparse.Namespace) -> str:
 
     given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(BuildConfig)}
     config = load(BuildConfig, flags.config, (), given)
-    return build(flags.documents, flags.output, config, flags.tokenizer, overwrite=flags.overwrite)
+    return build(flags.documents, flags.output_dir, config, flags.tokenizer, overwrite=flags.overwrite)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed, 2 the request was wrong."""
-    flags = _parser().parse_args(arguments)
+    flags = _parser().parse_args(rename_flags(sys.argv[1:] if arguments is None else arguments, _FORMER_FLAGS))
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         sys.stdout.write(_run(flags) + "\n")

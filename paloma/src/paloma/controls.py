@@ -48,7 +48,7 @@ def check(paths: list[Path], controls: Path | None, output: Path | None, *, over
         FormatError: broken results.
     """
     if output is not None and len(paths) > 1:
-        raise ConfigError(f"--output: got {len(paths)} results; expected one", hint="check them one by one")
+        raise ConfigError(f"--output-dir: got {len(paths)} results; expected one", hint="check them one by one")
     submissions = [read_submission(path, controls) for path in paths]
     if output is not None:
         inputs = describe_input("results", paths[0], output)

@@ -23,13 +23,13 @@ def staged(output: Path, *, overwrite: bool) -> Iterator[Path]:
         ConfigError: when `output` is not empty and `overwrite` is false, or `output` is not an artifact.
     """
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"--output: {output} is a file; expected a directory", hint="choose another --output")
+        raise ConfigError(f"--output-dir: {output} is a file; expected a directory", hint="choose another --output-dir")
     if output.is_dir() and any(output.iterdir()):
-        problem = f"--output: {output} is not empty; expected a new directory"
+        problem = f"--output-dir: {output} is not empty; expected a new directory"
         if not overwrite:
-            raise ConfigError(problem, hint="use --overwrite, or choose another --output")
+            raise ConfigError(problem, hint="use --overwrite, or choose another --output-dir")
         if not (output / MANIFEST).is_file():
-            raise ConfigError(f"{problem} or an artifact", hint="choose another --output; only artifacts are replaced")
+            raise ConfigError(f"{problem} or an artifact", hint="choose another one; only artifacts are replaced")
     staging = output.with_name(f".{output.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

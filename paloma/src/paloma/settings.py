@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "output_path",
     "read_settings",
+    "rename_flags",
 ]
 
 T = TypeVar("T")
@@ -373,6 +374,17 @@ def field_help(kind: type) -> dict[str, str]:
         shown = "yes" if default is True else " ".join(default) if isinstance(default, tuple) else default
         texts[field.name] += f" (default: {shown})"
     return texts
+
+
+def rename_flags(arguments: Sequence[str], former_names: Mapping[str, str]) -> list[str]:
+    """The arguments with former names of flags (`--former` -> `--name`) replaced, with a note in the log."""
+    renamed = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag in former_names:
+            log.warning("%s is deprecated; use %s", flag, former_names[flag])
+        renamed.append(former_names.get(flag, flag) + equals + value)
+    return renamed
 
 
 def home_path(text: str) -> Path:
