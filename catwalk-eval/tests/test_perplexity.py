@@ -77,7 +77,7 @@ def test_sums_equal_brute_force(
     run(
         RunConfig(
             model=model,
-            output=tmp_path / "out",
+            output_dir=tmp_path / "out",
             documents=(documents_directory,),
             max_length=64,
             windowing=windowing,
