@@ -15,7 +15,7 @@ from typing import Any
 
 from . import WRITER
 from .config import FORMER_NAMES, DpoConfig, SftConfig
-from .formats.contract import ConfigError
+from .formats.contract import ConfigError, write_file
 from .formats.manifest import MANIFEST, Manifest, check_files, describe_input, read_manifest, write_manifest
 from .settings import as_mapping
 
@@ -113,7 +113,7 @@ class Output:
                 for path in self.partial.iterdir():
                     if path.name != ".lock":
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
-                _write_whole(identity, text)
+                write_file(identity, text.encode())
             shutil.rmtree(self.result, ignore_errors=True)
             try:
                 yield self._last_checkpoint()
@@ -170,12 +170,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _identities(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted((entry["role"], entry.get("manifest_sha256") or entry["sha256"]) for entry in inputs)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 # ---- what a training run is made from

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import RuntimeSettings, SamplingSettings, TemplateSettings
 from ..data import collect_rows, warn_of_ignored
 from ..formats.chat import Conversation, Message, parse_conversation, parse_rows
-from ..formats.contract import ConfigError, WorkError
+from ..formats.contract import ConfigError, WorkError, write_file
 from ..formats.manifest import artifact_files
 from ..model.load import check_ids, check_model_directory, load_model, load_tokenizer, set_up_torch
 from .encode import PromptEncoder
@@ -184,7 +184,5 @@ def answer_file(chatter: Chatter, source: str, target: str, sampling: SamplingSe
         sys.stdout.writelines(lines)
         return
     path = Path(target)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, "".join(lines).encode())
     log.info("chat  %d answers in %.1f s: %s", len(rows), time.monotonic() - began, path)

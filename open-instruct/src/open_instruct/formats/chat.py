@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from .contract import FormatError, Reader, decode_object, read_lines, type_name
+from .contract import Fields, FormatError, Reader, decode_object, read_lines, type_name
 from .manifest import artifact_files
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "read_chat",
     "read_preference",
     "read_source_fields",
-    "require",
     "unused_fields",
 ]
 
@@ -91,7 +90,7 @@ def check_messages(value: list[Any], labels: list[str], field: str, path: Path, 
             sentence = f'"{label}" is {type_name(message)}; expected an object'
             raise FormatError("wrong_type", path, sentence, line=line, field=label)
         for name in ("role", "content"):
-            require(message, name, str, path, prefix=f"{label}.", line=line)
+            Fields(message, path, line, label).string(name)
     for position, message in enumerate(value):
         if not message["content"]:
             raise fail("invalid_value", position, "content", "is empty; expected text")
@@ -165,16 +164,15 @@ def check_row_fields(row: dict[str, Any], path: Path, line: int) -> None:
 
 def read_source_fields(row: dict[str, Any], path: Path, line: int) -> tuple[str, str]:
     """Check the optional fields that chat and preference rows share; return (id, source), `""` where absent or null."""
-    present = {key: value for key, value in row.items() if value is not None}
-    for name, expected in (("id", str), ("source", str), ("dataset", str), ("metadata", dict)):
-        if name in present:
-            require(present, name, expected, path, line=line)
-    return present.get("id", ""), present.get("source", present.get("dataset", ""))
+    fields = Fields(row, path, line)
+    row_id, source, dataset = map(fields.optional_string, ("id", "source", "dataset"))
+    fields.optional_object("metadata")
+    return row_id or "", (dataset if source is None else source) or ""
 
 
 def parse_conversation(row: dict[str, Any], path: Path, line: int) -> Conversation:
     """Check one row. Raises FormatError."""
-    messages = require(row, "messages", list, path, line=line)
+    messages = Fields(row, path, line).array("messages")
     row_id, source = read_source_fields(row, path, line)
     labels = [f"messages.{position}" for position in range(len(messages))]
     checked = check_messages(messages, labels, "messages", path, line)
@@ -235,7 +233,11 @@ class Pair:
 
 def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
     """Check one row, in any of the three forms. Raises FormatError."""
-    sides = {name: require(row, name, (list, str), path, line=line) for name in ("chosen", "rejected")}
+    fields = Fields(row, path, line)
+    sides = {name: fields.get(name, "an array or a string") for name in ("chosen", "rejected")}
+    for name, side in sides.items():
+        if not isinstance(side, list | str):
+            raise fields.wrong_type(name, "an array or a string")
     row_id, source = read_source_fields(row, path, line)
     prompt = row.get("prompt")
     if prompt is not None and not isinstance(prompt, str | list):
@@ -344,33 +346,6 @@ def parse_rows(files: Iterable[Path], parse: Callable[[dict[str, Any], Path, int
                     yield error
         except FormatError as error:
             yield error
-
-
-def require(
-    value: dict[str, Any],
-    key: str,
-    types: type | tuple[type, ...],
-    path: Path,
-    *,
-    prefix: str = "",
-    line: int | None = None,
-) -> Any:
-    """Return `value[key]`, of one of `types` (a boolean is not a number).
-
-    Raises:
-        FormatError: `missing_field`, `wrong_type`; `field` is `prefix` + `key`.
-    """
-    names = {str: "a string", int: "an integer", dict: "an object", list: "an array", float: "a number"}
-    field = prefix + key
-    kinds = types if isinstance(types, tuple) else (types,)
-    expected = " or ".join(names[one] for one in kinds)
-    if key not in value:
-        raise FormatError("missing_field", path, f'"{field}" is missing; expected {expected}', line=line, field=field)
-    found = value[key]
-    if not isinstance(found, kinds) or isinstance(found, bool):
-        message = f'"{field}" is {type_name(found)}; expected {expected}'
-        raise FormatError("wrong_type", path, message, line=line, field=field)
-    return found
 
 
 READERS = {
