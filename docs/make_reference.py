@@ -19,6 +19,7 @@ TOOLS = {
         "launch",
         "convert",
         "export",
+        "fetch",
         "generate",
         "soup",
         "import-config",

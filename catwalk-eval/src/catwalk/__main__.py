@@ -43,32 +43,45 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="catwalk", description="Score any checkpoint on tasks and on the perplexity of documents.")
+    parser = _Parser(prog="catwalk", description="Score a checkpoint on tasks and on the perplexity of documents.")
     parser.add_argument("--version", action="version", version=f"catwalk-eval {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    data: dict[str, Any] = {"type": home_path, "metavar": "DIR", "help": field_help(RunConfig)["data"]}
-    _add_run(commands.add_parser("run", help="score a checkpoint", description="Score a checkpoint."))
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="list the tasks with source, licence and number of items")
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    data: dict[str, Any] = {"type": home_path, "metavar": "DIR", "help": field_help(RunConfig)["data"]}
+    _add_run(add("run", "score a checkpoint"))
+
+    listing = add("list", "list the tasks with source, licence and number of items")
     listing.add_argument("--data", **data)
 
-    show = commands.add_parser("show", help="print the exact prompt of an item")
-    show.add_argument("task", metavar="TASK")
-    show.add_argument("--item", metavar="N", help="index or id (default: the first)")
+    show = add("show", "print the exact prompt of an item")
+    show.add_argument("task", metavar="TASK", help="name of a task; see catwalk list")
+    show.add_argument("--item", metavar="N", help="index or id of the item (default: the first)")
     show.add_argument("--data", **data)
 
-    report = commands.add_parser("report", help="compare one or more results in tables and an HTML page")
-    report.add_argument("results", type=home_path, nargs="+", metavar="RESULTS")
+    report = add("report", "compare one or more results in tables and an HTML page")
+    report.add_argument(
+        "results", type=home_path, nargs="+", metavar="RESULTS", help="directories written by catwalk run"
+    )
     report.add_argument("--output-dir", type=output_path, metavar="DIR", help="directory for report.md and report.html")
     report.add_argument(
-        "--lm-eval-json", type=output_path, metavar="FILE", help="write one result in lm-evaluation-harness's JSON"
+        "--lm-eval-json",
+        type=output_path,
+        metavar="FILE",
+        help="file for the results as lm-evaluation-harness's JSON; takes one RESULTS",
     )
 
-    verify = commands.add_parser("verify", help="derive every number of results again from their rows")
-    verify.add_argument("results", type=home_path, nargs="+", metavar="RESULTS")
+    verify = add("verify", "recompute every number in results from their rows")
+    verify.add_argument(
+        "results", type=home_path, nargs="+", metavar="RESULTS", help="directories written by catwalk run"
+    )
 
-    documents = commands.add_parser("documents", help="write the texts of tasks as documents, for decontamination")
-    documents.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="tasks or sets of tasks")
+    documents = add("documents", "write the texts of tasks as documents, for decontamination")
+    documents.add_argument(
+        "--tasks", nargs="+", required=True, metavar="TASK", help="tasks, or sets of tasks: core8, core9, all"
+    )
     documents.add_argument(
         "--output-dir", type=output_path, required=True, metavar="DIR", help="directory for the documents"
     )

@@ -104,9 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         ("sft", "supervised fine-tuning on chats"),
         ("dpo", "direct preference optimization on pairs of answers"),
     ):
-        command = add(name, _train, text, " Arguments key=value override the settings in the YAML file.")
+        command = add(name, _train, text)
         command.add_argument("config", type=home_path, help="YAML file with the settings")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.max_steps=100")
+        command.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key=value",
+            help="settings that override the file, such as training.max_steps=100",
+        )
 
     sampling, runtime = SamplingSettings(), RuntimeSettings()
     shown = " (default: %(default)s)"
@@ -117,7 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument(
         "--max-new-tokens", type=int, default=sampling.max_new_tokens, help="longest answer, in tokens" + shown
     )
-    chat.add_argument("--temperature", type=float, default=sampling.temperature, help="0 = greedy decoding" + shown)
+    chat.add_argument(
+        "--temperature",
+        type=float,
+        default=sampling.temperature,
+        help="sampling temperature; 0 = greedy decoding" + shown,
+    )
     chat.add_argument(
         "--top-p",
         type=float,

@@ -28,30 +28,41 @@ _FORMER_FLAGS = {"--output": "--output-dir"}
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="paloma",
-        description="The perplexity benchmark: sample domains, check how comparable runs are, aggregate results.",
+        description="Measure perplexity over many domains: sample, check, aggregate and report.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"paloma-eval {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    output: dict[str, Any] = {"type": output_path, "metavar": "DIR", "help": "a new directory"}
-    results: dict[str, Any] = {"type": home_path, "nargs": "+", "metavar": "RESULTS", "help": "results or submissions"}
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    _add_build(commands.add_parser("build", help="sample every domain evenly, in Paloma's layout"), output)
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
-    check = commands.add_parser("check", help="report how comparable a run is: tiers A to D with reasons")
+    output: dict[str, Any] = {"type": output_path, "metavar": "DIR", "help": "new directory to write"}
+    results: dict[str, Any] = {
+        "type": home_path,
+        "nargs": "+",
+        "metavar": "RESULTS",
+        "help": "directories written by catwalk run, or submissions of paloma check",
+    }
+
+    _add_build(add("build", "sample every domain evenly, in Paloma's layout"), output)
+
+    check = add("check", "report how comparable a run is: a tier from A to D, with reasons")
     check.add_argument("results", **results)
-    check.add_argument("--controls", type=home_path, metavar="YAML", help="what the run declares")
-    check.add_argument("--output-dir", **output | {"help": "a new directory for submission.json (of one RESULTS)"})
+    check.add_argument(
+        "--controls", type=home_path, metavar="YAML", help="what the run declares, such as its training data"
+    )
+    check.add_argument("--output-dir", **output | {"help": "new directory for submission.json; takes one RESULTS"})
 
-    aggregate = commands.add_parser("aggregate", help="compute numbers per domain, per source and over all")
+    aggregate = add("aggregate", "aggregate results per domain, per source and over all")
     aggregate.add_argument("results", **results)
     aggregate.add_argument("--output-dir", required=True, **output)
-    aggregate.add_argument("--controls", type=home_path, metavar="YAML", help="what all of these runs declare")
-    text = "metric of the ranking; ppl only for models with the same tokenizer (default: %(default)s)"
+    aggregate.add_argument("--controls", type=home_path, metavar="YAML", help="what all these runs declare")
+    text = "metric to rank by; ppl needs models with the same tokenizer (default: %(default)s)"
     aggregate.add_argument("--rank-by", choices=("bpb", "ppl"), default="bpb", help=text)
 
-    report = commands.add_parser("report", help="write one HTML page about one or more aggregates")
+    report = add("report", "write an HTML page about one or more aggregates")
     text = "directories written by paloma aggregate"
     report.add_argument("aggregates", type=home_path, nargs="+", metavar="AGGREGATE", help=text)
     report.add_argument("--output-dir", required=True, **output)
@@ -70,7 +81,7 @@ def _add_build(build: argparse.ArgumentParser, output: dict[str, Any]) -> None:
     text = "document directories or files"
     build.add_argument("--documents", type=home_path, nargs="+", required=True, metavar="PATH", help=text)
     build.add_argument("--output-dir", required=True, **output)
-    build.add_argument("--config", type=home_path, metavar="YAML", help="file of the settings below; flags override it")
+    build.add_argument("--config", type=home_path, metavar="YAML", help="settings file; the flags below override it")
     build.add_argument("--tokenizer", type=home_path, metavar="FILE", help="tokenizer.json that counts tokens")
     options: dict[str, dict[str, Any]] = {
         "splits": {"nargs": "+", "metavar": "NAME"},

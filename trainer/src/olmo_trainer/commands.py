@@ -33,6 +33,11 @@ __all__ = ["add_verbs"]
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def _verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
+    """A parser with the same text in the list of commands and at the top of its own help."""
+    return verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
 def add_verbs(verbs: Verbs) -> None:
     """Add all verbs; each parser sets `work`, a function of the parsed arguments."""
     for add in (
@@ -60,7 +65,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that replace the file's")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="a.b=c", help="settings that override the file, such as train.steps=100"
+    )
 
 
 def _existing(path: Path, what: str) -> Path:
@@ -97,15 +104,25 @@ def _read_request(arguments: argparse.Namespace) -> tuple[RunConfig, TrainingDat
 
 
 def _add_train(verbs: Verbs) -> None:
-    train = verbs.add_parser("train", help="train a model; the same command resumes a stopped run")
+    train = _verb(verbs, "train", "train a model; the same command resumes a stopped run")
     _add_config(train)
     _add_overrides(train)
     train.add_argument("--dry-run", action="store_true", help="print costs, memory and batches, then exit")
-    train.add_argument("--json", action="store_true", help="with --dry-run: print one JSON object instead of a page")
-    train.add_argument("--ranks", type=int, help="with --dry-run: number of processes")
-    train.add_argument("--tokens-per-second", type=float, help="with --dry-run: total speed, for time and energy")
+    train.add_argument("--json", action="store_true", help="with --dry-run: print JSON")
+    train.add_argument(
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="with --dry-run: number of processes (default: as few as the config allows)",
+    )
+    train.add_argument(
+        "--tokens-per-second",
+        type=float,
+        metavar="N",
+        help="with --dry-run: speed of all processes together, to estimate time and energy",
+    )
     train.set_defaults(work=_train)
-    init = verbs.add_parser("init", help="write the untrained model of a config, for comparisons")
+    init = _verb(verbs, "init", "write the untrained model of a config, for comparisons")
     _add_config(init)
     init.add_argument("destination", type=home_path, help="directory to write")
     _add_overrides(init)
@@ -158,18 +175,30 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _add_launch(verbs: Verbs) -> None:
-    launch = verbs.add_parser("launch", help="train with several processes; --slurm prints an sbatch script")
+    launch = _verb(verbs, "launch", "train with several processes; --slurm prints an sbatch script")
     _add_config(launch)
     _add_overrides(launch)
-    launch.add_argument("--nproc", type=int, default=1, help="processes per machine: the number of its GPUs")
-    launch.add_argument("--nodes", type=int, default=1, help="number of machines")
-    launch.add_argument("--rendezvous", metavar="HOST:PORT", help="address of one of several machines")
-    launch.add_argument("--slurm", action="store_true", help="print an sbatch script and start nothing")
     launch.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="sbatch option, such as time=24:00:00"
+        "--nproc", type=int, default=1, help="processes per machine, usually one per GPU (default: %(default)s)"
+    )
+    launch.add_argument("--nodes", type=int, default=1, help="number of machines (default: %(default)s)")
+    launch.add_argument(
+        "--rendezvous", metavar="HOST:PORT", help="address of one of the machines, if there are several"
+    )
+    launch.add_argument("--slurm", action="store_true", help="print an sbatch script instead of starting the processes")
+    launch.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="with --slurm: an sbatch option, such as time=24:00:00; repeatable",
     )
     launch.add_argument(
-        "--stop-before", type=int, default=300, metavar="S", help="save this many seconds before the time limit"
+        "--stop-before",
+        type=int,
+        default=300,
+        metavar="S",
+        help="with --slurm: save this many seconds before the time limit (default: %(default)s)",
     )
     launch.set_defaults(work=_launch)
 
@@ -249,15 +278,13 @@ _TOLERANCE = 1e-4  # of the largest logit: float32 sums over some dozens of laye
 
 
 def _add_convert(verbs: Verbs) -> None:
-    convert = verbs.add_parser(
-        "convert", help="convert to or from Hugging Face and OLMo checkpoints; --verify compares logits"
-    )
+    convert = _verb(verbs, "convert", "convert to or from Hugging Face and OLMo checkpoints; --verify compares logits")
     directions = convert.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
     source = "directory in the layout of Hugging Face, OLMo or OLMo-core"
-    inwards = directions.add_parser("hf2olmo", help=f"write a checkpoint to start from, from a {source}")
+    inwards = _verb(directions, "hf2olmo", f"write a checkpoint to train from, given a {source}")
     inwards.add_argument("source", type=home_path, help=source)
     inwards.add_argument("--tokenizer", type=home_path, help="tokenizer.json, if the source has none")
-    outwards = directions.add_parser("olmo2hf", help="write a Hugging Face directory from a checkpoint of a run")
+    outwards = _verb(directions, "olmo2hf", "write a Hugging Face directory from a checkpoint of a run")
     outwards.add_argument("source", type=home_path, help=_SOURCE)
     for direction in (inwards, outwards):
         direction.add_argument("destination", type=home_path, help="directory to write")
@@ -330,7 +357,7 @@ def _verify(ours: Path, theirs: Path) -> None:
 
 
 def _add_export(verbs: Verbs) -> None:
-    export = verbs.add_parser("export", help="copy a checkpoint without its training state")
+    export = _verb(verbs, "export", "copy a checkpoint without its training state")
     export.add_argument("checkpoint", type=home_path, help=_SOURCE)
     export.add_argument("destination", type=home_path, help="directory to write")
     export.add_argument("--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)")
@@ -352,7 +379,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _add_fetch(verbs: Verbs) -> None:
-    fetch = verbs.add_parser("fetch", help="download a checkpoint from remote storage")
+    fetch = _verb(verbs, "fetch", "download a checkpoint from remote storage")
     fetch.add_argument("url", help="URL of a checkpoint, or of a run, such as s3://bucket/run")
     fetch.add_argument("destination", type=home_path, help="directory to write")
     fetch.set_defaults(work=_fetch)
@@ -370,7 +397,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def _add_soup(verbs: Verbs) -> None:
-    soup = verbs.add_parser("soup", help="average the weights of checkpoints of one model")
+    soup = _verb(verbs, "soup", "average the weights of several checkpoints of one model")
     soup.add_argument(
         "checkpoints",
         type=home_path,
@@ -397,18 +424,28 @@ def _soup(arguments: argparse.Namespace) -> None:
 
 
 def _add_generate(verbs: Verbs) -> None:
-    generate = verbs.add_parser("generate", help="continue a text with a checkpoint")
+    generate = _verb(verbs, "generate", "continue a text with a checkpoint")
     generate.add_argument("checkpoint", type=home_path, help=_SOURCE)
     generate.add_argument("--prompt", action="append", required=True, help="text to continue; repeatable")
-    generate.add_argument("--max-tokens", type=int, default=64, help="maximum number of new tokens (default: 64)")
     generate.add_argument(
-        "--temperature", type=float, default=0.0, help="sampling temperature (default: 0 = greedy decoding)"
+        "--max-tokens", type=int, default=64, help="maximum number of new tokens (default: %(default)s)"
     )
     generate.add_argument(
-        "--top-p", type=float, default=1.0, help="total probability of the tokens to sample from (default: 1)"
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="sampling temperature; 0 = greedy decoding (default: %(default)g)",
     )
-    generate.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: 0)")
-    generate.add_argument("--chunk", type=int, default=512, help="prompt tokens processed at a time (default: 512)")
+    generate.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="sample from the most likely tokens whose probabilities sum to this (default: %(default)g)",
+    )
+    generate.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
+    generate.add_argument(
+        "--chunk", type=int, default=512, help="prompt tokens processed at a time (default: %(default)s)"
+    )
     generate.add_argument("--json", action="store_true", help="print JSON lines with the token ids")
     generate.set_defaults(work=_generate)
 
@@ -480,7 +517,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _add_import(verbs: Verbs) -> None:
-    imported = verbs.add_parser("import-config", help="convert a run file of allenai/OLMo to a config")
+    imported = _verb(verbs, "import-config", "convert a run file of allenai/OLMo to a config")
     imported.add_argument("file", type=home_path, help="YAML file of allenai/OLMo")
     imported.add_argument(
         "--replace", action="append", default=[], metavar="OLD=NEW", help="replace text in data paths"
@@ -504,7 +541,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _add_inspect(verbs: Verbs) -> None:
-    inspect = verbs.add_parser("inspect", help="find the documents of a step, or the steps of a document")
+    inspect = _verb(verbs, "inspect", "list the documents of a step, or the steps that saw a document")
     inspect.add_argument("run", type=home_path, help="run directory, or its order.json")
     asked = inspect.add_mutually_exclusive_group(required=True)
     asked.add_argument("--step", type=int, nargs="+", help="print the documents of these steps")
@@ -515,7 +552,11 @@ def _add_inspect(verbs: Verbs) -> None:
         "--world-size", type=int, help="number of ranks that divided the batch (default: as in order.json)"
     )
     inspect.add_argument(
-        "--data", type=home_path, action="append", default=[], help="current directories of the sources, in order"
+        "--data",
+        type=home_path,
+        action="append",
+        default=[],
+        help="where a source is now; repeat for each source, in order",
     )
     inspect.add_argument(
         "--documents", type=home_path, help="directory of the document files, to add their source and URL"
@@ -558,7 +599,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _add_report(verbs: Verbs) -> None:
-    report = verbs.add_parser("report", help="write an HTML page of a run: curves, config, data, lineage, energy")
+    report = _verb(verbs, "report", "write an HTML page about a run: curves, config, data, lineage, energy")
     report.add_argument("run", type=home_path, help="run directory, finished or not")
     report.add_argument("--output", type=home_path, help="file to write (default: report.html in the run)")
     report.set_defaults(work=_report)
