@@ -12,7 +12,7 @@ UV := .venv/bin/uv
 INSTALL := $(UV) pip install --quiet --python .venv/bin/python -c constraints.txt --build-constraints constraints.txt
 RUST := $(shell find dolma-toolkit/rust dolma-toolkit/Cargo.toml dolma-toolkit/Cargo.lock -name '*.rs' -o -name 'Cargo.*' 2>/dev/null)
 
-.PHONY: help setup demo test slow check size bench accuracy docs envs oracle clean
+.PHONY: help setup demo quick test slow check size bench accuracy docs envs oracle clean
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
@@ -31,6 +31,20 @@ setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
 
 demo: setup ## text of the Python installation -> documents -> tokens -> model -> scores -> chat model -> report
 	.venv/bin/python demo/run.py --work '$(WORK)' $(if $(CORPUS),--corpus $(CORPUS))
+
+quick: setup ## lint and the fast tests of every package, two or more at a time: what to run after an edit
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --check --quiet .
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going --jobs=$(shell getconf _NPROCESSORS_ONLN) \
+	  $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(QUICK)
+QUICK := quick-trainer quick-open-instruct quick-rust quick-dolma-toolkit quick-catwalk-eval quick-paloma quick-repository
+.PHONY: $(QUICK)
+$(PACKAGES:%=quick-%):
+	@echo '== $(@:quick-%=%)' >&2; cd $(@:quick-%=%) && ../.venv/bin/python -m pytest -q
+quick-rust:
+	@echo '== rust' >&2; cd dolma-toolkit && cargo test --quiet --profile quick --workspace
+quick-repository:
+	@echo '== repository' >&2; .venv/bin/python -m pytest -q tests/test_house_rules.py tests/test_import_cycles.py tests/test_settings.py
 
 # a plain `pytest` in a package leaves out what starts many processes, markers `oracle` and `processes`; it is run here
 test: setup check oracle envs ## the tests of every package, those beside dolma 1.2.1 too, and those of the whole

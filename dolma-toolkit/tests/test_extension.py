@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import dolma
 
 
+@pytest.mark.processes
 def test_stub_is_what_the_module_holds() -> None:
     from dolma import _native
 

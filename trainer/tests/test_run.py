@@ -77,6 +77,7 @@ def test_an_equal_run_is_equal_in_every_byte(done: Path, made: Path, tmp_path: P
     assert [row["step"] for row in rows_of(place)] == [0, 3, 4, 5, 6, 8, 9, 10, 12]  # saved and scored too
 
 
+@pytest.mark.processes
 def test_a_run_killed_again_and_again_ends_as_if_never_stopped(done: Path, made: Path, tmp_path: Path) -> None:
     changes = {
         "train__steps": 24,
@@ -478,6 +479,7 @@ def test_dry_run_prints_what_a_run_would_do(made: Path, tmp_path: Path, capsys: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.processes
 def test_wandb_gets_the_rows_offline(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -13,6 +13,8 @@ import pytest
 from dolma_corpus import artifact_hashes, make_rows, read_rows, write_rows
 from oracle import there
 
+pytestmark = pytest.mark.processes  # those of a tagger written in Python
+
 MODULE = '''
 import os
 import re

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from dolma_corpus import Dolma, make_rows, write_rows
 
+pytestmark = pytest.mark.processes
+
 # what tells of the run and not of the result: times, the number of processes, what was done in which order
 OF_THE_RUN = {"metrics.ndjson", "config.yaml", "progress.ndjson"}
 WORKERS = (1, 2, 8)

@@ -283,6 +283,7 @@ def test_the_manifest_names_what_the_marks_depend_on(folder: Path) -> None:
     assert all(row["attributes"]["dup"] for row in rows)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
 def test_killed_and_continued(folder: Path, delay_s: float) -> None:
     for number in range(12):

@@ -241,6 +241,7 @@ def killed_and_continued(folder: Path, fraction: float, whole_s: float, command:
     assert {file.name for file in folder.rglob(".*")} == {".dolma"}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("count", [3, pytest.param(22, marks=pytest.mark.slow)])
 def test_killed_and_continued(folder: Path, count: int) -> None:
     """The process is killed at random moments between the first file and the end."""

@@ -173,6 +173,7 @@ def test_an_output_with_other_documents_is_refused(folder: Path, dolma: Dolma) -
     assert len(rows_of(folder / "out")) == 300
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.15])
 def test_killed_and_continued(folder: Path, delay_s: float) -> None:
     for number in range(8):

@@ -211,6 +211,7 @@ def test_python_tagger_sees_metadata(dolma: Dolma, corpus: Path, module: str) ->
     assert found == [{"license_name__license_name__known": [[0, 1, 1.0]]}, {"license_name__license_name__known": []}]
 
 
+@pytest.mark.processes
 def test_bytes_do_not_depend_on_workers(dolma: Dolma, corpus: Path, module: str) -> None:
     taggers = ["--taggers", "gopher_v2", "letter_e", "pii_regex_v1", "--tagger_modules", module]
     for processes in (1, 2, 4):
@@ -289,6 +290,7 @@ def test_files_of_other_tools_are_not_overwritten(dolma: Dolma, corpus: Path) ->
     assert theirs.read_bytes() != data
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("tagger", ["gopher_v2", "letter_e"])
 def test_kill_and_run_again_gives_the_same_bytes(dolma: Dolma, corpus: Path, module: str, tagger: str) -> None:
     for index in range(8):
@@ -405,6 +407,7 @@ def test_dryrun_prints_the_settings_and_writes_nothing(dolma: Dolma, corpus: Pat
     assert dolma("-c", "again.yaml", "tag").out == result.out
 
 
+@pytest.mark.processes
 def test_interrupt_stops_soon_and_says_what_is_kept(corpus: Path) -> None:
     for index in range(6):
         write_rows(corpus / f"documents/many/{index}.jsonl.gz", make_rows(20_000, index * 20_000))

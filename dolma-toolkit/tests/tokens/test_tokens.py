@@ -199,6 +199,7 @@ def test_unfinished_shards_of_other_settings_are_replaced(dolma: Dolma, corpus: 
     assert len(list((corpus / "out").glob("*.npy"))) == len(list((corpus / "fresh").glob("*.npy")))
 
 
+@pytest.mark.processes
 def test_kill_and_run_again_gives_the_same_bytes(corpus: Path, tokenizer_path: Path, dolma: Dolma) -> None:
     write_rows(corpus / "documents/long.jsonl.gz", make_rows(3000, 5000))
     arguments = [str(argument) for argument in options(tokenizer_path, "killed", max_size=5000, processes=2)]

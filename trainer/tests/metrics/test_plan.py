@@ -118,6 +118,7 @@ def test_operations_are_those_that_torch_counts(family: str) -> None:
     assert products + attention == flops_per_token(shape, 64)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("recompute", ["none", "full"])
 def test_memory_is_near_what_a_run_takes(made: Path, tmp_path: Path, recompute: str) -> None:
     """The growth of the greatest resident set from a small model to one of 17 M weights, within 30 %."""

@@ -45,6 +45,7 @@ def test_lost_rows_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "has no row of the 2 steps before" in caplog.text
 
 
+@pytest.mark.processes
 def test_copies_continue_with_the_run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

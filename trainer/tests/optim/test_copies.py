@@ -17,6 +17,8 @@ from test_run import olmo
 
 LOSS = "train/CrossEntropyLoss"
 
+pytestmark = pytest.mark.processes  # each run starts W&B's own
+
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:

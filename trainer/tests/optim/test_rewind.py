@@ -115,6 +115,7 @@ def test_a_run_that_went_back_is_the_run_without_the_bad_batches(
         assert json.loads(capsys.readouterr().out)["steps"] == sorted(steps)
 
 
+@pytest.mark.processes
 def test_a_run_killed_again_and_again_goes_back_all_the_same(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

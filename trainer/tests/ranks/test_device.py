@@ -26,6 +26,7 @@ def _before_and_after() -> tuple[int, int]:
     return given_back, _faults_of_large_tensors()
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of another C library is left as it is")
 def test_freed_memory_is_used_again() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:  # what is asked of glibc stays so for the process
