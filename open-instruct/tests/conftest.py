@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from open_instruct.__main__ import main, prepare_process
 
 prepare_process()
@@ -25,6 +26,8 @@ from transformers import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
+settings.register_profile("any time", deadline=None)  # a busy machine is no failure
+settings.load_profile("any time")
 gc.freeze()  # Trainer collects garbage after each run; looking at everything imported took half of the time
 TINY = {
     "vocab_size": 320,  # 300 tokens and 20 padding rows

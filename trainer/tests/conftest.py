@@ -10,11 +10,14 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import olmo_trainer.train  # noqa: F401
 import pytest
 import yaml
 from shards import make_tokenizer, write_documents, write_tokens
 
+hypothesis.settings.register_profile("any time", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any time")
 gc.freeze()  # looking for garbage among everything imported took a fifth of the time
 
 VOCABULARY = 400
