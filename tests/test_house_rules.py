@@ -45,6 +45,7 @@ VENDORED = {
     "../settings.py": FOLDERS,
     "checkpoint.py": [folder for folder in FOLDERS if "paloma" not in folder],
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
+    "openmp.py": [folder.removesuffix("/formats") for folder in FOLDERS if "paloma" not in folder],
     "page.py": ["trainer/src/olmo_trainer", "catwalk-eval/src/catwalk", "paloma/src/paloma"],
 }
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from catwalk import __version__
 from catwalk.config import RunConfig, load_config
 from catwalk.formats.contract import ConfigError, FormatError, WorkError, report_error
+from catwalk.openmp import limit_spinning
 from catwalk.settings import field_help, home_path, output_path, rename_flags
 
 __all__ = ["main"]
@@ -172,6 +173,7 @@ _COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit 0 done, 1 the work failed, 2 the request was wrong."""
+    limit_spinning()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
     logging.getLogger("catwalk").setLevel(logging.INFO)
     try:

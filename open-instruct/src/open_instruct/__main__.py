@@ -20,6 +20,7 @@ from .config import (
     load_config,
 )
 from .formats.contract import ConfigError, FormatError, WorkError, report_error
+from .openmp import limit_spinning
 from .settings import home_path, rename_flags
 
 __all__ = ["main", "prepare_process"]
@@ -189,9 +190,7 @@ def prepare_process() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # A waiting thread sleeps instead of spinning: with more threads than free cores, spinning makes a step ten times
-    # slower
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limit_spinning()
     # TRL's trainers refuse torch.nn.DataParallel, which transformers uses if it sees several devices
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("LOCAL_RANK", "0"))
     for name in ("transformers", "trl", "accelerate", "datasets", "peft", "torch", "huggingface_hub"):

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 from .commands import add_verbs
 from .formats.contract import ConfigError, FormatError, WorkError, report_error
+from .openmp import limit_spinning
 from .progress import STOPPED_STATUS, Stopped
 from .settings import in_file
 
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0 done, 1 the work failed, 2 the request was wrong, 75 stopped by a signal and saved.
     """
+    limit_spinning()
     arguments = _arguments(argv)
     is_first = os.environ.get("RANK", "0") == "0"  # which reports for all ranks
     level = logging.INFO if is_first else logging.ERROR
