@@ -150,7 +150,8 @@ def alone() -> dict[str, dict[str, Any]]:
     return {name: case(Ranks(), *settings) for name, settings in cases(1).items()}
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.processes)])
+@pytest.mark.processes
+@pytest.mark.parametrize("world", [2, 4])
 def test_any_number_of_ranks_does_the_steps_of_one(world: int, alone: dict[str, Any], tmp_path: Path) -> None:
     each = results(world, tmp_path)
     if world == 2:

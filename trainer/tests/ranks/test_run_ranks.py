@@ -91,13 +91,14 @@ def test_launch_starts_ranks_that_save_and_report_once(whole: Path, made: Path, 
     assert json.loads((tmp_path / "run" / "order.json").read_text())["ranks"] == [[1, 2]]
 
 
+@PROCESSES
 @pytest.mark.parametrize(
     "stages",
     [
         [(1, "ddp", 1, 3), (2, "fsdp", 1, 6), (4, "fsdp", 1, 9), (1, "fsdp", 1, 12)],
-        pytest.param([(1, "ddp", 1, 3), (2, "ddp", 2, 6), (2, "fsdp", 1, 9), (1, "ddp", 1, 12)], marks=PROCESSES),
-        pytest.param([(4, "fsdp", 2, 3), (2, "fsdp", 2, 6), (4, "ddp", 2, 12)], marks=PROCESSES),
-        pytest.param([(4, "ddp", 1, 3), (2, "ddp", 1, 12)], marks=PROCESSES),
+        [(1, "ddp", 1, 3), (2, "ddp", 2, 6), (2, "fsdp", 1, 9), (1, "ddp", 1, 12)],
+        [(4, "fsdp", 2, 3), (2, "fsdp", 2, 6), (4, "ddp", 2, 12)],
+        [(4, "ddp", 1, 3), (2, "ddp", 1, 12)],
     ],
 )
 def test_a_run_resumes_with_another_number_of_ranks(

@@ -143,7 +143,8 @@ def alone() -> dict[str, dict[str, Any]]:
     return {name: case(name, ParallelConfig(), SINGLE_PROCESS) for name in FAMILIES}
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.processes)])
+@pytest.mark.processes
+@pytest.mark.parametrize("world", [2, 4])
 def test_ranks_that_share_products_do_the_steps_of_one(world: int, alone: dict[str, Any], tmp_path: Path) -> None:
     on_ranks(world, work, world, str(tmp_path))
     each = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
