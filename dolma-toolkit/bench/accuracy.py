@@ -40,8 +40,8 @@ ENGLISH = {
 }
 EVERY = {"ft_lang_id_doc_v1": "", "langdetect_doc_v1": "langdetect", "lingua_doc_v1": "lingua"}
 PII = {
-    "pii_regex_with_accounts_v4": "",
-    "pii_regex_v3": "",
+    "pii_international_with_accounts_v1": "",
+    "pii_exact_v1": "",
     "pii_regex_v2": "",
     "pii_presidio_v1": "presidio_analyzer",
 }

@@ -14,16 +14,16 @@ __all__ = ["main"]
 
 SHOWN_ERRORS = 10
 
-_ROW = "fix the row or leave the file out; finished files are kept"
-_FILE = "write or fetch the file again; what was finished is kept"
-_OTHER = "name the artifact that the message expects, or make it again"
+_ROW = "fix the row or exclude the file; finished files are kept"
+_FILE = "write or download the file again; finished files are kept"
+_OTHER = "give the artifact that the message expects, or create it again"
 HINTS = {
     **dict.fromkeys(("not_json", "not_object", "missing_field", "wrong_type", "invalid_value", "out_of_range"), _ROW),
     **dict.fromkeys(("truncated", "wrong_size", "checksum_mismatch", "missing_file", "wrong_dtype"), _FILE),
     **dict.fromkeys(("unknown_format", "misaligned"), _OTHER),
     "unsupported_version": "install a newer dolma-toolkit",
 }
-"""What to do, by the code of the error."""
+"""Hints by the code of the error."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,7 +67,7 @@ def _code(argv: Sequence[str]) -> int:
         _say(f"error: {_text(error)}")
         return 1
     except KeyboardInterrupt:
-        _say("interrupted; finished files are kept, and the same command goes on from there")
+        _say("interrupted; finished files are kept, and the same command resumes from there")
         return 130
 
 

@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses filled from one file (YAML or JSON) and the command line, as dolma 1.x does.
 
-The command line wins over the file. Unknown keys, missing keys and wrong types are collected and told together.
+The command line wins over the file. Unknown keys, missing keys and wrong types are collected and reported together.
 ``${a.b}`` means another key of the same configuration, ``${oc.env:NAME}`` and ``${oc.env:NAME,default}`` the
 environment, ``${d.glob:pattern}`` the matching paths,
 ``${d.cache:url}`` a copy of a remote file.
@@ -54,7 +54,7 @@ class Checked(Protocol):
 def setting(default: Any, help: str, positional: bool = False) -> Any:
     """A dataclass field with its help text; lists, dicts and dataclasses as defaults are copied for each instance.
 
-    A positional one has no option: it stands after the command, in the order of the fields.
+    A positional one has no option: it follows the command, in the order of the fields.
     """
     metadata = {"help": help, "required": default is REQUIRED, "positional": positional}
     if default is REQUIRED:
@@ -145,7 +145,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Refuses a key that stands twice in one mapping: the first would be lost in silence."""
+        """Refuses a key that appears twice in one mapping: the first would be lost silently."""
 
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
@@ -153,7 +153,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                     if key.value in seen:
-                        raise yaml.composer.ComposerError(None, None, f'"{key.value}" stands twice', key.start_mark)
+                        raise yaml.composer.ComposerError(None, None, f'"{key.value}" appears twice', key.start_mark)
                     seen.add(key.value)
             return node
 
@@ -172,7 +172,7 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError([Problem(where, f"holds {_kind(content)}; expected a mapping of settings")])
+        raise ConfigError([Problem(where, f"is {_kind(content)}; expected a mapping of settings")])
     return content
 
 
@@ -198,7 +198,7 @@ def _interpolate(value: Any, root: Mapping[str, Any], key: str, problems: list[P
         return {k: _interpolate(v, root, f"{key}.{k}" if key else str(k), problems, depth) for k, v in value.items()}
     if isinstance(value, list):
         found = [_interpolate(item, root, f"{key}.{i}", problems, depth) for i, item in enumerate(value)]
-        # an item that is a reference to a list stands for its items
+        # an item that is a reference to a list is replaced by its items
         items: list[Any] = []
         for before, after in zip(value, found, strict=True):
             spread = isinstance(after, list) and not isinstance(before, list)

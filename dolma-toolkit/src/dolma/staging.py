@@ -133,7 +133,7 @@ def staged(config: C, written: Written | None = None) -> Iterator[C]:
 
 
 def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, the settings that hold it, value) of every string that may be a URL."""
+    """(dotted key, the settings that have it, value) of every string that may be a URL."""
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{key}{field.name}"
         if field.name in _URL_KEYS:
@@ -264,7 +264,7 @@ def _found(key: str, pattern: str) -> list[Entry]:
         found = find(pattern)
     if not found:
         what = "which matches no file" if any(c in pattern for c in "*?[") else "which cannot be read: not found"
-        hint = "`*` stands for a part of one name, `**` for any number of directories"
+        hint = "`*` matches a part of one name, `**` any number of directories"
         raise ConfigError([Problem(key, f'is "{pattern}", {what}; expected document files', hint)])
     for entry in found:
         _check(key, entry.url, writes=False)

@@ -111,16 +111,16 @@ def test_personal_data_is_found_where_it_stands(folder: Path, dolma: Dolma) -> N
     """The old names keep the five faults, which counts and thresholds rest on; the new one has none."""
     write_rows(folder / "documents/a.gz", [{"id": name, "text": text} for name, (text, _, _) in PII.items()])
     old = "pii_regex_with_counts_fast_v2"
-    dolma("tag", "--documents", "documents/*.gz", "--taggers", "pii_regex_v3", old)
+    dolma("tag", "--documents", "documents/*.gz", "--taggers", "pii_exact_v1", old)
     for row, before in zip(
-        *(read_rows(folder / f"attributes/{name}/a.gz") for name in ("pii_regex_v3", old)), strict=True
+        *(read_rows(folder / f"attributes/{name}/a.gz") for name in ("pii_exact_v1", old)), strict=True
     ):
         _, wanted, kind = PII[row["id"]]
-        found = row["attributes"].get(f"pii_regex_v3__pii_regex_v3__{kind}", [])
+        found = row["attributes"].get(f"pii_exact_v1__pii_exact_v1__{kind}", [])
         assert [span[:2] for span in found] == wanted
         as_before = [span[:2] for span in before["attributes"].get(f"{old}__{old}__{kind}", [])]
         assert (as_before == wanted) == (row["id"] == "an address")
-        [[_, _, share]] = row["attributes"]["pii_regex_v3__pii_regex_v3__doc_frac"]
+        [[_, _, share]] = row["attributes"]["pii_exact_v1__pii_exact_v1__doc_frac"]
         assert share < 1 <= before["attributes"][f"{old}__{old}__doc_frac"][0][2]
     five = read_rows(folder / f"attributes/{old}/a.gz")[2]["attributes"]
     assert five[f"{old}__{old}__IP_ADDRESS"][0][:2] == [8, 15]

@@ -26,7 +26,7 @@ from presets.recipe_documents import (
 from dolma import _native
 from dolma.commands.presets import names, parts
 
-DOLMA = {**GOPHER, "ft_lang_id_en_doc_v2__en": FRENCH, "pii_regex_v4__doc_count": MAILS}
+DOLMA = {**GOPHER, "ft_lang_id_en_doc_v2__en": FRENCH, "pii_international_v1__doc_count": MAILS}
 RULES: dict[str, dict[str, str]] = {
     "c4": C4_ALONE,
     "fineweb": FINEWEB,

@@ -27,9 +27,7 @@ def record(directory: Path) -> list[dict[str, object]]:
     """Tags the texts with the command line."""
     needy = {name for name, _, _ in _native.tagger_needs()}
     names = [name for name, _ in _native.taggers() if name not in needy]
-    names = [
-        name for name in names if name.endswith(("_v1", "_v2", "_v3", "_v4")) and not name.startswith("ft_lang_id")
-    ]
+    names = [name for name in names if name.endswith(("_v1", "_v2")) and not name.startswith("ft_lang_id")]
     assert len(names) > 20, names
     path = directory / "documents" / "golden.jsonl"
     path.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Personal data of version 4 beside Python's ipaddress and libphonenumber, by rows of the command."""
+"""Personal data by `pii_international_*`, compared with Python's ipaddress and libphonenumber."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 from dolma_corpus import Dolma, read_rows, write_rows
 from pii_sentences import KINDS, sentences
 
-NAME = "pii_regex_with_accounts_v4"
+from dolma.core.data_types import Document
+from dolma.core.registry import TaggerRegistry
+
+NAME = "pii_international_with_accounts_v1"
 Hits = list[tuple[str, str]]
 
 
@@ -108,7 +111,7 @@ def test_numbers_of_other_things_are_not_found(dolma: Dolma, tmp_path: Path) -> 
 def test_data_in_every_script_is_found_and_nothing_else(dolma: Dolma, tmp_path: Path) -> None:
     labelled = list(sentences())
     assert {kind for one in labelled for *_, kind in one.spans} == {*KINDS.values()}
-    hits = found(dolma, [one.text for one in labelled], tmp_path, "pii_regex_v4")
+    hits = found(dolma, [one.text for one in labelled], tmp_path, "pii_international_v1")
     wrong = []
     for one, row in zip(labelled, hits, strict=True):
         expected = [(kind, one.text[start:end]) for start, end, kind in one.spans]
@@ -125,13 +128,13 @@ def test_files_versions_and_sections_are_not_found(dolma: Dolma, tmp_path: Path)
         "4.2.1.3 Results\n4.2.1.4 Methods",
         "版本1.2.3.4，第3.2.1.1节，버전 1.2.3.4，バージョン1.2.3.4",
     ]
-    for name in ("pii_regex_v4", "pii_regex_v3"):
+    for name in ("pii_international_v1", "pii_exact_v1"):
         assert found(dolma, texts, tmp_path / name, name) == [[] for _ in texts]
 
 
 def test_long_texts_take_time_by_their_length(dolma: Dolma, tmp_path: Path) -> None:
     texts = [part * (200_000 // len(part)) for part in ("a@", "1。", "１．", "a.", "电话1", "v-", "+1 ", "@a.b", "é.")]
-    assert found(dolma, texts, tmp_path, "pii_regex_v4")[0] == []
+    assert found(dolma, texts, tmp_path, "pii_international_v1")[0] == []
 
 
 def test_accounts_are_chosen_by_the_name(dolma: Dolma, tmp_path: Path) -> None:
@@ -141,4 +144,32 @@ def test_accounts_are_chosen_by_the_name(dolma: Dolma, tmp_path: Path) -> None:
     assert [kind for kind, _ in glued] == ["CREDIT_CARD", "CREDIT_CARD", "IBAN_CODE"]
     kinds = ["CREDIT_CARD", "IBAN_CODE", "US_SSN", "PHONE_NUMBER", "EMAIL_ADDRESS", "IP_ADDRESS"]
     assert [kind for kind, _ in every] == kinds
-    assert found(dolma, [text], tmp_path / "b", "pii_regex_v4")[0] == every[3:]
+    assert found(dolma, [text], tmp_path / "b", "pii_international_v1")[0] == every[3:]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("pii_regex_v3", "pii_exact_v1"),
+        ("pii_regex_v4", "pii_international_v1"),
+        ("pii_regex_with_accounts_v4", NAME),
+    ],
+)
+def test_an_old_name_finds_the_same_and_keeps_its_attribute_name(
+    dolma: Dolma, tmp_path: Path, old: str, new: str
+) -> None:
+    text = "jo@b.co, (206) 555-0100, 10.0.0.255, +44 20 7946 0958, card 4111 1111 1111 1111"
+    path = tmp_path / "documents" / "a.jsonl"
+    write_rows(path, [{"id": "1", "text": text}])
+    result = dolma("tag", "--documents", path, "--taggers", old, new)
+    assert f'"{old}" is deprecated: use "{new}"' in result.err
+    (before,), (after,) = (read_rows(tmp_path / "attributes" / name / "a.jsonl") for name in (old, new))
+    assert {key.replace(new, old): spans for key, spans in after["attributes"].items()} == before["attributes"]
+    assert all(key.startswith(f"{old}__{old}__") for key in before["attributes"])
+    document = Document("s", "1", text)
+    spans = [TaggerRegistry.get(name)().predict(document).spans for name in (old, new)]
+    assert spans[0] == spans[1]
+    assert TaggerRegistry.has(old)
+    listed = dict(line.split("\t") for line in dolma("list").out.splitlines())
+    assert listed[new].endswith(f"(old name: {old})")
+    assert old not in listed

@@ -425,7 +425,7 @@ def test_interrupt_stops_soon_and_says_what_is_kept(corpus: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert err.splitlines() == ["interrupted; finished files are kept, and the same command goes on from there"]
+    assert err.splitlines() == ["interrupted; finished files are kept, and the same command resumes from there"]
     assert not (corpus / "attributes/gopher_v2/manifest.json").exists()
 
 

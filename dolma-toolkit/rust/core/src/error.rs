@@ -82,7 +82,7 @@ impl fmt::Display for FormatError {
 pub enum Error {
     /// A file does not follow its format.
     Format(Box<FormatError>),
-    /// A setting cannot be used; `hint` is one action that mends it.
+    /// A setting cannot be used; `hint` is one action that fixes it.
     Config {
         /// Dotted key, or a path that a key names.
         key: String,
@@ -127,7 +127,7 @@ impl Error {
         Error::Config { key: key.into(), message: message.into(), hint: None }
     }
 
-    /// Adds the action that mends it; other variants stay as they are.
+    /// Adds the action that fixes it; other variants stay as they are.
     pub fn with_hint(self, action: impl Into<String>) -> Error {
         match self {
             Error::Config { key, message, .. } => Error::Config { key, message, hint: Some(action.into()) },

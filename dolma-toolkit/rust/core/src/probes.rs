@@ -123,7 +123,7 @@ mod tests {
     use crate::bloom::{Filter, Record, Sizing};
     use crate::jsonl::AtomicWriter;
 
-    /// Pieces that the grammars are made of, in any order: random bytes alone never get past the first character.
+    /// Pieces that the grammars are made of, in any order: random bytes never get past the first character.
     fn soup(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(
             prop_oneof![4 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),

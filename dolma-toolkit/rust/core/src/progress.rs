@@ -1,4 +1,4 @@
-//! What a long job tells its caller while it works, and how the caller stops it.
+//! What a long job reports to its caller while it works, and how the caller stops it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

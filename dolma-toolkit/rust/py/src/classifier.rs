@@ -27,7 +27,7 @@ impl FastText {
         (0..self.model.num_labels()).map(|number| self.model.label(number)).collect()
     }
 
-    /// Labels and their probabilities, the most probable first; what stands behind a newline is not looked at.
+    /// Labels and their probabilities, the most probable first; what is behind a newline is not looked at.
     fn predict(&self, line: &str) -> Vec<(&str, f32)> {
         let scored = self.model.predict(line).into_iter();
         scored.map(|(label, score)| (self.model.label(label), score)).collect()

@@ -24,5 +24,6 @@ pub fn parse<T: serde::de::DeserializeOwned>(settings: &str) -> PyResult<T> {
 
 /// A summary as JSON.
 pub fn render<T: serde::Serialize>(summary: &T) -> PyResult<String> {
-    serde_json::to_string(summary).map_err(|error| raise(&Error::config("summary", format!("cannot be told: {error}"))))
+    serde_json::to_string(summary)
+        .map_err(|error| raise(&Error::config("summary", format!("cannot be encoded: {error}"))))
 }

@@ -1,4 +1,4 @@
-//! Long calls: the GIL is released, Ctrl-C is looked for five times a second, progress is told every ten seconds.
+//! Long calls: the GIL is released, Ctrl-C is looked for five times a second, progress is reported every ten seconds.
 
 use std::thread;
 use std::time::{Duration, Instant};

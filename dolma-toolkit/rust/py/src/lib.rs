@@ -18,6 +18,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
     module.add_function(wrap_pyfunction!(dedupe::dedupe, module)?)?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
+    module.add_function(wrap_pyfunction!(list::renamed_taggers, module)?)?;
     module.add_function(wrap_pyfunction!(list::tagger_needs, module)?)?;
     module.add_function(wrap_pyfunction!(mix::mix, module)?)?;
     module.add_function(wrap_pyfunction!(mix::mix_check, module)?)?;

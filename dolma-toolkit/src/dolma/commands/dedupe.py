@@ -1,4 +1,4 @@
-"""``dolma dedupe``: marks documents or paragraphs that stood earlier in the input."""
+"""``dolma dedupe``: marks documents or paragraphs that occurred earlier in the input."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class NgramConfig:
     """Comparison of n-grams of words instead of whole paragraphs."""
 
     ngram_length: int = setting(0, "words in each n-gram; 0 compares whole paragraphs")
-    stride: int = setting(0, "words from the start of one n-gram to the start of the next; 0 takes them all")
+    stride: int = setting(0, "words from the start of one n-gram to the start of the next; 0 is 1")
     overlap_threshold: float = setting(1.0, "share of n-grams seen earlier from which a paragraph is marked")
-    skip_short_paragraphs: bool = setting(False, "leave paragraphs with fewer than two n-grams alone")
+    skip_short_paragraphs: bool = setting(False, "ignore paragraphs with fewer than two n-grams")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +59,14 @@ class ParagraphsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DedupeConfig:
-    """What is compared, and what is left alone."""
+    """What is compared, and what is ignored."""
 
     name: str | None = setting(None, "name of the attribute directory; the attribute's name if not given")
     documents: DocumentsConfig | None = setting(None, "compare documents")
     paragraphs: ParagraphsConfig | None = setting(None, "compare paragraphs")
-    skip_empty: bool = setting(False, "leave what is empty or white space alone")
-    min_length: int = setting(0, "leave what is shorter alone (bytes of a document's key, characters of a paragraph)")
-    min_words: int = setting(0, "leave what has fewer words alone (Unicode word boundaries)")
+    skip_empty: bool = setting(False, "ignore what is empty or white space")
+    min_length: int = setting(0, "ignore what is shorter (bytes of a document's key, characters of a paragraph)")
+    min_words: int = setting(0, "ignore what has fewer words (Unicode word boundaries)")
     num_partitions: int = setting(1, "number of shares into which the keys are divided, each decided by its own run")
     partition_index: int = setting(0, "the share that this run decides")
     file_partition: bool = setting(False, "divide the files instead of the keys")
@@ -75,10 +75,10 @@ class DedupeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BloomFilterConfig:
-    """The filter, by its size or by what it is to hold."""
+    """The filter, by its size or by the number of its keys."""
 
     file: str = setting(REQUIRED, "filter file; created if missing, else extended")
-    read_only: bool = setting(False, "compare with the filter and leave it as it is")
+    read_only: bool = setting(False, "compare with the filter without changing it")
     size_in_bytes: int = setting(0, "size of a new filter")
     estimated_doc_count: int = setting(0, "documents or paragraphs that a new filter is for")
     desired_false_positive_rate: float = setting(0.0, "rate at which a new filter may then be wrong")
@@ -161,7 +161,7 @@ def _check_filter(config: BloomFilterConfig) -> Iterator[Problem]:
 
 
 def _written(config: Config, document: str) -> Iterator[str]:
-    """The directory of attributes beside a document file."""
+    """The directory of attributes next to a document file."""
     yield str(attributes_root(document, _set_name(config.dedupe), config.dedupe.document_dir)[1])
 
 
@@ -299,7 +299,7 @@ def _warn(summary: Mapping[str, Any], config: Config) -> None:
 
 def _text(summary: Mapping[str, Any], config: Config) -> str:
     if summary["already_done"]:
-        return "nothing to do: all attributes are there"
+        return "nothing to do: all attributes exist"
     unit = "documents" if config.dedupe.documents else "paragraphs"
     parts = [
         f"{count_text(summary['documents'])} documents",

@@ -24,6 +24,8 @@ def run(config: Config) -> None:
     """Prints ``name<TAB>description`` to stdout, sorted by name."""
     import_modules(config.tagger_modules)
     rows = dict(_native.taggers())
+    for old, new in _native.renamed_taggers():
+        rows[new] += f" (old name: {old})"
     for name, cls in TaggerRegistry.registered().items():
         rows[name] = f"{cls.__module__}.{cls.__qualname__}"
     for name in sorted(rows):

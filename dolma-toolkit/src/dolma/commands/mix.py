@@ -54,7 +54,7 @@ class BudgetConfig:
     bytes: int | None = setting(None, "bytes of text (UTF-8) as it is written")
     documents: int | None = setting(None, "documents")
     tokens: int | None = setting(None, "tokens, as `attribute` counts them")
-    attribute: str | None = setting(None, "key of the attribute that holds a document's tokens")
+    attribute: str | None = setting(None, "key of the attribute with a document's number of tokens")
     seed: int = setting(0, "another number, another choice")
 
 
@@ -230,7 +230,7 @@ def _check_choice(
                 yield Problem(f"{key}.budget.{unit}", f"is {getattr(budget, unit)}; expected at least 0")
         if "tokens" in given and budget.attribute is None:
             hint = "run a tagger that counts tokens, and name its attribute"
-            expected = "expected the key of the attribute that holds a document's tokens"
+            expected = "expected the key of the attribute with a document's number of tokens"
             yield Problem(f"{key}.budget.attribute", f"is missing; {expected}", hint)
         if "tokens" not in given and budget.attribute is not None:
             yield Problem(f"{key}.budget.attribute", f'is "{budget.attribute}"; expected with tokens only')
@@ -306,7 +306,7 @@ def mixer(config: Mapping[str, Any]) -> None:
 
 def _text(already_done: bool, counts: Mapping[str, int]) -> str:
     if already_done:
-        return "nothing to do: all documents are there"
+        return "nothing to do: all documents exist"
     documents = f"{count_text(counts['documents_out'])} of {count_text(counts['documents_in'])} documents kept"
     return f"{documents}, {bytes_text(counts['bytes_out'])} of {bytes_text(counts['bytes_in'])} of text"
 

@@ -6,6 +6,7 @@ import cProfile
 import dataclasses
 import hashlib
 import json
+import logging
 import pstats
 import shutil
 import sys
@@ -29,6 +30,8 @@ from dolma.staging import with_remote_paths
 from dolma.tagging.workers import SpoolTask, import_modules, make_tagger, run_spools, source_sha256
 
 __all__ = ["Config", "Plan", "Profile", "language_model_path", "make_plan", "run"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,10 +247,13 @@ def make_plan(config: Config, sources: Sequence[Source]) -> Plan:
         ConfigError: a tagger is unknown, or two results would have one place.
     """
     import_modules(config.tagger_modules)
-    native = dict(_native.taggers())
+    renamed = dict(_native.renamed_taggers())
+    native = {*dict(_native.taggers()), *renamed}
     problems = _check_names(config, native)
     if problems:
         raise ConfigError(problems)
+    for name in filter(renamed.get, config.taggers):
+        log.warning('tag  "%s" is deprecated: use "%s"; attributes keep the name you give', name, renamed[name])
     classes = {name: TaggerRegistry.get(name) for name in config.taggers if name not in native}
     places = resources.named(config.resources, problems)
     known = {*native, *TaggerRegistry.registered()}
@@ -268,7 +274,7 @@ def make_plan(config: Config, sources: Sequence[Source]) -> Plan:
     return plan
 
 
-def _check_names(config: Config, native: dict[str, str]) -> list[Problem]:
+def _check_names(config: Config, native: set[str]) -> list[Problem]:
     problems = []
     own = TaggerRegistry.registered()
     known = {*native, *own}
@@ -301,9 +307,9 @@ def _check_experiments(plan: Plan, config: Config, problems: list[Problem]) -> N
         return
     for artifact in plan.artifacts:
         directory = Path(artifact.directory)
-        beside = sorted(directory.parent.iterdir()) if directory.parent.is_dir() else []
+        siblings = sorted(directory.parent.iterdir()) if directory.parent.is_dir() else []
         key = make_variable_name(config.experiment)
-        same = [other for other in beside if other.name != directory.name and make_variable_name(other.name) == key]
+        same = [other for other in siblings if other.name != directory.name and make_variable_name(other.name) == key]
         problems.extend(_shared_key("experiment", config.experiment, str(other)) for other in same if other.is_dir())
 
 

@@ -393,7 +393,9 @@ def export(config: ExportConfig) -> None:
     shards = shards_of(config.sources)
     details, tokenizer = details_of(shards, config.known())
     if details["vocab_size"] > 1 << 31:
-        message = f"have a vocabulary of {details['vocab_size']}; expected at most {1 << 31}, as Megatron's int32 holds"
+        message = (
+            f"have a vocabulary of {details['vocab_size']}; expected at most {1 << 31}, the limit of Megatron's int32"
+        )
         raise ConfigError([Problem("sources", message)])
     settings = {"command": "tokens export", "format": config.format}
     work = {"command": config.format}

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LOSSES = ("softmax", "hs", "ova", "ns")
 _PLACES = ("train", "test", "destination", "work_dir", "ignore_existing", "dryrun")
-"""Settings that the result does not depend on, or that its inputs tell."""
+"""Settings that the result does not depend on, or that its inputs record."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,27 +45,27 @@ class Config:
     destination: str = setting(REQUIRED, "directory for the model, evaluation.json and the manifest")
     text_field: str = setting("text", "field or column of the text")
     label_field: str = setting("label", "field or column of the label")
-    label_map: list[str] = setting([], "`label=name` renames a label, `label=` leaves its rows out")
+    label_map: list[str] = setting([], "`label=name` renames a label, `label=` drops its rows")
     test_fraction: float = setting(0.1, "share of the texts to measure on where test is empty")
     thresholds: list[float] = setting([0.1, 0.25, 0.5, 0.75, 0.9, 0.95], "probabilities of the threshold table")
     learning_rate: float = setting(0.1, "learning rate")
     dimension: int = setting(100, "length of the vectors")
     epochs: int = setting(25, "passes over the training rows")
     min_count: int = setting(1, "rarest word that gets a vector")
-    word_ngrams: int = setting(2, "longest run of words that gets a vector")
+    word_ngrams: int = setting(2, "longest word n-gram that gets a vector")
     min_chars: int = setting(0, "shortest part of a word that gets a vector")
     max_chars: int = setting(0, "longest part of a word that gets a vector; 0 for none")
-    buckets: int = setting(200_000, "vectors that runs of words and parts of words share")
+    buckets: int = setting(200_000, "vectors shared by word n-grams and parts of words")
     loss: str = setting("softmax", "softmax, hs, ova or ns")
-    quantize: bool = setting(False, "write a compressed model.ftz too")
+    quantize: bool = setting(False, "also write a compressed model.ftz")
     cutoff: int = setting(0, "vectors that the compressed model keeps; 0 for all")
-    seed: int = setting(0, "of the split and of the training")
-    ignore_existing: bool = setting(False, "train again over another result")
+    seed: int = setting(0, "seed of the split and of the training")
+    ignore_existing: bool = setting(False, "train again and replace another result")
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and stop")
 
     def check(self) -> Iterator[Problem]:
-        """What no single key can tell."""
+        """What is wrong between the settings."""
         yield from at_least(1, dimension=self.dimension, epochs=self.epochs, min_count=self.min_count)
         yield from at_least(1, word_ngrams=self.word_ngrams, buckets=self.buckets)
         yield from at_least(0, min_chars=self.min_chars, max_chars=self.max_chars, cutoff=self.cutoff, seed=self.seed)
@@ -166,17 +166,17 @@ def _inputs(role: str, sources: Sequence[Source], directory: Path) -> list[dict[
 
 
 def _is_finished(directory: Path, settings: Mapping[str, Any], used: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the directory holds what this run would make.
+    """Whether the directory has the results of this run.
 
     Raises:
-        ConfigError: it holds something else.
+        ConfigError: it has other results.
     """
     if not (directory / FILE_NAME).exists():
         return False
     manifest = read(directory)
     same_inputs = [row["sha256"] for row in sorted(manifest.inputs, key=_role)] == [row["sha256"] for row in used]
     if dict(manifest.fields.value["config"]) != settings or not same_inputs:
-        problem = f'is "{directory}", which holds the result of other settings or inputs; expected nothing there'
+        problem = f'is "{directory}", which has the result of other settings or inputs; expected an empty directory'
         raise ConfigError([Problem("destination", problem, "choose another directory, or --ignore_existing")])
     return not any(check_files(manifest))
 

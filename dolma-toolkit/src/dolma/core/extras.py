@@ -1,4 +1,4 @@
-"""Packages that only some taggers and commands need: imported when they are, or told by the extra that brings them."""
+"""Packages that only some taggers and commands need: imported on use, or an error that names the extra."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TRAINER = "fasttext-community"
 
 
 def fasttext_version() -> str:
-    """Name and version of the distribution that trains fastText models, which must be there."""
+    """Name and version of the distribution that trains fastText models, which must be installed."""
     return f"{_TRAINER} {importlib.metadata.version(_TRAINER)}"
 
 

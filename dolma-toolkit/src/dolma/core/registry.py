@@ -86,8 +86,8 @@ class TaggerRegistry(BaseRegistry[type[BaseTagger]]):
 
     @classmethod
     def has(cls, name: str) -> bool:
-        """Whether the name is taken."""
-        return name in _all()
+        """Whether the name is taken, if only as an old name."""
+        return name in _all() or name in dict(_native.renamed_taggers())
 
     @classmethod
     def get(cls, name: str) -> type[BaseTagger]:
@@ -96,7 +96,7 @@ class TaggerRegistry(BaseRegistry[type[BaseTagger]]):
         Raises:
             ValueError: there is none.
         """
-        found = cls._classes.get(name) or _all().get(name)
+        found = cls._classes.get(name) or _all().get(dict(_native.renamed_taggers()).get(name, name))
         if found is None:
             raise ValueError(f'tagger "{name}" is not registered; expected one of {", ".join(sorted(_all()))}')
         return found

@@ -32,7 +32,7 @@ class BaseTagger(ABC):
 
     @property
     def defaults(self) -> list[str]:
-        """Span types that stand in every row, as an empty list where the tagger found none."""
+        """Span types that every row has, as an empty list if the tagger found none."""
         return []
 
     @abstractmethod

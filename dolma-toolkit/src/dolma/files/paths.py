@@ -100,7 +100,7 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
     once, under its own name if that matches. Remote files are found as the copies that ``dolma.staging`` makes.
 
     Raises:
-        ConfigError: there is no pattern, or one matches nothing, is a URL, or names what can be read only once.
+        ConfigError: no pattern is given, or one matches nothing, is a URL, or names what can be read only once.
     """
     problems = [] if patterns else [Problem(key, "is empty; expected at least one file or pattern")]
     sources: dict[str, Source] = {}

@@ -484,7 +484,7 @@ def upload(path: Path, url: str) -> bool:
     there = head(url)
     if there is None or there.size_bytes != size_bytes:
         got = "nothing" if there is None else f"{there.size_bytes:,} bytes"
-        raise RemoteError(f"{url}: holds {got} after the upload; expected {size_bytes:,} bytes")
+        raise RemoteError(f"{url}: has {got} after the upload; expected {size_bytes:,} bytes")
     return True
 
 

@@ -1,4 +1,4 @@
-"""The formats of docs/formats that this package reads and writes, in Python alone: stdlib, numpy and msgspec.
+"""The formats of docs/formats that this package reads and writes, in Python: stdlib, numpy and msgspec.
 
 ``python -m dolma.formats {lineage,validate,dump}`` is the command.
 """

@@ -80,9 +80,9 @@ def read(path: Path, documents: Path | None, errors: list[FormatError]) -> Itera
     if found:
         details = found.details
         span_keys = details.array("keys")
-        beside = found.directory / details.string("documents")
+        default = found.directory / details.string("documents")
         byte_keys = list(details.value.get("byte_length_keys") or [])
-        documents = documents or (beside if beside.is_dir() else None)
+        documents = documents or (default if default.is_dir() else None)
         errors.extend(manifest.check_files(found))
         if errors:
             return

@@ -53,7 +53,7 @@ def documents_name(attributes: str) -> str:
 
 
 def artifact_files(path: Path, listed: list[str] | None, fits: Callable[[str], bool]) -> tuple[Path, list[str]]:
-    """The root and, sorted, the paths below it of the files whose names fit: those listed, or all that are there."""
+    """The root and, sorted, the paths below it of the files whose names fit: those listed, or all that exist."""
     if path.is_file():
         return path.parent, [path.name]
     if listed is not None:

@@ -154,7 +154,7 @@ def _table(path: Path, ids: Ids, shape: Shape) -> Iterator[Row]:
             if part[-1] != shape.eos_token_id:
                 raise fail_at(path, line, "end", f"follows token {int(part[-1])}; expected {shape.eos_token_id}")
             if (part[:-1] == shape.eos_token_id).any():
-                raise fail_at(path, line, None, f"token {shape.eos_token_id} stands within; expected it at the end")
+                raise fail_at(path, line, None, f"token {shape.eos_token_id} is within; expected it only at the end")
         if shape.checked and part.size and shape.bos_token_id not in (None, int(part[0])):
             raise fail_at(path, line, "start", f"is at token {int(part[0])}; expected {shape.bos_token_id}")
         before = end
@@ -228,7 +228,7 @@ def _check_padding(path: Path, line: int | None, ids: Ids, start: int, end: int,
 _MAGIC = b"MMIDIDX\0\0"
 _HEADER = struct.Struct("<9sQBQQ")
 MEGATRON_DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
-"""Codes of the item types that hold ids."""
+"""Codes of the item types of ids."""
 
 Numbers = npt.NDArray[np.int64]
 

@@ -170,7 +170,7 @@ SECRETS_FILE_NAME = "code_str.yml"
 
 @TaggerRegistry.add("code_secrets_v1")
 class CodeSecrets(BaseTagger):
-    """A ``SECRET_`` span for each different secret, and secrets per word as ``doc`` (-1 where there are no words)."""
+    """A ``SECRET_`` span for each different secret, and secrets per word as ``doc`` (-1 without words)."""
 
     def __init__(self) -> None:
         self._scan: Any = require("detect_secrets.core.scan", "code", "taggers", "code_secrets_v1")
@@ -178,7 +178,7 @@ class CodeSecrets(BaseTagger):
         self._collection: Any = require("detect_secrets.core.secrets_collection", "code", "taggers", "code_secrets_v1")
 
     def _secrets(self, lines: list[str]) -> list[Any]:
-        """Sorted by line; of equal ones the first. The default plugins and filters, none of which asks the network."""
+        """Sorted by line; of equal ones the first. The default plugins and filters; none uses the network."""
         found = self._collection.SecretsCollection()
         with self._settings.default_settings():
             for secret in self._scan._process_line_based_plugins(list(enumerate(lines, start=1)), SECRETS_FILE_NAME):

@@ -170,7 +170,7 @@ CONTEXT_CHARS = 100
 
 @TaggerRegistry.add("pii_presidio_v1")
 class PiiPresidio(BaseTagger):
-    """E-mails, phone numbers and IP addresses, and hits per word as ``doc`` (-1 where there are no words)."""
+    """E-mails, phone numbers and IP addresses, and hits per word as ``doc`` (-1 without words)."""
 
     def __init__(self) -> None:
         found = require("presidio_analyzer.predefined_recognizers", "presidio", "taggers", "pii_presidio_v1")

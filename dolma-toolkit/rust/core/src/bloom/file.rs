@@ -172,7 +172,7 @@ impl Reader<'_> {
     }
 }
 
-/// Writes `filter` to `path`: to a temporary name beside it, synced, then renamed.
+/// Writes `filter` to `path`: to a temporary name next to it, synced, then renamed.
 pub fn write(filter: &Filter, path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(directory).map_err(|source| Error::io(directory, source))?;

@@ -1,4 +1,4 @@
-//! From a line to the rows of the input matrix that stand for its words and their parts.
+//! From a line to the rows of the input matrix of its words and their parts.
 
 use rustc_hash::FxHashMap;
 
@@ -82,7 +82,7 @@ impl Dictionary {
         }
     }
 
-    /// All runs of `min_chars` to `max_chars` characters of the word between angle brackets, but for the brackets alone.
+    /// All runs of `min_chars` to `max_chars` characters of the word between angle brackets, but for the brackets themselves.
     fn push_parts_of_word(&self, word: &[u8], scratch: &mut Vec<u8>, rows: &mut Vec<u32>) {
         if self.parts.max_chars == 0 {
             return;

@@ -18,7 +18,7 @@ pub fn load(path: &Path) -> Result<Model> {
     let bytes = fs::read(path).map_err(|source| Error::io(path, source))?;
     let mut reader = Reader { path, rest: &bytes };
     if reader.i32()? != MAGIC {
-        return Err(reader.error(Code::UnknownFormat, "is no fastText model; expected a .bin or .ftz file"));
+        return Err(reader.error(Code::UnknownFormat, "is not a fastText model; expected a .bin or .ftz file"));
     }
     let version = reader.i32()?;
     if !VERSIONS.contains(&version) {

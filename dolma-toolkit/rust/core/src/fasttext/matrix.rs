@@ -8,12 +8,12 @@ pub enum Matrix {
     Quantized(Quantized),
 }
 
-/// A matrix of which each row is a list of centroids.
+/// A matrix whose every row is a list of centroids.
 pub struct Quantized {
     pub num_rows: usize,
     pub codes: Vec<u8>,
     pub rows: Quantizer,
-    /// Codes of the rows' norms and what they stand for.
+    /// Codes of the rows' norms and what they represent.
     pub norms: Option<(Vec<u8>, Quantizer)>,
 }
 

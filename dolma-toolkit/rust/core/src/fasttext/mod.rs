@@ -30,7 +30,7 @@ enum Loss {
 impl Model {
     /// Reads a model file.
     ///
-    /// `Error::Io` where it cannot be read; `Error::Format` where it is no supervised fastText model or is cut short.
+    /// `Error::Io` where it cannot be read; `Error::Format` if it is not a supervised fastText model or is cut short.
     pub fn load(path: &Path) -> Result<Model> {
         load::load(path)
     }
@@ -47,7 +47,7 @@ impl Model {
 
     /// All labels with a probability worth naming (with hierarchical softmax from 1e-5, as in fastText), the most probable first.
     ///
-    /// `line` is one example; what stands after a newline in it is not looked at.
+    /// `line` is one example; what is after a newline in it is not looked at.
     pub fn predict(&self, line: &str) -> Vec<(usize, f32)> {
         let rows = self.dictionary.rows_of_line(line.as_bytes());
         if rows.is_empty() {

@@ -10,7 +10,7 @@ use super::{attributes, document};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::LineReader;
 
-/// What the name of an attribute file has behind that of its documents, which are no JSON lines.
+/// What the name of an attribute file has behind that of its documents, which are not JSON lines.
 const ATTRIBUTES_OF_PARQUET: &str = ".jsonl.gz";
 
 /// Counts of what was read, as manifests name them.

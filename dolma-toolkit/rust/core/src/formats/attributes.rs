@@ -68,7 +68,7 @@ pub fn check_spans(key: &str, value: &Value, place: &Place<'_>) -> Result<()> {
     numbered.try_for_each(|(index, span)| check_span(span, &|| format!("{}.{index}", field()), place))
 }
 
-/// Whether a value is a list of spans, as far as one can tell: other lists of three numbers look the same.
+/// Whether a value is a list of spans, as far as one can see: other lists of three numbers look the same.
 pub fn are_spans(value: &Value) -> bool {
     check_spans("", value, &Place { path: "", line: 0 }).is_ok()
 }

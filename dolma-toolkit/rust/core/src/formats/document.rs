@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::attributes;
 use crate::error::{Code, Error, Result};
 
-/// Where a row stands, for messages.
+/// Where a row is, for messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// File, as it was named to the reader.
@@ -98,7 +98,7 @@ fn text_or_null<'de, D: serde::Deserializer<'de>, T: From<String> + Default>(
 ///
 /// A line that is well formed costs one pass. Any other is parsed again to say exactly what is wrong.
 pub fn parse_row<'a>(line: &'a [u8], place: &Place<'_>) -> Result<Row<'a>> {
-    // the typed parse takes an array for an object whose fields stand in order
+    // the typed parse takes an array for an object whose fields are in order
     let is_object = line.trim_ascii_start().starts_with(b"{");
     if let (true, Ok(row)) = (is_object, serde_json::from_slice::<Row<'a>>(line)) {
         let object = |raw: &RawValue| raw.get().starts_with('{') && is_shallow(raw.get());

@@ -1,4 +1,4 @@
-//! The table beside a token shard: `start,end,id,src,loc`, CSV without a header (docs/formats/tokens.md).
+//! The table next to a token shard: `start,end,id,src,loc`, CSV without a header (docs/formats/tokens.md).
 
 use std::path::Path;
 

@@ -62,7 +62,7 @@ pub fn read_tokens(path: &Path, arguments: Arguments, mut each: impl FnMut(Value
 fn shape(artifact: &Artifact, arguments: Arguments) -> Result<Shape> {
     let Some(manifest) = &artifact.manifest else {
         let dtype = arguments.dtype.ok_or_else(|| {
-            Error::config("dtype", "is missing; expected it where there is no manifest")
+            Error::config("dtype", "is missing; expected it, as the shards have no manifest")
                 .with_hint("give uint8, uint16 or uint32")
         })?;
         return Ok(Shape {
@@ -175,7 +175,7 @@ fn read_table(path: &Path, ids: &[u32], shape: &Shape) -> Result<Vec<Row>> {
                 return Err(fail(Some("end"), format!("the document ends with token {last}; expected {eos}")));
             }
             if within.contains(&eos) {
-                return Err(fail(None, format!("the document holds token {eos}; expected it at the end alone")));
+                return Err(fail(None, format!("the document has token {eos} inside; expected it only at the end")));
             }
         }
         if let (Some(bos), Some(first)) = (shape.bos_token_id, tokens.first()) {

@@ -1,6 +1,6 @@
 //! jq expressions, compiled once and run on many documents. The language is that of jq 1.7, as jaq implements it.
 //!
-//! What makes a result depend on anything but the document is left out: `now`, `env`, `input`, `halt`, `debug`, `stderr`.
+//! What makes a result depend on anything but the document is not available: `now`, `env`, `input`, `halt`, `debug`, `stderr`.
 
 mod alternatives;
 mod needs;
@@ -291,7 +291,7 @@ fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
             format!("jq's function {name} is not supported; the guide lists the missing functions")
         }
         compile::Undefined::Filter(arity) => {
-            format!("there is no function {name} with {arity} arguments")
+            format!("unknown function {name} with {arity} arguments")
         }
         other => format!("there is no {} {name}", other.as_str()),
     })
@@ -401,8 +401,8 @@ mod tests {
     fn errors_say_where() {
         let error = |text: &str| Program::new(text).unwrap_err();
         assert_eq!(error(".a |"), "expected term at character 5");
-        assert_eq!(error(".a | frobnicate(1)"), "there is no function frobnicate with 1 arguments");
-        assert_eq!(error(".a == $x"), "there is no variable $x");
+        assert_eq!(error(".a | frobnicate(1)"), "unknown function frobnicate with 1 arguments");
+        assert_eq!(error(".a == $x"), "unknown variable $x");
         assert!(error("(.a").contains("closing parenthesis"), "{}", error("(.a"));
         for text in ["now", "env", "halt", "input", "\"x\" | debug", "stderr", "lgamma_r"] {
             assert!(error(text).contains("not supported"), "{text}");

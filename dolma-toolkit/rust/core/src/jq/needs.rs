@@ -37,7 +37,7 @@ fn add(term: &Term<&str>, needs: &mut Needs) -> Option<()> {
                 (None, key) => literal(key).map(|field| needs.add_field(field)),
             }
         }),
-        // what stands behind `|` sees what stands before it, which is never the document itself
+        // what is behind `|` sees what is before it, which is never the document itself
         Term::BinOp(left, BinaryOp::Pipe(None), _) => add(left, needs),
         Term::BinOp(left, BinaryOp::Pipe(Some(Pattern::Var(_))), right) => {
             add(left, needs)?;
@@ -51,7 +51,7 @@ fn add(term: &Term<&str>, needs: &mut Needs) -> Option<()> {
             add(left, needs)?;
             add(right, needs)
         }
-        // what stands behind `catch` sees the error
+        // what is behind `catch` sees the error
         Term::TryCatch(inner, _) => add(inner, needs),
         Term::IfThenElse(branches, Some(otherwise)) => {
             for (condition, then) in branches {

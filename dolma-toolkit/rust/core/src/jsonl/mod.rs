@@ -226,7 +226,7 @@ impl LineReader {
         LineReader::open_as(path, &path.display().to_string(), Compression::of(path))
     }
 
-    /// Opens a file that stands in for `name` (a local copy of a remote one, say), packed as `compression` says.
+    /// Opens a file in place of `name` (a local copy of a remote one, say), packed as `compression` says.
     pub fn open_as(path: &Path, name: &str, compression: Compression) -> Result<LineReader> {
         LineReader::open_with(path, name, compression, None, None)
     }
@@ -393,7 +393,7 @@ impl LineReader {
         self.line
     }
 
-    /// Where the line that `next_line` gave last stands.
+    /// Where the line that `next_line` gave last is.
     pub fn place(&self) -> Place<'_> {
         Place { path: &self.path, line: self.line }
     }
@@ -462,7 +462,7 @@ enum Encoder {
 
 /// Writes a file that appears, whole, when [`AtomicWriter::finish`] returns, and never otherwise.
 ///
-/// The bytes depend on what is written alone: gzip headers carry neither time nor name.
+/// The bytes depend only on what is written: gzip headers carry neither time nor name.
 pub struct AtomicWriter {
     target: PathBuf,
     temporary: PathBuf,
@@ -475,7 +475,7 @@ impl AtomicWriter {
         AtomicWriter::create_as(target, Compression::of(target))
     }
 
-    /// Opens `target`, packed as told.
+    /// Opens `target`, packed as requested.
     pub fn create_as(target: &Path, compression: Compression) -> Result<AtomicWriter> {
         let directory = target.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(directory).map_err(|source| Error::io(directory, source))?;

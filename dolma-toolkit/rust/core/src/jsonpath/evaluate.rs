@@ -36,7 +36,7 @@ impl Path {
         found
     }
 
-    /// The value where the path is made of names and indexes alone; `Err` where it needs a search.
+    /// The value where the path is made of only names and indexes; `Err` where it needs a search.
     fn direct<'v>(&self, root: &'v Value, current: &'v Value) -> Result<Option<&'v Value>, ()> {
         let mut value = current;
         for step in &self.steps {

@@ -6,7 +6,7 @@
 //!   `$.attributes[?(@.k && @.k[0] && @.k[0][2] > 0.5)]` relies on;
 //! * `@` at the top level is the root (`$@.attributes.k`);
 //! * a name exists when its value is present, also when that value is `false`, `null` or empty;
-//! * strings stand in single quotes, and there are the operators `~= in nin size noneOf anyOf subsetOf`.
+//! * strings need single quotes, and there are the operators `~= in nin size noneOf anyOf subsetOf`.
 //!
 //! A [`Path`] is compiled once and evaluated on borrowed values without copying them.
 

@@ -165,7 +165,7 @@ impl<'t> Parser<'t> {
                 Err(names) => Step::Fields(names),
             }
         } else if rest.starts_with('"') {
-            return Err(self.error("strings stand in single quotes"));
+            return Err(self.error("strings need single quotes"));
         } else {
             self.indexes_or_slice()?
         };

@@ -88,7 +88,7 @@ impl Parser<'_> {
             Operand::Path(_) => Ok(Expression::Exists(left)),
             Operand::Literal(_) => {
                 self.position = start;
-                Err(self.error("a constant is no condition"))
+                Err(self.error("a constant is not a condition"))
             }
         }
     }
@@ -111,7 +111,7 @@ impl Parser<'_> {
         let rest = self.rest();
         match rest.chars().next() {
             Some('\'') => Ok(Operand::Literal(Value::from(self.quoted()?))),
-            Some('"') => Err(self.error("strings stand in single quotes")),
+            Some('"') => Err(self.error("strings need single quotes")),
             Some('$' | '@') => {
                 let (steps, length) = self.chain(false)?;
                 let text = rest[..rest.len() - self.rest().len()].trim_end().to_string();

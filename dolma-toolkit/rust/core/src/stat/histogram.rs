@@ -179,7 +179,7 @@ mod tests {
         fn splitting_is_exact(value in any::<f64>().prop_filter("finite", |value| value.is_finite())) {
             let (mantissa, exponent) = split(value);
             prop_assert!(value == 0.0 || (0.5..1.0).contains(&mantissa.abs()));
-            // in two steps, since 2^exponent alone may be too small or too large
+            // in two steps, since 2^exponent by itself may be too small or too large
             prop_assert_eq!(mantissa * 2f64.powi(exponent / 2) * 2f64.powi(exponent - exponent / 2), value);
         }
 

@@ -66,7 +66,7 @@ pub struct Report {
     pub documents: u64,
     /// sorted by name
     pub rows: Vec<Row>,
-    /// attributes with values that are neither spans nor numbers, and how many; they are left out
+    /// attributes with values that are neither spans nor numbers, and how many; they are not counted
     pub others: BTreeMap<String, u64>,
 }
 
@@ -84,7 +84,7 @@ struct Tracked {
 pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
     let regex = settings.regex.as_deref().map(Regex::new).transpose().map_err(|error| {
         let reason = error.to_string().replace('\n', " ");
-        Error::config("regex", format!("is no regular expression: {reason}"))
+        Error::config("regex", format!("is not a regular expression: {reason}"))
     })?;
     let pool = threads::pool(settings.threads, settings.files.len())?;
     let sizes = settings.files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len()));

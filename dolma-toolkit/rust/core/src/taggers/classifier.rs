@@ -32,7 +32,7 @@ enum Answer {
     Positive,
     /// One number, as DCLM's classifier gives it.
     Score,
-    /// Every label; the words stand apart by one blank each.
+    /// Every label; the words are separated by one blank.
     Words,
     /// How many lines are code, prose or something else.
     Composition,

@@ -26,7 +26,7 @@ impl Licences {
         Licences::new("cc_re", &expression)
     }
 
-    /// Addresses anywhere, the kind of licence alone.
+    /// Addresses anywhere, only the kind of licence.
     pub fn fast() -> Result<Licences> {
         let expression = "https?://creativecommons\\.org/licenses/\
                           (?P<licence>by|by-sa|by-nd|by-nc|by-nc-sa|by-nc-nd|publicdomain)[\"/ >]";

@@ -69,6 +69,13 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
     &ALL
 }
 
+/// Old names of taggers and the names that replaced them. Both build the same tagger.
+pub const RENAMED: [(&str, &str); 3] = [
+    ("pii_regex_v3", "pii_exact_v1"),
+    ("pii_regex_v4", "pii_international_v1"),
+    ("pii_regex_with_accounts_v4", "pii_international_with_accounts_v1"),
+];
+
 /// Those that no family has in a table of its own.
 fn own_names() -> &'static [(&'static str, &'static str)] {
     &[
@@ -103,26 +110,29 @@ fn own_names() -> &'static [(&'static str, &'static str)] {
         ("ft_lang_id_paragraph_v1", "every language's score of each paragraph"),
         ("gopher_paper_v1", "quality and repetition rules of Gopher as the paper has them"),
         ("gopher_v1", "quality and repetition rules of Gopher"),
-        ("gopher_v2", "quality and repetition rules of Gopher; empty lines are no lines"),
+        ("gopher_v2", "quality and repetition rules of Gopher; ignores empty lines"),
         ("jigsaw_hatespeech_document_v2", "toxicity of the document, by dolma's fastText model or yours"),
         ("jigsaw_hatespeech_sentence_v2", "toxicity of each sentence, by dolma's fastText model or yours"),
         ("jigsaw_nsfw_document_v1", "obscenity of the document, by dolma's fastText model or yours"),
         ("jigsaw_nsfw_sencence_v2", "obscenity of each sentence, by dolma's fastText model or yours"),
-        ("not_alphanum_paragraph_v1", "paragraphs of punctuation and symbols alone"),
+        ("not_alphanum_paragraph_v1", "paragraphs of only punctuation and symbols"),
         ("olmo_pretokenizer_v1", "number of pieces before OLMo's BPE"),
         ("olmo_pretokenizer_with_paragraphs_v1", "number of pieces before OLMo's BPE, by paragraph"),
         ("paragraph_repetitions_v1", "characters that repeat four times or more within a paragraph"),
+        ("pii_exact_v1", "e-mails, North American phone numbers, IPv4 addresses: exact spans, count, fraction"),
+        ("pii_international_v1", "e-mails, phone numbers of any country, IP addresses: exact spans, count, fraction"),
+        (
+            "pii_international_with_accounts_v1",
+            "as pii_international_v1, and payment cards, IBANs, American social security numbers",
+        ),
         ("pii_regex_v1", "e-mails, phone numbers, IP addresses; hits per word"),
         ("pii_regex_v2", "e-mails, phone numbers, IP addresses; hits per word"),
-        ("pii_regex_v3", "e-mails, North American phone numbers, IPv4 addresses: exact spans, count, fraction"),
-        ("pii_regex_v4", "e-mails, phone numbers of any country, IP addresses: exact spans, count, fraction"),
-        ("pii_regex_with_accounts_v4", "as pii_regex_v4, and payment cards, IBANs, American social security numbers"),
         (
             "pii_regex_with_counts_fast_v2",
             "e-mails, phone numbers, IP addresses by paragraph; count, fraction plus one",
         ),
         ("pii_regex_with_counts_v2", "e-mails, phone numbers, IP addresses; hits per word, count"),
-        ("random_number_v1", "a number in [0, 1) that depends on the text alone"),
+        ("random_number_v1", "a number in [0, 1) that depends only on the text"),
         ("refinedweb_v1", "lines and phrases that RefinedWeb drops, and their share"),
         ("repetitions_v1", "characters that repeat four times or more"),
         ("uniseg_length_paragraphs_v1", "Unicode words of each paragraph that is not blank"),
@@ -139,8 +149,9 @@ fn own_names() -> &'static [(&'static str, &'static str)] {
 
 /// The tagger of that name.
 ///
-/// Fails with a `Config` error for a name that is not in `names`, and for a language tagger without its model.
+/// Fails with a `Config` error for a name that is neither in `names` nor an old one, and for a language tagger without its model.
 pub fn build(name: &str, options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
+    let name = RENAMED.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
     let document = |kind, length| -> Result<Box<dyn Tagger>> { Ok(Box::new(length::DocumentLength { kind, length })) };
     if let Some(classifier) = classifier::build(name, &options.resources) {
         return classifier;
@@ -189,10 +200,10 @@ pub fn build(name: &str, options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
             Box::new(length::ParagraphLengths { length: text::pretokenizer::count, document_length: None })
         }
         "paragraph_repetitions_v1" => Box::new(repetitions::Repetitions { by_paragraph: true }),
+        "pii_exact_v1" => Box::new(pii::PiiExact),
+        "pii_international_v1" => Box::new(pii::PiiInternational { with_accounts: false }),
+        "pii_international_with_accounts_v1" => Box::new(pii::PiiInternational { with_accounts: true }),
         "pii_regex_v1" | "pii_regex_v2" => Box::new(pii::PiiOfDocument { with_count: false }),
-        "pii_regex_v3" => Box::new(pii::PiiExact),
-        "pii_regex_v4" => Box::new(pii::PiiWide { with_accounts: false }),
-        "pii_regex_with_accounts_v4" => Box::new(pii::PiiWide { with_accounts: true }),
         "pii_regex_with_counts_fast_v2" => Box::new(pii::PiiOfParagraphs),
         "pii_regex_with_counts_v2" => Box::new(pii::PiiOfDocument { with_count: true }),
         "random_number_v1" => Box::new(random::RandomNumber),
@@ -253,6 +264,19 @@ mod tests {
         for (name, _) in names() {
             let is_complete = !name.starts_with("ft_lang_id") && needs(name).is_none();
             assert_eq!(build(name, &options).is_ok(), is_complete, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_old_name_builds_the_tagger_of_the_new_one() {
+        let options = TaggerOptions::default();
+        let text = Text::new("a@b.com, +44 20 7946 0958, 4111 1111 1111 1111");
+        for (old, new) in RENAMED {
+            assert!(names().iter().all(|(name, _)| *name != old));
+            let [mut found, mut expected] = [Vec::new(), Vec::new()];
+            build(old, &options).unwrap().tag(&text, &mut found).unwrap();
+            build(new, &options).unwrap().tag(&text, &mut expected).unwrap();
+            assert_eq!(found, expected);
         }
     }
 

@@ -4,7 +4,7 @@ use super::text::unicode::{Classes, PICTURE, PUNCTUATION_OR_SYMBOL, WHITE_SPACE}
 use super::{Span, Tagger, Text};
 use crate::error::Result;
 
-/// `not_alphanum_paragraph_v1`: paragraphs of punctuation, symbols, pictures and white space alone.
+/// `not_alphanum_paragraph_v1`: paragraphs of only punctuation, symbols, pictures and white space.
 pub struct PunctuationParagraphs;
 
 impl Tagger for PunctuationParagraphs {

@@ -3,7 +3,7 @@
 use super::{Span, Tagger, Text};
 use crate::error::Result;
 
-/// `random_number_v1`: a number in [0, 1) that depends on the text alone, so that a sample is the same on every machine.
+/// `random_number_v1`: a number in [0, 1) that depends only on the text, so that a sample is the same on every machine.
 pub struct RandomNumber;
 
 impl Tagger for RandomNumber {

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// Copies of a unit that make a repetition.
 const MIN_COPIES: usize = 4;
 
-/// `repetitions_v1`, and `paragraph_repetitions_v1` which looks at each paragraph alone.
+/// `repetitions_v1`, and `paragraph_repetitions_v1` which looks at each paragraph by itself.
 pub struct Repetitions {
     /// Whether no repetition crosses a newline.
     pub by_paragraph: bool,
@@ -73,7 +73,7 @@ struct Run {
 struct Starts {
     first: usize,
     last: usize,
-    /// The run that a unit must lie in; without it, units are white space alone.
+    /// The run that a unit must lie in; without it, units are only white space.
     run: Option<Run>,
 }
 
@@ -82,7 +82,7 @@ struct Starts {
 struct Finder {
     /// The text without white space.
     squeezed: Vec<u8>,
-    /// Where each of those bytes stands in the text.
+    /// Where each of those bytes is in the text.
     origin: Vec<usize>,
     /// The last run found that holds a byte of the squeezed text, plus one.
     run_at: Vec<u32>,
@@ -167,7 +167,7 @@ impl Finder {
 
     /// All maximal runs of primitive periods, and perhaps some of multiples.
     ///
-    /// A run of period p holds four bytes at distance p from each other of which the first stands at a multiple of p. Those are looked at
+    /// A run of period p holds four bytes at distance p from each other, the first of them at a multiple of p. Those are looked at
     /// for every p: n/3 (1 + 1/2 + 1/3 + …) steps.
     fn find_runs(&mut self, max_period: usize) {
         let bytes = &self.squeezed;
@@ -200,7 +200,7 @@ impl Finder {
         }
     }
 
-    /// Where to go on if `at` stands in a run of which `period` is a multiple: two runs cannot overlap by the sum of their periods
+    /// Where to continue if `at` is in a run whose period divides `period`: two runs cannot overlap by the sum of their periods
     /// (Fine and Wilf 1965).
     fn end_of_known(&self, at: usize, period: usize) -> Option<usize> {
         let run = self.runs.get((self.run_at[at] as usize).checked_sub(1)?)?;

@@ -169,7 +169,8 @@ impl Encoder {
             ids = self.ids(true, text, place)?;
             respelt = true;
             if self.holds_border(&ids) {
-                let message = "the text is encoded to a token that begins or ends documents; expected it between documents alone \
+                let message =
+                    "the text is encoded to a token that begins or ends documents; expected it only between documents \
                                (tokenizer.encode_special_tokens: false allows it)";
                 return Err(place.error(Some("text"), Code::InvalidValue, message));
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub fn canonical_bytes(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, PythonFormatter(PrettyFormatter::new()));
-    // writing to memory cannot fail, and a `Value` has string keys alone
+    // writing to memory cannot fail, and a `Value` only has string keys
     let written = value.serialize(&mut serializer);
     debug_assert!(written.is_ok());
     bytes.push(b'\n');

@@ -12,8 +12,8 @@ const REMOTE_DIRECTORY: &str = ".dolma-remote";
 
 /// The path from one place to another, with `/`; both are made absolute first, symbolic links are not followed.
 ///
-/// The copy of a remote file stands for the original: its path is a URL, unless `from_directory` is of the same bucket. A
-/// local file is known to a remote directory by its name alone, since no path leads from one to the other.
+/// The copy of a remote file represents the original: its path is a URL, unless `from_directory` is of the same bucket. A
+/// local file is known to a remote directory only by its name, since no path leads from one to the other.
 pub fn relative_path(target: &Path, from_directory: &Path) -> Result<String> {
     let mut target = absolute(target)?;
     let mut from = absolute(from_directory)?;
@@ -38,7 +38,7 @@ fn remote(path: &Path) -> Option<PathBuf> {
     Some(parts.as_path().to_owned())
 }
 
-/// Absolute and without `.` and `..`, by the names alone.
+/// Absolute and without `.` and `..`, only by the names.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).map_err(|source| Error::io(path, source))?;
     let mut parts = PathBuf::new();
@@ -149,7 +149,7 @@ pub fn tokenizer_input(file: &Path, from_directory: &Path) -> Result<Input> {
     file_input("tokenizer", &file, from_directory)
 }
 
-/// A file named manifest.json that is not one of ours is no business of ours.
+/// A file named manifest.json that is not one of ours is not our business.
 fn read_owner(directory: &Path) -> Result<Option<Manifest>> {
     match Manifest::read(directory) {
         Err(Error::Format(_)) => Ok(None),

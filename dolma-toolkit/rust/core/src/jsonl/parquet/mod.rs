@@ -1,7 +1,7 @@
 //! Documents in Parquet files, seen as JSON lines: a row is a line, a column a field.
 //!
 //! Columns that hold JSON text (the logical type says so, or the name is `metadata` or `attributes`) become values; the
-//! members of such a column `extra` become fields of their own. What is null is left out.
+//! members of such a column `extra` become fields of their own. Nulls are omitted.
 
 mod read;
 #[cfg(test)]

@@ -213,7 +213,7 @@ impl ChunkReader for CountedFile {
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         // before memory is taken for what a damaged file claims to hold
         if start.checked_add(length as u64).is_none_or(|end| end > self.size_bytes) {
-            let message = format!("it tells of {length} bytes at {start}, and has {} in all", self.size_bytes);
+            let message = format!("it refers to {length} bytes at {start}, but has {}", self.size_bytes);
             return Err(parquet::errors::ParquetError::EOF(message));
         }
         self.stored_bytes.fetch_add(length as u64, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use crate::jsonl::hex;
 
 const DAY_S: i64 = 86_400;
 
-/// `"name":`, after a comma where something stands before it.
+/// `"name":`, after a comma where something is before it.
 pub(super) fn put_key(line: &mut Vec<u8>, name: &str) -> io::Result<()> {
     if line.last() != Some(&b'{') {
         line.push(b',');
@@ -29,7 +29,7 @@ pub(super) fn put_json(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(raw) if !raw.get().contains(['\n', '\r']) => line.extend_from_slice(raw.get().as_bytes()),
         Ok(raw) => {
-            // line ends within strings are escaped, so these stand between values, where a space is as good
+            // line ends within strings are escaped, so these are between values, where a space is as good
             line.extend(raw.get().bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
         }
         Err(_) => serde_json::to_writer(&mut *line, text)?,
@@ -128,7 +128,7 @@ fn part<'t>(of: &'t Type, name: &str) -> &'t Type {
     of.get_fields().iter().find(|field| field.name() == name).map_or(of, AsRef::as_ref)
 }
 
-/// The type of a list's elements. Old writers leave out one or both of the groups around it.
+/// The type of a list's elements. Old writers omit one or both of the groups around it.
 fn element<'t>(of: &'t Type, value: &Field) -> &'t Type {
     let mut of = of;
     loop {

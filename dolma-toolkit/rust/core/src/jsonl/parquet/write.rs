@@ -1,4 +1,4 @@
-//! JSON lines into a Parquet file whose bytes depend on the lines alone.
+//! JSON lines into a Parquet file whose bytes depend only on the lines.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parquet::schema::types::{ColumnPath, Type};
 use super::{invalid, io_error, EXTRA};
 use crate::document::Fields;
 
-/// Name, whether a row must have it, whether it holds JSON. What is none of these stands in the last one.
+/// Name, whether a row must have it, whether it holds JSON. What is none of these goes to the last one.
 const COLUMNS: [(&str, bool, bool); 9] = [
     ("id", true, false),
     ("text", true, false),

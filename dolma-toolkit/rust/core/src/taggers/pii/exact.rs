@@ -13,7 +13,7 @@ pub fn find(text: &str) -> Vec<(usize, usize, &'static str)> {
     found.extend(emails(text).map(|(start, end)| (start, end, EMAIL)));
     found.extend(ipv4::addresses(text).into_iter().map(|(start, end)| (start, end, ADDRESS)));
     found.extend(phones(text).into_iter().map(|(start, end)| (start, end, PHONE)));
-    // an address of digits and dots is no phone number, nor is a part of an e-mail address
+    // an address of digits and dots is not a phone number, nor is a part of an e-mail address
     found.sort_by_key(|&(start, end, kind)| (start, std::cmp::Reverse(end), kind));
     let mut covered_to = 0;
     found.retain(|&(start, end, _)| {
@@ -94,7 +94,7 @@ pub(super) fn extension_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Whether what stands before `at` makes the digits there part of something longer.
+/// Whether what is before `at` makes the digits there part of something longer.
 fn touches_number(text: &str, at: usize) -> bool {
     let bytes = text.as_bytes();
     let is_joint = at >= 2 && b"-.,/+".contains(&bytes[at - 1]) && bytes[at - 2].is_ascii_alphanumeric();

@@ -22,7 +22,7 @@ pub struct Email {
     pub domain_end: usize,
 }
 
-/// Whether the byte stands in the first and last class of the e-mail expression, white space apart.
+/// Whether the byte is in the first and last class of the e-mail expression, white space apart.
 fn is_edge(byte: u8) -> bool {
     matches!(byte, b'.' | b'@' | b',' | b'?' | b'!' | b';' | b':' | b')' | b'(')
 }
@@ -131,7 +131,7 @@ fn last_from(bytes: &[u8], from: usize, start: usize, first: (usize, (usize, usi
         (first.0 + 1..edge_end).rev().filter(|&at| bytes[at] == b'@' && has_local_part(bytes, from.max(start), at));
     let last = within.filter_map(|at| ends_after(bytes, at).map(|ends| (at, ends))).next();
     let (at, ends) = last.unwrap_or(first);
-    // edge characters are ASCII or white space, and white space is no local part
+    // edge characters are ASCII or white space, and white space is not a local part
     email(at - 1, at, ends)
 }
 

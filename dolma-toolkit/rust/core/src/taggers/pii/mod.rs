@@ -1,5 +1,5 @@
-//! Personal data: e-mail addresses, phone numbers, IP addresses, accounts. Versions 1 and 2 find what dolma 1.2.1 finds; version 3 is right
-//! about what those look for, version 4 looks further.
+//! Personal data: e-mail addresses, phone numbers, IP addresses, accounts. The taggers `pii_regex_*` find what dolma 1.2.1
+//! finds; `pii_exact_v1` is right about what those look for, `pii_international_*` look further.
 
 mod accounts;
 mod calling_codes;
@@ -7,12 +7,12 @@ mod emails;
 mod exact;
 mod fold;
 mod iban;
+mod international;
 mod ipv4;
 mod ipv6;
 mod legacy;
 mod phones;
 mod scripts;
-mod wide;
 mod words;
 
 pub use fold::Folded;
@@ -82,7 +82,7 @@ fn is_other_number(text: &str, (start, end): (usize, usize)) -> bool {
     ["isbn", "doi", "#"].iter().any(|word| memmem::find(context, word.as_bytes()).is_some())
 }
 
-/// `pii_regex_with_counts_fast_v2`: each paragraph alone, without regard to context.
+/// `pii_regex_with_counts_fast_v2`: each paragraph by itself, without regard to context.
 pub struct PiiOfParagraphs;
 
 impl Tagger for PiiOfParagraphs {
@@ -113,7 +113,7 @@ impl Tagger for PiiOfParagraphs {
     }
 }
 
-/// `pii_regex_v3`: exact spans, the last e-mail too, whole IPv4 addresses only, and a fraction that is one.
+/// `pii_exact_v1`: exact spans, the last e-mail too, whole IPv4 addresses only, and a fraction that is one.
 pub struct PiiExact;
 
 impl Tagger for PiiExact {
@@ -124,16 +124,16 @@ impl Tagger for PiiExact {
     }
 }
 
-/// `pii_regex_v4` and `pii_regex_with_accounts_v4`: both versions of IP addresses, phone numbers of any country, checked accounts.
-pub struct PiiWide {
+/// `pii_international_v1` and `pii_international_with_accounts_v1`: IPv4 and IPv6, phone numbers of any country, checked accounts.
+pub struct PiiInternational {
     /// Whether to give accounts; without, they are still no phone numbers.
     pub with_accounts: bool,
 }
 
-impl Tagger for PiiWide {
+impl Tagger for PiiInternational {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
         let folded = Folded::new(text.as_str());
-        let mut found = wide::find(folded.as_str());
+        let mut found = international::find(folded.as_str());
         found.retain(|(.., kind)| self.with_accounts || [EMAIL, PHONE, ADDRESS].contains(kind));
         push_hits(text, &folded, found, spans);
         Ok(())
@@ -141,7 +141,7 @@ impl Tagger for PiiWide {
 }
 
 /// The hits, their number, and the share of the characters in them.
-fn push_hits(text: &Text<'_>, folded: &Folded<'_>, found: Vec<wide::Found>, spans: &mut Vec<Span>) {
+fn push_hits(text: &Text<'_>, folded: &Folded<'_>, found: Vec<international::Found>, spans: &mut Vec<Span>) {
     let (before, mut found_chars) = (spans.len(), 0);
     for (start, end, kind) in found {
         let span = text.span(folded.original(start), folded.original(end), kind, 1.0);

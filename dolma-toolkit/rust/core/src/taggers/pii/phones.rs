@@ -265,7 +265,7 @@ fn is_north_american(digits: &[u8]) -> bool {
     national.len() == 10 && national[0] > 1 && national[3] > 1
 }
 
-/// Whether 0 stands before an area code, in groups that belong together.
+/// Whether 0 is before an area code, in groups that belong together.
 fn has_trunk_prefix(groups: &[Group], digits: &[u8]) -> bool {
     let lengths = || groups.iter().map(|group| group.len);
     let is_area_and_eight = digits.len() == 12 && lengths().eq([4, 8]);

@@ -1,4 +1,4 @@
-//! Words near a number that tell what it is.
+//! Words near a number that say what it is.
 
 use std::sync::LazyLock;
 

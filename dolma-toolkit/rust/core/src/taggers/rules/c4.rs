@@ -200,7 +200,7 @@ impl Findings {
         };
         let lexicon = &*LEXICON;
         let mut findings = Findings::default();
-        // the phrases that each word may begin and go on with; a bit for each phrase
+        // the phrases that each word may begin and continue with; a bit for each phrase
         let mut edges: Vec<(u128, u128)> = Vec::with_capacity(vocabulary.entries.len());
         let (mut begun, mut continued) = (0, 0);
         for entry in &vocabulary.entries {
@@ -258,7 +258,7 @@ fn holds_javascript(word: &[u8]) -> bool {
     starts.any(|start| word[start..start + JAVASCRIPT.len()].eq_ignore_ascii_case(JAVASCRIPT.as_bytes()))
 }
 
-/// Whether a word or phrase of the list stands in the text with no letter, digit or underscore beside it, as in the code of C4.
+/// Whether a word or phrase of the list occurs in the text without a letter, digit or underscore next to it, as in the code of C4.
 pub(super) fn has_naughty_word(text: &str) -> bool {
     let search = &*SEARCH;
     let num_naughty = search.is_word.len() - 2;

@@ -12,7 +12,7 @@ const SHORT_LINE_CHARS: usize = 30;
 /// What a line ends with that is punctuated (datatrove, `stop_chars`).
 const STOP_CHARS: [char; 5] = ['.', '\'', '"', '!', '?'];
 
-/// `fineweb_v1`. Blank lines are no lines; of lines that are equal, all but the first are duplicates.
+/// `fineweb_v1`. Blank lines do not count; of lines that are equal, all but the first are duplicates.
 pub struct FineWeb;
 
 impl Tagger for FineWeb {
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(scores(&text), [0.5, 0.5, 31.0 / 68.0, 4.0 / 5.0]);
         assert_eq!(scores(""), [0.0; 4]);
         assert_eq!(scores("\n\n"), [0.0, 0.0, 0.0, 2.0]);
-        // white space after the stop is no stop
+        // white space after the stop does not count
         assert_eq!(scores("a. ")[0], 0.0);
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::taggers::text::unicode::{Classes, LETTER};
 use crate::taggers::{Span, Tagger, Text};
 
-/// The words of which a text must hold two, without "with" in some copies of the paper; compared with case.
+/// The words of which a text must have two, without "with" in some copies of the paper; compared with case.
 pub(super) const REQUIRED_WORDS: [&str; 8] = ["the", "be", "to", "of", "and", "that", "have", "with"];
 
 pub(super) const TOP_NGRAM_KINDS: [&str; 3] = [
@@ -28,7 +28,7 @@ pub(super) const DUPLICATE_NGRAM_KINDS: [&str; 6] = [
 
 /// `gopher_v1`, and `gopher_v2` which takes several newlines for one.
 pub struct Gopher {
-    /// Whether lines are what stands between runs of newlines.
+    /// Whether lines are what is between runs of newlines.
     pub skip_empty_lines: bool,
 }
 

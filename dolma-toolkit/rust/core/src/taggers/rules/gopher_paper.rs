@@ -64,7 +64,7 @@ impl Tagger for GopherPaper {
     }
 }
 
-/// How many of the parts stood before, and their characters.
+/// How many of the parts occurred before, and their characters.
 fn repeats_of<'a>(text: &Text<'_>, parts: impl Iterator<Item = &'a str>) -> (usize, usize) {
     let mut seen: FxHashSet<&str> = FxHashSet::default();
     let lengths = parts.filter(|part| !seen.insert(part)).map(|part| text.count_chars(part));
@@ -118,7 +118,7 @@ impl WordCounts {
         counts
     }
 
-    /// Characters of n-grams that stood before, read from the left: after a repeat the next n-gram begins behind it, so that no
+    /// Characters of n-grams that occurred before, read from the left: after a repeat the next n-gram begins behind it, so that no
     /// character counts twice.
     fn chars_in_repeats(&self, n: usize) -> u64 {
         let mut seen: FxHashSet<&[u32]> = FxHashSet::default();

@@ -1,4 +1,4 @@
-//! Line-wise corrections of RefinedWeb (Penedo et al. 2023, section G.2): lines and phrases that are no prose, and how much of the text
+//! Line-wise corrections of RefinedWeb (Penedo et al. 2023, section G.2): lines and phrases that are not prose, and how much of the text
 //! they are. Where the paper gives no number or list, those of DCLM's replica are taken (Li et al. 2024, appendix on RefinedWeb).
 
 use std::sync::LazyLock;

@@ -61,7 +61,7 @@ impl<'a> Text<'a> {
         Text::with_metadata(text, None)
     }
 
-    /// Takes the text of one document, and its metadata as they stand in the row.
+    /// Takes the text of one document, and its metadata as they are in the row.
     pub fn with_metadata(text: &'a str, metadata: Option<&'a RawValue>) -> Text<'a> {
         Text {
             text,
@@ -76,7 +76,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The metadata of the row, a JSON object; parsed by `field` alone.
+    /// The metadata of the row, a JSON object; parsed only by `field`.
     pub fn metadata(&self) -> Option<&'a RawValue> {
         self.metadata
     }
@@ -121,7 +121,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The number of code points before the byte `at`, which stands on a character boundary.
+    /// The number of code points before the byte `at`, which is on a character boundary.
     pub fn code_point(&self, at: usize) -> usize {
         if self.is_ascii() {
             return at;
@@ -150,7 +150,7 @@ impl<'a> Text<'a> {
         Span { start: 0, end: self.length_chars(), kind: Cow::Borrowed(kind), score }
     }
 
-    /// A span between two bytes, which stand on character boundaries.
+    /// A span between two bytes, which are on character boundaries.
     pub fn span(&self, start_byte: usize, end_byte: usize, kind: &'static str, score: f64) -> Span {
         Span { start: self.code_point(start_byte), end: self.code_point(end_byte), kind: Cow::Borrowed(kind), score }
     }

@@ -1,4 +1,4 @@
-//! The number of pieces into which OLMo's first pre-tokenizer cuts a text: punctuation and digits each alone, with a space before it,
+//! The number of pieces into which OLMo's first pre-tokenizer cuts a text: punctuation and each digit by itself, with a space before it,
 //! and the rest by the byte-level expression of GPT-2.
 
 use super::unicode::{Classes, DIGIT, LETTER, NUMBER, PUNCTUATION, WHITE_SPACE};
@@ -51,7 +51,7 @@ pub fn count(text: &str) -> usize {
 }
 
 /// White space before something else: a blank joins what follows, all before it is one piece. Before a word the last character is a piece
-/// of its own if it is no blank; before punctuation it is not, as the text is cut there first.
+/// of its own unless it is a blank; before punctuation it is not, as the text is cut there first.
 fn pieces_of_spaces(num_spaces: usize, ends_in_blank: bool, before_single: bool) -> usize {
     match (num_spaces, ends_in_blank) {
         (0, _) => 0,

@@ -1,4 +1,4 @@
-//! Sentences by UAX 29, mended for abbreviations, and for lines that go on in the next.
+//! Sentences by UAX 29, corrected for abbreviations and for lines that continue in the next.
 
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -28,7 +28,7 @@ pub fn sentences(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The text with a blank for each newline that does not stand at a blank line; as many bytes.
+/// The text with a blank for each newline that is not at a blank line; as many bytes.
 fn joined_lines(text: &str) -> String {
     let is_blank = |line: &str| super::unicode::strip(line).is_empty();
     let mut joined = String::with_capacity(text.len());

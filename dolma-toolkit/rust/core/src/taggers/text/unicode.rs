@@ -191,7 +191,7 @@ pub fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// The part of `text` between two bytes, which stand on character boundaries.
+/// The part of `text` between two bytes, which are on character boundaries.
 pub fn count_chars(text: &str) -> usize {
     text.as_bytes().iter().filter(|&&byte| (byte as i8) >= -0x40).count()
 }

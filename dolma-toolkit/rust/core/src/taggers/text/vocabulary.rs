@@ -17,7 +17,7 @@ pub struct Vocabulary<'a> {
 /// One word.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// As it stands in the text.
+    /// As it is in the text.
     pub word: &'a str,
     /// How often it does.
     pub count: u32,

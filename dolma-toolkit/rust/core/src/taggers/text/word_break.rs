@@ -26,7 +26,7 @@ const W_SEG_SPACE: u8 = 18;
 pub struct WordCounts {
     /// All pieces between boundaries.
     pub all: usize,
-    /// Those that are not white space alone.
+    /// Those that are not only white space.
     pub filled: usize,
 }
 
@@ -71,10 +71,10 @@ pub fn starts(text: &str) -> Vec<usize> {
     found
 }
 
-/// What stands before a place in the text.
+/// What is before a place in the text.
 #[derive(Default)]
 struct Context {
-    /// Nothing stands before the first character.
+    /// Nothing is before the first character.
     is_begun: bool,
     /// The character right before.
     adjacent: u8,

@@ -32,7 +32,7 @@ enum Pattern {
     Parts(Parts),
 }
 
-/// Parts between the `*` of a filter; `^` stands for a separator or the end.
+/// Parts between the `*` of a filter; `^` is a separator or the end.
 struct Parts {
     anchor: Anchor,
     at_end: bool,
@@ -169,7 +169,7 @@ impl Parts {
                 let host_start = "http://".len();
                 let starts = (host_start..host_end).filter(|&at| at == host_start || url[at - 1] == b'.');
                 starts.into_iter().any(|at| {
-                    // a name ends with a label, unless the filter goes on with any characters
+                    // a name ends with a label, unless the filter continues with any characters
                     let end = at + length;
                     let is_whole = end >= host_end
                         || url[end] == b'.'
@@ -198,7 +198,7 @@ impl Parts {
     }
 }
 
-/// Where the part ends if it stands at that place.
+/// Where the part ends if it is at that place.
 fn ends_of(part: &[u8], url: &[u8], place: usize) -> Option<usize> {
     let mut at = place;
     for &byte in part {

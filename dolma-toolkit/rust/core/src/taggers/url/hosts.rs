@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::address::{without_www, Address};
 
-/// What dolma 1.2.1 leaves out of Wikidata's list by the words of its descriptions; it defines the rule and never asks it.
+/// What dolma 1.2.1 drops from Wikidata's list by the words of its descriptions; it defines the rule and never asks it.
 const DOUBTFUL_WORDS: &[&str] = &[
     "sex",
     "adult",
@@ -43,7 +43,7 @@ const DOUBTFUL_ENDS: &[&str] = &[".xxx", ".adult", ".sex", ".porn", ".sexy", ".d
 /// Hosts or addresses, in the form in which they are compared.
 pub type Entries = FxHashSet<String>;
 
-/// Takes the hosts of one line, without a first label `www`. Comments and what is no host give nothing.
+/// Takes the hosts of one line, without a first label `www`. Comments and what is not a host give nothing.
 pub fn add_hosts(line: &str, entries: &mut Entries) {
     let line = line.trim().to_lowercase();
     if line.is_empty() || line.starts_with(['#', ';', '!', '[']) {
@@ -62,7 +62,7 @@ pub fn add_hosts(line: &str, entries: &mut Entries) {
             add_host(first, entries);
             add_host(host, entries);
         }
-        // a line of two words of which the first is no address is a host and a remark
+        // a line of two words whose first is not an address is a host and a remark
         _ => add_host(first, entries),
     }
 }
@@ -95,7 +95,7 @@ fn is_this_machine(host: &str) -> bool {
         || host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
-/// Takes one address, as it stands.
+/// Takes one address, as it is.
 pub fn add_address(line: &str, entries: &mut Entries) {
     let line = line.trim().to_lowercase();
     if !line.is_empty() && !line.starts_with('#') {

@@ -24,7 +24,7 @@ macro_rules! at {
 pub static SOURCES: &[Source] = &[
     Source {
         name: "allowlist_wikidata_cleaned_v1",
-        description: "address of a periodical or website that Wikidata knows, the doubtful ones left out",
+        description: "address of a periodical or website that Wikidata knows, without the doubtful ones",
         kind: ListKind::WikidataCleaned,
         urls: at!("wikidata/wikidata-20220208": "periodical-Q1002697/response.json", "website-Q35127/response.json"),
     },

@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 pub enum Part<'a> {
     /// An added token.
     Token(u32),
-    /// What stands between two of them.
+    /// What is between two of them.
     Text(&'a str),
 }
 

@@ -113,7 +113,7 @@ fn merges(model: &Model) -> Option<Vec<(u32, u32, u32)>> {
     model.merges.iter().map(merge).collect()
 }
 
-/// `ByteLevel` alone, or a `Split` by a known expression and `ByteLevel` after it.
+/// Only `ByteLevel`, or a `Split` by a known expression and `ByteLevel` after it.
 fn pattern(pre_tokenizer: &Value) -> Option<Pattern> {
     let byte_level = |part: &Value, uses_expression: bool| {
         let uses = part.get("use_regex").and_then(Value::as_bool).unwrap_or(true);
@@ -126,7 +126,7 @@ fn pattern(pre_tokenizer: &Value) -> Option<Pattern> {
     match parts {
         [last] if byte_level(last, true) => Some(Pattern::Gpt2),
         [split, last] if split["type"] == "Split" && byte_level(last, false) => {
-            // both keep the matches as pieces; nothing stands between them
+            // both keep the matches as pieces; nothing is between them
             let behavior = (split["behavior"].as_str()?, split["invert"].as_bool()?);
             let keeps_matches = matches!(behavior, ("Removed", true) | ("Isolated", _));
             keeps_matches.then(|| Pattern::spelt(split["pattern"]["Regex"].as_str()?))?
@@ -135,7 +135,7 @@ fn pattern(pre_tokenizer: &Value) -> Option<Pattern> {
     }
 }
 
-/// Those that are found in a text as it stands, and those that are found after normalization.
+/// Those that are found in a text as it is, and those that are found after normalization.
 fn added(tokenizer: &Tokenizer, composes: bool) -> Option<(AddedTokens, AddedTokens)> {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for (id, token) in tokenizer.get_added_tokens_decoder() {
@@ -149,7 +149,7 @@ fn added(tokenizer: &Tokenizer, composes: bool) -> Option<(AddedTokens, AddedTok
     Some((AddedTokens::new(&before)?, AddedTokens::new(&after)?))
 }
 
-/// The letters for which bytes stand in the vocabulary: printable ones for themselves, the others from U+0100 on.
+/// The letters that represent bytes in the vocabulary: printable ones for themselves, the others from U+0100 on.
 pub(super) fn letters() -> [char; 256] {
     let mut letters = ['\0'; 256];
     let mut next = 0x100;

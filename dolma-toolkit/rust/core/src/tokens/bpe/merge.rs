@@ -1,4 +1,4 @@
-//! Merges: of all neighbours, the pair that stands first in the list is joined, the leftmost one first, until none is in the list.
+//! Merges: of all neighbours, the pair that is first in the list is joined, the leftmost one first, until none is in the list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -45,7 +45,7 @@ struct Link {
 }
 
 impl Merges {
-    /// Of (left, right, id of both), in the order of the list; of a pair that stands there twice the last counts.
+    /// Of (left, right, id of both), in the order of the list; of a pair that occurs twice the last counts.
     pub fn new(list: &[(u32, u32, u32)]) -> Merges {
         let bits = (list.len() * 2).next_power_of_two().trailing_zeros().max(4);
         let empty = Slot { pair: u64::MAX, rank: NONE, id: 0 };

@@ -19,7 +19,7 @@ use split::Pattern;
 
 /// A tokenizer of the supported form; shared between threads.
 pub struct Bpe {
-    /// Found in a text as it stands.
+    /// Found in a text as it is.
     added: AddedTokens,
     composes: bool,
     /// Found after normalization.
@@ -34,7 +34,7 @@ pub struct Bpe {
     workers: Mutex<Vec<Worker>>,
 }
 
-/// What one thread needs beside the tokenizer.
+/// What one thread needs besides the tokenizer.
 #[derive(Default)]
 struct Worker {
     words: Words,

@@ -8,7 +8,7 @@ use crate::taggers::text::unicode::{Classes, LETTER, NUMBER, WHITE_SPACE};
 pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// The expression of cl100k. Llama 3 has the same.
 pub const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Qwen's: each digit alone.
+/// Qwen's: each digit by itself.
 pub const ONE_DIGIT: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -95,7 +95,7 @@ impl Text<'_> {
         Some((kind, character.len_utf8()))
     }
 
-    /// The end of the run of one kind that goes on at `at`.
+    /// The end of the run of one kind that continues at `at`.
     #[inline]
     fn run(&self, mut at: usize, kind: Kind) -> usize {
         while let Some((found, length)) = self.at(at) {

@@ -74,8 +74,7 @@ impl Source {
             if let Some(eos) = details.eos_token_id.filter(|_| !bytes.is_empty()) {
                 let found = items(&bytes, details.dtype).position(|id| id == eos).map(|at| row.start + at as u64 + 1);
                 if found != Some(row.end) {
-                    let message =
-                        format!("the document has token {eos} at another place; expected it at its end alone");
+                    let message = format!("the document has token {eos} inside; expected it only at the end");
                     return Err(table.error(Some("end"), Code::BadBoundary, message));
                 }
             }

@@ -1,4 +1,4 @@
-//! Everything that version 4 knows: e-mails, addresses of both versions, telephone numbers of any country, accounts.
+//! `pii_international_v1`: e-mails, IPv4 and IPv6 addresses, telephone numbers of any country, accounts.
 
 use std::iter::Peekable;
 
