@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dolma.formats.__main__ import FORMATS, main
+from dolma.formats import attributes, document, tokens
+from dolma.formats.__main__ import main
 
+FORMATS = ("manifest", *document.READERS, *attributes.READERS, *tokens.READERS)
 VECTORS = Path(__file__).parents[2] / "docs" / "formats" / "vectors"
 
 

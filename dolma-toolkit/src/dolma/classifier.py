@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dolma.core.extras import fasttext_trainer
-from dolma.errors import ConfigError, FormatError, Problem, raise_all
+from dolma.errors import ConfigError, Problem, raise_all
 from dolma.files.paths import Source
+from dolma.formats.contract import FormatError
 from dolma.formats.files import lines, open_text, parse_object
 
 __all__ = [
@@ -70,7 +71,7 @@ def read_rows(sources: Sequence[Source], text_field: str, label_field: str, rena
                 rows.append(Row(text, name))
             elif label not in renamed:
                 message = f'"{label_field}" is empty; expected a label'
-                errors.append(FormatError(source.name, number, label_field, "invalid_value", message))
+                errors.append(FormatError("invalid_value", source.name, message, line=number, field=label_field))
             if len(errors) >= REPORTED_ROWS:
                 break
     raise_all(errors[:REPORTED_ROWS])
@@ -105,12 +106,12 @@ def _fasttext(
         try:
             words = line.decode("utf-8").split()
         except UnicodeDecodeError as error:
-            report(FormatError(source.name, number, None, "invalid_value", f"the line is not UTF-8 ({error})"))
+            report(FormatError("invalid_value", source.name, f"the line is not UTF-8 ({error})", line=number))
             continue
         labels = [word for word in words if word.startswith(LABEL_PREFIX)]
         if len(labels) != 1:
             message = f'the line has {len(labels)} labels; expected one "{LABEL_PREFIX}…" and a text'
-            report(FormatError(source.name, number, None, "invalid_value", message))
+            report(FormatError("invalid_value", source.name, message, line=number))
             continue
         text = " ".join(word for word in words if word != labels[0])
         yield number, {text_field: text, label_field: labels[0].removeprefix(LABEL_PREFIX)}
@@ -132,12 +133,12 @@ def _csv(
                 message = (
                     f"the row has more cells than the header ({', '.join(reader.fieldnames or ())}); expected no more"
                 )
-                report(FormatError(source.name, reader.line_num + bool(said), None, "invalid_value", message))
+                report(FormatError("invalid_value", source.name, message, line=reader.line_num + bool(said)))
                 continue
             yield reader.line_num + bool(said), row
     except csv.Error as error:
         message = f"the line is not valid CSV ({error}); expected fields separated by commas, semicolons or tabs"
-        report(FormatError(source.name, reader.line_num + bool(said), None, "invalid_value", message))
+        report(FormatError("invalid_value", source.name, message, line=reader.line_num + bool(said)))
 
 
 def _separator(text: str, *columns: str) -> str:
@@ -155,11 +156,15 @@ def _string(row: Mapping[str, Any], field: str, path: str, line: int) -> str:
         value = value.get(part) if isinstance(value, Mapping) else None
     if value is None:
         known = ", ".join(str(name) for name in row)
-        raise FormatError(path, line, field, "missing_field", f'"{field}" is missing; expected it among {known}')
+        raise FormatError(
+            "missing_field", path, f'"{field}" is missing; expected it among {known}', line=line, field=field
+        )
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int | float):
-        raise FormatError(path, line, field, "wrong_type", f'"{field}" is not text; expected a string or a number')
+        raise FormatError(
+            "wrong_type", path, f'"{field}" is not text; expected a string or a number', line=line, field=field
+        )
     return str(value)
 
 

@@ -10,7 +10,8 @@ Every message reads ``<where>: <what> is <got>; expected <expected>``, then ``hi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
@@ -29,6 +30,7 @@ __all__ = [
     "FormatError",
     "Problem",
     "ProblemsError",
+    "dolma_errors",
     "errors_of_native",
     "nearest",
     "raise_all",
@@ -66,7 +68,8 @@ class DolmaConfigError(DolmaError):
 class FormatError(DolmaShardError, DolmaRustPipelineError, ValueError):
     """A file does not follow its format (docs/formats/README.md, "Error codes").
 
-    ``message`` is the sentence without the place.
+    ``message`` is the sentence without the place. The error of that name in ``dolma.formats`` is the one that all
+    packages share and has none of these bases; commands raise this one for it.
     """
 
     def __init__(self, path: str, line: int | None, field: str | None, code: str, message: str) -> None:
@@ -113,7 +116,8 @@ class ProblemsError(DolmaShardError, DolmaRustPipelineError, ValueError):
 def raise_all(errors: Sequence[Exception]) -> None:
     """Raises the only error as it is, several as a ``ProblemsError``, and nothing if there are none."""
     if errors:
-        raise errors[0] if len(errors) == 1 else ProblemsError(errors)
+        found = [_of_formats(error) for error in errors]
+        raise found[0] if len(found) == 1 else ProblemsError(found)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -145,14 +149,36 @@ def errors_of_native(error: _native.NativeError) -> Exception:
     return others[0] if len(others) == 1 else ProblemsError(others)
 
 
+def _of_formats(error: Exception) -> Exception:
+    """The exception of this package for one of ``dolma.formats``; others stay as they are."""
+    if not isinstance(error, ValueError) or isinstance(error, DolmaError):
+        return error
+    from dolma.formats import contract  # it needs msgspec, which not every command loads
+
+    if not isinstance(error, contract.FormatError):
+        return error
+    return FormatError(error.path, error.line, error.field, error.code, error.message)
+
+
+@contextmanager
+def dolma_errors() -> Iterator[None]:
+    """Raises this package's errors for those of the core and of ``dolma.formats``."""
+    try:
+        yield
+    except _native.NativeError as error:
+        raise errors_of_native(error) from None
+    except ValueError as error:
+        if (found := _of_formats(error)) is error:
+            raise
+        raise found from None
+
+
 def raises_dolma_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function that calls the core raise this package's errors."""
+    """Makes a function raise this package's errors, as ``dolma_errors`` does."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with dolma_errors():
             return function(*args, **kwargs)
-        except _native.NativeError as error:
-            raise errors_of_native(error) from None
 
     return call

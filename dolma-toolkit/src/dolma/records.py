@@ -9,9 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dolma import _native
 from dolma.config import to_yaml
-from dolma.errors import FormatError, ProblemsError, errors_of_native
+from dolma.errors import FormatError, ProblemsError, dolma_errors
 from dolma.files.paths import named, side_file
 
 __all__ = ["Reporter", "bytes_text", "count_text", "duration_text", "error_log", "save_config", "save_skipped"]
@@ -115,10 +114,8 @@ def error_log(directory: Path) -> Iterator[None]:
     """Writes the bad rows to ``.dolma/errors.ndjson`` in ``directory``. Removes an older list."""
     path = side_file(directory, "errors.ndjson")
     try:
-        try:
+        with dolma_errors():
             yield
-        except _native.NativeError as error:
-            raise errors_of_native(error) from None
     except (FormatError, ProblemsError) as error:
         errors = error.errors if isinstance(error, ProblemsError) else (error,)
         rows = [

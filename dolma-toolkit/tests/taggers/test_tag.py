@@ -163,7 +163,7 @@ def test_one_directory_a_tagger_beside_the_documents(dolma: Dolma, corpus: Path)
 def test_attributes_of_a_document_artifact_name_its_manifest(dolma: Dolma, corpus: Path) -> None:
     import hashlib
 
-    from dolma.formats.manifest import canonical_bytes
+    from dolma.formats.contract import canonical_json
 
     files = []
     for path in sorted((corpus / "documents").rglob("*.jsonl*")):
@@ -172,7 +172,7 @@ def test_attributes_of_a_document_artifact_name_its_manifest(dolma: Dolma, corpu
         files.append({"path": name, "size_bytes": path.stat().st_size, "sha256": digest})
     manifest = {"format": "document", "version": 1, "writer": {"name": "test", "version": "1"}, "config": {}}
     manifest |= {"counts": {}, "details": {}, "files": files, "inputs": []}
-    data = canonical_bytes(manifest)
+    data = canonical_json(manifest).encode()
     (corpus / "documents/manifest.json").write_bytes(data)
     dolma("tag", "--documents", "documents/**/*", "--taggers", "char_length_v1")
     inputs = json.loads((corpus / "attributes/char_length_v1/manifest.json").read_text())["inputs"]

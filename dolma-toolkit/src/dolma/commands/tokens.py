@@ -14,9 +14,10 @@ from typing import Any
 
 from dolma import _native
 from dolma.config import REQUIRED, SKIP_BAD_ROWS, WorkDir, at_least, setting, shown_and_done
-from dolma.errors import ConfigError, FormatError, Problem, nearest, raise_all, raises_dolma_errors
+from dolma.errors import ConfigError, Problem, nearest, raise_all, raises_dolma_errors
 from dolma.files.paths import Source, expand, is_remote, side_file
-from dolma.formats import manifest
+from dolma.formats.contract import FormatError, MissingFlagError
+from dolma.formats.manifest import MANIFEST, check_files, find_manifest, read_manifest
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
 from dolma.tokenizer import ShardsConfig, derive, details_of, item_type_problems, shards_of, tokenizer_path
@@ -155,10 +156,10 @@ def run(config: Config) -> None:
 
 def _remove_shards(directory: Path) -> None:
     """Removes the shards that this command wrote. Others stay, and end the run."""
-    listing = directory / manifest.FILE_NAME
+    listing = directory / MANIFEST
     shards: list[str] = []
-    if listing.is_file() and (found := manifest.read(directory)).format == "tokens":
-        shards += found.paths
+    if listing.is_file() and (found := read_manifest(directory)).format == "tokens":
+        shards += [row["path"] for row in found.files]
         listing.unlink()
     for path in (side_file(directory, "progress.ndjson"), directory / ".progress.jsonl"):
         if path.is_file():
@@ -295,22 +296,29 @@ def decode(config: DecodeConfig) -> None:
 
 def _shape(config: DecodeConfig, directory: Path) -> tuple[str | None, int | None]:
     """Item type and eos; a single shard of an artifact has them from its manifest."""
-    if config.dtype is not None or not (directory / manifest.FILE_NAME).is_file():
+    if config.dtype is not None or not (directory / MANIFEST).is_file():
         return config.dtype, config.eos_token_id
-    details = manifest.read(directory, "tokens").details
+    details = read_manifest(directory, "tokens").fields("details")
     return details.string("dtype"), config.eos_token_id
 
 
 def _rows(path: Path, shape: tuple[str | None, int | None]) -> Iterator[dict[str, Any]]:
     # it needs NumPy, which the other commands do not load
-    from dolma.formats.tokens import MissingArgumentError, read
+    from dolma.formats.tokens import dump
 
-    errors: list[FormatError] = []
+    dtype, eos_token_id = shape
+    if found := find_manifest(path, "tokens"):
+        raise_all(list(check_files(found, checksums=True)))
+    errors = []
     try:
-        for row, _ in read(path, *shape, errors):
-            yield row
-    except MissingArgumentError as error:
-        raise ConfigError([Problem(str(error), "is missing; expected it, as no manifest says it")]) from None
+        for row in dump(path, dtype=dtype, eos_token_id=eos_token_id):
+            if isinstance(row, FormatError):
+                errors.append(row)
+            else:
+                yield row
+    except MissingFlagError as error:
+        key = str(error).removeprefix("--").replace("-", "_")
+        raise ConfigError([Problem(key, "is missing; expected it, as no manifest says it")]) from None
     raise_all(errors)
 
 

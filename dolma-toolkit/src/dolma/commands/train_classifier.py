@@ -20,8 +20,9 @@ from dolma.config import REQUIRED, WorkDir, at_least, setting, shown_and_done
 from dolma.core.extras import fasttext_trainer, fasttext_version
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
 from dolma.files.paths import Source, expand, is_remote
+from dolma.formats.contract import canonical_json
 from dolma.formats.files import sha256_of
-from dolma.formats.manifest import FILE_NAME, canonical_bytes, check_files, read
+from dolma.formats.manifest import MANIFEST, check_files, read_manifest, write_manifest
 from dolma.records import Reporter, error_log, save_config
 from dolma.staging import with_remote_paths
 
@@ -110,14 +111,14 @@ def _make(config: Config, directory: Path, train_files: Sequence[Source], test_f
     with error_log(directory):
         train_rows, test_rows = _rows(config, train_files, test_files)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / FILE_NAME).unlink(missing_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
     partial = directory / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         names = train(train_rows, config, partial)
         evaluation = {name: _measured(partial / name, test_rows, config.thresholds) for name in names}
-        (partial / "evaluation.json").write_bytes(canonical_bytes(evaluation))
+        (partial / "evaluation.json").write_text(canonical_json(evaluation), "utf-8")
         _publish(partial, directory, settings, used, [*names, "evaluation.json"], train_rows, test_rows)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -171,14 +172,14 @@ def _is_finished(directory: Path, settings: Mapping[str, Any], used: Sequence[Ma
     Raises:
         ConfigError: it has other results.
     """
-    if not (directory / FILE_NAME).exists():
+    if not (directory / MANIFEST).exists():
         return False
-    manifest = read(directory)
+    manifest = read_manifest(directory)
     same_inputs = [row["sha256"] for row in sorted(manifest.inputs, key=_role)] == [row["sha256"] for row in used]
-    if dict(manifest.fields.value["config"]) != settings or not same_inputs:
+    if manifest.config != settings or not same_inputs:
         problem = f'is "{directory}", which has the result of other settings or inputs; expected an empty directory'
         raise ConfigError([Problem("destination", problem, "choose another directory, or --ignore_existing")])
-    return not any(check_files(manifest))
+    return not any(check_files(manifest, checksums=True))
 
 
 def _role(row: Mapping[str, Any]) -> tuple[bool, str]:
@@ -203,25 +204,18 @@ def _publish(
     train_rows: Sequence[Row],
     test_rows: Sequence[Row],
 ) -> None:
-    files = []
-    for name in sorted(names):
+    for name in names:
         os.replace(partial / name, directory / name)
-        path = directory / name
-        files.append({"path": name, "size_bytes": path.stat().st_size, "sha256": sha256_of(path)})
-    labels = Counter(row.label for row in train_rows)
-    manifest = {
-        "format": "report",
-        "version": 1,
-        "writer": {"name": "dolma-toolkit", "version": _native.__version__},
-        "config": settings,
-        "counts": {"train_rows": len(train_rows), "test_rows": len(test_rows)},
-        "details": {"labels": dict(labels)},
-        "files": files,
-        "inputs": sorted(used, key=lambda row: (row["role"], row["path"])),
-    }
-    written = partial / FILE_NAME
-    written.write_bytes(canonical_bytes(manifest))
-    os.replace(written, directory / FILE_NAME)
+    write_manifest(
+        directory,
+        format="report",
+        writer={"name": "dolma-toolkit", "version": _native.__version__},
+        files=[directory / name for name in names],
+        config=settings,
+        counts={"train_rows": len(train_rows), "test_rows": len(test_rows)},
+        details={"labels": dict(Counter(row.label for row in train_rows))},
+        inputs=used,
+    )
 
 
 def _shown(evaluation: Mapping[str, Any]) -> str:

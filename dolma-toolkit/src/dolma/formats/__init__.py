@@ -1,6 +1,10 @@
-"""The formats of docs/formats that this package reads and writes, in Python: stdlib, numpy and msgspec.
+"""The formats of docs/formats that this package reads and writes.
 
-``python -m dolma.formats {lineage,validate,dump}`` is the command.
+``contract.py``, ``manifest.py`` and ``__main__.py`` are the files of the other packages, byte for byte. The core reads
+rows, so that Parquet is read too.
 """
 
-__all__: list[str] = []
+__all__ = ["MODULES"]
+
+MODULES = ("document", "attributes", "tokens")
+"""The modules with ``READERS``, for ``python -m dolma.formats``."""

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from dolma.errors import FormatError
-from dolma.formats import manifest
-from dolma.formats.fields import Fields
-from dolma.formats.files import artifact_files, attributes_name, documents_name, holds_rows, lines, parse_object
+from dolma.formats import document
+from dolma.formats.contract import Fields, FormatError, Reader, type_name
+from dolma.formats.files import artifact_files, attributes_name, documents_name, lines, parse_object
+from dolma.formats.manifest import find_manifest
 
-__all__ = ["is_spans", "parse", "read", "values"]
+__all__ = ["READERS", "dump", "is_spans", "parse", "values"]
 
 Row = dict[str, Any]
 
@@ -43,21 +43,25 @@ def _spans(key: str, fields: Fields) -> list[list[Any]]:
 
 def _span(span: Any, name: str, fields: Fields) -> list[Any]:
     if not isinstance(span, list):
-        raise fields.wrong_type(name, span, "an array of [start, end, score]")
+        raise _wrong_type(fields, name, span, "an array of [start, end, score]")
     if len(span) < 3:
-        raise fields.error(name, "invalid_value", f"has {len(span)} parts; expected [start, end, score]")
+        raise fields.error("invalid_value", name, f"has {len(span)} parts; expected [start, end, score]")
     start, end, score, *more = span
     for index, value in enumerate((start, end)):
         if not isinstance(value, int) or isinstance(value, bool):
-            raise fields.wrong_type(f"{name}.{index}", value, "an integer")
+            raise _wrong_type(fields, f"{name}.{index}", value, "an integer")
     if not isinstance(score, int | float) or isinstance(score, bool):
-        raise fields.wrong_type(f"{name}.2", score, "a number")
+        raise _wrong_type(fields, f"{name}.2", score, "a number")
     if not 0 <= start <= end:
-        raise fields.error(name, "out_of_range", f"is [{start}, {end}]; expected 0 ≤ start ≤ end")
+        raise fields.error("out_of_range", name, f"is [{start}, {end}]; expected 0 ≤ start ≤ end")
     return [start, end, float(score), *more]
 
 
-def parse(data: bytes, path: str, line: int, span_keys: Collection[str] = ()) -> Row:
+def _wrong_type(fields: Fields, name: str, value: object, expected: str) -> FormatError:
+    return fields.error("wrong_type", name, f"is {type_name(value)}; expected {expected}")
+
+
+def parse(data: bytes, path: Path, line: int, span_keys: Collection[str] = ()) -> Row:
     """One line as ``{"id", "attributes"}``; values under ``span_keys`` must be spans.
 
     Raises:
@@ -69,83 +73,68 @@ def parse(data: bytes, path: str, line: int, span_keys: Collection[str] = ()) ->
     return row
 
 
-def read(path: Path, documents: Path | None, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
-    """Every good row and what it adds to the counts; what is wrong is appended to ``errors``.
+def dump(path: Path, *, documents: Path | None = None) -> Iterator[Row | FormatError]:
+    """Yields every row, or the error of an invalid one.
 
-    ``documents`` is the directory (or file) of the documents; without it the one that the manifest names, if there.
+    ``documents`` is the directory (or file) of the documents; without it the one that the manifest names, if it exists.
     """
-    found = manifest.read_optional(path, "attributes")
+    found = find_manifest(path, "attributes")
     byte_keys: list[str] = []
     span_keys: list[str] = []
     if found:
-        details = found.details
+        details = found.fields("details")
         span_keys = details.array("keys")
         default = found.directory / details.string("documents")
         byte_keys = list(details.value.get("byte_length_keys") or [])
         documents = documents or (default if default.is_dir() else None)
-        errors.extend(manifest.check_files(found))
-        if errors:
-            return
-    root, names = artifact_files(path, found.paths if found else None, holds_rows)
+    root, names = artifact_files(path, "attributes")
     if documents is not None and documents.is_dir():
-        listed = manifest.read_optional(documents, "document")
-        for listed_name in artifact_files(documents, listed.paths if listed else None, holds_rows)[1]:
-            name = attributes_name(listed_name)
+        for name in map(attributes_name, artifact_files(documents, "document")[1]):
             if name not in names:
                 message = "file not found; expected one for each document file"
-                errors.append(FormatError(str(root / name), None, None, "missing_file", message))
-    counts = {"documents": 0, "spans": 0}
+                yield FormatError("missing_file", root / name, message)
     for name in names:
         texts = None
         if documents is not None:
             texts = _texts(documents if documents.is_file() else documents / documents_name(name))
-        for row, added in _read_file(root / name, texts, span_keys, byte_keys, errors):
-            counts = {key: counts[key] + added[key] for key in counts}
-            yield row, added
-    if found and not errors:
-        errors.extend(manifest.check_counts(found, counts))
+        yield from _read_file(root / name, texts, span_keys, byte_keys)
 
 
 def _texts(path: Path) -> Iterator[Row]:
-    from dolma.formats import document
-
     if path.is_file():
         for line, data in lines(path):
-            yield document.parse(data, str(path), line)
+            yield document.parse(data, path, line)
 
 
 def _read_file(
-    path: Path, texts: Iterator[Row] | None, span_keys: list[str], byte_keys: list[str], errors: list[FormatError]
-) -> Iterator[tuple[Row, dict[str, int]]]:
+    path: Path, texts: Iterator[Row] | None, span_keys: list[str], byte_keys: list[str]
+) -> Iterator[Row | FormatError]:
     line = 0
     try:
         for line, data in lines(path):
-            document = next(texts, None) if texts is not None else None
-            if texts is not None and document is None:
+            text = next(texts, None) if texts is not None else None
+            if texts is not None and text is None:
                 message = "the row has no document; expected as many rows as documents"
-                errors.append(FormatError(str(path), line, None, "misaligned", message))
+                yield FormatError("misaligned", path, message, line=line)
                 return
             try:
-                row = parse(data, str(path), line, span_keys)
-                if document is not None:
-                    _check_alignment(row, document, byte_keys, Fields(row, str(path), line))
+                row = parse(data, path, line, span_keys)
+                if text is not None:
+                    _check_alignment(row, text, byte_keys, Fields(row, path, line))
             except FormatError as error:
-                errors.append(error)
+                yield error
                 continue
-            yield (
-                row,
-                {"documents": 1, "spans": sum(len(found) for found in row["attributes"].values() if is_spans(found))},
-            )
+            yield row
         if texts is not None and next(texts, None) is not None:
             message = f"the file ends after {line} rows; expected a row for each document"
-            errors.append(FormatError(str(path), line + 1, None, "misaligned", message))
-    except FormatError as error:  # a damaged file, or a document that is none
-        errors.append(error)
+            yield FormatError("misaligned", path, message, line=line + 1)
+    except FormatError as error:  # a damaged file, or an invalid document
+        yield error
 
 
 def _check_alignment(row: Row, document: Row, byte_keys: list[str], fields: Fields) -> None:
     if row["id"] != document["id"]:
-        raise fields.error("id", "misaligned", f'is "{row["id"]}"; expected "{document["id"]}", the document\'s')
+        raise fields.error("misaligned", "id", f'is "{row["id"]}"; expected "{document["id"]}", the document\'s')
     length = {False: len(document["text"]), True: len(document["text"].encode())}
     for key, found in row["attributes"].items():
         in_bytes = key in byte_keys
@@ -153,4 +142,18 @@ def _check_alignment(row: Row, document: Row, byte_keys: list[str], fields: Fiel
             if end > length[in_bytes]:
                 unit = "bytes" if in_bytes else "code points"
                 message = f"ends at {end}; expected at most {length[in_bytes]}, the {unit} of the text"
-                raise fields.error(f"attributes.{key}.{index}", "out_of_range", message)
+                raise fields.error("out_of_range", f"attributes.{key}.{index}", message)
+
+
+def _num_spans(row: Row) -> int:
+    return sum(len(found) for found in row["attributes"].values() if is_spans(found))
+
+
+READERS = {
+    "attributes": Reader(
+        dump,
+        ("documents", "spans"),
+        lambda row: (1, _num_spans(row)),
+        flags={"documents": {"type": Path, "metavar": "DIR", "help": "documents of the attributes"}},
+    )
+}

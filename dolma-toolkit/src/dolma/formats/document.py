@@ -6,27 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dolma.errors import FormatError
-from dolma.formats import manifest
-from dolma.formats.fields import Fields
-from dolma.formats.files import artifact_files, holds_rows, lines, parse_object
+from dolma.formats.contract import Fields, FormatError, Reader
+from dolma.formats.files import artifact_files, lines, parse_object
 
-__all__ = ["files", "parse", "read"]
+__all__ = ["READERS", "dump", "parse"]
 
 Row = dict[str, Any]
 
 
-def parse(data: bytes, path: str, line: int) -> Row:
+def parse(data: bytes, path: Path, line: int) -> Row:
     """One line as a row with defaults filled in, as *Dump* says.
 
     Raises:
         FormatError: at the first field that breaks the format.
     """
     fields = Fields(parse_object(data, path, line), path, line)
-    id, text = fields.string("id"), fields.string("text")
-    if not id:
-        raise fields.error("id", "invalid_value", "is empty; expected a name unique within its source")
-    row: Row = {"id": id, "text": text}
+    row: Row = {"id": fields.string("id", not_empty=True), "text": fields.string("text")}
     for name in ("source", "added", "created"):
         row[name] = fields.optional_string(name) or ""
     row["version"] = fields.optional_string("version")
@@ -43,39 +38,25 @@ def _metadata(fields: Fields) -> Fields:
     value = fields.value.get("metadata")
     if isinstance(value, str):
         try:
-            value = parse_object(value.encode(), fields.path, fields.line)
+            value = parse_object(value.encode(), fields.path, fields.line or 0)
         except FormatError:
-            raise fields.wrong_type("metadata", value, "an object, or one as JSON text") from None
+            raise fields.wrong_type("metadata", "an object, or one as JSON text") from None
         fields = Fields({"metadata": value}, fields.path, fields.line)
     return fields.optional_object("metadata")
 
 
-def files(path: Path) -> tuple[manifest.Manifest | None, Path, list[str]]:
-    """The manifest, the root and the files of an artifact."""
-    found = manifest.read_optional(path, "document")
-    return found, *artifact_files(path, found.paths if found else None, holds_rows)
-
-
-def read(path: Path, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
-    """Every good row and what it adds to the counts; what is wrong is appended to ``errors``."""
-    found, root, names = files(path)
-    if found:
-        errors.extend(manifest.check_files(found))
-        if errors:
-            return
-    counts = {"documents": 0, "text_bytes": 0}
+def dump(path: Path) -> Iterator[Row | FormatError]:
+    """Yields every document as a row, or the error of an invalid one."""
+    root, names = artifact_files(path, "document")
     for name in names:
         try:
             for line, data in lines(root / name):
                 try:
-                    row = parse(data, str(root / name), line)
+                    yield parse(data, root / name, line)
                 except FormatError as error:
-                    errors.append(error)
-                    continue
-                added = {"documents": 1, "text_bytes": len(row["text"].encode())}
-                counts = {key: counts[key] + added[key] for key in counts}
-                yield row, added
+                    yield error
         except FormatError as error:  # the file itself is damaged
-            errors.append(error)
-    if found and not errors:
-        errors.extend(manifest.check_counts(found, counts))
+            yield error
+
+
+READERS = {"document": Reader(dump, ("documents", "text_bytes"), lambda row: (1, len(row["text"].encode())))}

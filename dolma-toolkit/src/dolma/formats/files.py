@@ -1,4 +1,4 @@
-"""Files of an artifact and the lines in them; compression by the last extension."""
+"""Files of rows and the lines in them, as the core reads them: compressed or not, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-from dolma.errors import FormatError
-from dolma.formats.fields import kind
 
 __all__ = [
     "artifact_files",
@@ -52,12 +49,14 @@ def documents_name(attributes: str) -> str:
     return attributes.removesuffix(".jsonl.gz") if attributes.endswith(".parquet.jsonl.gz") else attributes
 
 
-def artifact_files(path: Path, listed: list[str] | None, fits: Callable[[str], bool]) -> tuple[Path, list[str]]:
-    """The root and, sorted, the paths below it of the files whose names fit: those listed, or all that exist."""
+def artifact_files(path: Path, format: str, fits: Callable[[str], bool] = holds_rows) -> tuple[Path, list[str]]:
+    """The root and, sorted, the paths below it of the files whose names fit: those in the manifest, or all."""
+    from dolma.formats.manifest import find_manifest
+
     if path.is_file():
         return path.parent, [path.name]
-    if listed is not None:
-        return path, sorted(name for name in listed if fits(name))
+    if manifest := find_manifest(path, format):
+        return path, sorted(row["path"] for row in manifest.files if fits(row["path"]))
     found = []
     for file in path.rglob("*"):
         relative = file.relative_to(path)
@@ -67,21 +66,28 @@ def artifact_files(path: Path, listed: list[str] | None, fits: Callable[[str], b
     return path, sorted(found)
 
 
+# The imports below are in functions: every command names files by this module, and has to start quickly.
+
+
 def lines(path: Path, fields: list[str] | None = None) -> Iterator[tuple[int, bytes]]:
     """Line numbers, from 1, and lines without line ends. A row of Parquet is a line, with only the columns ``fields``.
 
     The core reads them, so that every command accepts the same files.
 
     Raises:
-        FormatError: ``truncated``, or ``invalid_value`` where the file is not packed as its name says.
+        FormatError: ``truncated``, or ``invalid_value`` if the file is not packed as its name says.
     """
     from dolma import _native
-    from dolma.errors import errors_of_native
+    from dolma.errors import FormatError, errors_of_native
+    from dolma.formats import contract
 
     try:
         yield from enumerate(_native.Lines(str(path), fields), start=1)
-    except _native.NativeError as error:
-        raise errors_of_native(error) from None
+    except _native.NativeError as native:
+        error = errors_of_native(native)
+        if isinstance(error, FormatError):
+            error = contract.FormatError(error.code, error.path, error.message, line=error.line, field=error.field)
+        raise error from None
 
 
 def open_text(path: Path) -> io.StringIO:
@@ -90,34 +96,33 @@ def open_text(path: Path) -> io.StringIO:
     Raises:
         FormatError: as ``lines``; ``invalid_value`` for bytes that are not UTF-8.
     """
+    from dolma.formats.contract import FormatError
+
     data = b"\n".join(line for _, line in lines(path))
     try:
         return io.StringIO(data.decode("utf-8"), newline="")
     except UnicodeDecodeError as error:
-        raise FormatError(str(path), None, None, "invalid_value", f"the file is not UTF-8 ({error})") from None
+        raise FormatError("invalid_value", path, f"the file is not UTF-8 ({error})") from None
 
 
-def parse_object(data: bytes, path: str, line: int | None = None) -> dict[str, Any]:
-    """A JSON object.
+def parse_object(data: bytes, path: Path | str, line: int) -> dict[str, Any]:
+    """A JSON object; what is wrong with other lines is said as the core says it.
 
     Raises:
         FormatError: ``not_json``, ``not_object``.
     """
-    # the command line names files by this module, and has to start quickly
     import msgspec
 
     from dolma import _native
+    from dolma.formats.contract import FormatError, type_name
 
-    what = "the file" if line is None else "the line"
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = _native.why_not_json(data) or f"the line is not JSON ({error}); expected an object"
         if not data.strip():
-            reason = f"{what} is blank; expected a JSON object"
-        else:
-            message = _native.why_not_json(data) or f"the line is not JSON ({error}); expected an object"
-            reason = message if line is not None else message.replace("the line", what, 1)
-        raise FormatError(path, line, None, "not_json", reason) from None
+            reason = "the line is blank; expected a JSON object"
+        raise FormatError("not_json", path, reason, line=line) from None
     if not isinstance(value, dict):
-        raise FormatError(path, line, None, "not_object", f"{what} is {kind(value)}; expected a JSON object")
+        raise FormatError("not_object", path, f"the line is {type_name(value)}; expected a JSON object", line=line)
     return value

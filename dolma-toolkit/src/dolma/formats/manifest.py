@@ -1,170 +1,270 @@
-"""``manifest.json``: docs/formats/manifest.md, version 1."""
+"""manifest.json: what an artifact contains and what it was made from. Implements docs/formats/manifest.md, version 1.
 
-from __future__ import annotations
+Every Python package carries this file, byte for byte.
+"""
 
 import hashlib
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dolma.errors import FormatError
-from dolma.formats.fields import Fields
-from dolma.formats.files import parse_object, sha256_of
+from .contract import Fields, FormatError, canonical_json, read_object, row_files, sha256_file, write_file
 
 __all__ = [
-    "FILE_NAME",
     "FORMATS",
+    "MANIFEST",
     "Manifest",
-    "canonical_bytes",
+    "artifact_files",
     "check_counts",
     "check_files",
-    "read",
-    "read_optional",
+    "describe_input",
+    "find_manifest",
+    "lineage",
+    "read_manifest",
+    "write_manifest",
 ]
 
-FILE_NAME = "manifest.json"
+MANIFEST = "manifest.json"
 FORMATS = (
-    "attributes chat checkpoint document filter manifest megatron packed preference"
-    " report results table tokenizer tokens"
-).split()
-NEWEST = 1
-_FIELDS = ("config", "counts", "details", "files", "format", "inputs", "version", "writer")
+    *("document", "attributes", "tokens", "packed", "megatron", "checkpoint", "results", "chat", "preference"),
+    *("tokenizer", "filter", "table", "report"),  # files and lineage only
+)
+_VERSION = 1  # of every format so far
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A checked manifest; ``identity`` is the sha256 of its bytes."""
+    """A checked manifest, field by field."""
 
     directory: Path
     identity: str
-    fields: Fields
+    """sha256 of the file, which names the artifact"""
+    format: str
+    version: int
+    writer: dict[str, str]
+    config: dict[str, Any]
+    counts: dict[str, int]
+    details: dict[str, Any]
+    files: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
 
     @property
-    def format(self) -> str:
-        """The page that it follows."""
-        return str(self.fields.value["format"])
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / MANIFEST
 
-    @property
-    def version(self) -> int:
-        """Of that page."""
-        return int(self.fields.value["version"])
+    def fields(self, name: str) -> Fields:
+        """`counts`, `details` or `config`, to read typed fields from."""
+        return Fields(getattr(self, name), self.path, prefix=name)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """What the artifact holds."""
-        return dict(self.fields.value["counts"])
-
-    @property
-    def details(self) -> Fields:
-        """What the format's page asks for."""
-        return self.fields.object("details")
-
-    @property
-    def paths(self) -> list[str]:
-        """Of the listed files."""
-        return [entry["path"] for entry in self.fields.value["files"]]
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """What it was made from."""
-        return list(self.fields.value["inputs"])
+    def head(self) -> dict[str, Any]:
+        """What `dump manifest` prints."""
+        return {name: getattr(self, name) for name in ("format", "version", "counts", "details", "files", "inputs")}
 
 
-def canonical_bytes(value: object) -> bytes:
-    """The one byte sequence of a manifest."""
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+_FIELDS = tuple(name for name in Manifest.__dataclass_fields__ if name not in ("directory", "identity"))
 
 
-def read(directory: Path, wanted: str | None = None) -> Manifest:
-    """Reads the manifest of a directory (or the file itself); the listed files are not looked at.
+# ---- reading
+
+
+def read_manifest(path: Path, wanted: str | None = None) -> Manifest:
+    """Read `manifest.json`, given the file or its directory, and check its fields; not the files that it lists.
 
     Raises:
-        FormatError: ``missing_file`` where there is none; ``unknown_format`` unless it is ``wanted``; and so on.
+        FormatError: `missing_file`; `unknown_format` if it is not `wanted`; `unsupported_version`; and of its fields.
     """
-    path = directory / FILE_NAME if directory.is_dir() else directory
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise FormatError(str(path), None, None, "missing_file", "there is no manifest; expected one") from None
-    fields = Fields(parse_object(data, str(path)), str(path))
-    name = fields.string("format")
-    if name not in FORMATS or (wanted is not None and name != wanted):
-        expected = f'"{wanted}"' if wanted else f"one of {', '.join(FORMATS)}"
-        raise fields.error("format", "unknown_format", f'is "{name}"; expected {expected}')
-    version = fields.integer("version", 1)
-    if version > NEWEST:
-        raise fields.error("version", "unsupported_version", f"is {version}; expected 1 to {NEWEST}")
-    _check(fields)
-    return Manifest(path.parent, hashlib.sha256(data).hexdigest(), fields)
-
-
-def read_optional(path: Path, wanted: str) -> Manifest | None:
-    """The manifest of an artifact, or None where it has none (or ``path`` is a single file of it)."""
-    return read(path, wanted) if path.is_dir() and (path / FILE_NAME).exists() else None
-
-
-def _check(fields: Fields) -> None:
-    for name in ("writer", "config", "counts", "details", "files", "inputs"):
-        fields.get(name)
-    for name in fields.value:
+    path = path / MANIFEST if path.is_dir() else path
+    manifest = Fields(read_object(path), path)
+    for name in manifest.value:
         if name not in _FIELDS:
-            raise fields.error(name, "invalid_value", f"is no field of a manifest; expected {', '.join(_FIELDS)}")
-    writer = fields.object("writer")
+            raise manifest.error("invalid_value", name, f"is not a field of a manifest; expected {', '.join(_FIELDS)}")
+    format = manifest.string("format")
+    if format not in FORMATS or (wanted is not None and format != wanted):
+        raise manifest.error("unknown_format", "format", f'is "{format}"; expected {wanted or "a known format"}')
+    version = manifest.integer("version", minimum=1)
+    if version > _VERSION:
+        hint = "upgrade this package"
+        raise manifest.error("unsupported_version", "version", f"is {version}; expected 1 to {_VERSION}", hint)
+    writer = manifest.object("writer")
     writer.string("name")
     writer.string("version")
-    fields.object("config")
-    counts = fields.object("counts")
+    manifest.object("config")
+    counts = manifest.object("counts")
     for name in counts.value:
         counts.integer(name)
-    fields.object("details")
-    last: str | None = None
-    for entry in fields.objects("files"):
-        path = entry.string("path")
-        if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
-            raise entry.error("path", "unsafe_path", f'is "{path}"; expected a path below the artifact')
-        if last is not None and path <= last:
-            raise entry.error("path", "invalid_value", f'is "{path}" after "{last}"; expected paths sorted, each once')
-        last = path
-        entry.integer("size_bytes")
-        entry.hash("sha256")
-    for entry in fields.objects("inputs"):
-        entry.string("role")
-        entry.string("path")
-        if "manifest_sha256" in entry.value:
-            entry.hash("manifest_sha256")
-        elif "sha256" in entry.value:
-            entry.hash("sha256")
-            entry.integer("size_bytes")
+    manifest.object("details")
+    _check_file_rows(manifest)
+    _check_inputs(manifest)
+    return Manifest(directory=path.parent, identity=sha256_file(path), **manifest.value)
+
+
+def find_manifest(path: Path, wanted: str) -> Manifest | None:
+    """The manifest of an artifact; None for a single file and for a directory that another tool wrote."""
+    return read_manifest(path, wanted) if (path / MANIFEST).is_file() else None
+
+
+def _check_file_rows(manifest: Fields) -> None:
+    previous = ""
+    for row in manifest.objects("files"):
+        name = row.string("path")
+        if not name or PurePosixPath(name).is_absolute() or "\\" in name or ".." in name.split("/"):
+            raise row.error("unsafe_path", "path", f'is "{name}"; expected a path below the artifact')
+        if name <= previous:
+            raise row.error("invalid_value", "path", f'is "{name}" after "{previous}"; expected sorted paths')
+        previous = name
+        row.integer("size_bytes")
+        row.hash("sha256")
+
+
+def _check_inputs(manifest: Fields) -> None:
+    previous = ("", "")
+    for row in manifest.objects("inputs"):
+        key = (row.string("role", not_empty=True), row.string("path", not_empty=True))
+        if key < previous:
+            raise row.error("invalid_value", "path", f'is "{key[1]}"; expected inputs sorted by role and path')
+        previous = key
+        if "sha256" in row.value:
+            row.hash("sha256")
+            row.integer("size_bytes")
         else:
-            entry.get("manifest_sha256", "the hash of what was used")
+            row.hash("manifest_sha256")
 
 
-def check_files(manifest: Manifest) -> Iterator[FormatError]:
-    """Every listed file that is missing or has other content."""
-    for entry in manifest.fields.value["files"]:
-        path = manifest.directory / entry["path"]
-
-        def fail(code: str, message: str, path: Path = path) -> FormatError:
-            return FormatError(str(path), None, None, code, message)
-
+def check_files(manifest: Manifest, *, checksums: bool) -> Iterator[FormatError]:
+    """Yield what is wrong with the listed files: `missing_file`, `wrong_size`, `checksum_mismatch`."""
+    hint = "copy or create the artifact again"
+    for row in manifest.files:
+        path = manifest.directory / row["path"]
         if not path.is_file():
-            yield fail("missing_file", "file not found; expected it because the manifest lists it")
-        elif (size_bytes := path.stat().st_size) != entry["size_bytes"]:
-            yield fail("wrong_size", f"the file has {size_bytes} bytes; expected {entry['size_bytes']}")
-        elif (found := sha256_of(path)) != entry["sha256"]:
-            yield fail("checksum_mismatch", f"the sha256 is {found[:12]}…; expected {entry['sha256'][:12]}…")
+            yield FormatError("missing_file", path, f"not found, but {MANIFEST} lists it; expected a file", hint=hint)
+        elif (size_bytes := path.stat().st_size) != row["size_bytes"]:
+            message = f"has {size_bytes} bytes; expected {row['size_bytes']}"
+            yield FormatError("wrong_size", path, message, hint=hint)
+        elif checksums and (found := sha256_file(path)) != row["sha256"]:
+            message = f"has the sha256 {found[:12]}…; expected {row['sha256'][:12]}…"
+            yield FormatError("checksum_mismatch", path, message, hint=hint)
 
 
-def check_counts(manifest: Manifest, counts: dict[str, int]) -> Iterator[FormatError]:
-    """Every count that is not the content's."""
-    stated = manifest.fields.object("counts")
-    for name, found in counts.items():
-        try:
-            value = stated.integer(name)
-        except FormatError as error:
-            yield error
+def check_counts(manifest: Manifest, counted: Mapping[str, int]) -> Iterator[FormatError]:
+    """Yield an error for each count that differs from the content's."""
+    counts = manifest.fields("counts")
+    for name, number in counted.items():
+        if (stated := counts.integer(name)) != number:
+            yield counts.error("invalid_value", name, f"is {stated}; expected {number}, as the files have")
+
+
+def artifact_files(path: Path, wanted: str) -> list[Path]:
+    """The files of rows of an artifact, in the contract's order: those of its manifest, or all below it.
+
+    Raises:
+        FormatError: of the manifest, its files (sizes only) and `row_files`.
+    """
+    manifest = find_manifest(path, wanted)
+    if manifest is None:
+        return row_files(path)
+    for error in check_files(manifest, checksums=False):
+        raise error
+    return row_files(path, [row["path"] for row in manifest.files])
+
+
+# ---- writing
+
+
+def describe_input(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    """The rows of `inputs` for one input of the artifact at a directory: by its manifest, or file by file."""
+    relative = Path(os.path.relpath(path.resolve(), artifact.resolve())).as_posix()
+    if (path / MANIFEST).is_file():
+        return [{"role": role, "path": relative, "manifest_sha256": sha256_file(path / MANIFEST)}]
+    if path.is_file():
+        return [{"role": role, "path": relative, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}]
+    files = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    return [row for file in files for row in describe_input(role, file, artifact)]
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    format: str,
+    writer: Mapping[str, str],
+    files: Iterable[Path],
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    details: Mapping[str, Any],
+    inputs: Iterable[Mapping[str, Any]],
+) -> str:
+    """Write `manifest.json` after the artifact's files; returns its sha256. `writer` is `{"name", "version"}`."""
+    rows = [
+        {"path": file.relative_to(directory).as_posix(), "size_bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        for file in files
+    ]
+    value = {
+        "format": format,
+        "version": _VERSION,
+        "writer": writer,
+        "config": config,
+        "counts": counts,
+        "details": details,
+        "files": sorted(rows, key=lambda row: str(row["path"])),
+        "inputs": sorted(inputs, key=lambda row: (row["role"], row["path"])),
+    }
+    data = canonical_json(value).encode()
+    write_file(directory / MANIFEST, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+# ---- lineage
+
+
+_SOURCES_SHOWN = 3
+
+
+def lineage(path: Path, *, every_source: bool = False) -> Iterator[str]:
+    """Yield the lines of the tree, two spaces a level, each artifact once.
+
+    Raises:
+        FormatError: `missing_file` without a manifest; `checksum_mismatch` for an input that has changed since.
+    """
+    manifest = read_manifest(path)
+    yield _described(manifest)
+    yield from _inputs(manifest, 1, {manifest.identity}, every_source)
+
+
+def _described(manifest: Manifest, path: str = "") -> str:
+    counts = " ".join(f"{name}={count}" for name, count in sorted(manifest.counts.items()))
+    writer = f"{manifest.writer['name']} {manifest.writer['version']}"
+    return "  ".join(filter(None, (f"{manifest.format} {path}".rstrip(), counts, writer, manifest.identity[:12])))
+
+
+def _inputs(manifest: Manifest, depth: int, seen: set[str], every_source: bool) -> Iterator[str]:
+    indent, sources = "  " * depth, 0
+    for row in manifest.inputs:
+        role, path = row["role"], manifest.directory / row["path"]
+        if "manifest_sha256" in row:
+            wanted = row["manifest_sha256"]
+            if not (path / MANIFEST).is_file():
+                yield f"{indent}{role}: {row['path']}  not here  {wanted[:12]}"
+                continue
+            _check(path / MANIFEST, wanted, manifest)
+            found = read_manifest(path)
+            again = found.identity in seen
+            yield f"{indent}{role}: {_described(found, row['path'])}{' (above)' if again else ''}"
+            if not again:
+                seen.add(found.identity)
+                yield from _inputs(found, depth + 1, seen, every_source)
             continue
-        if value != found:
-            yield stated.error(name, "invalid_value", f"is {value}; expected {found}, what the files hold")
+        if path.is_file():
+            _check(path, row["sha256"], manifest)
+        sources += role == "source"
+        if role != "source" or sources <= _SOURCES_SHOWN or every_source:
+            yield f"{indent}{role}: {row['path']}  {row['size_bytes']} bytes  {row['sha256'][:12]}"
+    if sources > _SOURCES_SHOWN and not every_source:
+        yield f"{indent}source: {sources - _SOURCES_SHOWN} more (--all lists them)"
+
+
+def _check(path: Path, wanted: str, manifest: Manifest) -> None:
+    if (found := sha256_file(path)) != wanted:
+        message = f"has the sha256 {found[:12]}…; expected {wanted[:12]}…, which {manifest.path} was made from"
+        raise FormatError("checksum_mismatch", path, message, hint="create the later artifact again")

@@ -12,20 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dolma.errors import FormatError
-from dolma.formats import manifest
-from dolma.formats.files import artifact_files, open_text, sha256_of
+from dolma.formats.contract import FormatError, MissingFlagError, Reader, sha256_file
+from dolma.formats.files import artifact_files, open_text
+from dolma.formats.manifest import Manifest, check_counts, find_manifest, read_manifest
 
-__all__ = ["DTYPES", "MissingArgumentError", "read", "read_megatron", "read_packed"]
+__all__ = ["DTYPES", "READERS", "dump", "dump_megatron", "dump_packed"]
 
 DTYPES = ("uint8", "uint16", "uint32")
 
 Row = dict[str, Any]
 Ids = npt.NDArray[np.unsignedinteger[Any]]
-
-
-class MissingArgumentError(ValueError):
-    """Files without a manifest do not say it; carries the name of the flag."""
 
 
 @dataclass(frozen=True)
@@ -40,56 +36,49 @@ class Shape:
     checked: bool = False
 
 
-def read(
-    path: Path, dtype: str | None, eos_token_id: int | None, errors: list[FormatError]
-) -> Iterator[tuple[Row, dict[str, int]]]:
-    """Every document of the good shards and what it adds to the counts; what is wrong is appended to ``errors``.
+def dump(path: Path, *, dtype: str | None = None, eos_token_id: int | None = None) -> Iterator[Row | FormatError]:
+    """Yields every document of the valid shards, or the error of an invalid one.
 
     Raises:
-        MissingArgumentError: ``dtype`` or ``eos_token_id`` is needed.
+        MissingFlagError: ``dtype`` or ``eos_token_id`` is needed.
     """
-    found = manifest.read_optional(path, "tokens")
+    found = find_manifest(path, "tokens")
     if found:
-        shape = shape_of(found, errors)
-        if errors:
-            return
+        shape = shape_of(found)
     elif dtype is None:
-        raise MissingArgumentError("dtype")
+        raise MissingFlagError("--dtype")
     else:
         shape = Shape(dtype, eos_token_id=eos_token_id)
-    root, names = artifact_files(path, found.paths if found else None, lambda name: name.endswith(".npy"))
-    counts = {"documents": 0, "tokens": 0}
+    root, names = artifact_files(path, "tokens", lambda name: name.endswith(".npy"))
     for name in names:
         try:
             ids = ids_of(root / name, shape)
             table = (root / name).with_suffix(".csv.gz")
-            rows = _table(table, ids, shape) if table.is_file() else _separated(ids, shape)
-            for row in rows:
-                added = {"documents": 1, "tokens": row["end"] - row["start"]}
-                counts = {key: counts[key] + added[key] for key in counts}
-                yield {"file": name, **row, "tokens": ids[row["start"] : row["end"]].tolist()}, added
+            for row in _table(table, ids, shape) if table.is_file() else _separated(ids, shape):
+                yield {"file": name, **row, "tokens": ids[row["start"] : row["end"]].tolist()}
         except FormatError as error:
-            errors.append(error)
-    if found and not errors:
-        errors.extend(manifest.check_counts(found, counts))
+            yield error
 
 
-def shape_of(found: manifest.Manifest, errors: list[FormatError]) -> Shape:
-    """From the details of a manifest whose files are checked; what is wrong with them is appended to ``errors``."""
-    details = found.details
+def shape_of(found: Manifest) -> Shape:
+    """From the details of a manifest.
+
+    Raises:
+        FormatError: a detail is wrong, or ``tokenizer.json`` is another than the details say.
+    """
+    details = found.fields("details")
     dtype = details.string("dtype")
     if dtype not in DTYPES:
-        raise details.error("dtype", "invalid_value", f'is "{dtype}"; expected one of {", ".join(DTYPES)}')
+        raise details.error("invalid_value", "dtype", f'is "{dtype}"; expected one of {", ".join(DTYPES)}')
     ids: dict[str, int | None] = {}
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         ids[name] = None if details.get(name) is None else details.integer(name)
     vocab_size = details.integer("vocab_size")
     tokenizer_sha256 = details.hash("tokenizer_sha256")
-    errors.extend(manifest.check_files(found))
     tokenizer = found.directory / "tokenizer.json"
-    if not errors and tokenizer.is_file() and sha256_of(tokenizer) != tokenizer_sha256:
+    if tokenizer.is_file() and sha256_file(tokenizer) != tokenizer_sha256:
         message = f'the sha256 is another; expected "details.tokenizer_sha256" {tokenizer_sha256[:12]}…'
-        errors.append(FormatError(str(tokenizer), None, None, "checksum_mismatch", message))
+        raise FormatError("checksum_mismatch", tokenizer, message)
     return Shape(dtype, vocab_size, ids["eos_token_id"], ids["bos_token_id"], checked=True)
 
 
@@ -102,19 +91,19 @@ def ids_of(path: Path, shape: Shape) -> Ids:
     size_bytes, item_bytes = path.stat().st_size, np.dtype(shape.dtype).itemsize
     if size_bytes % item_bytes:
         message = f"the file has {size_bytes} bytes; expected a multiple of {item_bytes}"
-        raise FormatError(str(path), None, None, "wrong_dtype", message)
+        raise FormatError("wrong_dtype", path, message)
     little = np.dtype(shape.dtype).newbyteorder("<")
     ids: Ids = np.memmap(path, dtype=little, mode="r") if size_bytes else np.empty(0, little)
     if shape.vocab_size is not None and ids.size and int(ids.max()) >= shape.vocab_size:
         position = int(np.argmax(ids >= shape.vocab_size))
         message = f"token {position} is {int(ids[position])}; expected an id below {shape.vocab_size}"
-        raise FormatError(str(path), None, None, "out_of_range", message)
+        raise FormatError("out_of_range", path, message)
     return ids
 
 
 def _separated(ids: Ids, shape: Shape) -> Iterator[Row]:
     if shape.eos_token_id is None:
-        raise MissingArgumentError("eos_token_id")
+        raise MissingFlagError("--eos-token-id")
     ends = (np.flatnonzero(ids == shape.eos_token_id) + 1).tolist()
     if ids.size and (not ends or ends[-1] != ids.size):
         ends.append(int(ids.size))
@@ -124,7 +113,7 @@ def _separated(ids: Ids, shape: Shape) -> Iterator[Row]:
 
 def fail_at(path: Path, line: int | None, field: str | None, message: str, code: str = "bad_boundary") -> FormatError:
     """An error of a row of a table."""
-    return FormatError(str(path), line, field, code, f'"{field}" {message}' if field else message)
+    return FormatError(code, path, f'"{field}" {message}' if field else message, line=line, field=field)
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Row]]:
@@ -166,34 +155,32 @@ def _table(path: Path, ids: Ids, shape: Shape) -> Iterator[Row]:
 PACKINGS = ("best_fit", "concatenate")
 
 
-def read_packed(path: Path, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
-    """Every part and what it adds to the counts; what is wrong is appended to ``errors``."""
-    found = manifest.read(path, "packed")
-    shape = shape_of(found, errors)
-    length, pad = found.details.integer("sequence_length", 1), found.details.integer("pad_token_id")
-    packing = found.details.string("packing")
+def dump_packed(path: Path) -> Iterator[Row | FormatError]:
+    """Yields every part, or the error of an invalid shard."""
+    found = read_manifest(path, "packed")
+    shape, details = shape_of(found), found.fields("details")
+    length, pad = details.integer("sequence_length", minimum=1), details.integer("pad_token_id")
+    packing = details.string("packing")
     if packing not in PACKINGS:
-        raise found.details.error("packing", "invalid_value", f'is "{packing}"; expected one of {", ".join(PACKINGS)}')
-    if errors:
-        return
-    counts = dict.fromkeys(("padding", "parts", "sequences", "tokens"), 0)
-    for name in (name for name in found.paths if name.endswith(".npy")):
+        raise details.error("invalid_value", "packing", f'is "{packing}"; expected one of {", ".join(PACKINGS)}')
+    counts = {"padding": 0, "sequences": 0}
+    failed = False
+    for name in artifact_files(path, "packed", lambda name: name.endswith(".npy"))[1]:
         try:
             ids = ids_of(path / name, shape)
             if ids.size % length:
                 message = f"the file has {ids.size} tokens; expected a multiple of {length}, the length of a sequence"
-                raise FormatError(str(path / name), None, None, "wrong_dtype", message)
+                raise FormatError("wrong_dtype", path / name, message)
             counts["padding"] += ids.size
             counts["sequences"] += ids.size // length
             for row in _parts((path / name).with_suffix(".csv.gz"), ids, length, pad):
-                added = {"parts": 1, "tokens": row["end"] - row["start"]}
-                counts["padding"] -= added["tokens"]
-                counts |= {key: counts[key] + value for key, value in added.items()}
-                yield {"file": name, **row, "tokens": ids[row["start"] : row["end"]].tolist()}, added
+                counts["padding"] -= row["end"] - row["start"]
+                yield {"file": name, **row, "tokens": ids[row["start"] : row["end"]].tolist()}
         except FormatError as error:
-            errors.append(error)
-    if not errors:
-        errors.extend(manifest.check_counts(found, counts))
+            failed = True
+            yield error
+    if not failed:
+        yield from check_counts(found, counts)
 
 
 def _parts(path: Path, ids: Ids, length: int, pad: int) -> Iterator[Row]:
@@ -233,25 +220,14 @@ MEGATRON_DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8:
 Numbers = npt.NDArray[np.int64]
 
 
-def read_megatron(path: Path, errors: list[FormatError]) -> Iterator[tuple[Row, dict[str, int]]]:
-    """Every document and what it adds to the counts; what is wrong is appended to ``errors``."""
-    found = manifest.read_optional(path, "megatron")
-    if found:
-        errors.extend(manifest.check_files(found))
-        if errors:
-            return
-    root, names = artifact_files(path, found.paths if found else None, lambda name: name.endswith(".idx"))
-    counts = {"documents": 0, "tokens": 0}
+def dump_megatron(path: Path) -> Iterator[Row | FormatError]:
+    """Yields every document, or the error of an invalid pair."""
+    root, names = artifact_files(path, "megatron", lambda name: name.endswith(".idx"))
     for name in names:
         try:
-            for row in _megatron_documents(root / name, name):
-                added = {"documents": 1, "tokens": row["end"] - row["start"]}
-                counts = {key: counts[key] + added[key] for key in counts}
-                yield row, added
+            yield from _megatron_documents(root / name, name)
         except FormatError as error:
-            errors.append(error)
-    if found and not errors:
-        errors.extend(manifest.check_counts(found, counts))
+            yield error
 
 
 def _megatron_documents(path: Path, name: str) -> Iterator[Row]:
@@ -259,11 +235,11 @@ def _megatron_documents(path: Path, name: str) -> Iterator[Row]:
     binary = path.with_suffix(".bin")
     if not binary.is_file():
         message = f"file not found; expected it next to {path.name}"
-        raise FormatError(str(binary), None, None, "missing_file", message)
+        raise FormatError("missing_file", binary, message)
     size_bytes, expected = binary.stat().st_size, int(lengths.sum()) * dtype.itemsize
     if size_bytes != expected:
         message = f"the file has {size_bytes} bytes; expected {expected}, as {path.name} says"
-        raise FormatError(str(binary), None, None, "wrong_size", message)
+        raise FormatError("wrong_size", binary, message)
     ids = np.memmap(binary, dtype=dtype, mode="r") if size_bytes else np.empty(0, dtype)
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])[documents]
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
@@ -274,7 +250,7 @@ def _index(path: Path) -> tuple[np.dtype[Any], Numbers, Numbers]:
     """Item type, lengths of the sequences, and the first sequence of each document with their number at the end."""
 
     def fail(code: str, message: str) -> FormatError:
-        return FormatError(str(path), None, None, code, message)
+        return FormatError(code, path, message)
 
     data = path.read_bytes()
     if data[:9] != _MAGIC[: len(data)] or len(data) < 9:
@@ -300,3 +276,18 @@ def _index(path: Path) -> tuple[np.dtype[Any], Numbers, Numbers]:
     if not whole:
         raise fail("bad_boundary", f"the documents do not go from sequence 0 to {sequences}; expected all sequences")
     return dtype, lengths, documents
+
+
+def _tokens(row: Row) -> tuple[int, int]:
+    return 1, row["end"] - row["start"]
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "dtype": {"choices": DTYPES, "help": "of shards without a manifest"},
+    "eos_token_id": {"type": int, "metavar": "ID", "help": "of shards without a table"},
+}
+READERS = {
+    "tokens": Reader(dump, ("documents", "tokens"), _tokens, flags=_FLAGS, stated=("text_bytes",)),
+    "packed": Reader(dump_packed, ("parts", "tokens"), _tokens),
+    "megatron": Reader(dump_megatron, ("documents", "tokens"), _tokens),
+}

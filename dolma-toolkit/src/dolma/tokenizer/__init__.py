@@ -15,8 +15,8 @@ from dolma import _native
 from dolma.config import REQUIRED, WorkDir, at_least, setting
 from dolma.errors import ConfigError, Problem
 from dolma.files.paths import named
-from dolma.formats import manifest
 from dolma.formats.files import sha256_of
+from dolma.formats.manifest import MANIFEST, Manifest, read_manifest
 from dolma.records import Reporter, count_text, error_log, save_config
 
 __all__ = [
@@ -78,7 +78,7 @@ class Shard:
 
     npy: Path
     size_bytes: int
-    owner: manifest.Manifest | None
+    owner: Manifest | None
 
     @property
     def csv(self) -> Path:
@@ -89,7 +89,7 @@ class Shard:
         """As the core reads it."""
         hashes = None
         if self.owner is not None:
-            stated = {entry["path"]: entry["sha256"] for entry in self.owner.fields.value["files"]}
+            stated = {entry["path"]: entry["sha256"] for entry in self.owner.files}
             names = (path.relative_to(self.owner.directory).as_posix() for path in (self.npy, self.csv))
             hashes = [stated[name] for name in names]
         return {"npy": str(self.npy), "csv": str(self.csv), "sha256": hashes}
@@ -120,15 +120,15 @@ def shards_in(key: str, directory: str) -> list[Shard]:
     root, shown = Path(directory), named(directory)
     if not root.is_dir():
         raise ConfigError([Problem(key, f'is "{shown}", which was not found; expected a directory of token shards')])
-    owners: dict[Path, manifest.Manifest | None] = {}
+    owners: dict[Path, Manifest | None] = {}
     found: list[Shard] = []
     for path in sorted(root.rglob("*.npy"), key=lambda path: path.relative_to(root).as_posix()):
         if any(part.startswith(".") for part in path.relative_to(root).parts):
             continue
         owner = _owner(key, path.parent, root, owners)
         if owner is not None:
-            name = path.relative_to(owner.directory)
-            if name.as_posix() not in owner.paths or name.with_suffix(".csv.gz").as_posix() not in owner.paths:
+            name, listed = path.relative_to(owner.directory), {row["path"] for row in owner.files}
+            if not {name.as_posix(), name.with_suffix(".csv.gz").as_posix()} <= listed:
                 continue
         shard = Shard(path, path.stat().st_size, owner)
         if not shard.csv.is_file():
@@ -150,12 +150,10 @@ def shards_of(directories: Iterable[str]) -> list[Shard]:
     return list(found.values())
 
 
-def _owner(
-    key: str, directory: Path, root: Path, owners: dict[Path, manifest.Manifest | None]
-) -> manifest.Manifest | None:
+def _owner(key: str, directory: Path, root: Path, owners: dict[Path, Manifest | None]) -> Manifest | None:
     if directory not in owners:
-        if (directory / manifest.FILE_NAME).is_file():
-            owners[directory] = manifest.read(directory, "tokens")
+        if (directory / MANIFEST).is_file():
+            owners[directory] = read_manifest(directory, "tokens")
         elif any((directory / name).exists() for name in RECORDS):
             message = f'has "{named(str(directory))}", which is not finished; expected a manifest.json there'
             raise ConfigError([Problem(key, message, "run the command that writes it again")])
@@ -198,8 +196,8 @@ def details_of(shards: Iterable[Shard], known: Known) -> tuple[dict[str, Any], P
     return found, tokenizer
 
 
-def _details(owner: manifest.Manifest) -> dict[str, Any]:
-    details = owner.details
+def _details(owner: Manifest) -> dict[str, Any]:
+    details = owner.fields("details")
     ids = ("eos_token_id", "bos_token_id", "pad_token_id")
     return {
         "dtype": details.string("dtype"),
