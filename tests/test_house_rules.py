@@ -41,7 +41,7 @@ FOLDERS = [
     "paloma/src/paloma/formats",
 ]
 VENDORED = {
-    **{f"{name}.py": FOLDERS for name in ("contract", "manifest", "__main__")},
+    **{f"{name}.py": [*FOLDERS, "dolma-toolkit/src/dolma/formats"] for name in ("contract", "manifest", "__main__")},
     "../settings.py": FOLDERS,
     "checkpoint.py": [folder for folder in FOLDERS if "paloma" not in folder],
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
