@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from dolma_corpus import Dolma
 
-from dolma.core.data_types import Document, TextSlice
+from dolma.core.data_types import Document, TextSlice, split_paragraphs, split_sentences
 from dolma.core.ft_tagger import BaseFastTextTagger, Prediction
 from dolma.core.registry import TaggerRegistry
-from dolma.core.text import split_paragraphs, split_sentences
 from dolma.errors import ConfigError
 from dolma.tagging.detectors import LanguageTagger, in_order
 from dolma.tagging.workers import import_modules

@@ -19,8 +19,8 @@ from typing import Any
 
 from dolma import _native
 from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, Compression, WorkDir, at_least, setting, shown_and_done
+from dolma.core.data_types import make_variable_name
 from dolma.core.registry import TaggerRegistry, installed_language_model
-from dolma.core.text import make_variable_name
 from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
 from dolma.files import resources
 from dolma.files.paths import Source, attributes_root, expand, extension, fixed_part, is_remote

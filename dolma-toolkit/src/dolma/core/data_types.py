@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dolma import _native
 
 if TYPE_CHECKING:
     from dolma.core.specs import (
@@ -27,6 +31,10 @@ __all__ = [
     "TaggerOutputType",
     "TaggerOutputValueType",
     "TextSlice",
+    "make_variable_name",
+    "split_paragraphs",
+    "split_sentences",
+    "split_words",
 ]
 
 TaggerOutputValueType: TypeAlias = tuple[int, int, float]
@@ -280,3 +288,32 @@ class TextSlice:
 
     def __repr__(self) -> str:
         return f"TextSlice(text={self.text!r}, start={self.start}, end={self.end})"
+
+
+# ---- words, paragraphs and sentences: ``dolma.core.utils`` of dolma 1.x
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+$")
+
+
+def make_variable_name(name: str, remove_multiple_underscores: bool = False) -> str:
+    """Every ASCII character but letters, digits and ``_`` becomes ``_``; characters beyond ASCII stay as they are."""
+    found = re.sub(r"[^a-zA-Z0-9_\u0080-\U0010ffff]", "_", name)
+    return re.sub(r"__+", "_", found) if remove_multiple_underscores else found
+
+
+def split_words(text: str, remove_empty: bool = True) -> list[TextSlice]:
+    """Words by UAX 29; without those that are only white space, unless ``remove_empty`` is false."""
+    places = [*_native.word_starts(text), len(text)]
+    slices = [TextSlice(text, start, end) for start, end in pairwise(places)]
+    return [word for word in slices if word.text.strip()] if remove_empty else slices
+
+
+def split_paragraphs(text: str, remove_empty: bool = True) -> list[TextSlice]:
+    """Lines with their newlines; without those that are only white space, unless ``remove_empty`` is false."""
+    slices = [TextSlice(text, match.start(), match.end()) for match in _LINE.finditer(text)]
+    return [part for part in slices if part.text.strip()] if remove_empty else slices
+
+
+def split_sentences(text: str) -> list[TextSlice]:
+    """Sentences by UAX 29, without white space around them; abbreviations and continued lines do not end one."""
+    return [TextSlice(text, start, end) for start, end in _native.sentences(text)]

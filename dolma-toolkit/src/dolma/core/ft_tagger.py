@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dolma import _native
-from dolma.core.data_types import DocResult, Document, Span, TextSlice
+from dolma.core.data_types import DocResult, Document, Span, TextSlice, split_paragraphs, split_sentences
 from dolma.core.extras import fasttext_trainer
 from dolma.core.taggers import BaseTagger
-from dolma.core.text import split_paragraphs, split_sentences
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
 
 __all__ = ["BaseFastTextTagger", "Classifier", "Prediction"]

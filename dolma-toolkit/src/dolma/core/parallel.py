@@ -19,8 +19,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, TypeAlias, TypeVar
 
-from dolma.core.errors import DolmaError, DolmaRetryableFailure
-from dolma.errors import ConfigError, Problem
+from dolma.errors import ConfigError, DolmaError, DolmaRetryableFailure, Problem
 from dolma.files.paths import expand, fixed_part, is_remote
 
 __all__ = ["METADATA_SUFFIX", "BaseParallelProcessor", "QueueType"]

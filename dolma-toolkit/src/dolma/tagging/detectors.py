@@ -7,11 +7,10 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from dolma.core.data_types import DocResult, Document, Span
+from dolma.core.data_types import DocResult, Document, Span, split_paragraphs
 from dolma.core.extras import require
 from dolma.core.registry import TaggerRegistry
 from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger
-from dolma.core.text import split_paragraphs
 
 __all__ = ["LanguageTagger", "PiiPresidio", "in_order"]
 
