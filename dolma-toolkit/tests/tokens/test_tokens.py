@@ -176,9 +176,9 @@ def test_run_goes_on_behind_the_last_finished_shard(dolma: Dolma, corpus: Path, 
     dolma(*options(tokenizer_path, "whole", max_size=4000))
     dolma(*options(tokenizer_path, "out", max_size=4000))
     out = corpus / "out"
-    records = [line for line in (out / ".dolma/progress.ndjson").read_text().split("\n") if line]
+    first, *records = [line for line in (out / ".dolma/progress.ndjson").read_text().split("\n") if line]
     # as a kill leaves it: two shards recorded, the next recorded by half, one there without record, no manifest
-    (out / ".dolma/progress.ndjson").write_text("\n".join(records[:2]) + "\n" + records[2][:40])
+    (out / ".dolma/progress.ndjson").write_text("\n".join([first, *records[:2]]) + "\n" + records[2][:40])
     (out / "manifest.json").unlink()
     (out / "part-0-00003.npy").unlink()
     (out / "part-0-00002.npy").write_bytes(b"half")

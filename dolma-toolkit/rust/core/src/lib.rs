@@ -15,10 +15,10 @@ pub mod mix;
 #[cfg(any(test, feature = "probes"))]
 pub mod probes;
 pub mod progress;
+pub mod run;
 pub mod stat;
 pub mod tag;
 pub mod taggers;
-pub mod threads;
 pub mod tokens;
 
 pub use error::{Code, Error, Result};

@@ -164,7 +164,7 @@ def _remove_shards(directory: Path) -> None:
     for path in (side_file(directory, "progress.ndjson"), directory / ".progress.jsonl"):
         if path.is_file():
             for line in path.read_text("utf-8").splitlines():
-                with suppress(ValueError):  # a line that a kill cut short
+                with suppress(ValueError, KeyError):  # a line that a kill cut short, or the first
                     shards += [f"{json.loads(line)['name']}.{extension}" for extension in ("npy", "csv.gz")]
             path.unlink()
     for shard in shards:

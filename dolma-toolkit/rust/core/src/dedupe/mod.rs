@@ -1,8 +1,7 @@
 //! `dolma dedupe`: marks the documents or paragraphs that stood earlier in the input.
 //!
-//! Many threads read rows and hash their keys; one decides them in the order of the input ([`decide`]) and writes.
+//! Threads read rows and hash their keys; each decides its rows when those before are decided ([`decide`]).
 
-mod batch;
 mod decide;
 mod keys;
 mod resume;
@@ -10,10 +9,11 @@ mod settings;
 mod url;
 mod words;
 
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use serde::Serialize;
 
-pub use batch::Batch;
 pub use decide::Counts;
 pub use settings::{DocumentFile, FilterSettings, NgramSettings, Normalize, Settings, UnitSettings};
 pub use words::words;
@@ -23,10 +23,10 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, Skipped};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
-use crate::threads;
+use crate::run::{pass, threads, Batch, Journal, Rows, Stage, Turn};
 use decide::Decider;
-use keys::{KeyedRow, Keyer};
-use resume::{finished, groups, note_counts, FileCounts, Identity, Target};
+use keys::Keyer;
+use resume::{groups, Identity, MarkedFile, Target};
 
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
@@ -59,15 +59,6 @@ pub struct Summary {
 
 /// Runs it.
 pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
-    let pool = threads::pool(settings.threads, threads::pieces(stored_bytes(settings)))?;
-    pool.install(|| run_in_pool(settings, progress))
-}
-
-fn stored_bytes(settings: &Settings) -> u64 {
-    settings.files.iter().map(|file| file.path.metadata().map_or(0, |metadata| metadata.len())).sum()
-}
-
-fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     settings.key()?;
     let path = &settings.bloom_filter.file;
     let (mut filter, before) = open_filter(settings)?;
@@ -89,10 +80,8 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
         .collect::<Result<Vec<_>>>()?;
     let is_new = before.is_none();
     let may_be_done = !is_new && (already_inserted || settings.bloom_filter.read_only);
-    if may_be_done && all_done(&targets)? {
-        for target in &targets {
-            target.tidy()?;
-        }
+    if may_be_done && targets.iter().all(Target::is_done) {
+        targets.iter().try_for_each(|target| target.journal.remove())?;
         return Ok(Summary { already_done: true, ..summary(&filter, Counts::default(), 0) });
     }
     if already_inserted {
@@ -105,11 +94,11 @@ fn run_in_pool(settings: &Settings, progress: &Progress) -> Result<Summary> {
     }
     let first_estimate = settings.bloom_filter.estimated_doc_count;
     let (counts, skipped) = loop {
-        if let Some(counts) = mark_files(settings, &mut filter, progress)? {
+        if let Some(counts) = mark_files(settings, &targets, &mut filter, progress)? {
             break counts;
         }
         filter = grown(settings, &filter, before.is_none())?;
-        targets.iter().try_for_each(Target::begin_again)?;
+        targets.iter().try_for_each(|target| target.journal.restart())?;
     };
     if let (AnyFilter::Current(filter), false) = (&mut filter, settings.bloom_filter.read_only) {
         filter.record.runs.push(identity.record(settings, before));
@@ -157,15 +146,6 @@ fn accepted_rate(settings: &Settings, filter: &AnyFilter) -> f64 {
     })
 }
 
-fn all_done(targets: &[Target<'_>]) -> Result<bool> {
-    for target in targets {
-        if !target.is_done()? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// The filter, and the state of its file if there was one.
 fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
     let (path, read_only) = (&settings.bloom_filter.file, settings.bloom_filter.read_only);
@@ -209,7 +189,7 @@ fn finish_after_filter(
     filter: &AnyFilter,
 ) -> Result<Summary> {
     for target in &targets {
-        if !target.all_written()? {
+        if !target.all_written() {
             let message = format!(
                 "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
                 settings.bloom_filter.file.display(),
@@ -219,8 +199,8 @@ fn finish_after_filter(
         }
     }
     for target in targets {
-        if target.is_done()? {
-            target.tidy()?;
+        if target.is_done() {
+            target.journal.remove()?;
         } else {
             target.finish()?;
         }
@@ -232,30 +212,16 @@ fn finish_after_filter(
 type Marked = (Counts, Vec<Skipped>);
 
 /// `None` if the filter is too small.
-fn mark_files(settings: &Settings, filter: &mut AnyFilter, progress: &Progress) -> Result<Option<Marked>> {
-    let before = progress.snapshot();
-    progress.expect(before.files + settings.files.len() as u64, before.bytes + stored_bytes(settings));
-    let sieve = RowSieve::new(&settings.rows, 0);
-    let (mut counts, mut skipped) = (Counts::default(), Vec::new());
-    for file in &settings.files {
-        let of_file = mark_file(settings, file, filter, &sieve, &mut skipped, progress)?;
-        let Some(of_file) = of_file else { return Ok(None) };
-        counts.add(&of_file);
-        progress.add_file();
-    }
-    Ok(Some((counts, skipped)))
-}
-
-/// Decides the rows of one file. Those of a file that an earlier, stopped run has finished are decided again, for the
-/// filter to know them, and not written again.
-fn mark_file(
+fn mark_files(
     settings: &Settings,
-    file: &DocumentFile,
+    targets: &[Target<'_>],
     filter: &mut AnyFilter,
-    sieve: &RowSieve,
-    skipped: &mut Vec<Skipped>,
     progress: &Progress,
-) -> Result<Option<Counts>> {
+) -> Result<Option<Marked>> {
+    let before = progress.snapshot();
+    let size_bytes = |file: &DocumentFile| file.path.metadata().map_or(0, |metadata| metadata.len());
+    let stored_bytes: u64 = settings.files.iter().map(size_bytes).sum();
+    progress.expect(before.files + settings.files.len() as u64, before.bytes + stored_bytes);
     let accepted_rate = accepted_rate(settings, filter);
     let threshold = match &settings.unit {
         UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
@@ -265,79 +231,103 @@ fn mark_file(
         AnyFilter::Current(filter) if !settings.bloom_filter.read_only => (None, Some(filter)),
         answering => (Some(&*answering), None),
     };
-    let keyer = Keyer::new(settings, answering)?;
-    let mut decider = Decider::new(changing, &settings.attribute_name(), threshold);
-    let output = file.output();
-    let mut writer = match finished(&output)? {
-        Some(_) => None,
-        None => Some(AtomicWriter::create(&output)?),
-    };
-    let name = file.path.display().to_string();
-    let compression = settings.compression.as_deref().and_then(Compression::named);
-    let compression = compression.unwrap_or(Compression::of(&file.path));
-    let mut reader = match keyer.fields() {
-        Some(fields) => LineReader::open_fields(&file.path, &name, compression, &fields)?,
-        None => LineReader::open_as(&file.path, &name, compression)?,
-    };
-    reader = reader.sieved(sieve);
-    let mut next = keyed_batch(&keyer, &mut reader, &name)?;
-    let mut lines = String::new();
-    let mut stored_bytes = 0;
-    while !next.is_empty() {
-        progress.check()?;
-        let rows = std::mem::take(&mut next);
-        let (following, written) = rayon::join(
-            || keyed_batch(&keyer, &mut reader, &name),
-            || write_rows(&rows, &mut decider, &mut lines, writer.as_mut()),
-        );
-        written?;
-        if decider.is_beyond(accepted_rate) {
-            return Ok(None);
-        }
-        next = following?;
-        progress.add_documents(rows.len() as u64);
-        progress.add_bytes(reader.stored_bytes() - stored_bytes);
-        stored_bytes = reader.stored_bytes();
+    let mut journals = vec![None; settings.files.len()];
+    for target in targets {
+        target.group.files.iter().for_each(|index| journals[*index] = Some(&target.journal));
     }
-    skipped.extend(reader.skipped().iter().map(|row| Skipped { file: name.clone(), row: row.clone() }));
-    if let Some(writer) = writer {
-        let counts = FileCounts { documents: decider.counts.documents, spans: decider.counts.spans };
-        note_counts(&output, counts)?;
-        writer.finish()?;
+    let marking = Marking {
+        settings,
+        keyer: Keyer::new(settings, answering)?,
+        decider: Mutex::new(Decider::new(changing, &settings.attribute_name(), threshold)),
+        accepted_rate,
+        is_overfull: AtomicBool::new(false),
+        journals,
+        sieve: RowSieve::new(&settings.rows, 0),
+    };
+    let marked = pass(
+        &marking,
+        settings.files.len(),
+        threads::useful(settings.threads, threads::pieces(stored_bytes)),
+        progress,
+    );
+    if marking.is_overfull.load(Ordering::Relaxed) {
+        return progress.check().map(|()| None);
     }
-    Ok(Some(decider.counts))
+    let (mut counts, mut skipped) = (Counts::default(), Vec::new());
+    for (of_file, skipped_rows) in marked? {
+        counts.add(&of_file);
+        skipped.extend(skipped_rows);
+    }
+    Ok(Some((counts, skipped)))
 }
 
-fn keyed_batch(keyer: &Keyer<'_>, reader: &mut LineReader, name: &str) -> Result<Vec<KeyedRow>> {
-    let batch = Batch::read(reader)?;
-    let rows: Vec<Result<KeyedRow>> = (0..batch.len())
-        .into_par_iter()
-        .map(|index| {
-            let (line, place) = batch.line(index, name);
-            keyer.row(line, &place)
-        })
-        .collect();
-    let (mut good, mut errors) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in rows {
-        match row {
-            Ok(row) => good.push(row),
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::many(errors).map_or(Ok(good), Err)
+/// A series is a document file. Rows of a file that an earlier, stopped run has finished are decided again, for the filter
+/// to know them, and not written again.
+struct Marking<'a> {
+    settings: &'a Settings,
+    keyer: Keyer<'a>,
+    decider: Mutex<Decider<'a>>,
+    accepted_rate: f64,
+    is_overfull: AtomicBool,
+    /// of each file
+    journals: Vec<Option<&'a Journal<MarkedFile>>>,
+    sieve: RowSieve,
 }
 
-fn write_rows(
-    rows: &[KeyedRow],
-    decider: &mut Decider<'_>,
-    lines: &mut String,
-    writer: Option<&mut AtomicWriter>,
-) -> Result<()> {
-    lines.clear();
-    for row in rows {
-        decider.row(row, lines);
+impl Stage for Marking<'_> {
+    type Source = Rows;
+    type Made = (String, Counts);
+    type Output = (Option<AtomicWriter>, Counts);
+    type Done = Marked;
+
+    const TAKES_TURNS: bool = true;
+
+    fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
+        let file = &self.settings.files[series];
+        let name = file.path.display().to_string();
+        let compression = self.settings.compression.as_deref().and_then(Compression::named);
+        let compression = compression.unwrap_or(Compression::of(&file.path));
+        let reader = match self.keyer.fields() {
+            Some(fields) => LineReader::open_fields(&file.path, &name, compression, &fields)?,
+            None => LineReader::open_as(&file.path, &name, compression)?,
+        };
+        let is_finished = self.journals[series].is_some_and(|journal| journal.get(&file.relative).is_some());
+        let writer = if is_finished { None } else { Some(AtomicWriter::create(&file.output())?) };
+        Ok((Rows::new(reader.sieved(&self.sieve), Vec::new()), (writer, Counts::default())))
     }
-    writer.map_or(Ok(()), |writer| writer.put(lines.as_bytes()))
+
+    fn make(&self, series: usize, batch: Batch, turn: &Turn<'_, Self>) -> Result<Self::Made> {
+        let name = self.settings.files[series].path.display().to_string();
+        let rows = batch.all(|row| self.keyer.row(row.document(), &row.place(&name)))?;
+        turn.take(|| {
+            let mut decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner);
+            decider.counts = Counts::default();
+            let mut lines = String::new();
+            rows.iter().for_each(|row| decider.row(row, &mut lines));
+            if decider.is_beyond(self.accepted_rate) {
+                self.is_overfull.store(true, Ordering::Relaxed);
+                return Err(Error::Cancelled);
+            }
+            Ok((lines, decider.counts))
+        })?
+    }
+
+    fn keep(&self, _series: usize, (writer, counts): &mut Self::Output, (lines, added): Self::Made) -> Result<()> {
+        counts.add(&added);
+        writer.as_mut().map_or(Ok(()), |writer| writer.put(lines.as_bytes()))
+    }
+
+    fn finish(&self, series: usize, rows: Rows, (writer, counts): Self::Output) -> Result<Marked> {
+        let file = &self.settings.files[series];
+        if let (Some(writer), Some(journal)) = (writer, self.journals[series]) {
+            let output = writer.finish()?;
+            let marked = MarkedFile { documents: counts.documents, spans: counts.spans, output };
+            journal.add(&file.relative, marked)?;
+        }
+        let name = file.path.display().to_string();
+        let skipped = rows.skipped().iter().map(|row| Skipped { file: name.clone(), row: row.clone() });
+        Ok((counts, skipped.collect()))
+    }
 }
 
 fn summary(filter: &AnyFilter, counts: Counts, replaced_files: u64) -> Summary {

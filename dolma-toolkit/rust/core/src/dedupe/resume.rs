@@ -1,26 +1,25 @@
 //! What an earlier run left, and what of it still holds.
 //!
-//! A run is known by the hash of its settings and inputs. The filter's file names every run that inserted into it; a
-//! directory of attributes names the run that is filling it until its manifest is there. So a run that was
+//! A run is known by the hash of its settings and inputs. The filter's file names every run that inserted into it; the
+//! journal of a directory names the run that is filling it until its manifest is there. So a run that was
 //! stopped goes on, a run that is done is not done again, and a filter that holds these very inputs is not
 //! asked about them, since it would answer "seen" to everything.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
 use super::settings::{DocumentFile, Settings};
 use crate::bloom::{FileState, Record, Run, RunInput};
 use crate::error::{Error, Result};
+use crate::jsonl::Written;
 use crate::manifest::{
-    canonical_bytes, document_inputs, relative_path, sha256_bytes, sha256_file, write_file, Input, Manifest, FILE_NAME,
+    canonical_bytes, document_inputs, relative_path, sha256_bytes, sha256_file, Input, Manifest, FILE_NAME,
 };
-
-const PROGRESS_NAME: &str = ".dedupe.progress.json";
+use crate::run::publish::{finished_as, remove};
+use crate::run::{each, Journal, Made};
 
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +33,9 @@ pub struct Identity {
 impl Identity {
     /// Hashes all inputs.
     pub fn of(settings: &Settings) -> Result<Self> {
-        let inputs = settings
-            .files
-            .par_iter()
-            .map(|file| Ok(RunInput { path: input_name(file), sha256: sha256_file(&file.path)?.sha256 }))
-            .collect::<Result<Vec<_>>>()?;
+        let input =
+            |file: &DocumentFile| Ok(RunInput { path: input_name(file), sha256: sha256_file(&file.path)?.sha256 });
+        let inputs = each(&settings.files, settings.threads, input)?;
         let value = json!({"settings": settings.recorded(), "inputs": &inputs});
         Ok(Self { run: sha256_bytes(&canonical_bytes(&value)), inputs })
     }
@@ -91,8 +88,7 @@ fn input_name(file: &DocumentFile) -> String {
 /// Document files whose attributes share a directory, and so a manifest.
 #[derive(Debug)]
 pub struct Group {
-    /// `<root>/attributes/<name>`
-    pub directory: PathBuf,
+    directory: PathBuf,
     documents_directory: PathBuf,
     /// positions in `Settings::files`
     pub files: Vec<usize>,
@@ -112,29 +108,31 @@ pub fn groups(settings: &Settings) -> Vec<Group> {
     groups.into_values().collect()
 }
 
-/// Who is filling a directory.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ProgressRecord {
-    run: String,
-    /// sha256 of the filter that the run began with
-    filter_before: Option<String>,
-}
-
-/// What a finished file holds, in the progress record's file name for it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileCounts {
+/// One finished attribute file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MarkedFile {
     /// rows
     pub documents: u64,
     /// spans
     pub spans: u64,
+    /// the file
+    pub output: Written,
+}
+
+impl Made for MarkedFile {
+    fn files(&self, name: &str) -> Vec<(String, &Written)> {
+        vec![(name.to_string(), &self.output)]
+    }
 }
 
 /// A group in this run: what it is made from, and whether it is done.
 pub struct Target<'a> {
     settings: &'a Settings,
-    group: Group,
+    /// the files
+    pub group: Group,
     manifest: Manifest,
-    progress: ProgressRecord,
+    /// what is finished
+    pub journal: Journal<MarkedFile>,
 }
 
 impl<'a> Target<'a> {
@@ -144,13 +142,8 @@ impl<'a> Target<'a> {
         let mut manifest = Manifest::new("attributes", settings.recorded());
         manifest.inputs = document_inputs("documents", "document", &paths, &group.directory)?;
         if let Some(filter) = filter {
-            manifest.inputs.push(Input {
-                role: "filter".to_string(),
-                path: filter_path(settings, &group)?,
-                manifest_sha256: None,
-                sha256: Some(filter.sha256.clone()),
-                size_bytes: Some(filter.size_bytes),
-            });
+            let file = Written { size_bytes: filter.size_bytes, sha256: filter.sha256.clone() };
+            manifest.inputs.push(Input::file("filter", filter_path(settings, &group)?, &file));
         }
         let documents = relative_path(&group.documents_directory, &group.directory)?;
         manifest.details = Map::from_iter([
@@ -160,22 +153,15 @@ impl<'a> Target<'a> {
         if settings.key()?.is_some() {
             manifest.details.insert("byte_length_keys".to_string(), json!([settings.attribute_name()]));
         }
-        let progress =
-            ProgressRecord { run: identity.run.clone(), filter_before: filter.map(|filter| filter.sha256.clone()) };
-        Ok(Self { settings, group, manifest, progress })
+        let run = json!({"run": identity.run, "filter_before": filter.map(|filter| &filter.sha256)});
+        let journal = Journal::read(&group.directory, "dedupe", sha256_bytes(&canonical_bytes(&run)))?;
+        Ok(Self { settings, group, manifest, journal })
     }
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
-    pub fn is_done(&self) -> Result<bool> {
-        let Ok(Some(manifest)) = Manifest::read(&self.group.directory) else {
-            return Ok(false);
-        };
-        let inputs_there = self.manifest.inputs.iter().all(|input| manifest.inputs.contains(input));
-        Ok(manifest.config == self.manifest.config
-            && manifest.writer == self.manifest.writer
-            && inputs_there
-            && self.names().all(|name| manifest.files.iter().any(|file| file.path == name))
-            && manifest.verify(&self.group.directory, false).is_ok())
+    pub fn is_done(&self) -> bool {
+        finished_as(&self.manifest, &self.group.directory)
+            .is_some_and(|manifest| self.names().all(|name| manifest.files.iter().any(|file| file.path == name)))
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -187,7 +173,7 @@ impl<'a> Target<'a> {
         let directory = &self.group.directory;
         let is_ours = match Manifest::read(directory).ok().flatten() {
             Some(manifest) => manifest.config.get("dedupe").is_some(),
-            None => directory.join(PROGRESS_NAME).exists(),
+            None => self.journal.exists(),
         };
         let Some(name) = self.names().find(|name| !is_ours && directory.join(name).exists()) else { return Ok(()) };
         let message = format!(
@@ -201,16 +187,11 @@ impl<'a> Target<'a> {
     /// the same names. Says how many files were removed.
     pub fn begin(&self) -> Result<usize> {
         let directory = &self.group.directory;
-        let path = directory.join(PROGRESS_NAME);
-        let found = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
-        if found.as_ref() == Some(&self.progress) {
+        if self.journal.exists() && self.journal.others().is_empty() {
             return Ok(0);
         }
-        // a file without its counts is not finished; so from here on a stop at any point leaves what this run may replace
-        for name in self.names() {
-            remove(&counts_path(&directory.join(name)))?;
-        }
-        write_file(&path, &canonical_bytes(&json!(self.progress)))?;
+        // from here on a stop at any point leaves what this run may replace
+        self.journal.restart()?;
         let old = Manifest::read(directory).ok().flatten();
         let is_ours = |name: &str| self.names().any(|ours| ours == name);
         if old.is_some_and(|old| old.config != self.manifest.config || old.files.iter().any(|file| is_ours(&file.path)))
@@ -224,60 +205,29 @@ impl<'a> Target<'a> {
         Ok(removed)
     }
 
-    /// Forgets what this run wrote: it starts again with a larger filter.
-    pub fn begin_again(&self) -> Result<()> {
-        for name in self.names() {
-            let path = self.group.directory.join(name);
-            remove(&counts_path(&path))?;
-            remove(&path)?;
-        }
-        Ok(())
-    }
-
     /// Writes the manifest, together with what an earlier run with these settings wrote about other documents.
     pub fn finish(mut self) -> Result<()> {
         let directory = self.group.directory.clone();
         if let Some(old) = Manifest::read(&directory).ok().flatten() {
-            let ours: Vec<String> = self.names().map(str::to_string).collect();
-            if old.config == self.manifest.config && !old.files.iter().any(|file| ours.contains(&file.path)) {
+            let is_ours = |name: &str| self.names().any(|ours| ours == name);
+            if old.config == self.manifest.config && !old.files.iter().any(|file| is_ours(&file.path)) {
                 old.counts.iter().for_each(|(name, count)| self.manifest.add_count(name, *count));
                 self.manifest.files.extend(old.files);
                 self.manifest.inputs.extend(old.inputs);
             }
         }
-        for name in self.names().map(str::to_string).collect::<Vec<_>>() {
-            let path = directory.join(&name);
-            let counts = finished(&path)?.unwrap_or_default();
-            self.manifest.add_count("documents", counts.documents);
-            self.manifest.add_count("spans", counts.spans);
-            self.manifest.add_file(&name, &sha256_file(&path)?);
+        for (name, file) in self.journal.ours() {
+            self.manifest.add_count("documents", file.documents);
+            self.manifest.add_count("spans", file.spans);
+            self.manifest.add_file(&name, &file.output);
         }
         self.manifest.write(&directory)?;
-        self.tidy()
-    }
-
-    /// Removes what is of no use beside the manifest; a run may have been stopped before it did.
-    pub fn tidy(&self) -> Result<()> {
-        for name in self.names() {
-            remove(&counts_path(&self.group.directory.join(name)))?;
-        }
-        remove(&self.group.directory.join(PROGRESS_NAME))?;
-        Ok(())
+        self.journal.remove()
     }
 
     /// Whether this run, stopped after its filter was written, left every file.
-    pub fn all_written(&self) -> Result<bool> {
-        let path = self.group.directory.join(PROGRESS_NAME);
-        let found = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ProgressRecord>(&bytes).ok());
-        if found.as_ref() != Some(&self.progress) {
-            return self.is_done();
-        }
-        for name in self.names() {
-            if finished(&self.group.directory.join(name))?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    pub fn all_written(&self) -> bool {
+        self.names().all(|name| self.journal.get(name).is_some()) || self.is_done()
     }
 }
 
@@ -285,36 +235,4 @@ impl<'a> Target<'a> {
 fn filter_path(settings: &Settings, group: &Group) -> Result<String> {
     let path = relative_path(&settings.bloom_filter.file, &group.directory)?;
     Ok(if settings.bloom_filter.read_only { path } else { format!("{path}#before") })
-}
-
-/// Notes that `output`, which is about to get its name, holds so much.
-pub fn note_counts(output: &Path, counts: FileCounts) -> Result<()> {
-    write_file(&counts_path(output), &canonical_bytes(&json!(counts))).map(drop)
-}
-
-/// What a finished output holds; `None` if it is not finished.
-pub fn finished(output: &Path) -> Result<Option<FileCounts>> {
-    if !output.exists() {
-        return Ok(None);
-    }
-    let path = counts_path(output);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::io(&path, source)),
-    }
-}
-
-fn counts_path(output: &Path) -> PathBuf {
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    output.with_file_name(format!(".{name}.counts.json"))
-}
-
-/// Removes a file; says whether it was there.
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::io(path, source)),
-    }
 }

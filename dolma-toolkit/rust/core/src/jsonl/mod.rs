@@ -145,26 +145,31 @@ pub struct Skipped {
     pub row: SkippedRow,
 }
 
+/// Says what is wrong with a row.
+pub type RowCheck = dyn Fn(&[u8], &Place<'_>) -> Result<()> + Send + Sync;
+
 /// Row rules of one run, and how many rows it has skipped.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct RowSieve {
     rules: RowRules,
+    check: Arc<RowCheck>,
     skipped: Arc<AtomicU64>,
 }
 
 impl RowSieve {
     /// For a run whose earlier attempt skipped `before` rows.
     pub fn new(rules: &RowRules, before: u64) -> RowSieve {
-        RowSieve { rules: rules.clone(), skipped: Arc::new(AtomicU64::new(before)) }
+        let check = Arc::new(|line: &[u8], place: &Place<'_>| document::parse_row(line, place).map(drop));
+        RowSieve { rules: rules.clone(), check, skipped: Arc::new(AtomicU64::new(before)) }
     }
 
-    /// Whether rows may be skipped.
-    pub fn skips(&self) -> bool {
-        self.rules.skip_bad_rows > 0
+    /// For rows that are not documents.
+    pub fn checking(self, check: impl Fn(&[u8], &Place<'_>) -> Result<()> + Send + Sync + 'static) -> RowSieve {
+        RowSieve { check: Arc::new(check), ..self }
     }
 
     /// Skips the row with the error. Returns the error if that is one too many.
-    pub fn skip(&self, error: Error) -> Result<SkippedRow> {
+    fn skip(&self, error: Error) -> Result<SkippedRow> {
         let Error::Format(error) = error else { return Err(error) };
         let limit = self.rules.skip_bad_rows;
         if self.skipped.fetch_add(1, Ordering::Relaxed) < limit {
@@ -194,7 +199,7 @@ impl FileSieve {
         if self.sieve.rules.skip_bad_rows == 0 {
             return Ok(true);
         }
-        let Err(error) = document::parse_row(line, place).map(drop) else { return Ok(true) };
+        let Err(error) = (self.sieve.check)(line, place) else { return Ok(true) };
         self.skipped.push(self.sieve.skip(error)?);
         Ok(false)
     }

@@ -1,6 +1,6 @@
 //! `dolma mix`: documents and their attributes in, fewer or changed documents out.
 //!
-//! Shards are independent and written in parallel; each is read and written in order by one thread.
+//! Shards are independent. The documents of each are mixed by any thread and written in order.
 
 mod choice;
 mod funnel;
@@ -33,6 +33,7 @@ pub use spans::{replace, Replacement};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::Skipped;
 use crate::progress::Progress;
+use crate::run::all;
 use rules::Rules;
 use target::{targets, Holds, Target};
 
@@ -54,11 +55,6 @@ pub fn check(settings: &Settings) -> Result<Vec<String>> {
 
 /// Runs it.
 pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(crate::threads::useful(settings.threads, usize::MAX))
-        .stack_size(crate::jq::STACK_BYTES)
-        .build()
-        .map_err(|error| Error::config("processes", format!("is {}: {error}", settings.threads)))?;
     let rules = compile(settings)?;
     let mut targets = targets(settings)?;
     if targets.iter().all(Target::is_done) {
@@ -71,8 +67,8 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
     for target in &targets {
         replaced_files += target.begin()? as u64;
     }
-    pool.install(|| jobs::run(settings, &rules, &targets, progress))?;
-    let streams = streams_in_order(settings, &rules, &targets)?;
+    jobs::run(settings, &rules, &targets, progress)?;
+    let streams = streams_in_order(settings, &rules, &targets);
     check_skipped(settings, &streams)?;
     for target in &mut targets {
         target.finish(&rules)?;
@@ -99,33 +95,24 @@ fn check_skipped(settings: &Settings, streams: &[StreamFunnel]) -> Result<()> {
 
 fn compile(settings: &Settings) -> Result<Vec<Rules>> {
     let compiled = settings.streams.iter().enumerate();
-    let compiled: Vec<Result<Rules>> =
-        compiled.map(|(index, stream)| Rules::new(&stream.rules, &format!("streams.{index}"))).collect();
-    let (mut rules, mut errors) = (Vec::new(), Vec::new());
-    for result in compiled {
-        match result {
-            Ok(compiled) => rules.push(compiled),
-            Err(error) => errors.push(error),
-        }
-    }
-    Error::many(errors).map_or(Ok(rules), Err)
+    all(compiled.map(|(index, stream)| Rules::new(&stream.rules, &format!("streams.{index}"))).collect())
 }
 
 /// Every stream's funnel, from the shards that are finished.
-fn streams_in_order(settings: &Settings, rules: &[Rules], targets: &[Target<'_>]) -> Result<Vec<StreamFunnel>> {
+fn streams_in_order(settings: &Settings, rules: &[Rules], targets: &[Target<'_>]) -> Vec<StreamFunnel> {
     let mut streams = Vec::new();
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
         let mut funnel = StreamFunnel::new(&stream.name, rules);
         for target in targets.iter().filter(|target| target.is_of(index, Holds::Part(0))) {
             for shard in &stream.shards {
-                if let Some(finished) = target.finished(shard)? {
+                if let Some(finished) = target.journal.get(&shard.name) {
                     funnel.add(&finished.funnel);
                 }
             }
         }
         streams.push(funnel);
     }
-    Ok(streams)
+    streams
 }
 
 /// The funnels of directories that were done already, in the order of the configuration.

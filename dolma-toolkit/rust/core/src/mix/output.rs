@@ -1,6 +1,7 @@
 //! Where documents go: straight into the output files, or first into rows that are shuffled later.
 
-use super::shard::FileCounts;
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::jsonl::AtomicWriter;
 
@@ -13,11 +14,17 @@ pub enum Destination {
     Part(usize),
 }
 
-/// Takes documents as lines.
-pub trait Sink {
-    /// Whether anybody wants dropped documents.
-    fn wants_dropped(&self) -> bool;
+/// Documents and bytes of text in a finished file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCounts {
+    /// rows
+    pub documents: u64,
+    /// of their texts
+    pub text_bytes: u64,
+}
 
+/// Takes documents as lines.
+pub trait Sink: Send {
     /// Takes a line; `place` is its place in a shuffled output.
     fn put(&mut self, destination: Destination, place: u64, line: &[u8], text_bytes: u64) -> Result<()>;
 }
@@ -30,19 +37,6 @@ pub struct Output {
     pub counts: FileCounts,
 }
 
-impl Output {
-    /// Nothing yet.
-    pub fn new(writer: AtomicWriter) -> Self {
-        Self { writer, counts: FileCounts::default() }
-    }
-
-    fn put(&mut self, line: &[u8], text_bytes: u64) -> Result<()> {
-        self.counts.documents += 1;
-        self.counts.text_bytes += text_bytes;
-        self.writer.put(line)
-    }
-}
-
 /// The files of a shard.
 pub struct Outputs {
     /// one for each part; one, where nothing is split
@@ -52,15 +46,21 @@ pub struct Outputs {
 }
 
 impl Sink for Outputs {
-    fn wants_dropped(&self) -> bool {
-        self.dropped.is_some()
-    }
-
     fn put(&mut self, destination: Destination, _place: u64, line: &[u8], text_bytes: u64) -> Result<()> {
         let output = match destination {
             Destination::Dropped => self.dropped.as_mut(),
             Destination::Part(part) => self.kept.get_mut(part),
         };
-        output.map_or(Ok(()), |output| output.put(line, text_bytes))
+        let Some(output) = output else { return Ok(()) };
+        output.counts.documents += 1;
+        output.counts.text_bytes += text_bytes;
+        output.writer.put(line)
+    }
+}
+
+/// Notes for a survey are in the order of the input.
+impl Sink for AtomicWriter {
+    fn put(&mut self, _destination: Destination, _place: u64, note: &[u8], _text_bytes: u64) -> Result<()> {
+        AtomicWriter::put(self, note)
     }
 }

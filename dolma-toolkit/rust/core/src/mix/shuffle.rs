@@ -90,7 +90,6 @@ pub struct RowWriter {
     path: PathBuf,
     writer: AtomicWriter,
     buckets: Buckets,
-    wants_dropped: bool,
     rows: Vec<u8>,
     /// place and where the row begins
     order: Vec<(u64, usize)>,
@@ -100,12 +99,11 @@ pub struct RowWriter {
 
 impl RowWriter {
     /// Begins a file.
-    pub fn create(path: &Path, buckets: Buckets, wants_dropped: bool) -> Result<Self> {
+    pub fn create(path: &Path, buckets: Buckets) -> Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
             writer: AtomicWriter::create_as(path, Compression::None)?,
             buckets,
-            wants_dropped,
             rows: Vec::new(),
             order: Vec::new(),
             written_bytes: 0,
@@ -141,10 +139,6 @@ impl RowWriter {
 }
 
 impl Sink for RowWriter {
-    fn wants_dropped(&self) -> bool {
-        self.wants_dropped
-    }
-
     fn put(&mut self, destination: Destination, place: u64, line: &[u8], text_bytes: u64) -> Result<()> {
         self.order.push((place, self.rows.len()));
         let destination = match destination {

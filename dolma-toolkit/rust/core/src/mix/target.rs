@@ -1,7 +1,6 @@
 //! Output directories: what an earlier run left in them, and their manifests.
 //!
-//! A shard is finished when a hidden file beside it says so, which names the run (a hash of settings and inputs) and holds
-//! the shard's counts. The manifest takes the place of these files in the end.
+//! The journal has the finished shards with their parts of the funnel. The manifest takes its place in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
 use super::funnel::StreamFunnel;
+use super::output::FileCounts;
 use super::rules::Rules;
 use super::settings::{Settings, Shard, Stream};
-use super::shard::FileCounts;
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{
-    canonical_bytes, document_inputs, relative_path, sha256_bytes, side_file, write_file, Manifest, FILE_NAME,
-};
+use crate::manifest::{document_inputs, relative_path, sha256_bytes, side_file, write_file, Manifest, FILE_NAME};
+use crate::run::publish::{finished_as, remove};
+use crate::run::{Journal, Made};
 
 /// Which documents a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +31,18 @@ pub enum Holds {
 /// A finished shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
-    run: String,
     /// its part of the funnel
     pub funnel: StreamFunnel,
-    sha256: String,
-    size_bytes: u64,
-    counts: FileCounts,
+    /// the file
+    pub output: Written,
+    /// what is in it
+    pub counts: FileCounts,
+}
+
+impl Made for Finished {
+    fn files(&self, name: &str) -> Vec<(String, &Written)> {
+        vec![(name.to_string(), &self.output)]
+    }
 }
 
 /// A directory that this run fills.
@@ -50,6 +55,8 @@ pub struct Target<'s> {
     streams: Vec<usize>,
     manifest: Manifest,
     run: String,
+    /// what is finished
+    pub journal: Journal<Finished>,
 }
 
 /// One for each output directory, and one for each directory of dropped documents.
@@ -85,7 +92,8 @@ impl<'s> Target<'s> {
         manifest.inputs = document_inputs("documents", "document", &documents, &directory)?;
         manifest.inputs.extend(document_inputs("attributes", "attributes", &attributes, &directory)?);
         let run = sha256_bytes(&manifest.bytes()?);
-        Ok(Self { settings, directory, holds, streams, manifest, run })
+        let journal = Journal::read(&directory, "mix", run.clone())?;
+        Ok(Self { settings, directory, holds, streams, manifest, run, journal })
     }
 
     fn shards(&self) -> impl Iterator<Item = (&'s Stream, &'s Shard)> + '_ {
@@ -102,21 +110,9 @@ impl<'s> Target<'s> {
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
     pub fn is_done(&self) -> bool {
-        let Ok(Some(manifest)) = Manifest::read(&self.directory) else { return false };
-        let same_inputs = manifest.inputs.len() == self.sorted_inputs().len()
-            && self.manifest.inputs.iter().all(|input| manifest.inputs.contains(input));
-        manifest.config == self.manifest.config
-            && manifest.writer == self.manifest.writer
-            && same_inputs
-            && manifest.verify(&self.directory, false).is_ok()
+        let same = finished_as(&self.manifest, &self.directory);
+        same.is_some_and(|found| found.inputs.iter().all(|input| self.manifest.inputs.contains(input)))
             && (self.holds == Holds::Dropped || self.funnel_path().exists())
-    }
-
-    fn sorted_inputs(&self) -> Vec<&crate::manifest::Input> {
-        let mut inputs: Vec<_> = self.manifest.inputs.iter().collect();
-        inputs.sort_by(|a, b| (&a.role, &a.path).cmp(&(&b.role, &b.path)));
-        inputs.dedup();
-        inputs
     }
 
     /// Removes what another run with the same streams left. Fails if there is anything else, which would be read together
@@ -131,10 +127,8 @@ impl<'s> Target<'s> {
         }
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        for name in &names {
-            let shard = name.strip_prefix('.').and_then(|name| name.strip_suffix(FINISHED_SUFFIX));
-            stale.extend(shard.filter(|shard| !ours.contains(shard)).map(str::to_string));
-        }
+        let recorded = self.journal.ours().into_iter().chain(self.journal.others());
+        stale.extend(recorded.map(|(name, _)| name));
         let is_data = |name: &str| name.contains(".json") && !name.starts_with('.') && !OWN_FILES.contains(&name);
         let strange = |name: &str| is_data(name) && !stale.contains(name) && !ours.contains(name);
         if let Some(name) = names.iter().find(|name| strange(name)) {
@@ -144,21 +138,21 @@ impl<'s> Target<'s> {
             );
             return Err(Error::config("output.path", message).with_hint("name another directory, or remove that file"));
         }
-        let mut removed = 0;
-        for (_, shard) in self.shards() {
-            if self.finished(shard)?.is_none() {
-                stale.insert(shard.name.clone());
-            }
+        stale.extend(ours.iter().map(|name| name.to_string()));
+        stale.retain(|name| !ours.contains(name.as_str()) || self.journal.get(name).is_none());
+        match self.journal.others().is_empty() {
+            true => self.journal.begin()?,
+            false => self.journal.restart()?,
         }
         // files of work in progress that are of no use to this run
-        let ours = self.working_directory();
+        let working = self.working_directory();
         for entry in fs::read_dir(self.directory.join(WORKING_NAME)).into_iter().flatten().flatten() {
-            if entry.path() != ours {
+            if entry.path() != working {
                 fs::remove_dir_all(entry.path()).map_err(|source| Error::io(&entry.path(), source))?;
             }
         }
+        let mut removed = 0;
         for name in stale {
-            remove(&self.finished_path(&name))?;
             removed += usize::from(remove(&self.directory.join(&name))?);
         }
         Ok(removed)
@@ -182,42 +176,14 @@ impl<'s> Target<'s> {
         Err(Error::config("output.path", message).with_hint("name another directory, or mix all streams in one run"))
     }
 
-    /// What a shard holds, if this run has finished it.
-    pub fn finished(&self, shard: &Shard) -> Result<Option<Finished>> {
-        let path = self.finished_path(&shard.name);
-        let Ok(bytes) = fs::read(&path) else { return Ok(None) };
-        let Ok(finished) = serde_json::from_slice::<Finished>(&bytes) else { return Ok(None) };
-        let size_bytes = fs::metadata(self.directory.join(&shard.name)).map(|metadata| metadata.len()).ok();
-        Ok((finished.run == self.run && size_bytes == Some(finished.size_bytes)).then_some(finished))
-    }
-
-    /// Notes that a shard, which has its name now, is finished.
-    pub fn note(&self, shard: &Shard, funnel: &StreamFunnel, written: Written, counts: FileCounts) -> Result<()> {
-        let finished = Finished {
-            run: self.run.clone(),
-            funnel: funnel.clone(),
-            sha256: written.sha256,
-            size_bytes: written.size_bytes,
-            counts,
-        };
-        write_file(&self.finished_path(&shard.name), &canonical_bytes(&json!(finished))).map(drop)
-    }
-
-    fn finished_path(&self, name: &str) -> PathBuf {
-        let path = self.directory.join(name);
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        path.with_file_name(format!(".{file_name}{FINISHED_SUFFIX}"))
-    }
-
     /// Writes the funnel and the manifest.
     pub fn finish(&mut self, rules: &[Rules]) -> Result<()> {
         let streams = self.streams.iter().map(|index| (self.settings.streams[*index].name.as_str(), &rules[*index]));
         let mut funnels: Vec<StreamFunnel> = streams.map(|(name, rules)| StreamFunnel::new(name, rules)).collect();
         let shards: Vec<(&Stream, &Shard)> = self.shards().collect();
         for (stream, shard) in &shards {
-            let Some(finished) = self.finished(shard)? else { continue };
-            let path = shard.name.as_str();
-            self.manifest.add_file(path, &Written { size_bytes: finished.size_bytes, sha256: finished.sha256 });
+            let Some(finished) = self.journal.get(&shard.name) else { continue };
+            self.manifest.add_file(&shard.name, &finished.output);
             self.manifest.add_count("documents", finished.counts.documents);
             self.manifest.add_count("text_bytes", finished.counts.text_bytes);
             if let Some(funnel) = funnels.iter_mut().find(|funnel| funnel.name == stream.name) {
@@ -237,9 +203,7 @@ impl<'s> Target<'s> {
 
     /// Removes what is of no use beside the manifest; a run may have been stopped before it did.
     pub fn tidy(&self) -> Result<()> {
-        for (_, shard) in self.shards() {
-            remove(&self.finished_path(&shard.name))?;
-        }
+        self.journal.remove()?;
         let working = self.directory.join(WORKING_NAME);
         match fs::remove_dir_all(&working) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&working, error)),
@@ -278,7 +242,6 @@ impl<'s> Target<'s> {
 }
 
 const WORKING_NAME: &str = ".mixing";
-const FINISHED_SUFFIX: &str = ".mixed.json";
 /// Files next to documents that are not documents. All but the manifest are from earlier releases.
 const OWN_FILES: [&str; 5] = [FILE_NAME, "funnel.json", "metrics.jsonl", "errors.jsonl", "skipped.jsonl"];
 
@@ -296,12 +259,4 @@ fn recorded(stream: &Stream, directory: &Path) -> Result<Value> {
     value["attributes"] = json!(sets);
     value["shards"] = Value::Object(shards);
     Ok(value)
-}
-
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::io(path, source)),
-    }
 }

@@ -5,7 +5,6 @@ mod histogram;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map};
@@ -13,13 +12,12 @@ use serde_json::{json, Map};
 pub use histogram::{Summary, Tracker};
 
 use crate::attributes;
-use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{AtomicWriter, LineReader};
 use crate::manifest::{document_inputs, Manifest};
 use crate::mix::{Attribute, AttributeRow, Span};
 use crate::progress::Progress;
-use crate::threads;
+use crate::run::{each, BatchRow, Rows, Source};
 
 /// What is asked for.
 #[derive(Debug, Clone, Deserialize)]
@@ -86,29 +84,19 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
         let reason = error.to_string().replace('\n', " ");
         Error::config("regex", format!("is not a regular expression: {reason}"))
     })?;
-    let pool = threads::pool(settings.threads, settings.files.len())?;
     let sizes = settings.files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len()));
     progress.expect(settings.files.len() as u64, sizes.sum());
-    let parts: Vec<Result<Tracked>> =
-        pool.install(|| settings.files.par_iter().map(|path| track_file(path, regex.as_ref(), progress)).collect());
-    let (mut whole, mut errors) = (Tracked::default(), Vec::new());
+    let parts = each(&settings.files, settings.threads, |path| track_file(path, regex.as_ref(), progress))?;
+    let mut whole = Tracked::default();
     // in the order of the files: sums of floating-point numbers depend on it
-    for part in parts {
-        match part {
-            Ok(found) => {
-                whole.documents += found.documents;
-                found.others.into_iter().for_each(|(key, count)| *whole.others.entry(key).or_default() += count);
-                for (key, (scores, lengths)) in found.trackers {
-                    let tracker = whole.trackers.entry(key).or_default();
-                    tracker.0.merge(scores);
-                    tracker.1.merge(lengths);
-                }
-            }
-            Err(error) => errors.push(error),
+    for found in parts {
+        whole.documents += found.documents;
+        found.others.into_iter().for_each(|(key, count)| *whole.others.entry(key).or_default() += count);
+        for (key, (scores, lengths)) in found.trackers {
+            let tracker = whole.trackers.entry(key).or_default();
+            tracker.0.merge(scores);
+            tracker.1.merge(lengths);
         }
-    }
-    if let Some(error) = Error::many(errors) {
-        return Err(error);
     }
     let Tracked { documents, trackers, others } = whole;
     let named = || {
@@ -126,36 +114,36 @@ pub fn run(settings: &Settings, progress: &Progress) -> Result<Report> {
 }
 
 fn track_file(path: &Path, regex: Option<&Regex>, progress: &Progress) -> Result<Tracked> {
-    let mut reader = LineReader::open(path)?;
+    let mut rows = Rows::new(LineReader::open(path)?, Vec::new());
     let name = path.display().to_string();
-    let (mut found, mut line_number, mut told_bytes) = (Tracked::default(), 0, 0);
-    while let Some(line) = reader.next_line()? {
-        line_number += 1;
-        let place = Place { path: &name, line: line_number };
+    let mut found = Tracked::default();
+    while let Some(batch) = rows.read(progress)? {
+        progress.check()?;
+        for row in batch.rows() {
+            found.documents += 1;
+            found.track_row(row, &name, regex)?;
+        }
+        batch.error.map_or(Ok(()), Err)?;
+    }
+    Ok(found)
+}
+
+impl Tracked {
+    fn track_row(&mut self, row: BatchRow<'_>, name: &str, regex: Option<&Regex>) -> Result<()> {
+        let line = row.document();
         let Some(row) = AttributeRow::read(line) else {
-            attributes::parse_value(line, &place)?;
-            continue;
+            return attributes::parse_value(line, &row.place(name)).map(drop);
         };
         for (key, value) in row.values().filter(|(key, _)| regex.is_none_or(|regex| regex.is_match(key))) {
             match value {
-                Attribute::Spans(spans) => track(&mut found.trackers, key, &spans),
-                Attribute::Number(number) => found.trackers.entry(key.to_string()).or_default().0.add(number),
+                Attribute::Spans(spans) => track(&mut self.trackers, key, &spans),
+                Attribute::Number(number) => self.trackers.entry(key.to_string()).or_default().0.add(number),
                 Attribute::Null => {}
-                Attribute::Other => *found.others.entry(key.to_string()).or_default() += 1,
+                Attribute::Other => *self.others.entry(key.to_string()).or_default() += 1,
             }
         }
-        if line_number % 1024 == 0 {
-            progress.check()?;
-            progress.add_documents(1024);
-            progress.add_bytes(reader.stored_bytes() - told_bytes);
-            told_bytes = reader.stored_bytes();
-        }
+        Ok(())
     }
-    progress.add_documents(line_number % 1024);
-    progress.add_bytes(reader.stored_bytes() - told_bytes);
-    progress.add_file();
-    found.documents = line_number;
-    Ok(found)
 }
 
 /// An attribute without spans counts as one span of nothing, as in dolma 1.x.

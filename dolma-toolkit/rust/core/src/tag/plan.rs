@@ -2,17 +2,16 @@
 
 use std::path::PathBuf;
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::records::{Records, State};
+use super::records::{state, Records, State};
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, RowRules, Written};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
+use crate::run::each;
 use crate::taggers::Resource;
-use crate::threads;
 
 /// The whole request.
 #[derive(Clone, Debug, Deserialize)]
@@ -108,17 +107,19 @@ pub(super) struct Work {
     pub file: usize,
     /// Size and hash of the document file.
     pub input: Written,
-    pub outputs: Vec<PendingOutput>,
+    /// Positions of the attribute files to make.
+    outputs: Vec<usize>,
 }
 
-pub(super) struct PendingOutput {
-    pub file: usize,
-    pub output: usize,
+impl Work {
+    pub fn outputs<'p>(&self, plan: &'p Plan) -> Vec<&'p OutputPlan> {
+        self.outputs.iter().map(|output| &plan.files[self.file].outputs[*output]).collect()
+    }
 }
 
 /// Files with something left to do. Reads every document file once, for its hash.
 pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> Result<Vec<Work>> {
-    let look = |(index, file): (usize, &FilePlan)| -> Result<(Work, Vec<String>)> {
+    let look = |index: usize, file: &FilePlan| -> Result<(Work, Vec<String>)> {
         progress.check()?;
         let input = sha256_file(&file.path)?;
         let mut work = Work { file: index, input, outputs: Vec::new() };
@@ -126,11 +127,11 @@ pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> 
         for (number, output) in file.outputs.iter().enumerate() {
             let state = match plan.ignore_existing {
                 true => State::Missing,
-                false => records[output.artifact].state(&output.path, &work.input),
+                false => state(&records[output.artifact], &output.path, &work.input),
             };
             match state {
                 State::Finished => {}
-                State::Missing => work.outputs.push(PendingOutput { file: index, output: number }),
+                State::Missing => work.outputs.push(number),
                 State::Foreign => {
                     conflicts.push(plan.artifacts[output.artifact].directory.join(&output.path).display().to_string());
                 }
@@ -138,25 +139,10 @@ pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> 
         }
         Ok((work, conflicts))
     };
-    let looked: Vec<_> = threads::pool(plan.threads, plan.files.len())?
-        .install(|| plan.files.par_iter().enumerate().map(look).collect());
-    let mut left = Vec::new();
-    let mut conflicts = Vec::new();
-    let mut errors = Vec::new();
-    for result in looked {
-        match result {
-            Ok((work, found)) => {
-                conflicts.extend(found);
-                if !work.outputs.is_empty() {
-                    left.push(work);
-                }
-            }
-            Err(error) => errors.push(error),
-        }
-    }
-    if let Some(error) = Error::many(errors) {
-        return Err(error);
-    }
+    let files: Vec<(usize, &FilePlan)> = plan.files.iter().enumerate().collect();
+    let (mut left, conflicts): (Vec<Work>, Vec<Vec<String>>) =
+        each(&files, plan.threads, |&(index, file)| look(index, file))?.into_iter().unzip();
+    let conflicts = conflicts.concat();
     if let Some(first) = conflicts.first() {
         let others = conflicts.len() - 1;
         let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
@@ -167,6 +153,7 @@ pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> 
             .with_hint("choose another experiment, or make it again with --ignore_existing"));
     }
     check_leftovers(plan, records)?;
+    left.retain(|work| !work.outputs.is_empty());
     Ok(left)
 }
 
@@ -179,7 +166,7 @@ fn check_leftovers(plan: &Plan, records: &[Records]) -> Result<()> {
                 .flat_map(|file| &file.outputs)
                 .any(|output| output.artifact == index && output.path == path)
         };
-        if let Some(path) = records.leftovers().find(|path| !ours(path)) {
+        if let Some((path, _)) = records.others().iter().find(|(path, _)| !ours(path)) {
             let artifact = plan.artifacts[index].directory.display();
             let message =
                 format!("holds {path}, which other settings made; expected one set of settings in one directory");

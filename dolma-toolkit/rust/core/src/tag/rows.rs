@@ -2,78 +2,19 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 
 use super::line::{Attributes, KeySet, Names};
-use super::plan::{OutputPlan, Plan};
+use super::plan::{FilePlan, OutputPlan, Plan};
 use crate::attributes::{self, key};
 use crate::document::{parse_row, Place, Row};
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{Compression, LineReader};
+use crate::run::BatchRow;
 use crate::taggers::{Span, Tagger, Text};
 
-const BATCH_ROWS: usize = 1024;
-const BATCH_BYTES: usize = 8 << 20;
-
-/// Spans of the taggers that are not native: a line a document, `[[[type, start, end, score], …], …]`, one list a tagger.
-pub struct Spool {
-    reader: LineReader,
-}
-
+/// Spans of the taggers that are not native, as a row of the spool has them: `[[[type, start, end, score], …], …]`, one list
+/// a tagger.
 type SpooledSpans = Vec<Vec<(String, usize, usize, f64)>>;
-
-impl Spool {
-    pub fn open(path: &Path) -> Result<Spool> {
-        Ok(Spool { reader: LineReader::open_as(path, &path.display().to_string(), Compression::None)? })
-    }
-
-    fn next(&mut self) -> Result<SpooledSpans> {
-        let spans = match self.reader.next_line()? {
-            Some(line) => serde_json::from_slice(line).map_err(|error| error.to_string()),
-            None => Err("it ends before the documents".to_owned()),
-        };
-        spans.map_err(|reason| {
-            self.reader.place().error(None, Code::Misaligned, format!("the spool is unusable: {reason}"))
-        })
-    }
-}
-
-/// Lines of a file, read ahead.
-#[derive(Default)]
-pub struct Batch {
-    pub rows: Vec<RawRow>,
-    bytes: Vec<u8>,
-}
-
-/// One line and where it stands.
-pub struct RawRow {
-    line: u64,
-    /// within the bytes of the batch
-    range: Range<usize>,
-    spooled: SpooledSpans,
-}
-
-impl Batch {
-    /// The next lines in place of those that it holds; none at the end of the file.
-    pub fn read(&mut self, reader: &mut LineReader, mut spool: Option<&mut Spool>) -> Result<()> {
-        self.rows.clear();
-        self.bytes.clear();
-        while self.rows.len() < BATCH_ROWS && self.bytes.len() < BATCH_BYTES {
-            let start = self.bytes.len();
-            let Some(bytes) = reader.next_line()? else {
-                break;
-            };
-            self.bytes.extend_from_slice(bytes);
-            let spooled = match spool.as_mut() {
-                Some(spool) => spool.next()?,
-                None => Vec::new(),
-            };
-            self.rows.push(RawRow { line: reader.line(), range: start..self.bytes.len(), spooled });
-        }
-        Ok(())
-    }
-}
 
 /// One attribute line, and what it holds.
 pub struct Line {
@@ -125,6 +66,7 @@ pub fn shared_key(key: &str, one: &str, other: &str) -> String {
 /// Tags rows for a set of outputs; shared between threads.
 pub struct RowTagger<'a> {
     plan: &'a Plan,
+    file: &'a FilePlan,
     /// Taggers of each output.
     outputs: Vec<&'a [usize]>,
     taggers: &'a [Option<Box<dyn Tagger>>],
@@ -135,7 +77,12 @@ pub struct RowTagger<'a> {
 }
 
 impl<'a> RowTagger<'a> {
-    pub fn new(plan: &'a Plan, outputs: &[&OutputPlan], taggers: &'a [Option<Box<dyn Tagger>>]) -> RowTagger<'a> {
+    pub fn new(
+        plan: &'a Plan,
+        file: &'a FilePlan,
+        outputs: &[&OutputPlan],
+        taggers: &'a [Option<Box<dyn Tagger>>],
+    ) -> RowTagger<'a> {
         let mut column = 0;
         let columns = plan
             .taggers
@@ -148,23 +95,31 @@ impl<'a> RowTagger<'a> {
             .collect();
         let outputs = outputs.iter().map(|output| plan.artifacts[output.artifact].taggers.as_slice()).collect();
         let prefixes = plan.taggers.iter().map(|tagger| key(&tagger.experiment, &tagger.name, "")).collect();
-        RowTagger { plan, outputs, taggers, columns, prefixes }
+        RowTagger { plan, file, outputs, taggers, columns, prefixes }
     }
 
     /// The attribute lines of one document, with their line ends.
-    pub fn tag(&self, batch: &Batch, raw: &RawRow, path: &str) -> Result<TaggedRow> {
-        let place = Place { path, line: raw.line };
-        let row = parse_row(&batch.bytes[raw.range.clone()], &place)?;
+    pub fn tag(&self, raw: BatchRow<'_>) -> Result<TaggedRow> {
+        let place = raw.place(&self.file.name);
+        let row = parse_row(raw.document(), &place)?;
         let text = Text::with_metadata(&row.text, row.metadata.as_deref());
         let length = text.length_chars();
-        let lines = self.outputs.iter().map(|taggers| self.line(taggers, raw, &row, &text, length, &place));
-        Ok(TaggedRow { line: raw.line, lines: lines.collect::<Result<Vec<_>>>()? })
+        let spooled = match raw.companions().next() {
+            Some(line) => serde_json::from_slice(line).map_err(|error| {
+                let spool = self.file.spool.as_deref().unwrap_or(Path::new("")).display().to_string();
+                let message = format!("the spool is unusable: {error}");
+                raw.companion_place(&spool).error(None, Code::Misaligned, message)
+            })?,
+            None => Vec::new(),
+        };
+        let lines = self.outputs.iter().map(|taggers| self.line(taggers, &spooled, &row, &text, length, &place));
+        Ok(TaggedRow { line: place.line, lines: lines.collect::<Result<Vec<_>>>()? })
     }
 
     fn line(
         &self,
         taggers: &[usize],
-        raw: &RawRow,
+        spooled: &SpooledSpans,
         row: &Row<'_>,
         text: &Text<'_>,
         length: usize,
@@ -210,7 +165,7 @@ impl<'a> RowTagger<'a> {
                 let key = key_of(&mut attributes, &kinds, kind)?;
                 kinds.push((Cow::Borrowed(kind), key));
             }
-            for span in self.spans(index, raw, text, place)? {
+            for span in self.spans(index, spooled, text, place)? {
                 if span.start > span.end || span.end > length || !span.score.is_finite() {
                     let message = format!(
                         "tagger \"{}\" returned the span [{}, {}, {}] of document \"{}\", a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",
@@ -234,7 +189,7 @@ impl<'a> RowTagger<'a> {
         Ok(Line { bytes, spans: attributes.num_spans(), names: attributes.into_names(), types })
     }
 
-    fn spans(&self, index: usize, raw: &RawRow, text: &Text<'_>, place: &Place<'_>) -> Result<Vec<Span>> {
+    fn spans(&self, index: usize, spooled: &SpooledSpans, text: &Text<'_>, place: &Place<'_>) -> Result<Vec<Span>> {
         let mut spans = Vec::new();
         match &self.taggers[index] {
             Some(tagger) => tagger.tag(text, &mut spans).map_err(|error| match error {
@@ -247,7 +202,7 @@ impl<'a> RowTagger<'a> {
             })?,
             None => {
                 let name = &self.plan.taggers[index].name;
-                let column = raw.spooled.get(self.columns[index]);
+                let column = spooled.get(self.columns[index]);
                 let column = column.ok_or_else(|| {
                     Error::config(
                         "taggers",

@@ -12,28 +12,27 @@ mod plan;
 mod shards;
 
 use std::path::Path;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
-use crossbeam_channel::bounded;
-use rayon::prelude::*;
 use serde_json::{json, Value};
 
 use crate::error::{Error, Result};
 use crate::jsonl::{SkippedRow, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, tokenizer_input, write_file, Input, Manifest};
 use crate::progress::Progress;
-use crate::threads;
+use crate::run::{pass, threads, Made, Source, Stage, Turn};
 
 pub use encode::{decode, Encoder, TokenizerPlan};
 pub use fields::Fields;
 pub use plan::{Dtype, Oversize, Plan, TextFile};
 
-use order::Stream;
+use encode::Encoded;
+use order::{Document, Stream};
 use plan::Checked;
-use shards::{Group, Shards};
+use shards::{Group, ShardWriter, Shards};
 
-/// Documents that are encoded before the next look at the clock and at Ctrl-C.
-const CHUNK_DOCUMENTS: usize = 256;
+/// Documents that a thread encodes at once.
+const CHUNK_DOCUMENTS: usize = 64;
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// What a run did, and what the artifact holds.
@@ -64,16 +63,16 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
     let dtype = plan.dtype_for(encoder.vocab_size())?;
     let stored_bytes = plan.files.iter().map(|file| file.path.metadata().map_or(0, |file| file.len())).sum();
-    let pool = threads::pool(plan.threads, threads::pieces(stored_bytes))?;
-    let checked = pool.install(|| plan::check_files(plan, progress))?;
+    let threads = threads::useful(plan.threads, threads::pieces(stored_bytes));
+    let checked = plan::check_files(plan, threads, progress)?;
     let inputs = inputs(plan, &checked)?;
     let config = plan.manifest_config(dtype, &encoder);
     let fingerprint =
         sha256_bytes(&canonical_bytes(&json!({"config": config, "inputs": inputs, "names": plan.names()})));
 
-    let mut shards = Shards::open(&plan.destination, &fingerprint)?;
+    let mut shards = Shards::open(&plan.destination, fingerprint)?;
     let mut summary = Summary { shards_discarded: shards.discarded, ..Summary::default() };
-    if !shards.finished {
+    if !shards.complete {
         progress.expect(checked.len() as u64, checked.iter().map(|file| file.text_bytes).sum());
         let groups = order::groups(plan);
         let digits = shards::digits(groups.len());
@@ -87,7 +86,12 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
                 bos: plan.tokenizer.bos_token_id,
                 eos: plan.tokenizer.eos_token_id,
             };
-            summary.respelt += write_group(plan, &encoder, &pool, files, group, &mut shards, progress)?;
+            let stream = Stream::new(plan, files, progress);
+            let done = shards.documents_of(group.index);
+            let documents = Documents { stream, window: Vec::new().into_iter(), done, error: None };
+            let start = Mutex::new(Some((documents, shards.writer(group))));
+            let encoding = Encoding { plan, encoder: &encoder, start };
+            summary.respelt += pass(&encoding, 1, threads, progress)?.iter().sum::<u64>();
         }
         for (file, checked) in plan.files.iter().zip(&checked) {
             let now = std::fs::metadata(&file.path).map_err(|source| Error::io(&file.path, source))?.len();
@@ -97,7 +101,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
         }
         write_manifest(plan, &encoder, dtype, config, inputs, &shards, &checked)?;
     }
-    for shard in shards.all() {
+    for (_, shard) in shards.all() {
         summary.documents += shard.documents;
         summary.tokens += shard.tokens;
         summary.text_bytes += shard.text_bytes;
@@ -111,66 +115,82 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Encodes one group of files into its shards. Reading, encoding and writing overlap; their order does not change.
-fn write_group(
-    plan: &Plan,
-    encoder: &Encoder,
-    pool: &rayon::ThreadPool,
-    files: Vec<usize>,
-    group: Group,
-    shards: &mut Shards,
-    progress: &Progress,
-) -> Result<u64> {
-    let mut skip = shards.documents_of(group.index);
-    let mut writer = shards.writer(group);
-    let mut respelt = 0;
-    thread::scope(|scope| {
-        let (send, windows) = bounded(1);
-        scope.spawn(move || {
-            let mut stream = Stream::new(plan, files, progress);
-            loop {
-                let window = stream.next_window();
-                let last = !matches!(window, Ok(Some(_)));
-                // the receiver is gone when writing failed
-                if send.send(window).is_err() || last {
-                    return;
-                }
-            }
-        });
-        while let Ok(window) = windows.recv() {
-            let Some(window) = window? else { break };
-            // what finished shards hold is not encoded again
-            let skipped = skip.min(window.len() as u64);
-            skip -= skipped;
-            progress.add_documents(skipped);
-            progress.add_bytes(text_bytes(&window[..skipped as usize]));
-            for chunk in window[skipped as usize..].chunks(CHUNK_DOCUMENTS) {
-                progress.check()?;
-                let encoded: Vec<Result<encode::Encoded>> = pool.install(|| {
-                    chunk.par_iter().map(|document| encoder.encode(&document.text, &plan.place(document))).collect()
-                });
-                for (document, encoded) in chunk.iter().zip(encoded) {
-                    let encoded = encoded?;
-                    respelt += u64::from(encoded.respelt);
-                    writer.write(
-                        document,
-                        plan.files[document.file].name.as_str(),
-                        &encoded.ids,
-                        &plan.place(document),
-                    )?;
-                }
-                progress.add_documents(chunk.len() as u64);
-                progress.add_bytes(text_bytes(chunk));
-            }
-        }
-        Ok(())
-    })
-    .and_then(|()| writer.finish())?;
-    Ok(respelt)
+/// The series is a group of files that share shards. Reading, encoding and writing overlap; their order does not change.
+struct Encoding<'a> {
+    plan: &'a Plan,
+    encoder: &'a Encoder,
+    /// what the only series begins with
+    start: Mutex<Option<(Documents<'a>, ShardWriter<'a>)>>,
 }
 
-fn text_bytes(documents: &[order::Document]) -> u64 {
-    documents.iter().map(|document| document.text.len() as u64).sum()
+/// The documents of a group, in their final order.
+struct Documents<'a> {
+    stream: Stream<'a>,
+    window: std::vec::IntoIter<Document>,
+    /// documents that finished shards hold; they are not encoded again
+    done: u64,
+    /// of reading ahead
+    error: Option<Error>,
+}
+
+impl Source for Documents<'_> {
+    type Batch = Vec<Document>;
+
+    fn read(&mut self, progress: &Progress) -> Result<Option<Vec<Document>>> {
+        loop {
+            if let Some(error) = self.error.take() {
+                return Err(error);
+            }
+            if self.window.len() == 0 {
+                self.window = self.stream.next_window()?.into_iter();
+            }
+            let mut chunk: Vec<Document> = self.window.by_ref().take(CHUNK_DOCUMENTS).collect();
+            // the next window grows as this one shrinks, so that nobody waits for a whole one
+            self.error = self.stream.gather(chunk.len()).err();
+            progress.add_documents(chunk.len() as u64);
+            progress.add_bytes(chunk.iter().map(|document| document.text.len() as u64).sum());
+            let done = self.done.min(chunk.len() as u64);
+            self.done -= done;
+            if done == 0 || chunk.len() as u64 > done {
+                chunk.drain(..done as usize);
+                return Ok(Some(chunk).filter(|chunk| !chunk.is_empty()));
+            }
+        }
+    }
+}
+
+impl<'a> Stage for Encoding<'a> {
+    type Source = Documents<'a>;
+    type Made = Vec<(Document, Encoded)>;
+    type Output = (ShardWriter<'a>, u64);
+    /// documents whose text spelt a special token
+    type Done = u64;
+
+    fn open(&self, _series: usize) -> Result<(Documents<'a>, Self::Output)> {
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        start.map(|(documents, writer)| (documents, (writer, 0))).ok_or(Error::Cancelled)
+    }
+
+    fn make(&self, _series: usize, chunk: Vec<Document>, _turn: &Turn<'_, Self>) -> Result<Self::Made> {
+        let encode = |document: Document| {
+            let encoded = self.encoder.encode(&document.text, &self.plan.place(&document))?;
+            Ok((document, encoded))
+        };
+        chunk.into_iter().map(encode).collect()
+    }
+
+    fn keep(&self, _series: usize, (writer, respelt): &mut Self::Output, made: Self::Made) -> Result<()> {
+        for (document, encoded) in &made {
+            *respelt += u64::from(encoded.respelt);
+            let name = self.plan.files[document.file].name.as_str();
+            writer.write(document, name, &encoded.ids, &self.plan.place(document))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, _series: usize, _documents: Documents<'a>, (writer, respelt): Self::Output) -> Result<u64> {
+        writer.finish().map(|()| respelt)
+    }
 }
 
 fn inputs(plan: &Plan, checked: &[Checked]) -> Result<Vec<Input>> {
@@ -178,13 +198,7 @@ fn inputs(plan: &Plan, checked: &[Checked]) -> Result<Vec<Input>> {
     let mut inputs = Vec::new();
     for (file, checked) in plan.files.iter().zip(checked) {
         if file.remote {
-            inputs.push(Input {
-                role: "documents".to_owned(),
-                path: file.name.clone(),
-                manifest_sha256: None,
-                sha256: Some(checked.written.sha256.clone()),
-                size_bytes: Some(checked.written.size_bytes),
-            });
+            inputs.push(Input::file("documents", &file.name, &checked.written));
         } else {
             local.insert(file.path.clone(), Some(checked.written.clone()));
         }
@@ -216,12 +230,11 @@ fn write_manifest(
             manifest.add_count(name, count);
         }
     }
-    for shard in shards.all() {
+    for (name, shard) in shards.all() {
         manifest.add_count("documents", shard.documents);
         manifest.add_count("tokens", shard.tokens);
         manifest.add_count("text_bytes", shard.text_bytes);
-        manifest.add_file(&format!("{}.npy", shard.name), &shard.npy);
-        manifest.add_file(&format!("{}.csv.gz", shard.name), &shard.csv);
+        shard.files(name).iter().for_each(|(file, written)| manifest.add_file(file, written));
     }
     let tokenizer: Written = write_file(&plan.destination.join(TOKENIZER_FILE), encoder.bytes())?;
     manifest.add_file(TOKENIZER_FILE, &tokenizer);

@@ -6,8 +6,8 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::plan::Plan;
-use crate::error::{Error, Result};
-use crate::jsonl::LineReader;
+use crate::error::Result;
+use crate::jsonl::{LineReader, RowSieve};
 use crate::progress::Progress;
 
 /// Text that one window holds at most, whatever the batch size, so that books do not fill the memory.
@@ -64,28 +64,48 @@ pub struct Stream<'a> {
     ring: Vec<OpenFile>,
     turn: usize,
     draws: u64,
+    /// skipped rows were counted when the files were checked
+    sieve: RowSieve,
+    /// what is gathered of the next window, with the places in it
+    window: Vec<(u64, Document)>,
+    window_text_bytes: usize,
 }
 
 impl<'a> Stream<'a> {
     /// Over files in the given order.
     pub fn new(plan: &'a Plan, files: Vec<usize>, progress: &'a Progress) -> Stream<'a> {
-        Stream { plan, progress, waiting: files.into_iter(), ring: Vec::new(), turn: 0, draws: 0 }
+        let skipped = if plan.rows.skip_bad_rows > 0 { u64::MAX } else { 0 };
+        Stream {
+            plan,
+            progress,
+            sieve: plan.sieve(skipped),
+            waiting: files.into_iter(),
+            ring: Vec::new(),
+            turn: 0,
+            draws: 0,
+            window: Vec::new(),
+            window_text_bytes: 0,
+        }
     }
 
-    /// The next window in its final order, or `None` at the end.
-    pub fn next_window(&mut self) -> Result<Option<Vec<Document>>> {
-        let mut window: Vec<(u64, Document)> = Vec::new();
-        let mut text_bytes = 0;
-        while window.len() < self.plan.batch_size.max(1) && text_bytes < WINDOW_TEXT_BYTES {
+    /// Reads so many documents of the next window, unless it is full before.
+    pub fn gather(&mut self, documents: usize) -> Result<()> {
+        let most = self.window.len().saturating_add(documents).min(self.plan.batch_size.max(1));
+        while self.window.len() < most && self.window_text_bytes < WINDOW_TEXT_BYTES {
             let Some((key, document)) = self.next_document()? else { break };
-            text_bytes += document.text.len();
-            window.push((key, document));
+            self.window_text_bytes += document.text.len();
+            self.window.push((key, document));
         }
-        if window.is_empty() {
-            return Ok(None);
-        }
+        Ok(())
+    }
+
+    /// The next window in its final order; empty at the end.
+    pub fn next_window(&mut self) -> Result<Vec<Document>> {
+        self.gather(usize::MAX)?;
+        self.window_text_bytes = 0;
+        let mut window = std::mem::take(&mut self.window);
         window.sort_by_key(|(key, document)| (*key, document.file, document.line));
-        Ok(Some(window.into_iter().map(|(_, document)| document).collect()))
+        Ok(window.into_iter().map(|(_, document)| document).collect())
     }
 
     fn next_document(&mut self) -> Result<Option<(u64, Document)>> {
@@ -106,12 +126,7 @@ impl<'a> Stream<'a> {
             let line = line.to_vec();
             let read = self.plan.fields.read(&line, &open.reader.place());
             self.turn = position + 1;
-            let (id, text) = match read {
-                Ok(read) => read,
-                // reported and counted when the files were checked
-                Err(Error::Format(_)) if self.plan.rows.skip_bad_rows > 0 => continue,
-                Err(error) => return Err(error),
-            };
+            let (id, text) = read?;
             let stripped = strip(&text);
             if stripped.is_empty() {
                 continue;
@@ -127,7 +142,7 @@ impl<'a> Stream<'a> {
         while self.ring.len() < self.plan.ring_size.max(1) {
             let Some(index) = self.waiting.next() else { break };
             let file = &self.plan.files[index];
-            let reader = file.open(&self.plan.fields)?;
+            let reader = file.open(&self.plan.fields)?.sieved(&self.sieve);
             let size_bytes = std::fs::metadata(&file.path).map_or(1, |file| file.len().max(1));
             let key = file_key(self.plan, index);
             self.ring.push(OpenFile { index, key, size_bytes, reader });

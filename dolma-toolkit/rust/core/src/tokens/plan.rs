@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
@@ -14,9 +13,7 @@ use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader, RowRules, RowSieve, SkippedRow, Written};
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
-
-/// Rows of one file that are reported at most.
-const REPORTED_ROWS: usize = 100;
+use crate::run::{pass, Batch, Rows, Stage, Turn};
 
 /// The whole request.
 #[derive(Clone, Debug, Deserialize)]
@@ -161,6 +158,14 @@ impl Plan {
         })
     }
 
+    /// Skips at most so many rows from which id and text cannot be read.
+    pub(super) fn sieve(&self, skip_bad_rows: u64) -> RowSieve {
+        let fields = self.fields.clone();
+        // `fields` says where ids come from
+        let rules = RowRules { generate_ids: false, skip_bad_rows };
+        RowSieve::new(&rules, 0).checking(move |line, place| fields.read(line, place).map(drop))
+    }
+
     pub(super) fn names(&self) -> Vec<(&str, &str)> {
         self.files.iter().map(|file| (file.name.as_str(), file.relative.as_str())).collect()
     }
@@ -182,60 +187,51 @@ pub(super) struct Checked {
 }
 
 /// Reads every file and every row; all that is wrong is told before any work is done.
-pub(super) fn check_files(plan: &Plan, progress: &Progress) -> Result<Vec<Checked>> {
-    let sieve = RowSieve::new(&plan.rows, 0);
-    let check = |file: &TextFile| -> Result<Checked> {
+pub(super) fn check_files(plan: &Plan, threads: usize, progress: &Progress) -> Result<Vec<Checked>> {
+    let checking = Checking { plan, sieve: plan.sieve(plan.rows.skip_bad_rows) };
+    pass(&checking, plan.files.len(), threads, progress)
+}
+
+/// A series is a file.
+struct Checking<'a> {
+    plan: &'a Plan,
+    sieve: RowSieve,
+}
+
+impl Stage for Checking<'_> {
+    type Source = Rows;
+    /// bytes of each text
+    type Made = Vec<u64>;
+    /// bytes of the texts, empty ones
+    type Output = (u64, u64);
+    type Done = Checked;
+
+    const LISTS_ERRORS: bool = true;
+
+    fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
+        let file = &self.plan.files[series];
         let compression = Compression::of(Path::new(&file.name));
-        let mut reader = LineReader::open_hashing(&file.path, &file.name, compression, Some(&plan.fields.names()))?;
-        let (mut errors, mut skipped) = (Vec::new(), Vec::new());
-        let (mut rows, mut text_bytes, mut empty) = (0u64, 0u64, 0u64);
-        while errors.len() < REPORTED_ROWS {
-            let line = match reader.next_line() {
-                Ok(Some(line)) => line.to_vec(),
-                Ok(None) => break,
-                Err(error) => {
-                    errors.push(error);
-                    break;
-                }
-            };
-            rows += 1;
-            if rows % 1024 == 0 {
-                progress.check()?;
-            }
-            match plan.fields.read(&line, &reader.place()) {
-                Ok((_, text)) => {
-                    let length_bytes = strip(&text).len() as u64;
-                    text_bytes += length_bytes;
-                    empty += u64::from(length_bytes == 0);
-                }
-                Err(error) if sieve.skips() => match sieve.skip(error) {
-                    Ok(row) => skipped.push(row),
-                    Err(error) => {
-                        errors.push(error);
-                        break;
-                    }
-                },
-                Err(error) => errors.push(error),
-            }
-        }
-        match Error::many(errors) {
-            Some(error) => Err(error),
-            None => {
-                let written = reader.written().map_or_else(|| sha256_file(&file.path), Ok)?;
-                Ok(Checked { written, text_bytes, empty, skipped })
-            }
-        }
-    };
-    let results: Vec<Result<Checked>> = plan.files.par_iter().with_max_len(1).map(check).collect();
-    let (mut checked, mut errors) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(file) => checked.push(file),
-            Err(error) => errors.push(error),
-        }
+        let fields = self.plan.fields.names();
+        let reader = LineReader::open_hashing(&file.path, &file.name, compression, Some(&fields))?;
+        Ok((Rows::new(reader.sieved(&self.sieve), Vec::new()), (0, 0)))
     }
-    match Error::many(errors) {
-        Some(error) => Err(error),
-        None => Ok(checked),
+
+    fn make(&self, series: usize, batch: Batch, _turn: &Turn<'_, Self>) -> Result<Vec<u64>> {
+        let Plan { files, fields, .. } = self.plan;
+        batch.all(|row| {
+            let (_, text) = fields.read(row.document(), &row.place(&files[series].name))?;
+            Ok(strip(&text).len() as u64)
+        })
+    }
+
+    fn keep(&self, _series: usize, (text_bytes, empty): &mut Self::Output, lengths: Vec<u64>) -> Result<()> {
+        *text_bytes += lengths.iter().sum::<u64>();
+        *empty += lengths.iter().filter(|length| **length == 0).count() as u64;
+        Ok(())
+    }
+
+    fn finish(&self, series: usize, rows: Rows, (text_bytes, empty): Self::Output) -> Result<Checked> {
+        let written = rows.written().map_or_else(|| sha256_file(&self.plan.files[series].path), Ok)?;
+        Ok(Checked { written, text_bytes, empty, skipped: rows.skipped().to_vec() })
     }
 }

@@ -1,8 +1,6 @@
 //! Pairs of `.npy` and `.csv.gz`, and which of them are finished.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,24 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::order::Document;
 use super::plan::{Dtype, Oversize};
 use crate::document::Place;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::formats::table::Row;
 use crate::jsonl::{AtomicWriter, Written};
-use crate::manifest::{side_file, Manifest, FILE_NAME as MANIFEST};
-
-/// Path of the records of a shard directory.
-fn records_of(directory: &Path) -> PathBuf {
-    side_file(directory, "progress.ndjson", ".progress.jsonl")
-}
+use crate::run::publish::{exclusive, Exclusive};
+use crate::run::{Journal, Made};
 
 /// One finished pair.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Shard {
-    fingerprint: String,
     group: usize,
     number: usize,
-    /// File name without extension.
-    pub name: String,
     /// Rows of its table.
     pub documents: u64,
     /// Documents whose last row is in it.
@@ -38,6 +29,12 @@ pub struct Shard {
     pub text_bytes: u64,
     pub npy: Written,
     pub csv: Written,
+}
+
+impl Made for Shard {
+    fn files(&self, name: &str) -> Vec<(String, &Written)> {
+        vec![(format!("{name}.npy"), &self.npy), (format!("{name}.csv.gz"), &self.csv)]
+    }
 }
 
 /// A series of shards.
@@ -73,11 +70,11 @@ pub fn digits(groups: usize) -> usize {
 
 /// The shards of a destination.
 pub struct Shards {
-    directory: PathBuf,
-    fingerprint: String,
-    finished_shards: BTreeMap<(usize, usize), Shard>,
+    journal: Journal<Shard>,
+    /// With their names, by group and number; no number of a group is missing before another.
+    finished: BTreeMap<(usize, usize), (String, Shard)>,
     /// The manifest is there, and it is this run's.
-    pub finished: bool,
+    pub complete: bool,
     /// Found finished.
     pub kept: u64,
     /// Of an unfinished run with other settings or inputs; removed.
@@ -86,129 +83,43 @@ pub struct Shards {
 
 impl Shards {
     /// Looks at what an earlier run left. Other people's shards are an error, as are finished ones of other settings.
-    pub fn open(directory: &Path, fingerprint: &str) -> Result<Shards> {
-        fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
-        let records = read_records(directory)?;
-        let ours = records.iter().all(|shard| shard.fingerprint == fingerprint);
-        let manifest = Manifest::read(directory)?;
-        let refuse = |message: &str| {
-            let hint = "choose another destination, or remove this one";
-            Err(Error::config("destination", format!("is {}, {message}; expected it empty", directory.display()))
-                .with_hint(hint))
-        };
-        let mut shards = Shards {
-            directory: directory.to_owned(),
-            fingerprint: fingerprint.to_owned(),
-            finished_shards: BTreeMap::new(),
-            finished: manifest.is_some(),
-            kept: 0,
-            discarded: 0,
-        };
-        if manifest.is_some() && (records.is_empty() || !ours) {
-            return refuse("which holds tokens made with other settings or from other documents");
-        }
-        if manifest.is_none() && records.is_empty() && !records_of(directory).exists() && holds_shards(directory)? {
-            return refuse("which holds shards that this tool did not write");
-        }
-        if !ours {
-            for shard in &records {
-                for extension in ["npy", "csv.gz"] {
-                    let _ = fs::remove_file(directory.join(format!("{}.{extension}", shard.name)));
-                }
-            }
-            shards.discarded = records.len() as u64;
-            let path = records_of(directory);
-            fs::remove_file(&path).map_err(|error| Error::io(&path, error))?;
-            shards.begin()?;
-            return Ok(shards);
-        }
-        for shard in records {
-            if shard.is_there(directory) {
-                shards.finished_shards.insert((shard.group, shard.number), shard);
-            }
-        }
-        shards.keep_unbroken();
-        if let Some(manifest) = manifest {
-            manifest.verify(directory, false)?;
-        }
-        shards.kept = shards.finished_shards.len() as u64;
-        shards.begin()?;
-        Ok(shards)
-    }
-
-    /// Marks the directory as ours: a kill may leave a shard whose record was not written yet.
-    fn begin(&self) -> Result<()> {
-        let path = records_of(&self.directory);
-        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(|error| Error::io(&path, error))?;
-        OpenOptions::new().create(true).append(true).open(&path).map(drop).map_err(|error| Error::io(&path, error))
-    }
-
-    /// A shard after a missing one cannot be kept: it is not known where its documents begin.
-    fn keep_unbroken(&mut self) {
-        let unbroken =
-            |key: &(usize, usize)| (0..key.1).all(|number| self.finished_shards.contains_key(&(key.0, number)));
-        let kept: Vec<_> = self.finished_shards.keys().copied().filter(unbroken).collect();
-        self.finished_shards.retain(|key, _| kept.contains(key));
+    pub fn open(directory: &Path, fingerprint: String) -> Result<Shards> {
+        let Exclusive { journal, complete, discarded } =
+            exclusive(directory, "tokens", fingerprint, &[".npy", ".csv.gz"])?;
+        let by_number = |(name, shard): (String, Shard)| ((shard.group, shard.number), (name, shard));
+        let mut finished: BTreeMap<_, _> = journal.ours().into_iter().map(by_number).collect();
+        // a shard after a missing one cannot be kept: it is not known where its documents begin
+        let mut next: BTreeMap<usize, usize> = BTreeMap::new();
+        finished.retain(|(group, number), _| {
+            let next = next.entry(*group).or_default();
+            let is_next = *next == *number;
+            *next += usize::from(is_next);
+            is_next
+        });
+        let kept = finished.len() as u64;
+        Ok(Shards { journal, finished, complete, kept, discarded })
     }
 
     /// Documents that end in the finished shards of a group.
     pub fn documents_of(&self, group: usize) -> u64 {
-        self.finished_shards.values().filter(|shard| shard.group == group).map(|shard| shard.ended).sum()
+        self.of_group(group).map(|shard| shard.ended).sum()
     }
 
-    /// Finished shards by group and number.
-    pub fn all(&self) -> impl Iterator<Item = &Shard> {
-        self.finished_shards.values()
+    fn of_group(&self, group: usize) -> impl DoubleEndedIterator<Item = &Shard> {
+        self.finished.range((group, 0)..(group + 1, 0)).map(|(_, (_, shard))| shard)
+    }
+
+    /// Finished shards and their names, by group and number.
+    pub fn all(&self) -> impl Iterator<Item = &(String, Shard)> {
+        self.finished.values()
     }
 
     /// Goes on behind the finished shards of a group.
     pub fn writer(&mut self, group: Group) -> ShardWriter<'_> {
-        let number = self.finished_shards.keys().filter(|key| key.0 == group.index).count();
-        let last = number.checked_sub(1).and_then(|last| self.finished_shards.get(&(group.index, last)));
-        let begun_rows = last.map_or(0, |shard| shard.begun_rows);
+        let number = self.of_group(group.index).count();
+        let begun_rows = self.of_group(group.index).next_back().map_or(0, |shard| shard.begun_rows);
         ShardWriter { shards: self, group, number, begun_rows, open: None }
     }
-
-    fn keep(&mut self, shard: Shard) -> Result<()> {
-        let path = records_of(&self.directory);
-        let write = || {
-            let line = serde_json::to_string(&shard)?;
-            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-            // a line feed in front, too: a kill may have cut the line before
-            file.write_all(format!("\n{line}\n").as_bytes())?;
-            file.sync_data()
-        };
-        write().map_err(|error: io::Error| Error::io(&path, error))?;
-        self.finished_shards.insert((shard.group, shard.number), shard);
-        Ok(())
-    }
-}
-
-impl Shard {
-    fn is_there(&self, directory: &Path) -> bool {
-        let size = |extension: &str| {
-            fs::metadata(directory.join(format!("{}.{extension}", self.name))).map(|file| file.len()).ok()
-        };
-        size("npy") == Some(self.npy.size_bytes) && size("csv.gz") == Some(self.csv.size_bytes)
-    }
-}
-
-fn read_records(directory: &Path) -> Result<Vec<Shard>> {
-    let path = records_of(directory);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io(&path, error)),
-    }
-}
-
-fn holds_shards(directory: &Path) -> Result<bool> {
-    let entries = fs::read_dir(directory).map_err(|error| Error::io(directory, error))?;
-    Ok(entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        !name.starts_with('.') && (name.ends_with(".npy") || name.ends_with(".csv.gz") || name == MANIFEST)
-    }))
 }
 
 struct OpenShard {
@@ -263,7 +174,7 @@ impl ShardWriter<'_> {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let path = self.shards.directory.join(self.group.name(self.number));
+                let path = self.shards.journal.directory().join(self.group.name(self.number));
                 let file =
                     |extension: &str| AtomicWriter::create(&PathBuf::from(format!("{}.{extension}", path.display())));
                 self.open.insert(OpenShard {
@@ -293,10 +204,8 @@ impl ShardWriter<'_> {
     fn close(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let shard = Shard {
-            fingerprint: self.shards.fingerprint.clone(),
             group: self.group.index,
             number: self.number,
-            name: self.group.name(self.number),
             documents: open.documents,
             ended: open.ended,
             begun_rows: self.begun_rows,
@@ -305,8 +214,11 @@ impl ShardWriter<'_> {
             csv: open.csv.finish()?,
             npy: open.npy.finish()?,
         };
+        let name = self.group.name(self.number);
+        self.shards.journal.add(&name, shard.clone())?;
+        self.shards.finished.insert((shard.group, shard.number), (name, shard));
         self.number += 1;
-        self.shards.keep(shard)
+        Ok(())
     }
 
     /// Finishes the last shard.

@@ -67,17 +67,7 @@ pub fn artifact_input(role: &str, directory: &Path, from_directory: &Path) -> Re
 
 /// An input that is a file of no artifact.
 pub fn file_input(role: &str, file: &Path, from_directory: &Path) -> Result<Input> {
-    hashed_input(role, file, &sha256_file(file)?, from_directory)
-}
-
-fn hashed_input(role: &str, file: &Path, written: &Written, from_directory: &Path) -> Result<Input> {
-    Ok(Input {
-        role: role.to_owned(),
-        path: relative_path(file, from_directory)?,
-        manifest_sha256: None,
-        sha256: Some(written.sha256.clone()),
-        size_bytes: Some(written.size_bytes),
-    })
+    Ok(Input::file(role, relative_path(file, from_directory)?, &sha256_file(file)?))
 }
 
 /// The inputs for document or attribute files: the artifacts that list them, and the files that none lists.
@@ -127,7 +117,7 @@ pub fn hashed_inputs(
                 artifact_input(role, &directory, from_directory)?
             }
             None => match known {
-                Some(written) => hashed_input(role, &file, written, from_directory)?,
+                Some(written) => Input::file(role, relative_path(&file, from_directory)?, written),
                 None => file_input(role, &file, from_directory)?,
             },
         };

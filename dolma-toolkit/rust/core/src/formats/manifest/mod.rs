@@ -52,6 +52,19 @@ pub struct Input {
     pub size_bytes: Option<u64>,
 }
 
+impl Input {
+    /// A file of no artifact.
+    pub fn file(role: &str, path: impl Into<String>, file: &Written) -> Input {
+        Input {
+            role: role.to_owned(),
+            path: path.into(),
+            manifest_sha256: None,
+            sha256: Some(file.sha256.clone()),
+            size_bytes: Some(file.size_bytes),
+        }
+    }
+}
+
 /// Who wrote an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::finished::Output;
 use super::source::{Items, Surveyed};
-use super::Plan;
+use super::{Output, Plan};
 use crate::error::{Code, Result};
 use crate::formats::table::TableReader;
 use crate::jsonl::AtomicWriter;
@@ -62,7 +61,6 @@ pub fn write(plan: &Plan, name: &str, number: usize, surveyed: &[Surveyed], prog
         idx.put(&document.to_le_bytes())?;
     }
     Ok(Output {
-        name: name.to_owned(),
         counts: BTreeMap::from([("documents".to_owned(), documents), ("tokens".to_owned(), tokens)]),
         files: BTreeMap::from([(format!("{name}.bin"), bin.finish()?), (format!("{name}.idx"), idx.finish()?)]),
     })

@@ -3,7 +3,6 @@
 //! Every source is read once in full, hashed and held to docs/formats/tokens.md, before the first byte is written. An output
 //! is a function of the plan and the sources alone, so threads share the outputs, and a stopped run makes the missing ones.
 
-mod finished;
 mod megatron;
 mod pack;
 mod reshard;
@@ -12,17 +11,16 @@ mod source;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rayon::prelude::*;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
 use super::plan::Dtype;
 use crate::error::{Error, Result};
+use crate::jsonl::Written;
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, write_file, Input, Manifest};
 use crate::progress::Progress;
-use crate::threads;
+use crate::run::{each, publish, Journal, Made};
 
-use finished::{Finished, Output};
 pub use pack::Packing;
 pub use source::Source;
 use source::Surveyed;
@@ -102,6 +100,16 @@ pub enum Work {
     Megatron,
 }
 
+impl Work {
+    fn command(&self) -> &'static str {
+        match self {
+            Work::Reshard { .. } => "reshard",
+            Work::Pack { .. } => "tokens pack",
+            Work::Megatron => "tokens export",
+        }
+    }
+}
+
 /// What a run did, and what the artifact holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -115,6 +123,21 @@ pub struct Summary {
     pub discarded: u64,
 }
 
+/// A finished output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Output {
+    /// What it adds to the counts of the manifest.
+    counts: BTreeMap<String, u64>,
+    /// Its files, by their names in the directory.
+    files: BTreeMap<String, Written>,
+}
+
+impl Made for Output {
+    fn files(&self, _name: &str) -> Vec<(String, &Written)> {
+        self.files.iter().map(|(name, written)| (name.clone(), written)).collect()
+    }
+}
+
 /// A part of a source that goes into an output.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -125,15 +148,12 @@ struct Piece {
 
 /// Writes the missing outputs, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
-    let pool = threads::pool(plan.threads, usize::MAX)?;
     let max_tokens = match &plan.work {
         Work::Reshard { max_size_bytes: Some(most), .. } => Some(most / plan.details.dtype.size_bytes()),
         _ => None,
     };
-    let surveyed = pool.install(|| {
-        let survey = |source: &Source| source.survey(&plan.details, max_tokens, progress);
-        all(plan.sources.par_iter().with_max_len(1).map(survey).collect())
-    })?;
+    let survey = |source: &Source| source.survey(&plan.details, max_tokens, progress);
+    let surveyed = each(&plan.sources, plan.threads, survey)?;
     let outputs: Vec<Vec<Piece>> = match &plan.work {
         Work::Reshard { groups, .. } => reshard::outputs(groups, &surveyed),
         Work::Pack { .. } | Work::Megatron => surveyed
@@ -148,21 +168,18 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let fingerprint = sha256_bytes(&canonical_bytes(&json!({
         "config": plan.config, "details": plan.details.fields(), "inputs": inputs, "pieces": pieces,
     })));
-    let finished = Finished::open(&plan.destination, fingerprint)?;
-    let mut summary = Summary {
-        kept: finished.kept(),
-        discarded: finished.discarded,
-        outputs: outputs.len() as u64,
-        ..Summary::default()
-    };
-    if !finished.complete {
+    let extensions = [".npy", ".csv.gz", ".bin", ".idx"];
+    let publish::Exclusive { journal, complete, discarded } =
+        publish::exclusive::<Output>(&plan.destination, plan.work.command(), fingerprint, &extensions)?;
+    let kept = journal.ours().len() as u64;
+    if !complete {
         let tokens = |pieces: &[Piece]| pieces.iter().map(|piece| piece.end - piece.start).sum::<u64>();
         let size = plan.details.dtype.size_bytes();
         progress.expect(outputs.len() as u64, outputs.iter().map(|pieces| tokens(pieces) * size).sum());
-        let make = |(number, pieces): (usize, &Vec<Piece>)| -> Result<()> {
+        let make = |&(number, pieces): &(usize, &Vec<Piece>)| -> Result<()> {
             progress.check()?;
             let name = format!("{number:06}");
-            if !finished.has(&name) {
+            if journal.get(&name).is_none() {
                 let output = match &plan.work {
                     Work::Reshard { .. } => reshard::write(plan, &name, pieces, &surveyed, progress)?,
                     Work::Pack { sequence_length, packing, pad_token_id } => {
@@ -172,31 +189,25 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
                     Work::Megatron => megatron::write(plan, &name, number, &surveyed, progress)?,
                 };
                 progress.add_documents(output.counts.get("documents").copied().unwrap_or(0));
-                finished.keep(output)?;
+                journal.add(&name, output)?;
             }
             progress.add_bytes(tokens(pieces) * size);
             progress.add_file();
             Ok(())
         };
-        pool.install(|| all(outputs.par_iter().enumerate().with_max_len(1).map(make).collect()))?;
-        write_manifest(plan, inputs, &finished)?;
+        each(&outputs.iter().enumerate().collect::<Vec<_>>(), plan.threads, make)?;
+        write_manifest(plan, inputs, &journal)?;
     }
-    summary.counts = finished.counts();
-    Ok(summary)
+    Ok(Summary { counts: counts(&journal), outputs: outputs.len() as u64, kept, discarded })
 }
 
-fn all<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
-    let (mut values, mut errors) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(value) => values.push(value),
-            Err(error) => errors.push(error),
-        }
+/// Sums over the outputs.
+fn counts(journal: &Journal<Output>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::from([("documents".to_owned(), 0), ("tokens".to_owned(), 0)]);
+    for (name, count) in journal.ours().into_iter().flat_map(|(_, output)| output.counts) {
+        *counts.entry(name).or_default() += count;
     }
-    match Error::many(errors) {
-        Some(error) => Err(error),
-        None => Ok(values),
-    }
+    counts
 }
 
 fn inputs(plan: &Plan, surveyed: &[Surveyed]) -> Result<Vec<Input>> {
@@ -208,14 +219,14 @@ fn inputs(plan: &Plan, surveyed: &[Surveyed]) -> Result<Vec<Input>> {
     hashed_inputs("tokens", "tokens", &files, &plan.destination)
 }
 
-fn write_manifest(plan: &Plan, inputs: Vec<Input>, finished: &Finished) -> Result<()> {
+fn write_manifest(plan: &Plan, inputs: Vec<Input>, journal: &Journal<Output>) -> Result<()> {
     let format = match &plan.work {
         Work::Reshard { .. } => "tokens",
         Work::Pack { .. } => "packed",
         Work::Megatron => "megatron",
     };
     let mut manifest = Manifest::new(format, plan.config.clone());
-    manifest.counts = finished.counts();
+    manifest.counts = counts(journal);
     manifest.details = plan.details.fields();
     match &plan.work {
         Work::Reshard { .. } => {}
@@ -228,11 +239,9 @@ fn write_manifest(plan: &Plan, inputs: Vec<Input>, finished: &Finished) -> Resul
             manifest.details.insert("dtype".to_owned(), json!(megatron::item(plan.details.dtype).0));
         }
     }
-    finished.each(|output: &Output| {
-        for (name, written) in &output.files {
-            manifest.add_file(name, written);
-        }
-    });
+    for (name, written) in journal.ours().iter().flat_map(|(_, output)| &output.files) {
+        manifest.add_file(name, written);
+    }
     if let Some(tokenizer) = &plan.tokenizer {
         let bytes = std::fs::read(tokenizer).map_err(|error| Error::io(tokenizer, error))?;
         manifest.add_file(TOKENIZER_FILE, &write_file(&plan.destination.join(TOKENIZER_FILE), &bytes)?);

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::finished::Output;
 use super::source::{item, Items, Surveyed};
-use super::Plan;
+use super::{Output, Plan};
 use crate::error::{Error, Result};
 use crate::formats::table::{Row, TableReader};
 use crate::jsonl::AtomicWriter;
@@ -95,7 +94,6 @@ pub fn write(
         ("tokens", tokens),
     ];
     Ok(Output {
-        name: name.to_owned(),
         counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         files: BTreeMap::from([(format!("{name}.csv.gz"), csv.finish()?), (format!("{name}.npy"), npy.finish()?)]),
     })

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::finished::Output;
 use super::source::{Items, Surveyed};
-use super::{Piece, Plan};
+use super::{Output, Piece, Plan};
 use crate::error::Result;
 use crate::formats::table::{Row, TableReader};
 use crate::jsonl::AtomicWriter;
@@ -50,7 +49,6 @@ pub fn write(plan: &Plan, name: &str, pieces: &[Piece], surveyed: &[Surveyed], p
         tokens += piece.end - piece.start;
     }
     Ok(Output {
-        name: name.to_owned(),
         counts: BTreeMap::from([("documents".to_owned(), documents), ("tokens".to_owned(), tokens)]),
         files: BTreeMap::from([(format!("{name}.csv.gz"), csv.finish()?), (format!("{name}.npy"), npy.finish()?)]),
     })

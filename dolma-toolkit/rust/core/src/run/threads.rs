@@ -1,9 +1,5 @@
 //! Threads of a run: as many as requested, but no more than there is work for.
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-
-use crate::error::{Error, Result};
-
 /// Stored bytes of rows that are worth one more thread.
 const BYTES_PER_THREAD: u64 = 16 << 10;
 
@@ -20,14 +16,6 @@ pub fn useful(wanted: usize, pieces: usize) -> usize {
 /// Pieces of work in so many stored bytes of rows.
 pub fn pieces(stored_bytes: u64) -> usize {
     usize::try_from(stored_bytes.div_ceil(BYTES_PER_THREAD)).unwrap_or(usize::MAX)
-}
-
-/// A separate pool: the global one would outlive the run and break after a fork.
-pub fn pool(wanted: usize, pieces: usize) -> Result<ThreadPool> {
-    let threads = useful(wanted, pieces);
-    ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
-        Error::config("processes", format!("is {wanted}, but {threads} threads cannot be started: {error}"))
-    })
 }
 
 #[cfg(test)]
