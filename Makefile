@@ -46,8 +46,8 @@ quick-rust:
 quick-repository:
 	@echo '== repository' >&2; .venv/bin/python -m pytest -q tests/test_house_rules.py tests/test_import_cycles.py tests/test_settings.py
 
-# a plain `pytest` in a package leaves out what starts many processes, markers `oracle` and `processes`; it is run here
-test: setup check oracle envs ## the tests of every package, those beside dolma 1.2.1 too, and those of the whole
+# `pytest` in a package skips tests that start many processes (markers `oracle` and `processes`); they run here
+test: setup check oracle envs ## all tests except the slow ones, including the comparisons with dolma 1.2.1
 	cd dolma-toolkit && cargo test --quiet --profile quick --workspace -- $(if $(SHARED_DATA),--include-ignored)
 	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
 	.venv/bin/python -m pytest -q tests
@@ -65,18 +65,18 @@ check: setup ## format, lint and types: ruff, mypy, rustfmt, clippy
 size: setup ## source files, lines and the ten longest files of each package
 	.venv/bin/python tests/size.py
 
-bench: setup oracle ## timings beside the peers on the text that `make demo` gathered, written to <package>/bench/
+bench: setup oracle ## time each tool next to its peers on the text of `make demo`; writes <package>/bench/
 	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done
 
 accuracy: setup ## precision and recall of classifiers, language and PII taggers on SHARED_DATA, to dolma-toolkit/bench/accuracy.md
 	$(INSTALL) -e './dolma-toolkit[classifier,lang,presidio]'
 	.venv/bin/python dolma-toolkit/bench/accuracy.py
 
-docs: setup ## write the generated pages anew: format vectors, command reference
+docs: setup ## regenerate the format vectors and the command reference
 	.venv/bin/python tests/make_vectors.py
 	.venv/bin/python docs/make_reference.py
 
-envs: setup ## one environment for each package alone, for the tests of the contract
+envs: setup ## create one environment per package, for the tests of the contract
 	for package in $(PACKAGES); do \
 	  marker=.venvs/$$package/ready; \
 	  if [ ! $$marker -nt .venv/ready ]; then \
@@ -95,7 +95,7 @@ oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (test
 	@if [ ! -f .venv-oracle/source/ready ]; then \
 	  mkdir -p .venv-oracle/source && .venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary dolma \
 	    --dest .venv-oracle/source dolma==1.2.1 && tar -xzf .venv-oracle/source/dolma-1.2.1.tar.gz -C .venv-oracle/source \
-	    && touch .venv-oracle/source/ready || echo 'no source of dolma 1.2.1: its own tests are left out' >&2; \
+	    && touch .venv-oracle/source/ready || echo 'no source of dolma 1.2.1: skipping its own tests' >&2; \
 	fi
 
 clean: ## remove environments, builds and the demo's work

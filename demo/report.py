@@ -31,9 +31,7 @@ def data_section(work: Path) -> list[str]:
         for name in sorted(tokens)
     ]
     sources.append(["all", "", "", sum(count["tokens"] for count in tokens.values())])
-    about = (
-        "Every rule: the documents that it would drop alone, and those that it dropped in order, after the rules above."
-    )
+    about = "Every rule: the documents that it would drop by itself, and those that it dropped after the rules above."
     kept = table(["source", "gathered", "kept", "tokens"], sources, total=True)
     replaced = table(["span", "spans", "bytes"], spans)
     return [

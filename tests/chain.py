@@ -1,6 +1,6 @@
-"""A small run through all five tools, each by its command alone: what `test_formats_matrix.py` compares.
+"""A small run through all five tools, using only their commands, for `test_formats_matrix.py`.
 
-`documents` are written here; every other artifact comes out of a package's command, which runs in that package's own
+`documents` are written here. Every other artifact comes from a package's command, which runs in that package's own
 environment. Everything is deterministic and takes about a minute on one core.
 """
 

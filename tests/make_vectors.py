@@ -1,4 +1,4 @@
-"""Write the golden vectors of docs/formats/vectors anew: `python tests/make_vectors.py [DIRECTORY] [FORMAT …]`."""
+"""Regenerate the golden vectors in docs/formats/vectors: `python tests/make_vectors.py [DIRECTORY] [FORMAT …]`."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ VECTORS = Path(__file__).parent.parent / "docs" / "formats" / "vectors"
 
 
 def write(root: Path, format: str) -> int:
-    """Write the vectors of one format below `root` and return how many; what stood there before is removed."""
+    """Replace the vectors of one format below `root`; return their number."""
     folder = root / format / "v1"
     shutil.rmtree(folder, ignore_errors=True)
     cases = import_module(f"vectors.{format}").cases()
@@ -28,7 +28,7 @@ def write(root: Path, format: str) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Write what is asked for, or everything."""
+    """Write the requested formats, or all."""
     root = Path(arguments[0]) if arguments else VECTORS
     for format in arguments[1:] or FORMATS:
         sys.stdout.write(f"{format}: {write(root, format)} vectors\n")

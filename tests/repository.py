@@ -1,4 +1,4 @@
-"""The repository as the tests of the whole see it: tracked files, packages, fenced blocks."""
+"""The repository for tests across packages: tracked files, packages, fenced blocks."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Package:
-    """One of the five: its folder and the name that Python imports."""
+    """One of the five packages: its folder and its import name."""
 
     folder: str
     import_name: str
@@ -33,7 +33,7 @@ class Package:
 
     @property
     def version(self) -> str:
-        """As pyproject.toml has it, or Cargo.toml where that leaves it to the Rust side."""
+        """The version in pyproject.toml, or in Cargo.toml if pyproject.toml takes it from there."""
         project = tomllib.loads((self.path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if "version" in project.get("dynamic", []):
             cargo = tomllib.loads((self.path / "Cargo.toml").read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ PACKAGES = (
 
 @cache
 def tracked() -> tuple[str, ...]:
-    """Every file that git knows and that is there, relative to the root; without git (an exported tree) every file."""
+    """Every existing file that git tracks, relative to the root; without git (an exported tree) every file."""
     try:
         done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -72,7 +72,7 @@ def modules(folder: str) -> tuple[tuple[str, ast.Module], ...]:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a Markdown file: what stands behind the fence, and the first line's number."""
+    """A fenced block of a Markdown file: `info` is the text after the fence, `line` the fence's line number."""
 
     file: str
     line: int

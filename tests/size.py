@@ -1,4 +1,4 @@
-"""`make size`: source files, their lines and the ten longest of each package, tests and vendored copies apart."""
+"""`make size`: source files, lines and the ten longest files of each package, without tests; vendored copies apart."""
 
 import sys
 from collections import Counter

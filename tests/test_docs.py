@@ -1,8 +1,8 @@
 """The runnable blocks of the guide and the READMEs run.
 
-A block whose fence says `console run` holds commands behind `$ `; other lines are output that a command must print. One
-that says `python run` is a script. The blocks of one page run in order in one folder that shows the repository's files:
-paths are relative to the root, and what a page makes is left behind nowhere.
+A block marked `console run` has commands after `$ `; the other lines are output that a command must print. A block
+marked `python run` is a script. The blocks of a page run in order in one temporary folder with links to the
+repository's files, so paths are relative to the root.
 """
 
 import os
@@ -18,16 +18,16 @@ RUNNABLE = {name: [b for b in blocks(name) if b.info in ("console run", "python 
 
 
 def commands(block: Block) -> list[tuple[str, list[str]]]:
-    """Commands of a console block with the output that is shown for each; a line that ends in `\\` goes on."""
+    """Commands of a console block with the output shown for each; a command continues after a final `\\`."""
     found: list[tuple[str, list[str]]] = []
-    going_on = False
+    continues = False
     for line in block.text.splitlines():
         if line.startswith("$ "):
             found.append((line[2:], []))
-            going_on = line.endswith("\\")
-        elif going_on:
+            continues = line.endswith("\\")
+        elif continues:
             found[-1] = (f"{found[-1][0]}\n{line}", [])
-            going_on = line.endswith("\\")
+            continues = line.endswith("\\")
         elif line.strip():
             found[-1][1].append(line.strip())
     return found

@@ -1,4 +1,4 @@
-"""Every writer's command against every reader's, each package alone in an environment of its own.
+"""Every writer's command against every reader's, each package in its own environment.
 
 `make envs` makes them: `.venvs/<package>`, or `<folder>/<package>` where PACKAGE_ENVIRONMENTS names a folder.
 """
@@ -49,7 +49,7 @@ by_artifact = pytest.mark.parametrize(("path", "format", "step"), ARTIFACTS, ids
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """The small run; each step is done when a test first needs it."""
+    """The small run; each step runs when a test first needs it."""
     folder = tmp_path_factory.mktemp("chain")
     prepare(folder)
     return Chain(folder, ENVIRONMENTS)
@@ -86,8 +86,8 @@ def test_command_makes_its_artifacts(step: str, chain: Chain) -> None:
 @by_artifact
 def test_every_package_reads_the_manifest(path: str, format: str, step: str, chain: Chain) -> None:
     need(chain, step)
-    told = {package: formats(chain, package, "validate", "manifest", path) for package in READERS["manifest"]}
-    assert {package: one[2] for package, one in told.items() if one[0]} == {}
+    results = {package: formats(chain, package, "validate", "manifest", path) for package in READERS["manifest"]}
+    assert {package: one[2] for package, one in results.items() if one[0]} == {}
     dumps = {formats(chain, package, "dump", "manifest", path)[1] for package in READERS["manifest"]}
     assert len(dumps) == 1
     assert f'"format":"{format}"' in next(iter(dumps))
@@ -97,8 +97,8 @@ def test_every_package_reads_the_manifest(path: str, format: str, step: str, cha
 def test_every_reader_reads_the_same(path: str, format: str, step: str, chain: Chain) -> None:
     need(chain, step)
     readers = READERS.get(format, [])
-    told = {package: formats(chain, package, "validate", format, path) for package in readers}
-    assert {package: one[2] for package, one in told.items() if one[0]} == {}
+    results = {package: formats(chain, package, "validate", format, path) for package in readers}
+    assert {package: one[2] for package, one in results.items() if one[0]} == {}
     dumps = {package: formats(chain, package, "dump", format, path)[1] for package in readers}
     for package, dump in dumps.items():
         assert dump.count("\n") > 1, package
@@ -110,9 +110,9 @@ def test_package_reads_its_formats_and_refuses_the_others(format: str, chain: Ch
     path, step = EXAMPLES[format]
     if step is not None:
         need(chain, step)
-    told = {p.folder: formats(chain, p.folder, "validate", format, path) for p in PACKAGES}
+    results = {p.folder: formats(chain, p.folder, "validate", format, path) for p in PACKAGES}
     expected = {p.folder: 0 if p.folder in READERS[format] else 2 for p in PACKAGES}
-    assert {package: one[0] for package, one in told.items()} == expected, told
+    assert {package: one[0] for package, one in results.items()} == expected, results
 
 
 def test_lineage_leads_from_the_table_to_the_source_files(chain: Chain) -> None:

@@ -1,4 +1,4 @@
-"""The house rules of the repository, and the few exceptions that are made, each by name and with its reason."""
+"""The house rules of the repository, and the few exceptions, each by name and with its reason."""
 
 import ast
 import re
@@ -107,7 +107,7 @@ def test_what_is_public_has_a_docstring(folder: str) -> None:
 
 
 def _overrides(owner: ast.AST, node: ast.AST) -> bool:
-    """Whether a method's class has bases, whose docstring it may inherit; no class does of a function."""
+    """Whether a method's class has bases, whose docstring it may inherit."""
     return isinstance(owner, ast.ClassDef) and bool(owner.bases) and not isinstance(node, ast.ClassDef)
 
 
@@ -207,21 +207,21 @@ def _tree(name: str) -> dict[str, str]:
     """Paths of the block below the heading "The tree", relative to the file's folder, with what is said of each.
 
     A deeper indent is a level below; a folder ends with `/`; names of one folder may share a line, separated by commas;
-    what follows two spaces is the description, and a file of the same folder that it names is told too.
+    what follows two spaces is the description, and files of the same folder that it names count as listed.
     """
     text = (ROOT / name).read_text(encoding="utf-8")
     heading = re.search(r"^#+ .*\btree\b.*$", text, re.MULTILINE | re.IGNORECASE)
-    assert heading, f"{name} has no heading with the word tree"
+    assert heading, f"{name}: no heading with the word tree"
     after = text[: heading.end()].count("\n") + 1
     block = next((block for block in blocks(name) if block.line > after), None)
-    assert block, f"{name} has no fenced block below its tree heading"
+    assert block, f"{name}: no fenced block below its tree heading"
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     for line in block.text.splitlines():
         if not line.strip():
             continue
         entry = re.match(r"( *)(\S+(?:, \S+)*)(?: {2,}(.*))?$", line)
-        assert entry, f"{name}: no tree line: {line!r}"
+        assert entry, f"{name}: not a line of a tree: {line!r}"
         indent = len(entry[1])
         parents = [(depth, path) for depth, path in parents if depth < indent]
         first, *others = entry[2].split(", ")
@@ -242,22 +242,22 @@ def test_tree_of_readme_is_the_real_one(name: str) -> None:
     folder = name.removesuffix("README.md")
     real = {n.removeprefix(folder) for n in tracked() if n.startswith(folder)}
     folders = {f"{parent}/" for n in real for parent in PurePosixPath(n).parents} - {"./"}
-    told = _tree(name)
-    assert {path for path in told if path not in real | folders} == set()
-    opened = {""} | {str(PurePosixPath(path).parent) + "/" for path in told} - {"./"}
+    listed = _tree(name)
+    assert {path for path in listed if path not in real | folders} == set()
+    opened = {""} | {str(PurePosixPath(path).parent) + "/" for path in listed} - {"./"}
     missing = set()
     for path in real | folders:
         parent = str(PurePosixPath(path).parent) + "/"
         own = PurePosixPath(path).name
         if (parent if parent != "./" else "") not in opened or own.startswith((".", "__init__")) or own in _PLAIN:
             continue
-        if not any(one == path or one.startswith(path) for one in told if path.endswith("/") or one == path):
+        if not any(one == path or one.startswith(path) for one in listed if path.endswith("/") or one == path):
             missing.add(path)
     assert missing == set()
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping."""
+    """Refuses a repeated key in a mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -1,4 +1,4 @@
-"""No module of a package imports, directly or through others, a module that imports it back."""
+"""No module imports, directly or through others, a module that imports it."""
 
 import ast
 import re

@@ -83,7 +83,7 @@ def problems(case: VectorCase) -> list[str]:
 
 
 def test_every_format_page_has_a_schema_and_vectors_of_both_kinds() -> None:
-    # a filter is binary and only dolma reads it: its own tests hold it to its page
+    # a filter is binary and only dolma reads it; dolma's own tests check it against its page
     pages = {path.stem for path in FORMATS_FOLDER.glob("*.md")} - {"README", "filter"}
     assert set(SCHEMAS) == pages
     for kind in ("valid", "invalid"):

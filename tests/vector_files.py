@@ -1,4 +1,4 @@
-"""The vectors as tests see them: cases on disk, their rows and objects."""
+"""The vectors on disk, for tests: cases, their rows and objects."""
 
 import bz2
 import gzip
@@ -35,12 +35,12 @@ class VectorCase:
         return f"{self.format}/{self.folder.name}"
 
     def load(self, name: str, default: Any = None) -> Any:
-        """A JSON file beside the artifact."""
+        """A JSON file next to the artifact."""
         path = self.folder / name
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
     def row_files(self) -> list[Path]:
-        """Files of rows, in order; none of a format whose files are objects or binary."""
+        """Files of rows, in order; empty for formats whose files are objects or binary."""
         if self.format not in ("document", "attributes", "chat", "preference"):
             return []
         found = [p for p in self.data.rglob("*") if p.is_file() and p.name != "manifest.json"]

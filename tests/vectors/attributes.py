@@ -28,7 +28,7 @@ _ROWS: list[dict[str, Any]] = [
     {"id": "a-3", "attributes": {}, "source": "web"},
 ]
 _PART = "part.jsonl.gz"
-_BESIDE = {f"documents/{_PART}": gz(json_lines(_DOCUMENTS))}
+_EXTRA = {f"documents/{_PART}": gz(json_lines(_DOCUMENTS))}
 _FLAGS = ["--documents", "documents"]
 
 
@@ -48,15 +48,15 @@ def _manifest(data: dict[str, bytes], rows: list[dict[str, Any]], **details: Any
 
 
 def _lines(name: str, second: bytes, code: str, field: str | None = None, aligned: bool = True) -> Case:
-    """Three rows of which the second is broken; `aligned` ones bring their documents."""
+    """Three rows, the second one broken; `aligned` adds their documents."""
     lines = json_lines(_ROWS[:1]) + second + b"\n" + json_lines(_ROWS[2:])
-    more: dict[str, Any] = {"arguments": _FLAGS, "beside": _BESIDE} if aligned else {}
+    more: dict[str, Any] = {"arguments": _FLAGS, "extra": _EXTRA} if aligned else {}
     return invalid(name, {_PART: gz(lines)}, code, _PART, 2, field, **more)
 
 
 def _rows(name: str, rows: list[dict[str, Any]], line: int, field: str | None = None) -> Case:
     return invalid(
-        name, {_PART: gz(json_lines(rows))}, "misaligned", _PART, line, field, arguments=_FLAGS, beside=_BESIDE
+        name, {_PART: gz(json_lines(rows))}, "misaligned", _PART, line, field, arguments=_FLAGS, extra=_EXTRA
     )
 
 
@@ -73,7 +73,7 @@ def _row(attributes: str, id: str = "a-2") -> bytes:
 
 
 def cases() -> list[Case]:
-    """Valid: aligned by flag, by manifest, duplicates in bytes, alone. Invalid: one of each rule."""
+    """Valid: aligned by flag, by manifest, duplicates in bytes, without documents. Invalid: one case per rule."""
     data = {_PART: gz(json_lines(_ROWS))}
     size_bytes = len(ASTRAL.encode())
     duplicates = [
@@ -102,15 +102,15 @@ def cases() -> list[Case]:
             data={_PART: gz(json_lines(free))},
             dump=[head("attributes", {"documents": 3, "spans": 2}), *free],
             arguments=_FLAGS,
-            beside=_BESIDE,
+            extra=_EXTRA,
         ),
-        Case(name="aligned_by_flag", data=data, dump=_dump(_ROWS), arguments=_FLAGS, beside=_BESIDE),
-        Case(name="with_manifest", data={**data, "manifest.json": pretty(value)}, dump=_dump(_ROWS), beside=_BESIDE),
+        Case(name="aligned_by_flag", data=data, dump=_dump(_ROWS), arguments=_FLAGS, extra=_EXTRA),
+        Case(name="with_manifest", data={**data, "manifest.json": pretty(value)}, dump=_dump(_ROWS), extra=_EXTRA),
         Case(
             name="duplicates_in_bytes",
             data={**marked, "manifest.json": pretty(_manifest(marked, duplicates, byte_length_keys=["dup"]))},
             dump=_dump(duplicates),
-            beside=_BESIDE,
+            extra=_EXTRA,
         ),
         Case(
             name="integer_scores_alone",
@@ -137,7 +137,7 @@ def cases() -> list[Case]:
             "manifest.json",
             None,
             "format",
-            beside=_BESIDE,
+            extra=_EXTRA,
         ),
         invalid(
             "newer_version",
@@ -146,9 +146,9 @@ def cases() -> list[Case]:
             "manifest.json",
             None,
             "version",
-            beside=_BESIDE,
+            extra=_EXTRA,
         ),
-        invalid("missing_file", {"manifest.json": pretty(value)}, "missing_file", _PART, beside=_BESIDE),
+        invalid("missing_file", {"manifest.json": pretty(value)}, "missing_file", _PART, extra=_EXTRA),
         invalid(
             "details_without_keys",
             {**data, "manifest.json": pretty(value | {"details": {"documents": "../documents"}})},
@@ -156,6 +156,6 @@ def cases() -> list[Case]:
             "manifest.json",
             None,
             "details.keys",
-            beside=_BESIDE,
+            extra=_EXTRA,
         ),
     ]

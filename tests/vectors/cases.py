@@ -1,7 +1,7 @@
-"""What a vector is made of: files, what a reader dumps, how an invalid one breaks.
+"""The parts of a vector: files, the rows that a reader dumps, the error of an invalid one.
 
-The vectors are written from values that stand in these modules, never through a package's writer or reader: a wrong
-reader cannot bless itself.
+The vectors are written from values in these modules, never with a package's own reader or writer. So a wrong reader
+cannot confirm itself.
 """
 
 import bz2
@@ -37,18 +37,18 @@ _WRITER = {"name": "vectors", "version": "1.0.0"}
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One vector: `data` by relative path, and beside it the dump of a valid case or the `expect` of an invalid one."""
+    """One vector: `data` by relative path, with the dump of a valid case or the `expect` of an invalid one."""
 
     name: str
     data: dict[str, bytes]
     dump: list[dict[str, Any]] | None = None
     expect: dict[str, Any] | None = None
     arguments: list[str] = field(default_factory=list)
-    beside: dict[str, bytes] = field(default_factory=dict)
+    extra: dict[str, bytes] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
         """All files of the case's folder."""
-        files = {f"data/{path}": content for path, content in self.data.items()} | self.beside
+        files = {f"data/{path}": content for path, content in self.data.items()} | self.extra
         if self.dump is not None:
             files["dump.jsonl"] = "".join(canonical_line(row) for row in self.dump).encode()
         if self.expect is not None:
@@ -77,7 +77,7 @@ def canonical_line(value: Any) -> str:
 
 
 def pretty(value: Any) -> bytes:
-    """Canonical bytes of a file that holds one object."""
+    """Canonical bytes of a file with one object."""
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -102,7 +102,7 @@ def compress(content: bytes, extension: str) -> bytes:
             return bz2.compress(content)
         case "xz":
             return lzma.compress(content)
-    raise ValueError(f'"{extension}" is no compression of the contract')
+    raise ValueError(f'unknown compression "{extension}"')
 
 
 def sha256(content: bytes) -> str:

@@ -43,7 +43,7 @@ def _dump(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _lines(name: str, second: dict[str, Any] | bytes, code: str, field: str | None = None) -> Case:
-    """Three rows of which the second is broken."""
+    """Three rows, the second one broken."""
     broken = second + b"\n" if isinstance(second, bytes) else json_lines([second])
     return invalid(name, {_FILE: json_lines(_ROWS[:1]) + broken + json_lines(_ROWS[2:])}, code, _FILE, 2, field)
 

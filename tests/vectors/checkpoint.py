@@ -234,7 +234,7 @@ def _valid() -> list[Case]:
         tensors = _draw(config, seed)
         made.append((name, {_CONFIG: pretty(config), _MODEL: _safetensors(tensors)}, tensors))
     return [
-        Case(name=name, data=data, dump=_dump(tensors), beside={"probe.json": _probe(data)})
+        Case(name=name, data=data, dump=_dump(tensors), extra={"probe.json": _probe(data)})
         for name, data, tensors in made
     ]
 

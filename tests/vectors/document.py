@@ -49,7 +49,7 @@ def _dump(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _lines(name: str, second: bytes, code: str, field: str | None = None) -> Case:
-    """Three lines of which the second is broken."""
+    """Three lines, the second one broken."""
     lines = json_lines(ROWS[:1]) + second + b"\n" + json_lines(ROWS[2:])
     return invalid(name, {"part.jsonl.gz": gz(lines)}, code, "part.jsonl.gz", 2, field)
 

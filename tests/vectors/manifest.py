@@ -43,7 +43,7 @@ def cases() -> list[Case]:
         _valid("full", _DATA, full),
         _valid("empty", {}, manifest("report", {}, {})),
         _valid("not_ascii", accents, manifest("table", accents, {}, config={"titre": "Grüße 😀"})),
-        # a log beside the artifact is not part of it
+        # a log next to the artifact is not part of it
         _valid("unlisted_file", {**_DATA, "metrics.jsonl": b'{"step":1}\n'}, good),
         invalid("not_json", {_MANIFEST: b'{"format": "filter",\n'}, "not_json", _MANIFEST),
         invalid("not_object", {_MANIFEST: b"[]\n"}, "not_object", _MANIFEST),

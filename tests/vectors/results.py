@@ -127,7 +127,7 @@ def _predicted(name: str, rows: bytes, code: str, line: int | None, field: str |
 
 
 def cases() -> list[Case]:
-    """Valid: everything, perplexity alone, tasks alone, extremes. Invalid: one of each rule."""
+    """Valid: everything, only perplexity, only tasks, extremes. Invalid: one case per rule."""
     full = _results(_TASKS, _DOMAINS)
     data = {_FILE: pretty(full), _PREDICTIONS: gz(json_lines(_ROWS))}
     inputs = [{"role": "checkpoint", "path": "../checkpoint", "manifest_sha256": sha256(b"checkpoint")}]

@@ -1,4 +1,4 @@
-"""A real byte-level BPE tokenizer of 64 tokens, small enough to stand in a vector."""
+"""A real byte-level BPE tokenizer of 64 tokens, small enough for a vector."""
 
 from typing import Any
 

@@ -76,7 +76,7 @@ def dpo_trainer(
 def score_trained_positions_only() -> None:
     """Make TRL project only the trained positions onto the vocabulary, on a CPU too.
 
-    TRL projects all of them on devices without Triton, because some of these would compile anew for each batch. A CPU
+    TRL projects all of them on devices without Triton, because some of these would recompile for each batch. A CPU
     does not compile, and the projection is most of a small model's work.
 
     Raises:

@@ -52,7 +52,7 @@ _KNOWN_MESSAGE = ("role", "content", "weight", "train")
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """One row: its messages with `role` and `content` alone, and the place it came from.
+    """One row: its messages with only `role` and `content`, and the place it came from.
 
     `untrained` are the answers, counted from 0, with `weight` 0 or `train` false; `ignored` are the fields that nothing
     reads (`name`, `message name`).

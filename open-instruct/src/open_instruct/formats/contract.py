@@ -102,7 +102,7 @@ def _rebuilt(
 
 
 class MissingFlagError(ValueError):
-    """Files without a manifest do not say something; its text is the flag that does."""
+    """Files without a manifest lack some information; the text names the flag that provides it."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Problems(ValueError):
 
 
 class ConfigError(_Problems):
-    """A request that cannot be carried out (exit code 2), with every mistake found."""
+    """A wrong request (exit code 2), with every mistake found."""
 
 
 class WorkError(_Problems):
@@ -205,7 +205,7 @@ _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def is_json_lines(name: str) -> bool:
-    """Whether a file holds rows, judging by its name. Hidden files and those that tools add to a directory do not."""
+    """Whether a file contains rows, by its name. Hidden files and those that tools add to a directory do not."""
     if name.startswith(".") or name in _SIDE_FILES:
         return False
     suffix = Path(name).suffix
@@ -261,7 +261,7 @@ def row_files(path: Path, listed: list[str] | None = None) -> list[Path]:
 
 
 def path_kind(path: Path) -> str:
-    """What a path is, when it is not the file that was expected."""
+    """Describe a path that is not the expected file."""
     if path.is_fifo():
         return "is a named pipe"
     if path.is_dir():
@@ -280,7 +280,7 @@ def _not_a_file(path: Path, expected: str) -> FormatError:
 
 
 def signature(head: bytes) -> tuple[str, str] | None:
-    """What a file's first bytes show it to be, when that is not UTF-8 text, and the extension that belongs to it."""
+    """What a file's first bytes show it to be, if it is not UTF-8 text, and the matching extension."""
     return next((found[1:] for found in _SIGNATURES if head.startswith(found[0])), None)
 
 
@@ -395,7 +395,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that is one JSON object.
+    """Read a file with one JSON object.
 
     Raises:
         FormatError: `missing_file`, `not_json`, `not_object`.
@@ -433,7 +433,7 @@ def _cause(raw: bytes, error: Exception) -> tuple[str, str | None]:
 
 
 def canonical_json(value: Any) -> str:
-    """A file that is one object: sorted keys, indent 2, no ASCII escapes, a final newline."""
+    """A file with one object: sorted keys, indent 2, no ASCII escapes, a final newline."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -450,7 +450,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside `path` and rename it at the end; on an error nothing is left."""
+    """Write to a temporary file next to `path` and rename it at the end; on an error nothing remains."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -464,14 +464,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a whole file as `atomic_file`."""
+    """Write a whole file like `atomic_file`."""
     with atomic_file(path) as stream:
         stream.write(data)
 
 
 @contextmanager
 def write_gzip(path: Path, level: int = 9) -> Iterator[gzip.GzipFile]:
-    """As `atomic_file`, compressed, with neither time nor name in the header: equal rows give equal bytes."""
+    """Like `atomic_file`, compressed, without time or name in the header: equal rows give equal bytes."""
     with (
         atomic_file(path) as stream,
         gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=level, mtime=0) as compressed,
@@ -508,7 +508,7 @@ class Fields:
         return FormatError(code, self.path, f'"{name}" {message}', line=self.line, field=name, hint=hint)
 
     def wrong_type(self, key: str, expected: str) -> FormatError:
-        """The error of a field of another type."""
+        """The error of a field with the wrong type."""
         return self.error("wrong_type", key, f"is {type_name(self.value[key])}; expected {expected}")
 
     def get(self, key: str, expected: str = "a value") -> Any:
@@ -518,7 +518,7 @@ class Fields:
         return self.value[key]
 
     def string(self, key: str, *, choices: Collection[str] = (), not_empty: bool = False) -> str:
-        """A string, out of `choices` if there are any."""
+        """A string, one of `choices` if given."""
         value = self.get(key, "a string")
         if not isinstance(value, str):
             raise self.wrong_type(key, "a string")
@@ -556,7 +556,7 @@ class Fields:
         return float(value)
 
     def number_or_null(self, key: str, *, minimum: float | None = None) -> float | None:
-        """A finite number or null; the field has to be there."""
+        """A finite number or null; the field is required."""
         return None if self.get(key, "a number or null") is None else self.number(key, minimum=minimum)
 
     def hash(self, key: str) -> str:
@@ -567,7 +567,7 @@ class Fields:
         return value
 
     def hash_or_null(self, key: str) -> str | None:
-        """A sha256 or null; the field has to be there."""
+        """A sha256 or null; the field is required."""
         return None if self.get(key, "a sha256 or null") is None else self.hash(key)
 
     def object(self, key: str) -> "Fields":

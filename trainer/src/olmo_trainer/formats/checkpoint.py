@@ -1,4 +1,4 @@
-"""A model directory in Hugging Face layout, read without torch: the facts its files state, its tensors, what is wrong.
+"""A model directory in Hugging Face layout, read without torch: its facts, its tensors, its faults.
 
 Implements docs/formats/checkpoint.md, version 1. `inspect_checkpoint` is the only place that knows under which of its
 many names a model keeps a fact. Every package that reads checkpoints carries this file, byte for byte.
@@ -65,7 +65,7 @@ PROBE_TEXTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """The facts of one model directory. Each is read when it is first asked for.
+    """The facts of one model directory. Each is read on first use.
 
     `config`, `generation_config` and `tokenizer_config` are the files' objects, empty where a file is missing.
     """
@@ -79,25 +79,25 @@ class Inspection:
 
     @property
     def text_config(self) -> dict[str, Any]:
-        """The configuration of the language model: `config`, or the part of it that a multimodal model keeps apart."""
+        """The configuration of the language model: `config`, or a multimodal model's part for text."""
         inner = self.config.get("text_config")
         return inner if isinstance(inner, dict) else self.config
 
     @property
     def architecture(self) -> str:
-        """The first of `architectures`; empty where there is none."""
+        """The first of `architectures`, or an empty string."""
         names = self.config.get("architectures")
         return str(names[0]) if isinstance(names, list) and names else ""
 
     @property
     def max_positions(self) -> int | None:
-        """Tokens that the model can hold at once; None where its configuration sets no limit."""
+        """Tokens that fit into the model at once; None if its configuration sets no limit."""
         found = (self.text_config.get(name) for name in _POSITIONS)
         return next((value for value in found if type(value) is int and value > 0), None)
 
     @property
     def special_attention(self) -> str | None:
-        """What this attention does beside looking at all earlier tokens, by its settings; None where nothing."""
+        """How this attention differs from looking at all earlier tokens, by its settings; None if it does not."""
         config = self.text_config
         inner = config.get("attn_config")
         position: dict[str, Any] = inner if isinstance(inner, dict) else {}
@@ -139,9 +139,9 @@ class Inspection:
 
     @property
     def rotary_switch(self) -> int | None:
-        """Length beyond which a model turns all tokens of a batch by other angles (longrope); None where it does not.
+        """Length beyond which a model rotates all tokens of a batch by other angles (longrope); None if it does not.
 
-        transformers decides by the longest row: a short row beside a long one gets the angles of long ones.
+        transformers decides by the longest row: a short row in a batch with a long one gets the angles of long ones.
         """
         config = self.text_config
         given = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -155,7 +155,7 @@ class Inspection:
 
     @cached_property
     def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Of each stored tensor its dtype, as safetensors writes it, and its shape; sorted by name.
+        """The dtype, as safetensors writes it, and the shape of each stored tensor; sorted by name.
 
         Raises:
             FormatError: `missing_file` where there are no safetensors, with a way to make them of a pickle.
@@ -218,13 +218,13 @@ class Inspection:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """tokenizer.json as it is, whatever class tokenizer_config.json names. See `open_tokenizer`."""
+        """tokenizer.json unchanged, whatever class tokenizer_config.json names. See `open_tokenizer`."""
         return open_tokenizer(self.directory / "tokenizer.json")
 
     def special_token_id(self, kind: str) -> int | None:
         """Id of the `bos`, `eos`, `pad` or `unk` token: the tokenizer's, else the configuration's.
 
-        None where there is none. A token that the tokenizer does not know or the embedding does not hold is none.
+        None if there is none, or if the tokenizer or the embedding does not have it.
         """
         value = self.tokenizer_config.get(f"{kind}_token")
         text = value.get("content") if isinstance(value, dict) else value
@@ -283,7 +283,7 @@ class Inspection:
 
 
 def inspect_checkpoint(directory: Path) -> Inspection:
-    """Read the configurations of a model directory; the rest is read when it is asked for.
+    """Read the configurations of a model directory; the rest is read on first use.
 
     Raises:
         FormatError: `missing_file` without config.json, `not_json`, `not_object`.
@@ -326,7 +326,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 def tokenizer_difference(first: Tokenizer, second: Tokenizer) -> str | None:
-    """Say where two tokenizers differ, by their tokens and then on `PROBE_TEXTS`; None where they do not."""
+    """Say where two tokenizers differ, by their tokens and then on `PROBE_TEXTS`; None if they do not."""
     one, two = (tokenizer.get_vocab(with_added_tokens=True) for tokenizer in (first, second))
     if one != two:
         both = {**{id: text for text, id in two.items()}, **{id: text for text, id in one.items()}}
@@ -546,7 +546,7 @@ def _check_tensors(config: Fields, tensors: dict[str, Tensor], directory: Path) 
 
 
 def required_shapes(config: Fields, most: int | None = None) -> dict[str, tuple[int, ...]]:
-    """The tensors that config.json requires, in transformers' names; nothing for an architecture of no page.
+    """The tensors that config.json requires, in transformers' names; empty if the specification lacks the architecture.
 
     With `most` tensors in the file, no more layers or experts are listed.
     Raises:
