@@ -93,7 +93,7 @@ STEPS = {
                 "olmo",
                 "train",
                 "train.yaml",
-                "run_directory=run-foreign",
+                "output_dir=run-foreign",
                 "data.sources=[{path: foreign, dtype: uint16, eos_token_id: 0}]",
                 "data.tokenizer=tokenizer/tokenizer.json",
             ],
@@ -276,7 +276,7 @@ def prepare(folder: Path) -> None:
             "tokenizer": {"name_or_path": "tokenizer/tokenizer.json", "eos_token_id": 0, "pad_token_id": 1},
         },
         "train": {
-            "run_directory": "run",
+            "output_dir": "run",
             "model": {
                 "family": "olmo2",
                 "hidden_size": 32,

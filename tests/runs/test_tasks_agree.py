@@ -64,7 +64,7 @@ def test_trainer_and_catwalk_agree(tmp_path: Path) -> None:
                 row = {"request": request, "doc_id": number, "idx": index, "label": item.label}
                 stream.write(json.dumps(row) + "\n")
     config = {
-        "run_directory": str(tmp_path / "run"),
+        "output_dir": str(tmp_path / "run"),
         "model": {"family": "olmo2", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
         "data": {
             "tokenizer": str(tmp_path / "tokenizer.json"),

@@ -103,7 +103,7 @@ def make_tokenizer(work: Path) -> None:
 def config_of(name: str, work: Path, arguments: argparse.Namespace) -> Path:
     """Write the config of a model's run."""
     config = {
-        "run_directory": str(work / name / "ours"),
+        "output_dir": str(work / name / "ours"),
         "seed": 0,
         "model": MODELS[name][3],
         "data": {"sources": [{"path": str(work / "tokens"), "max_repetition": 1}], "sequence_length": LENGTH},

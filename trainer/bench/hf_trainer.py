@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from olmo_trainer.config.schema import RunConfig
-from olmo_trainer.data.order import BatchPlan
+from olmo_trainer.data.order import BatchSchedule
 from olmo_trainer.data.sources import open_training_data
 from olmo_trainer.model.architecture import architecture_of
 from olmo_trainer.optim import rate_of_step
@@ -57,7 +57,7 @@ def train_with_transformers(config: RunConfig, initial: Path, output: Path) -> l
     routing = architecture_of(config.model, data.vocab_size).routing
     assert routing is None or routing.balance_weight == 0 == routing.z_weight
     torch.set_num_threads(train.num_threads)
-    batches = BatchPlan(train, config.data.sequence_length)
+    batches = BatchSchedule(train, config.data.sequence_length)
     rates = [rate_of_step(step, config, batches) for step in range(1, train.steps + 1)]
     windows = data.read(range(train.steps * train.batch_windows))
     labels = (

@@ -97,7 +97,7 @@ def ours(job: dict[str, Any], folder: Path) -> None:
     (folder / "tokens").mkdir()
     pace.tokens_BT.numpy().astype(np.uint32).tofile(folder / "tokens" / "0.npy")
     settings: dict[str, Any] = {
-        "run_directory": str(folder / "run"),
+        "output_dir": str(folder / "run"),
         "model": job["model"],
         "data": {
             "sources": [{"path": str(folder / "tokens"), "dtype": "uint32", "eos_token_id": 0}],
@@ -110,7 +110,7 @@ def ours(job: dict[str, Any], folder: Path) -> None:
             "batch_windows": job["batch"],
             "device": job["device"],
             "num_threads": job["threads"],
-            "precision": "bf16" if job["dtype"] == "bfloat16" else "fp32",
+            "dtype": job["dtype"],
             "compile": job["compile"],
         },
         "logging": {"statistics_every_steps": job["statistics_every_steps"]},

@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(made: Path, run: Path, **changes: Any) -> dict[str, Any]:
     """A config of 12 steps; `changes` are dotted with `__`."""
     config: dict[str, Any] = {
-        "run_directory": str(run),
+        "output_dir": str(run),
         "seed": 3,
         "model": {
             "family": "olmo2",

@@ -16,7 +16,7 @@ from olmo_trainer.model.transformer import Transformer, checkpoint_activations, 
 from olmo_trainer.optim import Clip, build_optimizer
 from olmo_trainer.parallel import SINGLE_PROCESS, Gradients
 from olmo_trainer.stability import Guard
-from olmo_trainer.step import Learner, StepPlan, train_step
+from olmo_trainer.step import Learner, StepSettings, train_step
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 SHAPE: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -62,7 +62,7 @@ def test_a_step_mixes_no_devices_and_waits_for_none(
     train = TrainConfig(steps=5, batch_windows=4, micro_batch_windows=2, z_loss=1e-4)
     batch = TensorBatch(torch.zeros(4, 17, dtype=torch.long), torch.ones(4, 17, dtype=torch.bool))
     for clip in (Clip(max_norm=1.0), Clip(max_ratio=2.0)):
-        stats = train_step(learner, batch, StepPlan(train=train, learning_rate=0.01, clip=clip))
+        stats = train_step(learner, batch, StepSettings(train=train, learning_rate=0.01, clip=clip))
         found = (stats.nats_per_token, stats.grad_norm, stats.is_accepted, stats.is_outlier, stats.valid_tokens)
         assert {tensor.device for tensor in found} == {device}
 

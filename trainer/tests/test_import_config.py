@@ -88,13 +88,13 @@ def test_a_run_of_olmo_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (run.schedule.kind, run.schedule.warmup, run.schedule.final_ratio) == ("cosine", 2000, 0.1)
     assert run.schedule.warmup_min_lr == pytest.approx(4e-5)
     assert (run.train.steps, run.train.batch_windows, run.train.micro_batch_windows) == (739_328, 2048, 8)
-    assert (run.train.precision, run.train.z_loss, run.checkpoint.keep_last) == ("bf16", 0.0, 9)
+    assert (run.train.dtype, run.train.z_loss, run.checkpoint.keep_last) == ("bfloat16", 0.0, 9)
     assert [source.path for source in run.data.sources] == ["/local/a", "/local/b"]
     assert {(source.dtype, source.eos_token_id) for source in run.data.sources} == {("uint16", 50279)}
     assert (run.data.sequence_length, run.data.order, run.data.tokenizer) == (2048, "legacy", "tokenizers/first.json")
     assert (run.wandb.project, run.wandb.name) == ("small", "first")
     assert "1 files are listed more than once" in notes
-    assert "left out: evaluators" in notes
+    assert "skipped settings: evaluators" in notes
 
 
 def test_a_run_of_olmo_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,7 @@ def test_a_run_of_olmo_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (run.train.z_loss, run.optimizer.eps, run.optimizer.decay_norms) == (1e-5, 1e-8, True)
     assert [(source.path, source.dtype) for source in run.data.sources] == [(str(tmp_path / "tokens"), "uint32")]
     assert run.data.document_mask
-    assert run.data.instance_filter is not None
+    assert run.data.window_filter is not None
     assert f"load_path {tmp_path}/checkpoints/step300-unsharded" in notes
 
 

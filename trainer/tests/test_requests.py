@@ -280,7 +280,7 @@ CASES: dict[str, tuple[Made, int, list[str]]] = {
     "too many layers": (begun_from(num_hidden_layers=10**20), 2, ['"num_hidden_layers" is 10000000000']),
     "quantized": (begun_from(quantization_config={"bits": 4}), 2, ['config" is {"bits": 4}; expected null']),
     "pattern as run": (
-        trained(lambda config, made: config.update(run_directory=f"{made.parent}/run-*")),
+        trained(lambda config, made: config.update(output_dir=f"{made.parent}/run-*")),
         2,
         ["run-*; expected one directory, not a pattern"],
     ),

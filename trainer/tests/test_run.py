@@ -427,7 +427,7 @@ def test_init_from_needs_the_shards_tokenizer(
     (model / "tokenizer.json").write_text(json.dumps(json.loads(own.to_str()), indent=7))
     (model / "chat_template.jinja").write_text("{{ messages }}")
     (model / "generation_config.json").write_text('{"eos_token_id": [0, 5], "temperature": 0.6}')
-    assert olmo("train", path, f"run_directory={tmp_path / 'again'}") == 0
+    assert olmo("train", path, f"output_dir={tmp_path / 'again'}") == 0
     written = tmp_path / "again" / "checkpoints" / "step-2"
     for name in ("chat_template.jinja", "generation_config.json"):
         assert (written / name).read_bytes() == (model / name).read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from olmo_trainer.config.schema import BatchPhase, LengthPhase, ScheduleConfig, TrainConfig
-from olmo_trainer.data.order import BatchPlan, steps_of_duration
+from olmo_trainer.data.order import BatchSchedule, steps_of_duration
 from olmo_trainer.optim import learning_rate
 from olmo_trainer.settings import build
 
@@ -117,7 +117,7 @@ def test_batches_grow_at_the_given_tokens() -> None:
         batch_warmup=phases((2, 35), (4, 100)),
         length_warmup=(LengthPhase(sequence_length=5, until_tokens=80),),
     )
-    plan = BatchPlan(train, window_tokens=10)
+    plan = BatchSchedule(train, window_tokens=10)
     # 35 tokens are reached in the second step of 20; 80 and 100 after one more of 40 each
     assert [plan.windows(step) for step in range(1, 7)] == [2, 2, 4, 4, 8, 8]
     assert [plan.tokens(step) for step in range(7)] == [0, 20, 40, 80, 120, 200, 280]
@@ -131,7 +131,7 @@ def test_batches_grow_at_the_given_tokens() -> None:
 )
 def test_step_and_window_are_inverse(rows: list[tuple[int, float]], last: int, window: int) -> None:
     rows.sort(key=lambda row: row[1])
-    plan = BatchPlan(TrainConfig(batch_windows=last, batch_warmup=phases(*rows)), window_tokens=7)
+    plan = BatchSchedule(TrainConfig(batch_windows=last, batch_warmup=phases(*rows)), window_tokens=7)
     step = plan.step_of(window)
     assert plan.first_window(step) <= window < plan.first_window(step) + plan.windows(step)
     assert plan.first_window(step + 1) == plan.first_window(step) + plan.windows(step)
@@ -157,5 +157,5 @@ DURATIONS = {
 
 @pytest.mark.parametrize(("text", "steps"), DURATIONS.items())
 def test_durations(text: str, steps: int | None) -> None:
-    plan = BatchPlan(TrainConfig(batch_windows=8), window_tokens=10)
+    plan = BatchSchedule(TrainConfig(batch_windows=8), window_tokens=10)
     assert steps_of_duration(text, plan, epoch_windows=99, parameters=1000) == steps

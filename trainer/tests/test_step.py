@@ -16,7 +16,7 @@ from olmo_trainer.model.transformer import Transformer
 from olmo_trainer.optim import Clip, GatedOptimizer, build_optimizer
 from olmo_trainer.parallel import SINGLE_PROCESS, Gradients
 from olmo_trainer.stability import Guard
-from olmo_trainer.step import Learner, StepPlan, StepStats, accumulate, labels_of, train_step
+from olmo_trainer.step import Learner, StepSettings, StepStats, accumulate, labels_of, train_step
 
 CONFIG = ModelConfig(
     family="olmo2",
@@ -78,7 +78,7 @@ def step(
         guard=guard or Guard(StabilityConfig(), tokens.device),
         gradients=gradients or Gradients(model, SINGLE_PROCESS),
     )
-    plan = StepPlan(train=train, learning_rate=rate, clip=clip or Clip(max_norm=max_norm), sequence_length=length)
+    plan = StepSettings(train=train, learning_rate=rate, clip=clip or Clip(max_norm=max_norm), sequence_length=length)
     return train_step(learner, TensorBatch(tokens, **masks), plan, statistics.tensors if statistics else None)
 
 

@@ -1,7 +1,5 @@
 """The command `olmo`: reads the request, sets up logging, turns errors into messages and exit statuses."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

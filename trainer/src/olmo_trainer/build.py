@@ -1,7 +1,5 @@
 """From a config to the parts of a run."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +9,12 @@ import torch
 from .checkpoint.restore import load_weights, restore_optimizer
 from .checkpoint.save import artifact_config, artifact_inputs, save_checkpoint, whole_weights
 from .config.schema import RunConfig, ValidationConfig
-from .data.order import BatchPlan, positions_of, rank_slice, steps_of_duration
+from .data.order import BatchSchedule, positions_of, rank_slice, steps_of_duration
 from .data.sources import Loader, TrainingData, check_repetition
 from .device import TensorBatch, prepare, resolve_device, resolve_threads, tensors_of
 from .evaluation import open_tasks, open_validation
 from .formats.checkpoint import inspect_checkpoint, open_tokenizer, tokenizer_difference
-from .formats.contract import Problem, sha256_file
+from .formats.contract import sha256_file
 from .model.architecture import (
     Architecture,
     architecture_of,
@@ -47,16 +45,16 @@ def resolve(config: RunConfig, data: TrainingData) -> tuple[RunConfig, Architect
     shape = architecture_of(config.model, data.vocab_size)
     if shape.embedding_rows < data.vocab_size:
         what = f'"model.embedding_size" is {shape.embedding_rows}'
-        raise SettingError(Problem(f"{what}; expected {data.vocab_size} rows or more for {data.tokenizer_path}"))
+        raise SettingError(f"{what}; expected {data.vocab_size} rows or more for {data.tokenizer_path}")
     _check_beginning(config, data)
     check_divisible(shape, config.train.parallel.tensor_ranks)
-    batches = BatchPlan(config.train, data.sequence_length)
+    batches = BatchSchedule(config.train, data.sequence_length)
     train = replace(
         config.train,
         steps=config.train.steps or _steps("duration", config.train.duration, batches, data, shape),
         duration=None,
         device=resolve_device(config.train),
-        num_threads=resolve_threads(config.train, begun_with(Path(config.run_directory))),
+        num_threads=resolve_threads(config.train, begun_with(Path(config.output_dir))),
         micro_batch_windows=config.train.micro_batch_windows or config.train.batch_windows,
     )
     if train.stop_at is not None:
@@ -84,7 +82,7 @@ def _check_beginning(config: RunConfig, data: TrainingData) -> None:
         if difference is not None and config.init_tokenizer == "same":
             what = f'"init_from" is {config.init_from}, whose tokenizer differs from {data.tokenizer_path}'
             hint = "tokenize the documents with the checkpoint's tokenizer, or set init_tokenizer=other"
-            raise SettingError(Problem(f"{what} ({difference}); expected one tokenizer for both", hint))
+            raise SettingError(f"{what} ({difference}); expected one tokenizer for both", hint=hint)
         if difference is not None:
             log.warning("%s: its tokenizer differs from the shards' (%s)", config.init_from, difference)
     ours = "eos" if data.special.bos is None else "bos"
@@ -98,7 +96,7 @@ def _check_beginning(config: RunConfig, data: TrainingData) -> None:
         )
 
 
-def _steps(name: str, text: str | None, batches: BatchPlan, data: TrainingData, shape: Architecture) -> int:
+def _steps(name: str, text: str | None, batches: BatchSchedule, data: TrainingData, shape: Architecture) -> int:
     """The number of steps of a duration.
 
     Raises: SettingError: not a duration, or less than a step.
@@ -107,7 +105,7 @@ def _steps(name: str, text: str | None, batches: BatchPlan, data: TrainingData, 
     if not steps:
         came = "" if steps is None else ", less than one step"
         kinds = '"1000 steps", "2e12T", "1ep" or "20chinchilla"'
-        raise SettingError(Problem(f'"train.{name}" is "{text}"{came}; expected one as {kinds}'))
+        raise SettingError(f'"train.{name}" is "{text}"{came}; expected one as {kinds}')
     return steps
 
 
@@ -121,12 +119,12 @@ def build_parts(config: RunConfig, data: TrainingData, shape: Architecture, rank
     prefix = data.special.bos if data.special.bos is not None else data.special.eos
     validation = open_validation(config.validation, data.tokenizer_path, prefix, data.sequence_length)
     tasks = open_tasks(config.validation, data.tokenizer_path, data.special, data.sequence_length)
-    compute_dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    compute_dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
     with torch.device("meta"):
         model = Transformer(shape, compute_dtype, ranks.tensor_parallel)
     distribute(model, model.blocks, config.train.parallel, ranks, device, compute_dtype)
-    if config.train.recompute != "none":
-        checkpoint_activations(model, config.train.recompute, config.train.recompute_every)
+    if (how := config.train.activation_checkpointing) != "none":
+        checkpoint_activations(model, how, config.train.activation_checkpointing_every)
     if config.train.compile:
         for block in model.blocks:
             block.compile()
@@ -137,7 +135,7 @@ def build_parts(config: RunConfig, data: TrainingData, shape: Architecture, rank
         gradients=Gradients(model, ranks),
         device=device,
         data=data,
-        batches=BatchPlan(config.train, data.sequence_length),
+        batches=BatchSchedule(config.train, data.sequence_length),
         validation=validation,
         tasks=tasks,
     )

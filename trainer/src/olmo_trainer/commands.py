@@ -73,7 +73,7 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 def _existing(path: Path, what: str) -> Path:
     """The path, which must exist."""
     if not path.exists():
-        raise ConfigError(Problem(f"{path}: not found; expected {what}"))
+        raise ConfigError(f"{path}: not found; expected {what}")
     return path
 
 
@@ -86,9 +86,9 @@ def _last_of_run(path: Path) -> Path:
 def _new(path: Path) -> Path:
     """The path, which must not exist."""
     if any(sign in path.name for sign in "*?"):
-        raise ConfigError(Problem(f"{path}: is a pattern; expected the name of one directory"))
+        raise ConfigError(f"{path}: is a pattern; expected the name of one directory")
     if path.exists():
-        raise ConfigError(Problem(f"{path}: already exists; expected a new directory", "remove it or name another"))
+        raise ConfigError(f"{path}: already exists; expected a new directory", hint="remove it or name another")
     return path
 
 
@@ -218,7 +218,7 @@ def _launch(arguments: argparse.Namespace) -> None:
 
     check_world(config.train, arguments.nodes * arguments.nproc)
     if arguments.slurm:
-        sys.stdout.write(slurm_script(arguments, name=os.path.basename(config.run_directory)))
+        sys.stdout.write(slurm_script(arguments, name=os.path.basename(config.output_dir)))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it with a warning; train.num_threads decides
     command = torchrun_command(arguments)
@@ -303,7 +303,7 @@ def _shard_bytes(text: str | None) -> int | None:
         return None
     match = re.fullmatch(r"(\d+)\s*([KMG]B|)", text.upper())
     if match is None or not int(match[1]):
-        raise ConfigError(Problem(f'--shard-size: is "{text}"; expected a size such as "5GB" or "500MB"'))
+        raise ConfigError(f'--shard-size: is "{text}"; expected a size such as "5GB" or "500MB"')
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -315,7 +315,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     destination = _new(arguments.destination)
     if arguments.verify and importlib.util.find_spec("transformers") is None:
         hint = "pip install 'olmo-trainer[convert]'"
-        raise ConfigError(Problem("--verify: transformers is not installed; expected it, to compare logits", hint))
+        raise ConfigError("--verify: transformers is not installed; expected it, to compare logits", hint=hint)
 
     from .checkpoint.convert import export_checkpoint, import_checkpoint
     from .checkpoint.save import publish
@@ -412,7 +412,7 @@ def _soup(arguments: argparse.Namespace) -> None:
     what = "a checkpoint directory, or that of a run"
     sources = [_last_of_run(_existing(path, what)) for path in arguments.checkpoints]
     if len(sources) < 2:
-        raise ConfigError(Problem(f"command line: names {len(sources)} checkpoint; expected two or more to average"))
+        raise ConfigError(f"command line: names {len(sources)} checkpoint; expected two or more to average")
     destination = _new(arguments.destination)
     from .checkpoint.convert import average_checkpoints
 
@@ -488,10 +488,10 @@ def _generate(arguments: argparse.Namespace) -> None:
         if first is not None and (found.starts_with_bos or not ids):  # an empty prompt starts like a document
             ids = [first, *ids]
         if not ids:
-            raise ConfigError(Problem("--prompt: is empty; expected text, as the model has no token to start from"))
+            raise ConfigError("--prompt: is empty; expected text, as the model has no token to start from")
         if max(ids) >= model.shape.embedding_rows:
             what = f"--prompt: contains token {max(ids)}, beyond the embedding of {model.shape.embedding_rows} rows"
-            raise ConfigError(Problem(f"{what} of {directory}; expected text without it"))
+            raise ConfigError(f"{what} of {directory}; expected text without it")
         if longest is not None and len(ids) + arguments.max_tokens > longest:
             sys.stderr.write(f"note: the text may grow longer than {longest} tokens\n")
         new: list[int] = []
@@ -530,7 +530,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
     pairs = [tuple(text.partition("=")[::2]) for text in arguments.replace]
     if any(not old or not new for old, new in pairs):
-        raise ConfigError(Problem(f"--replace: is {arguments.replace}; expected OLD=NEW"))
+        raise ConfigError(f"--replace: is {arguments.replace}; expected OLD=NEW")
     text, notes = import_run(_existing(arguments.file, "a YAML file of OLMo"), pairs)
     for note in notes:
         sys.stderr.write(f"note: {note}\n")
@@ -573,7 +573,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     for name in ("limit", "world_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise ConfigError(Problem(f"--{name.replace('_', '-')}: is {value}; expected 1 or more"))
+            raise ConfigError(f"--{name.replace('_', '-')}: is {value}; expected 1 or more")
     known = open_order(
         _existing(arguments.run, "the directory of a run"), arguments.data, unchecked=arguments.unchecked
     )

@@ -1,7 +1,5 @@
 """The device of a run: choosing it, what makes its results repeatable, batches on it, and its peak rate."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import time
@@ -12,7 +10,6 @@ import torch
 
 from .config.schema import TrainConfig
 from .data.sources import Batch
-from .formats.contract import Problem
 from .settings import SettingError
 
 __all__ = [
@@ -37,7 +34,7 @@ def resolve_device(train: TrainConfig) -> Literal["cpu", "cuda"]:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if train.device == "cuda" and not torch.cuda.is_available():
         message = '"train.device" is "cuda", but torch finds no CUDA device; expected "cpu" or "auto"'
-        raise SettingError(Problem(message, "set train.device=auto"))
+        raise SettingError(message, hint="set train.device=auto")
     return train.device
 
 
@@ -96,7 +93,7 @@ class TensorBatch(NamedTuple):
     tokens_BT: torch.Tensor
     loss_mask_BT: torch.Tensor | None = None
     document_ids_BT: torch.Tensor | None = None
-    masked_instances: int = 0
+    masked_windows: int = 0
 
 
 def tensors_of(batch: Batch, device: torch.device) -> TensorBatch:
@@ -113,7 +110,7 @@ def tensors_of(batch: Batch, device: torch.device) -> TensorBatch:
 
     tokens_BT = tensor(batch.tokens_BT)
     assert tokens_BT is not None
-    return TensorBatch(tokens_BT, tensor(batch.loss_mask_BT), tensor(batch.document_ids_BT), batch.masked_instances)
+    return TensorBatch(tokens_BT, tensor(batch.loss_mask_BT), tensor(batch.document_ids_BT), batch.masked_windows)
 
 
 # ---- peak rates

@@ -18,8 +18,6 @@ border is scored whole. A context that does not fit is cut on the left. With L =
     bits_per_byte_gold   −L of the right choice / (its bytes · ln 2)
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time
@@ -104,7 +102,7 @@ def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: in
             found.bytes_of_document.append(len(document.text.encode("utf-8")))
     if not found.inputs:
         names = ", ".join(settings.documents)
-        raise SettingError(Problem(f'"validation.documents" ({names}) contain no text; expected documents'))
+        raise SettingError(f'"validation.documents" ({names}) contain no text; expected documents')
     return found
 
 
@@ -218,14 +216,14 @@ def open_tasks(settings: ValidationConfig, tokenizer_path: Path, special: Specia
         assert tokenizer is not None
         key, path = f'"validation.tasks.{number}.path"', Path(task.path)
         if not path.is_file():
-            raise SettingError(Problem(f"{key} is {path}, which was not found; expected a file of requests"))
+            raise SettingError(f"{key} is {path}, which was not found; expected a file of requests")
         encoder = _Encoder(tokenizer, special, length)
         questions = _questions(path, encoder, settings.items_per_task)
         if not questions:
-            raise SettingError(Problem(f"{key} is {path}, which contains no requests; expected one choice per row"))
+            raise SettingError(f"{key} is {path}, which contains no requests; expected one choice per row")
         if (longest := max(encoder.tokens)) > length:
             message = f"{key} is {path}, which has a choice of {longest} tokens; expected {length} at most"
-            raise SettingError(Problem(message, "remove the task, or raise data.sequence_length"))
+            raise SettingError(message, hint="remove the task, or raise data.sequence_length")
         found.append(
             TaskSet(
                 name=task.name,
@@ -237,31 +235,6 @@ def open_tasks(settings: ValidationConfig, tokenizer_path: Path, special: Specia
                 batch_tokens=settings.batch_tokens,
             )
         )
-    return found
-
-
-def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[int, list[_Choice]]]:
-    texts: dict[int, dict[int, tuple[str, str]]] = {}
-    labels: dict[int, int] = {}
-    for line, row in read_rows(path):
-        fields = Fields(row, path, line)
-        question = fields.integer("doc_id", minimum=None)
-        if question >= _COPIES_FROM or (question not in texts and len(texts) == limit):
-            continue
-        request = fields.object("request")
-        context, continuation = request.string("context"), request.string("continuation")
-        if not continuation.strip():
-            raise mismatch("invalid_value", path, "empty", "text to score", line=line, field="request.continuation")
-        index = fields.integer("idx", minimum=None)
-        texts.setdefault(question, {})[index] = context, continuation
-        labels[question] = fields.integer("label", minimum=None)
-    found = []
-    for question, choices in texts.items():
-        if sorted(choices) != list(range(len(choices))) or labels[question] not in choices:
-            got = f"choices {sorted(choices)} and label {labels[question]} of question {question}"
-            raise mismatch("invalid_value", path, got, "choices from 0 on, and one of them as label", field="idx")
-        texts_of = [choices[index] for index in range(len(choices))]
-        found.append((labels[question], [encoder.choice(*pair, question=question) for pair in texts_of]))
     return found
 
 
@@ -304,6 +277,31 @@ class _Encoder:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+
+def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[int, list[_Choice]]]:
+    texts: dict[int, dict[int, tuple[str, str]]] = {}
+    labels: dict[int, int] = {}
+    for line, row in read_rows(path):
+        fields = Fields(row, path, line)
+        question = fields.integer("doc_id", minimum=None)
+        if question >= _COPIES_FROM or (question not in texts and len(texts) == limit):
+            continue
+        request = fields.object("request")
+        context, continuation = request.string("context"), request.string("continuation")
+        if not continuation.strip():
+            raise mismatch("invalid_value", path, "empty", "text to score", line=line, field="request.continuation")
+        index = fields.integer("idx", minimum=None)
+        texts.setdefault(question, {})[index] = context, continuation
+        labels[question] = fields.integer("label", minimum=None)
+    found = []
+    for question, choices in texts.items():
+        if sorted(choices) != list(range(len(choices))) or labels[question] not in choices:
+            got = f"choices {sorted(choices)} and label {labels[question]} of question {question}"
+            raise mismatch("invalid_value", path, got, "choices from 0 on, and one of them as label", field="idx")
+        texts_of = [choices[index] for index in range(len(choices))]
+        found.append((labels[question], [encoder.choice(*pair, question=question) for pair in texts_of]))
+    return found
 
 
 def task_values(model: Transformer, tasks: Sequence[TaskSet]) -> dict[str, float]:

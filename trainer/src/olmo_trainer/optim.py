@@ -5,8 +5,6 @@ A step that must not count changes no bit of weights, moments and counts. Whethe
 NaN · 0 is NaN. All state is float32.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Callable, Iterable
@@ -19,7 +17,7 @@ from torch import nn
 from torch.optim.adamw import adamw
 
 from .config.schema import GroupConfig, OptimizerConfig, RunConfig, ScheduleConfig
-from .data.order import BatchPlan
+from .data.order import BatchSchedule
 from .formats.contract import Problem
 from .model.transformer import Transformer
 from .parallel import local, part_like, whole
@@ -342,7 +340,7 @@ def learning_rate(t: float, end: float, peak: float, schedule: ScheduleConfig) -
     return _shape(t, warmup, whole, peak, schedule)
 
 
-def rate_of_step(step: int, config: RunConfig, batches: BatchPlan) -> float:
+def rate_of_step(step: int, config: RunConfig, batches: BatchSchedule) -> float:
     """The rate of update `step` (from 1) of a resolved config."""
     assert config.train.steps is not None
     t, end = step, config.train.steps

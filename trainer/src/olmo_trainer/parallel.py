@@ -286,7 +286,7 @@ def check_world(train: TrainConfig, world: int) -> None:
     tensor_ranks = train.parallel.tensor_ranks
     if world % tensor_ranks:
         what = f'"train.parallel.tensor_ranks" is {tensor_ranks}; expected a divisor of the {world} ranks'
-        raise SettingError(Problem(what, f"start a multiple of {tensor_ranks}: olmo launch --nproc"))
+        raise SettingError(what, hint=f"start a multiple of {tensor_ranks}: olmo launch --nproc")
     of = f"{world} ranks" if tensor_ranks == 1 else f"{world // tensor_ranks} groups of ranks"
     world //= tensor_ranks
     sizes = {"train.batch_windows": train.batch_windows}

@@ -1,12 +1,10 @@
 """Everything that a run works with; build.py makes it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 
-from .data.order import BatchPlan
+from .data.order import BatchSchedule
 from .data.sources import TrainingData
 from .evaluation import TaskSet, ValidationSet
 from .step import Learner
@@ -20,6 +18,6 @@ class Parts(Learner):
 
     device: torch.device
     data: TrainingData
-    batches: BatchPlan
+    batches: BatchSchedule
     validation: ValidationSet | None
     tasks: list[TaskSet]

@@ -1,13 +1,11 @@
 """A dry run: what a run would do, its costs and its memory, as numbers and as a page to read."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 from .build import resolve
 from .config.schema import OptimizerConfig, RunConfig, TrainConfig
-from .data.order import BatchPlan
+from .data.order import BatchSchedule
 from .data.sources import TrainingData, repetition_warnings
 from .metrics.measure import footprint
 from .metrics.record import clock, scaled
@@ -35,7 +33,7 @@ def plan(
     ranks = ranks or config.train.parallel.tensor_ranks
     check_world(config.train, ranks)
     windows_of_rank = config.train.batch_windows * config.train.parallel.tensor_ranks // ranks
-    tokens = BatchPlan(config.train, data.sequence_length).tokens(config.train.steps)
+    tokens = BatchSchedule(config.train, data.sequence_length).tokens(config.train.steps)
     flops = flops_per_token(shape, data.sequence_length)
     seconds = tokens / tokens_per_second if tokens_per_second else None
     joules = None if seconds is None or not config.energy.declared_watts else seconds * config.energy.declared_watts
@@ -92,10 +90,10 @@ def memory_of_rank(
     heads = (shape.heads + 2 * shape.key_value_heads) * shape.head_width
     experts = shape.routing.chosen if shape.routing else 1
     kept = 6 * shape.width + 2 * heads + shape.heads * shape.head_width + 4 * experts * shape.inner_width
-    again = shape.layers // train.recompute_every if train.recompute == "full" else 0
+    again = shape.layers // train.activation_checkpointing_every if train.activation_checkpointing == "full" else 0
     values = (shape.layers - again) * kept + (again + 2) * shape.width
     logits = 2 * _FLOAT32 * shape.embedding_rows if train.loss == "plain" else 0
-    tokens_bytes = tokens * (2 if train.precision == "bf16" else 4)
+    tokens_bytes = tokens * (2 if train.dtype == "bfloat16" else 4)
     parts = {
         "weights": weights,
         "gradients": weights,

@@ -1,14 +1,12 @@
 """How far a run is, and the request to stop it: SIGUSR1, which SLURM sends before a time limit, or SIGTERM."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["STOPPED_STATUS", "Progress", "StopRequest", "Stopped", "stop_on_signal"]
 
@@ -33,7 +31,7 @@ class Progress:
         return {"left_out": fields.pop("skipped"), **fields}
 
     @classmethod
-    def of_row(cls, row: dict[str, Any]) -> Progress:
+    def of_row(cls, row: dict[str, Any]) -> Self:
         """The inverse of `row`.
 
         Raises: TypeError, ValueError: other fields.

@@ -1,7 +1,5 @@
 """A run's directory: one process at a time, one config from beginning to end."""
 
-from __future__ import annotations
-
 import fcntl
 import re
 from collections.abc import Callable, Iterator
@@ -9,19 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from .config.load import build_config
 from .config.schema import RunConfig
-from .data.order import BatchPlan
+from .data.order import BatchSchedule
 from .formats.contract import Problem, write_file
 from .formats.manifest import read_manifest
 from .optim import rate_of_step
-from .settings import SettingError, as_mapping, as_yaml, build, read_settings
+from .settings import SettingError, as_mapping, as_yaml, read_settings
 
 __all__ = ["begun_with", "keep_config", "locked"]
 
 
 # settings that may change when a run is resumed: no weight depends on them
 _FREE = (
-    "run_directory",
+    "output_dir",
     "data.loader.",
     "validation.",
     "checkpoint.",
@@ -52,8 +51,8 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f'"run_directory" is {directory}, in use by another process; expected one process per run'
-            raise SettingError(Problem(message)) from error
+            message = f'"output_dir" is {directory}, in use by another process; expected one process per run'
+            raise SettingError(message) from error
         yield
 
 
@@ -74,7 +73,7 @@ def keep_config(
     """
     if last is not None and (kept := begun_with(directory)):
         path = directory / "config.yaml"
-        was = build(RunConfig, kept, str(path))
+        was = build_config(kept, str(path))
         before, after = _flat(as_mapping(was)), _flat(as_mapping(config))
         changed = [
             key for key in sorted({*before, *after}) if not key.startswith(_FREE) and before.get(key) != after.get(key)
@@ -103,9 +102,9 @@ def keep_config(
 def _hint(key: str, last: Path, config: RunConfig) -> str:
     if key == "train.steps":
         kind = config.schedule.kind
-        begin = f"set another run_directory, init_from={last} and init_moments=true"
+        begin = f"set another output_dir, init_from={last} and init_moments=true"
         return f"it changes the {kind} schedule of the completed steps; to train on from here, {begin}"
-    return "set run_directory to start another run"
+    return "set output_dir to start another run"
 
 
 def _contents(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -118,7 +117,7 @@ def _same_rates(before: RunConfig, after: RunConfig, done: int) -> bool:
     """Whether the completed steps have the same learning rates under both configs."""
     if after.train.steps is None or after.train.steps < done:
         return False
-    plans = [BatchPlan(config.train, config.data.sequence_length) for config in (before, after)]
+    plans = [BatchSchedule(config.train, config.data.sequence_length) for config in (before, after)]
     return all(
         rate_of_step(step, before, plans[0]) == rate_of_step(step, after, plans[1]) for step in range(1, done + 1)
     )

@@ -9,15 +9,13 @@ up to it, and skips the batches of the bad steps. The skipped ranges are saved, 
 that is killed between going back and its next checkpoint meets the bad steps again and does the same again.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 
 import torch
 
 from .config.schema import RunConfig, StabilityConfig
-from .data.order import BatchPlan, DataOrder, joined
+from .data.order import BatchSchedule, DataOrder, joined
 from .progress import Progress
 
 __all__ = ["Guard", "Rewind", "advance", "handle_bad_step", "may_save", "resume_after_rewind", "slow_rise"]
@@ -162,7 +160,7 @@ def handle_bad_step(progress: Progress, config: RunConfig) -> None:
 
     Raises: Rewind: after `stability.rewind_after` in a row; TrainingFailed: after too many rewinds or skipped steps.
     """
-    bad, run, rewind_after = progress.consecutive_bad_steps, config.run_directory, config.stability.rewind_after
+    bad, run, rewind_after = progress.consecutive_bad_steps, config.output_dir, config.stability.rewind_after
     if not bad:
         return
     log.warning(
@@ -195,12 +193,12 @@ def slow_rise(step: int, rise_nats: float, config: RunConfig) -> TrainingFailed 
     seen = f"step {step}: the mean loss of {stability.slow_rise_steps} steps is {rise_nats:.3f} nats above its lowest"
     if stability.slow_rise_action == "stop":
         limit = f"{stability.slow_rise_nats} at most (stability.slow_rise_nats)"
-        return TrainingFailed(f"{config.run_directory}: {seen}; expected {limit}; saved")
+        return TrainingFailed(f"{config.output_dir}: {seen}; expected {limit}; saved")
     log.warning(seen)
     return None
 
 
-def resume_after_rewind(restored: Progress, rewind: Rewind, batches: BatchPlan, order: DataOrder) -> Progress:
+def resume_after_rewind(restored: Progress, rewind: Rewind, batches: BatchSchedule, order: DataOrder) -> Progress:
     """The progress that continues from `restored`, skipping the batches of all bad steps, also in `order`."""
     failed = rewind.failed
     first = order.shifted(batches.first_window(rewind.first_bad_step))

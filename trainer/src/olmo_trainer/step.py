@@ -1,7 +1,5 @@
 """One optimizer step: micro-batches, one loss over all their tokens, clipping, an update no bad number can reach."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from .optim import Clip, GatedOptimizer, clip_by_history, clip_by_norm
 from .parallel import Gradients, norms_of
 from .stability import Guard
 
-__all__ = ["Learner", "StepPlan", "StepStats", "train_step"]
+__all__ = ["Learner", "StepSettings", "StepStats", "train_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class Learner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepPlan:
+class StepSettings:
     """What a step does with its batch: a pure function of the config and the step."""
 
     train: TrainConfig
@@ -113,16 +111,16 @@ def _cut(windows_BT: T, sequence_length: int | None) -> T:
 
 
 def train_step(
-    learner: Learner, batch: TensorBatch, plan: StepPlan, on_gradients: Callable[[], None] | None = None
+    learner: Learner, batch: TensorBatch, settings: StepSettings, on_gradients: Callable[[], None] | None = None
 ) -> StepStats:
     """Do one step on this rank's share of a batch; `on_gradients` is called before clipping.
 
     A step that the guard does not accept leaves weights, moments and running means unchanged, bit for bit. Nothing
     waits for the device.
     """
-    model, optimizer, train = learner.model, learner.optimizer, plan.train
+    model, optimizer, train = learner.model, learner.optimizer, settings.train
     ranks = learner.gradients.ranks
-    windows, length = batch.tokens_BT.shape[0], plan.sequence_length
+    windows, length = batch.tokens_BT.shape[0], settings.sequence_length
     inputs_BT, labels_BT = labels_of(_cut(batch.tokens_BT, length), _cut(batch.loss_mask_BT, length))
     documents_BT = _cut(batch.document_ids_BT, length)
     micro = (train.micro_batch_windows or windows) * (inputs_BT.shape[0] // windows)
@@ -136,10 +134,10 @@ def train_step(
     nats_per_token, squares = ranks.sum_of_data(torch.stack(sums)).unbind()
     if on_gradients is not None:
         on_gradients()
-    grad_norm, clipping_rate, is_accepted, is_outlier = _clip(learner, nats_per_token, plan.clip)
+    grad_norm, clipping_rate, is_accepted, is_outlier = _clip(learner, nats_per_token, settings.clip)
     optimizer.found_inf = torch.where(is_accepted, 0.0, 1.0)
     for group in optimizer.param_groups:
-        group["lr"] = plan.learning_rate * group["rate_ratio"]
+        group["lr"] = settings.learning_rate * group["rate_ratio"]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepStats(

@@ -11,8 +11,6 @@ continues exactly needs only weights, moments, the generators' states and four c
     checkpoints/      step-<n>, each in Hugging Face layout, with the training state in training/
 """
 
-from __future__ import annotations
-
 import logging
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +22,7 @@ from .checkpoint.mirror import restore_from_remote
 from .checkpoint.run_state import Saver, load_run
 from .checkpoint.save import artifact_inputs, clear_unfinished, remove, step_directories
 from .config.schema import RunConfig
-from .data.order import BatchPlan
+from .data.order import BatchSchedule
 from .data.provenance import keep_order, record_skipped
 from .data.sources import TrainingData, repetition_warnings
 from .evaluation import bits_per_byte, score, task_values
@@ -36,7 +34,7 @@ from .parts import Parts
 from .progress import Progress, Stopped, StopRequest, stop_on_signal
 from .run_directory import keep_config, locked
 from .stability import Rewind, advance, handle_bad_step, may_save, resume_after_rewind, slow_rise
-from .step import StepPlan, StepStats, train_step
+from .step import StepSettings, StepStats, train_step
 
 __all__ = ["train"]
 
@@ -50,10 +48,10 @@ def train(config: RunConfig, data: TrainingData) -> Path:
     """
     # ---- prepare
     config, shape = resolve(config, data)
-    directory, last = Path(config.run_directory), last_step(config)
+    directory, last = Path(config.output_dir), last_step(config)
     checkpoints = directory / "checkpoints"
     check_world(config.train, world_size())
-    windows = BatchPlan(config.train, data.sequence_length).first_window(last + 1)
+    windows = BatchSchedule(config.train, data.sequence_length).first_window(last + 1)
     for warning in repetition_warnings(data, windows):
         log.warning("%s", warning)
     with ExitStack() as stack:
@@ -107,7 +105,7 @@ def _train_steps(
     console = Console(last, progress.step, config.logging.console_every_s)
     if progress.step == 0 and not output.last:
         output.write(0, _validate(parts))
-    unsettled: list[StepStats] = []  # steps whose verdicts are still on the device
+    pending: list[StepStats] = []  # steps whose verdicts are still on the device
     with open_loader(config, parts, progress, last) as loader:
         for step in range(progress.step + 1, last + 1):
             # ---- step
@@ -115,13 +113,13 @@ def _train_steps(
             batch = loader.next()
             is_looked_at = _is_due(step, config.logging.statistics_every_steps)
             statistics = StepStatistics(model, parts.optimizer) if is_looked_at else None
-            plan = StepPlan(
+            settings = StepSettings(
                 train=config.train,
                 learning_rate=rate_of_step(step, config, batches),
                 clip=clip_of_step(step, config.optimizer),
                 sequence_length=batches.sequence_length(step),
             )
-            unsettled.append(train_step(parts, batch, plan, statistics.tensors if statistics else None))
+            pending.append(train_step(parts, batch, settings, statistics.tensors if statistics else None))
 
             # ---- measure
             is_asked_to_stop = ranks.any(stop.is_made)
@@ -130,12 +128,12 @@ def _train_steps(
             is_row = step == last or _is_due(step, config.logging.metrics_every_steps)
             is_row |= is_looked_at or is_validated or is_asked_to_stop
             if not (is_row or is_saved or _is_due(step, config.stability.slow_rise_steps)):
-                meter.end(batch, plan, loader.waited_s)
+                meter.end(batch, settings, loader.waited_s)
                 console.step(step)
                 continue
-            progress = _settle(progress, unsettled, config, batches)
-            values = meter.row(progress, unsettled[-1], batch, plan, loader.waited_s)
-            unsettled.clear()
+            progress = _judge(progress, pending, config, batches)
+            values = meter.row(progress, pending[-1], batch, settings, loader.waited_s)
+            pending.clear()
             if is_validated:
                 values |= _validate(parts)
             if statistics is not None:
@@ -157,7 +155,7 @@ def _train_steps(
                 _save(parts, progress, output, saver)
             if stops:
                 saver.wait()
-                reason = f"{config.run_directory}: stopped on SIGTERM or SIGUSR1; saved at step {saver.saved_step}"
+                reason = f"{config.output_dir}: stopped on SIGTERM or SIGUSR1; saved at step {saver.saved_step}"
                 raise failure or Stopped(reason)
     return progress
 
@@ -166,12 +164,12 @@ def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def _settle(progress: Progress, unsettled: list[StepStats], config: RunConfig, batches: BatchPlan) -> Progress:
+def _judge(progress: Progress, pending: list[StepStats], config: RunConfig, batches: BatchSchedule) -> Progress:
     """Fetch the verdicts on the last steps in one transfer and act on each in turn, except for the last one.
 
     Raises: Rewind, TrainingFailed: the same as right after the bad step.
     """
-    verdicts = torch.stack([torch.stack([stats.is_accepted, stats.is_outlier]) for stats in unsettled]).tolist()
+    verdicts = torch.stack([torch.stack([stats.is_accepted, stats.is_outlier]) for stats in pending]).tolist()
     for number, (is_accepted, is_outlier) in enumerate(verdicts):
         if number:
             handle_bad_step(progress, config)
@@ -196,7 +194,7 @@ def _save(parts: Parts, progress: Progress, output: RunLog, saver: Saver) -> Non
 def _go_back(config: RunConfig, parts: Parts, rewind: Rewind, output: RunLog, saver: Saver) -> Progress:
     """Restore the last checkpoint before a bad step, or the beginning; the clocks keep running."""
     saver.wait()
-    ranks, checkpoints = parts.gradients.ranks, Path(config.run_directory) / "checkpoints"
+    ranks, checkpoints = parts.gradients.ranks, Path(config.output_dir) / "checkpoints"
     saved = ranks.agree(step_directories(checkpoints))
     if ranks.writes:
         remove([path for step, path in saved if step >= rewind.first_bad_step])
@@ -206,7 +204,7 @@ def _go_back(config: RunConfig, parts: Parts, rewind: Rewind, output: RunLog, sa
     restored = load_run(parts, good[-1]) if good else Progress()
     progress = resume_after_rewind(restored, rewind, parts.batches, parts.data.order)
     if ranks.writes:
-        record_skipped(progress.skipped, Path(config.run_directory))
+        record_skipped(progress.skipped, Path(config.output_dir))
     output.drop_after(progress.step)
     saver.saved_step = progress.step if good else None
     return progress

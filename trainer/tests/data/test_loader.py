@@ -33,16 +33,16 @@ def test_repetitive_windows_and_padding_are_excluded_from_the_loss(made: Path, t
     write_shard(tmp_path / "tokens", "a", loud)
     sources = [{"path": str(tmp_path / "tokens"), "dtype": "uint16", "eos_token_id": EOS, "pad_token_id": PAD}]
     changes = {"data__sources": sources, "data__tokenizer": str(made / "tokenizer.json"), "data__packing": "best_fit"}
-    changes |= {"data__sequence_length": 90, "data__instance_filter": {}}
+    changes |= {"data__sequence_length": 90, "data__window_filter": {}}
     data = opened(made, **changes)
     assert [len(source) for source in data.sources] == [2]
     batch = data.read(range(2))
-    assert batch.masked_instances == 1
+    assert batch.masked_windows == 1
     assert batch.loss_mask_BT is not None
     assert sorted(batch.loss_mask_BT.sum(axis=1).tolist()) == [0, 9 if 7 in batch.tokens_BT[0, :1] else 6]
     (quiet,) = (row for row in range(2) if batch.loss_mask_BT[row].any())
     assert batch.tokens_BT[quiet, batch.loss_mask_BT[quiet].sum() :].tolist().count(PAD) > 70  # yet not repetitive
-    assert opened(made, **{**changes, "data__instance_filter": None}).read(range(2)).masked_instances == 0
+    assert opened(made, **{**changes, "data__window_filter": None}).read(range(2)).masked_windows == 0
 
 
 def test_a_source_is_not_seen_more_often_than_it_may(made: Path) -> None:
@@ -75,13 +75,13 @@ def test_the_plan_has_how_often_each_source_is_seen(made: Path, capsys: pytest.C
 def same(left: Any, right: Any) -> bool:
     return all(
         np.array_equal(getattr(left, name), getattr(right, name))
-        for name in ("tokens_BT", "loss_mask_BT", "document_ids_BT", "masked_instances")
+        for name in ("tokens_BT", "loss_mask_BT", "document_ids_BT", "masked_windows")
     )
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 5])
 def test_batches_do_not_depend_on_the_number_of_threads(made: Path, threads: int) -> None:
-    changes = {"data__packing": "best_fit", "data__document_mask": True, "data__instance_filter": {}}
+    changes = {"data__packing": "best_fit", "data__document_mask": True, "data__window_filter": {}}
     data = opened(made, **changes)
     plan = [range(start, start + 5) for start in range(0, 2 * data.order.epoch_windows, 5)]
 
@@ -169,7 +169,7 @@ def masked(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
         "data__tokenizer": str(made / "tokenizer.json"),
         "data__packing": "best_fit",
         "data__document_mask": True,
-        "data__instance_filter": {"repetition_max_count": 4},
+        "data__window_filter": {"repetition_max_count": 4},
         "validation": {},
         "train__steps": 6,
     }
@@ -220,8 +220,8 @@ def test_steps_in_which_no_token_counts_are_refused(
         ({"max_tokens": 0}, '"data.sources.0.max_tokens" is 0; expected more than 0'),
         ({"max_repetition": 0.01}, '"data.sources.0.max_repetition" is 0.01; expected'),
         ({"data__loader": {"threads": -1}}, '"data.loader.threads" is -1; expected 0 or more'),
-        ({"data__instance_filter": {"repetition_max_count": 2}}, "expected 3 or more"),
-        ({"data__instance_filter": {"repetition_min_period": 14}}, "expected 14, repetition_min_period, or more"),
+        ({"data__window_filter": {"repetition_max_count": 2}}, "expected 3 or more"),
+        ({"data__window_filter": {"repetition_min_period": 14}}, "expected 14, repetition_min_period, or more"),
         ({"data__packing": "worst_fit"}, 'expected "concat" or "best_fit"'),
         ({"label_masks": "nowhere"}, "expected the label mask of"),
     ],

@@ -25,12 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 MODEL = ModelConfig(family="olmo2", hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4)
 
 
-@pytest.mark.parametrize("recompute", ["none", "full"])
-def test_activations_are_near_what_autograd_keeps(recompute: str) -> None:
+@pytest.mark.parametrize("how", ["none", "full"])
+def test_activations_are_near_what_autograd_keeps(how: str) -> None:
     shape = architecture_of(MODEL, 64)
     model = Transformer(shape)
     initialize(model, MODEL.init, 0)
-    if recompute == "full":
+    if how == "full":
         checkpoint_activations(model, "full", 1)
     kept: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -43,7 +43,7 @@ def test_activations_are_near_what_autograd_keeps(recompute: str) -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         hidden_BTD = model(torch.randint(64, (4, 128)))
-    train = TrainConfig(batch_windows=4, steps=1, recompute=recompute)  # type: ignore[arg-type]
+    train = TrainConfig(batch_windows=4, steps=1, activation_checkpointing=how)  # type: ignore[arg-type]
     told = memory_of_rank(shape, train, OptimizerConfig(learning_rate=0.1), 128, 1)
     assert hidden_BTD.requires_grad
     assert told["activations_estimate"] == pytest.approx(sum(kept.values()), rel=0.35)
@@ -118,16 +118,27 @@ def test_operations_are_those_that_torch_counts(family: str) -> None:
     assert products + attention == flops_per_token(shape, 64)
 
 
+<<<<<<< HEAD
 @pytest.mark.processes
 @pytest.mark.parametrize("recompute", ["none", "full"])
 def test_memory_is_near_what_a_run_takes(made: Path, tmp_path: Path, recompute: str) -> None:
+=======
+@pytest.mark.parametrize("how", ["none", "full"])
+def test_memory_is_near_what_a_run_takes(made: Path, tmp_path: Path, how: str) -> None:
+>>>>>>> 818f84a (Give the trainer's settings the names of the other tools)
     """The growth of the greatest resident set from a small model to one of 17 M weights, within 30 %."""
     peaks, estimates = [], []
     large = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "embedding_size": 8192}
     large |= {"num_attention_heads": 6, "num_key_value_heads": 6, "tie_word_embeddings": False}
     for name, length, sizes in (("small", 64, {}), ("large", 512, large)):
         changes: dict[str, Any] = {f"model__{key}": value for key, value in sizes.items()}
-        train = {"steps": 2, "batch_windows": 2, "device": "cpu", "num_threads": 1, "recompute": recompute}
+        train = {
+            "steps": 2,
+            "batch_windows": 2,
+            "device": "cpu",
+            "num_threads": 1,
+            "activation_checkpointing": how,
+        }
         changes |= {"train": train, "data__sequence_length": length, "validation": {}, "checkpoint": {}}
         config = write_config(tmp_path / f"{name}.yaml", settings(made, tmp_path / name, **changes))
         run = multiprocessing.get_context("fork").Process(target=olmo, args=("train", config))

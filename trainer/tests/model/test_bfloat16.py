@@ -50,7 +50,7 @@ def test_what_stays_float32(config: ModelConfig, loss: Any) -> None:
     model = Transformer(architecture_of(config, VOCABULARY), torch.bfloat16)
     initialize(model, config.init, seed=0)
     optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01))
-    train = TrainConfig(steps=1, batch_windows=2, precision="bf16", loss=loss, z_loss=1e-4)
+    train = TrainConfig(steps=1, batch_windows=2, dtype="bfloat16", loss=loss, z_loss=1e-4)
     gradients: dict[str, torch.dtype] = {}
     for name, parameter in model.named_parameters():
         parameter.register_post_accumulate_grad_hook(lambda p, name=name: gradients.update({name: p.grad.dtype}))

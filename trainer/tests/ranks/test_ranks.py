@@ -19,7 +19,7 @@ from olmo_trainer.model.transformer import Transformer
 from olmo_trainer.optim import Clip, build_optimizer
 from olmo_trainer.parallel import Gradients, Ranks, distribute, joined_ranks, whole
 from olmo_trainer.stability import Guard
-from olmo_trainer.step import Learner, StepPlan, labels_of, train_step
+from olmo_trainer.step import Learner, StepSettings, labels_of, train_step
 
 DENSE = ModelConfig(
     family="olmo2",
@@ -71,7 +71,7 @@ def case(ranks: Ranks, model: ModelConfig, parallel: ParallelConfig, rule: str, 
         stats = train_step(
             Learner(model=made, optimizer=optimizer, guard=guard, gradients=gradients),
             TensorBatch(tokens[mine], counted[mine]),
-            StepPlan(train=train, learning_rate=0.01, clip=clip),
+            StepSettings(train=train, learning_rate=0.01, clip=clip),
         )
         assert stats.valid_tokens == int((labels_of(tokens, counted)[1] >= 0).sum())
         rows.append([stats.nats_per_token.item(), stats.z_loss.item(), stats.grad_norm.item()])
@@ -124,11 +124,11 @@ def bfloat16(ranks: Ranks) -> dict[str, set[torch.dtype]]:
             module.register_forward_pre_hook(see)
             see(module)  # as it is kept between steps
     optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01))
-    train = TrainConfig(steps=1, batch_windows=4, precision="bf16")
+    train = TrainConfig(steps=1, batch_windows=4, dtype="bfloat16")
     tokens = torch.randint(0, 128, (2, 17), generator=torch.Generator().manual_seed(ranks.rank))
     gradients = Gradients(made, ranks)
     learner = Learner(model=made, optimizer=optimizer, guard=Guard(StabilityConfig(), CPU), gradients=gradients)
-    train_step(learner, TensorBatch(tokens), StepPlan(train=train, learning_rate=0.01, clip=Clip()))
+    train_step(learner, TensorBatch(tokens), StepSettings(train=train, learning_rate=0.01, clip=Clip()))
     found["kept"] = {p.dtype for p in made.parameters()}
     found["moments"] = {value.dtype for state in optimizer.state.values() for value in state.values()}
     return found

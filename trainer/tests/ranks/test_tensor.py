@@ -26,7 +26,7 @@ from olmo_trainer.model.transformer import Transformer, checkpoint_activations
 from olmo_trainer.optim import Clip, build_optimizer
 from olmo_trainer.parallel import SINGLE_PROCESS, Gradients, Ranks, distribute, joined_ranks, whole
 from olmo_trainer.stability import Guard
-from olmo_trainer.step import Learner, StepPlan, train_step
+from olmo_trainer.step import Learner, StepSettings, train_step
 
 CPU = torch.device("cpu")
 NORM = Clip(max_norm=0.5)
@@ -50,13 +50,13 @@ FAMILIES: dict[str, tuple[ModelConfig, dict[str, Any], str, Clip]] = {
             tie_word_embeddings=True,
             rope_scaling=RopeScalingConfig(rope_type="linear", factor=2.0),
         ),
-        {"recompute": "selective"},
+        {"activation_checkpointing": "selective"},
         "adamw",
         Clip(max_ratio=0.9, keeps_history=True),
     ),
     "mistral": (
         model("mistral", sliding_window=5, num_key_value_heads=2, head_dim=6),
-        {"recompute": "full"},
+        {"activation_checkpointing": "full"},
         "lion",
         NORM,
     ),
@@ -80,8 +80,8 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
         made = Transformer(shape, tensor_parallel=ranks.tensor_parallel)
     distribute(made, made.blocks, parallel, ranks, CPU)
     train = TrainConfig(steps=2, batch_windows=8, micro_batch_windows=2, **changes)
-    if train.recompute != "none":
-        checkpoint_activations(made, train.recompute, 1)
+    if train.activation_checkpointing != "none":
+        checkpoint_activations(made, train.activation_checkpointing, 1)
     initialize(made, config.init, seed=0)
     optimizer = build_optimizer(made, OptimizerConfig(learning_rate=0.01, kind=rule))  # type: ignore[arg-type]
     gradients, guard = Gradients(made, ranks), Guard(StabilityConfig(), CPU)
@@ -107,7 +107,7 @@ def case(name: str, parallel: ParallelConfig, ranks: Ranks) -> dict[str, Any]:
         stats = train_step(
             Learner(model=made, optimizer=optimizer, guard=guard, gradients=gradients),
             TensorBatch(tokens[mine], counted[mine], documents[mine]),
-            StepPlan(train=train, learning_rate=0.01, clip=clip),
+            StepSettings(train=train, learning_rate=0.01, clip=clip),
             statistics.tensors if statistics else None,
         )
         assert stats.valid_tokens == int(counted[:, 1:].sum())

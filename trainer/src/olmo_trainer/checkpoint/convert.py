@@ -5,8 +5,6 @@ tensors only, and of the pickles that OLMo uses as names only the text is taken.
 against transformers.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import logging
@@ -37,11 +35,11 @@ from ..formats.checkpoint import (
     read_checkpoint,
     tokenizer_difference,
 )
-from ..formats.contract import ConfigError, FormatError, Problem, mismatch, read_object
+from ..formats.contract import ConfigError, FormatError, mismatch, read_object
 from ..formats.manifest import MANIFEST
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
-from ..settings import build, read_settings
+from ..settings import SettingError, build, in_file, read_settings
 from .layout import (
     ARCHITECTURES,
     HEAD,
@@ -129,8 +127,9 @@ def _listed(value: Any) -> list[int]:
 
 def _build(settings: dict[str, Any], where: Path) -> ModelConfig:
     model = build(ModelConfig, settings, str(where))
-    if found := model_problems(model):
-        raise ConfigError(*(Problem(f'{where}: "{key}" is {value}; expected {text}') for key, value, text, _ in found))
+    with in_file(where):
+        if problems := model_problems(model):
+            raise SettingError(*problems)
     return model
 
 
@@ -177,7 +176,7 @@ def _olmo(directory: Path) -> Foreign:
     where = directory / "config.yaml"
     config = read_settings(where, [])
     if not isinstance(config.get("model"), dict):
-        raise ConfigError(Problem(f'{where}: "model" is missing; expected a config.yaml of OLMo'))
+        raise ConfigError(f'{where}: "model" is missing; expected a config.yaml of OLMo')
     described = config["model"]
     model = _build(olmo_model(described, where), where)
     heads = model.num_key_value_heads or model.num_attention_heads
@@ -283,9 +282,9 @@ def import_checkpoint(
         opened = open_tokenizer(tokenizer)
     except FormatError as error:
         hint = error.hint or "name one with --tokenizer"
-        raise ConfigError(Problem(f"{error.path}: {error.message}", hint)) from error
+        raise ConfigError(f"{error.path}: {error.message}", hint=hint) from error
     if foreign.eos is None:
-        raise ConfigError(Problem(f"{source}: eos_token_id is missing; expected the id that ends a document"))
+        raise ConfigError(f"{source}: eos_token_id is missing; expected the id that ends a document")
     special = SpecialTokens(eos=foreign.eos, bos=foreign.bos, pad=foreign.pad)
     shape = architecture_of(foreign.model, 0)
     largest = max(opened.get_vocab(with_added_tokens=True).values(), default=-1)

@@ -1,7 +1,5 @@
 """Weights under the names of transformers, both ways, the JSON files next to them, and the checks of stored tensors."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

@@ -6,8 +6,6 @@ A checkpoint there is whole if it has a manifest, which is copied last; the run'
 that the rows up to its step are there too.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path
@@ -17,7 +15,7 @@ import fsspec
 
 from ..data.provenance import ORDER
 from ..formats.checkpoint import read_checkpoint
-from ..formats.contract import ConfigError, FormatError, Problem, mismatch, write_file
+from ..formats.contract import ConfigError, FormatError, mismatch, write_file
 from ..formats.manifest import MANIFEST, read_manifest
 from ..settings import SettingError
 from .save import publish, step_directories
@@ -102,7 +100,7 @@ def fetch(url: str, destination: Path) -> None:
     files, root = _store(url, ConfigError)
     copies = [root] if files.exists(f"{root}/{MANIFEST}") else _copies(files, root)
     if not copies:
-        raise ConfigError(Problem(f"{url}: has no {MANIFEST} and no checkpoints; expected a checkpoint, or a run"))
+        raise ConfigError(f"{url}: has no {MANIFEST} and no checkpoints; expected a checkpoint, or a run")
     with publish(destination) as temporary:
         _fetch(files, copies[0], temporary)
 
@@ -116,7 +114,7 @@ def _store(url: str, kind: type[ConfigError]) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         key = '"checkpoint.remote": ' if kind is SettingError else ""
-        raise kind(Problem(f"{key}{url} cannot be reached ({error}); expected a URL that fsspec knows")) from error
+        raise kind(f"{key}{url} cannot be reached ({error}); expected a URL that fsspec knows") from error
     return files, root.rstrip("/")
 
 

@@ -1,7 +1,5 @@
 """Read a checkpoint back, after every file is checked against its sha256."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

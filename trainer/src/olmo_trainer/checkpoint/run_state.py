@@ -1,7 +1,5 @@
 """The whole state of a run, to a checkpoint and back."""
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -67,7 +65,7 @@ class Saver:
 
     def __init__(self, config: RunConfig, data: TrainingData, *, saved_step: int | None) -> None:
         self._checkpoint, self._begun_from = config.checkpoint, kept_from(config)
-        self._directory = Path(config.run_directory) / "checkpoints"
+        self._directory = Path(config.output_dir) / "checkpoints"
         relative_to = self._directory / "step-0"  # paths relative to any step's directory are the same
         self.settings, self._inputs = artifact_config(config, relative_to), artifact_inputs(config, data, relative_to)
         self.saved_step = saved_step

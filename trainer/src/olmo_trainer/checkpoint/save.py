@@ -1,7 +1,5 @@
 """Write a checkpoint: into a directory under a temporary name, the manifest last, then one rename."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -18,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from ..config.load import FORMER_DTYPES, FORMER_NAMES
 from ..config.schema import CheckpointConfig, RunConfig
 from ..data.sources import TrainingData, input_row
 from ..formats.checkpoint import Tensor, open_tokenizer
@@ -333,8 +332,15 @@ def remove(checkpoints: Iterable[Path]) -> None:
 
 
 def artifact_config(config: RunConfig, artifact: Path) -> dict[str, Any]:
-    """The settings that a checkpoint's bytes depend on, with paths relative to it."""
+    """The settings that a checkpoint's bytes depend on, with paths relative to it.
+
+    They have their former names, so that manifests are the same bytes as before the settings were renamed.
+    """
     mapping = as_mapping(config)
+    mapping["train"]["dtype"] = {dtype: former for former, dtype in FORMER_DTYPES.items()}[config.train.dtype]
+    for former, name in FORMER_NAMES.items():
+        group = mapping[name.partition(".")[0]] if "." in name else mapping
+        group[former.rpartition(".")[2]] = group.pop(name.rpartition(".")[2])
     for name in ("run_directory", "validation", "checkpoint", "logging", "wandb", "energy"):
         del mapping[name]
     del mapping["train"]["max_skipped_steps"], mapping["train"]["stop_at"], mapping["data"]["loader"]

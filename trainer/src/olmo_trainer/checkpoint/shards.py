@@ -4,8 +4,6 @@ The header of each file says which part of which tensor is in it, so any number 
 wrote. DCP's own `.metadata`, a pickle, is neither written nor read. A file by itself, since importing DCP takes long.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping

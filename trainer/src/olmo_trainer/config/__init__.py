@@ -1,7 +1,5 @@
 """Settings of a run: what there is (schema), where values come from (load) and what must agree (check)."""
 
-from __future__ import annotations
-
 from .schema import RunConfig
 
 __all__ = ["RunConfig"]

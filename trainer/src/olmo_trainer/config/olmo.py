@@ -1,7 +1,5 @@
 """Configuration files of OLMo and OLMo-core: their model as the group `model`, and a whole run file of OLMo."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
@@ -168,7 +166,7 @@ def _core_windows(sliding: dict[str, Any] | None, layers: int, where: Path) -> t
         windows[-1] = -1
     sizes = {window for window in windows if window != -1}
     if len(sizes) > 1:
-        raise ConfigError(Problem(f"{where}: sliding windows are of {sorted(sizes)} tokens; expected one size"))
+        raise ConfigError(f"{where}: sliding windows are of {sorted(sizes)} tokens; expected one size")
     return next(iter(sizes), None), ["full_attention" if window == -1 else "sliding_attention" for window in windows]
 
 
@@ -185,7 +183,7 @@ _SCHEDULES = {
 }
 _OPTIMIZERS = {"adamw": "adamw", "lionw": "lion"}
 _INITS = ("mitchell", "normal", "full_megatron", "fan_in")
-_PRECISIONS = {"amp_bf16": "bf16", "fp32": "fp32"}
+_PRECISIONS = {"amp_bf16": "bfloat16", "fp32": "float32"}
 # settings of launching, kernels and hardware, which do not change results
 _SILENT = set(
     "run_name dry_run fsdp ddp compile fused_loss speed_monitor gen1_gc_interval save_folder remote_save_folder "
@@ -202,7 +200,7 @@ def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, li
     """
     given = _resolved(read_settings(path, []), path)
     if not isinstance(given.get("model"), dict) or not isinstance(given.get("optimizer"), dict):
-        raise ConfigError(Problem(f'{path}: "model" and "optimizer" are needed; expected a run file of OLMo'))
+        raise ConfigError(f'{path}: "model" and "optimizer" are needed; expected a run file of OLMo')
     notes: list[str] = []
     described = given["model"]
     init = described.get("init_fn", "normal")
@@ -210,7 +208,7 @@ def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, li
     length = described.get("max_sequence_length", 1024)
     batch = given.get("global_train_batch_size", 512)
     run: dict[str, Any] = {
-        "run_directory": f"runs/{given.get('run_name') or path.stem}",
+        "output_dir": f"runs/{given.get('run_name') or path.stem}",
         "seed": given.get("seed", 6198),
         "model": {
             **olmo_model(described, path),
@@ -234,25 +232,25 @@ def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, li
     )
     left = [name for name, value in given.items() if name not in used | _SILENT and value not in (None, False, [], {})]
     if left:
-        notes.append(f"left out: {', '.join(sorted(left))}")
+        notes.append(f"skipped settings: {', '.join(sorted(left))}")
     return yaml.safe_dump(run, sort_keys=False, allow_unicode=True), notes
 
 
 def _refuse(where: Path, name: str, value: Any, allowed: Any) -> None:
     if value not in allowed:
-        raise ConfigError(Problem(f'{where}: "{name}" is {value}; expected {" or ".join(allowed)}'))
+        raise ConfigError(f'{where}: "{name}" is {value}; expected {" or ".join(allowed)}')
 
 
 def _resolved(mapping: dict[str, Any], where: Path) -> dict[str, Any]:
     """The mapping with every `${…}` filled in: references, `oc.env` and `path.choose|glob|last_checkpoint`."""
 
     def reference(name: str) -> Any:
-        place: Any = mapping
+        found: Any = mapping
         for key in name.split("."):
-            if not isinstance(place, dict) or key not in place:
-                raise ConfigError(Problem(f"{where}: ${{{name}}} refers to no setting; expected the name of one"))
-            place = place[key]
-        return value_of(place)
+            if not isinstance(found, dict) or key not in found:
+                raise ConfigError(f"{where}: ${{{name}}} refers to no setting; expected the name of one")
+            found = found[key]
+        return value_of(found)
 
     def called(text: str) -> Any:
         name, colon, rest = text.partition(":")
@@ -270,7 +268,7 @@ def _resolved(mapping: dict[str, Any], where: Path) -> dict[str, Any]:
                 steps = [step for step in Path(rest).glob("step*") if re.match(r"step\d+", step.name)]
                 last = max(steps, key=lambda step: int(re.findall(r"\d+", step.name)[0]), default=Path(rest) / "latest")
                 return str(last)
-        raise ConfigError(Problem(f"{where}: ${{{text}}} is unknown; expected path.choose, path.glob, … or a setting"))
+        raise ConfigError(f"{where}: ${{{text}}} is unknown; expected path.choose, path.glob, … or a setting")
 
     def value_of(value: Any) -> Any:
         if isinstance(value, dict):
@@ -295,7 +293,7 @@ def _data(
     data, model = given.get("data") or {}, given["model"]
     paths = data.get("paths") or [path for group in (data.get("datasets") or {}).values() for path in group]
     if not paths:
-        raise ConfigError(Problem(f'{where}: "data.paths" is missing; expected the token files'))
+        raise ConfigError(f'{where}: "data.paths" is missing; expected the token files')
     for old, new in replacements:
         paths = [path.replace(old, new) for path in paths]
     folders = [path.rpartition("/")[0] or "." for path in paths]
@@ -319,7 +317,7 @@ def _data(
     if data.get("generate_doc_lengths"):
         settings["document_mask"] = True
     if data.get("instance_filter"):
-        settings["instance_filter"] = dict(data["instance_filter"])
+        settings["window_filter"] = dict(data["instance_filter"])
     identifier = (given.get("tokenizer") or {}).get("identifier")
     if identifier and str(identifier).endswith(".json"):
         settings["tokenizer"] = identifier
@@ -374,7 +372,7 @@ def _train(given: dict[str, Any], batch: int, where: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "batch_windows": batch,
         "micro_batch_windows": given.get("device_train_microbatch_size", 16),
-        "precision": _PRECISIONS[precision],
+        "dtype": _PRECISIONS[precision],
     }
     duration, stop = given.get("max_duration", 10000), given.get("stop_at")
     settings.update({"steps": duration} if isinstance(duration, int) else {"duration": str(duration)})

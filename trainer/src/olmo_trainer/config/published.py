@@ -1,7 +1,5 @@
 """Published models: shapes by name (`model.preset`), and what a transformers config.json says, as the group `model`."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from pathlib import Path
@@ -79,7 +77,7 @@ def apply_preset(model: dict[str, Any], where: str) -> dict[str, Any]:
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
         message = f'{where}: "model.preset" is {name}; expected one of {", ".join(PRESETS)}'
-        raise ConfigError(Problem(message, f'did you mean "{near}"?'))
+        raise ConfigError(message, hint=f'did you mean "{near}"?')
     return {**PRESETS[name], **model}
 
 
@@ -175,7 +173,7 @@ def _rope(config: dict[str, Any], family: str, where: Path) -> tuple[dict[str, A
     ):
         if value != expected:
             what = f'{where}: "rope_parameters.sliding_attention.{name}" is {value}'
-            raise ConfigError(Problem(f"{what}; expected {expected}"))
+            raise ConfigError(f"{what}; expected {expected}")
     return rope, theta
 
 

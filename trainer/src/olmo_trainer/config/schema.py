@@ -16,7 +16,6 @@ __all__ = [
     "EnergyConfig",
     "GroupConfig",
     "InitConfig",
-    "InstanceFilterConfig",
     "LoggingConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -29,6 +28,7 @@ __all__ = [
     "TrainConfig",
     "ValidationConfig",
     "WandbConfig",
+    "WindowFilterConfig",
 ]
 
 
@@ -157,7 +157,7 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceFilterConfig:
+class WindowFilterConfig:
     """Windows that repeat a short sequence many times in a row are excluded from the loss (the values are OLMo-2's)."""
 
     repetition_min_period: int = 1
@@ -194,7 +194,7 @@ class DataConfig:
     """With `best_fit`, documents longer than a window: cut into several, or cut off."""
     document_mask: bool = False
     """Whether tokens attend only within their own document."""
-    instance_filter: InstanceFilterConfig | None = None
+    window_filter: WindowFilterConfig | None = None
     """Exclude repetitive windows from the loss; `{}` for OLMo-2's values."""
     tokenizer: LocalPath | None = None
     """tokenizer.json, if the shards have none."""
@@ -362,14 +362,14 @@ class TrainConfig:
     """Weight of the squared log normaliser (OLMo-2: 1e-5)."""
     loss: Literal["chunked", "plain"] = "chunked"
     """`chunked` never holds all logits; `plain` is its reference."""
-    recompute: Literal["none", "full", "selective"] = "none"
-    """Activation checkpointing: keep everything, only the blocks' inputs, or also products and attention."""
-    recompute_every: int = 1
-    """Every n-th block is computed again."""
+    activation_checkpointing: Literal["none", "full", "selective"] = "none"
+    """What is kept for the backward pass: everything, only the blocks' inputs, or also products and attention."""
+    activation_checkpointing_every: int = 1
+    """Apply it to every n-th block."""
     compile: bool = False
     """Whether to compile the blocks with torch.compile; on the CPU this needs a C++ compiler."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Type of the matrix products; weights and optimizer stay float32."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the matrix products; weights and optimizer stay float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is one."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -510,7 +510,7 @@ class EnergyConfig:
 class RunConfig:
     """One run: the whole of a YAML file."""
 
-    run_directory: LocalPath
+    output_dir: LocalPath
     """Directory for all outputs of the run."""
     model: ModelConfig
     data: DataConfig

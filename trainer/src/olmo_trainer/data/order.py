@@ -11,8 +11,6 @@ windows a step takes. A sequence-length warmup leaves windows and their order as
 T / length pieces, each a sequence of its own.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from bisect import bisect_right
@@ -26,7 +24,7 @@ import numpy.typing as npt
 
 from ..config.schema import TrainConfig
 
-__all__ = ["BatchPlan", "DataOrder", "joined", "permutation", "positions_of", "rank_slice", "steps_of_duration"]
+__all__ = ["BatchSchedule", "DataOrder", "joined", "permutation", "positions_of", "rank_slice", "steps_of_duration"]
 
 
 Permutation = npt.NDArray[np.unsignedinteger[Any]]
@@ -224,7 +222,7 @@ class _Phase:
     sequence_length: int
 
 
-class BatchPlan:
+class BatchSchedule:
     """The batches of a run whose windows hold `window_tokens` tokens."""
 
     def __init__(self, train: TrainConfig, window_tokens: int) -> None:
@@ -277,7 +275,7 @@ class BatchPlan:
         return self._phases[bisect_right(self._first_steps, step) - 1]
 
 
-def steps_of_duration(text: str, plan: BatchPlan, epoch_windows: int, parameters: int) -> int | None:
+def steps_of_duration(text: str, batches: BatchSchedule, epoch_windows: int, parameters: int) -> int | None:
     """The steps of `1000 steps`, `2e12T` (tokens), `1ep` or `20chinchilla`; None for any other text.
 
     Tokens are rounded up to whole steps. Epochs are rounded down, so that no window is seen more often.
@@ -290,7 +288,7 @@ def steps_of_duration(text: str, plan: BatchPlan, epoch_windows: int, parameters
     if unit.startswith("step"):
         return int(value)
     if unit == "ep":
-        return plan.step_of(int(value * epoch_windows)) - 1
+        return batches.step_of(int(value * epoch_windows)) - 1
     tokens = value if unit == "T" else value * _TOKENS_PER_PARAMETER * parameters
-    windows = math.ceil(tokens / plan.window_tokens)
-    return plan.step_of(windows - 1) if windows else 0
+    windows = math.ceil(tokens / batches.window_tokens)
+    return batches.step_of(windows - 1) if windows else 0

@@ -15,8 +15,6 @@ The sha256 of a source is that of its manifest.json, which lists each file's; wi
 `<sha256>  <bytes>  <name>` of its shards and boundaries, sorted by name.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json
@@ -32,10 +30,10 @@ from tokenizers import Tokenizer
 
 from ..config.schema import DataConfig, RunConfig, TrainConfig
 from ..formats.checkpoint import open_tokenizer
-from ..formats.contract import ConfigError, Fields, Problem, mismatch, read_object, read_rows, sha256_file, write_file
+from ..formats.contract import ConfigError, Fields, mismatch, read_object, read_rows, sha256_file, write_file
 from ..formats.tokens import Boundary, Shard, TokenDirectory, boundaries
 from ..settings import as_mapping, build, in_file
-from .order import BatchPlan, DataOrder, rank_slice
+from .order import BatchSchedule, DataOrder, rank_slice
 from .sources import TrainingData, open_directories, order_of, window_sources
 from .windows import Piece, WindowSource
 
@@ -144,7 +142,7 @@ class KnownOrder:
     path: Path
     sources: tuple[WindowSource, ...]
     order: DataOrder
-    batches: BatchPlan
+    batches: BatchSchedule
     steps: int
     micro_batch_windows: int
     ranks: tuple[tuple[int, int], ...]
@@ -162,9 +160,7 @@ def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrde
     """
     path = path / ORDER if path.is_dir() else path
     if not path.is_file():
-        raise ConfigError(
-            Problem(f"{path.parent}: has no {path.name}; expected the directory of a run, or its {ORDER}")
-        )
+        raise ConfigError(f"{path.parent}: has no {path.name}; expected the directory of a run, or its {ORDER}")
     row = read_object(path)
     fields = Fields(row, path)
     if fields.integer("version") > VERSION:
@@ -175,7 +171,7 @@ def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrde
     stated, ranks = fields.array("sources"), fields.array("ranks")
     if folders and len(folders) != len(data.sources):
         what = f"--data: is given {len(folders)} times; expected {len(data.sources)}, once for each source of {path}"
-        raise ConfigError(Problem(what))
+        raise ConfigError(what)
     folders = folders or [Path(os.path.normpath(path.parent / source.path)) for source in data.sources]
     moved = (replace(source, path=str(now)) for source, now in zip(data.sources, folders, strict=True))
     data = replace(data, sources=tuple(moved))
@@ -202,7 +198,7 @@ def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrde
         path=path,
         sources=tuple(sources),
         order=order,
-        batches=BatchPlan(train, data.sequence_length),
+        batches=BatchSchedule(train, data.sequence_length),
         steps=train.steps,
         micro_batch_windows=train.micro_batch_windows or train.batch_windows,
         ranks=tuple((step, world_size) for step, world_size in ranks),
@@ -258,7 +254,7 @@ class Provenance:
         world_size = self._world_size(step)
         if rank is not None and not 0 <= rank < world_size:
             message = f"--rank: is {rank}; expected 0 to {world_size - 1}, the ranks that divided the batch"
-            raise ConfigError(Problem(message))
+            raise ConfigError(message)
         for position in positions if rank is None else rank_slice(positions, rank, world_size):
             item = self.known.order.at(position)
             source = self.known.sources[item.source]
@@ -333,7 +329,7 @@ class Provenance:
                     }
         if not found:
             what = f'--document: is "{identifier}"; expected the id of a document in the shards of {self.known.path}'
-            raise ConfigError(Problem(what))
+            raise ConfigError(what)
 
     def write_data_indices(self, directory: Path) -> None:
         """Write OLMo's `rank<r>.tsv.gz`: a line a step, the step and the instances of the rank in it."""
@@ -350,7 +346,7 @@ class Provenance:
 
     def _positions(self, step: int) -> range:
         if not 1 <= step <= self.known.steps:
-            raise ConfigError(Problem(f"--step: is {step}; expected 1 to {self.known.steps}, the run's steps"))
+            raise ConfigError(f"--step: is {step}; expected 1 to {self.known.steps}, the run's steps")
         return range(self.known.batches.first_window(step), self.known.batches.first_window(step + 1))
 
     def _who(self, position: int, step: int) -> dict[str, int]:
@@ -374,7 +370,7 @@ class Provenance:
         path = directory.tokenizer_path
         if path is None:
             text = "the tokenizer that made the ids, for --text"
-            raise ConfigError(Problem(f"{directory.path}: has no tokenizer.json; expected {text}", "remove --text"))
+            raise ConfigError(f"{directory.path}: has no tokenizer.json; expected {text}", hint="remove --text")
         self._check(directory, shard.path)
         if path not in self._tokenizers:
             self._tokenizers[path] = open_tokenizer(path)

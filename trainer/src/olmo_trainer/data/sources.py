@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..config.schema import DataConfig, InstanceFilterConfig, RunConfig, SourceConfig
+from ..config.schema import DataConfig, RunConfig, SourceConfig, WindowFilterConfig
 from ..formats.checkpoint import open_tokenizer
 from ..formats.contract import ConfigError, FormatError, Problem, mismatch, sha256_file
 from ..formats.manifest import MANIFEST
@@ -87,7 +87,7 @@ class Batch:
     """Whether predicting a token is part of the loss; None if all are."""
     document_ids_BT: npt.NDArray[np.int32] | None
     """Equal for tokens of the same document of a row; None if tokens attend to all before them."""
-    masked_instances: int
+    masked_windows: int
     """Windows excluded from the loss because they are repetitive."""
 
 
@@ -104,7 +104,7 @@ class TrainingData:
     sequence_length: int
 
     document_mask: bool = False
-    instance_filter: InstanceFilterConfig | None = None
+    window_filter: WindowFilterConfig | None = None
 
     def read(self, positions: range) -> Batch:
         """The windows at these positions; may be called by several threads.
@@ -116,15 +116,15 @@ class TrainingData:
         tokens_BT = np.stack([window.ids_T for window in windows])
         loss_mask_BT = np.stack([window.loss_mask_T for window in windows])
         masked = 0
-        if self.instance_filter is not None:
+        if self.window_filter is not None:
             padding_BT = np.arange(self.sequence_length) >= np.array([[window.filled] for window in windows])
             # padding repeats itself, so give the filter distinct values instead
             seen_BT = np.where(padding_BT, -1 - np.arange(self.sequence_length), tokens_BT)
             repetitive_B = repetitive(
                 seen_BT,
-                self.instance_filter.repetition_min_period,
-                self.instance_filter.repetition_max_period,
-                self.instance_filter.repetition_max_count,
+                self.window_filter.repetition_min_period,
+                self.window_filter.repetition_max_period,
+                self.window_filter.repetition_max_count,
             )
             loss_mask_BT[repetitive_B] = False
             masked = int(repetitive_B.sum())
@@ -132,7 +132,7 @@ class TrainingData:
             tokens_BT=tokens_BT,
             loss_mask_BT=None if loss_mask_BT.all() else loss_mask_BT,
             document_ids_BT=np.stack([window.documents_T for window in windows]) if self.document_mask else None,
-            masked_instances=masked,
+            masked_windows=masked,
         )
 
     def inputs(self, artifact: Path) -> list[dict[str, Any]]:
@@ -180,7 +180,7 @@ def open_training_data(config: RunConfig) -> TrainingData:
         special=special,
         sequence_length=data.sequence_length,
         document_mask=data.document_mask,
-        instance_filter=data.instance_filter,
+        window_filter=data.window_filter,
     )
 
 
@@ -216,7 +216,7 @@ def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[
             held = f"whose {len(directory.shards)} shards have {tokens} tokens"
             what = f'"data.sources.{index}.path" is {directory.path}, {held}'
             text = f"a file with at least one window of {data.sequence_length} tokens"
-            raise SettingError(Problem(f"{what}; expected {text}", "shorten data.sequence_length"))
+            raise SettingError(f"{what}; expected {text}", hint="shorten data.sequence_length")
         sources.append(source)
     return sources
 
@@ -232,10 +232,10 @@ def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_win
     if legacy_batch is not None and order.epoch_windows == 0:
         windows = sum(order.sizes)
         text = f"at most {windows}, the windows of an epoch, since OLMo's order drops those that fill no batch"
-        raise SettingError(Problem(f'"train.batch_windows" is {legacy_batch}; expected {text}'))
+        raise SettingError(f'"train.batch_windows" is {legacy_batch}; expected {text}')
     if order.epoch_windows == 0 or 0 in order.quotas:
         text = "ratios that leave every source at least one window"
-        raise SettingError(Problem(f'"data.sources" is too small in its scarcest source; expected {text}'))
+        raise SettingError(f'"data.sources" is too small in its scarcest source; expected {text}')
     return order
 
 
@@ -333,20 +333,20 @@ def _tokenizer(data: DataConfig, directories: list[TokenDirectory]) -> tuple[Pat
         path = Path(data.tokenizer)
         if not path.is_file():
             message = f'"data.tokenizer" is {path}, which was not found; expected a tokenizer.json'
-            raise SettingError(Problem(message))
+            raise SettingError(message)
     else:
         found = [directory.tokenizer_path for directory in directories if directory.tokenizer_path is not None]
         if not found:
             names = ", ".join(str(directory.path) for directory in directories)
             what = f'"data.tokenizer" is missing and {names} contains no tokenizer.json'
-            raise SettingError(Problem(f"{what}; expected the tokenizer that made the ids", "set data.tokenizer"))
+            raise SettingError(f"{what}; expected the tokenizer that made the ids", hint="set data.tokenizer")
         path = found[0]
     sha256 = sha256_file(path)
     for directory in directories:
         if directory.tokenizer_sha256 not in (None, sha256):
             what = f"{path}: tokenizer has sha256 {sha256[:12]}…"
             text = f"{str(directory.tokenizer_sha256)[:12]}…, with which {directory.path} was written"
-            raise ConfigError(Problem(f"{what}; expected {text}", "use shards of one tokenizer"))
+            raise ConfigError(f"{what}; expected {text}", hint="use shards of one tokenizer")
     return path, sha256
 
 
@@ -362,14 +362,14 @@ def _special_tokens(directories: list[TokenDirectory], rows: int) -> SpecialToke
         if len(values) > 1:
             shown = " and ".join(str(value) for value in sorted(values, key=str))
             text = "one value, since a model has one"
-            raise SettingError(Problem(f'"{name}" of the sources is {shown}; expected {text}'))
+            raise SettingError(f'"{name}" of the sources is {shown}; expected {text}')
         value = getattr(first, name)
         if value is not None and value >= rows:
             text = f"an id of the tokenizer, below {rows}"
-            raise SettingError(Problem(f'"{name}" of the sources is {value}; expected {text}'))
+            raise SettingError(f'"{name}" of the sources is {value}; expected {text}')
     if first.eos_token_id is None:
         text = "the id that ends a document, which the checkpoint needs"
-        raise SettingError(Problem(f'"eos_token_id" of {first.path} is null; expected {text}'))
+        raise SettingError(f'"eos_token_id" of {first.path} is null; expected {text}')
     return SpecialTokens(eos=first.eos_token_id, bos=first.bos_token_id, pad=first.pad_token_id)
 
 
@@ -379,26 +379,26 @@ B = TypeVar("B")
 
 
 class Loader(Generic[B]):
-    """Reads the batches of a plan; up to `ahead` of them before they are requested.
+    """Reads the batches at given positions, up to `ahead` of them before they are requested.
 
     `read` makes a batch from its positions, in a thread; without threads, when the batch is requested.
     `waited_s` is the time spent waiting for the last batch. An exception in `read` is raised when its batch is taken.
     """
 
-    def __init__(self, read: Callable[[range], B], plan: Iterator[range], *, threads: int, ahead: int) -> None:
-        self._read, self._plan, self._ahead = read, plan, max(1, ahead)
+    def __init__(self, read: Callable[[range], B], positions: Iterator[range], *, threads: int, ahead: int) -> None:
+        self._read, self._positions, self._ahead = read, positions, max(1, ahead)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="data") if threads else None
         self._begun: deque[Future[B]] = deque()
         self.waited_s = 0.0
 
     def next(self) -> B:
-        """The next batch of the plan.
+        """The next batch.
 
-        Raises: StopIteration: the plan is at its end; whatever `read` raised.
+        Raises: StopIteration: there are no more positions; whatever `read` raised.
         """
         asked = time.monotonic()
         if self._pool is None:
-            batch = self._read(next(self._plan))
+            batch = self._read(next(self._positions))
         else:
             self._begin(self._pool)
             if not self._begun:
@@ -409,7 +409,7 @@ class Loader(Generic[B]):
         return batch
 
     def _begin(self, pool: ThreadPoolExecutor) -> None:
-        while len(self._begun) < self._ahead and (positions := next(self._plan, None)) is not None:
+        while len(self._begun) < self._ahead and (positions := next(self._positions, None)) is not None:
             self._begun.append(pool.submit(self._read, positions))
 
     def close(self) -> None:

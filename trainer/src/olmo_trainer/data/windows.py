@@ -5,8 +5,6 @@ window are dropped. `Packs`: whole documents of a file next to each other, then 
 binary search, and both can tell which windows hold a span of a file. T tokens in a window.
 """
 
-from __future__ import annotations
-
 import heapq
 import os
 import resource
@@ -220,32 +218,32 @@ class Packs:
     """
 
     def __init__(self, directory: TokenDirectory, length: int, *, truncate: bool) -> None:
-        self._plans = [_plan(shard, directory.eos_token_id, length, truncate) for shard in directory.shards]
-        self._ends = np.cumsum([len(plan.firsts) - 1 for plan in self._plans], dtype=np.int64)
+        self._packings = [_pack(shard, directory.eos_token_id, length, truncate) for shard in directory.shards]
+        self._ends = np.cumsum([len(packing.firsts) - 1 for packing in self._packings], dtype=np.int64)
         self.windows = int(self._ends[-1]) if self._ends.size else 0
 
     def pieces(self, window: int) -> list[Piece]:
         """The documents of a window; O(log files + log documents of the file)."""
         shard = int(np.searchsorted(self._ends, window, side="right"))
-        plan, local = self._plans[shard], window - self._first(shard)
-        chosen = plan.by_window[plan.firsts[local] : plan.firsts[local + 1]]
-        found = zip(plan.starts[chosen].tolist(), plan.sizes[chosen].tolist(), strict=True)
+        packing, local = self._packings[shard], window - self._first(shard)
+        chosen = packing.by_window[packing.firsts[local] : packing.firsts[local + 1]]
+        found = zip(packing.starts[chosen].tolist(), packing.sizes[chosen].tolist(), strict=True)
         return [Piece(shard, start, start + size) for start, size in found]
 
     def windows_of(self, span: Piece) -> list[int]:
         """The windows with a token of a span, rising."""
-        plan = self._plans[span.shard]
-        last = int(np.searchsorted(plan.starts, span.end))
-        first = int(np.searchsorted(plan.starts[:last], span.start, side="right"))
-        first -= first > 0 and int(plan.starts[first - 1] + plan.sizes[first - 1]) > span.start
-        return sorted({self._first(span.shard) + window for window in plan.windows[first:last].tolist()})
+        packing = self._packings[span.shard]
+        last = int(np.searchsorted(packing.starts, span.end))
+        first = int(np.searchsorted(packing.starts[:last], span.start, side="right"))
+        first -= first > 0 and int(packing.starts[first - 1] + packing.sizes[first - 1]) > span.start
+        return sorted({self._first(span.shard) + window for window in packing.windows[first:last].tolist()})
 
     def _first(self, shard: int) -> int:
         return int(self._ends[shard - 1]) if shard else 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class _Packing:
     """The pieces of a file by rising start; `by_window[firsts[i]:firsts[i+1]]` are the numbers of window i's."""
 
     starts: npt.NDArray[np.int64]
@@ -255,12 +253,12 @@ class _Plan:
     firsts: npt.NDArray[np.int64]
 
 
-def _plan(shard: Shard, eos_token_id: int | None, length: int, truncate: bool) -> _Plan:
+def _pack(shard: Shard, eos_token_id: int | None, length: int, truncate: bool) -> _Packing:
     bounds = [bound for found in boundaries(shard, eos_token_id) for bound in (found.start, found.end)]
     spans = np.array(bounds, dtype=np.int64).reshape(-1, 2)
     starts, sizes = pieces_of(spans[:, 0], spans[:, 1], length, truncate=truncate)
     windows, count = best_fit_decreasing(sizes, length)
-    return _Plan(
+    return _Packing(
         starts=starts,
         sizes=sizes.astype(np.uint32),
         windows=windows.astype(np.uint32),

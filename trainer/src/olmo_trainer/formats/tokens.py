@@ -1,7 +1,5 @@
 """Token shards: raw little-endian ids and their document boundaries. Implements docs/formats/tokens.md v1."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import zlib

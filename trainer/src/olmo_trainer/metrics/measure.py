@@ -1,7 +1,5 @@
 """What is measured of a step, under OLMo's names: the row of metrics.jsonl, speed, energy, statistics of tensors."""
 
-from __future__ import annotations
-
 import logging
 import math
 import resource
@@ -20,7 +18,7 @@ from ..optim import GatedOptimizer
 from ..parallel import Ranks, is_shard
 from ..parts import Parts
 from ..progress import Progress
-from ..step import StepPlan, StepStats
+from ..step import StepSettings, StepStats
 
 __all__ = ["Meter", "StepStatistics", "footprint"]
 
@@ -44,19 +42,19 @@ class Meter:
         """Start the clock of a step."""
         self._speed.begin()
 
-    def end(self, batch: TensorBatch, plan: StepPlan, waited_s: float) -> None:
+    def end(self, batch: TensorBatch, settings: StepSettings, waited_s: float) -> None:
         """Stop the clock of a step that has no row."""
         self._parts.model.drop_router_statistics()
-        self._stop(batch, plan, waited_s)
+        self._stop(batch, settings, waited_s)
 
-    def _stop(self, batch: TensorBatch, plan: StepPlan, waited_s: float) -> None:
+    def _stop(self, batch: TensorBatch, settings: StepSettings, waited_s: float) -> None:
         tokens = batch.tokens_BT.numel() // self._parts.model.tensor_parallel.size
-        length = plan.sequence_length or batch.tokens_BT.shape[1]
+        length = settings.sequence_length or batch.tokens_BT.shape[1]
         self._speed.end(tokens=tokens, sequence_length=length, waited_s=waited_s)
         self._energy.read()
 
     def row(
-        self, progress: Progress, stats: StepStats, batch: TensorBatch, plan: StepPlan, waited_s: float
+        self, progress: Progress, stats: StepStats, batch: TensorBatch, settings: StepSettings, waited_s: float
     ) -> dict[str, float]:
         """Stop the clock and return the row of a step, without validation and statistics."""
         parts = self._parts
@@ -71,7 +69,7 @@ class Meter:
             "throughput/total_tokens": tokens,
             **parts.guard.values(),
         }
-        self._stop(batch, plan, waited_s)
+        self._stop(batch, settings, waited_s)
         values |= self._energy.values(tokens)
         for number, group in enumerate(parts.optimizer.param_groups):
             values[f"optim/learning_rate_group{number}"] = progress.learning_rate * group["rate_ratio"]
@@ -86,8 +84,8 @@ class Meter:
             values["train/router Z loss"] = float(routers["z"])
             values["train/load imbalance"] = float(routers["imbalance"])
         values |= self._speed.values(total_tokens=tokens)
-        if parts.data.instance_filter is not None:
-            masked = torch.tensor(batch.masked_instances)
+        if parts.data.window_filter is not None:
+            masked = torch.tensor(batch.masked_windows)
             values["train/masked_instances"] = int(parts.gradients.ranks.sum_of_data(masked))
         return values
 

@@ -1,7 +1,5 @@
 """Where a run's numbers go: metrics.jsonl (one row per step, each step once), copies of it, and the console."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ..config.schema import RunConfig, WandbConfig
-from ..formats.contract import ConfigError, Problem, mismatch, write_file
+from ..formats.contract import ConfigError, mismatch, write_file
 
 __all__ = ["Console", "MetricsFile", "RunLog", "clock", "scaled", "whole_rows"]
 
@@ -123,7 +121,7 @@ class Sink(Protocol):
 
 def _missing(setting: str, extra: str) -> ConfigError:
     message = f'"{setting}" is true, but {extra} is not installed; expected the extra'
-    return ConfigError(Problem(message, f"pip install 'olmo-trainer[{extra}]'"))
+    return ConfigError(message, hint=f"pip install 'olmo-trainer[{extra}]'")
 
 
 class _Wandb:
@@ -184,7 +182,7 @@ class RunLog:
     """
 
     def __init__(self, config: RunConfig, resumed_step: int | None, artifact: dict[str, Any], *, writes: bool) -> None:
-        directory = Path(config.run_directory)
+        directory = Path(config.output_dir)
         self._file = MetricsFile(directory / "metrics.jsonl", resumed_step, writes=writes)
         self._waits = config.stability.rewind_after is not None
         self._rows: list[tuple[int, dict[str, float]]] = []

@@ -1,7 +1,5 @@
 """A run on one HTML page: its curves, what went wrong, config, data, lineage, energy. A pure function of its files."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

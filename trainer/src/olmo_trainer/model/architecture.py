@@ -5,10 +5,8 @@ multiplied with, and 12·heads·head width·min(length, window) per layer and to
 and recomputation are not counted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from ..config.schema import ModelConfig, RopeScalingConfig
 from ..formats.contract import Problem
@@ -69,7 +67,7 @@ class Architecture:
     """For each layer, the tokens that a query sees, itself included; None for all before it."""
     routing: Routing | None
 
-    def part(self, tensor_ranks: int) -> Architecture:
+    def part(self, tensor_ranks: int) -> Self:
         """The part that one rank of a tensor group computes; the width stays that of the residual stream."""
         return replace(
             self,

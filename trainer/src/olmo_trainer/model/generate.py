@@ -3,8 +3,6 @@
 B batch, T time, V embedding rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

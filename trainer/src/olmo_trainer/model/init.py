@@ -14,8 +14,6 @@ s is `init.std`, d the width, L the number of layers, l a layer's number from 0.
 are normal, truncated at three standard deviations. Norm weights are one, biases zero.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 

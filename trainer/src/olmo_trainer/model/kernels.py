@@ -1,7 +1,5 @@
 """Forward and backward written out where autograd would make many passes over memory: norm, rotation, SwiGLU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

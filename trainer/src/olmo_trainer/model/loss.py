@@ -8,8 +8,6 @@ In a tensor group each rank has V of the rows, and the ranks exchange only two n
 N rows (batch and time together), D width, V embedding rows.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

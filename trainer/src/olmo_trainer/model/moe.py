@@ -4,8 +4,6 @@ B batch, T time, D width, N tokens, E experts, C experts chosen by a token, M = 
 over which load is balanced.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

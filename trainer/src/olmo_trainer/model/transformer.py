@@ -6,8 +6,6 @@ generate.py, initial weights in init.py.
 B batch, T time, S keys, D width, H query heads, G key/value heads, K head width, V embedding rows, E experts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
