@@ -38,10 +38,7 @@ __all__ = ["begin", "build_parts", "last_step", "open_loader", "resolve", "write
 
 
 def resolve(config: RunConfig, data: TrainingData) -> tuple[RunConfig, Architecture]:
-    """The config with every default filled in, and the model's shape.
-
-    Raises: SettingError: the device is not available, the embedding is too small, or a source would be seen too often.
-    """
+    """The config with every default filled in, and the model's shape."""
     shape = architecture_of(config.model, data.vocab_size)
     if shape.embedding_rows < data.vocab_size:
         what = f'"model.embedding_size" is {shape.embedding_rows}'
@@ -87,20 +84,12 @@ def _check_beginning(config: RunConfig, data: TrainingData) -> None:
             log.warning("%s: its tokenizer differs from the shards' (%s)", config.init_from, difference)
     ours = "eos" if data.special.bos is None else "bos"
     if found.document_prefix not in (None, ours):
-        theirs = str(found.document_prefix).upper()
-        log.warning(
-            "%s: puts %s before a document, but the shards put %s; new checkpoints follow the shards",
-            config.init_from,
-            theirs,
-            ours.upper(),
-        )
+        starts = f"{str(found.document_prefix).upper()} before a document, but the shards put {ours.upper()}"
+        log.warning("%s: puts %s; new checkpoints follow the shards", config.init_from, starts)
 
 
 def _steps(name: str, text: str | None, batches: BatchSchedule, data: TrainingData, shape: Architecture) -> int:
-    """The number of steps of a duration.
-
-    Raises: SettingError: not a duration, or less than a step.
-    """
+    """The number of steps of a duration."""
     steps = steps_of_duration(text or "", batches, data.order.epoch_windows, total_parameters(shape))
     if not steps:
         came = "" if steps is None else ", less than one step"
@@ -110,10 +99,7 @@ def _steps(name: str, text: str | None, batches: BatchSchedule, data: TrainingDa
 
 
 def build_parts(config: RunConfig, data: TrainingData, shape: Architecture, ranks: Ranks = SINGLE_PROCESS) -> Parts:
-    """Build all parts of a resolved config, with initial weights; each rank builds its own.
-
-    Raises: SettingError, FormatError.
-    """
+    """Build all parts of a resolved config, with initial weights; each rank builds its own."""
     assert config.train.num_threads is not None
     device = prepare(config.train.device, config.train.num_threads, config.seed, ranks.local_rank)
     prefix = data.special.bos if data.special.bos is not None else data.special.eos
@@ -176,10 +162,7 @@ def last_step(config: RunConfig) -> int:
 
 
 def write_initial(config: RunConfig, data: TrainingData, destination: Path) -> str:
-    """Write the model of a config before the first step; returns its identity.
-
-    Raises: SettingError, FormatError.
-    """
+    """Write the model of a config before the first step; returns its identity."""
     config, shape = resolve(config, data)
     parts = build_parts(replace(config, validation=ValidationConfig()), data, shape)
     settings, inputs = artifact_config(config, destination), artifact_inputs(config, data, destination)

@@ -1,4 +1,4 @@
-"""The verbs of `olmo`: for each, its arguments and its work.
+"""The verbs of `olmo`: the work of each, and at the end the table of their arguments.
 
 Nothing here imports torch before it must: requests are checked first, and torch takes seconds.
 """
@@ -13,9 +13,10 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .config.load import load_config
 from .formats.checkpoint import inspect_checkpoint
@@ -30,46 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["add_verbs"]
 
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
-def _verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
-    """A parser with the same text in the list of commands and at the top of its own help."""
-    return verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-
-
-def add_verbs(verbs: Verbs) -> None:
-    """Add all verbs; each parser sets `work`, a function of the parsed arguments."""
-    for add in (
-        _add_train,
-        _add_launch,
-        _add_convert,
-        _add_export,
-        _add_fetch,
-        _add_generate,
-        _add_soup,
-        _add_import,
-        _add_inspect,
-        _add_report,
-    ):
-        add(verbs)
-
-
-# ---- shared arguments
-
-_SOURCE = "checkpoint directory, or run directory for its last checkpoint"
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=home_path, help="YAML file of the run")
-
-
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides", nargs="*", metavar="a.b=c", help="settings that override the file, such as train.steps=100"
-    )
-
-
 def _existing(path: Path, what: str) -> Path:
     """The path, which must exist."""
     if not path.exists():
@@ -77,8 +38,9 @@ def _existing(path: Path, what: str) -> Path:
     return path
 
 
-def _last_of_run(path: Path) -> Path:
-    """The last complete checkpoint of a run directory; any other path unchanged."""
+def _checkpoint(path: Path) -> Path:
+    """A checkpoint directory, or the last complete checkpoint of a run directory."""
+    _existing(path, "a checkpoint directory, or that of a run")
     steps = [folder for folder in path.glob("checkpoints/step-*") if (folder / "manifest.json").is_file()]
     return max(steps, key=lambda folder: int(folder.name.removeprefix("step-")), default=path)
 
@@ -92,6 +54,11 @@ def _new(path: Path) -> Path:
     return path
 
 
+def _wrong(*checked: tuple[str, object, bool, str]) -> list[Problem]:
+    """A problem for each (flag, value, whether it is right, what is expected) that is not right."""
+    return [Problem(f"{flag}: is {value}; expected {expected}") for flag, value, ok, expected in checked if not ok]
+
+
 def _read_request(arguments: argparse.Namespace) -> tuple[RunConfig, TrainingData]:
     """The config and its data, checked before torch is imported, which takes seconds."""
     from .data.sources import open_training_data
@@ -100,42 +67,15 @@ def _read_request(arguments: argparse.Namespace) -> tuple[RunConfig, TrainingDat
     return config, open_training_data(config)
 
 
-# ---- train and init
-
-
-def _add_train(verbs: Verbs) -> None:
-    train = _verb(verbs, "train", "train a model; the same command resumes a stopped run")
-    _add_config(train)
-    _add_overrides(train)
-    train.add_argument("--dry-run", action="store_true", help="print costs, memory and batches, then exit")
-    train.add_argument("--json", action="store_true", help="with --dry-run: print JSON")
-    train.add_argument(
-        "--ranks",
-        type=int,
-        metavar="N",
-        help="with --dry-run: number of processes (default: as few as the config allows)",
-    )
-    train.add_argument(
-        "--tokens-per-second",
-        type=float,
-        metavar="N",
-        help="with --dry-run: speed of all processes together, to estimate time and energy",
-    )
-    train.set_defaults(work=_train)
-    init = _verb(verbs, "init", "write the untrained model of a config, for comparisons")
-    _add_config(init)
-    init.add_argument("destination", type=home_path, help="directory to write")
-    _add_overrides(init)
-    init.set_defaults(work=_init)
+# ---- train, init, launch
 
 
 def _check_dry_run(arguments: argparse.Namespace) -> None:
     pace, ranks = arguments.tokens_per_second, arguments.ranks
-    problems = []
-    if pace is not None and not 0 < pace < math.inf:
-        problems.append(Problem(f"--tokens-per-second: is {pace}; expected a finite number above 0"))
-    if ranks is not None and ranks < 1:
-        problems.append(Problem(f"--ranks: is {ranks}; expected 1 or more"))
+    problems = _wrong(
+        ("--tokens-per-second", pace, pace is None or 0 < pace < math.inf, "a finite number above 0"),
+        ("--ranks", ranks, ranks is None or ranks >= 1, "1 or more"),
+    )
     given = [
         flag for flag, value in (("--json", arguments.json), ("--ranks", ranks), ("--tokens-per-second", pace)) if value
     ]
@@ -169,38 +109,6 @@ def _init(arguments: argparse.Namespace) -> None:
 
     write_initial(config, data, destination)
     sys.stdout.write(f"{destination}\n")
-
-
-# ---- launch
-
-
-def _add_launch(verbs: Verbs) -> None:
-    launch = _verb(verbs, "launch", "train with several processes; --slurm prints an sbatch script")
-    _add_config(launch)
-    _add_overrides(launch)
-    launch.add_argument(
-        "--nproc", type=int, default=1, help="processes per machine, usually one per GPU (default: %(default)s)"
-    )
-    launch.add_argument("--nodes", type=int, default=1, help="number of machines (default: %(default)s)")
-    launch.add_argument(
-        "--rendezvous", metavar="HOST:PORT", help="address of one of the machines, if there are several"
-    )
-    launch.add_argument("--slurm", action="store_true", help="print an sbatch script instead of starting the processes")
-    launch.add_argument(
-        "--sbatch",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="with --slurm: an sbatch option, such as time=24:00:00; repeatable",
-    )
-    launch.add_argument(
-        "--stop-before",
-        type=int,
-        default=300,
-        metavar="S",
-        help="with --slurm: save this many seconds before the time limit (default: %(default)s)",
-    )
-    launch.set_defaults(work=_launch)
 
 
 def _launch(arguments: argparse.Namespace) -> None:
@@ -271,31 +179,10 @@ def slurm_script(arguments: argparse.Namespace, name: str) -> str:
     )
 
 
-# ---- convert
+# ---- convert, export, fetch, soup
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _TOLERANCE = 1e-4  # of the largest logit: float32 sums over some dozens of layers in another order
-
-
-def _add_convert(verbs: Verbs) -> None:
-    convert = _verb(verbs, "convert", "convert to or from Hugging Face and OLMo checkpoints; --verify compares logits")
-    directions = convert.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
-    source = "directory in the layout of Hugging Face, OLMo or OLMo-core"
-    inwards = _verb(directions, "hf2olmo", f"write a checkpoint to train from, given a {source}")
-    inwards.add_argument("source", type=home_path, help=source)
-    inwards.add_argument("--tokenizer", type=home_path, help="tokenizer.json, if the source has none")
-    outwards = _verb(directions, "olmo2hf", "write a Hugging Face directory from a checkpoint of a run")
-    outwards.add_argument("source", type=home_path, help=_SOURCE)
-    for direction in (inwards, outwards):
-        direction.add_argument("destination", type=home_path, help="directory to write")
-        direction.add_argument(
-            "--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)"
-        )
-        direction.add_argument(
-            "--shard-size", metavar="SIZE", help="maximum file size, such as 5GB (default: one file)"
-        )
-        direction.add_argument("--verify", action="store_true", help="compare logits with transformers")
-        direction.set_defaults(work=_convert)
 
 
 def _shard_bytes(text: str | None) -> int | None:
@@ -311,7 +198,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     shard_bytes = _shard_bytes(arguments.shard_size)
     inwards = arguments.direction == "hf2olmo"
     source = _existing(arguments.source, "a directory with a model")
-    source = source if inwards else _last_of_run(source)
+    source = source if inwards else _checkpoint(source)
     destination = _new(arguments.destination)
     if arguments.verify and importlib.util.find_spec("transformers") is None:
         hint = "pip install 'olmo-trainer[convert]'"
@@ -353,36 +240,14 @@ def _verify(ours: Path, theirs: Path) -> None:
     sys.stderr.write(f"verified: {result}: olmo on {shown}, transformers on {reference}\n")
 
 
-# ---- export
-
-
-def _add_export(verbs: Verbs) -> None:
-    export = _verb(verbs, "export", "copy a checkpoint without its training state")
-    export.add_argument("checkpoint", type=home_path, help=_SOURCE)
-    export.add_argument("destination", type=home_path, help="directory to write")
-    export.add_argument("--dtype", choices=("float32", "bfloat16"), help="dtype of the weights (default: unchanged)")
-    export.set_defaults(work=_export)
-
-
 def _export(arguments: argparse.Namespace) -> None:
-    source = _last_of_run(_existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
-    destination = _new(arguments.destination)
+    source, destination = _checkpoint(arguments.checkpoint), _new(arguments.destination)
     from .checkpoint.convert import export_checkpoint
     from .checkpoint.save import publish
 
     with publish(destination) as directory:
         export_checkpoint(source, directory, arguments.dtype)
     sys.stdout.write(f"{destination}\n")
-
-
-# ---- fetch
-
-
-def _add_fetch(verbs: Verbs) -> None:
-    fetch = _verb(verbs, "fetch", "download a checkpoint from remote storage")
-    fetch.add_argument("url", help="URL of a checkpoint, or of a run, such as s3://bucket/run")
-    fetch.add_argument("destination", type=home_path, help="directory to write")
-    fetch.set_defaults(work=_fetch)
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
@@ -393,24 +258,8 @@ def _fetch(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{destination}\n")
 
 
-# ---- soup
-
-
-def _add_soup(verbs: Verbs) -> None:
-    soup = _verb(verbs, "soup", "average the weights of several checkpoints of one model")
-    soup.add_argument(
-        "checkpoints",
-        type=home_path,
-        nargs="+",
-        help="checkpoint directories, or run directories for their last checkpoints",
-    )
-    soup.add_argument("destination", type=home_path, help="directory to write")
-    soup.set_defaults(work=_soup)
-
-
 def _soup(arguments: argparse.Namespace) -> None:
-    what = "a checkpoint directory, or that of a run"
-    sources = [_last_of_run(_existing(path, what)) for path in arguments.checkpoints]
+    sources = [_checkpoint(path) for path in arguments.checkpoints]
     if len(sources) < 2:
         raise ConfigError(f"command line: names {len(sources)} checkpoint; expected two or more to average")
     destination = _new(arguments.destination)
@@ -423,41 +272,13 @@ def _soup(arguments: argparse.Namespace) -> None:
 # ---- generate
 
 
-def _add_generate(verbs: Verbs) -> None:
-    generate = _verb(verbs, "generate", "continue a text with a checkpoint")
-    generate.add_argument("checkpoint", type=home_path, help=_SOURCE)
-    generate.add_argument("--prompt", action="append", required=True, help="text to continue; repeatable")
-    generate.add_argument(
-        "--max-tokens", type=int, default=64, help="maximum number of new tokens (default: %(default)s)"
-    )
-    generate.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        help="sampling temperature; 0 = greedy decoding (default: %(default)g)",
-    )
-    generate.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help="sample from the most likely tokens whose probabilities sum to this (default: %(default)g)",
-    )
-    generate.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
-    generate.add_argument(
-        "--chunk", type=int, default=512, help="prompt tokens processed at a time (default: %(default)s)"
-    )
-    generate.add_argument("--json", action="store_true", help="print JSON lines with the token ids")
-    generate.set_defaults(work=_generate)
-
-
 def _check_generate(arguments: argparse.Namespace) -> None:
-    wanted = [
+    problems = _wrong(
         ("--max-tokens", arguments.max_tokens, arguments.max_tokens >= 1, "1 or more"),
         ("--temperature", arguments.temperature, 0 <= arguments.temperature < math.inf, "a finite number, 0 or more"),
         ("--top-p", arguments.top_p, 0 < arguments.top_p <= 1, "more than 0, at most 1"),
         ("--chunk", arguments.chunk, arguments.chunk >= 1, "1 or more"),
-    ]
-    problems = [Problem(f"{name}: is {value}; expected {text}") for name, value, ok, text in wanted if not ok]
+    )
     for prompt in arguments.prompt:
         try:
             prompt.encode()
@@ -469,7 +290,7 @@ def _check_generate(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     _check_generate(arguments)
-    directory = _last_of_run(_existing(arguments.checkpoint, "a checkpoint directory, or that of a run"))
+    directory = _checkpoint(arguments.checkpoint)
     found = inspect_checkpoint(directory)
     tokenizer = found.tokenizer
     import torch
@@ -513,16 +334,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         sys.stdout.write((json.dumps(row, ensure_ascii=False) if arguments.json else text) + "\n")
 
 
-# ---- import-config
-
-
-def _add_import(verbs: Verbs) -> None:
-    imported = _verb(verbs, "import-config", "convert a run file of allenai/OLMo to a config")
-    imported.add_argument("file", type=home_path, help="YAML file of allenai/OLMo")
-    imported.add_argument(
-        "--replace", action="append", default=[], metavar="OLD=NEW", help="replace text in data paths"
-    )
-    imported.set_defaults(work=_import)
+# ---- import-config, inspect, report
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -537,48 +349,19 @@ def _import(arguments: argparse.Namespace) -> None:
     sys.stdout.write(text)
 
 
-# ---- inspect
-
-
-def _add_inspect(verbs: Verbs) -> None:
-    inspect = _verb(verbs, "inspect", "list the documents of a step, or the steps that saw a document")
-    inspect.add_argument("run", type=home_path, help="run directory, or its order.json")
-    asked = inspect.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--step", type=int, nargs="+", help="print the documents of these steps")
-    asked.add_argument("--document", metavar="ID", help="print the steps that saw this document")
-    asked.add_argument("--data-indices", type=home_path, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
-    inspect.add_argument("--rank", type=int, help="print only the part of this rank (default: all)")
-    inspect.add_argument(
-        "--world-size", type=int, help="number of ranks that divided the batch (default: as in order.json)"
-    )
-    inspect.add_argument(
-        "--data",
-        type=home_path,
-        action="append",
-        default=[],
-        help="where a source is now; repeat for each source, in order",
-    )
-    inspect.add_argument(
-        "--documents", type=home_path, help="directory of the document files, to add their source and URL"
-    )
-    inspect.add_argument("--text", action="store_true", help="print the text too, as the model saw it")
-    inspect.add_argument("--limit", type=int, help="maximum number of lines")
-    inspect.add_argument("--unchecked", action="store_true", help="do not check the sha256 of the shards")
-    inspect.set_defaults(work=_inspect)
-
-
 def _inspect(arguments: argparse.Namespace) -> None:
-    from .data.provenance import Provenance, open_order
+    from .data.provenance import Provenance
 
     for name in ("limit", "world_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')}: is {value}; expected 1 or more")
-    known = open_order(
-        _existing(arguments.run, "the directory of a run"), arguments.data, unchecked=arguments.unchecked
-    )
     provenance = Provenance(
-        known, unchecked=arguments.unchecked, documents=arguments.documents, world_size=arguments.world_size
+        _existing(arguments.run, "the directory of a run"),
+        arguments.data,
+        unchecked=arguments.unchecked,
+        documents=arguments.documents,
+        world_size=arguments.world_size,
     )
     if arguments.data_indices is not None:
         provenance.write_data_indices(arguments.data_indices)
@@ -595,16 +378,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-# ---- report
-
-
-def _add_report(verbs: Verbs) -> None:
-    report = _verb(verbs, "report", "write an HTML page about a run: curves, config, data, lineage, energy")
-    report.add_argument("run", type=home_path, help="run directory, finished or not")
-    report.add_argument("--output", type=home_path, help="file to write (default: report.html in the run)")
-    report.set_defaults(work=_report)
-
-
 def _report(arguments: argparse.Namespace) -> None:
     _existing(arguments.run / "metrics.jsonl", "the metrics of a run")
     from .formats.contract import write_file
@@ -613,3 +386,134 @@ def _report(arguments: argparse.Namespace) -> None:
     destination = arguments.output or arguments.run / "report.html"
     write_file(destination, render_report(arguments.run).encode())
     sys.stdout.write(f"{destination}\n")
+
+
+# ---- arguments
+
+_CONFIG: dict[str, Any] = {"type": home_path, "help": "YAML file of the run"}
+_OVERRIDES: dict[str, Any] = {
+    "nargs": "*",
+    "metavar": "a.b=c",
+    "help": "settings that override the file, such as train.steps=100",
+}
+_DESTINATION: dict[str, Any] = {"type": home_path, "help": "directory to write"}
+_CHECKPOINT: dict[str, Any] = {
+    "type": home_path,
+    "help": "checkpoint directory, or run directory for its last checkpoint",
+}
+_DTYPE: dict[str, Any] = {
+    "choices": ("float32", "bfloat16"),
+    "help": "dtype of the weights (default: unchanged)",
+}
+_FOREIGN = "directory in the layout of Hugging Face, OLMo or OLMo-core"
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _parser(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
+    """A parser with the same text in the list of commands and at the top of its own help."""
+    return verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add all verbs; each parser sets `work`, a function of the parsed arguments."""
+
+    def verb(name: str, work: Callable[[argparse.Namespace], None], help: str) -> Callable[..., argparse.Action]:
+        parser = _parser(verbs, name, help)
+        parser.set_defaults(work=work)
+        return parser.add_argument
+
+    add = verb("train", _train, "train a model; the same command resumes a stopped run")
+    add("config", **_CONFIG)
+    add("overrides", **_OVERRIDES)
+    add("--dry-run", action="store_true", help="print costs, memory and batches, then exit")
+    add("--json", action="store_true", help="with --dry-run: print JSON")
+    text = "with --dry-run: number of processes (default: as few as the config allows)"
+    add("--ranks", type=int, metavar="N", help=text)
+    text = "with --dry-run: speed of all processes together, to estimate time and energy"
+    add("--tokens-per-second", type=float, metavar="N", help=text)
+
+    add = verb("init", _init, "write the untrained model of a config, for comparisons")
+    add("config", **_CONFIG)
+    add("destination", **_DESTINATION)
+    add("overrides", **_OVERRIDES)
+
+    add = verb("launch", _launch, "train with several processes; --slurm prints an sbatch script")
+    add("config", **_CONFIG)
+    add("overrides", **_OVERRIDES)
+    add("--nproc", type=int, default=1, help="processes per machine, usually one per GPU (default: %(default)s)")
+    add("--nodes", type=int, default=1, help="number of machines (default: %(default)s)")
+    add("--rendezvous", metavar="HOST:PORT", help="address of one of the machines, if there are several")
+    add("--slurm", action="store_true", help="print an sbatch script instead of starting the processes")
+    text = "with --slurm: an sbatch option, such as time=24:00:00; repeatable"
+    add("--sbatch", action="append", default=[], metavar="OPTION", help=text)
+    text = "with --slurm: save this many seconds before the time limit (default: %(default)s)"
+    add("--stop-before", type=int, default=300, metavar="S", help=text)
+
+    text = "convert to or from Hugging Face and OLMo checkpoints; --verify compares logits"
+    convert = _parser(verbs, "convert", text)
+    directions = convert.add_subparsers(dest="direction", required=True, metavar="DIRECTION")
+    inwards = _parser(directions, "hf2olmo", f"write a checkpoint to train from, given a {_FOREIGN}")
+    inwards.add_argument("source", type=home_path, help=_FOREIGN)
+    inwards.add_argument("--tokenizer", type=home_path, help="tokenizer.json, if the source has none")
+    outwards = _parser(directions, "olmo2hf", "write a Hugging Face directory from a checkpoint of a run")
+    outwards.add_argument("source", **_CHECKPOINT)
+    for direction in (inwards, outwards):
+        direction.set_defaults(work=_convert)
+        direction.add_argument("destination", **_DESTINATION)
+        direction.add_argument("--dtype", **_DTYPE)
+        text = "maximum file size, such as 5GB (default: one file)"
+        direction.add_argument("--shard-size", metavar="SIZE", help=text)
+        direction.add_argument("--verify", action="store_true", help="compare logits with transformers")
+
+    add = verb("export", _export, "copy a checkpoint without its training state")
+    add("checkpoint", **_CHECKPOINT)
+    add("destination", **_DESTINATION)
+    add("--dtype", **_DTYPE)
+
+    add = verb("fetch", _fetch, "download a checkpoint from remote storage")
+    add("url", help="URL of a checkpoint, or of a run, such as s3://bucket/run")
+    add("destination", **_DESTINATION)
+
+    add = verb("generate", _generate, "continue a text with a checkpoint")
+    add("checkpoint", **_CHECKPOINT)
+    add("--prompt", action="append", required=True, help="text to continue; repeatable")
+    add("--max-tokens", type=int, default=64, help="maximum number of new tokens (default: %(default)s)")
+    text = "sampling temperature; 0 = greedy decoding (default: %(default)g)"
+    add("--temperature", type=float, default=0.0, help=text)
+    text = "sample from the most likely tokens whose probabilities sum to this (default: %(default)g)"
+    add("--top-p", type=float, default=1.0, help=text)
+    add("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
+    add("--chunk", type=int, default=512, help="prompt tokens processed at a time (default: %(default)s)")
+    add("--json", action="store_true", help="print JSON lines with the token ids")
+
+    add = verb("soup", _soup, "average the weights of several checkpoints of one model")
+    text = "checkpoint directories, or run directories for their last checkpoints"
+    add("checkpoints", type=home_path, nargs="+", help=text)
+    add("destination", **_DESTINATION)
+
+    add = verb("import-config", _import, "convert a run file of allenai/OLMo to a config")
+    add("file", type=home_path, help="YAML file of allenai/OLMo")
+    add("--replace", action="append", default=[], metavar="OLD=NEW", help="replace text in data paths")
+
+    inspect = _parser(verbs, "inspect", "list the documents of a step, or the steps that saw a document")
+    inspect.set_defaults(work=_inspect)
+    inspect.add_argument("run", type=home_path, help="run directory, or its order.json")
+    add = inspect.add_mutually_exclusive_group(required=True).add_argument
+    add("--step", type=int, nargs="+", help="print the documents of these steps")
+    add("--document", metavar="ID", help="print the steps that saw this document")
+    add("--data-indices", type=home_path, metavar="DIR", help="write OLMo's rank<r>.tsv.gz of all steps")
+    add = inspect.add_argument
+    add("--rank", type=int, help="print only the part of this rank (default: all)")
+    add("--world-size", type=int, help="number of ranks that divided the batch (default: as in order.json)")
+    text = "where a source is now; repeat for each source, in order"
+    add("--data", type=home_path, action="append", default=[], help=text)
+    add("--documents", type=home_path, help="directory of the document files, to add their source and URL")
+    add("--text", action="store_true", help="print the text too, as the model saw it")
+    add("--limit", type=int, help="maximum number of lines")
+    add("--unchecked", action="store_true", help="do not check the sha256 of the shards")
+
+    add = verb("report", _report, "write an HTML page about a run: curves, config, data, lineage, energy")
+    add("run", type=home_path, help="run directory, finished or not")
+    add("--output", type=home_path, help="file to write (default: report.html in the run)")

@@ -26,10 +26,7 @@ __all__ = [
 
 
 def resolve_device(train: TrainConfig) -> Literal["cpu", "cuda"]:
-    """`cpu` or `cuda`.
-
-    Raises: SettingError: CUDA is asked for and there is none.
-    """
+    """`cpu` or `cuda`."""
     if train.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if train.device == "cuda" and not torch.cuda.is_available():

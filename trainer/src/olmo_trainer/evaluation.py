@@ -38,7 +38,7 @@ from .model.loss import IGNORED, token_nats
 from .model.transformer import Transformer
 from .settings import SettingError
 
-__all__ = ["TaskSet", "ValidationSet", "bits_per_byte", "open_tasks", "open_validation", "score", "task_values"]
+__all__ = ["TaskSet", "ValidationSet", "bits_per_byte", "open_tasks", "open_validation", "task_values"]
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,7 @@ def windows_of(ids: list[int], prefix: int, length: int) -> Iterator[tuple[list[
 
 
 def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: int, length: int) -> ValidationSet | None:
-    """Read and encode the validation documents; None if the config names none.
-
-    Raises: SettingError: a directory is missing or has no text; FormatError: a document is malformed.
-    """
+    """Read and encode the validation documents; None if the config names none."""
     if not settings.documents:
         return None
     missing = [name for name in settings.documents if not Path(name).exists()]
@@ -104,19 +101,6 @@ def open_validation(settings: ValidationConfig, tokenizer_path: Path, prefix: in
         names = ", ".join(settings.documents)
         raise SettingError(f'"validation.documents" ({names}) contain no text; expected documents')
     return found
-
-
-def score(model: Transformer, validation: ValidationSet) -> list[float]:
-    """Σ −ln p of each document, in nats.
-
-    Raises: RuntimeError: one is not finite.
-    """
-    names = [validation.names[document] for document in validation.document_of_window]
-    nats = score_windows(model, validation.inputs, validation.labels, validation.batch_tokens, "documents", names)
-    nats_of_document = [0.0] * len(validation.domain_of_document)
-    for window, document in enumerate(validation.document_of_window):
-        nats_of_document[document] += nats[window]
-    return nats_of_document
 
 
 @torch.no_grad()
@@ -162,13 +146,20 @@ def score_windows(
     return nats_of_window
 
 
-def bits_per_byte(validation: ValidationSet, nats_of_document: list[float]) -> dict[str, float]:
-    """`eval/bpb` of everything, `eval/<source>/bpb` and, for documents with one, `eval/<source>/<subdomain>/bpb`."""
+def bits_per_byte(model: Transformer, validation: ValidationSet) -> dict[str, float]:
+    """`eval/bpb` of everything, `eval/<source>/bpb` and, for documents with one, `eval/<source>/<subdomain>/bpb`.
+
+    Raises: RuntimeError: a log-likelihood is not finite.
+    """
+    names = [validation.names[document] for document in validation.document_of_window]
+    found = score_windows(model, validation.inputs, validation.labels, validation.batch_tokens, "documents", names)
+    nats_of_document = [0.0] * len(validation.names)
+    for document, value in zip(validation.document_of_window, found, strict=True):
+        nats_of_document[document] += value
     nats: dict[str, float] = defaultdict(float)
     text_bytes: dict[str, int] = defaultdict(int)
-    for (source, subdomain), value, size_bytes in zip(
-        validation.domain_of_document, nats_of_document, validation.bytes_of_document, strict=True
-    ):
+    rows = zip(validation.domain_of_document, nats_of_document, validation.bytes_of_document, strict=True)
+    for (source, subdomain), value, size_bytes in rows:
         for name in dict.fromkeys(("eval", f"eval/{source}", f"eval/{source}/{subdomain}" if subdomain else "eval")):
             nats[name] += value
             text_bytes[name] += size_bytes
@@ -190,75 +181,27 @@ class _Choice:
     unconditional: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskSet:
-    """A task's requests as windows, and its questions as (label, choices)."""
-
-    name: str
-    inputs: list[list[int]]
-    labels: list[list[int]]
-    tokens: list[int]
-    """The number of scored tokens of each request."""
-    names: list[str]
-    """The first question with each request."""
-    questions: list[tuple[int, list[_Choice]]]
-    batch_tokens: int
-
-
-def open_tasks(settings: ValidationConfig, tokenizer_path: Path, special: SpecialTokens, length: int) -> list[TaskSet]:
-    """Read and encode the tasks of a config for a model of a length.
-
-    Raises: SettingError: a file is missing or empty, or has a choice longer than the model; FormatError.
-    """
-    found: list[TaskSet] = []
-    tokenizer = open_tokenizer(tokenizer_path) if settings.tasks else None
-    for number, task in enumerate(settings.tasks):
-        assert tokenizer is not None
-        key, path = f'"validation.tasks.{number}.path"', Path(task.path)
-        if not path.is_file():
-            raise SettingError(f"{key} is {path}, which was not found; expected a file of requests")
-        encoder = _Encoder(tokenizer, special, length)
-        questions = _questions(path, encoder, settings.items_per_task)
-        if not questions:
-            raise SettingError(f"{key} is {path}, which contains no requests; expected one choice per row")
-        if (longest := max(encoder.tokens)) > length:
-            message = f"{key} is {path}, which has a choice of {longest} tokens; expected {length} at most"
-            raise SettingError(message, hint="remove the task, or raise data.sequence_length")
-        found.append(
-            TaskSet(
-                name=task.name,
-                inputs=encoder.inputs,
-                labels=encoder.labels,
-                tokens=encoder.tokens,
-                names=[f"{path}: question {question}" for question in encoder.asked],
-                questions=questions,
-                batch_tokens=settings.batch_tokens,
-            )
-        )
-    return found
-
-
-class _Encoder:
-    """Collects distinct requests as windows."""
+class _Requests:
+    """Distinct requests as windows."""
 
     def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, length: int) -> None:
         self.inputs: list[list[int]] = []
         self.labels: list[list[int]] = []
         self.tokens: list[int] = []
-        self.asked: list[int] = []
+        """The number of scored tokens of each request."""
+        self.names: list[str] = []
+        """The file and the first question with each request."""
         self._tokenizer, self._length = tokenizer, length
         self._prefix = special.eos if special.bos is None else special.bos
         self._lead = [] if special.bos is None else [special.bos]  # as the shards' documents start
         self._numbers: dict[tuple[str, str], int] = {}
 
-    def choice(self, context: str, continuation: str, *, question: int) -> _Choice:
+    def choice(self, context: str, continuation: str, name: str) -> _Choice:
         """The numbers of a choice's two requests."""
-        conditional, unconditional = (
-            self._number(before, continuation, question) for before in (context, _UNCONDITIONAL)
-        )
+        conditional, unconditional = (self._number(before, continuation, name) for before in (context, _UNCONDITIONAL))
         return _Choice(text=continuation, conditional=conditional, unconditional=unconditional)
 
-    def _number(self, context: str, continuation: str, question: int) -> int:
+    def _number(self, context: str, continuation: str, name: str) -> int:
         bare = context.rstrip()
         pair = bare, context[len(bare) :] + continuation
         if pair not in self._numbers:
@@ -271,7 +214,7 @@ class _Encoder:
             self.inputs.append([*before, *scored][:-1])
             self.labels.append([IGNORED] * (len(before) - 1) + scored)
             self.tokens.append(len(scored))
-            self.asked.append(question)
+            self.names.append(name)
         return self._numbers[pair]
 
     def _ids(self, text: str) -> list[int]:
@@ -279,7 +222,39 @@ class _Encoder:
         return ids
 
 
-def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[int, list[_Choice]]]:
+@dataclass(frozen=True, kw_only=True)
+class TaskSet:
+    """A task's requests, and its questions as (label, choices)."""
+
+    name: str
+    requests: _Requests
+    questions: list[tuple[int, list[_Choice]]]
+    batch_tokens: int
+
+
+def open_tasks(settings: ValidationConfig, tokenizer_path: Path, special: SpecialTokens, length: int) -> list[TaskSet]:
+    """Read and encode the tasks of a config for a model of a length."""
+    found: list[TaskSet] = []
+    tokenizer = open_tokenizer(tokenizer_path) if settings.tasks else None
+    for number, task in enumerate(settings.tasks):
+        assert tokenizer is not None
+        key, path = f'"validation.tasks.{number}.path"', Path(task.path)
+        if not path.is_file():
+            raise SettingError(f"{key} is {path}, which was not found; expected a file of requests")
+        requests = _Requests(tokenizer, special, length)
+        questions = _questions(path, requests, settings.items_per_task)
+        if not questions:
+            raise SettingError(f"{key} is {path}, which contains no requests; expected one choice per row")
+        if (longest := max(requests.tokens)) > length:
+            message = f"{key} is {path}, which has a choice of {longest} tokens; expected {length} at most"
+            raise SettingError(message, hint="remove the task, or raise data.sequence_length")
+        found.append(
+            TaskSet(name=task.name, requests=requests, questions=questions, batch_tokens=settings.batch_tokens)
+        )
+    return found
+
+
+def _questions(path: Path, requests: _Requests, limit: int | None) -> list[tuple[int, list[_Choice]]]:
     texts: dict[int, dict[int, tuple[str, str]]] = {}
     labels: dict[int, int] = {}
     for line, row in read_rows(path):
@@ -299,8 +274,9 @@ def _questions(path: Path, encoder: _Encoder, limit: int | None) -> list[tuple[i
         if sorted(choices) != list(range(len(choices))) or labels[question] not in choices:
             got = f"choices {sorted(choices)} and label {labels[question]} of question {question}"
             raise mismatch("invalid_value", path, got, "choices from 0 on, and one of them as label", field="idx")
-        texts_of = [choices[index] for index in range(len(choices))]
-        found.append((labels[question], [encoder.choice(*pair, question=question) for pair in texts_of]))
+        pairs = [choices[index] for index in range(len(choices))]
+        name = f"{path}: question {question}"
+        found.append((labels[question], [requests.choice(*pair, name) for pair in pairs]))
     return found
 
 
@@ -308,10 +284,10 @@ def task_values(model: Transformer, tasks: Sequence[TaskSet]) -> dict[str, float
     """`eval/downstream/<task>_<metric>` of every task; only bits per byte if its questions have one choice."""
     values: dict[str, float] = {}
     for task in tasks:
-        nats = score_windows(model, task.inputs, task.labels, task.batch_tokens, task.name, task.names)
-        found = _metrics(
-            task, [min(0.0, round(-value, 6)) for value in nats]
-        )  # as catwalk does: rounding, so that noise decides nothing
+        asked = task.requests
+        nats = score_windows(model, asked.inputs, asked.labels, task.batch_tokens, task.name, asked.names)
+        # rounded as in catwalk, so that noise decides nothing
+        found = _metrics(task, [min(0.0, round(-value, 6)) for value in nats])
         values |= {f"eval/downstream/{task.name}_{name}": value for name, value in found.items()}
     return values
 
@@ -320,7 +296,7 @@ def _metrics(task: TaskSet, sums: list[float]) -> dict[str, float]:
     """A task's metrics from Σ ln p of its requests."""
     worths: dict[str, Callable[[_Choice], float]] = {
         "acc_raw": lambda choice: sums[choice.conditional],
-        "acc_per_token": lambda choice: sums[choice.conditional] / task.tokens[choice.conditional],
+        "acc_per_token": lambda choice: sums[choice.conditional] / task.requests.tokens[choice.conditional],
         "acc_per_char": lambda choice: sums[choice.conditional] / len(choice.text),
         "acc_per_byte": lambda choice: sums[choice.conditional] / len(choice.text.encode()),
         "acc_unconditional": lambda choice: sums[choice.conditional] - sums[choice.unconditional],

@@ -1,4 +1,4 @@
-"""The optimizer: groups of parameters, update rules (AdamW, Lion, Muon), clipping, learning rate.
+"""The optimizer: update rules (AdamW, Lion, Muon), groups of parameters, clipping, learning rate.
 
 A step that must not count changes no bit of weights, moments and counts. Whether it counts is a tensor on the device,
 `found_inf`, as under torch.amp.GradScaler, so nothing waits for it. Values are selected, never multiplied by 0, since
@@ -7,7 +7,7 @@ NaN · 0 is NaN. All state is float32.
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -32,76 +32,6 @@ __all__ = [
     "clip_of_step",
     "rate_of_step",
 ]
-
-
-# ---- groups
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Parameters with equal settings, by name; `rate_ratio` multiplies the scheduled learning rate."""
-
-    rule: str
-    weight_decay: float
-    rate_ratio: float
-    names: tuple[str, ...]
-
-
-def assign(parameters: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerConfig) -> list[Group]:
-    """The groups, in the order of their first parameters in the model.
-
-    Raises: SettingError: a glob matches nothing, or a parameter is in two of the config's groups.
-    """
-    named = list(parameters)
-    problems = _unmatched(optimizer.groups, [name for name, _ in named])
-    found: dict[tuple[int | None, str, float], list[str]] = {}
-    for name, parameter in named:
-        matching = [i for i, group in enumerate(optimizer.groups) if any(fnmatchcase(name, g) for g in group.params)]
-        if len(matching) > 1:
-            groups = " and ".join(f"optimizer.groups.{index}" for index in matching)
-            problems.append(Problem(f'parameter "{name}" is in {groups}; expected one group at most'))
-        index = matching[0] if matching else None
-        group = None if index is None else optimizer.groups[index]
-        rule = group.kind if group and group.kind else _rule(name, parameter, optimizer)
-        if rule == "muon" and parameter.ndim < 2:
-            problems.append(Problem(f'parameter "{name}" is a vector; expected a matrix for Muon'))
-        decay = optimizer.weight_decay if _decays(name, parameter, optimizer) else 0.0
-        if group and group.weight_decay is not None:
-            decay = group.weight_decay
-        found.setdefault((index, rule, decay), []).append(name)
-    if problems:
-        raise SettingError(*problems)
-    groups_found = []
-    for (index, rule, decay), names in found.items():
-        rate = None if index is None else optimizer.groups[index].learning_rate
-        ratio = 1.0 if rate is None else rate / optimizer.learning_rate
-        groups_found.append(Group(rule=rule, weight_decay=decay, rate_ratio=ratio, names=tuple(names)))
-    assert sorted(name for group in groups_found for name in group.names) == sorted(name for name, _ in named)
-    return groups_found
-
-
-def _unmatched(groups: tuple[GroupConfig, ...], names: list[str]) -> list[Problem]:
-    problems = []
-    for index, group in enumerate(groups):
-        for number, glob in enumerate(group.params):
-            if not any(fnmatchcase(name, glob) for name in names):
-                near = difflib.get_close_matches(glob, names, n=1, cutoff=0.0)
-                message = f'"optimizer.groups.{index}.params.{number}" is "{glob}", which matches no parameter'
-                problems.append(Problem(f"{message}; expected a name or glob", f'did you mean "{near[0]}"?'))
-    return problems
-
-
-def _rule(name: str, parameter: nn.Parameter, optimizer: OptimizerConfig) -> str:
-    """Muon updates matrices between hidden states, AdamW the rest."""
-    outer = name in ("embedding", "head.weight") or name.endswith("router.weight") or parameter.ndim < 2
-    return "adamw" if optimizer.kind == "muon" and outer else optimizer.kind
-
-
-def _decays(name: str, parameter: nn.Parameter, optimizer: OptimizerConfig) -> bool:
-    """Matrices always, embedding and norms if the config says so."""
-    if name == "embedding":
-        return optimizer.decay_embeddings
-    return optimizer.decay_norms if parameter.ndim < 2 else True
 
 
 # ---- update rules
@@ -225,25 +155,60 @@ _RULES: dict[str, Callable[[_Group, dict[torch.Tensor, _State], torch.Tensor | N
 }
 
 
-def build_optimizer(model: Transformer, optimizer: OptimizerConfig) -> GatedOptimizer:
-    """The optimizer of a config.
+# ---- groups
 
-    Raises: SettingError: groups that do not fit the model.
-    """
+
+def build_optimizer(model: Transformer, optimizer: OptimizerConfig) -> GatedOptimizer:
+    """The optimizer of a config, its groups in the order of their first parameters in the model."""
     parameters = dict(model.named_parameters())
-    groups = [
-        {
-            "params": [parameters[name] for name in group.names],
-            "names": list(group.names),
-            "splits": [_splits(name, parameters[name], model) for name in group.names],
-            "specs": [model.shard_specs.get(name) for name in group.names],
-            "rule": group.rule,
-            "weight_decay": group.weight_decay,
-            "rate_ratio": group.rate_ratio,
-        }
-        for group in assign(parameters.items(), optimizer)
-    ]
-    return GatedOptimizer(groups, optimizer)
+    problems = _unmatched(optimizer.groups, list(parameters))
+    groups: dict[tuple[int | None, str, float], _Group] = {}
+    for name, parameter in parameters.items():
+        matching = [i for i, group in enumerate(optimizer.groups) if any(fnmatchcase(name, g) for g in group.params)]
+        if len(matching) > 1:
+            several = " and ".join(f"optimizer.groups.{index}" for index in matching)
+            problems.append(Problem(f'parameter "{name}" is in {several}; expected one group at most'))
+        index = matching[0] if matching else None
+        own = GroupConfig(params=()) if index is None else optimizer.groups[index]
+        rule = own.kind or _rule(name, parameter, optimizer)
+        if rule == "muon" and parameter.ndim < 2:
+            problems.append(Problem(f'parameter "{name}" is a vector; expected a matrix for Muon'))
+        decay = own.weight_decay
+        if decay is None:
+            decay = optimizer.weight_decay if _decays(name, parameter, optimizer) else 0.0
+        ratio = 1.0 if own.learning_rate is None else own.learning_rate / optimizer.learning_rate
+        settings = {"rule": rule, "weight_decay": decay, "rate_ratio": ratio}
+        lists = {"params": parameter, "names": name, "splits": _splits(name, parameter, model)}
+        group = groups.setdefault((index, rule, decay), settings)
+        for key, value in (lists | {"specs": model.shard_specs.get(name)}).items():
+            group.setdefault(key, []).append(value)
+    if problems:
+        raise SettingError(*problems)
+    return GatedOptimizer(list(groups.values()), optimizer)
+
+
+def _unmatched(groups: tuple[GroupConfig, ...], names: list[str]) -> list[Problem]:
+    problems = []
+    for index, group in enumerate(groups):
+        for number, glob in enumerate(group.params):
+            if not any(fnmatchcase(name, glob) for name in names):
+                near = difflib.get_close_matches(glob, names, n=1, cutoff=0.0)
+                message = f'"optimizer.groups.{index}.params.{number}" is "{glob}", which matches no parameter'
+                problems.append(Problem(f"{message}; expected a name or glob", f'did you mean "{near[0]}"?'))
+    return problems
+
+
+def _rule(name: str, parameter: nn.Parameter, optimizer: OptimizerConfig) -> str:
+    """Muon updates matrices between hidden states, AdamW the rest."""
+    outer = name in ("embedding", "head.weight") or name.endswith("router.weight") or parameter.ndim < 2
+    return "adamw" if optimizer.kind == "muon" and outer else optimizer.kind
+
+
+def _decays(name: str, parameter: nn.Parameter, optimizer: OptimizerConfig) -> bool:
+    """Matrices always, embedding and norms if the config says so."""
+    if name == "embedding":
+        return optimizer.decay_embeddings
+    return optimizer.decay_norms if parameter.ndim < 2 else True
 
 
 def _splits(name: str, parameter: torch.Tensor, model: Transformer) -> list[int]:

@@ -279,10 +279,7 @@ def joined_ranks(device: str, tensor_ranks: int = 1, timeout_s: float = 1800.0) 
 
 
 def check_world(train: TrainConfig, world: int) -> None:
-    """Check that every batch can be divided evenly over the ranks.
-
-    Raises: SettingError: with each size that cannot.
-    """
+    """Check that every batch can be divided evenly over the ranks."""
     tensor_ranks = train.parallel.tensor_ranks
     if world % tensor_ranks:
         what = f'"train.parallel.tensor_ranks" is {tensor_ranks}; expected a divisor of the {world} ranks'

@@ -41,10 +41,7 @@ _PLACES = re.compile(r"init_from|anneal|data\.tokenizer|data\.sources\.\d+\.(pat
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep a second process out of the run directory; the lock ends with the process, however it ends.
-
-    Raises: SettingError: another process has it.
-    """
+    """Keep a second process out of the run directory; the lock ends with the process, however it ends."""
     directory.mkdir(parents=True, exist_ok=True)
     stream: IO[str] = (directory / ".lock").open("w")
     with stream:
@@ -69,7 +66,6 @@ def keep_config(
 
     Paths may differ if `inputs`, the manifest's rows as seen from a checkpoint, have the same sha256; the number of
     steps may differ if the completed steps keep their learning rates.
-    Raises: SettingError: naming each changed setting that weights depend on.
     """
     if last is not None and (kept := begun_with(directory)):
         path = directory / "config.yaml"
@@ -85,17 +81,12 @@ def keep_config(
         done = int(last.name.removeprefix("step-"))
         if changed == ["train.steps"] and _same_rates(was, config, done):
             changed = []
-        if changed:
-            since = f"as when {directory} was started"
-            raise SettingError(
-                *(
-                    Problem(
-                        f'"{key}" is {after.get(key)}; expected {before.get(key)}, {since}',
-                        _hint(key, last, config),
-                    )
-                    for key in changed
-                )
-            )
+        problems = []
+        for key in changed:
+            message = f'"{key}" is {after.get(key)}; expected {before.get(key)}, as when {directory} was started'
+            problems.append(Problem(message, _hint(key, last, config)))
+        if problems:
+            raise SettingError(*problems)
     write_file(directory / "config.yaml", as_yaml(config).encode())
 
 

@@ -25,7 +25,7 @@ from .config.schema import RunConfig
 from .data.order import BatchSchedule
 from .data.provenance import keep_order, record_skipped
 from .data.sources import TrainingData, repetition_warnings
-from .evaluation import bits_per_byte, score, task_values
+from .evaluation import bits_per_byte, task_values
 from .metrics.measure import Meter, StepStatistics
 from .metrics.record import Console, RunLog, scaled
 from .optim import clip_of_step, rate_of_step
@@ -87,7 +87,8 @@ def train(config: RunConfig, data: TrainingData) -> Path:
 
         # ---- finish
         if saver.saved_step != last:
-            _save(parts, progress, output, saver)
+            output.flush()
+            saver.save(parts, progress)
         saver.finish(writes=ranks.writes)
     final = checkpoints / f"step-{last}"
     log.info("train  done  %d steps  %stokens  %s", last, scaled(progress.position * data.sequence_length), final)
@@ -152,7 +153,8 @@ def _train_steps(
 
             # ---- save
             if is_saved:
-                _save(parts, progress, output, saver)
+                output.flush()  # rows up to a checkpoint's step reach the disk before it
+                saver.save(parts, progress)
             if stops:
                 saver.wait()
                 reason = f"{config.output_dir}: stopped on SIGTERM or SIGUSR1; saved at step {saver.saved_step}"
@@ -180,15 +182,8 @@ def _judge(progress: Progress, pending: list[StepStats], config: RunConfig, batc
 
 
 def _validate(parts: Parts) -> dict[str, float]:
-    model, validation = parts.model, parts.validation
-    values = {} if validation is None else bits_per_byte(validation, score(model, validation))
-    return values | task_values(model, parts.tasks)
-
-
-def _save(parts: Parts, progress: Progress, output: RunLog, saver: Saver) -> None:
-    """Write the checkpoint of the step just done; rows up to it reach the disk first."""
-    output.flush()
-    saver.save(parts, progress)
+    values = {} if parts.validation is None else bits_per_byte(parts.model, parts.validation)
+    return values | task_values(parts.model, parts.tasks)
 
 
 def _go_back(config: RunConfig, parts: Parts, rewind: Rewind, output: RunLog, saver: Saver) -> Progress:

@@ -118,14 +118,9 @@ def test_operations_are_those_that_torch_counts(family: str) -> None:
     assert products + attention == flops_per_token(shape, 64)
 
 
-<<<<<<< HEAD
 @pytest.mark.processes
-@pytest.mark.parametrize("recompute", ["none", "full"])
-def test_memory_is_near_what_a_run_takes(made: Path, tmp_path: Path, recompute: str) -> None:
-=======
 @pytest.mark.parametrize("how", ["none", "full"])
 def test_memory_is_near_what_a_run_takes(made: Path, tmp_path: Path, how: str) -> None:
->>>>>>> 818f84a (Give the trainer's settings the names of the other tools)
     """The growth of the greatest resident set from a small model to one of 17 M weights, within 30 %."""
     peaks, estimates = [], []
     large = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "embedding_size": 8192}

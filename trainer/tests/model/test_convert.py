@@ -246,7 +246,7 @@ def test_an_unsupported_model_is_reported(made: Path, tmp_path: Path, capsys: py
     (source / "config.yaml").write_text(yaml.safe_dump({"model": {**OLMO_1, "alibi": True, "block_type": "llama"}}))
     assert main(["convert", "hf2olmo", str(source), str(tmp_path / "ours")]) == 2
     told = capsys.readouterr().err
-    assert '"model.alibi" is True; expected False' in told
+    assert '"model.alibi" is true; expected false or null' in told
     assert '"model.block_type" is llama; expected sequential' in told
     assert main(["convert", "hf2olmo", str(source), str(tmp_path / "ours"), "--shard-size", "5 boxes"]) == 2
 

@@ -26,8 +26,9 @@ from ..config.check import model_problems
 from ..config.olmo import core_model, olmo_eos, olmo_model
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
-from ..data.sources import SpecialTokens, input_row
+from ..data.sources import SpecialTokens, input_rows
 from ..formats.checkpoint import (
+    DTYPES,
     Checkpoint,
     Tensor,
     inspect_checkpoint,
@@ -38,7 +39,6 @@ from ..formats.checkpoint import (
 from ..formats.contract import ConfigError, FormatError, mismatch, read_object
 from ..formats.manifest import MANIFEST
 from ..model.architecture import architecture_of
-from ..model.transformer import Transformer
 from ..settings import SettingError, build, in_file, read_settings
 from .layout import (
     ARCHITECTURES,
@@ -82,8 +82,6 @@ class Foreign:
 def read_foreign(directory: Path) -> Foreign:
     """Read a directory of config.json and safetensors (Hugging Face), config.yaml and model.pt or model.safetensors
     (OLMo), or config.json and either (OLMo-core).
-
-    Raises: ConfigError: a model that this trainer does not have; FormatError: files are missing or damaged.
     """
     if (directory / "config.yaml").is_file():
         return _olmo(directory)
@@ -183,16 +181,17 @@ def _olmo(directory: Path) -> Foreign:
     key_rows = heads * (model.hidden_size // model.num_attention_heads)
     before, after = _norms(model.family)
     block = {
-        "att_proj": (["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], [-1, key_rows, key_rows]),
-        "attn_out": (["self_attn.o_proj"], [-1]),
-        "ff_proj": (["mlp.up_proj", "mlp.gate_proj"], [-1, model.intermediate_size]),
-        "ff_out": (["mlp.down_proj"], [-1]),
-        "q_norm": (["self_attn.q_norm"], [-1]),
-        "k_norm": (["self_attn.k_norm"], [-1]),
-        "attn_norm": ([before], [-1]),
-        "ff_norm": ([after], [-1]),
+        "att_proj": "self_attn.q_proj self_attn.k_proj self_attn.v_proj",
+        "attn_out": "self_attn.o_proj",
+        "ff_proj": "mlp.up_proj mlp.gate_proj",
+        "ff_out": "mlp.down_proj",
+        "q_norm": "self_attn.q_norm",
+        "k_norm": "self_attn.k_norm",
+        "attn_norm": before,
+        "ff_norm": after,
     }
-    weights = _renamed(_tensors(directory), "transformer.blocks.", block, _OLMO, directory)
+    rows = {"att_proj": [key_rows, key_rows], "ff_proj": [model.intermediate_size]}
+    weights = _renamed(directory, "transformer.blocks.", block, _OLMO, rows)
     return Foreign(
         model=replace(model, tie_word_embeddings=model.tie_word_embeddings and not unties(weights)),
         weights=weights,
@@ -208,21 +207,21 @@ def _core(directory: Path, config: dict[str, Any]) -> Foreign:
     model = _build(core_model(config["model"], where), where)
     before, after = _norms(model.family)
     block = {
-        **{f"attention.w_{x}": ([f"self_attn.{x}_proj"], [-1]) for x in "qkv"},
-        "attention.w_out": (["self_attn.o_proj"], [-1]),
-        "attention.q_norm": (["self_attn.q_norm"], [-1]),
-        "attention.k_norm": (["self_attn.k_norm"], [-1]),
-        "attention_norm": ([before], [-1]),
-        "feed_forward.w1": (["mlp.gate_proj"], [-1]),
-        "feed_forward.w2": (["mlp.down_proj"], [-1]),
-        "feed_forward.w3": (["mlp.up_proj"], [-1]),
-        "feed_forward_norm": ([after], [-1]),
+        **{f"attention.w_{x}": f"self_attn.{x}_proj" for x in "qkv"},
+        "attention.w_out": "self_attn.o_proj",
+        "attention.q_norm": "self_attn.q_norm",
+        "attention.k_norm": "self_attn.k_norm",
+        "attention_norm": before,
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "feed_forward.w3": "mlp.up_proj",
+        "feed_forward_norm": after,
     }
     dataset = config.get("dataset") or {}
     tokenizer = dataset.get("tokenizer") or {}
     return Foreign(
         model=model,
-        weights=_renamed(_tensors(directory), "blocks.", block, _CORE, directory),
+        weights=_renamed(directory, "blocks.", block, _CORE),
         eos=tokenizer.get("eos_token_id"),
         bos=tokenizer.get("bos_token_id"),
         pad=tokenizer.get("pad_token_id"),
@@ -237,20 +236,20 @@ def _norms(family: str) -> tuple[str, str]:
 
 
 def _renamed(
-    tensors: dict[str, torch.Tensor],
-    prefix: str,
-    block: dict[str, tuple[list[str], list[int]]],
-    others: dict[str, str],
     directory: Path,
+    prefix: str,
+    block: dict[str, str],
+    others: dict[str, str],
+    rows: dict[str, list[int]] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Tensors under transformers' names; a part of −1 rows gets the rows that are left."""
+    """The tensors of a directory under transformers' names; `rows`: of a fused one's parts but the first."""
     published = {}
-    for name, tensor in tensors.items():
+    for name, tensor in _tensors(directory).items():
         match = re.fullmatch(rf"{re.escape(prefix)}(\d+)\.(.+)\.weight", name)
         if match and match[2] in block:
-            parts, rows = block[match[2]]
-            sizes = [tensor.shape[0] - sum(rows[1:]), *rows[1:]]
-            for part, piece in zip(parts, torch.split(tensor, sizes), strict=True):
+            further = (rows or {}).get(match[2], [])
+            pieces = torch.split(tensor, [tensor.shape[0] - sum(further), *further])
+            for part, piece in zip(block[match[2]].split(), pieces, strict=True):
                 published[f"model.layers.{match[1]}.{part}.weight"] = piece
         elif name in others:
             published[others[name]] = tensor
@@ -274,7 +273,6 @@ def import_checkpoint(
     """Write a checkpoint of ours from a Hugging Face, OLMo or OLMo-core directory to an empty directory.
 
     Sidecar files are kept, and each weight keeps its dtype unless one is given.
-    Raises: ConfigError: a model that this trainer does not have, or no tokenizer; FormatError: damaged files.
     """
     foreign = read_foreign(source)
     tokenizer = tokenizer or source / "tokenizer.json"
@@ -291,9 +289,7 @@ def import_checkpoint(
     if largest >= shape.embedding_rows:
         rows = f"the embedding of {shape.embedding_rows} rows"
         log.warning("%s: has ids up to %d, beyond %s; the model cannot read texts with them", tokenizer, largest, rows)
-    with torch.device("meta"):
-        needed = published_shapes(Transformer(shape).state_dict(), shape)
-    weights = cast(needed_weights(foreign.weights, needed, source), dtype, source)
+    weights = cast(needed_weights(foreign.weights, published_shapes(shape), source), dtype, source)
     main_dtype = dtype_of_most(weights)
     write_weights(directory, weights, shard_bytes)
     kept = {name: value for name, value in foreign.config.items() if name not in _DROPPED}
@@ -341,7 +337,7 @@ def check_tokenizer(directory: Path) -> None:
 
 def _inputs(source: Path, directory: Path) -> list[dict[str, Any]]:
     paths = [source] if (source / MANIFEST).is_file() else [path for path in sorted(source.iterdir()) if path.is_file()]
-    return [input_row("checkpoint", path, directory) for path in paths]
+    return [row for path in paths for row in input_rows("checkpoint", path, directory)]
 
 
 def logit_difference(ours: Path, reference: Path) -> tuple[float, float]:
@@ -367,7 +363,6 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     """Copy a checkpoint to an empty directory, without what only continues training.
 
     Each weight keeps its dtype unless one is given; weights are in files of at most `shard_bytes`, or in one.
-    Raises: FormatError: the source is damaged or has no manifest.
     """
     opened = read_checkpoint(source)
     if opened.manifest is None:
@@ -379,13 +374,12 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     copy_sidecars(source, directory)
     check_tokenizer(directory)
     details = {**opened.manifest.details, "dtype": main_dtype}
-    inputs = [input_row("checkpoint", source, directory)]
+    inputs = input_rows("checkpoint", source, directory)
     describe_checkpoint(directory, weights, {"dtype": main_dtype}, details, inputs)
 
 
 # ---- average
 
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _COPIED = ("config.json", "model.safetensors.index.json")
 
 
@@ -393,8 +387,6 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
     """Write the mean of the weights, in the files and types of the first checkpoint; returns its identity.
 
     Sums are float64; no more than one tensor of each checkpoint is in memory.
-    Raises: FormatError: a checkpoint is damaged, has no manifest, or other tensors, another model or tokenizer than
-        the first.
     """
     opened = [read_checkpoint(source) for source in sources]
     _check_alike(opened)
@@ -412,7 +404,7 @@ def average_checkpoints(sources: list[Path], destination: Path) -> str:
                 shutil.copyfile(first.directory / name, temporary / name)
         seen = {name: max(manifest.details[name] for manifest in manifests) for name in ("step", "tokens_seen")}
         details = {**manifests[0].details, **seen}
-        inputs = [input_row("checkpoint", source, destination) for source in sources]
+        inputs = [row for source in sources for row in input_rows("checkpoint", source, destination)]
         return describe_checkpoint(temporary, first.tensors, {"average_of": len(sources)}, details, inputs)
 
 
@@ -430,7 +422,7 @@ def _check_alike(opened: list[Checkpoint]) -> None:
                 expected = f"none, as in {first.directory}" if wanted is None else f"shape {list(wanted.shape)}"
                 code = "missing_tensor" if found is None else "wrong_shape"
                 raise mismatch(code, checkpoint.directory, got, expected, field=name)
-            if tensor.dtype not in _DTYPES:
+            if tensor.dtype not in DTYPES:
                 raise mismatch("wrong_dtype", checkpoint.directory, tensor.dtype, "F32, BF16 or F16", field=name)
         mine, others = (manifest.details["tokenizer_sha256"] for manifest in (first.manifest, checkpoint.manifest))
         if mine != others:
@@ -466,6 +458,6 @@ def _write_file(destination: Path, source: Path, tensors: list[Tensor], opened: 
                     value = weights.get_tensor(tensor.name)
                 check_finite({tensor.name: value}, stored)
                 total += value
-            mean = (total / len(opened)).to(_DTYPES[tensor.dtype]).contiguous()
+            mean = (total / len(opened)).to(getattr(torch, DTYPES[tensor.dtype])).contiguous()
             stream.seek(tensor.start)
             stream.write(mean.reshape(-1).view(torch.uint8).numpy().astype(np.uint8, copy=False).tobytes())

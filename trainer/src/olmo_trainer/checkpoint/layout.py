@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from ..config.published import FAMILIES
 from ..data.sources import SpecialTokens
-from ..formats.checkpoint import Checkpoint
-from ..formats.contract import mismatch
+from ..formats.checkpoint import Checkpoint, required_shapes
+from ..formats.contract import Fields, mismatch
 from ..model.architecture import Architecture
 
 __all__ = [
@@ -108,9 +108,10 @@ def _rows(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flatten(0, 1) if tensor.ndim == 3 else tensor
 
 
-def published_shapes(state: dict[str, torch.Tensor], shape: Architecture) -> dict[str, tuple[int, ...]]:
-    """The shape of every published tensor that our weights are made of."""
-    return {name: (rows, *_rows(state[ours]).shape[1:]) for ours, parts in _table(shape) for name, rows in parts}
+def published_shapes(shape: Architecture) -> dict[str, tuple[int, ...]]:
+    """The shape of every published tensor of a model."""
+    config = model_json(shape, SpecialTokens(eos=0, bos=None, pad=None), 1, "float32")
+    return required_shapes(Fields(config, "config.json"))
 
 
 def to_published(state: dict[str, torch.Tensor], shape: Architecture) -> dict[str, torch.Tensor]:

@@ -106,10 +106,7 @@ def fetch(url: str, destination: Path) -> None:
 
 
 def _store(url: str, kind: type[ConfigError]) -> tuple[Any, str]:
-    """The file system of a URL and the path in it.
-
-    Raises: ConfigError: fsspec does not know it, or the package for it is not installed.
-    """
+    """The file system of a URL and the path in it."""
     try:
         files, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -131,10 +128,7 @@ def _copies(files: Any, root: str) -> list[str]:
 
 
 def _fetch(files: Any, copy: str, directory: Path) -> None:
-    """Fetch the files that a manifest lists into a directory that nobody sees yet, and hold them against it.
-
-    Raises: FormatError; what the file system raises.
-    """
+    """Fetch the files that a manifest lists into a directory that nobody sees yet, and check them."""
     files.get_file(f"{copy}/{MANIFEST}", str(directory / MANIFEST))
     names = [row["path"] for row in read_manifest(directory, "checkpoint").files]
     for name in names:

@@ -32,24 +32,14 @@ def load_weights(model: Transformer, directory: Path) -> None:
         path, got = opened.tensors[HEAD].path, "a different matrix"
         expected, hint = "the embedding, as tie_word_embeddings says", "olmo convert hf2olmo unties them"
         raise mismatch("invalid_value", path, got, expected, field=HEAD, hint=hint)
-    published = needed_weights(stored, published_shapes(_hollow(model), model.shape), directory)
+    published = needed_weights(stored, published_shapes(model.shape), directory)
     state = from_published(published, model.shape)
     for name, tensor in model.state_dict().items():
         put(tensor, state[name], model.shard_specs.get(name))
 
 
-def _hollow(model: Transformer) -> dict[str, torch.Tensor]:
-    """The model's weights on the meta device, whole where they are sharded."""
-    sizes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    sizes |= {name: spec.size(sizes[name]) for name, spec in model.shard_specs.items()}
-    return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
-
-
 def read_model(directory: Path, compute_dtype: torch.dtype = torch.float32) -> tuple[Transformer, dict[str, Any]]:
-    """The model of a checkpoint directory, ours or any of Hugging Face's, and its config.json.
-
-    Raises: ConfigError: a model that this trainer does not have; FormatError.
-    """
+    """The model of a checkpoint directory, ours or any of Hugging Face's, and its config.json."""
     where = directory / "config.json"
     config: dict[str, Any] = read_object(where)
     shape = architecture_of(build(ModelConfig, model_settings(config, where), str(where)), 0)

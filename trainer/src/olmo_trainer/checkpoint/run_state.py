@@ -37,7 +37,6 @@ def load_run(parts: Parts, checkpoint: Path) -> Progress:
     """Restore all parts from a checkpoint; returns its progress.
 
     Every rank reads the files and keeps its part, so the number of ranks may differ from that at the save.
-    Raises: FormatError: the checkpoint is damaged.
     """
     known = read_manifest(checkpoint, "checkpoint").details.get("tokenizer_sha256")
     if known != parts.data.tokenizer_sha256:

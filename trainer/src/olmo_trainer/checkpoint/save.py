@@ -1,6 +1,5 @@
 """Write a checkpoint: into a directory under a temporary name, the manifest last, then one rename."""
 
-import json
 import logging
 import math
 import os
@@ -9,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from ..config.load import FORMER_DTYPES, FORMER_NAMES
 from ..config.schema import CheckpointConfig, RunConfig
-from ..data.sources import TrainingData, input_row
+from ..data.sources import TrainingData, input_rows
 from ..formats.checkpoint import Tensor, open_tokenizer
 from ..formats.contract import canonical_json, mismatch, read_object, sha256_file
 from ..formats.manifest import MANIFEST, write_manifest
@@ -83,20 +83,13 @@ def describe_checkpoint(
     return write_manifest(
         directory,
         format="checkpoint",
-        writer=_writer(),
+        writer={"name": "olmo-trainer", "version": version("olmo-trainer")},
         config=config,
         counts={"parameters": sum(math.prod(tensor.shape) for tensor in weights.values()), "tensors": len(weights)},
         details={**details, "tokenizer_sha256": sha256_file(directory / "tokenizer.json")},
         inputs=inputs,
         files=[path for path in directory.rglob("*") if path.is_file()],
     )
-
-
-def _writer() -> dict[str, str]:
-    """The manifest's `writer`."""
-    from importlib.metadata import version
-
-    return {"name": "olmo-trainer", "version": version("olmo-trainer")}
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -112,7 +105,7 @@ def _save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[s
 
 def write_json(path: Path, value: Any) -> None:
     """JSON with sorted keys and a line end."""
-    path.write_text(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(canonical_json(value), encoding="utf-8")
 
 
 def write_weights(directory: Path, weights: dict[str, torch.Tensor], shard_bytes: int | None) -> None:
@@ -154,7 +147,7 @@ def copy_sidecars(source: Path, directory: Path) -> None:
     if (source / settings).is_file():
         kept = {**read_object(source / settings), "tokenizer_class": "PreTrainedTokenizerFast"}
         kept.pop("auto_map", None)
-        (directory / settings).write_text(canonical_json(kept), encoding="utf-8")
+        write_json(directory / settings, kept)
 
 
 def _sync(paths: list[Path]) -> None:
@@ -169,14 +162,16 @@ def _sync(paths: list[Path]) -> None:
 
 def whole_weights(model: Transformer, *, keep: bool = True) -> dict[str, torch.Tensor]:
     """All weights on the CPU, gathered from all ranks (collective); empty unless `keep`."""
-    gathered = (
-        (name, whole(tensor.detach(), model.shard_specs.get(name))) for name, tensor in model.state_dict().items()
-    )
-    return {name: tensor.cpu() for name, tensor in gathered if keep}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        gathered = whole(tensor.detach(), model.shard_specs.get(name))
+        if keep:
+            weights[name] = gathered.cpu()
+    return weights
 
 
 def capture_optimizer(
-    model: Transformer, optimizer: torch.optim.Optimizer, *, keep: bool = True, gather: bool = True
+    model: Transformer, optimizer: torch.optim.Optimizer, *, keep: bool, gather: bool
 ) -> dict[str, torch.Tensor]:
     """The optimizer's state by weight, on the CPU, gathered from all ranks (collective); empty unless `keep`.
 
@@ -213,12 +208,38 @@ def save_checkpoint(
     of moments written by the ranks, which moves into the checkpoint.
     """
     with publish(destination) as temporary:
-        if shards is not None:
-            (temporary / "training").mkdir()
-            shards.rename(temporary / "training" / "optimizer")
         if begun_from is not None:
             copy_sidecars(begun_from, temporary)
-        return _write(temporary, model, weights, data, config, inputs, training)
+        progress = training.progress if training else Progress()
+        published = to_published(weights, model.shape)
+        check_finite(published, final_name(temporary))
+        _save_tensors(published, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
+        if not (temporary / "generation_config.json").is_file():
+            write_json(temporary / "generation_config.json", generation_json(data.special))
+        shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
+        tokenizer = open_tokenizer(data.tokenizer_path)
+        path = temporary / "tokenizer_config.json"
+        kept = read_object(path) if path.is_file() else {}
+        write_json(path, {**kept, **tokenizer_json(tokenizer, data.special, data.sequence_length)})
+        if training is not None:
+            root = temporary / "training"
+            root.mkdir()
+            if shards is None:
+                _save_tensors(training.optimizer, root / "optimizer.safetensors")
+            else:
+                shards.rename(root / "optimizer")
+            _save_tensors(training.random, root / "random.safetensors")
+            _save_tensors(training.guard, root / "guard.safetensors")
+            write_json(root / "state.json", progress.row())
+        details = {
+            "architecture": ARCHITECTURES[model.shape.family],
+            "dtype": "float32",
+            "stage": "pretrain",
+            "step": progress.step,
+            "tokens_seen": progress.position * data.sequence_length,
+        }
+        return describe_checkpoint(temporary, published, config, details, inputs)
 
 
 @contextmanager
@@ -249,44 +270,6 @@ def final_name(directory: Path) -> Path:
     return directory.with_name(directory.name.removesuffix(_WRITING).removeprefix("."))
 
 
-def _write(
-    temporary: Path,
-    model: Transformer,
-    weights: dict[str, torch.Tensor],
-    data: TrainingData,
-    config: dict[str, Any],
-    inputs: list[dict[str, Any]],
-    training: TrainingState | None,
-) -> str:
-    progress = training.progress if training else Progress()
-    published = to_published(weights, model.shape)
-    check_finite(published, final_name(temporary))
-    _save_tensors(published, temporary / "model.safetensors", metadata={"format": "pt"})
-    write_json(temporary / "config.json", model_json(model.shape, data.special, data.sequence_length, "float32"))
-    if not (temporary / "generation_config.json").is_file():
-        write_json(temporary / "generation_config.json", generation_json(data.special))
-    shutil.copyfile(data.tokenizer_path, temporary / "tokenizer.json")
-    tokenizer = open_tokenizer(data.tokenizer_path)
-    settings = temporary / "tokenizer_config.json"
-    kept = read_object(settings) if settings.is_file() else {}
-    write_json(settings, {**kept, **tokenizer_json(tokenizer, data.special, data.sequence_length)})
-    if training is not None:
-        (temporary / "training").mkdir(exist_ok=True)
-        if not (temporary / "training" / "optimizer").is_dir():
-            _save_tensors(training.optimizer, temporary / "training" / "optimizer.safetensors")
-        _save_tensors(training.random, temporary / "training" / "random.safetensors")
-        _save_tensors(training.guard, temporary / "training" / "guard.safetensors")
-        write_json(temporary / "training" / "state.json", progress.row())
-    details = {
-        "architecture": ARCHITECTURES[model.shape.family],
-        "dtype": "float32",
-        "stage": "pretrain",
-        "step": progress.step,
-        "tokens_seen": progress.position * data.sequence_length,
-    }
-    return describe_checkpoint(temporary, published, config, details, inputs)
-
-
 def step_directories(root: Path) -> list[tuple[int, Path]]:
     """The finished checkpoints of a run, by rising step."""
     found = []
@@ -298,10 +281,7 @@ def step_directories(root: Path) -> list[tuple[int, Path]]:
 
 
 def clear_unfinished(root: Path) -> None:
-    """Remove what a killed run was writing or deleting.
-
-    Raises: FormatError: a directory has the name of a checkpoint and no manifest, which no run leaves behind.
-    """
+    """Remove what a killed run was writing or deleting."""
     for path in [*root.glob(f".*{_WRITING}"), *root.glob(".*.deleting")]:
         log.info("removing unfinished %s", path.name)
         shutil.rmtree(path)
@@ -361,16 +341,10 @@ def artifact_inputs(config: RunConfig, data: TrainingData, artifact: Path) -> li
     """What a checkpoint was made from: tokens, the checkpoint it began from, and validation data."""
     rows = data.inputs(artifact)
     for name in (*config.validation.documents, *(task.path for task in config.validation.tasks)):
-        rows += _rows_of("validation", Path(name), artifact)
+        rows += input_rows("validation", Path(name), artifact)
     if config.init_from is not None:
-        rows += _rows_of("checkpoint", Path(config.init_from), artifact)
+        rows += input_rows("checkpoint", Path(config.init_from), artifact)
     return rows
-
-
-def _rows_of(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
-    if path.is_file() or (path / MANIFEST).is_file():
-        return [input_row(role, path, artifact)]
-    return [input_row(role, item, artifact) for item in sorted(path.rglob("*")) if item.is_file()]
 
 
 def kept_from(config: RunConfig) -> Path | None:

@@ -25,10 +25,7 @@ FORMER_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def load_config(path: Path, overrides: list[str]) -> RunConfig:
-    """Read, complete from `init_from` and check a config.
-
-    Raises: ConfigError: with every problem.
-    """
+    """Read, complete from `init_from` and check a config."""
     mapping = read_settings(path, overrides)
     if isinstance(mapping.get("model"), dict):
         mapping["model"] = apply_preset(mapping["model"], str(path))
@@ -44,10 +41,7 @@ def load_config(path: Path, overrides: list[str]) -> RunConfig:
 
 
 def build_config(mapping: dict[str, Any], where: str) -> RunConfig:
-    """The config of settings under present or former names.
-
-    Raises: ConfigError: unknown keys, missing keys and wrong types.
-    """
+    """The config of settings under present or former names."""
     train = mapping.get("train")
     for name in ("dtype", "precision"):
         if isinstance(train, dict) and isinstance(train.get(name), str):

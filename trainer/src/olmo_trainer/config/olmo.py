@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from ..formats.contract import ConfigError, Problem
 from ..settings import read_settings
+from .published import unknown_options
 
 __all__ = ["core_model", "import_run", "olmo_eos", "olmo_model"]
 
@@ -18,13 +20,9 @@ __all__ = ["core_model", "import_run", "olmo_eos", "olmo_model"]
 # ---- the model
 
 
-def _refuse_others(where: Path, wanted: list[tuple[str, Any, tuple[Any, ...]]]) -> None:
-    problems = [
-        Problem(f'{where}: "{name}" is {value}; expected {" or ".join(map(str, allowed))}')
-        for name, value, allowed in wanted
-        if value not in allowed
-    ]
-    if problems:
+def _refuse(where: Path, *wanted: tuple[str, Any, Collection[Any]]) -> None:
+    """Refuse options, as (name, value, allowed values), that this trainer does not have."""
+    if problems := unknown_options(where, list(wanted)):
         raise ConfigError(*problems)
 
 
@@ -45,10 +43,7 @@ def olmo_eos(model: dict[str, Any]) -> int | None:
 
 
 def olmo_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The group `model` of a config.yaml of allenai/OLMo (OLMo-1, OLMo-2 and its ladder, OLMoE).
-
-    Raises: ConfigError: an option that this trainer does not have.
-    """
+    """The group `model` of a config.yaml of allenai/OLMo (OLMo-1, OLMo-2 and its ladder, OLMoE)."""
     _need(model, "d_model n_heads n_layers vocab_size", where)
     norm, affine = model.get("layer_norm_type", "default"), bool(model.get("layer_norm_with_affine", True))
     block = model.get("block_type", "sequential")
@@ -66,19 +61,17 @@ def olmo_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
         ("moe", "rms_norm", True, False, True): "olmoe",
     }
     no = (False, None)
-    _refuse_others(
+    _refuse(
         where,
-        [
-            ("model.layer_norm_type", norm, ("default", "low_precision", "rms")),
-            ("model.activation_type", model.get("activation_type", "swiglu"), ("swiglu",)),
-            ("model.block_type", block, ("sequential", "moe")),
-            ("model.moe_dropless", block == "moe" and not model.get("moe_dropless", True), (False,)),
-            ("model.rope", model.get("rope", False), (True,)),
-            *((f"model.{name}", model.get(name), no) for name in ("alibi", "include_bias", "bias_for_layer_norm")),
-            *((f"model.{name}", model.get(name), no) for name in ("embedding_layer_norm", "scale_logits")),
-            *((f"model.{name}_dropout", model.get(f"{name}_dropout") or 0, (0,)) for name in _DROPOUTS),
-            ("(block, layer norm, affine, norm_after, attention_layer_norm)", kind, tuple(families)),
-        ],
+        ("model.layer_norm_type", norm, ("default", "low_precision", "rms")),
+        ("model.activation_type", model.get("activation_type", "swiglu"), ("swiglu",)),
+        ("model.block_type", block, ("sequential", "moe")),
+        ("model.moe_dropless", block == "moe" and not model.get("moe_dropless", True), (False,)),
+        ("model.rope", model.get("rope", False), (True,)),
+        *((f"model.{name}", model.get(name), no) for name in ("alibi", "include_bias", "bias_for_layer_norm")),
+        *((f"model.{name}", model.get(name), no) for name in ("embedding_layer_norm", "scale_logits")),
+        *((f"model.{name}_dropout", model.get(f"{name}_dropout") or 0, (0,)) for name in _DROPOUTS),
+        ("(block, layer norm, affine, norm_after, attention_layer_norm)", kind, tuple(families)),
     )
     width, heads = model["d_model"], model["n_heads"]
     # what OLMo calls the hidden size counts both halves of the SwiGLU product (arXiv 2402.00838, footnote 2)
@@ -111,10 +104,7 @@ _DROPOUTS = ("attention", "residual", "embedding")
 
 
 def core_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The group `model` of the `model` in a config.json of OLMo-core (OLMo-2, OLMo-3, and Llama's order of norms).
-
-    Raises: ConfigError: an option that this trainer does not have.
-    """
+    """The group `model` of the `model` in a config.json of OLMo-core (OLMo-2, OLMo-3, and Llama's order of norms)."""
     _need(model, "d_model n_layers vocab_size block", where)
     block = model["block"]
     attention = block.get("attention") or block.get("sequence_mixer") or {}
@@ -124,19 +114,17 @@ def core_model(model: dict[str, Any], where: Path) -> dict[str, Any]:
     heads, layers = attention["n_heads"], model["n_layers"]
     window, types = _core_windows(attention.get("sliding_window"), layers, where)
     no = (False, None)
-    _refuse_others(
+    _refuse(
         where,
-        [
-            ("model.block.name", block.get("name", "default"), ("default", "reordered_norm")),
-            ("model.block.layer_norm.name", norm.get("name", "rms"), ("rms", "fused_rms")),
-            ("model.block.attention.qk_norm", attention.get("qk_norm") is not None, (reordered,)),
-            ("model.block.attention.use_head_qk_norm", attention.get("use_head_qk_norm"), no),
-            ("model.block.attention.bias", attention.get("bias"), no),
-            ("model.block.attention.clip_qkv", attention.get("clip_qkv"), (None,)),
-            ("model.block.attention.rope.scaling", rope.get("scaling"), (None,)),
-            ("model.block.attention.sliding_window", window is not None and not reordered, (False,)),
-            ("model.block_overrides", model.get("block_overrides") or None, (None,)),
-        ],
+        ("model.block.name", block.get("name", "default"), ("default", "reordered_norm")),
+        ("model.block.layer_norm.name", norm.get("name", "rms"), ("rms", "fused_rms")),
+        ("model.block.attention.qk_norm", attention.get("qk_norm") is not None, (reordered,)),
+        ("model.block.attention.use_head_qk_norm", attention.get("use_head_qk_norm"), no),
+        ("model.block.attention.bias", attention.get("bias"), no),
+        ("model.block.attention.clip_qkv", attention.get("clip_qkv"), (None,)),
+        ("model.block.attention.rope.scaling", rope.get("scaling"), (None,)),
+        ("model.block.attention.sliding_window", window is not None and not reordered, (False,)),
+        ("model.block_overrides", model.get("block_overrides") or None, (None,)),
     )
     settings = {
         "family": ("olmo3" if window else "olmo2") if reordered else "llama",
@@ -194,17 +182,14 @@ _SILENT = set(
 
 
 def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, list[str]]:
-    """The YAML text of a run and notes on what was dropped; every (old, new) is replaced in data paths first.
-
-    Raises: ConfigError: not such a file, or it uses a feature that this trainer does not have.
-    """
+    """The YAML text of a run and notes on what was dropped; every (old, new) is replaced in data paths first."""
     given = _resolved(read_settings(path, []), path)
     if not isinstance(given.get("model"), dict) or not isinstance(given.get("optimizer"), dict):
         raise ConfigError(f'{path}: "model" and "optimizer" are needed; expected a run file of OLMo')
     notes: list[str] = []
     described = given["model"]
     init = described.get("init_fn", "normal")
-    _refuse(path, "model.init_fn", init, _INITS)
+    _refuse(path, ("model.init_fn", init, _INITS))
     length = described.get("max_sequence_length", 1024)
     batch = given.get("global_train_batch_size", 512)
     run: dict[str, Any] = {
@@ -234,11 +219,6 @@ def import_run(path: Path, replacements: list[tuple[str, str]]) -> tuple[str, li
     if left:
         notes.append(f"skipped settings: {', '.join(sorted(left))}")
     return yaml.safe_dump(run, sort_keys=False, allow_unicode=True), notes
-
-
-def _refuse(where: Path, name: str, value: Any, allowed: Any) -> None:
-    if value not in allowed:
-        raise ConfigError(f'{where}: "{name}" is {value}; expected {" or ".join(allowed)}')
 
 
 def _resolved(mapping: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -328,7 +308,7 @@ def _data(
 
 def _optimizer(given: dict[str, Any], batch_tokens: int, where: Path) -> dict[str, Any]:
     optimizer, scheduler = given["optimizer"], given.get("scheduler") or {}
-    _refuse(where, "optimizer.name", optimizer.get("name", "lionw"), _OPTIMIZERS)
+    _refuse(where, ("optimizer.name", optimizer.get("name", "lionw"), _OPTIMIZERS))
     settings = {
         "kind": _OPTIMIZERS[optimizer.get("name", "lionw")],
         "learning_rate": float(optimizer["learning_rate"]),
@@ -350,7 +330,7 @@ def _optimizer(given: dict[str, Any], batch_tokens: int, where: Path) -> dict[st
 
 def _schedule(scheduler: dict[str, Any], peak: float, where: Path) -> dict[str, Any]:
     name = scheduler.get("name", "cosine_with_warmup")
-    _refuse(where, "scheduler.name", name, _SCHEDULES)
+    _refuse(where, ("scheduler.name", name, _SCHEDULES))
     least = scheduler.get("warmup_min_lr")
     shape: dict[str, Any] = {
         "warmup": 0.0 if name == "constant" else float(scheduler.get("t_warmup", 100)),
@@ -368,7 +348,7 @@ def _schedule(scheduler: dict[str, Any], peak: float, where: Path) -> dict[str, 
 
 def _train(given: dict[str, Any], batch: int, where: Path) -> dict[str, Any]:
     precision = given.get("precision", "amp_bf16")
-    _refuse(where, "precision", precision, _PRECISIONS)
+    _refuse(where, ("precision", precision, _PRECISIONS))
     settings: dict[str, Any] = {
         "batch_windows": batch,
         "micro_batch_windows": given.get("device_train_microbatch_size", 16),

@@ -2,13 +2,14 @@
 
 import difflib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ..formats.contract import ConfigError, Problem
 from .schema import RopeScalingConfig
 
-__all__ = ["FAMILIES", "PRESETS", "apply_preset", "model_settings"]
+__all__ = ["FAMILIES", "PRESETS", "apply_preset", "model_settings", "unknown_options"]
 
 
 # ---- presets
@@ -67,10 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def apply_preset(model: dict[str, Any], where: str) -> dict[str, Any]:
-    """The group `model`, completed by its preset.
-
-    Raises: ConfigError: unknown preset.
-    """
+    """The group `model`, completed by its preset."""
     name = model.get("preset")
     if not isinstance(name, str):
         return model  # null, or of a wrong type, which is reported with all other problems
@@ -102,19 +100,25 @@ _SCALING = (
 ).split()
 
 
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def unknown_options(where: Path, wanted: list[tuple[str, Any, Collection[Any]]]) -> list[Problem]:
+    """A problem for each (name, value, allowed values) with another value."""
+
+    def written(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return [
+        Problem(f'{where}: "{name}" is {written(value)}; expected {" or ".join(map(written, allowed))}')
+        for name, value, allowed in wanted
+        if value not in allowed
+    ]
 
 
 def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The `model` group of a transformers config.json.
-
-    Raises: ConfigError: an architecture or option that this trainer does not have.
-    """
+    """The `model` group of a transformers config.json."""
     architecture = (config.get("architectures") or ["none"])[0]
     family = FAMILIES.get(architecture, "")
     rope, theta = _rope(config, family, where)
-    wanted: list[tuple[str, Any, tuple[Any, ...]]] = [
+    wanted: list[tuple[str, Any, Collection[Any]]] = [
         ("architectures", architecture, tuple(FAMILIES)),
         ("hidden_act", config.get("hidden_act", "silu"), ("silu",)),
         ("rope_type", rope.get("rope_type", "default"), ("default", "linear", "yarn", "llama3")),
@@ -124,11 +128,7 @@ def model_settings(config: dict[str, Any], where: Path) -> dict[str, Any]:
         ("quantization_config", config.get("quantization_config"), (None,)),
         ("router_jitter_noise", config.get("router_jitter_noise") or 0, (0,)),
     ]
-    problems = [
-        Problem(f'{where}: "{name}" is {_written(value)}; expected {" or ".join(map(_written, allowed))}')
-        for name, value, allowed in wanted
-        if value not in allowed
-    ]
+    problems = unknown_options(where, wanted)
     if not family:  # another model's settings have other names
         raise ConfigError(problems[0])
     names = "hidden_size intermediate_size num_hidden_layers num_attention_heads vocab_size".split()

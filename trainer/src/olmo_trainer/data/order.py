@@ -30,11 +30,6 @@ __all__ = ["BatchSchedule", "DataOrder", "joined", "permutation", "positions_of"
 Permutation = npt.NDArray[np.unsignedinteger[Any]]
 
 
-def _counting(size: int) -> Permutation:
-    """0 … size−1 in the smallest type that holds them; shuffling gives the same order in each."""
-    return np.arange(size, dtype=np.uint32 if size <= 2**32 else np.uint64)
-
-
 def permutation(seed: int, epoch: int, size: int, stream: int = 0) -> Permutation:
     """A permutation of 0 … size−1; equal arguments give equal results on every machine.
 
@@ -42,16 +37,19 @@ def permutation(seed: int, epoch: int, size: int, stream: int = 0) -> Permutatio
     """
     assert 0 <= seed < 2**32
     assert 0 <= epoch < 2**32
-    entropy = [seed, epoch] if stream == 0 else [seed, epoch, stream]
-    drawn = _counting(size)
-    np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy))).shuffle(drawn)
-    return drawn
+    return _shuffled(size, np.random.SeedSequence([seed, epoch] if stream == 0 else [seed, epoch, stream]))
 
 
 def legacy_permutation(seed: int, epoch: int, size: int) -> Permutation:
     """The order in which OLMo 0.x reads `size` windows in an epoch (from 0)."""
-    drawn = _counting(size)
-    np.random.Generator(np.random.PCG64(seed + epoch)).shuffle(drawn)
+    return _shuffled(size, seed + epoch)
+
+
+def _shuffled(size: int, seed: int | np.random.SeedSequence) -> Permutation:
+    drawn: Permutation = np.arange(
+        size, dtype=np.uint32 if size <= 2**32 else np.uint64
+    )  # the order is the same in both
+    np.random.Generator(np.random.PCG64(seed)).shuffle(drawn)
     return drawn
 
 
@@ -193,7 +191,12 @@ class DataOrder:
             if epoch not in kept:
                 if len(kept) == 2:
                     del kept[next(iter(kept))]
-                kept[epoch] = self._inverted(epoch, stream) if inverse else self._drawn(epoch, stream)
+                drawn = self._permuted(epoch, stream) if inverse else self._drawn(epoch, stream)
+                if inverse:
+                    inverted = np.empty_like(drawn)
+                    inverted[drawn] = np.arange(len(drawn), dtype=drawn.dtype)
+                    drawn = inverted
+                kept[epoch] = drawn
             return kept[epoch]
 
     def _drawn(self, epoch: int, stream: int) -> Permutation:
@@ -201,12 +204,6 @@ class DataOrder:
         if self.legacy_batch is not None:
             return legacy_permutation(self.seed, epoch, size)
         return permutation(self.seed, epoch, size, stream)
-
-    def _inverted(self, epoch: int, stream: int) -> Permutation:
-        forward = self._permuted(epoch, stream)
-        made = np.empty_like(forward)
-        made[forward] = _counting(len(forward))
-        return made
 
 
 # ---- steps
@@ -232,17 +229,11 @@ class BatchSchedule:
         step, window = 1, 0
         for end in (*ends, math.inf):
             tokens = window * window_tokens
-            windows = next(
-                (p.batch_windows for p in train.batch_warmup if tokens < p.until_tokens), train.batch_windows
-            )
+            sizes = (p.batch_windows for p in train.batch_warmup if tokens < p.until_tokens)
             lengths = (p.sequence_length for p in train.length_warmup if tokens < p.until_tokens)
-            phase = _Phase(
-                first_step=step,
-                first_window=window,
-                windows=windows,
-                sequence_length=next(lengths, window_tokens),
-            )
+            windows, length = next(sizes, train.batch_windows), next(lengths, window_tokens)
             if end > tokens:
+                phase = _Phase(first_step=step, first_window=window, windows=windows, sequence_length=length)
                 self._phases.append(phase)
                 steps = 0 if end == math.inf else math.ceil((end / window_tokens - window) / windows)
                 step, window = step + steps, window + steps * windows

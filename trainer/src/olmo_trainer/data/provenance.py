@@ -21,7 +21,7 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ from ..formats.checkpoint import open_tokenizer
 from ..formats.contract import ConfigError, Fields, mismatch, read_object, read_rows, sha256_file, write_file
 from ..formats.tokens import Boundary, Shard, TokenDirectory, boundaries
 from ..settings import as_mapping, build, in_file
-from .order import BatchSchedule, DataOrder, rank_slice
+from .order import BatchSchedule, rank_slice
 from .sources import TrainingData, open_directories, order_of, window_sources
-from .windows import Piece, WindowSource
+from .windows import Piece
 
-__all__ = ["ORDER", "Provenance", "keep_order", "open_order", "record_skipped"]
+__all__ = ["ORDER", "Provenance", "keep_order", "record_skipped"]
 
 
 # ---- order.json
@@ -135,120 +135,88 @@ def _refuse(directory: TokenDirectory, order: Path, was: str, now: str) -> None:
     raise mismatch("checksum_mismatch", directory.path, got, expected)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownOrder:
-    """The content of order.json, with the shards opened."""
-
-    path: Path
-    sources: tuple[WindowSource, ...]
-    order: DataOrder
-    batches: BatchSchedule
-    steps: int
-    micro_batch_windows: int
-    ranks: tuple[tuple[int, int], ...]
-
-    def world_size(self, step: int) -> int:
-        """The ranks that divided the batch of a step."""
-        return self.ranks[bisect_right(self.ranks, step, key=lambda row: row[0]) - 1][1]
-
-
-def open_order(path: Path, folders: list[Path], *, unchecked: bool) -> KnownOrder:
-    """Open order.json, or that of a run directory, with its shards; `folders` are the sources' current directories.
-
-    Unless `unchecked`, the sha256 of shards without a manifest is checked now, of those with one when they are read.
-    Raises: ConfigError: it or the shards are missing; FormatError: it is damaged, or the shards are different ones.
-    """
-    path = path / ORDER if path.is_dir() else path
-    if not path.is_file():
-        raise ConfigError(f"{path.parent}: has no {path.name}; expected the directory of a run, or its {ORDER}")
-    row = read_object(path)
-    fields = Fields(row, path)
-    if fields.integer("version") > VERSION:
-        raise mismatch("unsupported_version", path, str(row["version"]), f"versions 1 to {VERSION}", field="version")
-    seed = fields.integer("seed")
-    data = build(DataConfig, fields.object("data").value, str(path))
-    train = build(TrainConfig, fields.object("train").value, str(path))
-    stated, ranks = fields.array("sources"), fields.array("ranks")
-    if folders and len(folders) != len(data.sources):
-        what = f"--data: is given {len(folders)} times; expected {len(data.sources)}, once for each source of {path}"
-        raise ConfigError(what)
-    folders = folders or [Path(os.path.normpath(path.parent / source.path)) for source in data.sources]
-    moved = (replace(source, path=str(now)) for source, now in zip(data.sources, folders, strict=True))
-    data = replace(data, sources=tuple(moved))
-    with in_file(path):
-        directories = open_directories(data)
-    for directory, source in zip(directories, stated, strict=True):
-        if directory.manifest is None and unchecked:
-            continue
-        if (found := _digest(directory)) != source["sha256"]:
-            _refuse(directory, path, source["sha256"], found)
-        if data.packing == "best_fit" and not unchecked:
-            for shard in directory.shards:
-                verified(directory, shard.boundaries_path or shard.path)
-    with in_file(path):
-        sources = window_sources(data, directories)
-        order = order_of(data, sources, seed, train.batch_windows)
-    for opened, source in zip(sources, stated, strict=True):
-        if len(opened) != source["windows"]:
-            got, expected = f"{len(opened)} windows", f"{source['windows']}, as when the run began"
-            raise mismatch("invalid_value", opened.directory.path, got, expected)
-    assert train.steps is not None
-    order.gaps = tuple((first, last) for first, last in fields.array("left_out"))
-    return KnownOrder(
-        path=path,
-        sources=tuple(sources),
-        order=order,
-        batches=BatchSchedule(train, data.sequence_length),
-        steps=train.steps,
-        micro_batch_windows=train.micro_batch_windows or train.batch_windows,
-        ranks=tuple((step, world_size) for step, world_size in ranks),
-    )
-
-
-def verified(directory: TokenDirectory, path: Path) -> Path:
-    """A file of a directory with a manifest, after checking it against the sha256 listed there, once per file.
-
-    Raises: FormatError: `checksum_mismatch`.
-    """
-    if directory.manifest is not None:
-        name = path.relative_to(directory.path).as_posix()
-        listed = next((row["sha256"] for row in directory.manifest.files if row["path"] == name), "none")
-        if (found := _hashed(path)) != listed:
-            expected = f"sha256 {listed[:12]}…, as {directory.manifest.path} lists"
-            raise mismatch("checksum_mismatch", path, f"damaged (sha256 {found[:12]}…)", expected)
-    return path
-
-
 # ---- step <-> document
 
 
 class Provenance:
     """Both directions of a run's order.
 
-    `unchecked` reads files without checking their sha256. With `documents`, the directory that the shards' `src` are
-    relative to, rows also have the documents' source and URL. `world_size` replaces the number of ranks in order.json.
+    `path` is order.json or a run directory with one, `folders` are the sources' current directories. Unless
+    `unchecked`, the sha256 of shards without a manifest is checked now, of those with one when they are read. With
+    `documents`, the directory that the shards' `src` are relative to, rows also have the documents' source and URL.
+    `world_size` replaces the number of ranks in order.json.
     """
 
     def __init__(
         self,
-        known: KnownOrder,
+        path: Path,
+        folders: list[Path],
         *,
         unchecked: bool = False,
         documents: Path | None = None,
         world_size: int | None = None,
     ) -> None:
-        self.known, self._unchecked, self._documents = known, unchecked, documents
-        self._world_size = known.world_size if world_size is None else lambda step: world_size
+        path = path / ORDER if path.is_dir() else path
+        if not path.is_file():
+            raise ConfigError(f"{path.parent}: has no {path.name}; expected the directory of a run, or its {ORDER}")
+        fields = Fields(read_object(path), path)
+        if (version := fields.integer("version")) > VERSION:
+            raise mismatch("unsupported_version", path, f"{version}", f"versions 1 to {VERSION}", field="version")
+        data = build(DataConfig, fields.object("data").value, str(path))
+        train = build(TrainConfig, fields.object("train").value, str(path))
+        stated, ranks = fields.array("sources"), fields.array("ranks")
+        if folders and len(folders) != len(data.sources):
+            times = f"{len(data.sources)}, once for each source of {path}"
+            raise ConfigError(f"--data: is given {len(folders)} times; expected {times}")
+        folders = folders or [Path(os.path.normpath(path.parent / source.path)) for source in data.sources]
+        moved = (replace(source, path=str(now)) for source, now in zip(data.sources, folders, strict=True))
+        data = replace(data, sources=tuple(moved))
+        self._unchecked, self._documents = unchecked, documents
+        with in_file(path):
+            directories = open_directories(data)
+        for directory, source in zip(directories, stated, strict=True):
+            if directory.manifest is None and unchecked:
+                continue
+            if (found := _digest(directory)) != source["sha256"]:
+                _refuse(directory, path, source["sha256"], found)
+            if data.packing == "best_fit":
+                for shard in directory.shards:
+                    self._check(directory, shard.boundaries_path or shard.path)
+        with in_file(path):
+            self.sources = window_sources(data, directories)
+            self.order = order_of(data, self.sources, fields.integer("seed"), train.batch_windows)
+        for opened, source in zip(self.sources, stated, strict=True):
+            if len(opened) != source["windows"]:
+                got, expected = f"{len(opened)} windows", f"{source['windows']}, as when the run began"
+                raise mismatch("invalid_value", opened.directory.path, got, expected)
+        assert train.steps is not None
+        self.order.gaps = tuple((first, last) for first, last in fields.array("left_out"))
+        self.path, self.batches, self.steps = path, BatchSchedule(train, data.sequence_length), train.steps
+        self._micro_batch_windows = train.micro_batch_windows or train.batch_windows
+        self._ranks = [(step, world_size or count) for step, count in ranks]
         self._boundaries: dict[Path, tuple[list[int], list[Boundary]]] = {}
         self._origins: dict[Path, dict[int, dict[str, Any]]] = {}
         self._tokenizers: dict[Path, Tokenizer] = {}
+
+    def _world_size(self, step: int) -> int:
+        """The ranks that divided the batch of a step."""
+        return self._ranks[bisect_right(self._ranks, step, key=lambda row: row[0]) - 1][1]
+
+    def _check(self, directory: TokenDirectory, path: Path) -> None:
+        """Check a file of a directory with a manifest against the sha256 listed there, once per file."""
+        if self._unchecked or directory.manifest is None:
+            return
+        name = path.relative_to(directory.path).as_posix()
+        listed = next((row["sha256"] for row in directory.manifest.files if row["path"] == name), "none")
+        if (found := _hashed(path)) != listed:
+            expected = f"sha256 {listed[:12]}…, as {directory.manifest.path} lists"
+            raise mismatch("checksum_mismatch", path, f"damaged (sha256 {found[:12]}…)", expected)
 
     def documents_of_step(self, step: int, rank: int | None, *, text: bool) -> Iterator[dict[str, Any]]:
         """A row for each span of a document that was trained on in a step (from 1), by all ranks or by one.
 
         `position` is that in the order, which has gaps if the run went back; `instance` counts windows through all
         sources; `start` and `end` are token offsets in the file; `text` is the span as the model saw it.
-        Raises: ConfigError: no such step or rank; FormatError: shards that are not what they were.
         """
         positions = self._positions(step)
         world_size = self._world_size(step)
@@ -256,8 +224,8 @@ class Provenance:
             message = f"--rank: is {rank}; expected 0 to {world_size - 1}, the ranks that divided the batch"
             raise ConfigError(message)
         for position in positions if rank is None else rank_slice(positions, rank, world_size):
-            item = self.known.order.at(position)
-            source = self.known.sources[item.source]
+            item = self.order.at(position)
+            source = self.sources[item.source]
             who = self._who(position, step)
             for piece in source.pieces(item.window):
                 shard = source.directory.shards[piece.shard]
@@ -270,7 +238,7 @@ class Provenance:
                         "position": item.position,
                         **who,
                         "epoch": item.epoch,
-                        "instance": self.known.order.number(item),
+                        "instance": self.order.number(item),
                         "source": str(source.directory.path),
                         "file": shard.name,
                         "window": item.window,
@@ -284,11 +252,10 @@ class Provenance:
         """A row for each document with an id: the steps that saw any of it, and `seen`, each occurrence.
 
         `tokens_left_out` were in no window. A document that had to be cut for the shards has a row for each part.
-        Raises: ConfigError: no document has the id; FormatError: shards that are not what they were.
         """
-        found, known = False, self.known
-        limit = known.batches.first_window(known.steps + 1)
-        for source_index, source in enumerate(known.sources):
+        found = False
+        limit = self.batches.first_window(self.steps + 1)
+        for source_index, source in enumerate(self.sources):
             for shard_index, shard in enumerate(source.directory.shards):
                 for document in self._of(source.directory, shard)[1]:
                     if document.id != identifier:
@@ -304,9 +271,9 @@ class Provenance:
                     seen = sorted(
                         (position, window)
                         for window in windows
-                        for position in known.order.positions(source_index, window, limit)
+                        for position in self.order.positions(source_index, window, limit)
                     )
-                    steps = [known.batches.step_of(position) for position, _ in seen]
+                    steps = [self.batches.step_of(position) for position, _ in seen]
                     yield {
                         "source": str(source.directory.path),
                         "file": shard.name,
@@ -319,7 +286,7 @@ class Provenance:
                         "seen": [
                             {
                                 "step": step,
-                                "position": known.order.shifted(position),
+                                "position": self.order.shifted(position),
                                 **self._who(position, step),
                                 "window": window,
                             }
@@ -328,31 +295,31 @@ class Provenance:
                         **({"text": self._text(source.directory, shard, document.start, document.end)} if text else {}),
                     }
         if not found:
-            what = f'--document: is "{identifier}"; expected the id of a document in the shards of {self.known.path}'
+            what = f'--document: is "{identifier}"; expected the id of a document in the shards of {self.path}'
             raise ConfigError(what)
 
     def write_data_indices(self, directory: Path) -> None:
         """Write OLMo's `rank<r>.tsv.gz`: a line a step, the step and the instances of the rank in it."""
         directory.mkdir(parents=True, exist_ok=True)
-        steps = range(1, self.known.steps + 1)
+        steps = range(1, self.steps + 1)
         for rank in range(max(map(self._world_size, steps))):
             lines = []
             for step in steps:
                 if rank < (world_size := self._world_size(step)):
                     positions = rank_slice(self._positions(step), rank, world_size)
-                    instances = (self.known.order.number(self.known.order.at(position)) for position in positions)
+                    instances = (self.order.number(self.order.at(position)) for position in positions)
                     lines.append("\t".join(map(str, [step, *instances])) + "\n")
             (directory / f"rank{rank}.tsv.gz").write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
 
     def _positions(self, step: int) -> range:
-        if not 1 <= step <= self.known.steps:
-            raise ConfigError(f"--step: is {step}; expected 1 to {self.known.steps}, the run's steps")
-        return range(self.known.batches.first_window(step), self.known.batches.first_window(step + 1))
+        if not 1 <= step <= self.steps:
+            raise ConfigError(f"--step: is {step}; expected 1 to {self.steps}, the run's steps")
+        return range(self.batches.first_window(step), self.batches.first_window(step + 1))
 
     def _who(self, position: int, step: int) -> dict[str, int]:
         """The rank that read a position in a step, and the number of its micro-batch (from 0)."""
-        turn, rank = divmod(position - self.known.batches.first_window(step), self._world_size(step))
-        return {"rank": rank, "micro_batch": turn // self.known.micro_batch_windows}
+        turn, rank = divmod(position - self.batches.first_window(step), self._world_size(step))
+        return {"rank": rank, "micro_batch": turn // self._micro_batch_windows}
 
     def _of(self, directory: TokenDirectory, shard: Shard) -> tuple[list[int], list[Boundary]]:
         """Starts, rising, and documents of a shard; read once."""
@@ -361,10 +328,6 @@ class Provenance:
             found = [item for item in boundaries(shard, directory.eos_token_id) if item.end > item.start]
             self._boundaries[shard.path] = [document.start for document in found], found
         return self._boundaries[shard.path]
-
-    def _check(self, directory: TokenDirectory, path: Path) -> None:
-        if not self._unchecked:
-            verified(directory, path)
 
     def _text(self, directory: TokenDirectory, shard: Shard, start: int, end: int) -> str:
         path = directory.tokenizer_path

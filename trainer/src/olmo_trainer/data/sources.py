@@ -1,7 +1,5 @@
 """The data of a run: its shard directories, their tokenizer and special tokens, the batches, and reading them ahead."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import deque
@@ -9,8 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +27,7 @@ __all__ = [
     "SpecialTokens",
     "TrainingData",
     "check_repetition",
-    "input_row",
+    "input_rows",
     "open_directories",
     "open_training_data",
     "order_of",
@@ -107,10 +104,7 @@ class TrainingData:
     window_filter: WindowFilterConfig | None = None
 
     def read(self, positions: range) -> Batch:
-        """The windows at these positions; may be called by several threads.
-
-        Raises: FormatError: an id out of range, a shard that is not what it was.
-        """
+        """The windows at these positions; may be called by several threads."""
         items = [self.order.at(position) for position in positions]
         windows = [self.sources[item.source].read(item.window) for item in items]
         tokens_BT = np.stack([window.ids_T for window in windows])
@@ -137,37 +131,36 @@ class TrainingData:
 
     def inputs(self, artifact: Path) -> list[dict[str, Any]]:
         """The manifest's rows for what was trained on, with paths as seen from `artifact`."""
-        rows = []
+        paths: list[tuple[str, Path]] = []
         for source in self.sources:
             directory = source.directory
-            if directory.manifest is not None:
-                rows.append(input_row("tokens", directory.path, artifact))
-                continue
-            rows += [input_row("tokens", shard.path, artifact) for shard in directory.shards]
-        for path in sorted({path for source in self.sources for path in source.label_masks}):
-            rows.append(input_row("label_masks", path, artifact))
+            shards = [shard.path for shard in directory.shards]
+            paths += [("tokens", path) for path in (shards if directory.manifest is None else [directory.path])]
+        masks = {path for source in self.sources for path in source.label_masks}
+        paths += [("label_masks", path) for path in sorted(masks)]
         if not any(source.directory.tokenizer_path == self.tokenizer_path for source in self.sources):
-            rows.append(input_row("tokenizer", self.tokenizer_path, artifact))
-        return rows
+            paths.append(("tokenizer", self.tokenizer_path))
+        return [row for role, path in paths for row in input_rows(role, path, artifact)]
 
 
-def input_row(role: str, path: Path, artifact: Path) -> dict[str, Any]:
-    """A manifest's input row for an artifact directory or for a single file."""
+def input_rows(role: str, path: Path, artifact: Path) -> list[dict[str, Any]]:
+    """A manifest's rows for an input of an artifact directory: by its manifest, or file by file."""
     row: dict[str, Any] = {"role": role, "path": Path(os.path.relpath(path, artifact)).as_posix()}
-    if path.is_dir():
-        return {**row, "manifest_sha256": sha256_file(path / MANIFEST)}
-    return {**row, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
+    if path.is_file():
+        return [{**row, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}]
+    if (path / MANIFEST).is_file():
+        return [{**row, "manifest_sha256": sha256_file(path / MANIFEST)}]
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return [row for file in files for row in input_rows(role, file, artifact)]
 
 
 def open_training_data(config: RunConfig) -> TrainingData:
-    """Open all sources of a config.
-
-    Raises: SettingError: a required setting is missing or contradicts a manifest; FormatError: damaged shards.
-    """
+    """Open all sources of a config."""
     data = config.data
     directories = open_directories(data)
     tokenizer_path, tokenizer_sha256 = _tokenizer(data, directories)
-    rows = _vocabulary_rows(tokenizer_path)
+    vocabulary = open_tokenizer(tokenizer_path).get_vocab(with_added_tokens=True)
+    rows = 1 + max(vocabulary.values(), default=-1)
     special = _special_tokens(directories, rows)
     known = [replace(directory, vocab_size=directory.vocab_size or rows) for directory in directories]
     sources = window_sources(data, known)
@@ -185,10 +178,7 @@ def open_training_data(config: RunConfig) -> TrainingData:
 
 
 def open_directories(data: DataConfig) -> list[TokenDirectory]:
-    """The shards of all sources.
-
-    Raises: SettingError: a required setting is missing or contradicts a manifest; FormatError: damaged shards.
-    """
+    """The shards of all sources."""
     problems: list[Problem] = []
     opened = [_open(source, f"data.sources.{index}", problems) for index, source in enumerate(data.sources)]
     if problems:
@@ -197,16 +187,16 @@ def open_directories(data: DataConfig) -> list[TokenDirectory]:
 
 
 def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[WindowSource]:
-    """The windows of all sources, which share their open files.
-
-    Raises: SettingError: a source without a window; FormatError.
-    """
+    """The windows of all sources, which share their open files."""
     sources, reader = [], ShardReader()
     for index, (directory, chosen) in enumerate(zip(directories, data.sources, strict=True)):
+        layout: Layout = Chunks(directory, data.sequence_length)
+        if data.packing == "best_fit":
+            layout = Packs(directory, data.sequence_length, truncate=data.long_documents == "truncate")
         source = WindowSource(
             directory,
             data.sequence_length,
-            _layout(directory, data),
+            layout,
             max_tokens=chosen.max_tokens,
             label_masks=None if chosen.label_masks is None else Path(chosen.label_masks),
             reader=reader,
@@ -222,10 +212,7 @@ def window_sources(data: DataConfig, directories: list[TokenDirectory]) -> list[
 
 
 def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_windows: int) -> DataOrder:
-    """The order of the sources' windows.
-
-    Raises: SettingError: the order, or a source's part of it, would be empty.
-    """
+    """The order of the sources' windows."""
     ratios = [source.ratio for source in data.sources if source.ratio is not None]
     legacy_batch = batch_windows if data.order == "legacy" else None
     order = DataOrder([len(source) for source in sources], ratios or None, seed, legacy_batch=legacy_batch)
@@ -240,10 +227,7 @@ def order_of(data: DataConfig, sources: list[WindowSource], seed: int, batch_win
 
 
 def check_repetition(config: RunConfig, data: TrainingData, windows: int) -> None:
-    """Check a run of that many windows against the sources' `max_repetition`.
-
-    Raises: SettingError: with every source that would be seen too often.
-    """
+    """Check a run of that many windows against the sources' `max_repetition`."""
     problems = []
     for index, source in enumerate(config.data.sources):
         times = data.order.repetition(index, windows)
@@ -272,12 +256,6 @@ def repetition_warnings(data: TrainingData, windows: int) -> list[str]:
                 " repeated tokens are worth less and less (arXiv 2305.16264)"
             )
     return found
-
-
-def _layout(directory: TokenDirectory, data: DataConfig) -> Layout:
-    if data.packing == "concat":
-        return Chunks(directory, data.sequence_length)
-    return Packs(directory, data.sequence_length, truncate=data.long_documents == "truncate")
 
 
 def _open(source: SourceConfig, key: str, problems: list[Problem]) -> TokenDirectory | None:
@@ -350,11 +328,6 @@ def _tokenizer(data: DataConfig, directories: list[TokenDirectory]) -> tuple[Pat
     return path, sha256
 
 
-def _vocabulary_rows(path: Path) -> int:
-    """One more than the largest id of a tokenizer.json."""
-    return 1 + max(open_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1)
-
-
 def _special_tokens(directories: list[TokenDirectory], rows: int) -> SpecialTokens:
     first = directories[0]
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
@@ -418,10 +391,8 @@ class Loader(Generic[B]):
             self._pool.shutdown(cancel_futures=True)
         self._begun.clear()
 
-    def __enter__(self) -> Loader[B]:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

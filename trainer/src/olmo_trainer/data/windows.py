@@ -8,12 +8,12 @@ binary search, and both can tell which windows hold a span of a file. T tokens i
 import heapq
 import os
 import resource
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,17 +78,16 @@ def best_fit_decreasing(sizes: Integers, capacity: int) -> tuple[Integers, int]:
             new = -(-left // fits)
             bins[order[filled:end]] = made + np.arange(left) // fits
             full = made + new - (left % fits != 0)
-            _extend(rooms, capacity - fits * size, range(made, full))
-            _extend(rooms, capacity - left % fits * size, range(full, made + new))
+            # the new bins' numbers are above all others, so the heaps stay heaps
+            for room, numbers in (
+                (capacity - fits * size, range(made, full)),
+                (capacity - left % fits * size, range(full, made + new)),
+            ):
+                if room:
+                    rooms.setdefault(room, []).extend(numbers)
             made += new
         filled = end
     return bins, made
-
-
-def _extend(rooms: dict[int, list[int]], room: int, numbers: Iterable[int]) -> None:
-    """Add bins that were just made: their numbers are above all others, so the heap stays one."""
-    if room:
-        rooms.setdefault(room, []).extend(numbers)
 
 
 # ---- reading
@@ -175,43 +174,44 @@ class Window:
         return np.cumsum(self.begins_T, dtype=np.int32)
 
 
-class Layout(Protocol):
-    """How the windows of a directory are laid over its files."""
+class Layout(ABC):
+    """How the windows of a directory are laid over its files; `counts` are the files' numbers of windows."""
 
-    windows: int
+    def __init__(self, counts: list[int]) -> None:
+        self._firsts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+        self.windows = int(self._firsts[-1])
 
+    @abstractmethod
     def pieces(self, window: int) -> list[Piece]:
         """The pieces of a window, from left to right."""
 
+    @abstractmethod
     def windows_of(self, span: Piece) -> list[int]:
         """The windows with a token of a span, rising."""
 
+    def _located(self, window: int) -> tuple[int, int]:
+        """The file of a window and its number in it; O(log files)."""
+        shard = int(np.searchsorted(self._firsts, window, side="right")) - 1
+        return shard, window - int(self._firsts[shard])
 
-class Chunks:
+
+class Chunks(Layout):
     """A file cut every T tokens."""
 
     def __init__(self, directory: TokenDirectory, length: int) -> None:
         self._length = length
-        self._ends = np.cumsum([shard.tokens // length for shard in directory.shards], dtype=np.int64)
-        self.windows = int(self._ends[-1]) if self._ends.size else 0
+        super().__init__([shard.tokens // length for shard in directory.shards])
 
     def pieces(self, window: int) -> list[Piece]:
-        """One piece of T tokens; O(log files)."""
-        shard = int(np.searchsorted(self._ends, window, side="right"))
-        start = (window - self._first(shard)) * self._length
-        return [Piece(shard, start, start + self._length)]
+        shard, number = self._located(window)
+        return [Piece(shard, number * self._length, (number + 1) * self._length)]
 
     def windows_of(self, span: Piece) -> list[int]:
-        """The windows with a token of a span, rising."""
-        first = self._first(span.shard)
-        touched = range(first + span.start // self._length, first + -(-span.end // self._length))
-        return [window for window in touched if window < int(self._ends[span.shard])]
-
-    def _first(self, shard: int) -> int:
-        return int(self._ends[shard - 1]) if shard else 0
+        first, end = self._firsts[span.shard : span.shard + 2].tolist()
+        return list(range(first + span.start // self._length, min(end, first - -span.end // self._length)))
 
 
-class Packs:
+class Packs(Layout):
     """Documents of a file packed into windows; 20 bytes of memory a document and 8 a window.
 
     Reads the boundaries of every shard. The pieces of a window are in the order of the file.
@@ -219,27 +219,22 @@ class Packs:
 
     def __init__(self, directory: TokenDirectory, length: int, *, truncate: bool) -> None:
         self._packings = [_pack(shard, directory.eos_token_id, length, truncate) for shard in directory.shards]
-        self._ends = np.cumsum([len(packing.firsts) - 1 for packing in self._packings], dtype=np.int64)
-        self.windows = int(self._ends[-1]) if self._ends.size else 0
+        super().__init__([len(packing.firsts) - 1 for packing in self._packings])
 
     def pieces(self, window: int) -> list[Piece]:
-        """The documents of a window; O(log files + log documents of the file)."""
-        shard = int(np.searchsorted(self._ends, window, side="right"))
-        packing, local = self._packings[shard], window - self._first(shard)
-        chosen = packing.by_window[packing.firsts[local] : packing.firsts[local + 1]]
+        shard, number = self._located(window)
+        packing = self._packings[shard]
+        chosen = packing.by_window[packing.firsts[number] : packing.firsts[number + 1]]
         found = zip(packing.starts[chosen].tolist(), packing.sizes[chosen].tolist(), strict=True)
         return [Piece(shard, start, start + size) for start, size in found]
 
     def windows_of(self, span: Piece) -> list[int]:
-        """The windows with a token of a span, rising."""
         packing = self._packings[span.shard]
         last = int(np.searchsorted(packing.starts, span.end))
         first = int(np.searchsorted(packing.starts[:last], span.start, side="right"))
         first -= first > 0 and int(packing.starts[first - 1] + packing.sizes[first - 1]) > span.start
-        return sorted({self._first(span.shard) + window for window in packing.windows[first:last].tolist()})
-
-    def _first(self, shard: int) -> int:
-        return int(self._ends[shard - 1]) if shard else 0
+        before = int(self._firsts[span.shard])
+        return sorted({before + window for window in packing.windows[first:last].tolist()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,14 +169,6 @@ def _boundary(row: list[str], path: Path, line: int) -> Boundary:
     return Boundary(start=numbers["start"], end=numbers["end"], id=row[2], src=row[3], loc=numbers["loc"])
 
 
-def _check_ids(directory: TokenDirectory, shard: Shard) -> None:
-    ids = np.asarray(shard.ids())
-    if directory.vocab_size is not None and ids.size and int(ids.max()) >= directory.vocab_size:
-        place = int(np.argmax(ids >= directory.vocab_size))
-        expected = f"ids below vocab_size {directory.vocab_size}"
-        raise mismatch("out_of_range", shard.path, f"with id {int(ids[place])} at token {place}", expected)
-
-
 def _checked_boundaries(directory: TokenDirectory, shard: Shard) -> Iterator[Boundary]:
     """The boundaries, held against the end and begin tokens where a manifest names them."""
     eos = directory.eos_token_id if directory.manifest is not None else None
@@ -208,8 +200,11 @@ def dump(
         expected = "that of the manifest's details.tokenizer_sha256"
         raise mismatch("checksum_mismatch", opened.tokenizer_path, "a different tokenizer", expected)
     for shard in opened.shards:
-        _check_ids(opened, shard)
         ids = shard.ids()
+        if opened.vocab_size is not None and ids.size and int(ids.max()) >= opened.vocab_size:
+            first = int(np.argmax(ids >= opened.vocab_size))
+            expected = f"ids below vocab_size {opened.vocab_size}"
+            raise mismatch("out_of_range", shard.path, f"with id {int(ids[first])} at token {first}", expected)
         for document in list(_checked_boundaries(opened, shard)):
             yield {
                 "file": shard.name,

@@ -4,7 +4,7 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from ..config.schema import EnergyConfig, RunConfig
 from ..device import TensorBatch, matmul_peak, peak_flops
-from ..model.architecture import Architecture, flops_per_token
+from ..model.architecture import flops_per_token
 from ..model.transformer import Transformer
 from ..optim import GatedOptimizer
 from ..parallel import Ranks, is_shard
@@ -29,18 +29,32 @@ log = logging.getLogger(__name__)
 
 
 class Meter:
-    """Times and energy of every step, and the row of those that have one; only a row waits for the device."""
+    """Times and energy of every step, and the row of those that have one; only a row waits for the device.
+
+    The clock runs from `begin` to `end` of each step: validation, logging and saving are not counted. Speed is that of
+    the steps since the last row, on this device; FLOPs are counted as in architecture.py.
+    """
 
     def __init__(self, config: RunConfig, parts: Parts, *, carried: dict[str, Any]) -> None:
         self._parts = parts
-        model, device = parts.model, parts.device
+        device, dtype, measure_peak = parts.device, parts.model.compute_dtype, config.logging.measure_peak
         gpu = device.index or 0 if device.type == "cuda" else None
         self._energy = EnergyMeter(config.energy, gpu_index=gpu, carried=carried, ranks=parts.gradients.ranks)
-        self._speed = Speed(model.shape, device, model.compute_dtype, measure_peak=config.logging.measure_peak)
+        self._length = self._steps = self._tokens = self._flops = 0
+        self._elapsed_s = self._waited_s = self._begun = 0.0
+        self._peak: float | None = None
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            self._peak = peak_flops(name, dtype)
+            if self._peak is None and not measure_peak:
+                log.warning("peak FLOPs of %s are unknown: no MFU (logging.measure_peak measures them)", name)
+        if self._peak is None and measure_peak:
+            self._peak = matmul_peak(device, dtype)
+            log.info("measured peak of matrix products: %.3g FLOP/s", self._peak)
 
     def begin(self) -> None:
         """Start the clock of a step."""
-        self._speed.begin()
+        self._begun = time.monotonic()
 
     def end(self, batch: TensorBatch, settings: StepSettings, waited_s: float) -> None:
         """Stop the clock of a step that has no row."""
@@ -48,9 +62,14 @@ class Meter:
         self._stop(batch, settings, waited_s)
 
     def _stop(self, batch: TensorBatch, settings: StepSettings, waited_s: float) -> None:
-        tokens = batch.tokens_BT.numel() // self._parts.model.tensor_parallel.size
-        length = settings.sequence_length or batch.tokens_BT.shape[1]
-        self._speed.end(tokens=tokens, sequence_length=length, waited_s=waited_s)
+        model = self._parts.model
+        tokens = batch.tokens_BT.numel() // model.tensor_parallel.size
+        self._elapsed_s += time.monotonic() - self._begun
+        self._waited_s += waited_s
+        self._steps += 1
+        self._tokens += tokens
+        self._length = settings.sequence_length or batch.tokens_BT.shape[1]
+        self._flops += flops_per_token(model.shape, self._length) * tokens
         self._energy.read()
 
     def row(
@@ -83,52 +102,16 @@ class Meter:
             values["train/load balancing loss"] = float(routers["balance"])
             values["train/router Z loss"] = float(routers["z"])
             values["train/load imbalance"] = float(routers["imbalance"])
-        values |= self._speed.values(total_tokens=tokens)
+        values |= self._speed(tokens)
         if parts.data.window_filter is not None:
             masked = torch.tensor(batch.masked_windows)
             values["train/masked_instances"] = int(parts.gradients.ranks.sum_of_data(masked))
         return values
 
-
-# ---- speed
-
-
-class Speed:
-    """`throughput/…` and `System/…` of a run on one device, since the last row; FLOPs as architecture.py counts them.
-
-    The clock runs from `begin` to `end` of each step: validation, logging and saving are not counted.
-    """
-
-    def __init__(self, shape: Architecture, device: torch.device, dtype: torch.dtype, *, measure_peak: bool) -> None:
-        self._shape, self._device = shape, device
-        self._length = self._steps = self._tokens = self._flops = 0
-        self._elapsed_s = self._waited_s = self._begun = 0.0
-        self._peak: float | None = None
-        if device.type == "cuda":
-            name = torch.cuda.get_device_name(device)
-            self._peak = peak_flops(name, dtype)
-            if self._peak is None and not measure_peak:
-                log.warning("peak FLOPs of %s are unknown: no MFU (logging.measure_peak measures them)", name)
-        if self._peak is None and measure_peak:
-            self._peak = matmul_peak(device, dtype)
-            log.info("measured peak of matrix products: %.3g FLOP/s", self._peak)
-
-    def begin(self) -> None:
-        """Start the clock."""
-        self._begun = time.monotonic()
-
-    def end(self, *, tokens: int, sequence_length: int, waited_s: float) -> None:
-        """Stop the clock after a step on this device's `tokens`."""
-        self._elapsed_s += time.monotonic() - self._begun
-        self._waited_s += waited_s
-        self._steps += 1
-        self._tokens += tokens
-        self._length = sequence_length
-        self._flops += flops_per_token(self._shape, sequence_length) * tokens
-
-    def values(self, *, total_tokens: int) -> dict[str, float]:
-        """The numbers of the steps since the last call; `total_tokens` are those of the run."""
-        total_gflops = flops_per_token(self._shape, self._length) * total_tokens / 1e9
+    def _speed(self, total_tokens: int) -> dict[str, float]:
+        """`throughput/…` and `System/…`; `total_tokens` are those of the run."""
+        device = self._parts.device
+        total_gflops = flops_per_token(self._parts.model.shape, self._length) * total_tokens / 1e9
         values = {
             "throughput/total_training_Gflops": total_gflops,
             "throughput/total_training_log_Gflops": math.log(total_gflops),
@@ -138,8 +121,8 @@ class Speed:
         }
         if self._peak is not None:
             values["throughput/device/MFU"] = 100 * self._flops / self._elapsed_s / self._peak
-        if self._device.type == "cuda":
-            values["System/Peak GPU Memory (MB)"] = torch.cuda.max_memory_allocated(self._device) / 1e6
+        if device.type == "cuda":
+            values["System/Peak GPU Memory (MB)"] = torch.cuda.max_memory_allocated(device) / 1e6
         else:  # Linux counts in KiB
             values["System/Peak Memory (MB)"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         self._steps = self._tokens = self._flops = 0
@@ -150,8 +133,6 @@ class Speed:
 # ---- energy
 
 _POWERCAP = Path("/sys/class/powercap")
-
-
 _NAMES = ("energy/cpu_joules", "energy/gpu_joules", "energy/declared_joules")
 
 
@@ -167,45 +148,31 @@ def footprint(joules: float, pue: float, grid_kg_per_kwh: float | None) -> dict[
     return values
 
 
-class _Rapl:
-    """One processor package's counter of microjoules, which wraps around."""
+class _Counter:
+    """Joules since they were last asked for, from a counter that rises and may wrap around."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "energy_uj"
-        self._range = int((directory / "max_energy_range_uj").read_text())
-        self._last = int(self._path.read_text())
+    def __init__(self, read: Callable[[], float], joules_per_unit: float, wraps_at: float = math.inf) -> None:
+        self._read, self._unit, self._wraps_at, self._last = read, joules_per_unit, wraps_at, read()
 
     def joules(self) -> float:
-        now = int(self._path.read_text())
-        used, self._last = (now - self._last) % self._range, now
-        return used / 1e6
+        now = self._read()
+        used, self._last = (now - self._last) % self._wraps_at, now
+        return used * self._unit
 
 
-class _Nvml:
+def _rapl(directory: Path) -> _Counter:
+    """One processor package's counter of microjoules."""
+    wraps_at = int((directory / "max_energy_range_uj").read_text())
+    return _Counter(lambda: int((directory / "energy_uj").read_text()), 1e-6, wraps_at)
+
+
+def _nvml(index: int) -> _Counter:
     """The millijoule counter of the GPU in use."""
+    import pynvml
 
-    def __init__(self, index: int) -> None:
-        import pynvml
-
-        pynvml.nvmlInit()
-        self._nvml: Any = pynvml
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        self._last = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-
-    def joules(self) -> float:
-        now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-        used, self._last = now - self._last, now
-        return float(used) / 1e3
-
-
-class _Declared:
-    def __init__(self, watts: float) -> None:
-        self._watts, self._last = watts, time.monotonic()
-
-    def joules(self) -> float:
-        now = time.monotonic()
-        used, self._last = (now - self._last) * self._watts, now
-        return used
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    return _Counter(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)), 1e-3)
 
 
 class EnergyMeter:
@@ -216,21 +183,21 @@ class EnergyMeter:
 
     def __init__(self, settings: EnergyConfig, *, gpu_index: int | None, carried: dict[str, Any], ranks: Ranks) -> None:
         self._settings, self._ranks = settings, ranks
-        self._counters: list[tuple[str, _Rapl | _Nvml | _Declared]] = []
+        self._counters: list[tuple[str, _Counter]] = []
         first_here = ranks.local_rank == 0  # processors are counted once a machine
         for directory in sorted(_POWERCAP.glob("intel-rapl:[0-9]")) if _POWERCAP.is_dir() and first_here else ():
             try:
-                self._counters.append(("energy/cpu_joules", _Rapl(directory)))
+                self._counters.append(("energy/cpu_joules", _rapl(directory)))
             except OSError:
                 continue  # on many machines only root can read the counters
         if gpu_index is not None:
             try:
-                self._counters.append(("energy/gpu_joules", _Nvml(gpu_index)))
+                self._counters.append(("energy/gpu_joules", _nvml(gpu_index)))
             except Exception as error:
                 if type(error).__module__.split(".")[0] not in ("pynvml", "builtins"):
                     raise
         if not self._counters and settings.declared_watts is not None and first_here:
-            self._counters.append(("energy/declared_joules", _Declared(settings.declared_watts)))
+            self._counters.append(("energy/declared_joules", _Counter(time.monotonic, settings.declared_watts)))
         self._total = {name: float(carried.get(name) or 0.0) for name in _NAMES}
         self._unshared = dict.fromkeys(_NAMES, 0.0)
         self._is_read = bool(ranks.sum(torch.tensor(float(len(self._counters)))))

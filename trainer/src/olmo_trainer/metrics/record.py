@@ -7,10 +7,10 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from ..config.schema import RunConfig, WandbConfig
-from ..formats.contract import ConfigError, mismatch, write_file
+from ..formats.contract import ConfigError, FormatError, decode, mismatch, write_file
 
 __all__ = ["Console", "MetricsFile", "RunLog", "clock", "scaled", "whole_rows"]
 
@@ -40,7 +40,7 @@ class MetricsFile:
 
     def cut(self, last_step: int) -> None:
         """Drop the rows after a step, which will be written again; the clock keeps running."""
-        self.close()
+        MetricsFile.close(self)
         rows = [row for row in whole_rows(self._path) if row["step"] <= last_step]
         self.last: dict[str, Any] = rows[-1] if rows else {}
         if not self._writes:
@@ -87,8 +87,8 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
         if not line.endswith(b"\n"):
             break
         try:
-            row = json.loads(line, parse_constant=_refuse)
-        except ValueError:
+            row = decode(line, path)  # refuses NaN and infinity, for which a row has null
+        except FormatError:
             row = None
         if not _is_row(row):
             hint = "remove the line: the row of its step is lost"
@@ -97,26 +97,12 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _refuse(name: str) -> float:
-    raise ValueError(name)  # a row has null in place of NaN and infinity
-
-
 def _is_row(row: Any) -> bool:
     is_numbers = isinstance(row, dict) and all(isinstance(value, int | float | None) for value in row.values())
     return is_numbers and isinstance(row.get("step"), int)
 
 
 # ---- copies
-
-
-class Sink(Protocol):
-    """A destination for copies of rows."""
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Add the row of a step."""
-
-    def close(self) -> None:
-        """Finish."""
 
 
 def _missing(setting: str, extra: str) -> ConfigError:
@@ -173,66 +159,53 @@ class _TensorBoard:
 # ---- all of them
 
 
-class RunLog:
+class RunLog(MetricsFile):
     """The rows of a run: in metrics.jsonl, and copies in Weights & Biases and TensorBoard.
 
     The copies cannot take a row back. If the run may go back, rows therefore wait for the checkpoint that makes them
     final; what a failed run had not saved is only in metrics.jsonl. `artifact` are the settings that never change.
-    Raises: ConfigError: a copy is requested and its package is not installed; FormatError: `not_json`.
     """
 
     def __init__(self, config: RunConfig, resumed_step: int | None, artifact: dict[str, Any], *, writes: bool) -> None:
         directory = Path(config.output_dir)
-        self._file = MetricsFile(directory / "metrics.jsonl", resumed_step, writes=writes)
+        super().__init__(directory / "metrics.jsonl", resumed_step, writes=writes)
         self._waits = config.stability.rewind_after is not None
         self._rows: list[tuple[int, dict[str, float]]] = []
-        self._sinks: list[Sink] = []
+        self._copies: list[_Wandb | _TensorBoard] = []
         if config.wandb.enabled and writes:
             named = json.dumps([artifact, directory.name], sort_keys=True)
             identity = hashlib.sha256(named.encode()).hexdigest()[:16]
-            self._sinks.append(_Wandb(config.wandb, directory, identity, artifact))
+            self._copies.append(_Wandb(config.wandb, directory, identity, artifact))
         if config.logging.tensorboard and writes:
-            self._sinks.append(_TensorBoard(directory / "tensorboard", resumed_step or 0))
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last row; empty at the beginning."""
-        return self._file.last
-
-    @property
-    def reached(self) -> dict[str, Any]:
-        """The last row ever written, also if it was dropped."""
-        return self._file.reached
+            self._copies.append(_TensorBoard(directory / "tensorboard", resumed_step or 0))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Add the row of a step."""
-        self._file.write(step, values)
-        if self._sinks:
+        super().write(step, values)
+        if self._copies:
             self._rows.append((step, values))
         if not self._waits:
             self._copy()
 
     def flush(self) -> None:
         """Make all rows final: before a checkpoint promises that they exist."""
-        self._file.sync()
+        self.sync()
         self._copy()
 
     def drop_after(self, last_step: int) -> None:
         """Drop the rows after a step that the run goes back to."""
-        self._file.cut(last_step)
+        self.cut(last_step)
         self._rows = [row for row in self._rows if row[0] <= last_step]
 
     def close(self) -> None:
-        """Close the file and the copies."""
-        self._file.close()
-        for sink in self._sinks:
-            sink.close()
+        super().close()
+        for copy in self._copies:
+            copy.close()
 
     def _copy(self) -> None:
         rows, self._rows = self._rows, []
         for step, values in rows:
-            for sink in self._sinks:
-                sink.write(step, values)
+            for copy in self._copies:
+                copy.write(step, values)
 
 
 # ---- console

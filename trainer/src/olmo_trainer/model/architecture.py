@@ -253,10 +253,7 @@ def shard_specs(shape: Architecture, tensor_parallel: TensorParallel) -> dict[st
 
 
 def check_divisible(shape: Architecture, tensor_ranks: int) -> None:
-    """Check that every rank gets an equal part of every product.
-
-    Raises: SettingError: with each size that cannot be divided; or the model has experts, which are never divided.
-    """
+    """Check that every rank gets an equal part of every product."""
     if tensor_ranks == 1:
         return
     ranks = f"train.parallel.tensor_ranks {tensor_ranks}"

@@ -37,7 +37,6 @@ class LayerNorm(nn.Module):
         self.width, self.eps = width, eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize the last dimension."""
         return F.layer_norm(x.float(), (self.width,), eps=self.eps).to(x.dtype)
 
 
@@ -53,7 +52,6 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize the last dimension, then scale it by the weight."""
         if x.device.type == "cpu" or self.tensor_parallel.size > 1:
             return rms_norm(x, self.weight, self.eps, self.tensor_parallel).to(x.dtype)
         return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
@@ -83,7 +81,6 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` times the transposed weight, plus the bias if there is one."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.tensor_parallel.size == 1:
             return F.linear(x, self.weight.to(x.dtype), bias)
@@ -313,7 +310,6 @@ class MLP(nn.Module):
         self.down = Linear(shape.inner_width, shape.width, shape.mlp_bias, reduce_from=tensor_parallel)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) to (B, T, D)."""
         down: torch.Tensor = self.down(swiglu(self.up_gate(self.tensor_parallel.copy_to(x_BTD))))
         return down
 
@@ -339,7 +335,6 @@ class Block(nn.Module):
         loss_share: float = 0.0,
         cache: LayerCache | None = None,
     ) -> torch.Tensor:
-        """(B, T, D) to (B, T, D)."""
         if self.norm_after:
             h_BTD: torch.Tensor = x_BTD + self.attention_norm(self.attention(x_BTD, rope, mask, cache))
             return h_BTD + self.mlp_norm(self._mlp(h_BTD, loss_share))  # type: ignore[no-any-return]
