@@ -1,6 +1,6 @@
 """How a run is spread over processes: tensor groups, ranks, and what must know which part of a weight a rank holds.
 
-One process is no special case: it makes the same calls, which then have nobody to talk to and return their input.
+One process is not a special case: it makes the same calls, which then return their input.
 
 `ddp` keeps every weight on every rank. `fsdp` (arXiv 2304.11277) and `hsdp` shard matrices by rows over all ranks or
 over groups of `shard_ranks`, and gather a block's weights when it is computed. Vectors and routers, which are small and

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from ..config.published import model_settings
 from ..config.schema import ModelConfig
 from ..formats.checkpoint import read_checkpoint
-from ..formats.contract import mismatch, read_object
+from ..formats.contract import FormatError, mismatch, read_object
 from ..model.architecture import architecture_of
 from ..model.transformer import Transformer
 from ..parallel import is_shard, local, part_like, put, whole
@@ -59,7 +59,8 @@ def load_training(directory: Path) -> TrainingState:
         progress = Progress.of_row(state)
     except (TypeError, ValueError) as error:
         expected = ", ".join(Progress().row())
-        raise mismatch("missing_field", root / "state.json", "of other fields", expected) from error
+        message = f"does not have the fields of a run; expected {expected}"
+        raise FormatError("missing_field", root / "state.json", message) from error
     random, guard = (load_file(root / f"{name}.safetensors") for name in ("random", "guard"))
     return TrainingState(optimizer={}, random=random, guard=guard, progress=progress)
 
@@ -74,7 +75,7 @@ def restore_optimizer(model: Transformer, optimizer: torch.optim.Optimizer, dire
     for name, tensor in tensors.items():
         if local(tensor).isnan().any():
             where = file if file.is_file() else shards
-            raise mismatch("invalid_value", where, "NaN in places", "numbers", field=name)
+            raise FormatError("invalid_value", where, f'"{name}" contains NaN; expected numbers', field=name)
     states: dict[str, dict[str, Any]] = {name: {} for name in parameters}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")

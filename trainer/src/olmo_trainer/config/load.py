@@ -80,7 +80,7 @@ def _take_model_from(directory: Path, mapping: dict[str, Any], where: str) -> No
     if not isinstance(given, dict):
         raise ConfigError(f'{where}: "model" is {given!r}; expected a group of settings')
     problems = [
-        Problem(f'{where}: "model.{key}" is {given[key]}; expected {value}, as in {path}', "leave it out")
+        Problem(f'{where}: "model.{key}" is {given[key]}; expected {value}, as in {path}', "remove the setting")
         for key, value in settings.items()
         if given.get(key) is not None and _differs(given[key], value)
     ]

@@ -9,10 +9,9 @@ import heapq
 import os
 import resource
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -109,9 +108,8 @@ class ShardReader:
 
     def __init__(self, limit: int | None = None) -> None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._limit = limit or (512 if allowed == resource.RLIM_INFINITY else max(4, min(512, allowed // 4)))
-        self._kept: OrderedDict[Path, _Open] = OrderedDict()
-        self._lock = Lock()
+        limit = limit or (512 if allowed == resource.RLIM_INFINITY else max(4, min(512, allowed // 4)))
+        self._opened = lru_cache(limit)(_Open)
 
     def read(self, path: Path, dtype: str, start: int, count: int) -> npt.NDArray[np.generic]:
         """`count` little-endian items of a raw file from item `start` on.
@@ -120,29 +118,17 @@ class ShardReader:
         """
         items = np.empty(count, dtype=np.dtype(dtype).newbyteorder("<"))
         left, offset = memoryview(items).cast("B"), start * items.itemsize  # type: ignore[arg-type]
-        held = self._held(path)
+        try:
+            file = self._opened(path)
+        except FileNotFoundError as error:
+            raise mismatch("missing_file", path, "missing", "the shard that the run started with") from error
         while left:
-            got = os.preadv(held.number, [left], offset)
+            got = os.preadv(file.number, [left], offset)
             if got == 0:
                 missing = f"{(start + count) * items.itemsize} bytes or more, as when the run began"
                 raise mismatch("truncated", path, f"{offset} bytes long", missing)
             left, offset = left[got:], offset + got
         return items
-
-    def _held(self, path: Path) -> _Open:
-        with self._lock:
-            if path in self._kept:
-                self._kept.move_to_end(path)
-                return self._kept[path]
-        try:
-            opened = _Open(path)
-        except FileNotFoundError as error:
-            raise mismatch("missing_file", path, "missing", "the shard that the run started with") from error
-        with self._lock:
-            self._kept[path] = opened
-            if len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
-        return opened
 
 
 # ---- windows

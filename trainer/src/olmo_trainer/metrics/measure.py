@@ -4,7 +4,7 @@ import logging
 import math
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -278,16 +278,11 @@ class StepStatistics:
             torch.distributed.all_reduce(extremes_N2, torch.distributed.ReduceOp.MAX)
             torch.distributed.all_reduce(sums_N3)
             table_N5 = torch.cat([extremes_N2, sums_N3], dim=1)
-        rows = zip(self._found, table_N5.tolist(), strict=True)
-        return dict(_named(rows, self._elements, self._model.tensor_parallel.size))
-
-
-def _named(
-    rows: Iterable[tuple[str, list[float]]], elements: dict[str, int], tensor_ranks: int
-) -> Iterable[tuple[str, float]]:
-    for name, (negative_low, high, total, squares, count) in rows:
-        copies = count / elements.get(name, count // tensor_ranks)  # of a tensor that is on several ranks
-        yield f"{name}.min", -negative_low
-        yield f"{name}.max", high
-        yield f"{name}.avg", total / count
-        yield f"{name}.norm", (squares / copies) ** 0.5
+        values: dict[str, float] = {}
+        for name, row in zip(self._found, table_N5.tolist(), strict=True):
+            negative_low, high, total, squares, count = row
+            # of a tensor that is on several ranks
+            copies = count / self._elements.get(name, count // self._model.tensor_parallel.size)
+            values |= {f"{name}.min": -negative_low, f"{name}.max": high}
+            values |= {f"{name}.avg": total / count, f"{name}.norm": (squares / copies) ** 0.5}
+        return values
