@@ -126,7 +126,7 @@ STEPS = {
 
 
 class Chain:
-    """The steps in one folder, each done once, when it is first asked for."""
+    """The steps in one folder; each runs once, when it is first needed."""
 
     def __init__(self, folder: Path, environments: Path) -> None:
         self.folder, self.environments = folder, environments
@@ -138,7 +138,7 @@ class Chain:
         return str(self.environments / package / "bin" / name)
 
     def call(self, package: str, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """Run a program of a package's environment in the folder, with nothing of this one visible."""
+        """Run a program of a package's environment in the folder, isolated from this environment."""
         kept = ("HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {"PATH": f"{self.environments / package / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"}
@@ -154,7 +154,7 @@ class Chain:
         )
 
     def make(self, name: str) -> str | None:
-        """Do a step and all that it needs; gives what went wrong, or none."""
+        """Run a step and the steps it needs; return the error, or None."""
         if name in self._done or name in self._failed:
             return self._failed.get(name)
         step = STEPS[name]
@@ -217,7 +217,7 @@ def _conversation(number: int, answer: str) -> list[dict[str, str]]:
 
 
 def prepare(folder: Path) -> None:
-    """Write what the commands begin from: documents, a tokenizer, chats, pairs, test items and settings."""
+    """Write the first inputs: documents, a tokenizer, chats, pairs, test items and settings."""
     rows = _documents()
     for part in range(2):
         _write_rows(folder / "corpus" / "documents" / f"part-{part}.jsonl.gz", rows[part::2])

@@ -62,13 +62,13 @@ def formats(chain: Chain, package: str, *arguments: str) -> tuple[int, str, str]
 
 
 def need(chain: Chain, step: str) -> None:
-    """Skip a comparison whose artifact could not be made; that it could not is one failure of its own."""
+    """Skip a comparison whose artifact could not be made; another test reports that failure."""
     if chain.make(step) is not None:
         pytest.skip(f"{step} failed")
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.folder)
-def test_environment_holds_one_package_alone(package: Package, chain: Chain) -> None:
+def test_environment_contains_only_one_package(package: Package, chain: Chain) -> None:
     names = sorted(IMPORT_NAMES.values())
     code = f"from importlib.util import find_spec\nprint(*(name for name in {names} if find_spec(name)))"
     assert chain.call(package.folder, ["python", "-c", code]).stdout.split() == [package.import_name]

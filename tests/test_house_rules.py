@@ -24,7 +24,7 @@ by_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: pa
 
 
 def by_file(names: list[str]) -> pytest.MarkDecorator:
-    """One test a file, which is what a failure should name."""
+    """One test per file, so that a failure names the file."""
     return pytest.mark.parametrize("name", names)
 
 
@@ -33,7 +33,7 @@ def markdown() -> list[str]:
     return [name for name in tracked() if name.endswith(".md")]
 
 
-# Files that several packages carry a copy of, since no package imports another.
+# Files with a copy in several packages, since no package imports another.
 FOLDERS = [
     "trainer/src/olmo_trainer/formats",
     "catwalk-eval/src/catwalk/formats",
@@ -56,7 +56,7 @@ def test_vendored_file_is_the_same_in_every_package(name: str) -> None:
     assert all(other == first for other in others)
 
 
-def test_no_file_or_folder_is_named_after_nothing() -> None:
+def test_no_file_or_folder_has_a_vague_name() -> None:
     bad = {n for n in tracked() for part in PurePosixPath(n).parts if part.split(".")[0].lower() in FORBIDDEN_NAMES}
     assert bad - set(NAMES_ALLOWED) == set()
 
@@ -204,7 +204,7 @@ _PLAIN = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "py.typed"} 
 
 
 def _tree(name: str) -> dict[str, str]:
-    """Paths of the block below the heading "The tree", relative to the file's folder, with what is said of each.
+    """Paths of the block below the heading "The tree", relative to the file's folder, with their descriptions.
 
     A deeper indent is a level below; a folder ends with `/`; names of one folder may share a line, separated by commas;
     what follows two spaces is the description, and files of the same folder that it names count as listed.

@@ -40,7 +40,7 @@ def module_of(name: str, folder: str) -> str:
 
 
 def typed_out(tree: ast.AST) -> list[ast.Import | ast.ImportFrom]:
-    """Every import but those under `if TYPE_CHECKING`."""
+    """Every import except those under `if TYPE_CHECKING`."""
     found: list[ast.Import | ast.ImportFrom] = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):

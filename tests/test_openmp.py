@@ -18,7 +18,7 @@ print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
 
 
 def found(package: Package, **environment: str) -> str:
-    """The two variables once a command has looked for a file that does not exist."""
+    """The two variables after a command has failed on a missing file."""
     code = RUN.format(package=package.import_name, command=COMMANDS[package.folder])
     others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     run = subprocess.run([sys.executable, "-c", code], env=others | environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The JSON Schemas accept every valid vector and refuse every invalid one that a schema can tell."""
+"""The JSON Schemas accept every valid vector and refuse every invalid one that a schema can express."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ CHECKABLE = {
     "unsupported_version",
     "wrong_type",
 }
-# what a schema cannot say: which keys a manifest lists, JSON within a string, an order, a sum, a column of a CSV,
+# what a schema cannot express: keys that a manifest lists, JSON within a string, an order, a sum, a column of a CSV,
 # bytes, and that 1.0 is not an integer
 BEYOND = {
     "attributes/no_spans",
@@ -55,7 +55,7 @@ def validator(format: str, definition: str | None = None) -> Draft202012Validato
 
 
 def problems(case: VectorCase) -> list[str]:
-    """All that the schemas find wrong in the artifact's rows, objects and manifest."""
+    """All errors that the schemas find in the artifact's rows, objects and manifest."""
     pairs: list[tuple[Draft202012Validator, Any]] = [
         (validator(case.format), row) for path in case.row_files() for row in json_lines(path)
     ]

@@ -154,7 +154,7 @@ def test_gathered_documents_are_equal_twice_and_say_where_they_are_from(
     assert not {row["metadata"]["path"] for row in rows} & {row["metadata"]["path"] for row in code}
 
 
-def test_own_corpus_with_a_row_that_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_corpus_with_a_row_that_is_not_a_document_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "1", "text": "x"}\n{"id": "2", "text": 3}\n')
     with pytest.raises(ValueError, match=r"a\.jsonl:2: .text. is missing or not a string"):
         gather.adopt([str(tmp_path / "a.jsonl")], tmp_path / "out")
@@ -169,7 +169,7 @@ def test_functions_become_questions_with_their_docstrings() -> None:
     assert list(chats.function_pairs({"id": "m", "text": "no python at all ("})) == []
 
 
-def test_prose_becomes_questions_about_how_it_goes_on() -> None:
+def test_prose_becomes_questions_about_how_it_continues() -> None:
     text = "The first sentence of a paragraph stands here. And this is how the text goes on after it."
     assert list(chats.continuation_pairs({"id": "m", "text": text})) == [
         (

@@ -1,3 +1,3 @@
-"""The golden vectors, one module a format; `tests/make_vectors.py` writes them."""
+"""The golden vectors, one module per format; `tests/make_vectors.py` writes them."""
 
 __all__: list[str] = []

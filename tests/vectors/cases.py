@@ -127,7 +127,7 @@ def manifest(
 ) -> dict[str, Any]:
     """A manifest of `data` as an object; `changes` replace fields (or add them) afterwards, to break one.
 
-    Beside the counts of the format's page it has one more, which a writer may add and no dump but the manifest's shows.
+    Besides the counts of the format's page it has one more, which a writer may add and only the manifest's dump shows.
     """
     return {
         "format": format,

@@ -53,7 +53,7 @@ def _turns(name: str, code: str, field: str, *turns: str) -> Case:
 
 
 def cases() -> list[Case]:
-    """Valid: one file, shards with a manifest, foreign keys. Invalid: one of each rule."""
+    """Valid: one file, shards with a manifest, foreign keys. Invalid: one case per rule."""
     shards = {"0.jsonl.gz": gz(json_lines(_ROWS[:1])), "1.jsonl": json_lines(_ROWS[1:])}
     value = manifest("chat", shards, {"conversations": 3, "messages": 9})
     foreign = [{"messages": [m | {"weight": 1} for m in _ROWS[0]["messages"]], "source": None, "prompt_id": "p"}]

@@ -220,7 +220,7 @@ def _valid() -> list[Case]:
     ]
     narrow = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_key_value_heads": 1}
     narrow |= {"rms_norm_eps": 1e-5}
-    # transformers 5 gives the sliding layers its own default, whatever rope_theta at the top says
+    # transformers 5 gives the sliding layers its own default, whatever the top-level rope_theta is
     narrow_olmo3 = narrow | {"rope_theta": 500000.0}
     windows = {"num_hidden_layers": 2, "sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]}
     routed = {"num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": False}
@@ -240,7 +240,7 @@ def _valid() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    """Valid: the seven architectures, whole, in shards and tied. Invalid: one of each rule, on a smaller model."""
+    """Valid: the seven architectures, whole, in shards and tied. Invalid: one case per rule, on a smaller model."""
     config = _config("Llama", hidden_size=8, intermediate_size=8, num_hidden_layers=1, rms_norm_eps=1e-5)
     config |= {"tie_word_embeddings": True}
     tensors = _draw(config, 4)

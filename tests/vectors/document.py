@@ -61,7 +61,7 @@ def _with_manifest(name: str, code: str, path: str, field: str | None, **changes
 
 
 def cases() -> list[Case]:
-    """Valid: with and without a manifest, every compression, foreign shapes, nothing. Invalid: one of each rule."""
+    """Valid: with and without a manifest, every compression, foreign shapes, nothing. Invalid: one case per rule."""
     shards = {"books/0000.jsonl.gz": gz(json_lines(ROWS[:2])), "books/0001.jsonl.gz": gz(json_lines(ROWS[2:]))}
     single = [{"id": f"c-{n}", "text": f"text {n} é"} for n in range(5)]
     names = ["c0.json", "c1.jsonl.bz2", "c2.jsonl.gz", "c3.json.xz", "c4.jsonl.zst"]
@@ -142,7 +142,7 @@ def cases() -> list[Case]:
         _lines("metadata_is_not_json", b'{"id": "a-2", "text": "x", "metadata": "url"}', "wrong_type", "metadata"),
         _lines("metadata_is_list", b'{"id": "a-2", "text": "x", "metadata": "[1]"}', "wrong_type", "metadata"),
         _lines("attributes_are_list", b'{"id": "a-2", "text": "x", "attributes": [1]}', "wrong_type", "attributes"),
-        # 8 bytes of trailer and some data are gone: no line of it may be believed to be the last
+        # 8 bytes of trailer and some data are missing, so no line may count as the last
         invalid("truncated", {"part.jsonl.gz": long[:-40]}, "truncated", "part.jsonl.gz"),
         _with_manifest("unknown_format", "unknown_format", "manifest.json", "format", format="tokens"),
         _with_manifest("newer_version", "unsupported_version", "manifest.json", "version", version=2),

@@ -31,7 +31,7 @@ def _broken(name: str, code: str, field: str | None, **changes: Any) -> Case:
 
 
 def cases() -> list[Case]:
-    """Valid: full, empty and non-ASCII. Invalid: one of each rule."""
+    """Valid: full, empty and non-ASCII. Invalid: one case per rule."""
     full = manifest(
         "filter", _DATA, {"items": 2}, details={"rate": 0.25}, inputs=_INPUTS, config={"b": [1, 2], "a": None}
     )

@@ -43,7 +43,7 @@ def _dump(documents: list[list[int]]) -> list[dict[str, Any]]:
 
 
 def cases() -> list[Case]:
-    """Valid: a pair with a manifest, foreign int32 of several sequences a document. Invalid: one of each rule."""
+    """Valid: a pair with a manifest, foreign int32 of several sequences per document. Invalid: one case per rule."""
     counts = {"documents": 3, "tokens": 8}
     data = _pair()
     value = manifest("megatron", data, counts, details=details())

@@ -25,7 +25,7 @@ def _artifact(
 
 
 def cases() -> list[Case]:
-    """Valid: best-fit and concatenated. Invalid: one of each rule."""
+    """Valid: best-fit and concatenated. Invalid: one case per rule."""
     table, name = "000000.csv.gz", "000000.npy"
     joined = [5, 6, END, 7, 7, 7, 7, END, 8, END, PAD, PAD]
     joined_rows = [(0, 3, "x", "f", 1), (3, 4, "y", "f", 2), (4, 8, "y", "f", 2), (8, 10, "z", "f", 3)]

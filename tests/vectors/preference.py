@@ -67,7 +67,7 @@ def _lines(name: str, second: dict[str, Any] | bytes, code: str, field: str | No
 
 
 def cases() -> list[Case]:
-    """Valid: one file, shards with a manifest. Invalid: one of each rule."""
+    """Valid: one file, shards with a manifest. Invalid: one case per rule."""
     shards = {"a.jsonl": json_lines(_ROWS[:2]), "b.jsonl.gz": gz(json_lines(_ROWS[2:]))}
     value = manifest("preference", shards, {"pairs": 3})
     good = _pair("user: a", better="assistant: b", worse="assistant: c")

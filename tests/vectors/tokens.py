@@ -46,7 +46,7 @@ def _rows(documents: list[list[int]], ids: list[str], src: str) -> list[Row]:
 
 
 def dump(file: str, documents: list[list[int]], rows: list[Row]) -> list[dict[str, Any]]:
-    """What a reader says of the rows."""
+    """The rows as a reader dumps them."""
     names = ("start", "end", "id", "src", "loc")
     return [
         {"file": file, "tokens": tokens} | dict(zip(names, row, strict=True))
@@ -55,7 +55,7 @@ def dump(file: str, documents: list[list[int]], rows: list[Row]) -> list[dict[st
 
 
 def details(**changes: Any) -> dict[str, Any]:
-    """Of a manifest of tokens."""
+    """The details of a tokens manifest."""
     return {
         "dtype": "uint16",
         "vocab_size": len(VOCABULARY),
@@ -139,7 +139,7 @@ def _valid() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    """Valid: two shards, foreign uint32, no table, an empty shard. Invalid: one of each rule."""
+    """Valid: two shards, foreign uint32, no table, an empty shard. Invalid: one case per rule."""
     odd = {"s.npy": b"\x05\x00\x00\x00\x07", "s.csv.gz": gz(_table([(0, 2, "x", "f", 1)]))}
     many = gz(_table([(2 * n, 2 * n + 2, f"{n**5}", "f", n + 1) for n in range(60)]))
     cut = {"s.npy": binary([5, END] * 60, "uint16"), "s.csv.gz": many[:-40]}

@@ -280,7 +280,7 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
 def _conversation(
     name: str, side: str | list[Any], prompt: str | list[Any] | None, path: Path, line: int
 ) -> tuple[list[Any], list[str]]:
-    """Give the messages of one side, after the prompt where it is only an answer, and a label for each."""
+    """Return the messages of one side, after the prompt if it is only an answer, and a label for each."""
     if isinstance(side, str):
         if prompt is None:
             sentence = f'"{name}" is a string without "prompt"; expected an array of messages, or a prompt too'
