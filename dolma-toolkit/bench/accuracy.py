@@ -1,7 +1,7 @@
 """Precision and recall of classifiers, language and PII taggers on labelled data: `make accuracy`.
 
-Prints Markdown and writes it to `accuracy.md` beside this file; `--data DIRECTORY` names the data. What needs a package
-that is not installed is left out, and the tables say so.
+Prints Markdown and writes it to `accuracy.md` next to this file; `--data DIRECTORY` names the data. Taggers whose
+package is not installed are skipped, and the tables say so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LANGUAGES = dict(
         "ell:el ron:ro arb:ar heb:he hin:hi jpn:ja kor:ko cmn:zh vie:vi ind:id"
     ).split()
 )
-"""ISO 639-3 to what the detectors say."""
+"""ISO 639-3 to the labels of the detectors."""
 ENGLISH = {
     "ft_lang_id_en_doc_v2": "",
     "cld2_en_doc_v2": "pycld2",
@@ -55,7 +55,7 @@ RECOGNIZERS = {
 }
 """Labelled types that no tagger of dolma 1.2.1 looks for, and Presidio's recogniser and type."""
 LEAST_SCORE = 0.3
-"""Presidio gives guesses, as any nine digits for a social security number, 0.1 or less."""
+"""Presidio gives guesses, such as any nine digits for a social security number, a score of 0.1 or less."""
 OTHERS_TAKEN = 12
 """Every twelfth block of the languages that are not ``LANGUAGES`` is looked at: a slow detector takes milliseconds."""
 
@@ -85,7 +85,7 @@ def dolma(*arguments: object) -> None:
 
 
 def present(taggers: Mapping[str, str]) -> tuple[list[str], str]:
-    """Those whose package is here, and a line about the others."""
+    """The taggers whose package is installed, and a line about the others."""
     found = [name for name, package in taggers.items() if not package or importlib.util.find_spec(package)]
     missing = [f"`{name}` ({package})" for name, package in taggers.items() if name not in found]
     return found, f"\nNot installed: {', '.join(missing)}.\n" if missing else ""
@@ -102,7 +102,7 @@ def classifier(title: str, work: Path, *arguments: object) -> str:
 
 
 def toxicity(data: Path, work: Path) -> str:
-    """Tweets: hate speech and offence against the rest."""
+    """Tweets: hate speech and offensive language against the rest."""
     files = [data / "toxicity" / f"davidson_{part}.csv.gz" for part in ("train", "dev")]
     columns = ("--text_field", "tweet", "--label_field", "class", "--label_map", "0=toxic", "1=toxic", "2=non_toxic")
     return classifier(
@@ -111,7 +111,7 @@ def toxicity(data: Path, work: Path) -> str:
 
 
 def quality(data: Path, work: Path) -> str:
-    """Web pages by the majority of their readers."""
+    """Web pages labelled by the majority of their readers."""
     train = data / "web" / "quality_labels" / "quality_train.jsonl.gz"
     options = ("--label_map", "0=low", "1=high", "--test_fraction", 0.3, "--epochs", 100)
     return classifier("Quality", work, "--train", train, *options)

@@ -1,4 +1,4 @@
-"""Input of any size: the documents of a corpus again and again, each time with new ids."""
+"""Input of any size: the documents of a corpus, repeated with new ids."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Input:
 
 
 def find_corpus() -> Path:
-    """The folder of real documents: that of SHARED_DATA if it is set, else what `make demo` gathered.
+    """The folder of real documents: the corpus in SHARED_DATA if it is set, else the one that `make demo` gathered.
 
     Raises SystemExit: it contains no documents.
     """
@@ -74,6 +74,6 @@ def make_input(folder: Path, corpus: Path, text_mb: float, files: int = FILES) -
 
 
 def repeated(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Without end; every second round is backwards, so that files do not repeat themselves."""
+    """The documents without end; every second round is reversed, so that files do not repeat themselves."""
     for again in itertools.count():
         yield from documents if again % 2 == 0 else reversed(documents)

@@ -1,4 +1,4 @@
-"""The table, on paper and for programs."""
+"""The results as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Row", "write_report"]
 
 @dataclass
 class Row:
-    """One line of the table; what the peer does not do stays 0."""
+    """One line of the table; values that the peer does not have stay 0."""
 
     name: str
     bar: float
-    """how many times as fast as the peer this should be; 0: no bar"""
+    """how many times as fast as the peer this should be; 0: no target"""
     text_mb: float
     mb_s: float
     mb_cpu_s: float
@@ -25,15 +25,15 @@ class Row:
     peer_mb_cpu_s: float = 0.0
     peer_peak_rss_mb: float = 0.0
     too_short: bool = False
-    """one of the runs was mostly start-up; the row proves nothing"""
+    """one of the runs was mostly start-up, so the row means nothing"""
 
     @property
     def ratio(self) -> float:
-        """By processor time, which other work on the machine disturbs least."""
+        """The ratio of CPU time, which other work on the machine affects least."""
         return self.mb_cpu_s / self.peer_mb_cpu_s if self.peer_mb_cpu_s else 0.0
 
     def cells(self) -> list[str]:
-        """As the table has them."""
+        """The cells of the table."""
         peer = [f"{self.peer_mb_s:.2f}", f"{self.peer_mb_cpu_s:.2f}", f"{self.peer_text_mb:.1f}", f"{self.ratio:.1f}×"]
         bar = f"{self.bar:g}×" if self.bar else ""
         met = ("yes" if self.ratio >= self.bar else "no") if self.bar and self.ratio else ""
@@ -44,24 +44,24 @@ class Row:
 
 
 HEADINGS = (
-    *("work, one process", "ours, MB/s", "ours, MB a CPU second", "peak MB"),
-    *("peer, MB/s", "peer, MB a CPU second", "peer read MB", "ratio", "bar", "met"),
+    *("work, one process", "ours, MB/s", "ours, MB per CPU second", "peak MB"),
+    *("peer, MB/s", "peer, MB per CPU second", "peer read MB", "ratio", "target", "met"),
 )
 
 
 def write_report(folder: Path, rows: list[Row], details: dict[str, object], machine: dict[str, object]) -> str:
-    """Write results.json and results.md; return what the latter holds."""
+    """Write results.json and results.md; return the text of results.md."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     size = max((row.text_mb for row in rows), default=0.0)
     named = ", ".join(f"{name} {value}" for name, value in machine.items())
     note = (
-        f"MB are megabytes of text, {size:.0f} of them where a row says nothing else; the ratio is of CPU seconds. "
-        "What each command takes on one document is taken off. The peer is dolma 1.2.1; of the language "
-        f"identification, fastText's Python binding. Measured on: {named}."
+        f"MB are megabytes of text, {size:.0f} of them unless a row says otherwise. The ratio is of CPU seconds. Times "
+        "exclude start-up: the time that each command takes for one document is subtracted. The peer is dolma 1.2.1, "
+        f"and for language identification fastText's Python binding. Measured on: {named}."
     )
     more = [f"- {name}: {worded(value)}" for name, value in details.items() if value]
-    text = "\n".join(["# dolma beside dolma 1.2.1", "", note, "", *lines, "", *more, ""])
+    text = "\n".join(["# dolma-toolkit compared with dolma 1.2.1", "", note, "", *lines, "", *more, ""])
     found = {"machine": machine, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows], "details": details}
     (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (folder / "results.md").write_text(text, encoding="utf-8")
@@ -69,7 +69,7 @@ def write_report(folder: Path, rows: list[Row], details: dict[str, object], mach
 
 
 def worded(value: object) -> str:
-    """For the list below the table."""
+    """A value as text, for the list below the table."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {worded(inner)}" for name, inner in value.items())
     return f"{value:.2f}" if isinstance(value, float) else str(value)

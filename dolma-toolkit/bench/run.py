@@ -1,8 +1,7 @@
-"""Time dolma beside dolma 1.2.1 on the same documents: `make bench`, or `python bench/run.py --only NAME`.
+"""Time this package and dolma 1.2.1 on the same documents: `make bench`, or `python bench/run.py --only NAME`.
 
 Both tools run the same command with one process, in turn, on real documents repeated with new ids. Slow commands of
-dolma 1.2.1 get less of them, and the table says how much. What a command takes on one document is
-taken off for both.
+dolma 1.2.1 get fewer documents, and the table says how many MB. The time for one document is subtracted for both.
 """
 
 from __future__ import annotations
@@ -68,17 +67,17 @@ class Bench:
         self.profiles: dict[str, dict[str, float]] = {}
 
     def has_time(self) -> bool:
-        """Whether what is as slow as the slowest so far still ends in time."""
+        """Whether a run as slow as the slowest so far still ends in time."""
         return time.monotonic() + self.slowest_s < self.ends
 
     def rounds(self) -> Iterator[int]:
-        """As many as asked for, fewer where time is short, one at least."""
+        """The requested number of runs, fewer if time is short, at least one."""
         for number in range(self.options.rounds):
             if number == 0 or time.monotonic() < self.ends:
                 yield number
 
     def input(self, text_mb: float) -> Input:
-        """Documents of that size, with the attributes that the rules of the mixes read; made once."""
+        """Documents of a size, with the attributes that the rules of the mixes read; made once."""
         if text_mb not in self.inputs:
             made = make_input(self.folder / f"input-{text_mb:g}", self.corpus, text_mb)
             tag = ["tag", "--documents", made.pattern, "--taggers", *RULES, "--experiment", "rules"]
@@ -87,7 +86,7 @@ class Bench:
         return self.inputs[text_mb]
 
     def cost(self, program: Path, work: Work, given: Input, processes: int = 1) -> Cost:
-        """Of one run, whose outputs are removed."""
+        """The cost of one run, whose outputs are removed."""
         with tempfile.TemporaryDirectory(prefix="out", dir=self.folder) as name:
             out = Path(name)
             arguments = work.arguments(given, out)
@@ -96,7 +95,7 @@ class Bench:
         return cost
 
     def start(self, program: Path, work: Work) -> Cost:
-        """What the command takes on one document."""
+        """The cost of the command for one document."""
         key = f"{program} {work.name}"
         if key not in self.starts:
             self.starts[key] = self.cost(program, work, self.input(0))
@@ -128,7 +127,7 @@ class Bench:
         return row
 
     def in_process(self, work: InProcess) -> Row:
-        """One row: a tagger over texts in memory, beside the same in Python."""
+        """One row: a tagger over texts in memory, next to the same in Python."""
         given = self.input(min(self.options.size_mb, 20.0))
         files = [str(path) for path in sorted((given.folder / "documents").glob("*.gz"))]
         model = language_model()
@@ -191,7 +190,7 @@ class Bench:
 
 
 def tag_arguments(given: Input, experiment: str) -> list[str]:
-    """Every quality rule, PII and the language in one reading."""
+    """Every quality rule, PII and the language in one pass."""
     return ["tag", "--documents", given.pattern, "--taggers", *QUALITY_TAGGERS, "--experiment", experiment]
 
 
@@ -208,7 +207,7 @@ def list_seconds() -> float:
 
 
 def main() -> int:
-    """Measure what was asked for, print the table, write results.json and results.md beside this file."""
+    """Measure the requested rows, print the table, write results.json and results.md next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size-mb", type=float, default=200.0, help="text to read (default: 200 MB)")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="rows whose names hold this")

@@ -1,6 +1,6 @@
 """Time and memory by input size: `python bench/scale.py --sizes 0.1 1 10` (gigabytes of text).
 
-Time should grow as the input does, and memory not at all, but for the dedupe's filter, which is sized for the input.
+Time should grow with the input. Memory should not grow, except for the dedupe's filter, which is sized for the input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMES = ("tag gopher_v2 + c4_v2", "dedupe paragraphs", "mix 10 jsonpath rules", 
 
 
 def main() -> int:
-    """Print a line a command and size; write scale.json beside this file."""
+    """Print a line per command and size; write scale.json next to this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 1.0, 10.0], metavar="GB", help="of text")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="commands whose names hold this")

@@ -1,7 +1,7 @@
-"""Where the time of a command goes, by function: `python bench/shares.py "dedupe 13-grams" --size-mb 60`.
+"""The time of a command by function: `python bench/shares.py "dedupe 13-grams" --size-mb 60`.
 
-The native part of the command runs alone (`measure tag|dedupe|mix|tokens SETTINGS`) under `perf record`, with the
-settings that the command hands over.
+The native part of the command (`measure tag|dedupe|mix|tokens SETTINGS`) runs under `perf record`, with the settings
+that the command passes to it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def shares(work: Work, given: Input, folder: Path) -> dict[str, float]:
 
 
 def profile(command: list[str], folder: Path) -> dict[str, float]:
-    """Percent of the processor time by function, the largest first; nothing where there is no `perf`."""
+    """Percent of the CPU time by function, the largest first; empty without `perf`."""
     if shutil.which("perf") is None:
         return {}
     data = str(folder / "perf.data")

@@ -1,4 +1,4 @@
-"""One command, timed: wall time, processor time and peak memory of it and its children."""
+"""Time one command: wall time, CPU time and peak memory of it and its children."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Cost", "run"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took."""
+    """The cost of a command."""
 
     wall_s: float
     cpu_s: float
     peak_rss_mb: float
     output: str = ""
     too_short: bool = False
-    """start-up was more than half of it: what is left after it is taken off tells nothing"""
+    """start-up was more than half of it, so the rest means nothing"""
 
     def better(self, other: Cost) -> Cost:
-        """The one that took less processor time, which other work on the machine disturbs least."""
+        """The one with less CPU time, which other work on the machine affects least."""
         return self if self.cpu_s <= other.cpu_s else other
 
     def less(self, start: Cost) -> Cost:

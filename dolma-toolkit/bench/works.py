@@ -1,4 +1,4 @@
-"""What is timed, and what was asked of each: the bars are multiples of the speed of dolma 1.2.1."""
+"""The timed commands and their targets, which are multiples of the speed of dolma 1.2.1."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Work:
 
 @dataclass(frozen=True)
 class InProcess:
-    """One row of the table: a tagger alone, without files."""
+    """One row of the table: only a tagger, without files."""
 
     name: str
     tagger: str
@@ -71,7 +71,7 @@ def tagged(*taggers: str) -> Callable[[Input, Path], list[str]]:
 
 
 def deduped(*settings: str) -> Callable[[Input, Path], list[str]]:
-    """`dolma dedupe` with a filter for a million keys a hundred megabytes."""
+    """`dolma dedupe` with a filter for a million keys per hundred megabytes."""
     return lambda given, out: [
         *["dedupe", "--documents", given.pattern, "--dedupe.name", out.name],
         *["--dedupe.paragraphs.attribute_name", "duplicate", *settings, "--no-bloom_filter.read_only"],
@@ -81,7 +81,7 @@ def deduped(*settings: str) -> Callable[[Input, Path], list[str]]:
 
 
 def mixed(syntax: str, shard_bytes: int = 10**12) -> Callable[[Input, Path], list[str]]:
-    """`dolma mix` with ten rules over the attributes `rules` beside the documents, to shards of so many bytes."""
+    """`dolma mix` with ten rules over the attributes `rules` of the documents, to shards of so many bytes."""
 
     def rule(key: str, comparison: str) -> str:
         if syntax == "jq":

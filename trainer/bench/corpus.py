@@ -1,12 +1,11 @@
-"""A model of 10 M parameters on real text beside plain transformers.Trainer, and variants with windows and experts.
+"""Compare `olmo train` with plain transformers.Trainer: models of 10 M parameters on real text.
 
     python bench/corpus.py --documents "$SHARED_DATA/corpus" --work DIR     writes corpus.md
 
-Of each source some documents are held out, by the hash of their text, so that equal texts are on one side; their first
-2,000 characters are scored. A tokenizer is trained and `dolma tokens` run on the others. Each model is then written
-untrained by `olmo init`, trained by `olmo train` and, from those weights, by Trainer on the same windows
-(hf_trainer.py). One scorer, below, knows neither of the two and measures bits per byte of both. What is in DIR already
-is not made again; `--models` and `--sides` have several processes share the work.
+Some documents of each source are held out, by the hash of their text, so that equal texts are on one side; their first
+2,000 characters are scored. The others train a tokenizer and go through `dolma tokens`. `olmo init` writes each model
+untrained. Then `olmo train` and Trainer both train it, on the same windows (hf_trainer.py), and one scorer measures
+bits per byte of both. Existing files in DIR are kept; `--models` and `--sides` divide the work among processes.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ MODELS: dict[str, tuple[str, int, float, dict[str, Any]]] = {
     "window": ("OLMo-3, 64 tokens in three of four layers", 150, 1e-3, WINDOW),
     "moe": ("OLMoE, 2 of 8 experts", 150, 1e-3, EXPERTS),
 }
-"""What it is, its steps, its peak learning rate and the group `model` of its config."""
+"""Description, steps, peak learning rate and the group `model` of the config."""
 PAIRS = ("dense", "window")
 """Those that Trainer trains too; its balance of experts is another (hf_trainer.py)."""
 
@@ -181,28 +180,30 @@ def theirs(config: Path, place: Path, work: Path, arguments: argparse.Namespace)
 
 
 def table(work: Path, arguments: argparse.Namespace) -> str:
-    """The page, of what is measured so far."""
+    """The page with all results so far."""
     held_out = [row["text"] for path in (work / "held-out" / "documents").iterdir() for row in rows_of(path)]
     size = sum(len(text.encode()) for text in held_out)
     lines = [
-        f"""# A small model on real text, beside plain transformers.Trainer
+        f"""# A small model on real text, compared with plain transformers.Trainer
 
 `python bench/corpus.py --documents "$SHARED_DATA/corpus" --work DIR --longer {arguments.longer}`
 
 Steps of {WINDOWS} windows of {LENGTH} tokens (vocabulary {VOCABULARY}), float32; cosine to a tenth of the peak
 after a warmup of 8 %, AdamW (0.9, 0.95), decay 0.1, clip 1. Both begin with the weights of `olmo init` and read
-the same windows in the same order. Bits per byte of {len(held_out)} held-out documents ({size / 1e3:.0f} kB) by one
-scorer on transformers' models; "in the loop" is what the run itself says. The machine did other work: tokens a second
-are medians of steps and no comparison of speed. A token reaches 10 M of the parameters of a model with experts.
+the same windows in the same order.
+
+Bits per byte are of {len(held_out)} held-out documents ({size / 1e3:.0f} kB), measured by one scorer on transformers'
+models; "in the loop" is the run's own figure. The machine did other work, so tokens per second (medians of steps) do
+not compare speed. In the model with experts, a token uses 10 M of the parameters.
 
 | model | parameters | steps | peak rate | untrained | in the loop | ours | Trainer | difference | tokens/s |
 |---|---|---|---|---|---|---|---|---|---|"""
     ]
     losses = [
         "",
-        "Training loss, nats per token: mean of the last 50 steps, and how far apart the two are in a step at most.",
+        "Training loss, nats per token: mean of the last 50 steps, and the largest difference in one step.",
         "",
-        "| model | ours | Trainer | apart in 10 steps | in 100 | in all |",
+        "| model | ours | Trainer | difference in 10 steps | in 100 | in all |",
         "|---|---|---|---|---|---|",
     ]
     for name, (what, _, peak, _) in MODELS.items():

@@ -1,15 +1,17 @@
-"""A run of ours by plain transformers.Trainer: the same initial weights, windows, order and rates.
+"""Train one of our runs with plain transformers.Trainer: the same initial weights, windows, order and rates.
 
-What Trainer's settings mean by themselves, and what is done to have them mean what ours mean:
+Some of Trainer's settings have another meaning, or another default, than ours:
 
-- Its warmup of n steps has the rate 0 in step 1 and the peak in step n + 1; ours 1/n of the peak in step 1. It gets the
-  rate of each step from us.
-- The embedding decays and norms do not. Ours does so with `optimizer.decay_embeddings: true`, which is asked for.
-- betas are (0.9, 0.999), the weight decay is 0 and windows are shuffled. It gets our numbers, and reads in sequence.
-- Older versions divide the loss by all tokens of a batch, the first of each window too, which nothing predicts. Its
-  label is -100 here, so that each version divides by the same count.
-- Experts' load is balanced over all layers taken together, and only with `output_router_logits`; ours is over each
-  layer. A run that is to be equal has `router_aux_loss_coef` and `router_z_loss_coef` 0, which is asked for.
+- Its warmup of n steps has the rate 0 in step 1 and the peak in step n + 1; ours has 1/n of the peak in step 1. Here it
+  gets the rate of each step from our schedule.
+- Its embedding decays and its norms do not. Ours does the same with `optimizer.decay_embeddings: true`, which is
+  required.
+- Its betas are (0.9, 0.999), its weight decay is 0 and its windows are shuffled. Here it gets our numbers, and reads in
+  sequence.
+- Older versions divide the loss by all tokens of a batch, including the first of each window, which nothing predicts.
+  The label of that token is -100 here, so that every version divides by the same count.
+- It balances the load of experts over all layers together, and only with `output_router_logits`; ours is balanced over
+  each layer. Equal runs need `router_aux_loss_coef` and `router_z_loss_coef` 0, which is required.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def train_with_transformers(config: RunConfig, initial: Path, output: Path) -> list[dict[str, float]]:
-    """Train the checkpoint `initial`, what `olmo init` writes for `config`, and write the trained one to `output`.
+    """Train the checkpoint `initial`, which `olmo init` writes for `config`, and write the result to `output`.
 
     Returns a row a step: `loss` (nats per token), `grad_norm` (before clipping) and `seconds` (from the second on).
     """

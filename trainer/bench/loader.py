@@ -1,10 +1,10 @@
-"""How fast batches are read from 1 and from 10,000 shard files, and what an order and a packing cost.
+"""Measure how fast batches are read from 1 and from 10,000 shard files, and the cost of an order and of packing.
 
     python bench/loader.py [--megabytes N] [--directory D]     prints a Markdown table
 
 Windows of 2048 uint16 tokens in shuffled order, batches of 64, as a step takes them (int64). "cold": the files' pages
-were given back before (posix_fadvise); "warm": they are in memory. On a busy machine the last column tells more: the
-megabytes for which a core works a second. Eight GPUs that train a 1B model at 50,000 tokens/s each read 0.8 MB/s.
+were dropped from the cache before (posix_fadvise); "warm": they are in memory. On a busy machine the last column says
+more: megabytes per CPU second. Eight GPUs that train a 1B model at 50,000 tokens/s each read 0.8 MB/s.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_shards(directory: Path, files: int, tokens: int) -> None:
 
 
 def opened(directory: Path) -> TrainingData:
-    """The directory as a run opens it, but for the tokenizer."""
+    """The directory as a run opens it, but without the tokenizer."""
     source = {"path": str(directory), "dtype": "uint16", "eos_token_id": 0}
     data = build(DataConfig, {"sources": [source], "sequence_length": LENGTH}, "bench")
     sources = tuple(window_sources(data, open_directories(data)))
@@ -52,7 +52,7 @@ def opened(directory: Path) -> TrainingData:
 
 
 def forget(directory: Path) -> None:
-    """Have the system give back the files' pages."""
+    """Drop the files' pages from the system's cache."""
     for path in directory.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -61,7 +61,7 @@ def forget(directory: Path) -> None:
 
 
 def megabytes_per_second(data: TrainingData, threads: int, seconds: float = 1.0) -> tuple[float, float]:
-    """Bytes of shards read a second and a second of CPU time, at most an epoch."""
+    """Bytes of shards read per second and per CPU second, over at most one epoch."""
     batches = data.order.epoch_windows // BATCH
     data.order.at(0)  # the permutation is not what is timed
     begun, begun_cpu, count = time.perf_counter(), time.process_time(), 0
@@ -115,7 +115,7 @@ def measure(megabytes: int, directory: Path | None = None) -> dict[str, list[dic
 
 
 def tables(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What `measure` gave, as lines of Markdown."""
+    """The results of `measure` as lines of Markdown."""
     lines = [
         "| files | threads | cold, MB/s | warm, MB/s | open files | warm, MB a CPU second |",
         "|---|---|---|---|---|---|",
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def descriptors() -> list[str]:
-    """This process's open file descriptors that still stand when they are looked at."""
+    """The number of this process's open files."""
     return [name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")]
 
 

@@ -1,4 +1,4 @@
-"""What seeing a run costs: the seconds that judging, statistics, rows and lines take within `olmo train`'s own loop."""
+"""The cost of monitoring: seconds for judging steps, statistics, rows and console lines in `olmo train`'s own loop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Watched:
 
 
 def without_monitoring(loop: ModuleType) -> None:
-    """A loop that judges no step and writes nothing down."""
+    """A loop that judges no step and writes nothing."""
     yes, no = torch.tensor(True), torch.tensor(False)
     Guard.judge = lambda *_: (yes, no)  # type: ignore[method-assign]
     for owner, name in ((MetricsFile, "write"), (Console, "step")):

@@ -1,4 +1,4 @@
-"""results.json and results.md of the bench."""
+"""Write results.json and results.md of the bench."""
 
 from __future__ import annotations
 
@@ -26,29 +26,31 @@ def _lines(results: dict[str, Any]) -> list[str]:
     setting = f"batches of {machine['batch']} windows, {machine['dtype']}, {machine['threads']} threads, {compiled}"
     place = f"{machine['device']}, {machine['cores']} cores, load {machine['load_at_start']} at the start"
     software = f"Python {machine['python']}, torch {machine['torch']}"
-    heads = "shape|length|trainer|parameters|tokens/s, best|median|ratio|tokens a CPU s|ratio|of the peak|nats".split(
-        "|"
-    )
+    heads = "shape|length|trainer|parameters|tokens/s, best|median|ratio|tokens per CPU s|ratio|share of peak|nats"
+    heads = heads.split("|")
     lines = [
-        "# Training speed beside olmo-core, litgpt and Hugging Face's Trainer",
+        "# Training speed compared with olmo-core, litgpt and Hugging Face's Trainer",
         "",
         f"`{machine['command']}`: {setting}; {machine['steps']} steps of each trainer, in turn. Measured on {place}, "
         f"{software}, in {machine['seconds']} s.",
         "",
-        "Every trainer runs its own loop (ours: `olmo train` with its default monitoring), AdamW by torch's fused "
-        "kernel, the bound 1.0 on the gradient's norm. litgpt and olmo-core compile in their scripts; `--compile` has "
-        "all do so. Ratios are of the medians, to the best peer. Tokens a CPU second depend least on what else the "
-        "machine does. Of the peak: share of the best rate of square matrix products found in the same minutes, "
-        "FLOPs counted as model/architecture.py does. Nats: on the batch that is trained on, before and after.",
+        "Every trainer runs its own loop (ours: `olmo train` with its default monitoring), with torch's fused AdamW "
+        "and gradients clipped to norm 1.0. litgpt and olmo-core compile in their scripts; `--compile` compiles all.",
+        "",
+        "- Ratios are of the medians, to the best peer.",
+        "- Tokens per CPU second depend least on other work of the machine.",
+        "- Share of the peak: relative to the best rate of square matrix products in the same minutes, with FLOPs "
+        "counted as in model/architecture.py.",
+        "- Nats: on the training batch, before and after.",
         "",
         "| " + " | ".join(heads) + " |",
         "|---" * len(heads) + "|",
     ]
     rows = results["speeds"]
     for row in rows:
-        beside = [r for r in rows if (r["preset"], r["length"]) == (row["preset"], row["length"])]
+        same_shape = [r for r in rows if (r["preset"], r["length"]) == (row["preset"], row["length"])]
         best, middle, of_cpu = _rates(row)
-        peers = [_rates(other) for other in beside if other["trainer"] != "ours"]
+        peers = [_rates(other) for other in same_shape if other["trainer"] != "ours"]
         ratios = ["", ""]
         if row["trainer"] == "ours" and peers:
             ratios = [f"{mine / max(rate[i] for rate in peers):.2f}×" for i, mine in ((1, middle), (2, of_cpu))]
@@ -64,22 +66,24 @@ def _lines(results: dict[str, Any]) -> list[str]:
             "",
             "## Monitoring",
             "",
-            f"Judging, rows and lines take {1e3 * monitoring['every_step_s']:.1f} ms a step, statistics of all tensors "
-            f"{1e3 * monitoring['statistics_s']:.0f} ms in one step of 50: {100 * monitoring['share']:.2f} % of a step "
-            f"of {monitoring['step_s']:.2f} s (bar: 2 %). Steps with all but statistics beside steps without any, in "
-            f"turn: {100 * monitoring['difference_of_medians']:+.1f} % by medians.",
-            f"Waiting for data: {100 * monitoring['waiting_share']:.3f} % of a step (bar: 2 %).",
+            f"Judging steps, rows and console lines take {1e3 * monitoring['every_step_s']:.1f} ms per step, "
+            f"statistics of all tensors {1e3 * monitoring['statistics_s']:.0f} ms in one step of 50: "
+            f"{100 * monitoring['share']:.2f} % of a step of {monitoring['step_s']:.2f} s (target: below 2 %). Steps "
+            f"with all monitoring except statistics, compared with steps without any, in turn: "
+            f"{100 * monitoring['difference_of_medians']:+.1f} % (medians).",
+            "",
+            f"Waiting for data: {100 * monitoring['waiting_share']:.3f} % of a step (target: below 2 %).",
         ]
     if results["loader"]:
         lines += ["", "## Loader", "", "Windows of 2048 uint16 tokens in shuffled order, batches of 64.", ""]
         lines += tables(results["loader"])
     if not machine["device"].startswith("NVIDIA"):
-        lines += ["", "On a GPU it has not been run: no figure of MFU is claimed."]
+        lines += ["", "It has not been run on a GPU, so there is no MFU figure."]
     return lines
 
 
 def _rates(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Tokens a second, best and median, and tokens a CPU second, median."""
+    """Tokens per second, best and median, and median tokens per CPU second."""
     tokens = row["tokens"]
     seconds, of_cpu = row["seconds"], row["cpu_seconds"]
     return tokens / min(seconds), tokens / statistics.median(seconds), tokens / statistics.median(of_cpu)

@@ -1,11 +1,12 @@
-"""Training speed beside olmo-core, litgpt and Hugging Face's Trainer; what monitoring and the loader cost.
+"""Measure training speed next to olmo-core, litgpt and Hugging Face's Trainer, and the cost of monitoring and loading.
 
     python bench/run.py [--presets 20m 60m] [--device cpu] [--dtype float32] [--batch 2] [--length 512] [--threads N]
     python bench/run.py --device cuda --presets olmo2-1b --length 2048 4096 --batch 8 --dtype bfloat16 --compile
 
-Every trainer runs its own loop in a process of its own, on the same shape, batch, type and number of threads; they do
-a step each in turn, so that other load hits all alike. Writes bench/results.md and bench/results.json. Peers live in
-`.venv-peers` beside the packages, made with uv from bench/peers.txt; what cannot be had is left out, and said.
+Every trainer runs its own loop in its own process, with the same shape, batch, dtype and number of threads. They take
+turns, one step each, so that other load affects all alike. Writes bench/results.md and bench/results.json. The peers
+are in `.venv-peers` at the root, made with uv from bench/peers.txt. Peers that cannot be installed are skipped with a
+message.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ WARMUP = 2  # steps that do not count: buffers and kernels are made in them
 
 
 def say(text: str) -> None:
-    """A line for who is waiting."""
+    """Print a line of progress."""
     print(f"{time.monotonic() - BEGUN:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def peers_python() -> Path | None:
-    """The interpreter of the peers' environment, made if need be; none where it cannot be had."""
+    """The interpreter of the peers' environment, made if needed; None if it cannot be made."""
     ready, python = PEERS / "ready", PEERS / "bin" / "python"
     pins = (HERE / "peers.txt").read_text(encoding="utf-8")
     if ready.is_file() and ready.read_text(encoding="utf-8") == pins:
         return python
-    beside = Path(sys.executable).parent / "uv"
-    uv = str(beside) if beside.is_file() else shutil.which("uv")
+    next_to_python = Path(sys.executable).parent / "uv"
+    uv = str(next_to_python) if next_to_python.is_file() else shutil.which("uv")
     if uv is None:
-        say("no peers: uv is neither beside python nor on the PATH (pip install uv)")
+        say("no peers: uv not found next to python or on the PATH (pip install uv)")
         return None
     say("making the environment of the peers")
     install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--no-deps", "--python", str(python)]
@@ -68,7 +69,7 @@ def peers_python() -> Path | None:
 
 
 class Worker:
-    """A trainer in its own process. `why` says why it is not running."""
+    """A trainer in its own process; `why` is the reason if it is not running."""
 
     def __init__(self, name: str, python: Path | str, threads: int) -> None:
         self.name, self.why, self.version = name, "", ""
@@ -103,7 +104,7 @@ class Worker:
             self._process.wait()
             self._said.seek(0)
             self.why = (self._said.read().strip().splitlines() or ["it ended without a word"])[-1]
-            say(f"{self.name}: left out ({self.why})")
+            say(f"{self.name}: skipped ({self.why})")
         return {}
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class Worker:
 
 
 def started(names: list[str], threads: int) -> list[Worker]:
-    """The trainers that can be had, ready for jobs; a peer's packages take half a minute to import."""
+    """The installed trainers, ready for jobs; a peer's packages take half a minute to import."""
     python = peers_python() if set(names) - {"ours"} else None
     workers = []
     for name in names:
@@ -129,7 +130,7 @@ def started(names: list[str], threads: int) -> list[Worker]:
 
 
 def train(workers: list[Worker], jobs: list[dict[str, Any]], steps: int, measure_peak: bool) -> list[dict[str, Any]]:
-    """Have each trainer do its job, a step each in turn; a row for each that came through.
+    """Let each trainer do its job, one step each in turn; return a row for each that finished.
 
     `peak_flops` of a row is the best rate of matrix products that was found between the rounds.
     """
@@ -164,7 +165,7 @@ def train(workers: list[Worker], jobs: list[dict[str, Any]], steps: int, measure
 
 
 def job_of(arguments: argparse.Namespace, preset: str, length: int, **changes: Any) -> dict[str, Any]:
-    """What a worker is told."""
+    """The job of a worker."""
     return {
         "model": PRESETS[preset],
         "vocabulary": VOCABULARY,
@@ -202,7 +203,7 @@ def speeds(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def monitoring(arguments: argparse.Namespace) -> dict[str, float] | None:
-    """What monitoring costs at the default settings, on the first preset: its seconds, and steps with and without it.
+    """The cost of monitoring at the default settings, on the first preset: its seconds, and steps with and without it.
 
     A step in `looks` has statistics here and one in 50 by default; the share is that of the default.
     """
@@ -232,7 +233,7 @@ def monitoring(arguments: argparse.Namespace) -> dict[str, float] | None:
 
 
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Where and how it is measured; no names and no paths."""
+    """The machine and the settings, without names and paths."""
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else _cpu()
     said = sys.argv[1:]
     if "--output" in said:  # where it is written does not matter, and no path is told

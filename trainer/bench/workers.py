@@ -1,10 +1,10 @@
-"""One trainer in a process of its own: its own loop, which gets a step's batch when the bench says so.
+"""One trainer in its own process and its own loop, which gets the batch of a step when the bench says so.
 
-    python bench/workers.py NAME        jobs come on stdin, one JSON object a line (run.py writes them)
+    python bench/workers.py NAME        jobs come on stdin, one JSON object per line (run.py writes them)
 
-Every trainer asks for the next batch when it has done with the last, so the time between two requests is a whole step:
-forward, backward, clipping, update, and what its loop does besides. All have the same decoder, AdamW by torch's fused
-kernel, the bound 1.0 on the gradient's norm, a constant rate, and one batch in memory that is seen again and again.
+Every trainer asks for the next batch when it is done with the last, so the time between two requests is a whole step:
+forward, backward, clipping, update, and all other work of its loop. All have the same decoder, torch's fused AdamW,
+gradients clipped to norm 1.0, a constant rate, and one batch in memory that is repeated.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _OUT = os.fdopen(os.dup(1), "w")  # what packages print goes to stderr, see main
 
 
 class Done(Exception):
-    """The bench has seen enough; leaves a trainer's loop from within its data."""
+    """The bench is done; leaves a trainer's loop from within its data."""
 
 
 def tell(**what: Any) -> None:
-    """A line to the bench."""
+    """Send a line to the bench."""
     _OUT.write(json.dumps(what) + "\n")
     _OUT.flush()
 
 
 class Pace:
-    """Hands out the batch (B, T + 1), a step at a time, and tells the seconds between."""
+    """Hands out the batch (B, T + 1), one step at a time, and reports the seconds between."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         draw = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ class Pace:
         self.steps = 0
 
     def begin(self, model: Any, nats: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-        """Tell of a model that is about to train; `nats` is its mean loss, from inputs and labels (B, T) each."""
+        """Report a model that is about to train; `nats` is its mean loss, from inputs and labels (B, T) each."""
 
         @torch.no_grad()
         def measured() -> float:
@@ -59,7 +59,7 @@ class Pace:
         tell(parameters=sum(parameter.numel() for parameter in model.parameters()), nats=measured())
 
     def wait(self) -> None:
-        """Tell of the last step and wait for the word to do the next one."""
+        """Report the last step and wait for permission to do the next one."""
         self._synchronize()
         if self._begun is None:
             tell(seconds=None)
@@ -83,7 +83,7 @@ def entropy(logits_BTV: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
 
 
 def ours(job: dict[str, Any], folder: Path) -> None:
-    """`olmo train` itself, its shards on the disk; at the end, tells what monitoring and waiting for data took."""
+    """`olmo train` itself, with its shards on disk; finally reports the time for monitoring and waiting for data."""
     import numpy as np
     from monitoring import Watched, without_monitoring
     from olmo_trainer import train as loop
