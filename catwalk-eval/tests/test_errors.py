@@ -88,7 +88,7 @@ def test_formats_command_imports_no_torch() -> None:
         (["--dtype", "int8"], '"dtype" is "int8"; expected "float32" or "bfloat16"'),
         (["--windowing", "sliding"], '"windowing" is "sliding"; expected "paloma-reference"'),
         (["--device", "abacus"], 'device: unknown device "abacus"'),
-        (["--max-length", "100000"], "is more than the model's 512 positions"),
+        (["--max-length-tokens", "100000"], "is more than the model's 512 positions"),
         (["--data", "nowhere"], '"data" is nowhere, which was not found'),
         (["--batch-tokenz", "3"], "did you mean --batch-tokens?"),
         (["batch_tokenz=3"], 'hint: did you mean "batch_tokens"?'),
@@ -113,6 +113,15 @@ def test_every_problem_of_a_request_is_listed(run: Run, tmp_path: Path) -> None:
     code, text = run("--limit", "-1", "--dtype", "x", "--documents", "a", "b")
     assert code == 2
     assert text.count("error: ") == 4
+
+
+def test_former_names_are_accepted_with_a_note(run: Run) -> None:
+    code, text = run("--max-length", "100000")
+    assert (code, "hint: --max-length-tokens 512" in text) == (2, True)
+    assert "--max-length is deprecated; use --max-length-tokens" in text
+    code, text = run("max_length=100000")
+    assert code == 2
+    assert '"max_length" is deprecated; use "max_length_tokens"' in text
 
 
 def test_missing_model_exits_2(run: Run, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_sums_equal_brute_force(
             model=model,
             output_dir=tmp_path / "out",
             documents=(documents_directory,),
-            max_length=64,
+            max_length_tokens=64,
             windowing=windowing,
             prefix=prefix,
             device="cpu",

@@ -200,8 +200,8 @@ def test_verify_notices_changed_rows(
 
 def test_overrides_win_over_flags_and_flags_over_yaml(request_for: Callable[..., list[str]], tmp_path: Path) -> None:
     settings = tmp_path / "run.yaml"
-    settings.write_text("limit: 2\nseed: 5\nmax_length: 100\n", encoding="utf-8")
-    assert main(request_for(tmp_path / "out", "--config", str(settings), "--seed", "6", "max_length=90")) == 0
+    settings.write_text("limit: 2\nseed: 5\nmax_length_tokens: 100\n", encoding="utf-8")
+    assert main(request_for(tmp_path / "out", "--config", str(settings), "--seed", "6", "max_length_tokens=90")) == 0
     config = read_manifest(tmp_path / "out").config
     assert (config["limit"], config["seed"], config["max_length_tokens"]) == (2, 6, 90)
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import sys
 from typing import Any, NoReturn
 
 from catwalk import __version__
-from catwalk.config import RunConfig, load_config
+from catwalk.config import FORMER_NAMES, RunConfig, load_config
 from catwalk.formats.contract import ConfigError, FormatError, WorkError, report_error
 from catwalk.openmp import limit_spinning
 from catwalk.settings import field_help, home_path, output_path, rename_flags
@@ -21,7 +21,9 @@ __all__ = ["main"]
 
 # ---- arguments
 
-_FORMER_FLAGS = {"--output": "--output-dir"}
+_FORMER_FLAGS = {
+    f"--{former.replace('_', '-')}": f"--{name.replace('_', '-')}" for former, name in FORMER_NAMES.items()
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,7 +97,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--config", type=home_path, metavar="YAML", help="settings file; flags and key=value override it")
     options: dict[str, dict[str, Any]] = {
         **{name: {"type": home_path, "metavar": "DIR"} for name in ("model", "output_dir", "data")},
-        **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length")},
+        **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length_tokens")},
         **{name: {"metavar": "NAME"} for name in ("split", "name")},
         "tasks": {"nargs": "+", "metavar": "TASK"},
         "documents": {"nargs": "+", "type": home_path, "metavar": "PATH"},

@@ -8,7 +8,10 @@ from typing import Any, Literal
 from catwalk.formats.contract import Problem
 from catwalk.settings import load
 
-__all__ = ["RunConfig", "load_config"]
+__all__ = ["FORMER_NAMES", "RunConfig", "load_config"]
+
+FORMER_NAMES = {"output": "output_dir", "max_length": "max_length_tokens"}
+"""Former name of a setting -> its name. Former names are accepted, with a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class RunConfig:
     """dtype of the weights: float32, bfloat16 or float16; log-softmax is always float32"""
     batch_tokens: int | None = None
     """tokens per batch, padding included (default: 1024 on a CPU, 32768 elsewhere)"""
-    max_length: int | None = None
+    max_length_tokens: int | None = None
     """tokens per window (default: the model's positions; 2048 if it has no limit)"""
     windowing: Literal["paloma-reference", "strict-disjoint"] = "paloma-reference"
     """windows of a long document: paloma-reference or strict-disjoint"""
@@ -65,7 +68,7 @@ class RunConfig:
             found.append(Problem(f'"output_dir" is {self.output_dir}, a file; expected a directory'))
         if "*" in str(self.output_dir) or "?" in str(self.output_dir):
             found.append(Problem(f'"output_dir" is a pattern, {self.output_dir}; expected one path'))
-        for key in ("limit", "batch_tokens", "max_length"):
+        for key in ("limit", "batch_tokens", "max_length_tokens"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 found.append(Problem(f'"{key}" is {value}; expected at least 1'))
@@ -78,4 +81,4 @@ def load_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence
     Raises:
         ConfigError: with every problem found.
     """
-    return load(RunConfig, file, overrides, flags, former_names={"output": "output_dir"})
+    return load(RunConfig, file, overrides, flags, former_names=FORMER_NAMES)

@@ -135,11 +135,11 @@ def _resolve_settings(
         ConfigError: for a window longer than the model's positions, or a prefix that the tokenizer lacks.
     """
     limit = inspection.max_positions
-    length = config.max_length or limit or _DEFAULT_LENGTH
+    length = config.max_length_tokens or limit or _DEFAULT_LENGTH
     prefix = tokenizer.prefix(config.prefix)
     if limit is not None and length > limit:
-        problem = f"max_length: {length} is more than the model's {limit} positions"
-        raise ConfigError(problem, hint=f"--max-length {limit}")
+        problem = f"max_length_tokens: {length} is more than the model's {limit} positions"
+        raise ConfigError(problem, hint=f"--max-length-tokens {limit}")
     return {
         "batch_tokens": config.batch_tokens or _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_DEVICE),
         "device": device.type,
