@@ -26,7 +26,7 @@ from transformers import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
-settings.register_profile("any time", deadline=None)  # a busy machine is no failure
+settings.register_profile("any time", deadline=None)  # a busy machine is not a failure
 settings.load_profile("any time")
 gc.freeze()  # Trainer collects garbage after each run; looking at everything imported took half of the time
 TINY = {

@@ -80,8 +80,8 @@ def test_losses_are_ln_2_and_then_the_formula(run, pairs, checkpoint, kind, beta
 
 def test_second_model_and_precomputed_reference_agree(run, pairs):
     precomputed = read_metrics(run("dpo", pairs))
-    beside = read_metrics(run("dpo", pairs, "loss.precompute_reference=false"))
-    for a, b in zip(precomputed, beside, strict=True):
+    second_model = read_metrics(run("dpo", pairs, "loss.precompute_reference=false"))
+    for a, b in zip(precomputed, second_model, strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], abs=1e-5)
         assert a["train/rewards/margins"] == pytest.approx(b["train/rewards/margins"], abs=1e-4)
 
