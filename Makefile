@@ -13,12 +13,12 @@ INSTALL := $(UV) pip install --quiet --python .venv/bin/python -c constraints.tx
 RUST := $(shell find dolma-toolkit/rust dolma-toolkit/Cargo.toml dolma-toolkit/Cargo.lock -name '*.rs' -o -name 'Cargo.*' 2>/dev/null)
 
 .PHONY: help setup demo quick test slow check size bench accuracy docs envs oracle clean
-help: ## print this list
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo 'make demo CORPUS=<directory or files of documents>   uses your own text; WORK=<directory> keeps its files elsewhere'
 
-setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
+setup: .venv/ready ## install everything into .venv, at the versions in constraints.txt
 .venv/bin/uv: constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
@@ -29,10 +29,10 @@ setup: .venv/ready ## install everything, pinned by constraints.txt, into .venv
 	$(INSTALL) --no-deps --reinstall-package fasttext-community fasttext-community  # over fasttext-predict, which cannot train
 	touch $@
 
-demo: setup ## text of the Python installation -> documents -> tokens -> model -> scores -> chat model -> report
+demo: setup ## run the whole chain: text -> documents -> tokens -> model -> scores -> chat model -> report
 	.venv/bin/python demo/run.py --work '$(WORK)' $(if $(CORPUS),--corpus $(CORPUS))
 
-quick: setup ## lint and the fast tests of every package, two or more at a time: what to run after an edit
+quick: setup ## lint and run the fast tests of every package, two or more at a time; run this after an edit
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --check --quiet .
 	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going --jobs=$(shell getconf _NPROCESSORS_ONLN) \
@@ -47,28 +47,28 @@ quick-repository:
 	@echo '== repository' >&2; .venv/bin/python -m pytest -q tests/test_house_rules.py tests/test_import_cycles.py tests/test_settings.py
 
 # `pytest` in a package skips tests that start many processes (markers `oracle` and `processes`); they run here
-test: setup check oracle envs ## all tests except the slow ones, including the comparisons with dolma 1.2.1
+test: setup check oracle envs ## run all tests except the slow ones, including the comparisons with dolma 1.2.1
 	cd dolma-toolkit && cargo test --quiet --profile quick --workspace -- $(if $(SHARED_DATA),--include-ignored)
 	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
 	.venv/bin/python -m pytest -q tests
 
-slow: setup oracle ## the long tests: every command killed at random moments and run again, many random cases
+slow: setup oracle ## run the slow tests: commands killed at random moments and resumed, many random cases
 	for package in $(PACKAGES); do (cd $$package && ../.venv/bin/python -m pytest -q -m slow || [ $$? -eq 5 ]); done
 
-check: setup ## format, lint and types: ruff, mypy, rustfmt, clippy
+check: setup ## check format, lint and types: ruff, mypy, rustfmt, clippy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	for package in $(PACKAGES); do (cd $$package && ../.venv/bin/python -m mypy src); done
 	cd dolma-toolkit && ../.venv/bin/python -c 'import dolma._native' && ../.venv/bin/python -m mypy.stubtest dolma._native
 	cd dolma-toolkit && cargo fmt --check && cargo clippy --quiet --release --workspace --all-targets -- -D warnings
 
-size: setup ## source files, lines and the ten longest files of each package
+size: setup ## count source files and lines, and list the ten longest files of each package
 	.venv/bin/python tests/size.py
 
 bench: setup oracle ## time each tool next to its peers on the text of `make demo`; writes <package>/bench/
 	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done
 
-accuracy: setup ## precision and recall of classifiers, language and PII taggers on SHARED_DATA, to dolma-toolkit/bench/accuracy.md
+accuracy: setup ## measure classifiers, language and PII taggers on SHARED_DATA; writes dolma-toolkit/bench/accuracy.md
 	$(INSTALL) -e './dolma-toolkit[classifier,lang,presidio]'
 	.venv/bin/python dolma-toolkit/bench/accuracy.py
 
@@ -87,7 +87,7 @@ envs: setup ## create one environment per package, for the tests of the contract
 	  fi; \
 	done
 
-oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (tests skip what needs it where it cannot be had)
+oracle: setup ## install dolma 1.2.1 in its own environment, for comparisons (tests that need it are skipped if this fails)
 	@if [ ! -f .venv-oracle/ready ]; then \
 	  $(UV) venv --quiet --clear .venv-oracle && $(UV) pip install --quiet --python .venv-oracle/bin/python --no-deps -r tests/oracle.txt \
 	    && touch .venv-oracle/ready || echo 'no oracle: dolma 1.2.1 cannot be installed here' >&2; \
@@ -98,5 +98,5 @@ oracle: setup ## dolma 1.2.1 in an environment of its own, to compare with (test
 	    && touch .venv-oracle/source/ready || echo 'no source of dolma 1.2.1: skipping its own tests' >&2; \
 	fi
 
-clean: ## remove environments, builds and the demo's work
+clean: ## remove environments, builds and the demo's files
 	rm -rf .venv .venvs .venv-oracle .venv-peers demo/output dolma-toolkit/target

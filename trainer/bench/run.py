@@ -236,7 +236,7 @@ def machine(arguments: argparse.Namespace) -> dict[str, Any]:
     """The machine and the settings, without names and paths."""
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else _cpu()
     said = sys.argv[1:]
-    if "--output" in said:  # where it is written does not matter, and no path is told
+    if "--output" in said:  # the output's location does not matter, and reports name no path
         del said[said.index("--output") : said.index("--output") + 2]
     chosen = {name: getattr(arguments, name) for name in ("batch", "length", "dtype", "threads", "compile", "steps")}
     return {

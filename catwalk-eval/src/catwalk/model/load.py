@@ -115,7 +115,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_tokenizer(checkpoint: Path | Inspection) -> Tokenizer:
-    """The tokenizer of a directory or its inspection: tokenizer.json unchanged, whatever class is named beside it.
+    """The tokenizer of a directory or its inspection: tokenizer.json unchanged, whatever class the configuration names.
 
     Raises:
         FormatError: `missing_file` when there is none, `invalid_value` when it cannot be loaded.
