@@ -6,11 +6,11 @@ __all__ = ["limit_spinning"]
 
 
 def limit_spinning() -> None:
-    """Let a thread that waits for another go to sleep soon; must run before torch is imported.
+    """Let waiting threads sleep early; must run before torch is imported.
 
     By default libgomp, which torch's wheels for Linux contain, spins 300,000 times, for milliseconds. On a machine with
     other work, that takes the core from the very thread that is waited for. The number is the result of a measurement
-    (docs/design/threads.md). What the user has set counts.
+    (docs/design/threads.md). The user's setting takes precedence.
     """
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "10000"

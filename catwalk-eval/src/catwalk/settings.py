@@ -160,7 +160,7 @@ def _apply(mapping: dict[str, Any], override: str) -> Problem | None:
         group = child
     if isinstance(group, list):
         if not last.isdigit() or int(last) >= len(group):
-            return Problem(f'command line: "{name}" is no item of a list of {len(group)}; expected a number from 0')
+            return Problem(f'command line: "{name}" is not in a list of {len(group)}; expected a number from 0')
         group[int(last)] = value
     else:
         group[last] = value
@@ -214,9 +214,9 @@ def build(kind: type[T], mapping: dict[str, Any], where: str, *, former_names: M
 
 
 def _dataclass(kind: Any, mapping: Any, default: Any, prefix: str, where: str, problems: list[Problem]) -> Any:
-    """The dataclass; what the mapping lacks is as in `default`, if there is one, and what is wrong is as without it.
+    """The dataclass; `default`, if given, provides missing settings; a wrong setting gets its own default.
 
-    None if it cannot be made: it is no mapping, or a setting without a default is missing or wrong.
+    None if it cannot be made: it is not a mapping, or a setting without a default is missing or wrong.
     """
     if not isinstance(mapping, dict):
         problems.append(Problem(f'{where}: "{prefix[:-1]}" is {_shown(mapping)}; expected a group of settings'))
@@ -287,7 +287,7 @@ def _value(
 
 
 def _hint(kind: Any, value: Any) -> str | None:
-    """What was probably meant."""
+    """What the user probably meant."""
     if get_origin(kind) is Annotated and kind != LocalPath and type(value) is int:
         return f'write "{value} steps"'
     if kind is str and type(value) in (int, float):

@@ -222,7 +222,7 @@ _SOURCES_SHOWN = 3
 
 
 def lineage(path: Path, *, every_source: bool = False) -> Iterator[str]:
-    """Yield the lines of the tree, two spaces a level, each artifact once.
+    """Yield the lines of the tree, two spaces per level, each artifact once.
 
     Raises:
         FormatError: `missing_file` without a manifest; `checksum_mismatch` for an input that has changed since.

@@ -1,4 +1,4 @@
-"""The command `python -m <package>.formats`: docs/formats/README.md, *The command every package has*.
+"""The command `python -m <package>.formats`: docs/formats/README.md, *The `formats` command of every package*.
 
 Every Python package carries this file, byte for byte. It finds the readers in the modules that `MODULES` names.
 """
