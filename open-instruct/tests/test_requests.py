@@ -190,6 +190,8 @@ def test_former_names_are_accepted_with_a_note_and_mean_the_same_result(run, cha
     assert '"optimizer.lr" is deprecated; use "optimizer.learning_rate"' in caplog.text
     assert '"training.micro_batch_size" is deprecated; use "training.micro_batch_sequences"' in caplog.text
     assert '"runtime.precision" is deprecated; use "runtime.dtype"' in caplog.text
+    config = load_config(SftConfig, former, ["optimizer.learning_rate=0.5", "training.batch_size=16"])
+    assert (config.optimizer.learning_rate, config.training.batch_sequences) == (0.5, 16)
     code, error = command("sft", chats, "optimizer.lr=1", "optimizer.learning_rate=2")
     assert (code, '"optimizer.lr" is the former name of "optimizer.learning_rate"' in error) == (2, True)
 

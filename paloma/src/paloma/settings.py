@@ -77,7 +77,8 @@ def load(
     Raises: ConfigError: with every problem.
     """
     where = str(path) if path else "command line"
-    return build(kind, read_settings(path, overrides, flags), where, former_names=former_names)
+    mapping = read_settings(path, overrides, flags, former_names=former_names)
+    return build(kind, mapping, where, former_names=former_names)
 
 
 # ---- YAML and overrides into nested mappings
@@ -105,15 +106,30 @@ _BAD_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
 def read_settings(
-    path: Path | None, overrides: Iterable[str] = (), flags: Mapping[str, Any] | None = None
+    path: Path | None,
+    overrides: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    *,
+    former_names: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Nested mappings of a YAML file, with flags (None: not given) and overrides `a.b=c` (list items by number).
 
     Raises: ConfigError: missing, not YAML, not a mapping, or an override that fits nowhere.
     """
+    problems: list[Problem] = []
     mapping = {} if path is None else _read_yaml(path)
+    _rename(mapping, former_names or {}, str(path), problems)
     mapping |= {name: value for name, value in (flags or {}).items() if value is not None}
-    problems = [problem for override in overrides if (problem := _apply(mapping, override)) is not None]
+    given = [override.partition("=") for override in overrides]
+    names = {name for name, _, _ in given}
+    for former, equals, text in given:
+        name = (former_names or {}).get(former, former)
+        if name != former:
+            log.warning('command line: "%s" is deprecated; use "%s"', former, name)
+            if name in names:
+                problems.append(_both("command line", former, name))
+        if (problem := _apply(mapping, name, equals, text)) is not None:
+            problems.append(problem)
     if problems:
         raise ConfigError(*problems)
     return mapping
@@ -139,9 +155,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return mapping
 
 
-def _apply(mapping: dict[str, Any], override: str) -> Problem | None:
+def _apply(mapping: dict[str, Any], name: str, equals: str, text: str) -> Problem | None:
     """Set the value of `a.b=c`, or say why not."""
-    name, equals, text = override.partition("=")
+    override = name + equals + text
     if not equals or not name:
         return Problem(f'command line: "{override}" is not a setting; expected key=value', "write seed=1, say")
     try:
@@ -189,8 +205,12 @@ def _rename(mapping: dict[str, Any], former_names: Mapping[str, str], where: str
         for key in parents:
             group = group.setdefault(key, {})
         if new in group:
-            problems.append(Problem(f'{where}: "{former}" is the former name of "{name}", also set; expected one'))
+            problems.append(_both(where, former, name))
         group.setdefault(new, value)
+
+
+def _both(where: str, former: str, name: str) -> Problem:
+    return Problem(f'{where}: "{former}" is the former name of "{name}", also set; expected one')
 
 
 # ---- nested mappings into a dataclass

@@ -26,7 +26,7 @@ FORMER_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 def load_config(path: Path, overrides: list[str]) -> RunConfig:
     """Read, complete from `init_from` and check a config."""
-    mapping = read_settings(path, overrides)
+    mapping = read_settings(path, overrides, former_names=FORMER_NAMES)
     if isinstance(mapping.get("model"), dict):
         mapping["model"] = apply_preset(mapping["model"], str(path))
     if isinstance(mapping.get("anneal"), str):
