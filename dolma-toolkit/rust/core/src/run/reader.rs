@@ -7,9 +7,10 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{LineReader, SkippedRow, Written};
 use crate::progress::Progress;
 
-/// So much that a hand-over between threads costs nothing, and so little that every thread has some.
-const BATCH_ROWS: usize = 256;
-const BATCH_BYTES: usize = 1 << 20;
+/// So much that a hand-over between threads costs nothing, and so little that what is made of it is still in the cache when
+/// it is kept.
+const BATCH_ROWS: usize = 64;
+const BATCH_BYTES: usize = 1 << 18;
 
 /// Reads a file of documents. A companion is a file with a row for each of them, like their attributes.
 pub struct Rows {
