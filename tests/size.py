@@ -31,7 +31,10 @@ def main() -> None:
             )
             for name, lines in sorted(found.items(), key=lambda item: -item[1])[:LONGEST]:
                 sys.stdout.write(f"  {lines:5,}  {Path(name).relative_to(package.folder)}\n")
-    sys.stdout.write(f"all: {total_files} files, {total_lines:,} lines\n")
+    kinds = {suffix: {text for name, text in texts.items() if name.endswith(suffix)} for suffix in (".py", ".rs")}
+    distinct = {suffix: sum(text.count(b"\n") for text in found) for suffix, found in kinds.items()}
+    sys.stdout.write(f"all: {total_files} files, {total_lines:,} lines; copies counted once: ")
+    sys.stdout.write(f"{distinct['.py']:,} of Python, {distinct['.rs']:,} of Rust\n")
 
 
 def is_of(name: str, folder: str, suffix: str) -> bool:
