@@ -204,7 +204,7 @@ def test_killed_at_random_points(folder: Path, name: str) -> None:
         # most of the time goes into the start of the interpreter, where there is nothing to interrupt
         while not work.at_once and not any(map(os.path.exists, work.places)) and process.poll() is None:
             time.sleep(0.001)
-        time.sleep(chance.random() * seconds * (0.9 if work.at_once else 0.6))
+        time.sleep(chance.random() * seconds * (0.9 if work.at_once else 0.4))
         amid += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
