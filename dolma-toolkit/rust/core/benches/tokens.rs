@@ -1,6 +1,6 @@
 //! Megabytes of text a second on one core, for each tokenizer: `cargo bench -p dolma_core --bench tokens -- FILE TOKENIZER_JSON…`.
 //!
-//! The file is plain text; the ids of the `tokenizers` crate are timed beside ours.
+//! The file is plain text; the `tokenizers` crate is timed next to our encoder.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 

@@ -97,7 +97,7 @@ def _out_of_range(group: object, prefix: str, ranges: tuple[_Range, ...]) -> lis
 
 
 def _values(group: Any, name: str, prefix: str) -> Iterator[tuple[str, Any]]:
-    """The key and value of each setting that a name stands for; none in a group that is null."""
+    """The key and value of each setting that a name means; none in a group that is null."""
     first, _, rest = name.partition(".")
     if first == "*":
         for index, item in enumerate(group):

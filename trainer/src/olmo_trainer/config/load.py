@@ -50,7 +50,7 @@ def build_config(mapping: dict[str, Any], where: str) -> RunConfig:
 
 
 def _take_rate_from(directory: Path, mapping: dict[str, Any], where: str) -> None:
-    """Fill in what `anneal` stands for."""
+    """Fill in what `anneal` means."""
     mapping.setdefault("init_from", str(directory))
     mapping.setdefault("init_moments", True)
     mapping.setdefault("schedule", {"kind": "linear", "final_ratio": 0.0})

@@ -80,7 +80,7 @@ pub enum UnitSettings {
     Paragraphs {
         /// key of the attribute that is written
         attribute_name: String,
-        /// what stands between paragraphs
+        /// what separates paragraphs
         paragraph_separator: String,
         /// compare n-grams of words instead of whole paragraphs
         by_ngram: Option<NgramSettings>,

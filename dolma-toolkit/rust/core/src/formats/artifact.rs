@@ -166,15 +166,15 @@ fn float_scores(mut attributes: Value) -> Value {
 pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnMut(Value)) -> Result<Counts> {
     let artifact = open(path, "attributes", holds_rows)?;
     let (mut byte_keys, mut span_keys) = (Vec::new(), Vec::new());
-    let mut beside = documents.map(Path::to_owned);
+    let mut directory_of_documents = documents.map(Path::to_owned);
     if let Some(manifest) = &artifact.manifest {
         check_details(manifest, &artifact.root)?;
         byte_keys = strings(manifest.details.get("byte_length_keys"));
         span_keys = strings(manifest.details.get("keys"));
         let resolved = manifest.details["documents"].as_str().map(|relative| artifact.root.join(relative));
-        beside = beside.or(resolved.filter(|directory| directory.is_dir()));
+        directory_of_documents = directory_of_documents.or(resolved.filter(|directory| directory.is_dir()));
     }
-    if let Some(directory) = beside.as_ref().filter(|directory| directory.is_dir()) {
+    if let Some(directory) = directory_of_documents.as_ref().filter(|directory| directory.is_dir()) {
         let listed = open_names(directory)?;
         if let Some(name) = listed.iter().map(|name| attributes_name(name)).find(|name| !artifact.files.contains(name))
         {
@@ -186,7 +186,7 @@ pub fn read_attributes(path: &Path, documents: Option<&Path>, mut each: impl FnM
     let mut counts = Counts::from([("documents".to_owned(), 0), ("spans".to_owned(), 0)]);
     for name in &artifact.files {
         let mut reader = LineReader::open(&artifact.root.join(name))?;
-        let document_file = match &beside {
+        let document_file = match &directory_of_documents {
             Some(path) if path.is_file() => Some(path.clone()),
             Some(directory) => Some(directory.join(documents_name(name))),
             None => None,

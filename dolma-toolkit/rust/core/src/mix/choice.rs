@@ -1,6 +1,6 @@
 //! Which documents of a stream are taken, how often, and into which part of the output: sample, budget, split.
 //!
-//! All of it is decided by hashes of a seed and of where a document stands and what its id is, never by the order in
+//! All of it is decided by hashes of a seed and of a document's place and id, never by the order in
 //! which threads come to it.
 
 use xxhash_rust::xxh3::Xxh3;
@@ -108,7 +108,7 @@ impl Choice {
         self.split.as_ref().map(|split| split.percentiles.as_slice()).filter(|percentiles| !percentiles.is_empty())
     }
 
-    /// Whether copies are to be told apart.
+    /// Whether copies have to be distinguished.
     pub fn repeats(&self) -> bool {
         self.sample.as_ref().is_some_and(|sample| sample.rate > 1.0)
     }

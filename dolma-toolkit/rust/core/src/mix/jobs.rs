@@ -152,7 +152,7 @@ impl Work<'_> {
                 progress.check()?;
                 put_bucket(bucket, &rows, &mut outputs)?;
             }
-            // documents of one input go to all shards; what became of them is told once
+            // documents of one input go to all shards; what became of them is reported once
             self.note(shard, outputs, if *index == 0 { &funnel } else { &nothing })
         };
         each(&self.unfinished, settings.threads, write).map(drop)

@@ -167,7 +167,7 @@ impl Known {
         let compression = stream.compression.as_deref().and_then(Compression::named).unwrap_or(Compression::of(path));
         let mut reader = LineReader::open_as(path, &path.display().to_string(), compression)?;
         while let Some(line) = reader.next_line()? {
-            // rows that are wrong are told when they are mixed, with their place
+            // wrong rows are reported when they are mixed, with their place
             for key in keys(line) {
                 if !self.keys.contains(&key) {
                     self.keys.insert(key);

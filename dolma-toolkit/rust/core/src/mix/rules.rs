@@ -183,7 +183,7 @@ fn jq_attribute_keys(text: &str) -> BTreeSet<String> {
 }
 
 impl Rules {
-    /// Compiles them; `key` is where they stand in the configuration. All problems are told together.
+    /// Compiles them; `key` is their place in the configuration. All problems are reported together.
     pub fn new(settings: &RuleSettings, key: &str) -> Result<Self> {
         let mut errors = Vec::new();
         let (mut include, mut exclude, mut replacers) = (Vec::new(), Vec::new(), Vec::new());

@@ -63,7 +63,7 @@ pub struct Shard {
     pub inputs: Vec<ShardInput>,
 }
 
-/// One document file and the attribute files beside it.
+/// One document file and its attribute files.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardInput {
@@ -183,7 +183,7 @@ pub struct SpanSettings {
     pub min_score: Option<f64>,
     /// scores below this
     pub max_score: Option<f64>,
-    /// `{}` stands for what was there; text that begins with `$.` is a jq selection of the document
+    /// `{}` is what was there; text that begins with `$.` is a jq selection of the document
     pub replacement: String,
 }
 

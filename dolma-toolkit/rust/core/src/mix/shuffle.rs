@@ -111,7 +111,7 @@ impl RowWriter {
         })
     }
 
-    /// Ends it, and notes beside it that it is whole.
+    /// Ends it, and notes next to it that it is whole.
     pub fn finish(mut self, funnel: StreamFunnel) -> Result<Rows> {
         self.end_run()?;
         self.writer.finish()?;

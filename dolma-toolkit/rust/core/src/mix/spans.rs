@@ -2,7 +2,7 @@
 //!
 //! Spans that overlap are one place. What is written there is the replacement of the span that starts first (the longest
 //! of those, then the first of the configuration); nothing else of the place is left, unless that replacement holds `{}`,
-//! which stands for the text of the place with the other spans replaced in it. So what one rule removes never comes
+//! which is the text of the place with the other spans replaced in it. So what one rule removes never comes
 //! back through another. A span without characters replaces nothing; one that goes past the end stops there.
 
 /// A span and what to write in its place.

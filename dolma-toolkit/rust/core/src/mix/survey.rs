@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const RECORD_BYTES: usize = 32;
 
 impl Weighed {
-    /// As it stands in a file.
+    /// As it is written in a file.
     pub fn to_bytes(self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
         for (chunk, number) in bytes.chunks_exact_mut(8).zip([self.turn, self.cost, self.score.to_bits(), self.weight])

@@ -201,7 +201,7 @@ impl<'s> Target<'s> {
         self.manifest.write(&self.directory).map(drop)
     }
 
-    /// Removes what is of no use beside the manifest; a run may have been stopped before it did.
+    /// Removes what the manifest makes useless; a run may have been stopped before it did.
     pub fn tidy(&self) -> Result<()> {
         self.journal.remove()?;
         let working = self.directory.join(WORKING_NAME);

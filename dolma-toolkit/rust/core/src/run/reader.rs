@@ -148,7 +148,7 @@ impl<'b> BatchRow<'b> {
         (1..=self.batch.companions).map(|index| self.piece(index))
     }
 
-    /// Where the document stands.
+    /// The place of the document.
     pub fn place<'p>(&self, path: &'p str) -> Place<'p> {
         Place { path, line: self.batch.lines[self.index] }
     }

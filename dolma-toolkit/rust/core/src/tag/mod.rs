@@ -39,7 +39,7 @@ pub struct Summary {
 
 /// Which files still have an attribute file to make, as indices of `plan.files`.
 ///
-/// `Error::Config` where an attribute file stands that other settings, or another tool, made.
+/// `Error::Config` where other settings, or another tool, made an attribute file.
 pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<usize>> {
     let records = read_records(plan)?;
     let work = plan::pending(plan, &records, progress)?;

@@ -56,7 +56,7 @@ pub struct TaggerPlan {
 pub struct ArtifactPlan {
     /// Where it is.
     pub directory: PathBuf,
-    /// The document directory that it stands beside.
+    /// The document directory next to it.
     pub documents: Option<PathBuf>,
     /// Indices of taggers, in order.
     pub taggers: Vec<usize>,
@@ -157,7 +157,7 @@ pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> 
     Ok(left)
 }
 
-/// An artifact has one configuration: files that an earlier one made, and this run does not, cannot stay beside ours.
+/// An artifact has one configuration: files that an earlier one made, and this run does not, cannot stay next to ours.
 fn check_leftovers(plan: &Plan, records: &[Records]) -> Result<()> {
     for (index, records) in records.iter().enumerate() {
         let ours = |path: &str| {

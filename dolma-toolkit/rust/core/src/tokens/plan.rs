@@ -56,7 +56,7 @@ pub struct Plan {
 pub struct TextFile {
     /// Where it can be opened.
     pub path: PathBuf,
-    /// As the user named it; this stands in the `.csv.gz`.
+    /// As the user named it, and as it is in the `.csv.gz`.
     pub name: String,
     /// The name below what all files have in common; the order depends on this one.
     pub relative: String,
@@ -186,7 +186,7 @@ pub(super) struct Checked {
     pub skipped: Vec<SkippedRow>,
 }
 
-/// Reads every file and every row; all that is wrong is told before any work is done.
+/// Reads every file and every row; all that is wrong is reported before any work is done.
 pub(super) fn check_files(plan: &Plan, threads: usize, progress: &Progress) -> Result<Vec<Checked>> {
     let checking = Checking { plan, sieve: plan.sieve(plan.rows.skip_bad_rows) };
     pass(&checking, plan.files.len(), threads, progress)

@@ -48,7 +48,7 @@ pub fn emails(text: &str) -> Vec<Email> {
     found
 }
 
-/// Whether a character other than white space and "@" stands before `at` and not before `from`.
+/// Whether there is a character other than white space and "@" before `at` and not before `from`.
 fn has_local_part(bytes: &[u8], from: usize, at: usize) -> bool {
     at > from && bytes[at - 1] != b'@' && space_length_before(bytes, at) == 0
 }

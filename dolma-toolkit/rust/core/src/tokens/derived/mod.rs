@@ -84,7 +84,7 @@ pub enum Work {
     Reshard {
         /// Sources of each shard, by their positions in the plan.
         groups: Vec<Vec<usize>>,
-        /// A source that is larger stands alone in its group, and is cut between documents.
+        /// A larger source is a group of its own, and is cut between documents.
         max_size_bytes: Option<u64>,
     },
     /// Sequences of one length, a shard for each source.

@@ -121,7 +121,7 @@ fn concatenate(bounds: &[(u64, u64)], length: u64) -> Vec<Vec<Part>> {
 }
 
 /// Sequences stand in the order of the last document that each holds, and documents in their order within one: only what
-/// is together is decided by lengths. By the last, so that the rest of a cut document stands after its whole sequences.
+/// is together is decided by lengths. By the last, so that the rest of a cut document comes after its whole sequences.
 fn best_fit(bounds: &[(u64, u64)], length: u64) -> Vec<Vec<Part>> {
     let mut sequences: Vec<Vec<Part>> = Vec::new();
     let mut rests = Vec::new();

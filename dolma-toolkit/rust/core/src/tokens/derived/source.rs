@@ -31,7 +31,7 @@ pub struct Source {
     pub sha256: Option<(String, String)>,
 }
 
-/// What reading a source in full told.
+/// What reading a source in full found.
 pub struct Surveyed {
     pub tokens: u64,
     pub npy: Written,
