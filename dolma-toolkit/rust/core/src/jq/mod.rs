@@ -293,7 +293,7 @@ fn compiling_error(errors: &compile::Errors<&str, ()>) -> String {
         compile::Undefined::Filter(arity) => {
             format!("unknown function {name} with {arity} arguments")
         }
-        other => format!("there is no {} {name}", other.as_str()),
+        other => format!("unknown {} {name}", other.as_str()),
     })
 }
 
