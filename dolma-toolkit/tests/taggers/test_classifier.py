@@ -133,7 +133,7 @@ def test_a_model_that_is_missing_or_none_is_told(dolma: Dolma, tmp_path: Path) -
     assert "resources.dclm-oh-eli5" in error
     assert "huggingface.co/mlfoundations" in error
     other = dolma(*command, "--resources", f"dclm-oh-eli5={tmp_path / 'documents' / 'a.jsonl'}", code=1).err
-    assert "is no fastText model" in other
+    assert "is not a fastText model" in other
 
 
 def test_labels_of_any_script_have_keys_of_their_own(dolma: Dolma, tmp_path: Path) -> None:
