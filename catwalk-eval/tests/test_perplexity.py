@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from catwalk.config import RunConfig
@@ -11,7 +12,7 @@ from catwalk.evaluate import run
 from catwalk.formats.document import document_files, read_documents
 from catwalk.formats.results import read_document_scores, read_results
 from catwalk.metrics import ratio_stderr
-from catwalk.perplexity import WINDOWINGS, domain_rows, windows
+from catwalk.perplexity import Windowing, domain_rows, windows
 from catwalk.types import DocumentScore
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,8 +57,8 @@ def test_windows_match_lm_eval() -> None:
         assert _shown(length, "paloma-reference") == expected
 
 
-@given(st.integers(0, 200), st.integers(1, 40), st.sampled_from(WINDOWINGS))
-def test_every_token_is_scored_once_and_fits(length: int, window: int, windowing: str) -> None:
+@given(st.integers(0, 200), st.integers(1, 40), st.sampled_from(get_args(Windowing)))
+def test_every_token_is_scored_once_and_fits(length: int, window: int, windowing: Windowing) -> None:
     requests = windows(list(range(length)), _PREFIX, window, windowing)
     assert [token for request in requests for token in request.continuation] == list(range(length))
     for request in requests:

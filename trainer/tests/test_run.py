@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_not_continued(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("checkpoints/step-9/manifest.json", "manifest.json: is missing; expected a whole checkpoint"),
+        ("checkpoints/step-9/manifest.json", "manifest.json: not found; expected a whole checkpoint"),
         ("metrics.jsonl", "metrics.jsonl:4: is damaged; expected the row of a step"),
         ("metrics.jsonl with NaN", "metrics.jsonl:4: is damaged; expected the row of a step"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catwalk.formats.contract import Problem
+from catwalk.perplexity import Windowing
 from catwalk.settings import load
 
 __all__ = ["FORMER_NAMES", "RunConfig", "load_config"]
@@ -40,7 +41,7 @@ class RunConfig:
     """tokens per batch, padding included (default: 1024 on a CPU, 32768 elsewhere)"""
     max_length_tokens: int | None = None
     """tokens per window (default: the model's positions; 2048 if it has no limit)"""
-    windowing: Literal["paloma-reference", "strict-disjoint"] = "paloma-reference"
+    windowing: Windowing = "paloma-reference"
     """windows of a long document: paloma-reference or strict-disjoint"""
     prefix: Literal["eos", "bos"] | None = None
     """token before a document: eos or bos (default: bos if the tokenizer begins texts with it, else eos)"""

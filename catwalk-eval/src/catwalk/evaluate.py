@@ -26,7 +26,7 @@ from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
-from catwalk.perplexity import document_score, windows
+from catwalk.perplexity import Windowing, document_score, windows
 from catwalk.progress import Progress
 from catwalk.requests import ItemRequests, build_requests, collect_scores
 from catwalk.results import (
@@ -218,7 +218,7 @@ class _Engine:
         self.tokenizer = tokenizer
         self.prefix_id = tokenizer.prefix_id(settings["prefix"])
         self.max_length_tokens: int = settings["max_length_tokens"]
-        self.windowing: str = settings["windowing"]
+        self.windowing: Windowing = settings["windowing"]
         self.unknown_tokens = 0
         self._checkpoint, self._inspection, self._settings, self._device = checkpoint, inspection, settings, device
         self._scorer: Scorer | None = None

@@ -3,26 +3,26 @@
 Each document is scored on its own after one prefix token, never packed with others, and each token is scored exactly
 once. Two windowings (Paloma, arXiv:2312.10523, section 3 and its reference code) differ at the end of a long document:
 
-- `strict-disjoint`: prefix + document is cut into disjoint inputs of `max_length` tokens; each token predicts the next.
+- `strict-disjoint`: prefix + document is cut into disjoint inputs of `max_length_tokens`; each token predicts the next.
 - `paloma-reference`: the same, but the last window reaches back for as much context as it can take. Paloma's published
   numbers were made with it.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from catwalk.formats.contract import WorkError
 from catwalk.formats.document import Document
 from catwalk.metrics import ratio_stderr, round_logprob, round_significant
 from catwalk.types import DocumentScore, Request
 
-__all__ = ["WINDOWINGS", "document_score", "domain_rows", "windows"]
+__all__ = ["Windowing", "document_score", "domain_rows", "windows"]
 
-WINDOWINGS = ("paloma-reference", "strict-disjoint")
+Windowing = Literal["paloma-reference", "strict-disjoint"]
 
 
-def windows(tokens: Sequence[int], prefix_id: int, max_length_tokens: int, windowing: str) -> list[Request]:
+def windows(tokens: Sequence[int], prefix_id: int, max_length_tokens: int, windowing: Windowing) -> list[Request]:
     """Requests that score each token once; context + continuation without its last fit `max_length_tokens`."""
     whole = (prefix_id, *tokens)
     requests = []

@@ -114,6 +114,8 @@ def read_settings(
 ) -> dict[str, Any]:
     """Nested mappings of a YAML file, with flags (None: not given) and overrides `a.b=c` (list items by number).
 
+    Former names are replaced in the file and in overrides, so that an override wins under either name.
+
     Raises: ConfigError: missing, not YAML, not a mapping, or an override that fits nowhere.
     """
     problems: list[Problem] = []

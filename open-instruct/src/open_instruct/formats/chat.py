@@ -51,17 +51,11 @@ _KNOWN_MESSAGE = ("role", "content", "weight", "train")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
-    """One row: its messages with only `role` and `content`, and the place it came from.
-
-    `untrained` are the answers, counted from 0, with `weight` 0 or `train` false; `ignored` are the fields that nothing
-    reads (`name`, `message name`).
-    """
+class _Row:
+    """What both formats have, and the place of the row; `ignored` are the fields that nothing reads."""
 
     id: str
     source: str
-    messages: tuple[Message, ...]
-    untrained: frozenset[int] = frozenset()
     ignored: tuple[str, ...] = ()
     path: Path
     line: int
@@ -70,6 +64,17 @@ class Conversation:
     def place(self) -> str:
         """Give `path:line`, for messages to the user."""
         return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation(_Row):
+    """One row: its messages with only `role` and `content`.
+
+    `untrained` are the answers, counted from 0, with `weight` 0 or `train` false.
+    """
+
+    messages: tuple[Message, ...]
+    untrained: frozenset[int] = frozenset()
 
 
 def check_messages(value: list[Any], labels: list[str], field: str, path: Path, line: int) -> tuple[Message, ...]:
@@ -213,22 +218,12 @@ def dump_chat(path: Path) -> Iterator[dict[str, Any] | FormatError]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class Pair(_Row):
     """One row: the messages that both answers share, and the two answers."""
 
-    id: str
-    source: str
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
-    ignored: tuple[str, ...] = ()
-    path: Path
-    line: int
-
-    @property
-    def place(self) -> str:
-        """Give `path:line`, for messages to the user."""
-        return f"{self.path}:{self.line}"
 
 
 def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:

@@ -138,7 +138,7 @@ def _tensors(directory: Path) -> dict[str, torch.Tensor]:
         return {_name(key): tensor for key, tensor in load_file(path).items()}
     path = directory / "model.pt"
     if not path.is_file():
-        raise mismatch("missing_file", path, "missing", "model.pt or model.safetensors")
+        raise FormatError("missing_file", path, "not found; expected model.pt or model.safetensors")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises several kinds for damage and forbidden content
@@ -366,7 +366,7 @@ def export_checkpoint(source: Path, directory: Path, dtype: str | None, shard_by
     """
     opened = read_checkpoint(source)
     if opened.manifest is None:
-        raise mismatch("missing_file", source / "manifest.json", "missing", "a checkpoint with a manifest")
+        raise FormatError("missing_file", source / "manifest.json", "not found; expected a checkpoint with a manifest")
     weights = cast(stored_weights(opened), dtype, source)
     main_dtype = dtype_of_most(weights)
     write_weights(directory, weights, shard_bytes)
@@ -413,7 +413,7 @@ def _check_alike(opened: list[Checkpoint]) -> None:
     for checkpoint in opened:
         if checkpoint.manifest is None or first.manifest is None:
             where = checkpoint.directory / "manifest.json"
-            raise mismatch("missing_file", where, "missing", "a checkpoint with a manifest")
+            raise FormatError("missing_file", where, "not found; expected a checkpoint with a manifest")
         _check_settings(first, checkpoint)
         for name, tensor in {**first.tensors, **checkpoint.tensors}.items():
             wanted, found = first.tensors.get(name), checkpoint.tensors.get(name)

@@ -15,7 +15,7 @@ import fsspec
 
 from ..data.provenance import ORDER
 from ..formats.checkpoint import read_checkpoint
-from ..formats.contract import ConfigError, FormatError, mismatch, write_file
+from ..formats.contract import ConfigError, FormatError, write_file
 from ..formats.manifest import MANIFEST, read_manifest
 from ..settings import SettingError
 from .save import publish, step_directories
@@ -136,5 +136,5 @@ def _fetch(files: Any, copy: str, directory: Path) -> None:
     try:
         files.get([f"{copy}/{name}" for name in names], [str(directory / name) for name in names])
     except FileNotFoundError as error:
-        raise mismatch("missing_file", copy, "missing", "the files that its manifest lists") from error
+        raise FormatError("missing_file", copy, "not found; expected the files that its manifest lists") from error
     read_checkpoint(directory)

@@ -20,7 +20,7 @@ from ..config.load import FORMER_DTYPES, FORMER_NAMES
 from ..config.schema import CheckpointConfig, RunConfig
 from ..data.sources import TrainingData, input_rows
 from ..formats.checkpoint import Tensor, open_tokenizer
-from ..formats.contract import canonical_json, mismatch, read_object, sha256_file
+from ..formats.contract import FormatError, canonical_json, read_object, sha256_file
 from ..formats.manifest import MANIFEST, write_manifest
 from ..model.transformer import Transformer
 from ..parallel import by_rows, whole
@@ -288,7 +288,9 @@ def clear_unfinished(root: Path) -> None:
     whole = [path for _, path in step_directories(root)]
     for path in root.glob("step-*"):
         if path not in whole:
-            raise mismatch("missing_file", path / MANIFEST, "missing", "a whole checkpoint", hint=f"remove {path}")
+            raise FormatError(
+                "missing_file", path / MANIFEST, "not found; expected a whole checkpoint", hint=f"remove {path}"
+            )
 
 
 def remove_old(root: Path, settings: CheckpointConfig) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..formats.contract import mismatch
+from ..formats.contract import FormatError, mismatch
 from ..formats.tokens import Shard, TokenDirectory, boundaries
 
 __all__ = ["Chunks", "Layout", "Packs", "Piece", "ShardReader", "WindowSource", "best_fit_decreasing", "pieces_of"]
@@ -121,7 +121,9 @@ class ShardReader:
         try:
             file = self._opened(path)
         except FileNotFoundError as error:
-            raise mismatch("missing_file", path, "missing", "the shard that the run started with") from error
+            raise FormatError(
+                "missing_file", path, "not found; expected the shard that the run started with"
+            ) from error
         while left:
             got = os.preadv(file.number, [left], offset)
             if got == 0:
@@ -345,7 +347,7 @@ class WindowSource:
 def _mask_of(directory: Path, shard: Shard) -> Path:
     path = directory / shard.name
     if not path.is_file():
-        raise mismatch("missing_file", path, "missing", f"the label mask of {shard.path}")
+        raise FormatError("missing_file", path, f"not found; expected the label mask of {shard.path}")
     if path.stat().st_size != shard.tokens:
         got, expected = f"{path.stat().st_size} bytes long", f"{shard.tokens}, one for each token of {shard.path}"
         raise mismatch("wrong_size", path, got, expected)
