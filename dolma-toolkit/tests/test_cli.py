@@ -74,17 +74,17 @@ def test_json_file_anchors_and_references(dolma: Dolma, corpus: Path, monkeypatc
 def test_all_problems_are_told_at_once(dolma: Dolma, corpus: Path) -> None:
     (corpus / "c.yaml").write_text("tagers: [x]\nprocesses: many\ndebug: 3.5\nwork_dir: {inputs: a}\nexperiment: [a]\n")
     result = dolma("-c", "c.yaml", "tag", code=2)
-    assert 'error: tagers: is not a setting\nhint: did you mean "taggers"?' in result.err
+    assert 'error: tagers: unknown setting\nhint: did you mean "taggers"?' in result.err
     assert 'error: processes: is "many"; expected an integer' in result.err
     assert "error: debug: is 3.5; expected true or false" in result.err
-    assert 'error: work_dir.inputs: is not a setting\nhint: did you mean "input"?' in result.err
+    assert 'error: work_dir.inputs: unknown setting\nhint: did you mean "input"?' in result.err
     assert "error: experiment: is a list; expected a string" in result.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tag", "--tagger", "c4_v2"], 'error: --tagger: is not a setting\nhint: did you mean "taggers"?'),
+        (["tag", "--tagger", "c4_v2"], 'error: --tagger: unknown setting\nhint: did you mean "taggers"?'),
         (["tga"], 'error: command line: "tga" is not a command\nhint: did you mean "tag"?'),
         ([], "error: command line: names no command; expected one of tag,"),
         (["-c", "gone.yaml", "tag"], "error: gone.yaml: not found"),

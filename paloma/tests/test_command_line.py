@@ -55,11 +55,11 @@ def test_unknown_key_error_suggests_the_nearest_and_all_problems_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "c.yaml"
-    config.write_text("bytes_per_doman: 5\nseed: many\nsplits: [val]\n")
+    config.write_text("bytes_per_doman: 5\nseed: many\nsplits: [val]\nx: 1\n")
     assert build(tmp_path, "--config", str(config)) == 2
     err = capsys.readouterr().err
-    assert f'error: {config}: unknown setting "bytes_per_doman"; expected one of tokens_per_domain, ' in err
-    assert 'hint: did you mean "bytes_per_domain"?' in err
+    assert f'error: {config}: unknown setting "bytes_per_doman"\nhint: did you mean "bytes_per_domain"?' in err
+    assert f'error: {config}: unknown setting "x"\nhint: known settings: tokens_per_domain, bytes_per_domain, ' in err
     assert f'error: {config}: "seed" is "many"; expected an integer' in err
 
 

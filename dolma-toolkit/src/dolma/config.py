@@ -301,7 +301,7 @@ def _build_dataclass(cls: type, value: Any, key: str, problems: list[Problem]) -
     prefix = f"{key}." if key else ""
     for name in value:
         if name not in fields:
-            problems.append(Problem(f"{prefix}{name}", "is not a setting", nearest(str(name), fields)))
+            problems.append(Problem(f"{prefix}{name}", "unknown setting", nearest(str(name), fields)))
     arguments = {}
     for name, field in fields.items():
         if name in value:

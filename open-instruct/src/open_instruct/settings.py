@@ -247,9 +247,9 @@ def _dataclass(kind: Any, mapping: Any, default: Any, prefix: str, where: str, p
     known = {item.name: item for item in dataclasses.fields(kind)}
     for key in mapping:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            message = f'{where}: unknown setting "{prefix}{key}"; expected one of {", ".join(known)}'
-            problems.append(Problem(message, f'did you mean "{prefix}{near[0]}"?' if near else None))
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f'did you mean "{prefix}{near[0]}"?' if near else f"known settings: {', '.join(known)}"
+            problems.append(Problem(f'{where}: unknown setting "{prefix}{key}"', hint))
     values: dict[str, Any] = {}
     for name, item in known.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING

@@ -209,5 +209,5 @@ def _unknown_options(unknown: Sequence[str], parser: argparse.ArgumentParser) ->
     for argument in unknown:
         if argument.startswith("-"):
             name = argument.split("=")[0].lstrip("-")
-            problems.append(Problem(f"--{name}", "is not a setting", nearest(name, known)))
+            problems.append(Problem(f"--{name}", "unknown setting", nearest(name, known)))
     return problems or [Problem("command line", f"has the stray arguments {' '.join(unknown)}")]
