@@ -39,6 +39,8 @@ def records(path: Path) -> Iterator[Any]:
             place += left
             continue
         _, size, kind = struct.unpack_from("<IHB", data, place)
+        if place + 7 + size > len(data):
+            return  # W&B's process is still writing it
         message += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # whole, or the last part
