@@ -1,6 +1,6 @@
 //! What the bench holds the commands against: `measure floor OUTPUT FILE…` reads documents, parses them and writes the
 //! same lines; `measure tagger NAME FILE…` runs one tagger over texts in memory and prints its megabytes a second;
-//! `measure tag|dedupe|mix|tokens SETTINGS` does the native part of a command, from the JSON that the front hands over, so that a
+//! `measure run PLAN` does the native part of a command, from the JSON that the front hands over, so that a
 //! profiler sees nothing else.
 
 #![allow(clippy::print_stdout, clippy::needless_update)]
@@ -11,21 +11,18 @@ use std::time::Instant;
 use dolma_core::document::parse_row;
 use dolma_core::error::{Error, Result};
 use dolma_core::jsonl::{AtomicWriter, LineReader};
+use dolma_core::pipeline;
 use dolma_core::progress::Progress;
 use dolma_core::taggers::{build, TaggerOptions, Text};
-use dolma_core::{dedupe, mix, tag, tokens};
 
-const USAGE: &str = "expected `floor OUTPUT FILE…`, `tagger NAME FILE…` or `tag|dedupe|mix|tokens SETTINGS`";
+const USAGE: &str = "expected `floor OUTPUT FILE…`, `tagger NAME FILE…` or `run PLAN`";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["floor", output, files @ ..] => floor(Path::new(output), files),
         ["tagger", name, files @ ..] => tagger(name, files),
-        ["tag", path] => tag::run(&settings(path)?, &Progress::default()).map(drop),
-        ["dedupe", path] => dedupe::run(&settings(path)?, &Progress::default()).map(drop),
-        ["tokens", path] => tokens::run(&settings(path)?, &Progress::default()).map(drop),
-        ["mix", path] => mix::run(&settings(path)?, &Progress::default()).map(drop),
+        ["run", path] => pipeline::run(&settings(path)?, &Progress::default()).map(drop),
         _ => Err(Error::config("measure", USAGE)),
     }
 }

@@ -12,6 +12,7 @@ pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
 pub mod mix;
+pub mod pipeline;
 #[cfg(any(test, feature = "probes"))]
 pub mod probes;
 pub mod progress;

@@ -1,13 +1,12 @@
 //! `dolma._native`: arguments in, results out. All work is in `dolma_core`.
 
 mod classifier;
-mod dedupe;
 mod detach;
 mod error;
 mod list;
-mod mix;
+mod readers;
+mod run;
 mod stat;
-mod tag;
 mod tokens;
 
 use pyo3::prelude::*;
@@ -16,23 +15,20 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("NativeError", module.py().get_type::<error::NativeError>())?;
-    module.add_function(wrap_pyfunction!(dedupe::dedupe, module)?)?;
     module.add_function(wrap_pyfunction!(list::taggers, module)?)?;
     module.add_function(wrap_pyfunction!(list::renamed_taggers, module)?)?;
     module.add_function(wrap_pyfunction!(list::tagger_needs, module)?)?;
-    module.add_function(wrap_pyfunction!(mix::mix, module)?)?;
-    module.add_function(wrap_pyfunction!(mix::mix_check, module)?)?;
+    module.add_function(wrap_pyfunction!(run::mix_check, module)?)?;
     module.add_function(wrap_pyfunction!(classifier::sentences, module)?)?;
     module.add_function(wrap_pyfunction!(classifier::word_starts, module)?)?;
+    module.add_function(wrap_pyfunction!(run::pending, module)?)?;
+    module.add_function(wrap_pyfunction!(run::run, module)?)?;
     module.add_function(wrap_pyfunction!(stat::stat, module)?)?;
-    module.add_function(wrap_pyfunction!(tag::tag, module)?)?;
-    module.add_function(wrap_pyfunction!(tag::tag_pending, module)?)?;
-    module.add_function(wrap_pyfunction!(tag::why_not_json, module)?)?;
+    module.add_function(wrap_pyfunction!(readers::why_not_json, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::decode_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::derive_tokens, module)?)?;
-    module.add_function(wrap_pyfunction!(tokens::tokens, module)?)?;
-    module.add_class::<tag::DocumentReader>()?;
-    module.add_class::<tag::Lines>()?;
+    module.add_class::<readers::DocumentReader>()?;
+    module.add_class::<readers::Lines>()?;
     module.add_class::<classifier::FastText>()?;
     module.add_class::<classifier::Tagger>()?;
     Ok(())

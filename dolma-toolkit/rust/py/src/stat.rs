@@ -3,8 +3,8 @@
 use dolma_core::stat::{run, Settings};
 use pyo3::prelude::*;
 
-use crate::dedupe::{parse, render};
 use crate::detach;
+use crate::run::{parse, render};
 
 /// Summarizes attributes; `settings` is JSON of `dolma_core::stat::Settings`, the result JSON of its `Report`.
 #[pyfunction]

@@ -25,6 +25,7 @@ COMMANDS = {
     "dedupe": "Mark duplicate documents or paragraphs with a Bloom filter.",
     "mix": "Filter documents by their attributes, replace spans, write new documents.",
     "tokens": "Turn documents into token shards.",
+    "run": "Run several of these commands over documents that are read once.",
     "reshard": "Merge and split token shards, sources sampled and repeated.",
     "stat": "Summarize the distribution of attributes.",
     "train-classifier": "Train and measure a fastText classifier on labelled texts.",
@@ -62,6 +63,8 @@ def run(argv: Sequence[str]) -> None:
         raise ConfigError([problem])
     if rest and f"{name} {rest[0]}" in SUBCOMMANDS:
         name, rest = f"{name} {rest[0]}", rest[1:]
+    if name == "run" and rest and not rest[0].startswith("-"):
+        rest = ["--config", *rest]  # `dolma run pipeline.yaml`
     config, function = _command(name)
     parser = _command_parser(name, config)
     known, unknown = parser.parse_known_args([_underscored(argument, parser) for argument in rest])
@@ -87,6 +90,7 @@ def _underscored(argument: str, parser: argparse.ArgumentParser) -> str:
     """``--skip-bad-rows`` as ``--skip_bad_rows``, if a setting has that name."""
     name, equals, value = argument.partition("=")
     known = name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name
+    known = "--dryrun" if known == "--dry_run" else known
     return f"{known}{equals}{value}" if known in parser._option_string_actions else argument
 
 

@@ -14,11 +14,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from dolma import _native
 from dolma.config import GENERATE_IDS, REQUIRED, SKIP_BAD_ROWS, Compression, WorkDir, at_least, load, setting, to_yaml
 from dolma.errors import ConfigError, Problem
-from dolma.files.paths import Source, attributes_root, expand, extension, is_remote
+from dolma.files.paths import Source, attributes_root, expand, extension, is_remote, named
 from dolma.formats.files import attributes_name
+from dolma.plan import Document, Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
 
@@ -160,7 +160,7 @@ def _check_filter(config: BloomFilterConfig) -> Iterator[Problem]:
         )
 
 
-def _written(config: Config, document: str) -> Iterator[str]:
+def written(config: Config, document: str) -> Iterator[str]:
     """The directory of attributes next to a document file."""
     yield str(attributes_root(document, _set_name(config.dedupe), config.dedupe.document_dir)[1])
 
@@ -172,10 +172,10 @@ def _set_name(dedupe: DedupeConfig) -> str:
     return f"{name}_{dedupe.partition_index}" if dedupe.num_partitions > 1 else name
 
 
-@with_remote_paths(_written)
+@with_remote_paths(written)
 def run(config: Config) -> None:
     """Marks duplicates; see ``docs/guide/dedupe-and-mix.md``."""
-    settings = _settings(config)
+    settings = make_settings(config, expand(config.documents))
     if config.dryrun:
         outputs = [f"# {file['attributes_directory']}/{file['relative']}" for file in settings["files"]]
         sys.stdout.write("\n".join([to_yaml(config).rstrip(), *outputs]) + "\n")
@@ -185,14 +185,26 @@ def run(config: Config) -> None:
     start = time.monotonic()
     # a partition of the files may have none
     with error_log(directories[0]) if directories else nullcontext():
-        summary: dict[str, Any] = json.loads(_native.dedupe(json.dumps(settings), reporter))
+        documents = [
+            Document(file["path"], named(file["path"]), config.compression.input) for file in settings["files"]
+        ]
+        plan = Plan(documents, config.processes, config.generate_ids, config.skip_bad_rows)
+        plan.add("dedupe", settings)
+        [summary] = plan.run(reporter)["dedupe"]
     save_config(config, directories)
-    skipped = [(row["file"], row["line"], row["code"], row["message"]) for row in summary.pop("skipped")]
+    report(config, directories, summary, time.monotonic() - start, reporter)
+
+
+def report(
+    config: Config, directories: Sequence[Path], summary: dict[str, Any], seconds: float, reporter: Reporter
+) -> None:
+    """Says what was done."""
+    skipped = skipped_rows(summary.pop("skipped"))
     if directories and not summary["already_done"]:
         save_skipped("dedupe", directories[0], skipped)
         summary |= {"rows_skipped": len(skipped)} if skipped else {}
     _warn(summary, config)
-    reporter.finish(time.monotonic() - start, summary, _text(summary, config))
+    reporter.finish(seconds, summary, _text(summary, config))
 
 
 def deduper(config: Mapping[str, Any]) -> None:
@@ -205,13 +217,16 @@ def deduper(config: Mapping[str, Any]) -> None:
     run(load(Config, config))
 
 
-def _settings(config: Config) -> dict[str, Any]:
-    """Settings as the core takes them: every path worked out, defaults filled in."""
+def make_settings(config: Config, sources: Sequence[Source]) -> dict[str, Any]:
+    """Settings as the core takes them: every path worked out, defaults filled in.
+
+    Raises:
+        ConfigError: two files would have the same attributes, or one has no place for them.
+    """
     dedupe = config.dedupe
     unit = dedupe.documents or dedupe.paragraphs
     assert unit is not None  # `check` saw to it
     name = _set_name(dedupe)
-    sources = expand(config.documents)
     if dedupe.file_partition:
         sources = [source for source in sources if _owned(source, dedupe)]
     compared = dataclasses.asdict(unit)
@@ -228,10 +243,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "num_partitions": 1 if dedupe.file_partition else dedupe.num_partitions,
         "partition_index": 0 if dedupe.file_partition else dedupe.partition_index,
         "attribute_suffix": f"_{dedupe.partition_index}" if dedupe.num_partitions > 1 else "",
-        "compression": config.compression.input,
         "bloom_filter": dataclasses.asdict(config.bloom_filter),
-        "threads": config.processes,
-        "rows": {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import glob
 import json
 import logging
@@ -11,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 from dolma import _native
 from dolma.config import GENERATE_IDS, REQUIRED, SKIP_BAD_ROWS, Compression, WorkDir, at_least, load, setting, to_yaml
 from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
-from dolma.files.paths import PACKINGS, Source, attributes_root, expand
+from dolma.files.paths import PACKINGS, Source, attributes_root, expand, named, select
+from dolma.plan import Document, Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
 
@@ -264,7 +266,7 @@ def _check_seed(seed: int, key: str) -> Iterator[Problem]:
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Mixes; see ``docs/guide/dedupe-and-mix.md``."""
-    settings = _plan(config)
+    settings = make_settings(config)
     kept = [stream["part_directories"] or [stream["output_directory"]] for stream in settings["streams"]]
     outputs = [Path(directory) for directories in kept for directory in directories]
     if config.dryrun:
@@ -278,12 +280,27 @@ def run(config: Config) -> None:
     for warning in _native.mix_check(json.dumps(settings)):
         log.warning("mix  %s", warning)
     with error_log(outputs[0]):
-        summary: dict[str, Any] = json.loads(_native.mix(json.dumps(settings), reporter))
+        plan = Plan(documents_of(settings, config), config.processes, config.generate_ids, config.skip_bad_rows)
+        plan.add("mix", settings)
+        summary = plan.run(reporter)["mix"]
     save_config(config, directories)
+    report(outputs[0], summary, time.monotonic() - start, reporter)
+
+
+def documents_of(settings: Mapping[str, Any], config: Config) -> Iterator[Document]:
+    """The document files of all streams, in order."""
+    for stream, given in zip(settings["streams"], config.streams, strict=True):
+        for shard in stream["shards"]:
+            for source in shard["inputs"]:
+                yield Document(source["path"], named(source["path"]), given.compression.input)
+
+
+def report(directory: Path, summary: dict[str, Any], seconds: float, reporter: Reporter) -> None:
+    """Says what was done, and lists skipped rows in ``directory``."""
     if summary["replaced_files"]:
         log.warning("mix  removed %d files of an earlier run with other settings", summary["replaced_files"])
-    rows = [row for stream in summary["streams"] for row in stream.pop("skipped", [])]
-    save_skipped("mix", outputs[0], [(row["file"], row["line"], row["code"], row["message"]) for row in rows])
+    rows = skipped_rows(row for stream in summary["streams"] for row in stream.pop("skipped", []))
+    save_skipped("mix", directory, list(dict.fromkeys(rows)))
     for line in _funnel_lines(summary["streams"]):
         log.info(line)
     for line in _warnings(summary["streams"]):
@@ -291,7 +308,7 @@ def run(config: Config) -> None:
     keys = ("documents_in", "documents_out", "bytes_in", "bytes_out")
     counts = {key: sum(stream[key] for stream in summary["streams"]) for key in keys}
     counts |= {"rows_skipped": len(rows)} if rows else {}
-    reporter.finish(time.monotonic() - start, counts, _text(summary["already_done"], counts))
+    reporter.finish(seconds, counts, _text(summary["already_done"], counts))
 
 
 def mixer(config: Mapping[str, Any]) -> None:
@@ -311,8 +328,13 @@ def _text(already_done: bool, counts: Mapping[str, int]) -> str:
     return f"{documents}, {bytes_text(counts['bytes_out'])} of {bytes_text(counts['bytes_in'])} of text"
 
 
-def _plan(config: Config) -> dict[str, Any]:
+def make_settings(
+    config: Config, documents: Sequence[Source] | None = None, made: Collection[str] = ()
+) -> dict[str, Any]:
     """Settings as the core takes them.
+
+    In a pipeline, ``documents`` come from the stage before, and ``made`` has the attribute files of other stages. A
+    stream selects from the documents by its patterns; without patterns it takes all.
 
     Raises:
         ConfigError: documents or attributes are missing; it lists all of them.
@@ -321,21 +343,25 @@ def _plan(config: Config) -> dict[str, Any]:
     streams = []
     for index, stream in enumerate(config.streams):
         try:
-            streams.append(_stream(stream, f"streams.{index}", config))
+            key = f"streams.{index}"
+            found = expand(stream.documents, f"{key}.documents") if documents is None else documents
+            if documents is not None and stream.documents:
+                found = select(documents, stream.documents, f"{key}.documents")
+            streams.append(_stream(stream, found, key, config, made))
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:
         raise ConfigError(problems)
-    rows = {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows}
-    return {"streams": streams, "threads": config.processes, "rows": rows}
+    return {"streams": streams}
 
 
-def _stream(stream: StreamConfig, key: str, config: Config) -> dict[str, Any]:
-    sources = expand(stream.documents, f"{key}.documents")
+def _stream(
+    stream: StreamConfig, sources: Sequence[Source], key: str, config: Config, made: Collection[str]
+) -> dict[str, Any]:
     problems = list(_problems_of_sources(sources, f"{key}.documents"))
     inputs, directories = [], dict[str, None]()
     for source in sources:
-        found, more = _attributes(source, stream, key)
+        found, more = _attributes(source, stream, key, made)
         problems.extend(more)
         directories.update(dict.fromkeys(str(directory) for directory, _ in found))
         inputs.append({"path": source.path, "attributes": [str(path) for _, path in found]})
@@ -383,7 +409,9 @@ def _problems_of_sources(sources: Iterable[Source], key: str) -> Iterator[Proble
         seen[real] = source.name
 
 
-def _attributes(source: Source, stream: StreamConfig, key: str) -> tuple[list[tuple[Path, Path]], list[Problem]]:
+def _attributes(
+    source: Source, stream: StreamConfig, key: str, made: Collection[str]
+) -> tuple[list[tuple[Path, Path]], list[Problem]]:
     """Directory and file of each set of attributes of a document file, and what is missing."""
     found, problems = [], []
     for position, name in enumerate(stream.attributes):
@@ -394,7 +422,7 @@ def _attributes(source: Source, stream: StreamConfig, key: str) -> tuple[list[tu
             hint = "attributes are next to a directory `documents`"
             problems.append(Problem(place, f'is "{name}", but "{source.name}" {error}', hint))
             continue
-        directories = _directories(directory)
+        directories = _directories(directory, relative, made)
         if not directories:
             parent = directory.parent
             known = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
@@ -402,7 +430,7 @@ def _attributes(source: Source, stream: StreamConfig, key: str) -> tuple[list[tu
             problems.append(Problem(place, f'is "{name}", but {directory} was not found', hint))
         for one in directories:
             file = one / relative
-            if file.is_file():
+            if str(file) in made or file.is_file():
                 found.append((one, file))
             else:
                 hint = "run the command that makes these attributes on this document file too"
@@ -410,11 +438,13 @@ def _attributes(source: Source, stream: StreamConfig, key: str) -> tuple[list[tu
     return found, problems
 
 
-def _directories(directory: Path) -> list[Path]:
-    """The directory, or those that match it where its name is a pattern."""
+def _directories(directory: Path, relative: str, made: Collection[str]) -> list[Path]:
+    """The directory, or those that match it where its name is a pattern; those too that a stage makes."""
     if any(character in directory.name for character in "*?["):
-        return [Path(found) for found in sorted(glob.glob(str(directory))) if os.path.isdir(found)]
-    return [directory] if directory.is_dir() else []
+        written = {found for found in glob.glob(str(directory)) if os.path.isdir(found)}
+        below = {path.removesuffix(f"/{relative}") for path in made if path.endswith(f"/{relative}")}
+        return [Path(found) for found in sorted({*written, *fnmatch.filter(below, str(directory))})]
+    return [directory] if str(directory / relative) in made or directory.is_dir() else []
 
 
 def _packed(

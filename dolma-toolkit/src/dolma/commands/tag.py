@@ -11,7 +11,7 @@ import pstats
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,8 @@ from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
 from dolma.files import resources
 from dolma.files.paths import Source, attributes_root, expand, extension, fixed_part, is_remote
 from dolma.formats.files import attributes_name
+from dolma.plan import Document, skipped_rows
+from dolma.plan import Plan as RunPlan
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
 from dolma.tagging.workers import SpoolTask, import_modules, make_tagger, run_spools, source_sha256
@@ -87,14 +89,14 @@ class Config:
             yield Problem("profile.sort_key", f'is "{self.profile.sort_key}"; expected one of {known}')
 
 
-def _written(config: Config, document: str) -> Iterator[str]:
+def written(config: Config, document: str) -> Iterator[str]:
     """The directories of attributes next to a document file."""
     if config.destination is None:
         for name in [config.experiment] if config.experiment else map(make_variable_name, config.taggers):
             yield str(attributes_root(document, name)[1])
 
 
-@with_remote_paths(_written)
+@with_remote_paths(written)
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing attribute files, then the manifests."""
@@ -109,22 +111,34 @@ def _tag(config: Config, plan: Plan) -> None:
     reporter = Reporter("tag", directories)
     start = time.monotonic()
     with error_log(directories[0]):
-        spools = _spool(config, plan)
+        spools = spool(config, plan, lambda: run_plan(config, plan).pending()[0])
         save_config(config, directories)
-        documents, files, kept, spans, skipped = _native.tag(plan.to_json(), reporter)
-    save_skipped("tag", directories[0], skipped)
-    _sweep(spools)
-    seconds = time.monotonic() - start
+        [summary] = run_plan(config, plan).run(reporter)["tag"]
+    report(plan, summary, time.monotonic() - start, reporter)
+    sweep(spools)
+
+
+def run_plan(config: Config, plan: Plan) -> RunPlan:
+    """The run of this command alone."""
+    documents = [Document(file.path, file.name, file.compression) for file in plan.files]
+    run = RunPlan(documents, config.processes, config.generate_ids, config.skip_bad_rows)
+    run.add("tag", plan.settings())
+    return run
+
+
+def report(plan: Plan, summary: Mapping[str, Any], seconds: float, reporter: Reporter) -> None:
+    """Says what was done."""
+    skipped = skipped_rows(summary["skipped"])
+    save_skipped("tag", Path(plan.artifacts[0].directory), skipped)
+    counts = {key: summary[key] for key in ("documents", "files", "files_kept", "spans")}
     rate = bytes_text(sum(Path(file.path).stat().st_size for file in plan.files) / max(seconds, 1e-9))
-    text = (
-        f"{count_text(documents)} documents in {files} files ({kept} were finished before)  {count_text(spans)} spans"
-    )
-    counts = {"documents": documents, "files": files, "files_kept": kept, "spans": spans}
+    files = f"{counts['files']} files ({counts['files_kept']} were finished before)"
+    text = f"{count_text(counts['documents'])} documents in {files}  {count_text(counts['spans'])} spans"
     counts |= {"rows_skipped": len(skipped)} if skipped else {}
     reporter.finish(seconds, counts, f"{text}  {rate}/s")
 
 
-def _spool(config: Config, plan: Plan) -> list[Path]:
+def spool(config: Config, plan: Plan, find_pending: Callable[[], list[int]]) -> list[Path]:
     """Runs the Python taggers over the unfinished files and names their spools in the plan.
 
     Returns the places of the spools of all files: an earlier run may have left some of files that are finished.
@@ -133,7 +147,7 @@ def _spool(config: Config, plan: Plan) -> list[Path]:
     if not names:
         return []
     root = Path(config.work_dir.output) if config.work_dir.output else Path(plan.artifacts[0].directory) / ".spool"
-    pending = set(_native.tag_pending(plan.to_json()))
+    pending = set(find_pending())
     tasks, spools = [], []
     for index, file in enumerate(plan.files):
         status = Path(file.path).stat()
@@ -148,7 +162,8 @@ def _spool(config: Config, plan: Plan) -> list[Path]:
     return spools
 
 
-def _sweep(spools: list[Path]) -> None:
+def sweep(spools: list[Path]) -> None:
+    """Removes spools."""
     for spool in spools:
         spool.unlink(missing_ok=True)
     for parent in {spool.parent for spool in spools if spool.parent.exists()}:
@@ -219,12 +234,9 @@ class File:
 
 @dataclass
 class Plan:
-    """What the core does (``dolma_core::tag::Plan``), and what its results depend on."""
+    """What a tagging stage does (``dolma_core::tag::Plan``), and what its results depend on."""
 
-    threads: int
     ignore_existing: bool
-    rows: dict[str, Any]
-    """What to do with rows that are not valid documents."""
     language_model: str | None
     code: dict[str, str]
     """sha256 of the source file of each tagger written in Python."""
@@ -234,10 +246,9 @@ class Plan:
     artifacts: list[Artifact] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
 
-    def to_json(self) -> str:
-        """As ``_native.tag`` takes it."""
-        fields = {name: value for name, value in vars(self).items() if name not in ("code", "resources")}
-        return json.dumps(fields, default=vars)
+    def settings(self) -> dict[str, Any]:
+        """As the core takes it."""
+        return {name: value for name, value in vars(self).items() if name not in ("code", "resources")}
 
 
 def make_plan(config: Config, sources: Sequence[Source]) -> Plan:
@@ -260,8 +271,7 @@ def make_plan(config: Config, sources: Sequence[Source]) -> Plan:
     found = resources.find(places, config.taggers, known, problems)
     code = {name: source_sha256(cls.__module__) for name, cls in classes.items()}
     model = language_model_path(config, problems) if any("lang_id" in name for name in config.taggers) else None
-    rows = {"generate_ids": config.generate_ids, "skip_bad_rows": config.skip_bad_rows}
-    plan = Plan(config.processes, config.ignore_existing, rows, model, code, found)
+    plan = Plan(config.ignore_existing, model, code, found)
     for name in config.taggers:
         experiment = make_variable_name(config.experiment or name)
         defaults = list(make_tagger(name).defaults) if name in classes else []

@@ -18,6 +18,7 @@ from dolma.errors import ConfigError, Problem, nearest, raise_all, raises_dolma_
 from dolma.files.paths import Source, expand, is_remote, side_file
 from dolma.formats.contract import FormatError, MissingFlagError
 from dolma.formats.manifest import MANIFEST, check_files, find_manifest, read_manifest
+from dolma.plan import Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
 from dolma.tokenizer import ShardsConfig, derive, details_of, item_type_problems, shards_of, tokenizer_path
@@ -138,7 +139,7 @@ class Config:
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing shards, then the manifest."""
-    plan = _plan(config, expand(config.documents))
+    plan = make_settings(config, expand(config.documents))
     if shown_and_done(config):
         return
     destination = Path(config.destination)
@@ -147,11 +148,11 @@ def run(config: Config) -> None:
     reporter = Reporter("tokens", [destination])
     start = time.monotonic()
     with error_log(destination):
-        counts, skipped = _native.tokens(json.dumps(plan), reporter)
+        run_plan = Plan([], config.processes)
+        run_plan.add("tokens", plan)
+        counts = run_plan.run(reporter)["tokens"]
     save_config(config, [destination])
-    save_skipped("tokens", destination, skipped)
-    counts |= {"rows_skipped": len(skipped)} if skipped else {}
-    _report(counts, time.monotonic() - start, reporter)
+    report(destination, counts, time.monotonic() - start, reporter)
 
 
 def _remove_shards(directory: Path) -> None:
@@ -171,7 +172,11 @@ def _remove_shards(directory: Path) -> None:
         (directory / shard).unlink(missing_ok=True)
 
 
-def _report(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
+def report(destination: Path, counts: dict[str, Any], seconds: float, reporter: Reporter) -> None:
+    """Says what was done."""
+    skipped = skipped_rows(counts.pop("skipped"))
+    save_skipped("tokens", destination, skipped)
+    counts |= {"rows_skipped": len(skipped)} if skipped else {}
     if counts["shards_discarded"]:
         log.warning(f"tokens  {counts['shards_discarded']} shards of an unfinished, other run were removed")
     if counts["respelt"]:
@@ -186,7 +191,8 @@ def _report(counts: dict[str, int], seconds: float, reporter: Reporter) -> None:
     reporter.finish(seconds, counts, f"{text}  {shards}  {rate}")
 
 
-def _plan(config: Config, sources: Sequence[Source]) -> dict[str, Any]:
+def make_settings(config: Config, sources: Sequence[Source]) -> dict[str, Any]:
+    """Settings as the core takes them."""
     ordered = sorted(sources, key=lambda source: source.name)
     shared = _shared_directory([source.name for source in ordered])
     files = [

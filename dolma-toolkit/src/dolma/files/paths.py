@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import logging
 import os
@@ -29,6 +30,7 @@ __all__ = [
     "matches",
     "mirror_path",
     "named",
+    "select",
     "side_file",
 ]
 
@@ -142,6 +144,22 @@ def expand(patterns: Sequence[str], key: str = "documents") -> list[Source]:
     if problems:
         raise ConfigError(problems)
     return list(sources.values())
+
+
+def select(sources: Sequence[Source], patterns: Sequence[str], key: str) -> list[Source]:
+    """The sources whose names match a pattern, in their order; ``*`` matches any part of a path.
+
+    Raises:
+        ConfigError: a pattern matches none.
+    """
+    problems = []
+    for index, pattern in enumerate(patterns):
+        if not any(fnmatch.fnmatchcase(source.name, pattern) for source in sources):
+            message = f'is "{pattern}", which matches no document of the stage before; expected some of these'
+            problems.append(Problem(f"{key}.{index}", message, f'the first is "{sources[0].name}"' if sources else ""))
+    if problems:
+        raise ConfigError(problems)
+    return [source for source in sources if any(fnmatch.fnmatchcase(source.name, pattern) for pattern in patterns)]
 
 
 def _by_directness(path: str) -> tuple[bool, int, str]:

@@ -9,6 +9,8 @@ mod settings;
 mod url;
 mod words;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,11 +22,11 @@ pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, Skipped};
+use crate::jsonl::{AtomicWriter, Skipped, Written};
 use crate::manifest::sha256_file;
-use crate::progress::Progress;
-use crate::run::{pass, threads, Batch, Journal, Rows, Stage, Turn};
+use crate::run::{BatchRow, Journal};
 use decide::Decider;
+pub use keys::KeyedRow;
 use keys::Keyer;
 use resume::{groups, Identity, MarkedFile, Target};
 
@@ -57,59 +59,140 @@ pub struct Summary {
     pub skipped: Vec<Skipped>,
 }
 
-/// Runs it.
-pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
-    settings.key()?;
-    let path = &settings.bloom_filter.file;
-    let (mut filter, before) = open_filter(settings)?;
-    let identity = Identity::of(settings)?;
-    let mut already_inserted = false;
-    let mut given = before.clone();
-    if let (AnyFilter::Current(filter), false) = (&filter, settings.bloom_filter.read_only) {
-        match filter.record.runs.iter().find(|run| run.run == identity.run) {
-            Some(run) => {
-                already_inserted = true;
-                given = run.before.clone();
+/// The deduplication of a run: the filter, and where attributes go.
+pub struct Dedupe<'s> {
+    settings: &'s Settings,
+    filter: AnyFilter,
+    /// The filter's file as it was.
+    before: Option<FileState>,
+    /// As it was before this run, which may have written it already.
+    given: Option<FileState>,
+    identity: Identity,
+    /// Directories of attributes; none where they are not kept.
+    targets: Vec<Target<'s>>,
+    /// An earlier run stopped behind its filter, or was finished.
+    already_inserted: bool,
+}
+
+impl<'s> Dedupe<'s> {
+    /// Opens the filter, and finds out what an earlier run left. `hashes` has the document files.
+    pub fn survey(settings: &'s Settings, keep: bool, hashes: &BTreeMap<PathBuf, Written>) -> Result<Dedupe<'s>> {
+        settings.key()?;
+        let (filter, before) = open_filter(settings)?;
+        let identity = Identity::of(settings, hashes);
+        let mut already_inserted = false;
+        let mut given = before.clone();
+        if let (AnyFilter::Current(filter), false) = (&filter, settings.bloom_filter.read_only) {
+            match filter.record.runs.iter().find(|run| run.run == identity.run) {
+                Some(run) => {
+                    already_inserted = true;
+                    given = run.before.clone();
+                }
+                None => identity.check_not_in(&filter.record, settings)?,
             }
-            None => identity.check_not_in(&filter.record, settings)?,
         }
+        let groups = if keep { groups(settings) } else { Vec::new() };
+        let target = |group| Target::new(settings, group, &identity, given.as_ref(), hashes);
+        let targets = groups.into_iter().map(target).collect::<Result<_>>()?;
+        Ok(Dedupe { settings, filter, before, given, identity, targets, already_inserted })
     }
-    let targets = groups(settings)
-        .into_iter()
-        .map(|group| Target::new(settings, group, &identity, given.as_ref()))
-        .collect::<Result<Vec<_>>>()?;
-    let is_new = before.is_none();
-    let may_be_done = !is_new && (already_inserted || settings.bloom_filter.read_only);
-    if may_be_done && targets.iter().all(Target::is_done) {
-        targets.iter().try_for_each(|target| target.journal.remove())?;
-        return Ok(Summary { already_done: true, ..summary(&filter, Counts::default(), 0) });
-    }
-    if already_inserted {
-        return finish_after_filter(settings, targets, &identity, &filter);
-    }
-    targets.iter().try_for_each(Target::check_place)?;
-    let mut replaced_files = 0;
-    for target in &targets {
-        replaced_files += target.begin()? as u64;
-    }
-    let first_estimate = settings.bloom_filter.estimated_doc_count;
-    let (counts, skipped) = loop {
-        if let Some(counts) = mark_files(settings, &targets, &mut filter, progress)? {
-            break counts;
+
+    /// Whether nothing is left to do but, perhaps, the manifests. `is_complete`: whatever else is made of the attributes
+    /// is there.
+    pub fn is_done(&self, is_complete: bool) -> Result<bool> {
+        let may_be_done = self.before.is_some() && (self.already_inserted || self.settings.bloom_filter.read_only);
+        let all_written = is_complete && self.targets.iter().all(Target::all_written);
+        if self.already_inserted && !all_written {
+            let message = format!(
+                "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
+                self.settings.bloom_filter.file.display(),
+                self.identity.inputs.first().map(|input| input.path.as_str()).unwrap_or_default(),
+            );
+            return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
         }
-        filter = grown(settings, &filter, before.is_none())?;
-        targets.iter().try_for_each(|target| target.journal.restart())?;
-    };
-    if let (AnyFilter::Current(filter), false) = (&mut filter, settings.bloom_filter.read_only) {
-        filter.record.runs.push(identity.record(settings, before));
-        bloom::write(filter, path)?;
+        Ok(may_be_done && is_complete && (self.already_inserted || self.targets.iter().all(Target::is_done)))
     }
-    for target in targets {
-        target.finish()?;
+
+    /// Readies the directories. Says how many files of another run were removed.
+    pub fn begin(&self) -> Result<u64> {
+        self.targets.iter().try_for_each(Target::check_place)?;
+        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin()? as u64))
     }
-    let mut summary = Summary { skipped, ..summary(&filter, counts, replaced_files) };
-    summary.filter_grown_from = Some(first_estimate).filter(|first| is_new && summary.filter_estimated_keys > *first);
-    Ok(summary)
+
+    /// The document files, in order.
+    pub fn files(&self) -> &'s [DocumentFile] {
+        &self.settings.files
+    }
+
+    /// What decides the rows of one pass.
+    pub fn marking(&mut self) -> Result<Marking<'_>> {
+        let settings = self.settings;
+        let accepted_rate = accepted_rate(settings, &self.filter);
+        let threshold = match &settings.unit {
+            UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
+            _ => 1.0,
+        };
+        let (answering, changing) = match (&mut self.filter, settings.bloom_filter.read_only) {
+            (AnyFilter::Current(filter), false) => (None, Some(filter)),
+            (answering, _) => (Some(&*answering), None),
+        };
+        let mut journals = vec![None; settings.files.len()];
+        for target in &self.targets {
+            target.group.files.iter().for_each(|index| journals[*index] = Some(&target.journal));
+        }
+        Ok(Marking {
+            settings,
+            keyer: Keyer::new(settings, answering)?,
+            decider: Mutex::new(Decider::new(changing, &settings.attribute_name(), threshold)),
+            accepted_rate,
+            is_overfull: AtomicBool::new(false),
+            journals,
+        })
+    }
+
+    /// Forgets what was marked, and what was inserted into a new filter; `is_overfull`: takes a larger one.
+    pub fn restart(&mut self, is_overfull: bool) -> Result<()> {
+        self.filter = match is_overfull {
+            true => grown(self.settings, &self.filter, self.before.is_none())?,
+            false => open_filter(self.settings)?.0,
+        };
+        self.targets.iter().try_for_each(|target| target.journal.restart())
+    }
+
+    /// Hash of the filter's file as it was before this run; `None` if there was none.
+    pub fn filter_before(&self) -> Option<&str> {
+        self.given.as_ref().map(|file| file.sha256.as_str())
+    }
+
+    /// What is said of a run with nothing to do.
+    pub fn already_done(&self) -> Summary {
+        Summary { already_done: true, ..summary(&self.filter, Counts::default(), 0) }
+    }
+
+    /// Writes the filter and the manifests.
+    pub fn publish(mut self, counts: Counts, replaced_files: u64, skipped: Vec<Skipped>) -> Result<Summary> {
+        if let (AnyFilter::Current(filter), false) = (&mut self.filter, self.settings.bloom_filter.read_only) {
+            filter.record.runs.push(self.identity.record(self.settings, self.before.clone()));
+            bloom::write(filter, &self.settings.bloom_filter.file)?;
+        }
+        let first_estimate = self.settings.bloom_filter.estimated_doc_count;
+        let mut summary = Summary { skipped, ..summary(&self.filter, counts, replaced_files) };
+        let has_grown = self.before.is_none() && summary.filter_estimated_keys > first_estimate;
+        summary.filter_grown_from = has_grown.then_some(first_estimate);
+        self.targets.into_iter().try_for_each(Target::finish).map(|()| summary)
+    }
+
+    /// Writes the manifests that an earlier run had no time for.
+    pub fn publish_again(self) -> Result<Summary> {
+        let summary = self.already_done();
+        for target in self.targets {
+            match target.is_done() {
+                true => target.journal.remove()?,
+                false => target.finish()?,
+            }
+        }
+        Ok(summary)
+    }
 }
 
 /// A larger filter in place of one that would mark too many new keys as seen. A filter with keys of earlier runs cannot
@@ -181,152 +264,97 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
     Ok((AnyFilter::Current(Filter::new(settings.sizing(settings.bloom_filter.estimated_doc_count)?, record)), None))
 }
 
-/// The filter holds this run's keys: all there is left to do is the manifests, if the attributes are all there.
-fn finish_after_filter(
-    settings: &Settings,
-    targets: Vec<Target<'_>>,
-    identity: &Identity,
-    filter: &AnyFilter,
-) -> Result<Summary> {
-    for target in &targets {
-        if !target.all_written() {
-            let message = format!(
-                "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
-                settings.bloom_filter.file.display(),
-                identity.inputs.first().map(|input| input.path.as_str()).unwrap_or_default(),
-            );
-            return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
-        }
-    }
-    for target in targets {
-        if target.is_done() {
-            target.journal.remove()?;
-        } else {
-            target.finish()?;
-        }
-    }
-    Ok(Summary { already_done: true, ..summary(filter, Counts::default(), 0) })
-}
-
-/// Counts, and the skipped rows.
-type Marked = (Counts, Vec<Skipped>);
-
-/// `None` if the filter is too small.
-fn mark_files(
-    settings: &Settings,
-    targets: &[Target<'_>],
-    filter: &mut AnyFilter,
-    progress: &Progress,
-) -> Result<Option<Marked>> {
-    let before = progress.snapshot();
-    let size_bytes = |file: &DocumentFile| file.path.metadata().map_or(0, |metadata| metadata.len());
-    let stored_bytes: u64 = settings.files.iter().map(size_bytes).sum();
-    progress.expect(before.files + settings.files.len() as u64, before.bytes + stored_bytes);
-    let accepted_rate = accepted_rate(settings, filter);
-    let threshold = match &settings.unit {
-        UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
-        _ => 1.0,
-    };
-    let (answering, changing) = match filter {
-        AnyFilter::Current(filter) if !settings.bloom_filter.read_only => (None, Some(filter)),
-        answering => (Some(&*answering), None),
-    };
-    let mut journals = vec![None; settings.files.len()];
-    for target in targets {
-        target.group.files.iter().for_each(|index| journals[*index] = Some(&target.journal));
-    }
-    let marking = Marking {
-        settings,
-        keyer: Keyer::new(settings, answering)?,
-        decider: Mutex::new(Decider::new(changing, &settings.attribute_name(), threshold)),
-        accepted_rate,
-        is_overfull: AtomicBool::new(false),
-        journals,
-        sieve: RowSieve::new(&settings.rows, 0),
-    };
-    let marked = pass(
-        &marking,
-        settings.files.len(),
-        threads::useful(settings.threads, threads::pieces(stored_bytes)),
-        progress,
-    );
-    if marking.is_overfull.load(Ordering::Relaxed) {
-        return progress.check().map(|()| None);
-    }
-    let (mut counts, mut skipped) = (Counts::default(), Vec::new());
-    for (of_file, skipped_rows) in marked? {
-        counts.add(&of_file);
-        skipped.extend(skipped_rows);
-    }
-    Ok(Some((counts, skipped)))
-}
-
-/// A series is a document file. Rows of a file that an earlier, stopped run has finished are decided again, for the filter
-/// to know them, and not written again.
-struct Marking<'a> {
+/// Decides which rows of a pass are duplicates.
+pub struct Marking<'a> {
     settings: &'a Settings,
     keyer: Keyer<'a>,
     decider: Mutex<Decider<'a>>,
     accepted_rate: f64,
     is_overfull: AtomicBool,
-    /// of each file
+    /// Of each file, where attributes are kept.
     journals: Vec<Option<&'a Journal<MarkedFile>>>,
-    sieve: RowSieve,
 }
 
-impl Stage for Marking<'_> {
-    type Source = Rows;
-    type Made = (String, Counts);
-    type Output = (Option<AtomicWriter>, Counts);
-    type Done = Marked;
+/// The attribute lines of some rows.
+#[derive(Default)]
+pub struct Marked {
+    lines: String,
+    ends: Vec<usize>,
+    counts: Counts,
+}
 
-    const TAKES_TURNS: bool = true;
+impl Marked {
+    /// The line of a row, with its line end.
+    pub fn line(&self, row: usize) -> &str {
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.lines[start..self.ends[row]]
+    }
+}
 
-    fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
-        let file = &self.settings.files[series];
-        let name = file.path.display().to_string();
-        let compression = self.settings.compression.as_deref().and_then(Compression::named);
-        let compression = compression.unwrap_or(Compression::of(&file.path));
-        let reader = match self.keyer.fields() {
-            Some(fields) => LineReader::open_fields(&file.path, &name, compression, &fields)?,
-            None => LineReader::open_as(&file.path, &name, compression)?,
-        };
-        let is_finished = self.journals[series].is_some_and(|journal| journal.get(&file.relative).is_some());
-        let writer = if is_finished { None } else { Some(AtomicWriter::create(&file.output())?) };
-        Ok((Rows::new(reader.sieved(&self.sieve), Vec::new()), (writer, Counts::default())))
+/// The attribute file of a document file while it is made. Rows of a file that an earlier, stopped run has finished are
+/// decided again, for the filter to know them, and not written again.
+pub type Output = (Option<AtomicWriter>, Counts);
+
+impl Marking<'_> {
+    /// Whether rows have to be decided in order.
+    pub fn takes_turns(&self) -> bool {
+        !self.settings.bloom_filter.read_only
     }
 
-    fn make(&self, series: usize, batch: Batch, turn: &Turn<'_, Self>) -> Result<Self::Made> {
-        let name = self.settings.files[series].path.display().to_string();
-        let rows = batch.all(|row| self.keyer.row(row.document(), &row.place(&name)))?;
-        turn.take(|| {
-            let mut decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner);
-            decider.counts = Counts::default();
-            let mut lines = String::new();
-            rows.iter().for_each(|row| decider.row(row, &mut lines));
-            if decider.is_beyond(self.accepted_rate) {
-                self.is_overfull.store(true, Ordering::Relaxed);
-                return Err(Error::Cancelled);
-            }
-            Ok((lines, decider.counts))
-        })?
+    /// The filter is too small, and the pass has ended for it.
+    pub fn is_overfull(&self) -> bool {
+        self.is_overfull.load(Ordering::Relaxed)
     }
 
-    fn keep(&self, _series: usize, (writer, counts): &mut Self::Output, (lines, added): Self::Made) -> Result<()> {
-        counts.add(&added);
-        writer.as_mut().map_or(Ok(()), |writer| writer.put(lines.as_bytes()))
+    /// The fields of a row that it reads; `None` for all.
+    pub fn fields(&self) -> Option<Vec<&str>> {
+        self.keyer.fields()
     }
 
-    fn finish(&self, series: usize, rows: Rows, (writer, counts): Self::Output) -> Result<Marked> {
-        let file = &self.settings.files[series];
-        if let (Some(writer), Some(journal)) = (writer, self.journals[series]) {
+    /// Finds the keys of a row.
+    pub fn keys(&self, row: BatchRow<'_>, name: &str) -> Result<KeyedRow> {
+        self.keyer.row(row.document(), &row.place(name))
+    }
+
+    /// Decides rows, when those before are decided.
+    pub fn decide(&self, rows: &[KeyedRow]) -> Result<Marked> {
+        let mut decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner);
+        decider.counts = Counts::default();
+        let mut marked = Marked::default();
+        for row in rows {
+            decider.row(row, &mut marked.lines);
+            marked.ends.push(marked.lines.len());
+        }
+        if decider.is_beyond(self.accepted_rate) {
+            self.is_overfull.store(true, Ordering::Relaxed);
+            return Err(Error::Cancelled);
+        }
+        marked.counts = decider.counts;
+        Ok(marked)
+    }
+
+    /// Begins the attribute file of a document file.
+    pub fn open(&self, file: usize) -> Result<Output> {
+        let file_name = &self.settings.files[file];
+        let is_missing = |journal: &Journal<MarkedFile>| journal.get(&file_name.relative).is_none();
+        let is_wanted = self.journals[file].is_some_and(is_missing);
+        Ok((is_wanted.then(|| AtomicWriter::create(&file_name.output())).transpose()?, Counts::default()))
+    }
+
+    /// Takes what was decided of a batch, in order.
+    pub fn keep(&self, (writer, counts): &mut Output, marked: &Marked) -> Result<()> {
+        counts.add(&marked.counts);
+        writer.as_mut().map_or(Ok(()), |writer| writer.put(marked.lines.as_bytes()))
+    }
+
+    /// Ends the attribute file of a document file.
+    pub fn finish(&self, file: usize, (writer, counts): Output) -> Result<Counts> {
+        if let (Some(writer), Some(journal)) = (writer, self.journals[file]) {
             let output = writer.finish()?;
             let marked = MarkedFile { documents: counts.documents, spans: counts.spans, output };
-            journal.add(&file.relative, marked)?;
+            journal.add(&self.settings.files[file].relative, marked)?;
         }
-        let name = file.path.display().to_string();
-        let skipped = rows.skipped().iter().map(|row| Skipped { file: name.clone(), row: row.clone() });
-        Ok((counts, skipped.collect()))
+        Ok(counts)
     }
 }
 

@@ -15,11 +15,9 @@ use super::settings::{DocumentFile, Settings};
 use crate::bloom::{FileState, Record, Run, RunInput};
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{
-    canonical_bytes, document_inputs, relative_path, sha256_bytes, sha256_file, Input, Manifest, FILE_NAME,
-};
+use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest, FILE_NAME};
 use crate::run::publish::{finished_as, remove};
-use crate::run::{each, Journal, Made};
+use crate::run::{Journal, Made};
 
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +29,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Hashes all inputs.
-    pub fn of(settings: &Settings) -> Result<Self> {
-        let input =
-            |file: &DocumentFile| Ok(RunInput { path: input_name(file), sha256: sha256_file(&file.path)?.sha256 });
-        let inputs = each(&settings.files, settings.threads, input)?;
+    /// Of settings and inputs; `hashes` has the document files.
+    pub fn of(settings: &Settings, hashes: &BTreeMap<PathBuf, Written>) -> Self {
+        let input = |file: &DocumentFile| {
+            Some(RunInput { path: input_name(file), sha256: hashes.get(&file.path)?.sha256.clone() })
+        };
+        let inputs: Vec<RunInput> = settings.files.iter().filter_map(input).collect();
         let value = json!({"settings": settings.recorded(), "inputs": &inputs});
-        Ok(Self { run: sha256_bytes(&canonical_bytes(&value)), inputs })
+        Self { run: sha256_bytes(&canonical_bytes(&value)), inputs }
     }
 
     /// This run, as a filter's file keeps it.
@@ -137,10 +136,17 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Works out the manifest up to its files and counts.
-    pub fn new(settings: &'a Settings, group: Group, identity: &Identity, filter: Option<&FileState>) -> Result<Self> {
-        let paths: Vec<PathBuf> = group.files.iter().map(|index| settings.files[*index].path.clone()).collect();
+    pub fn new(
+        settings: &'a Settings,
+        group: Group,
+        identity: &Identity,
+        filter: Option<&FileState>,
+        hashes: &BTreeMap<PathBuf, Written>,
+    ) -> Result<Self> {
+        let paths = group.files.iter().map(|index| &settings.files[*index].path);
+        let files = paths.map(|path| (path.clone(), hashes.get(path).cloned())).collect();
         let mut manifest = Manifest::new("attributes", settings.recorded());
-        manifest.inputs = document_inputs("documents", "document", &paths, &group.directory)?;
+        manifest.inputs = hashed_inputs("documents", "document", &files, &group.directory)?;
         if let Some(filter) = filter {
             let file = Written { size_bytes: filter.size_bytes, sha256: filter.sha256.clone() };
             manifest.inputs.push(Input::file("filter", filter_path(settings, &group)?, &file));

@@ -7,7 +7,6 @@ use serde_json::{json, Map, Value};
 
 use crate::bloom::{available_memory_bytes, Record, Sizing};
 use crate::error::{Error, Result};
-use crate::jsonl::RowRules;
 use crate::jsonpath::Path as JsonPath;
 
 /// One document file and where its attributes go.
@@ -51,15 +50,8 @@ pub struct Settings {
     pub partition_index: u64,
     /// what follows the attribute's name: the partition's number where there are several
     pub attribute_suffix: String,
-    /// how documents are packed, where their names do not say it: `gz`, `zst`, `bz2`, `xz` or nothing
-    pub compression: Option<String>,
     /// the filter
     pub bloom_filter: FilterSettings,
-    /// how many threads work
-    pub threads: usize,
-    /// what to do with rows that are not valid documents
-    #[serde(default)]
-    pub rows: RowRules,
 }
 
 /// What is compared.

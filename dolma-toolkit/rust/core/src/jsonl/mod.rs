@@ -125,7 +125,7 @@ pub struct RowRules {
 }
 
 /// A skipped row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SkippedRow {
     /// 1-based.
     pub line: u64,
@@ -136,7 +136,7 @@ pub struct SkippedRow {
 }
 
 /// A skipped row, and its file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
     /// As the request names it.
     pub file: String,

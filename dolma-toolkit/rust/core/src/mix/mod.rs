@@ -19,20 +19,25 @@ mod target;
 mod tests;
 mod view;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 pub use funnel::{Flow, MissingFlow, PartFlow, RuleFlow, SpanFlow, StreamFunnel};
+pub use jobs::{Goal, Work, Writing};
+pub use names::{Planned, PlannedSet};
 pub use row::{Attribute, AttributeRow, Span};
 pub use rules::Kind;
 pub use settings::{
     BudgetSettings, BudgetUnit, FilterSettings, RuleSettings, SampleSettings, Settings, Shard, ShardInput,
     ShuffleSettings, SpanSettings, SplitSettings, Stream, Syntax,
 };
+pub use shard::{Given, Mixed};
 pub use spans::{replace, Replacement};
+pub use target::Origin;
 
 use crate::error::{Code, Error, Result};
 use crate::jsonl::Skipped;
-use crate::progress::Progress;
 use crate::run::all;
 use rules::Rules;
 use target::{targets, Holds, Target};
@@ -48,43 +53,92 @@ pub struct Summary {
     pub streams: Vec<StreamFunnel>,
 }
 
-/// Checks what can be checked before the work: rules compile, attributes that they name are there. Gives warnings.
-pub fn check(settings: &Settings) -> Result<Vec<String>> {
-    names::check(settings, &compile(settings)?)
+/// Checks what can be checked before the work: rules compile, attributes that they name are there, or will be. Gives
+/// warnings.
+pub fn check(settings: &Settings, planned: &Planned) -> Result<Vec<String>> {
+    names::check(settings, &compile(settings)?, planned)
 }
 
-/// Runs it.
-pub fn run(settings: &Settings, progress: &Progress) -> Result<Summary> {
-    let rules = compile(settings)?;
-    let mut targets = targets(settings)?;
-    if targets.iter().all(Target::is_done) {
-        for target in &targets {
-            target.tidy()?;
+/// A mix: its rules, and the directories that it fills.
+pub struct Mix<'s> {
+    settings: &'s Settings,
+    rules: Vec<Rules>,
+    targets: Vec<Target<'s>>,
+}
+
+impl<'s> Mix<'s> {
+    /// Compiles the rules, and finds out what an earlier run left.
+    pub fn survey(settings: &'s Settings, origin: &Origin) -> Result<Mix<'s>> {
+        Ok(Mix { settings, rules: compile(settings)?, targets: targets(settings, origin)? })
+    }
+
+    /// Whether everything is there.
+    pub fn is_done(&self) -> bool {
+        !self.targets.is_empty() && self.targets.iter().all(Target::is_done)
+    }
+
+    /// What is left of a run that was finished before.
+    pub fn finished(&self) -> Result<Summary> {
+        self.targets.iter().try_for_each(Target::tidy)?;
+        Ok(Summary { already_done: true, replaced_files: 0, streams: funnels(self.settings, &self.targets)? })
+    }
+
+    /// Readies the directories. Says how many files of another run were removed.
+    pub fn begin(&self) -> Result<u64> {
+        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin()? as u64))
+    }
+
+    /// Forgets what is finished.
+    pub fn restart(&self) -> Result<()> {
+        self.targets.iter().try_for_each(|target| target.journal.restart())
+    }
+
+    /// The streams with something to do. `is_finished` says so of what else is made of a shard.
+    pub fn works(&self, is_finished: &dyn Fn(&Stream, &Shard) -> bool) -> Vec<Work<'_>> {
+        let streams = self.settings.streams.iter().zip(&self.rules).enumerate();
+        let work = |(index, (stream, rules)): (usize, (&'s Stream, _))| {
+            let of = |holds| self.targets.iter().find(move |target| target.is_of(index, holds));
+            let kept = (0..stream.kept_directories().len()).filter_map(|part| of(Holds::Part(part))).collect();
+            Work::new(stream, rules, kept, of(Holds::Dropped), is_finished)
+        };
+        streams.map(work).filter(Work::is_needed).collect()
+    }
+
+    /// The funnel of each stream. `made` gives those of shards that are not kept.
+    pub fn funnels(&self, made: &dyn Fn(&Stream, &Shard) -> Option<StreamFunnel>) -> Vec<StreamFunnel> {
+        let mut streams = Vec::new();
+        for (index, (stream, rules)) in self.settings.streams.iter().zip(&self.rules).enumerate() {
+            let mut funnel = StreamFunnel::new(&stream.name, rules);
+            let target = self.targets.iter().find(|target| target.is_of(index, Holds::Part(0)));
+            for shard in &stream.shards {
+                let finished = match target {
+                    Some(target) => target.journal.get(&shard.name).map(|finished| finished.funnel),
+                    None => made(stream, shard),
+                };
+                finished.iter().for_each(|finished| funnel.add(finished));
+            }
+            streams.push(funnel);
         }
-        return Ok(Summary { already_done: true, replaced_files: 0, streams: funnels(settings, &targets)? });
+        streams
     }
-    let mut replaced_files = 0;
-    for target in &targets {
-        replaced_files += target.begin()? as u64;
+
+    /// Writes funnels and manifests. More than `limit` skipped rows are an error, if there is a limit.
+    pub fn publish(mut self, streams: Vec<StreamFunnel>, replaced_files: u64, limit: u64) -> Result<Summary> {
+        check_skipped(limit, &streams)?;
+        for target in &mut self.targets {
+            target.finish(&self.rules)?;
+        }
+        // not before every directory has its manifest: a run that is stopped between two of them knows what is finished
+        self.targets.iter().try_for_each(Target::tidy)?;
+        Ok(Summary { already_done: false, replaced_files, streams })
     }
-    jobs::run(settings, &rules, &targets, progress)?;
-    let streams = streams_in_order(settings, &rules, &targets);
-    check_skipped(settings, &streams)?;
-    for target in &mut targets {
-        target.finish(&rules)?;
-    }
-    // not before every directory has its manifest: a run that is stopped between two of them knows what is finished
-    for target in &targets {
-        target.tidy()?;
-    }
-    Ok(Summary { already_done: false, replaced_files, streams })
 }
 
 /// Rows that an interrupted run skipped count too.
-fn check_skipped(settings: &Settings, streams: &[StreamFunnel]) -> Result<()> {
-    let limit = settings.rows.skip_bad_rows;
-    let mut skipped = streams.iter().flat_map(|stream| &stream.skipped);
-    match skipped.nth(usize::try_from(limit).unwrap_or(usize::MAX)) {
+fn check_skipped(limit: u64, streams: &[StreamFunnel]) -> Result<()> {
+    // two streams may share a file
+    let skipped: BTreeSet<&Skipped> = streams.iter().flat_map(|stream| &stream.skipped).collect();
+    match skipped.into_iter().nth(usize::try_from(limit).unwrap_or(usize::MAX)) {
         Some(Skipped { file, row }) if limit > 0 => {
             let message = format!("{} (more than the {limit} rows that skip_bad_rows allows)", row.message);
             Err(Error::format(file, row.line, None, Code::InvalidValue, message))
@@ -96,23 +150,6 @@ fn check_skipped(settings: &Settings, streams: &[StreamFunnel]) -> Result<()> {
 fn compile(settings: &Settings) -> Result<Vec<Rules>> {
     let compiled = settings.streams.iter().enumerate();
     all(compiled.map(|(index, stream)| Rules::new(&stream.rules, &format!("streams.{index}"))).collect())
-}
-
-/// Every stream's funnel, from the shards that are finished.
-fn streams_in_order(settings: &Settings, rules: &[Rules], targets: &[Target<'_>]) -> Vec<StreamFunnel> {
-    let mut streams = Vec::new();
-    for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
-        let mut funnel = StreamFunnel::new(&stream.name, rules);
-        for target in targets.iter().filter(|target| target.is_of(index, Holds::Part(0))) {
-            for shard in &stream.shards {
-                if let Some(finished) = target.journal.get(&shard.name) {
-                    funnel.add(&finished.funnel);
-                }
-            }
-        }
-        streams.push(funnel);
-    }
-    streams
 }
 
 /// The funnels of directories that were done already, in the order of the configuration.

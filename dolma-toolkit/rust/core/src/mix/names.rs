@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::row::{attribute_keys, Row};
@@ -17,9 +18,22 @@ use crate::manifest::{relative_path, Manifest};
 /// Rows of a file without a manifest that are looked at first; all are if a name is not in these.
 const SAMPLE_ROWS: u64 = 200;
 
+/// A set of attributes that another stage is about to make.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedSet {
+    /// names; their keys are not known
+    pub taggers: Vec<String>,
+    /// other keys
+    pub keys: Vec<String>,
+}
+
+/// Such sets by their directories.
+pub type Planned = BTreeMap<PathBuf, PlannedSet>;
+
 /// Fails if a rule names attributes of an experiment or tagger that no loaded set has, without first checking that they
 /// exist. Returns a warning for each other name that is in no row.
-pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
+pub fn check(settings: &Settings, rules: &[Rules], planned: &Planned) -> Result<Vec<String>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
         errors.extend(shared_keys(index, stream));
@@ -29,8 +43,8 @@ pub fn check(settings: &Settings, rules: &[Rules]) -> Result<Vec<String>> {
             if named.is_empty() || (limit == u64::MAX && known.complete) {
                 break;
             }
-            known = Known::of(stream, limit)?;
-            named.retain(|named| !known.keys.contains(&named.key));
+            known = Known::of(stream, planned, limit)?;
+            named.retain(|named| !known.has(&named.key));
         }
         for NamedKey { place, key, is_guarded } in named {
             let is_needed = place.contains(".budget.") || place.contains(".split.");
@@ -99,6 +113,8 @@ struct Known {
     taggers: BTreeSet<String>,
     /// experiments of which it is not known which taggers ran
     open_experiments: BTreeSet<String>,
+    /// what the keys begin with that taggers are about to write
+    coming: BTreeSet<String>,
     /// a set has no keys at all: any name may be its
     has_empty_set: bool,
     /// a longer look finds no more
@@ -106,15 +122,30 @@ struct Known {
 }
 
 impl Known {
-    fn of(stream: &Stream, limit: u64) -> Result<Self> {
+    fn of(stream: &Stream, planned: &Planned, limit: u64) -> Result<Self> {
         let mut known = Self { complete: true, ..Self::default() };
         for directory in &stream.attribute_directories {
-            known.add_set(stream, directory, limit)?;
+            match planned.get(directory) {
+                Some(set) => known.add_planned(directory, set),
+                None => known.add_set(stream, directory, limit)?,
+            }
         }
         for input in stream.shards.iter().flat_map(|shard| &shard.inputs) {
             known.add_inline(stream, &input.path, limit)?;
         }
         Ok(known)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.keys.contains(key) || self.coming.iter().any(|prefix| key.starts_with(prefix))
+    }
+
+    fn add_planned(&mut self, directory: &Path, set: &PlannedSet) {
+        let experiment = variable_name(&directory.file_name().unwrap_or_default().to_string_lossy());
+        let taggers = set.taggers.iter().map(|tagger| format!("{experiment}__{}", variable_name(tagger)));
+        self.coming.extend(taggers.clone().map(|tagger| format!("{tagger}__")));
+        self.taggers.extend(taggers);
+        self.keys.extend(set.keys.iter().cloned());
     }
 
     fn add_set(&mut self, stream: &Stream, directory: &Path, limit: u64) -> Result<()> {

@@ -4,19 +4,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jsonl::RowRules;
-
 /// All of it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// in the order of the configuration
     pub streams: Vec<Stream>,
-    /// how many threads work
-    pub threads: usize,
-    /// what to do with rows that are not valid documents
-    #[serde(default)]
-    pub rows: RowRules,
 }
 
 /// Documents that are treated alike.

@@ -5,11 +5,19 @@ use super::funnel::StreamFunnel;
 use super::output::{Destination, Sink};
 use super::row::{shared_key, usual, AttributeRow, Changes, Row};
 use super::rules::{Kind, Rules};
-use super::settings::ShardInput;
 use super::view::View;
 use crate::document::Place;
 use crate::error::{Code, Result};
-use crate::run::{Batch, BatchRow};
+
+/// A document and the lines of its attributes, each with its place.
+pub struct Given<'b> {
+    /// one line
+    pub document: &'b [u8],
+    /// in the input
+    pub place: Place<'b>,
+    /// in the order in which later ones win
+    pub attributes: Vec<(&'b [u8], Place<'b>)>,
+}
 
 /// How the documents of a stream are mixed; shared between threads.
 pub struct Mixer<'s> {
@@ -34,6 +42,8 @@ pub struct Mixed {
 }
 
 struct Line {
+    /// of the input
+    number: u64,
     destination: Destination,
     place: u64,
     end: usize,
@@ -41,8 +51,21 @@ struct Line {
 }
 
 impl Mixed {
-    fn put(&mut self, destination: Destination, place: u64, text_bytes: u64) {
-        self.lines.push(Line { destination, place, end: self.bytes.len(), text_bytes });
+    fn put(&mut self, number: u64, destination: Destination, place: u64, text_bytes: u64) {
+        self.lines.push(Line { number, destination, place, end: self.bytes.len(), text_bytes });
+    }
+
+    /// The documents that are kept, as lines, each with its part and its line in the input.
+    pub fn kept(&self) -> impl Iterator<Item = (usize, u64, &[u8])> {
+        let mut start = 0;
+        self.lines.iter().filter_map(move |line| {
+            let bytes = &self.bytes[start..line.end];
+            start = line.end;
+            match line.destination {
+                Destination::Part(part) => Some((part, line.number, bytes)),
+                Destination::Dropped => None,
+            }
+        })
     }
 
     /// Hands all lines to `sink`, in order.
@@ -57,17 +80,17 @@ impl Mixed {
 }
 
 impl Mixer<'_> {
-    /// Mixes the rows of `input`, each with its attributes. `funnel` is an empty one.
-    pub fn mix(&self, batch: Batch, input: &ShardInput, funnel: StreamFunnel) -> Result<Mixed> {
-        let path = input.path.display().to_string();
-        let names: Vec<String> = input.attributes.iter().map(|path| path.display().to_string()).collect();
+    /// Mixes rows. `funnel` is an empty one.
+    pub fn mix<'b>(&self, rows: impl Iterator<Item = Given<'b>>, funnel: StreamFunnel) -> Result<Mixed> {
         let mut mixed = Mixed { funnel, bytes: Vec::new(), lines: Vec::new() };
-        batch.rows().try_for_each(|row| self.mix_document(row, &path, &names, &mut mixed))?;
-        batch.error.map_or(Ok(mixed), Err)
+        for row in rows {
+            self.mix_document(&row, &mut mixed)?;
+        }
+        Ok(mixed)
     }
 
-    fn mix_document(&self, document: BatchRow<'_>, path: &str, names: &[String], mixed: &mut Mixed) -> Result<()> {
-        let (line, place) = (document.document(), document.place(path));
+    fn mix_document(&self, given: &Given<'_>, mixed: &mut Mixed) -> Result<()> {
+        let (line, place) = (given.document, given.place);
         let made;
         let mut row = match Row::read(line) {
             Some(row) => row,
@@ -78,20 +101,20 @@ impl Mixer<'_> {
                 })?
             }
         };
-        let attributes = document.companions().zip(names);
-        let rows = attributes
-            .map(|(line, name)| AttributeRow::parse(line, &document.companion_place(name), &row.id))
-            .collect::<Result<Vec<_>>>()?;
+        let attributes = given.attributes.iter();
+        let rows =
+            attributes.map(|(line, place)| AttributeRow::parse(line, place, &row.id)).collect::<Result<Vec<_>>>()?;
         if let Some((key, earlier, later)) = shared_key(&rows) {
+            let (earlier, later) = (given.attributes[earlier].1, given.attributes[later].1);
             let message = format!(
                 "{} also has the attribute \"{key}\"; expected each key in only one set of a stream",
-                names[earlier]
+                earlier.path
             );
-            let place = Place { path: &names[later], line: place.line };
+            let place = Place { path: later.path, line: place.line };
             return Err(place.error(Some(&format!("attributes.{key}")), Code::InvalidValue, message));
         }
         row.add_attributes(rows);
-        let name = path.rsplit_once("/documents/").map_or(path, |(_, name)| name);
+        let name = place.path.rsplit_once("/documents/").map_or(place.path, |(_, name)| name);
         let identity = Identity { file: name, line: place.line, id: &row.id };
         self.mix_row(&row, place, &identity, mixed)
     }
@@ -110,7 +133,7 @@ impl Mixer<'_> {
             if is_left {
                 let weighed = self.choice.weigh(identity, row, &place, text, fate.copies)?;
                 mixed.bytes.extend_from_slice(&weighed.to_bytes());
-                mixed.put(Destination::Part(0), 0, 0);
+                mixed.put(place.line, Destination::Part(0), 0, 0);
             }
             return Ok(());
         }
@@ -140,7 +163,7 @@ impl Mixer<'_> {
                 };
                 row.write(&mut mixed.bytes, &changes);
                 mixed.bytes.push(b'\n');
-                mixed.put(Destination::Part(fate.part), shuffled(copy), bytes_out);
+                mixed.put(place.line, Destination::Part(fate.part), shuffled(copy), bytes_out);
             }
             return Ok(());
         };
@@ -156,7 +179,7 @@ impl Mixer<'_> {
             let metadata = vec![("dropped_by", format!("{kind}: {}", rule.rule)), provenance()];
             row.write(&mut mixed.bytes, &Changes { metadata, ..Changes::default() });
             mixed.bytes.push(b'\n');
-            mixed.put(Destination::Dropped, shuffled(0), bytes_in);
+            mixed.put(place.line, Destination::Dropped, shuffled(0), bytes_in);
         }
         Ok(())
     }

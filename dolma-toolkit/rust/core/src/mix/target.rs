@@ -12,10 +12,12 @@ use serde_json::{json, Map, Value};
 use super::funnel::StreamFunnel;
 use super::output::FileCounts;
 use super::rules::Rules;
-use super::settings::{Settings, Shard, Stream};
+use super::settings::{Settings, Shard, ShardInput, Stream};
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{document_inputs, relative_path, sha256_bytes, side_file, write_file, Manifest, FILE_NAME};
+use crate::manifest::{
+    canonical_bytes, document_inputs, relative_path, sha256_bytes, side_file, write_file, Input, Manifest, FILE_NAME,
+};
 use crate::run::publish::{finished_as, remove};
 use crate::run::{Journal, Made};
 
@@ -45,6 +47,21 @@ impl Made for Finished {
     }
 }
 
+/// Where the attributes come from that a mix reads, if other stages of its pipeline make them.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// Hash of the pipeline's settings and inputs; `None`: all attributes are there.
+    pub run: Option<String>,
+    /// What a manifest says of the stages whose outputs are not written.
+    pub details: Option<Value>,
+    /// Attribute files that are never written.
+    pub unwritten: BTreeSet<PathBuf>,
+    /// Attribute files that will be there when the mix ends.
+    pub missing: BTreeSet<PathBuf>,
+    /// Whether the documents are only handed on, not written.
+    pub is_passed_on: bool,
+}
+
 /// A directory that this run fills.
 pub struct Target<'s> {
     settings: &'s Settings,
@@ -54,16 +71,21 @@ pub struct Target<'s> {
     /// positions in `Settings::streams`
     streams: Vec<usize>,
     manifest: Manifest,
+    /// the files that are there in the end
+    attributes: Vec<PathBuf>,
+    /// they are there now
+    is_whole: bool,
     run: String,
     /// what is finished
     pub journal: Journal<Finished>,
 }
 
 /// One for each output directory, and one for each directory of dropped documents.
-pub fn targets(settings: &Settings) -> Result<Vec<Target<'_>>> {
+pub fn targets<'s>(settings: &'s Settings, origin: &Origin) -> Result<Vec<Target<'s>>> {
     let mut directories: BTreeMap<(&Path, Holds), Vec<usize>> = BTreeMap::new();
     for (index, stream) in settings.streams.iter().enumerate() {
-        for (part, directory) in stream.kept_directories().iter().enumerate() {
+        let kept = stream.kept_directories().iter().enumerate().filter(|_| !origin.is_passed_on);
+        for (part, directory) in kept {
             directories.entry((directory, Holds::Part(part))).or_default().push(index);
         }
         if let Some(dropped) = &stream.dropped_directory {
@@ -71,15 +93,20 @@ pub fn targets(settings: &Settings) -> Result<Vec<Target<'_>>> {
         }
     }
     let found = directories.into_iter();
-    found.map(|((directory, holds), streams)| Target::new(settings, directory.to_path_buf(), holds, streams)).collect()
+    found
+        .map(|((directory, holds), streams)| Target::new(settings, directory.to_path_buf(), holds, streams, origin))
+        .collect()
 }
 
 impl<'s> Target<'s> {
-    fn new(settings: &'s Settings, directory: PathBuf, holds: Holds, streams: Vec<usize>) -> Result<Self> {
+    fn new(
+        settings: &'s Settings,
+        directory: PathBuf,
+        holds: Holds,
+        streams: Vec<usize>,
+        origin: &Origin,
+    ) -> Result<Self> {
         let of_streams = || streams.iter().map(|index| &settings.streams[*index]);
-        let shards = || of_streams().flat_map(|stream| &stream.shards).flat_map(|shard| &shard.inputs);
-        let documents: Vec<PathBuf> = shards().map(|input| input.path.clone()).collect();
-        let attributes: Vec<PathBuf> = shards().flat_map(|input| input.attributes.clone()).collect();
         let config = of_streams().map(|stream| recorded(stream, &directory)).collect::<Result<Vec<Value>>>()?;
         let is_split = of_streams().any(|stream| !stream.part_directories.is_empty());
         let holds_text = match holds {
@@ -89,11 +116,24 @@ impl<'s> Target<'s> {
         };
         let config = Map::from_iter([("streams".to_string(), json!(config)), ("holds".to_string(), json!(holds_text))]);
         let mut manifest = Manifest::new("document", config);
-        manifest.inputs = document_inputs("documents", "document", &documents, &directory)?;
-        manifest.inputs.extend(document_inputs("attributes", "attributes", &attributes, &directory)?);
-        let run = sha256_bytes(&manifest.bytes()?);
+        let documents = documents_of(settings, &streams);
+        let mut attributes: Vec<PathBuf> = documents.iter().flat_map(|input| input.attributes.clone()).collect();
+        let is_whole = !attributes.iter().any(|path| origin.missing.contains(path));
+        let all = attributes.len();
+        attributes.retain(|path| !origin.unwritten.contains(path));
+        if let Some(details) = origin.details.clone().filter(|_| attributes.len() < all) {
+            manifest.details.insert("pipeline".to_string(), details);
+        }
+        if is_whole {
+            manifest.inputs = inputs(&documents, &attributes, &directory)?;
+        }
+        // the attributes of a pipeline are not all there, but its run is known by what they are made from
+        let run = match &origin.run {
+            Some(run) => sha256_bytes(&canonical_bytes(&json!({"pipeline": run, "config": manifest.config}))),
+            None => sha256_bytes(&manifest.bytes()?),
+        };
         let journal = Journal::read(&directory, "mix", run.clone())?;
-        Ok(Self { settings, directory, holds, streams, manifest, run, journal })
+        Ok(Self { settings, directory, holds, streams, manifest, attributes, is_whole, run, journal })
     }
 
     fn shards(&self) -> impl Iterator<Item = (&'s Stream, &'s Shard)> + '_ {
@@ -110,8 +150,10 @@ impl<'s> Target<'s> {
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
     pub fn is_done(&self) -> bool {
-        let same = finished_as(&self.manifest, &self.directory);
-        same.is_some_and(|found| found.inputs.iter().all(|input| self.manifest.inputs.contains(input)))
+        let same = finished_as(&self.manifest, &self.directory)
+            .filter(|found| found.details.get("pipeline") == self.manifest.details.get("pipeline"));
+        self.is_whole
+            && same.is_some_and(|found| found.inputs.iter().all(|input| self.manifest.inputs.contains(input)))
             && (self.holds == Holds::Dropped || self.funnel_path().exists())
     }
 
@@ -190,6 +232,10 @@ impl<'s> Target<'s> {
                 funnel.add(&finished.funnel);
             }
         }
+        if !self.is_whole {
+            let documents = documents_of(self.settings, &self.streams);
+            self.manifest.inputs = inputs(&documents, &self.attributes, &self.directory)?;
+        }
         if self.holds != Holds::Dropped {
             let mut lines = Vec::new();
             for funnel in &funnels {
@@ -239,6 +285,18 @@ impl<'s> Target<'s> {
     fn funnel_path(&self) -> PathBuf {
         side_file(&self.directory, "funnel.ndjson", "funnel.json")
     }
+}
+
+fn documents_of<'s>(settings: &'s Settings, streams: &[usize]) -> Vec<&'s ShardInput> {
+    let shards = streams.iter().flat_map(|index| &settings.streams[*index].shards);
+    shards.flat_map(|shard| &shard.inputs).collect()
+}
+
+fn inputs(documents: &[&ShardInput], attributes: &[PathBuf], directory: &Path) -> Result<Vec<Input>> {
+    let documents: Vec<PathBuf> = documents.iter().map(|input| input.path.clone()).collect();
+    let mut inputs = document_inputs("documents", "document", &documents, directory)?;
+    inputs.extend(document_inputs("attributes", "attributes", attributes, directory)?);
+    Ok(inputs)
 }
 
 const WORKING_NAME: &str = ".mixing";

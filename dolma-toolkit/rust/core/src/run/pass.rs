@@ -35,10 +35,13 @@ pub trait Stage: Sync {
     type Done: Send;
 
     /// Whether a series goes on after a batch with errors, to report more of them; nothing more is kept.
-    const LISTS_ERRORS: bool = false;
+    fn lists_errors(&self) -> bool {
+        false
+    }
     /// Whether rows are decided in the order of all series: every `make` that succeeds calls [`Turn::take`] once.
-    const TAKES_TURNS: bool = false;
-
+    fn takes_turns(&self) -> bool {
+        false
+    }
     /// Begins a series.
     fn open(&self, series: usize) -> Result<(Self::Source, Self::Output)>;
     /// Works on a batch, on any thread.
@@ -74,7 +77,7 @@ pub fn pass<S: Stage>(stage: &S, series: usize, threads: usize, progress: &Progr
     progress.check()?;
     let done = pass.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     // what fails behind the first failure of a stage that takes turns depends on the threads
-    let first = done.values().take_while(|done| !S::TAKES_TURNS || done.is_ok()).count();
+    let first = done.values().take_while(|done| !stage.takes_turns() || done.is_ok()).count();
     super::all(done.into_values().take(first + 1).collect())
 }
 
@@ -185,7 +188,7 @@ impl<S: Stage> Pass<'_, S> {
         let mut lanes = locked(&self.lanes);
         let goes_on = self.progress.check().is_ok() && locked(&self.order).stopped_at == u64::MAX;
         // a batch whose turn is far away would keep its worker waiting
-        let may_open = !S::TAKES_TURNS || lanes.open.is_empty();
+        let may_open = !self.stage.takes_turns() || lanes.open.is_empty();
         if lanes.next < self.series && goes_on && may_open {
             let lane = Lane::new(lanes.next);
             lanes.open.push((lane, 0));
@@ -257,7 +260,7 @@ impl<S: Stage> Pass<'_, S> {
                     error => errors.push(error),
                 }
                 errors.truncate(REPORTED_ERRORS);
-                match S::LISTS_ERRORS && errors.len() < REPORTED_ERRORS {
+                match self.stage.lists_errors() && errors.len() < REPORTED_ERRORS {
                     true => Ok(()),
                     false => Error::many(std::mem::take(errors)).map_or(Ok(()), Err),
                 }
@@ -293,7 +296,7 @@ impl<S: Stage> Pass<'_, S> {
     fn fail(&self, lane: &Lane<S>, at: u64, error: Error) {
         self.stop(at);
         // a series that failed before keeps its error; what is refused its turn has none of its own
-        let is_refused = S::TAKES_TURNS && locked(&self.order).stopped_at < at;
+        let is_refused = self.stage.takes_turns() && locked(&self.order).stopped_at < at;
         if !lane.failed.swap(true, Ordering::Relaxed) && !is_refused {
             locked(&self.done).insert(lane.series, Err(error));
         }
@@ -301,7 +304,7 @@ impl<S: Stage> Pass<'_, S> {
 
     /// Refuses their turns to all batches behind the one at `at`, which failed.
     fn stop(&self, at: u64) {
-        if S::TAKES_TURNS {
+        if self.stage.takes_turns() {
             let mut order = locked(&self.order);
             order.stopped_at = order.stopped_at.min(at);
             self.turned.notify_all();
@@ -383,7 +386,9 @@ mod tests {
         type Output = Vec<(u64, u64)>;
         type Done = Vec<(u64, u64)>;
 
-        const TAKES_TURNS: bool = true;
+        fn takes_turns(&self) -> bool {
+            true
+        }
 
         fn open(&self, series: usize) -> Result<(Self::Source, Self::Output)> {
             Ok((self.0.open(series)?.0, Vec::new()))

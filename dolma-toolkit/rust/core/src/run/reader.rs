@@ -34,6 +34,8 @@ pub struct Batch {
     before: u64,
     /// Why the file ends here.
     pub error: Option<Error>,
+    /// After the last rows of a file: its skipped rows.
+    pub end: Option<Vec<SkippedRow>>,
 }
 
 /// One row of a batch.
@@ -113,6 +115,7 @@ impl Source for Rows {
         self.stored_bytes = self.reader.stored_bytes();
         if self.ended {
             progress.add_file();
+            batch.end = Some(self.reader.skipped().to_vec());
         }
         Ok(Some(batch))
     }
@@ -143,9 +146,9 @@ impl<'b> BatchRow<'b> {
         self.piece(0)
     }
 
-    /// The row of each companion.
-    pub fn companions(&self) -> impl Iterator<Item = &'b [u8]> + use<'b, '_> {
-        (1..=self.batch.companions).map(|index| self.piece(index))
+    /// The row of a companion.
+    pub fn companion(&self, index: usize) -> &'b [u8] {
+        self.piece(index + 1)
     }
 
     /// The place of the document.

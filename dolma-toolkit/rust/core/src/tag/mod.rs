@@ -7,23 +7,24 @@ mod plan;
 mod records;
 mod rows;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use crate::document::{self, Place};
+use serde::Serialize;
+
+use crate::document::Place;
 use crate::error::Result;
-use crate::jsonl::{AtomicWriter, Compression, LineReader, RowSieve, SkippedRow};
-use crate::progress::Progress;
-use crate::run::{pass, threads, Batch, Rows, Stage, Turn};
+use crate::jsonl::{AtomicWriter, Skipped, SkippedRow, Written};
+use crate::run::BatchRow;
 use crate::taggers::{self, Tagger};
 
-use plan::Work;
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
 use records::{Record, Records};
-use rows::{RowTagger, TaggedRow};
+pub use rows::TaggedRow;
+use rows::{RowTagger, Totals};
 
 /// What a run did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Rows tagged now.
     pub documents: u64,
@@ -34,150 +35,170 @@ pub struct Summary {
     /// Spans in all attribute files of the artifacts.
     pub spans: u64,
     /// Skipped rows of the request's files, with the names of the files.
-    pub skipped: Vec<(String, SkippedRow)>,
+    pub skipped: Vec<Skipped>,
 }
 
-/// Which files still have an attribute file to make, as indices of `plan.files`.
-///
-/// `Error::Config` where other settings, or another tool, made an attribute file.
-pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<usize>> {
-    let records = read_records(plan)?;
-    let work = plan::pending(plan, &records, progress)?;
-    Ok(work.iter().map(|work| work.file).collect())
+/// The taggers of a run.
+pub struct Tagging<'p> {
+    plan: &'p Plan,
+    /// Of each artifact; none where attributes are not kept.
+    records: Vec<Records>,
+    /// Of each file: size and hash.
+    inputs: Vec<Written>,
+    /// Of each file: positions of the attribute files to make, in order.
+    wanted: Vec<BTreeSet<usize>>,
+    rows: RowTagger<'p>,
 }
 
-/// Writes the missing attribute files, then the manifests.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
-    let records = read_records(plan)?;
-    let work = plan::pending(plan, &records, progress)?;
-    let taggers = build_taggers(plan, &work)?;
-    let total_bytes = work.iter().map(|work| work.input.size_bytes).sum();
-    progress.expect(work.len() as u64, total_bytes);
-    let unfinished: BTreeSet<usize> =
-        work.iter().flat_map(|work| work.outputs(plan)).map(|output| output.artifact).collect();
-    for &artifact in &unfinished {
-        records::begin(&records[artifact])?;
+/// The attribute files of a document file while they are made.
+pub type Output = Vec<(Option<AtomicWriter>, Totals)>;
+
+impl<'p> Tagging<'p> {
+    /// Finds out which attribute files are missing. `keep`: they are written; else only what [`Tagging::want`] asks for is
+    /// made, in memory.
+    ///
+    /// `Error::Config` where other settings, or another tool, made an attribute file.
+    pub fn survey(plan: &'p Plan, keep: bool, hashes: &BTreeMap<PathBuf, Written>) -> Result<Tagging<'p>> {
+        let inputs: Vec<Written> = plan.files.iter().filter_map(|file| hashes.get(&file.path)).cloned().collect();
+        let (mut records, mut wanted) = (Vec::new(), vec![BTreeSet::new(); plan.files.len()]);
+        if keep {
+            records = plan.artifacts.iter().map(records::read).collect::<Result<_>>()?;
+            wanted = plan::missing(plan, &records, &inputs)?;
+        }
+        Ok(Tagging { plan, records, inputs, wanted, rows: RowTagger::new(plan) })
     }
 
-    // rows that an earlier run skipped count too
-    let left: BTreeSet<usize> = work.iter().map(|work| work.file).collect();
-    let sieve = RowSieve::new(&plan.rows, skipped(plan, &records, |file| !left.contains(&file)).len() as u64);
-    let row_taggers =
-        work.iter().map(|work| RowTagger::new(plan, &plan.files[work.file], &work.outputs(plan), &taggers));
-    let row_taggers = row_taggers.collect();
-    let tagging = Tagging { plan, work: &work, row_taggers, records: &records, sieve };
-    let threads = threads::useful(plan.threads, threads::pieces(total_bytes).max(work.len()));
-    let documents = pass(&tagging, work.len(), threads, progress)?;
-    let mut summary = Summary {
-        documents: documents.iter().sum(),
-        files: work.len() as u64,
-        files_kept: (plan.files.len() - work.len()) as u64,
-        ..Summary::default()
-    };
-    for (artifact, records) in plan.artifacts.iter().zip(&records) {
-        summary.spans += records::write_manifest(artifact, records)?;
-    }
-    summary.skipped = skipped(plan, &records, |_| true);
-    Ok(summary)
-}
-
-fn read_records(plan: &Plan) -> Result<Vec<Records>> {
-    plan.artifacts.iter().map(records::read).collect()
-}
-
-/// The native taggers that some file needs, in the order of the plan; `None` for the others.
-fn build_taggers(plan: &Plan, work: &[Work]) -> Result<Vec<Option<Box<dyn Tagger>>>> {
-    let needed: BTreeSet<usize> = work
-        .iter()
-        .flat_map(|work| work.outputs(plan))
-        .flat_map(|output| &plan.artifacts[output.artifact].taggers)
-        .copied()
-        .collect();
-    plan.taggers
-        .iter()
-        .enumerate()
-        .map(|(index, tagger)| match tagger.native && needed.contains(&index) {
-            true => {
-                let options = taggers::TaggerOptions {
-                    language_model: plan.language_model.clone(),
-                    resources: tagger.resources.clone(),
-                };
-                taggers::build(&tagger.name, &options).map(Some)
-            }
-            false => Ok(None),
-        })
-        .collect()
-}
-
-/// The skipped rows of the files that are finished, with the names of the files.
-fn skipped(plan: &Plan, records: &[Records], is_finished: impl Fn(usize) -> bool) -> Vec<(String, SkippedRow)> {
-    let files = plan.files.iter().enumerate().filter(|(index, _)| is_finished(*index)).map(|(_, file)| file);
-    let of = |file: &FilePlan| {
-        let output = file.outputs.first()?;
-        Some(records[output.artifact].get(&output.path)?.skipped)
-    };
-    files.flat_map(|file| of(file).unwrap_or_default().into_iter().map(|row| (file.name.clone(), row))).collect()
-}
-
-/// A series is a document file.
-struct Tagging<'a> {
-    plan: &'a Plan,
-    work: &'a [Work],
-    /// for each file
-    row_taggers: Vec<RowTagger<'a>>,
-    records: &'a [Records],
-    sieve: RowSieve,
-}
-
-impl Stage for Tagging<'_> {
-    type Source = Rows;
-    type Made = Vec<TaggedRow>;
-    type Output = Vec<(AtomicWriter, rows::Totals)>;
-    /// documents
-    type Done = u64;
-
-    const LISTS_ERRORS: bool = true;
-
-    fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
-        let work = &self.work[series];
-        let file = &self.plan.files[work.file];
-        let reader = LineReader::open_fields(&file.path, &file.name, file.compression(), &document::FIELDS)?
-            .of_size(work.input.size_bytes)?
-            .sieved(&self.sieve);
-        let spool = |path: &PathBuf| LineReader::open_as(path, &path.display().to_string(), Compression::None);
-        let spools = file.spool.iter().map(spool).collect::<Result<_>>()?;
-        let writer = |output: &OutputPlan| {
-            let directory = &self.plan.artifacts[output.artifact].directory;
-            Ok((AtomicWriter::create(&directory.join(&output.path))?, rows::Totals::default()))
+    /// The file and the output that a path would have.
+    pub fn place_of(&self) -> BTreeMap<PathBuf, (usize, usize)> {
+        let outputs = |(index, file): (usize, &'p FilePlan)| {
+            file.outputs.iter().enumerate().map(move |(number, output)| (output, (index, number)))
         };
-        let outputs = work.outputs(self.plan).into_iter().map(writer).collect::<Result<_>>()?;
-        Ok((Rows::new(reader, spools), outputs))
+        let places = self.plan.files.iter().enumerate().flat_map(outputs);
+        places.map(|(output, at)| (self.plan.artifacts[output.artifact].directory.join(&output.path), at)).collect()
     }
 
-    fn make(&self, series: usize, batch: Batch, _turn: &Turn<'_, Self>) -> Result<Vec<TaggedRow>> {
-        batch.all(|row| self.row_taggers[series].tag(row))
+    /// Whether the attribute file is finished and can be read.
+    pub fn is_finished(&self, (file, output): (usize, usize)) -> bool {
+        !self.records.is_empty() && !self.wanted[file].contains(&output)
     }
 
-    fn keep(&self, series: usize, outputs: &mut Self::Output, rows: Vec<TaggedRow>) -> Result<()> {
-        let path = self.plan.files[self.work[series].file].name.as_str();
+    /// Asks for an attribute file that a later stage reads.
+    pub fn want(&mut self, (file, output): (usize, usize)) {
+        self.wanted[file].insert(output);
+    }
+
+    /// Files with something to make.
+    pub fn wanted_files(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.plan.files.len()).filter(|file| !self.wanted[*file].is_empty())
+    }
+
+    /// The document files, in order.
+    pub fn files(&self) -> &'p [FilePlan] {
+        &self.plan.files
+    }
+
+    /// Position of an output among those that are made of a file.
+    pub fn position(&self, (file, output): (usize, usize)) -> Option<usize> {
+        self.wanted[file].iter().position(|wanted| *wanted == output)
+    }
+
+    /// Rows that earlier runs skipped in the files that are finished.
+    pub fn skipped_before(&self) -> u64 {
+        self.skipped(|file| self.wanted[file].is_empty()).len() as u64
+    }
+
+    /// Loads the taggers that are needed, and marks the artifacts as unfinished.
+    pub fn begin(&mut self) -> Result<()> {
+        let outputs = self.wanted_files().flat_map(|file| self.outputs(file));
+        let artifacts: BTreeSet<usize> = outputs.map(|output| output.artifact).collect();
+        let needed = artifacts.iter().flat_map(|artifact| &self.plan.artifacts[*artifact].taggers).copied().collect();
+        self.rows.taggers = build_taggers(self.plan, &needed)?;
+        artifacts.iter().filter_map(|artifact| self.records.get(*artifact)).try_for_each(records::begin)
+    }
+
+    fn outputs(&self, file: usize) -> impl Iterator<Item = &'p OutputPlan> + '_ {
+        let outputs = &self.plan.files[file].outputs;
+        self.wanted[file].iter().map(move |output| &outputs[*output])
+    }
+
+    /// Begins the attribute files of a document file.
+    pub fn open(&self, file: usize) -> Result<Output> {
+        let writer = |output: &OutputPlan| {
+            let path = self.plan.artifacts[output.artifact].directory.join(&output.path);
+            let writer = (!self.records.is_empty()).then(|| AtomicWriter::create(&path)).transpose()?;
+            Ok((writer, Totals::default()))
+        };
+        self.outputs(file).map(writer).collect()
+    }
+
+    /// The attribute lines of a row, one for each output. `spooled` has the spans of the taggers that are not native.
+    pub fn tag(&self, file: usize, row: BatchRow<'_>, spooled: Option<&[u8]>) -> Result<TaggedRow> {
+        let artifacts = self.outputs(file).map(|output| self.plan.artifacts[output.artifact].taggers.as_slice());
+        self.rows.tag(&self.plan.files[file], artifacts, row, spooled)
+    }
+
+    /// Takes the rows of a batch, in order.
+    pub fn keep(&self, file: usize, outputs: &mut Output, rows: &[TaggedRow]) -> Result<()> {
+        let path = self.plan.files[file].name.as_str();
         for row in rows {
             for ((writer, totals), line) in outputs.iter_mut().zip(&row.lines) {
                 totals.add(line, &Place { path, line: row.line })?;
-                writer.put(&line.bytes)?;
+                writer.as_mut().map_or(Ok(()), |writer| writer.put(&line.bytes))?;
             }
         }
         Ok(())
     }
 
-    fn finish(&self, series: usize, rows: Rows, outputs: Self::Output) -> Result<u64> {
-        let work = &self.work[series];
-        let file = &self.plan.files[work.file];
-        let documents = outputs.first().map_or(0, |(_, totals)| totals.documents);
-        for (output, (writer, totals)) in work.outputs(self.plan).into_iter().zip(outputs) {
+    /// Ends the attribute files of a document file.
+    pub fn finish(&self, file: usize, outputs: Output, skipped: &[SkippedRow]) -> Result<()> {
+        let plan = &self.plan.files[file];
+        for (output, (writer, totals)) in self.outputs(file).zip(outputs) {
+            let Some(writer) = writer else { continue };
             let artifact = &self.plan.artifacts[output.artifact];
-            let record = Record::new(artifact, file, &work.input, writer.finish()?, totals, rows.skipped())?;
+            let record = Record::new(artifact, plan, &self.inputs[file], writer.finish()?, totals, skipped)?;
             self.records[output.artifact].add(&output.path, record)?;
         }
-        Ok(documents)
+        Ok(())
     }
+
+    /// Writes the manifests.
+    pub fn publish(&self, documents: u64) -> Result<Summary> {
+        let files = self.wanted_files().count() as u64;
+        let files_kept = self.plan.files.len() as u64 - files;
+        let mut summary = Summary { documents, files, files_kept, ..Summary::default() };
+        for (artifact, records) in self.plan.artifacts.iter().zip(&self.records) {
+            summary.spans += records::write_manifest(artifact, records)?;
+        }
+        summary.skipped = self.skipped(|_| true);
+        Ok(summary)
+    }
+
+    /// The skipped rows of the files that are finished.
+    fn skipped(&self, is_finished: impl Fn(usize) -> bool) -> Vec<Skipped> {
+        let of = |file: &FilePlan| {
+            let output = file.outputs.first()?;
+            Some(self.records.get(output.artifact)?.get(&output.path)?.skipped)
+        };
+        let files = self.plan.files.iter().enumerate().filter(|(index, _)| is_finished(*index));
+        let rows = files.flat_map(|(_, file)| of(file).unwrap_or_default().into_iter().map(|row| (&file.name, row)));
+        rows.map(|(file, row)| Skipped { file: file.clone(), row }).collect()
+    }
+
+    /// Where the spans of taggers that are not native are.
+    pub fn spool(&self, file: usize) -> Option<&'p Path> {
+        self.plan.files[file].spool.as_deref()
+    }
+}
+
+/// The native taggers that some file needs, in the order of the plan; `None` for the others.
+fn build_taggers(plan: &Plan, needed: &BTreeSet<usize>) -> Result<Vec<Option<Box<dyn Tagger>>>> {
+    let build = |(index, tagger): (usize, &TaggerPlan)| match tagger.native && needed.contains(&index) {
+        true => {
+            let language_model = plan.language_model.clone();
+            let options = taggers::TaggerOptions { language_model, resources: tagger.resources.clone() };
+            taggers::build(&tagger.name, &options).map(Some)
+        }
+        false => Ok(None),
+    };
+    plan.taggers.iter().enumerate().map(build).collect()
 }

@@ -1,5 +1,6 @@
 //! What to tag, with what, and where to; and which part of it is left to do.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -7,21 +8,13 @@ use serde_json::{Map, Value};
 
 use super::records::{state, Records, State};
 use crate::error::{Error, Result};
-use crate::jsonl::{Compression, RowRules, Written};
-use crate::manifest::sha256_file;
-use crate::progress::Progress;
-use crate::run::each;
+use crate::jsonl::Written;
 use crate::taggers::Resource;
 
 /// The whole request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Threads, over files first and over the rows of a file where files are few.
-    pub threads: usize,
-    /// What to do with rows that are not valid documents.
-    #[serde(default)]
-    pub rows: RowRules,
     /// Makes every attribute file again.
     pub ignore_existing: bool,
     /// The fastText language model, where a tagger needs one.
@@ -82,16 +75,6 @@ pub struct FilePlan {
     pub spool: Option<PathBuf>,
 }
 
-impl FilePlan {
-    /// How the file is packed.
-    pub fn compression(&self) -> Compression {
-        self.compression
-            .as_deref()
-            .and_then(Compression::named)
-            .unwrap_or_else(|| Compression::of(std::path::Path::new(&self.name)))
-    }
-}
-
 /// One attribute file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,47 +85,26 @@ pub struct OutputPlan {
     pub path: String,
 }
 
-/// What is left to do for one file.
-pub(super) struct Work {
-    pub file: usize,
-    /// Size and hash of the document file.
-    pub input: Written,
-    /// Positions of the attribute files to make.
-    outputs: Vec<usize>,
-}
-
-impl Work {
-    pub fn outputs<'p>(&self, plan: &'p Plan) -> Vec<&'p OutputPlan> {
-        self.outputs.iter().map(|output| &plan.files[self.file].outputs[*output]).collect()
-    }
-}
-
-/// Files with something left to do. Reads every document file once, for its hash.
-pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> Result<Vec<Work>> {
-    let look = |index: usize, file: &FilePlan| -> Result<(Work, Vec<String>)> {
-        progress.check()?;
-        let input = sha256_file(&file.path)?;
-        let mut work = Work { file: index, input, outputs: Vec::new() };
-        let mut conflicts = Vec::new();
+/// Positions of the attribute files to make of each document file; `inputs` are their sizes and hashes.
+pub(super) fn missing(plan: &Plan, records: &[Records], inputs: &[Written]) -> Result<Vec<BTreeSet<usize>>> {
+    let (mut missing, mut conflicts) = (Vec::new(), Vec::new());
+    for (file, input) in plan.files.iter().zip(inputs) {
+        let mut of_file = BTreeSet::new();
         for (number, output) in file.outputs.iter().enumerate() {
             let state = match plan.ignore_existing {
                 true => State::Missing,
-                false => state(&records[output.artifact], &output.path, &work.input),
+                false => state(&records[output.artifact], &output.path, input),
             };
             match state {
                 State::Finished => {}
-                State::Missing => work.outputs.push(number),
+                State::Missing => drop(of_file.insert(number)),
                 State::Foreign => {
                     conflicts.push(plan.artifacts[output.artifact].directory.join(&output.path).display().to_string());
                 }
             }
         }
-        Ok((work, conflicts))
-    };
-    let files: Vec<(usize, &FilePlan)> = plan.files.iter().enumerate().collect();
-    let (mut left, conflicts): (Vec<Work>, Vec<Vec<String>>) =
-        each(&files, plan.threads, |&(index, file)| look(index, file))?.into_iter().unzip();
-    let conflicts = conflicts.concat();
+        missing.push(of_file);
+    }
     if let Some(first) = conflicts.first() {
         let others = conflicts.len() - 1;
         let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
@@ -153,8 +115,7 @@ pub(super) fn pending(plan: &Plan, records: &[Records], progress: &Progress) -> 
             .with_hint("choose another experiment, or make it again with --ignore_existing"));
     }
     check_leftovers(plan, records)?;
-    left.retain(|work| !work.outputs.is_empty());
-    Ok(left)
+    Ok(missing)
 }
 
 /// An artifact has one configuration: files that an earlier one made, and this run does not, cannot stay next to ours.

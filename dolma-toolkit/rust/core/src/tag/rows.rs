@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::line::{Attributes, KeySet, Names};
-use super::plan::{FilePlan, OutputPlan, Plan};
+use super::plan::{FilePlan, Plan};
 use crate::attributes::{self, key};
 use crate::document::{parse_row, Place, Row};
 use crate::error::{Code, Error, Result};
@@ -28,6 +28,7 @@ pub struct Line {
 pub struct TaggedRow {
     /// Of the document file.
     pub line: u64,
+    /// In the order of the outputs.
     pub lines: Vec<Line>,
 }
 
@@ -63,13 +64,11 @@ pub fn shared_key(key: &str, one: &str, other: &str) -> String {
     format!("the span types \"{one}\" and \"{other}\" both have the key \"{key}\"; expected types that differ in letters, digits or \"_\"")
 }
 
-/// Tags rows for a set of outputs; shared between threads.
+/// Tags rows; shared between threads.
 pub struct RowTagger<'a> {
     plan: &'a Plan,
-    file: &'a FilePlan,
-    /// Taggers of each output.
-    outputs: Vec<&'a [usize]>,
-    taggers: &'a [Option<Box<dyn Tagger>>],
+    /// The native ones that are needed.
+    pub taggers: Vec<Option<Box<dyn Tagger>>>,
     /// Position of a tagger in the spool.
     columns: Vec<usize>,
     /// What the keys of a tagger begin with.
@@ -77,12 +76,8 @@ pub struct RowTagger<'a> {
 }
 
 impl<'a> RowTagger<'a> {
-    pub fn new(
-        plan: &'a Plan,
-        file: &'a FilePlan,
-        outputs: &[&OutputPlan],
-        taggers: &'a [Option<Box<dyn Tagger>>],
-    ) -> RowTagger<'a> {
+    /// Without taggers yet.
+    pub fn new(plan: &'a Plan) -> RowTagger<'a> {
         let mut column = 0;
         let columns = plan
             .taggers
@@ -93,26 +88,31 @@ impl<'a> RowTagger<'a> {
                 mine
             })
             .collect();
-        let outputs = outputs.iter().map(|output| plan.artifacts[output.artifact].taggers.as_slice()).collect();
         let prefixes = plan.taggers.iter().map(|tagger| key(&tagger.experiment, &tagger.name, "")).collect();
-        RowTagger { plan, file, outputs, taggers, columns, prefixes }
+        RowTagger { plan, taggers: Vec::new(), columns, prefixes }
     }
 
-    /// The attribute lines of one document, with their line ends.
-    pub fn tag(&self, raw: BatchRow<'_>) -> Result<TaggedRow> {
-        let place = raw.place(&self.file.name);
+    /// The attribute lines of one document, with their line ends: one for each list of taggers.
+    pub fn tag<'t>(
+        &self,
+        file: &FilePlan,
+        artifacts: impl Iterator<Item = &'t [usize]>,
+        raw: BatchRow<'_>,
+        spooled: Option<&[u8]>,
+    ) -> Result<TaggedRow> {
+        let place = raw.place(&file.name);
         let row = parse_row(raw.document(), &place)?;
         let text = Text::with_metadata(&row.text, row.metadata.as_deref());
         let length = text.length_chars();
-        let spooled = match raw.companions().next() {
+        let spooled = match spooled {
             Some(line) => serde_json::from_slice(line).map_err(|error| {
-                let spool = self.file.spool.as_deref().unwrap_or(Path::new("")).display().to_string();
+                let spool = file.spool.as_deref().unwrap_or(Path::new("")).display().to_string();
                 let message = format!("the spool is unusable: {error}");
                 raw.companion_place(&spool).error(None, Code::Misaligned, message)
             })?,
             None => Vec::new(),
         };
-        let lines = self.outputs.iter().map(|taggers| self.line(taggers, &spooled, &row, &text, length, &place));
+        let lines = artifacts.map(|taggers| self.line(taggers, &spooled, &row, &text, length, &place));
         Ok(TaggedRow { line: place.line, lines: lines.collect::<Result<Vec<_>>>()? })
     }
 

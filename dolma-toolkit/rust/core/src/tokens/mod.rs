@@ -3,6 +3,7 @@
 //! Every row is read and checked before the first is encoded. The order of the documents is a function of the seed, the
 //! names of the files and the lines in them; threads and interruptions do not change a byte.
 
+mod ahead;
 pub(crate) mod bpe;
 pub mod derived;
 mod encode;
@@ -14,20 +15,22 @@ mod shards;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use serde::Serialize;
 use serde_json::{json, Value};
 
 use crate::error::{Error, Result};
-use crate::jsonl::{SkippedRow, Written};
+use crate::jsonl::{Skipped, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, tokenizer_input, write_file, Input, Manifest};
 use crate::progress::Progress;
-use crate::run::{pass, threads, Made, Source, Stage, Turn};
+use crate::run::{pass, threads, Journal, Made, Source, Stage, Turn};
 
+pub use ahead::{EncodedBatch, EncodedWriter, Encoding};
 pub use encode::{decode, Encoder, TokenizerPlan};
 pub use fields::Fields;
 pub use plan::{Dtype, Oversize, Plan, TextFile};
 
 use encode::Encoded;
-use order::{Document, Stream};
+use order::{Body, Document, Stream};
 use plan::Checked;
 use shards::{Group, ShardWriter, Shards};
 
@@ -36,7 +39,7 @@ const CHUNK_DOCUMENTS: usize = 64;
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// What a run did, and what the artifact holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Documents in the artifact.
     pub documents: u64,
@@ -53,27 +56,78 @@ pub struct Summary {
     /// Documents whose text spelt a token that ends or begins documents; it was encoded as text.
     pub respelt: u64,
     /// Documents without text. They are in no shard.
+    #[serde(rename = "documents_empty")]
     pub empty: u64,
     /// Skipped rows, with the names of their files.
-    pub skipped: Vec<(String, SkippedRow)>,
+    pub skipped: Vec<Skipped>,
 }
 
 /// Writes the missing shards, then the manifest.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
-    let dtype = plan.dtype_for(encoder.vocab_size())?;
     let stored_bytes = plan.files.iter().map(|file| file.path.metadata().map_or(0, |file| file.len())).sum();
     let threads = threads::useful(plan.threads, threads::pieces(stored_bytes));
     let checked = plan::check_files(plan, threads, progress)?;
     let inputs = inputs(plan, &checked)?;
-    let config = plan.manifest_config(dtype, &encoder);
-    let fingerprint =
-        sha256_bytes(&canonical_bytes(&json!({"config": config, "inputs": inputs, "names": plan.names()})));
+    write(plan, &encoder, &checked, &Origin { inputs, details: None }, None, threads, progress)
+}
 
-    let mut shards = Shards::open(&plan.destination, fingerprint)?;
+/// What a manifest says the documents come from.
+pub struct Origin {
+    /// The documents; or what a pipeline made them from, if they were never written.
+    pub inputs: Vec<Input>,
+    /// The pipeline.
+    pub details: Option<Value>,
+}
+
+/// As [`run`], of documents that were encoded as they were made. `inputs` are the manifest's, but for the tokenizer.
+pub fn run_encoded(plan: &Plan, encoding: &Encoding<'_>, origin: Origin, progress: &Progress) -> Result<Summary> {
+    let checked = |file: usize| {
+        let counts = encoding.finished(file).map(|file| file.counts).unwrap_or_default();
+        Checked { written: None, text_bytes: counts.text_bytes, empty: counts.empty, skipped: Vec::new() }
+    };
+    let checked: Vec<Checked> = (0..plan.files.len()).map(checked).collect();
+    let threads = threads::useful(plan.threads, usize::MAX);
+    let mut summary = write(plan, &encoding.encoder, &checked, &origin, Some(encoding), threads, progress)?;
+    summary.respelt = (0..plan.files.len()).filter_map(|file| Some(encoding.finished(file)?.counts.respelt)).sum();
+    encoding.tidy()?;
+    Ok(summary)
+}
+
+/// Whether [`run_encoded`] has nothing left to do.
+pub fn is_complete(plan: &Plan, encoder: &Encoder, origin: &Origin) -> Result<bool> {
+    let fingerprint = fingerprint(&plan.manifest_config(plan.dtype_for(encoder.vocab_size())?, encoder), origin, plan);
+    let journal: Journal<shards::Shard> = Journal::read(&plan.destination, "tokens", fingerprint)?;
+    let is_whole = |manifest: Manifest| manifest.verify(&plan.destination, false).is_ok();
+    let is_ours = !journal.ours().is_empty() && journal.others().is_empty();
+    Ok(is_ours && Manifest::read(&plan.destination)?.is_some_and(is_whole))
+}
+
+fn fingerprint(config: &Value, origin: &Origin, plan: &Plan) -> String {
+    let mut value = json!({"config": config, "inputs": origin.inputs, "names": plan.names()});
+    if let Some(details) = &origin.details {
+        value["pipeline"] = details.clone();
+    }
+    sha256_bytes(&canonical_bytes(&value))
+}
+
+fn write(
+    plan: &Plan,
+    encoder: &Encoder,
+    checked: &[Checked],
+    origin: &Origin,
+    encoding: Option<&Encoding<'_>>,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Summary> {
+    let dtype = plan.dtype_for(encoder.vocab_size())?;
+    let config = plan.manifest_config(dtype, encoder);
+    let mut shards = Shards::open(&plan.destination, fingerprint(&config, origin, plan))?;
     let mut summary = Summary { shards_discarded: shards.discarded, ..Summary::default() };
     if !shards.complete {
-        progress.expect(checked.len() as u64, checked.iter().map(|file| file.text_bytes).sum());
+        let before = progress.snapshot();
+        let text_bytes: u64 = checked.iter().map(|file| file.text_bytes).sum();
+        progress.expect(before.files + checked.len() as u64, before.bytes + text_bytes);
         let groups = order::groups(plan);
         let digits = shards::digits(groups.len());
         for (index, files) in groups.into_iter().enumerate() {
@@ -86,20 +140,21 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
                 bos: plan.tokenizer.bos_token_id,
                 eos: plan.tokenizer.eos_token_id,
             };
-            let stream = Stream::new(plan, files, progress);
+            let stream = Stream::new(plan, encoding, files, progress);
             let done = shards.documents_of(group.index);
             let documents = Documents { stream, window: Vec::new().into_iter(), done, error: None };
             let start = Mutex::new(Some((documents, shards.writer(group))));
-            let encoding = Encoding { plan, encoder: &encoder, start };
-            summary.respelt += pass(&encoding, 1, threads, progress)?.iter().sum::<u64>();
+            let writing = Writing { plan, encoder, start };
+            summary.respelt += pass(&writing, 1, threads, progress)?.iter().sum::<u64>();
         }
-        for (file, checked) in plan.files.iter().zip(&checked) {
+        for (file, checked) in plan.files.iter().zip(checked) {
+            let Some(before) = &checked.written else { continue };
             let now = std::fs::metadata(&file.path).map_err(|source| Error::io(&file.path, source))?.len();
-            if now != checked.written.size_bytes {
-                return Err(crate::jsonl::changed(&file.name, checked.written.size_bytes, now));
+            if now != before.size_bytes {
+                return Err(crate::jsonl::changed(&file.name, before.size_bytes, now));
             }
         }
-        write_manifest(plan, &encoder, dtype, config, inputs, &shards, &checked)?;
+        write_manifest(plan, encoder, dtype, config, origin, &shards, checked)?;
     }
     for (_, shard) in shards.all() {
         summary.documents += shard.documents;
@@ -110,13 +165,14 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     summary.shards_kept = shards.kept;
     for (file, checked) in plan.files.iter().zip(checked) {
         summary.empty += checked.empty;
-        summary.skipped.extend(checked.skipped.into_iter().map(|row| (file.name.clone(), row)));
+        let rows = checked.skipped.iter().map(|row| Skipped { file: file.name.clone(), row: row.clone() });
+        summary.skipped.extend(rows);
     }
     Ok(summary)
 }
 
 /// The series is a group of files that share shards. Reading, encoding and writing overlap; their order does not change.
-struct Encoding<'a> {
+struct Writing<'a> {
     plan: &'a Plan,
     encoder: &'a Encoder,
     /// what the only series begins with
@@ -148,7 +204,7 @@ impl Source for Documents<'_> {
             // the next window grows as this one shrinks, so that nobody waits for a whole one
             self.error = self.stream.gather(chunk.len()).err();
             progress.add_documents(chunk.len() as u64);
-            progress.add_bytes(chunk.iter().map(|document| document.text.len() as u64).sum());
+            progress.add_bytes(chunk.iter().map(|document| document.text_bytes).sum());
             let done = self.done.min(chunk.len() as u64);
             self.done -= done;
             if done == 0 || chunk.len() as u64 > done {
@@ -159,7 +215,7 @@ impl Source for Documents<'_> {
     }
 }
 
-impl<'a> Stage for Encoding<'a> {
+impl<'a> Stage for Writing<'a> {
     type Source = Documents<'a>;
     type Made = Vec<(Document, Encoded)>;
     type Output = (ShardWriter<'a>, u64);
@@ -172,8 +228,11 @@ impl<'a> Stage for Encoding<'a> {
     }
 
     fn make(&self, _series: usize, chunk: Vec<Document>, _turn: &Turn<'_, Self>) -> Result<Self::Made> {
-        let encode = |document: Document| {
-            let encoded = self.encoder.encode(&document.text, &self.plan.place(&document))?;
+        let encode = |mut document: Document| {
+            let encoded = match std::mem::replace(&mut document.body, Body::Text(String::new())) {
+                Body::Text(text) => self.encoder.encode(&text, &self.plan.place(&document))?,
+                Body::Encoded(encoded) => encoded,
+            };
             Ok((document, encoded))
         };
         chunk.into_iter().map(encode).collect()
@@ -198,12 +257,23 @@ fn inputs(plan: &Plan, checked: &[Checked]) -> Result<Vec<Input>> {
     let mut inputs = Vec::new();
     for (file, checked) in plan.files.iter().zip(checked) {
         if file.remote {
-            inputs.push(Input::file("documents", &file.name, &checked.written));
+            inputs.extend(checked.written.iter().map(|written| Input::file("documents", &file.name, written)));
         } else {
-            local.insert(file.path.clone(), Some(checked.written.clone()));
+            local.insert(file.path.clone(), checked.written.clone());
         }
     }
     inputs.extend(hashed_inputs("documents", "document", &local, &plan.destination)?);
+    sorted_with_tokenizer(plan, inputs)
+}
+
+/// The inputs of a manifest whose documents are written, by now.
+pub fn written_inputs(plan: &Plan) -> Result<Vec<Input>> {
+    let files = plan.files.iter().map(|file| (file.path.clone(), None)).collect();
+    sorted_with_tokenizer(plan, hashed_inputs("documents", "document", &files, &plan.destination)?)
+}
+
+/// All inputs of a manifest.
+pub fn sorted_with_tokenizer(plan: &Plan, mut inputs: Vec<Input>) -> Result<Vec<Input>> {
     inputs.push(tokenizer_input(&plan.tokenizer.path, &plan.destination)?);
     inputs.sort_by(|a, b| (&a.role, &a.path).cmp(&(&b.role, &b.path)));
     Ok(inputs)
@@ -214,7 +284,7 @@ fn write_manifest(
     encoder: &Encoder,
     dtype: Dtype,
     config: Value,
-    inputs: Vec<Input>,
+    origin: &Origin,
     shards: &Shards,
     checked: &[Checked],
 ) -> Result<()> {
@@ -248,6 +318,9 @@ fn write_manifest(
     ] {
         manifest.details.insert(name.to_owned(), value);
     }
-    manifest.inputs = inputs;
+    if let Some(details) = &origin.details {
+        manifest.details.insert("pipeline".to_owned(), details.clone());
+    }
+    manifest.inputs.clone_from(&origin.inputs);
     manifest.write(Path::new(&plan.destination)).map(drop)
 }

@@ -5,6 +5,9 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::ahead::{EncodedReader, Encoding};
+use super::encode::Encoded;
+use super::fields::Fields;
 use super::plan::Plan;
 use crate::error::Result;
 use crate::jsonl::{LineReader, RowSieve};
@@ -13,7 +16,7 @@ use crate::progress::Progress;
 /// Text that one window holds at most, whatever the batch size, so that books do not fill the memory.
 const WINDOW_TEXT_BYTES: usize = 256 << 20;
 
-/// One document, stripped and not empty.
+/// One document, stripped.
 pub struct Document {
     /// Index of the file.
     pub file: usize,
@@ -21,8 +24,15 @@ pub struct Document {
     pub line: u64,
     /// As the row says.
     pub id: String,
+    /// Of the text, UTF-8.
+    pub text_bytes: u64,
+    pub body: Body,
+}
+
+pub enum Body {
     /// Without white space at its ends.
-    pub text: String,
+    Text(String),
+    Encoded(Encoded),
 }
 
 /// Files that share a series of shards, each series in the order in which it is read.
@@ -53,13 +63,36 @@ struct OpenFile {
     index: usize,
     key: u64,
     size_bytes: u64,
-    reader: LineReader,
+    rows: Rows,
+}
+
+enum Rows {
+    Lines(LineReader),
+    Encoded(EncodedReader),
+}
+
+impl Rows {
+    /// The next document of the file at `file`; its text may be empty.
+    fn next(&mut self, file: usize, fields: &Fields) -> Result<Option<Document>> {
+        let reader = match self {
+            Rows::Encoded(reader) => return reader.next(file),
+            Rows::Lines(reader) => reader,
+        };
+        let Some(line) = reader.next_line()?.map(<[u8]>::to_vec) else { return Ok(None) };
+        let (id, text) = fields.read(&line, &reader.place())?;
+        let stripped = strip(&text);
+        let text = if stripped.len() == text.len() { text } else { stripped.to_owned() };
+        let text_bytes = text.len() as u64;
+        Ok(Some(Document { file, line: reader.line(), id, text_bytes, body: Body::Text(text) }))
+    }
 }
 
 /// Gives the documents of a group, window by window.
 pub struct Stream<'a> {
     plan: &'a Plan,
     progress: &'a Progress,
+    /// where documents are encoded already
+    encoding: Option<&'a Encoding<'a>>,
     waiting: std::vec::IntoIter<usize>,
     ring: Vec<OpenFile>,
     turn: usize,
@@ -73,10 +106,16 @@ pub struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     /// Over files in the given order.
-    pub fn new(plan: &'a Plan, files: Vec<usize>, progress: &'a Progress) -> Stream<'a> {
+    pub fn new(
+        plan: &'a Plan,
+        encoding: Option<&'a Encoding<'a>>,
+        files: Vec<usize>,
+        progress: &'a Progress,
+    ) -> Stream<'a> {
         let skipped = if plan.rows.skip_bad_rows > 0 { u64::MAX } else { 0 };
         Stream {
             plan,
+            encoding,
             progress,
             sieve: plan.sieve(skipped),
             waiting: files.into_iter(),
@@ -93,7 +132,7 @@ impl<'a> Stream<'a> {
         let most = self.window.len().saturating_add(documents).min(self.plan.batch_size.max(1));
         while self.window.len() < most && self.window_text_bytes < WINDOW_TEXT_BYTES {
             let Some((key, document)) = self.next_document()? else { break };
-            self.window_text_bytes += document.text.len();
+            self.window_text_bytes += document.text_bytes as usize;
             self.window.push((key, document));
         }
         Ok(())
@@ -116,25 +155,19 @@ impl<'a> Stream<'a> {
             }
             let position = self.position();
             let open = &mut self.ring[position];
-            let Some(line) = open.reader.next_line()? else {
+            let next = open.rows.next(open.index, &self.plan.fields)?;
+            let Some(document) = next else {
                 self.progress.add_file();
                 self.ring.remove(position);
                 // the file behind the one that ended is next
                 self.turn = position;
                 continue;
             };
-            let line = line.to_vec();
-            let read = self.plan.fields.read(&line, &open.reader.place());
             self.turn = position + 1;
-            let (id, text) = read?;
-            let stripped = strip(&text);
-            if stripped.is_empty() {
+            if document.text_bytes == 0 {
                 continue;
             }
-            let text = if stripped.len() == text.len() { text } else { stripped.to_owned() };
-            let number = open.reader.line();
-            let key = document_key(open.key, number, self.plan.seed);
-            return Ok(Some((key, Document { file: open.index, line: number, id, text })));
+            return Ok(Some((document_key(open.key, document.line, self.plan.seed), document)));
         }
     }
 
@@ -142,10 +175,13 @@ impl<'a> Stream<'a> {
         while self.ring.len() < self.plan.ring_size.max(1) {
             let Some(index) = self.waiting.next() else { break };
             let file = &self.plan.files[index];
-            let reader = file.open(&self.plan.fields)?.sieved(&self.sieve);
+            let rows = match self.encoding {
+                Some(encoding) => Rows::Encoded(encoding.reader(index)?),
+                None => Rows::Lines(file.open(&self.plan.fields)?.sieved(&self.sieve)),
+            };
             let size_bytes = std::fs::metadata(&file.path).map_or(1, |file| file.len().max(1));
             let key = file_key(self.plan, index);
-            self.ring.push(OpenFile { index, key, size_bytes, reader });
+            self.ring.push(OpenFile { index, key, size_bytes, rows });
         }
         Ok(())
     }

@@ -177,7 +177,8 @@ impl Plan {
 
 /// What the first read of a file tells.
 pub(super) struct Checked {
-    pub written: Written,
+    /// `None` of a file that was never written.
+    pub written: Option<Written>,
     /// UTF-8 bytes of the stripped texts.
     pub text_bytes: u64,
     /// Documents whose stripped text is empty.
@@ -206,7 +207,9 @@ impl Stage for Checking<'_> {
     type Output = (u64, u64);
     type Done = Checked;
 
-    const LISTS_ERRORS: bool = true;
+    fn lists_errors(&self) -> bool {
+        true
+    }
 
     fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
         let file = &self.plan.files[series];
@@ -232,6 +235,6 @@ impl Stage for Checking<'_> {
 
     fn finish(&self, series: usize, rows: Rows, (text_bytes, empty): Self::Output) -> Result<Checked> {
         let written = rows.written().map_or_else(|| sha256_file(&self.plan.files[series].path), Ok)?;
-        Ok(Checked { written, text_bytes, empty, skipped: rows.skipped().to_vec() })
+        Ok(Checked { written: Some(written), text_bytes, empty, skipped: rows.skipped().to_vec() })
     }
 }

@@ -194,7 +194,7 @@ impl ShardWriter<'_> {
         open.tokens = end;
         open.documents += 1;
         if self.begun_rows == 0 {
-            open.text_bytes += document.text.len() as u64;
+            open.text_bytes += document.text_bytes;
         }
         open.ended += u64::from(last);
         self.begun_rows = if last { 0 } else { self.begun_rows + 1 };

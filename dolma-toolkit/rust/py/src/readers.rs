@@ -1,47 +1,13 @@
-//! `dolma tag`, and the reader that taggers written in Python use.
+//! The readers that code written in Python uses.
 
 use std::path::PathBuf;
 
 use dolma_core::document::{parse_row, FIELDS};
 use dolma_core::jsonl::{Compression, LineReader, RowRules, RowSieve};
-use dolma_core::tag::{pending, run as tag_files, Plan};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::detach::run;
 use crate::error::raise;
-
-fn parse(plan: &str) -> PyResult<Plan> {
-    serde_json::from_str(plan).map_err(|error| PyValueError::new_err(format!("the plan is unusable: {error}")))
-}
-
-/// Indices of the files of a plan (JSON, see `dolma_core::tag::Plan`) that still have an attribute file to make.
-#[pyfunction]
-pub fn tag_pending(py: Python<'_>, plan: &str) -> PyResult<Vec<usize>> {
-    let plan = parse(plan)?;
-    run(py, None, move |progress| pending(&plan, progress))
-}
-
-/// A skipped row: file, line, code of the error, message.
-pub type SkippedRow = (String, u64, String, String);
-
-/// Skipped rows, with the names of their files.
-pub fn rows(skipped: Vec<(String, dolma_core::jsonl::SkippedRow)>) -> Vec<SkippedRow> {
-    skipped.into_iter().map(|(file, row)| (file, row.line, row.code, row.message)).collect()
-}
-
-/// The counts of a `tag` run (documents, files, files kept, spans) and the skipped rows.
-type Tagged = (u64, u64, u64, u64, Vec<SkippedRow>);
-
-/// Writes the attribute files of a plan: `(documents, files, files kept, spans, skipped rows)`.
-#[pyfunction]
-#[pyo3(signature = (plan, report=None))]
-pub fn tag(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<Tagged> {
-    let plan = parse(plan)?;
-    let summary = run(py, report, move |progress| tag_files(&plan, progress))?;
-    Ok((summary.documents, summary.files, summary.files_kept, summary.spans, rows(summary.skipped)))
-}
 
 type PythonRow = (String, String, String, Option<String>, Option<String>);
 

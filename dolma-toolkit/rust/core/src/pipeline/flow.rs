@@ -1,0 +1,375 @@
+//! The one pass of a run: every row is read once, and goes through taggers, deduplication, mix and tokenizer in memory.
+//!
+//! Attributes go from stage to stage as the lines that a file would have. So a mix reads the same bytes, and rounds the same
+//! scores, whether the attributes are in a file or not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::Document;
+use crate::dedupe::{self, Counts, KeyedRow, Marked, Marking};
+use crate::document::Place;
+use crate::error::{Error, Result};
+use crate::jsonl::{LineReader, RowSieve, Skipped};
+use crate::mix::{self, Given, Goal, Mixed};
+use crate::progress::Progress;
+use crate::run::{all, Batch, BatchRow, Rows, Source, Stage, Turn};
+use crate::tag::{self, TaggedRow, Tagging};
+use crate::tokens::{EncodedBatch, EncodedWriter, Encoding};
+
+/// What a pass does with the documents.
+pub struct Flow<'a, 'm> {
+    pub documents: &'a [Document],
+    pub sieve: RowSieve,
+    pub series: Vec<Series<'a>>,
+    pub tags: &'a [Tagging<'a>],
+    pub marks: Vec<Marking<'m>>,
+    pub encoding: Option<&'a Encoding<'a>>,
+    /// What of a Parquet row is read; `None` for all.
+    pub fields: Option<Vec<String>>,
+}
+
+/// Documents in order, and what is made of them.
+pub struct Series<'a> {
+    pub files: Vec<FileFlow>,
+    pub goals: Vec<GoalFlow<'a>>,
+}
+
+/// What is made of a document file.
+pub struct FileFlow {
+    /// Position in the documents.
+    pub document: usize,
+    /// Files with a row for each document: spools, attributes that are there already.
+    pub companions: Vec<PathBuf>,
+    /// For each stage that tags this file: its position, the file's position in it, the companion that is its spool.
+    pub tags: Vec<(usize, usize, Option<usize>)>,
+    /// For each stage that dedupes: the file's position in it, if it has it.
+    pub marks: Vec<Option<usize>>,
+    /// For each goal of the series that takes this file: its position, and where the attributes are.
+    pub goals: Vec<(usize, Vec<Attributes>)>,
+}
+
+/// A set of attributes of a document file.
+pub struct Attributes {
+    /// The file that it is in, or would be in.
+    pub path: String,
+    pub from: From,
+}
+
+/// Where the rows of a set of attributes come from.
+#[derive(Clone, Copy, Debug)]
+pub enum From {
+    /// The companion.
+    File(usize),
+    /// The tagging stage's position in [`FileFlow::tags`], and the output's among those that are made.
+    Tag(usize, usize),
+    /// The deduplicating stage.
+    Mark(usize),
+}
+
+/// A goal of the mix, and where its documents go besides.
+pub struct GoalFlow<'a> {
+    pub goal: Goal<'a>,
+    /// First and last of its files, by their positions in the series.
+    pub ends: (usize, usize),
+    /// For each part: the tokenizer's file.
+    pub encoded: Vec<Option<usize>>,
+}
+
+/// Reads the documents of a series, one file after the other.
+pub struct Reading<'f, 'a, 'm> {
+    flow: &'f Flow<'a, 'm>,
+    series: usize,
+    next: usize,
+    rows: Option<Rows>,
+}
+
+impl Source for Reading<'_, '_, '_> {
+    /// Position of the file in the series, and rows of it.
+    type Batch = (usize, Batch);
+
+    fn read(&mut self, progress: &Progress) -> Result<Option<Self::Batch>> {
+        loop {
+            if let Some(rows) = &mut self.rows {
+                if let Some(batch) = rows.read(progress)? {
+                    return Ok(Some((self.next - 1, batch)));
+                }
+            }
+            let Some(file) = self.flow.series[self.series].files.get(self.next) else { return Ok(None) };
+            self.next += 1;
+            self.rows = Some(self.flow.rows(file)?);
+        }
+    }
+}
+
+/// What was made of a batch.
+pub struct Made {
+    at: usize,
+    /// As [`FileFlow::tags`].
+    tagged: Vec<Vec<TaggedRow>>,
+    marked: Vec<Option<Marked>>,
+    /// As [`FileFlow::goals`].
+    mixed: Vec<(Mixed, Vec<EncodedBatch>)>,
+    documents: u64,
+    end: Option<Vec<Skipped>>,
+}
+
+/// Where the results of a series go.
+#[derive(Default)]
+pub struct Outputs {
+    /// The file in work, by its position.
+    at: Option<usize>,
+    tags: Vec<tag::Output>,
+    marks: Vec<Option<dedupe::Output>>,
+    goals: BTreeMap<usize, Writing>,
+    done: Done,
+}
+
+/// A goal in work.
+struct Writing {
+    mix: mix::Writing,
+    encoded: Vec<Option<EncodedWriter>>,
+    skipped: Vec<Skipped>,
+}
+
+/// What is known of a finished series.
+#[derive(Default)]
+pub struct Done {
+    /// Rows that each tagging stage tagged.
+    pub tagged: Vec<u64>,
+    /// Of each deduplicating stage.
+    pub marked: Vec<Counts>,
+    pub skipped: Vec<Skipped>,
+}
+
+impl Done {
+    fn add(&mut self, other: Done) {
+        add_each(&mut self.tagged, other.tagged, |sum, count| *sum += count);
+        add_each(&mut self.marked, other.marked, |sum, counts| sum.add(&counts));
+        self.skipped.extend(other.skipped);
+    }
+
+    /// Of all series together.
+    pub fn of(all: Vec<Done>) -> Done {
+        let mut sum = Done::default();
+        all.into_iter().for_each(|one| sum.add(one));
+        sum
+    }
+}
+
+fn add_each<T: Default>(sums: &mut Vec<T>, values: Vec<T>, add: impl Fn(&mut T, T)) {
+    sums.resize_with(sums.len().max(values.len()), T::default);
+    sums.iter_mut().zip(values).for_each(|(sum, value)| add(sum, value));
+}
+
+impl Flow<'_, '_> {
+    fn rows(&self, file: &FileFlow) -> Result<Rows> {
+        let document = &self.documents[file.document];
+        let compression = document.compression();
+        let reader = match &self.fields {
+            Some(fields) => {
+                let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+                LineReader::open_fields(&document.path, &document.name, compression, &fields)?
+            }
+            None => LineReader::open_as(&document.path, &document.name, compression)?,
+        };
+        let companion =
+            |path: &PathBuf| LineReader::open_as(path, &path.display().to_string(), document.compression_of(path));
+        let companions = file.companions.iter().map(companion).collect::<Result<_>>()?;
+        Ok(Rows::new(reader.sieved(&self.sieve), companions))
+    }
+
+    fn mix(
+        &self,
+        goal: &GoalFlow<'_>,
+        sets: &[Attributes],
+        batch: &Batch,
+        name: &str,
+        tagged: &[Vec<TaggedRow>],
+        marked: &[Option<Marked>],
+    ) -> Result<(Mixed, Vec<EncodedBatch>)> {
+        let rows = batch.rows().enumerate();
+        let mixed = goal.goal.mix(rows.map(|(index, row)| given(index, row, name, sets, tagged, marked)))?;
+        let mut encoded: Vec<EncodedBatch> = goal.encoded.iter().map(|_| EncodedBatch::default()).collect();
+        if let Some(encoding) = self.encoding {
+            for (part, line, document) in mixed.kept() {
+                if goal.encoded.get(part).is_some_and(Option::is_some) {
+                    encoding.encode(document, &Place { path: name, line }, &mut encoded[part])?;
+                }
+            }
+        }
+        Ok((mixed, encoded))
+    }
+
+    /// Begins what a file of the series begins.
+    fn open_file(&self, series: usize, at: usize, outputs: &mut Outputs) -> Result<()> {
+        let Series { files, goals } = &self.series[series];
+        let file = &files[at];
+        outputs.at = Some(at);
+        outputs.tags = file.tags.iter().map(|(stage, file, _)| self.tags[*stage].open(*file)).collect::<Result<_>>()?;
+        let open = |(mark, file): (&Marking<'_>, &Option<usize>)| file.map(|file| mark.open(file)).transpose();
+        outputs.marks = self.marks.iter().zip(&file.marks).map(open).collect::<Result<_>>()?;
+        for (position, _) in &file.goals {
+            let goal = &goals[*position];
+            if goal.ends.0 == at {
+                let writer = |file: &Option<usize>| match (file, self.encoding) {
+                    (Some(file), Some(encoding)) => encoding.writer(*file).map(Some),
+                    _ => Ok(None),
+                };
+                let encoded = goal.encoded.iter().map(writer).collect::<Result<_>>()?;
+                let writing = Writing { mix: goal.goal.open()?, encoded, skipped: Vec::new() };
+                outputs.goals.insert(*position, writing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what a file of the series ends.
+    fn finish_file(&self, series: usize, outputs: &mut Outputs, skipped: Vec<Skipped>) -> Result<()> {
+        let Some(at) = outputs.at.take() else { return Ok(()) };
+        let Series { files, goals } = &self.series[series];
+        let file = &files[at];
+        let rows: Vec<_> = skipped.iter().map(|skipped| skipped.row.clone()).collect();
+        for ((stage, file, _), output) in file.tags.iter().zip(outputs.tags.drain(..)) {
+            self.tags[*stage].finish(*file, output, &rows)?;
+        }
+        let marks = self.marks.iter().zip(&file.marks).zip(outputs.marks.drain(..));
+        let counts = marks.map(|((mark, file), output)| match (file, output) {
+            (Some(file), Some(output)) => mark.finish(*file, output),
+            _ => Ok(Counts::default()),
+        });
+        let counts = counts.collect::<Result<Vec<Counts>>>()?;
+        add_each(&mut outputs.done.marked, counts, |sum, counts| sum.add(&counts));
+        for (position, _) in &file.goals {
+            let Some(writing) = outputs.goals.get_mut(position) else { continue };
+            writing.skipped.extend(skipped.iter().cloned());
+            if goals[*position].ends.1 == at {
+                outputs
+                    .goals
+                    .remove(position)
+                    .map_or(Ok(()), |writing| self.finish_goal(&goals[*position], writing))?;
+            }
+        }
+        outputs.done.skipped.extend(skipped);
+        Ok(())
+    }
+
+    fn finish_goal(&self, goal: &GoalFlow<'_>, writing: Writing) -> Result<()> {
+        let Writing { mix, encoded, skipped } = writing;
+        let mut funnel = mix.funnel.clone();
+        funnel.skipped.clone_from(&skipped);
+        goal.goal.finish(mix, skipped)?;
+        let Some(encoding) = self.encoding else { return Ok(()) };
+        let files = goal.encoded.iter().zip(encoded).filter_map(|(file, writer)| Some(((*file)?, writer?)));
+        // the ids are there only when the shard is: a stop between the two makes both again
+        files.into_iter().try_for_each(|(file, writer)| encoding.finish(file, writer, json!(funnel)))
+    }
+}
+
+impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
+    type Source = Reading<'f, 'a, 'm>;
+    type Made = Made;
+    type Output = Outputs;
+    type Done = Done;
+
+    fn lists_errors(&self) -> bool {
+        self.marks.is_empty() && self.series.iter().all(|series| series.goals.is_empty())
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.marks.iter().any(Marking::takes_turns)
+    }
+
+    fn open(&self, series: usize) -> Result<(Self::Source, Outputs)> {
+        Ok((Reading { flow: self, series, next: 0, rows: None }, Outputs::default()))
+    }
+
+    fn make(&self, series: usize, (at, mut batch): (usize, Batch), turn: &Turn<'_, Self>) -> Result<Made> {
+        let Series { files, goals } = &self.series[series];
+        let file = &files[at];
+        let name = self.documents[file.document].name.as_str();
+        let mut error = batch.error.take();
+        let tag = |(stage, of_stage, spool): &(usize, usize, Option<usize>)| {
+            all_rows(&batch, &mut error, |row| {
+                self.tags[*stage].tag(*of_stage, row, spool.map(|spool| row.companion(spool)))
+            })
+        };
+        let tagged = file.tags.iter().map(tag).collect::<Result<Vec<_>>>()?;
+        let mut keyed: Vec<Option<Vec<KeyedRow>>> = Vec::with_capacity(self.marks.len());
+        for (mark, of_stage) in self.marks.iter().zip(&file.marks) {
+            let rows = of_stage.map(|_| all_rows(&batch, &mut error, |row| mark.keys(row, name)));
+            keyed.push(rows.transpose()?);
+        }
+        let decide = || -> Result<Vec<Option<Marked>>> {
+            let rows = self.marks.iter().zip(&keyed);
+            rows.map(|(mark, rows)| rows.as_ref().map(|rows| mark.decide(rows)).transpose()).collect()
+        };
+        let marked = if self.takes_turns() { turn.take(decide)?? } else { decide()? };
+        let mut mixed = Vec::with_capacity(file.goals.len());
+        for (position, sets) in &file.goals {
+            mixed.push(self.mix(&goals[*position], sets, &batch, name, &tagged, &marked)?);
+        }
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let named = |row| Skipped { file: name.to_owned(), row };
+        let end = batch.end.take().map(|rows| rows.into_iter().map(named).collect());
+        Ok(Made { at, tagged, marked, mixed, documents: batch.rows().len() as u64, end })
+    }
+
+    fn keep(&self, series: usize, outputs: &mut Outputs, made: Made) -> Result<()> {
+        if outputs.at.is_none() {
+            self.open_file(series, made.at, outputs)?;
+        }
+        let file = &self.series[series].files[made.at];
+        outputs.done.tagged.resize(self.tags.len(), 0);
+        for (((stage, of_stage, _), output), rows) in file.tags.iter().zip(&mut outputs.tags).zip(&made.tagged) {
+            self.tags[*stage].keep(*of_stage, output, rows)?;
+            outputs.done.tagged[*stage] += made.documents;
+        }
+        for ((mark, output), marked) in self.marks.iter().zip(&mut outputs.marks).zip(&made.marked) {
+            if let (Some(output), Some(marked)) = (output, marked) {
+                mark.keep(output, marked)?;
+            }
+        }
+        for ((position, _), (mixed, encoded)) in file.goals.iter().zip(&made.mixed) {
+            let Some(writing) = outputs.goals.get_mut(position) else { continue };
+            self.series[series].goals[*position].goal.keep(&mut writing.mix, mixed)?;
+            for (writer, batch) in writing.encoded.iter_mut().zip(encoded) {
+                writer.as_mut().map_or(Ok(()), |writer| writer.put(batch))?;
+            }
+        }
+        made.end.map_or(Ok(()), |skipped| self.finish_file(series, outputs, skipped))
+    }
+
+    fn finish(&self, _series: usize, _source: Self::Source, outputs: Outputs) -> Result<Done> {
+        Ok(outputs.done)
+    }
+}
+
+/// A row and its attributes.
+fn given<'b>(
+    index: usize,
+    row: BatchRow<'b>,
+    name: &'b str,
+    sets: &'b [Attributes],
+    tagged: &'b [Vec<TaggedRow>],
+    marked: &'b [Option<Marked>],
+) -> Given<'b> {
+    let attributes = sets.iter().map(|set| {
+        let line: &[u8] = match set.from {
+            From::File(companion) => row.companion(companion),
+            From::Tag(stage, output) => &tagged[stage][index].lines[output].bytes,
+            From::Mark(stage) => marked[stage].as_ref().map_or(&[], |marked| marked.line(index).as_bytes()),
+        };
+        (line, row.companion_place(&set.path))
+    });
+    Given { document: row.document(), place: row.place(name), attributes: attributes.collect() }
+}
+
+/// What `make` gives for all rows of a batch; or all that is wrong with them, and with the file behind them.
+fn all_rows<T>(batch: &Batch, error: &mut Option<Error>, make: impl Fn(BatchRow<'_>) -> Result<T>) -> Result<Vec<T>> {
+    all(batch.rows().map(make).chain(error.take().map(Err)).collect())
+}

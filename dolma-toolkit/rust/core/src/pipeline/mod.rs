@@ -1,0 +1,425 @@
+//! A run: one command, or several whose data goes from one to the next in memory.
+//!
+//! Stages are connected by paths: an attribute file or a document file that a stage reads, and an earlier stage would write,
+//! is not read from the disk. Whether it is written too is up to the stage's `keep`; what is written is the same either way.
+
+mod flow;
+mod series;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{json, Value};
+
+use crate::dedupe::{self, Dedupe, Marking};
+use crate::document::FIELDS;
+use crate::error::Result;
+use crate::jsonl::{Compression, RowRules, RowSieve, Written};
+use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, sha256_file};
+use crate::mix::{self, Mix, Work};
+use crate::progress::Progress;
+use crate::run::{each, pass, threads};
+use crate::tag::{self, Tagging};
+use crate::tokens::{self, Encoding};
+use flow::{Done, Flow, Series};
+use series::{Source, Wiring};
+
+/// What to do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// How many threads work.
+    pub threads: usize,
+    /// What to do with rows that are not valid documents.
+    #[serde(default)]
+    pub rows: RowRules,
+    /// All document files, in order.
+    pub documents: Vec<Document>,
+    /// Stages that make attributes.
+    #[serde(default)]
+    pub tag: Vec<Kept<tag::Plan>>,
+    /// More of them.
+    #[serde(default)]
+    pub dedupe: Vec<Kept<dedupe::Settings>>,
+    /// The stage that makes documents.
+    #[serde(default)]
+    pub mix: Option<Kept<mix::Settings>>,
+    /// The stage that makes shards of the mix's documents.
+    #[serde(default)]
+    pub tokens: Option<tokens::Plan>,
+}
+
+/// A stage, and whether what it makes is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept<S> {
+    /// Its settings.
+    pub stage: S,
+    /// Or only handed on.
+    pub keep: bool,
+}
+
+/// A document file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Where it can be opened.
+    pub path: PathBuf,
+    /// As the user named it; a URL where `path` is a copy.
+    pub name: String,
+    /// Packing, as an extension, where the name does not tell it.
+    pub compression: Option<String>,
+}
+
+impl Document {
+    fn compression(&self) -> Compression {
+        self.compression_of(Path::new(&self.name))
+    }
+
+    /// How a file with a row for each document is packed: like the documents, if its name does not tell it.
+    fn compression_of(&self, path: &Path) -> Compression {
+        self.compression.as_deref().and_then(Compression::named).unwrap_or_else(|| Compression::of(path))
+    }
+}
+
+/// What a run did, stage by stage.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    /// In the order of the plan.
+    pub tag: Vec<tag::Summary>,
+    /// In the order of the plan.
+    pub dedupe: Vec<dedupe::Summary>,
+    /// Of the mix.
+    pub mix: Option<mix::Summary>,
+    /// Of the shards.
+    pub tokens: Option<tokens::Summary>,
+}
+
+/// For each tagging stage, the positions of the files that it still has to read.
+pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<Vec<usize>>> {
+    let survey = Survey::new(plan, progress)?;
+    Ok(survey.tags.iter().map(|tagging| tagging.wanted_files().collect()).collect())
+}
+
+/// Does what is not done.
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
+    // ---- survey: what is there, what is missing, what is in the way
+    let mut survey = Survey::new(plan, progress)?;
+    let mut summary = Summary::default();
+    if let (Some(mix), true) = (&survey.mix, survey.is_mix_done()) {
+        summary.mix = Some(mix.finished()?);
+    }
+    survey.begin()?;
+
+    // ---- pass: read the documents once and write what is missing
+    let done = survey.pass(progress)?;
+
+    // ---- publish: manifests last
+    survey.publish(done, summary, progress)
+}
+
+/// What is left to do.
+struct Survey<'p> {
+    plan: &'p Plan,
+    hashes: BTreeMap<PathBuf, Written>,
+    tags: Vec<Tagging<'p>>,
+    /// those whose attributes are all there are `Done`
+    dedupes: Vec<Marks<'p>>,
+    /// where the attributes are that stages make: by path
+    made: BTreeMap<PathBuf, Source>,
+    mix: Option<Mix<'p>>,
+    encoding: Option<Encoding<'p>>,
+    origin: mix::Origin,
+    tokens_origin: Option<tokens::Origin>,
+    is_tokens_done: bool,
+    replaced: Vec<u64>,
+    replaced_by_mix: u64,
+}
+
+enum Marks<'p> {
+    ToDo(Dedupe<'p>),
+    Done(dedupe::Summary),
+}
+
+impl<'p> Survey<'p> {
+    fn new(plan: &'p Plan, progress: &Progress) -> Result<Survey<'p>> {
+        let is_hashed = !plan.tag.is_empty() || !plan.dedupe.is_empty() || plan.tokens.is_some();
+        let hash = |document: &Document| {
+            progress.check()?;
+            Ok((document.path.clone(), sha256_file(&document.path)?))
+        };
+        let hashes = if is_hashed { each(&plan.documents, plan.threads, hash)? } else { Vec::new() };
+        let hashes: BTreeMap<PathBuf, Written> = hashes.into_iter().collect();
+        let mut survey = Survey {
+            plan,
+            tags: Vec::new(),
+            dedupes: Vec::new(),
+            made: BTreeMap::new(),
+            mix: None,
+            encoding: None,
+            origin: mix::Origin::default(),
+            tokens_origin: None,
+            is_tokens_done: false,
+            replaced: Vec::new(),
+            replaced_by_mix: 0,
+            hashes,
+        };
+        let origin = survey.attributes()?;
+        if let Some(mix) = &plan.mix {
+            survey.documents(mix, origin)?;
+        }
+        Ok(survey)
+    }
+
+    /// Surveys the stages that make attributes; gives what these depend on.
+    fn attributes(&mut self) -> Result<Value> {
+        let (mut configs, mut settings) = (Vec::new(), Vec::new());
+        for (stage, Kept { stage: plan, keep }) in self.plan.tag.iter().enumerate() {
+            let tagging = Tagging::survey(plan, *keep, &self.hashes)?;
+            for (path, at) in tagging.place_of() {
+                if tagging.is_finished(at) {
+                    continue;
+                }
+                (if *keep { &mut self.origin.missing } else { &mut self.origin.unwritten }).insert(path.clone());
+                self.made.insert(path, Source::Tag(stage, at));
+            }
+            configs.extend(plan.artifacts.iter().map(|artifact| artifact.config.clone()));
+            self.tags.push(tagging);
+        }
+        for (stage, Kept { stage: plan, keep }) in self.plan.dedupe.iter().enumerate() {
+            let dedupe = Dedupe::survey(plan, *keep, &self.hashes)?;
+            settings.push(json!({"settings": plan.recorded(), "filter_before": dedupe.filter_before()}));
+            if *keep && dedupe.is_done(true)? {
+                self.dedupes.push(Marks::Done(dedupe.publish_again()?));
+                continue;
+            }
+            for file in &plan.files {
+                (if *keep { &mut self.origin.missing } else { &mut self.origin.unwritten }).insert(file.output());
+                self.made.insert(file.output(), Source::Mark(stage));
+            }
+            self.dedupes.push(Marks::ToDo(dedupe));
+        }
+        Ok(json!({"tag": configs, "dedupe": settings}))
+    }
+
+    /// Surveys the stages that make documents and shards.
+    fn documents(&mut self, mix: &'p Kept<mix::Settings>, mut origin: Value) -> Result<()> {
+        if self.plan.tag.is_empty() && self.plan.dedupe.is_empty() && self.plan.tokens.is_none() {
+            self.mix = Some(Mix::survey(&mix.stage, &self.origin)?);
+            return Ok(());
+        }
+        let files = self.hashes.iter().map(|(path, file)| json!([path, file.sha256]));
+        let inputs: Vec<Value> = files.collect();
+        let run = sha256_bytes(&canonical_bytes(&json!({"stages": origin, "inputs": inputs})));
+        self.origin.run = Some(run.clone());
+        self.origin.details = Some(origin.clone());
+        self.origin.is_passed_on = !mix.keep;
+        let surveyed = Mix::survey(&mix.stage, &self.origin)?;
+        if let Some(tokens) = &self.plan.tokens {
+            let rules: Vec<Value> = mix.stage.streams.iter().map(|stream| json!(stream.rules)).collect();
+            origin["mix"] = json!(rules);
+            let run = sha256_bytes(&canonical_bytes(&json!({"attributes": run, "mix": rules})));
+            let is_shuffled = mix.stage.streams.iter().any(|stream| stream.rules.shuffle_documents.is_some());
+            let encoding = Encoding::survey(tokens, &run)?;
+            if !mix.keep {
+                let files = self.hashes.iter().map(|(path, file)| (path.clone(), Some(file.clone()))).collect();
+                let inputs = hashed_inputs("documents", "document", &files, &tokens.destination)?;
+                let inputs = tokens::sorted_with_tokenizer(tokens, inputs)?;
+                let origin = tokens::Origin { inputs, details: Some(origin) };
+                self.is_tokens_done = tokens::is_complete(tokens, &encoding.encoder, &origin)?;
+                self.tokens_origin = Some(origin);
+            }
+            // shuffled documents have no place in a shard until all are there; what is there is read from there
+            let is_read = is_shuffled || (mix.keep && surveyed.is_done());
+            self.encoding = Some(encoding).filter(|_| !is_read);
+        }
+        self.mix = Some(surveyed);
+        Ok(())
+    }
+
+    fn is_mix_done(&self) -> bool {
+        match &self.plan.mix {
+            Some(Kept { keep: true, .. }) => self.mix.as_ref().is_some_and(Mix::is_done),
+            Some(_) => self.is_tokens_done,
+            None => true,
+        }
+    }
+
+    /// The streams with something left to do.
+    fn works(&self) -> Vec<Work<'_>> {
+        let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) else { return Vec::new() };
+        mix.works(&|stream, shard| {
+            let Some(encoding) = &self.encoding else { return true };
+            let files = stream.kept_directories().iter().map(|directory| directory.join(&shard.name));
+            files.filter_map(|path| encoding.position(&path)).all(|file| encoding.finished(file).is_some())
+        })
+    }
+
+    /// Readies all directories, and finds out which attributes later stages need.
+    fn begin(&mut self) -> Result<()> {
+        let needed: Vec<PathBuf> = {
+            let works = self.works();
+            let goals = works.iter().flat_map(Work::goals);
+            goals.flat_map(|goal| goal.inputs).flat_map(|input| input.attributes.clone()).collect()
+        };
+        let is_complete = self.works().iter().all(|work| work.goals().is_empty());
+        for path in needed {
+            if let Some(Source::Tag(stage, at)) = self.made.get(&path) {
+                self.tags[*stage].want(*at);
+            }
+        }
+        self.tags.iter_mut().try_for_each(Tagging::begin)?;
+        for (marks, plan) in self.dedupes.iter_mut().zip(&self.plan.dedupe) {
+            let Marks::ToDo(dedupe) = marks else {
+                self.replaced.push(0);
+                continue;
+            };
+            self.replaced.push(dedupe.begin()?);
+            if !plan.keep && dedupe.is_done(is_complete)? {
+                *marks = Marks::Done(dedupe.already_done());
+            }
+        }
+        if let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) {
+            self.replaced_by_mix = mix.begin()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the documents and writes what is missing, again if a filter turns out too small.
+    fn pass(&mut self, progress: &Progress) -> Result<Done> {
+        let mut dedupes = std::mem::take(&mut self.dedupes);
+        let done = loop {
+            match self.try_pass(&mut dedupes, progress) {
+                Ok(None) => {}
+                Ok(Some(done)) => break done,
+                Err(error) => return Err(error),
+            }
+        };
+        self.dedupes = dedupes;
+        Ok(done)
+    }
+
+    /// `None` if a filter was too small: it is larger now.
+    fn try_pass(&self, dedupes: &mut [Marks<'p>], progress: &Progress) -> Result<Option<Done>> {
+        let mut works = self.works();
+        // budgets and percentiles: all documents are looked at before the first is written
+        if works.iter().any(Work::needs_survey) {
+            let wiring = Wiring::new(&self.plan.documents, &self.made, &[], &[], None);
+            let series = wiring.series(works.iter().flat_map(Work::surveys).collect())?;
+            self.flow(series, &[], Vec::new(), progress)?;
+        }
+        works.iter_mut().try_for_each(Work::complete)?;
+
+        let mut marks = Vec::new();
+        let mut files = Vec::new();
+        for (stage, dedupe) in dedupes.iter_mut().enumerate() {
+            if let Marks::ToDo(dedupe) = dedupe {
+                files.push((stage, dedupe.files()));
+                marks.push(dedupe.marking()?);
+            }
+        }
+        let wiring = Wiring::new(&self.plan.documents, &self.made, &self.tags, &files, self.encoding.as_ref());
+        let series = wiring.series(works.iter().flat_map(Work::goals).collect())?;
+        let (is_overfull, done) = self.flow(series, &self.tags, marks, progress)?;
+        if let Some(done) = done {
+            works.iter().try_for_each(|work| work.shuffle(self.plan.threads, progress))?;
+            return Ok(Some(done));
+        }
+        let to_do = dedupes.iter_mut().filter_map(|dedupe| match dedupe {
+            Marks::ToDo(dedupe) => Some(dedupe),
+            Marks::Done(_) => None,
+        });
+        to_do.zip(is_overfull).try_for_each(|(dedupe, is_overfull)| dedupe.restart(is_overfull))?;
+        self.mix.iter().try_for_each(Mix::restart)?;
+        self.encoding.iter().try_for_each(Encoding::restart)?;
+        Ok(None)
+    }
+
+    /// One pass. Says which filters were too small; then nothing is done.
+    fn flow(
+        &self,
+        series: Vec<Series<'_>>,
+        tags: &[Tagging<'_>],
+        marks: Vec<Marking<'_>>,
+        progress: &Progress,
+    ) -> Result<(Vec<bool>, Option<Done>)> {
+        let documents = &self.plan.documents;
+        let files = series.iter().flat_map(|series| &series.files);
+        let sizes: Vec<u64> = files.map(|file| stored_bytes(&documents[file.document].path)).collect();
+        let bytes = sizes.iter().sum::<u64>();
+        let before = progress.snapshot();
+        progress.expect(before.files + sizes.len() as u64, before.bytes + bytes);
+        let threads = threads::useful(self.plan.threads, threads::pieces(bytes).max(series.len()));
+        let skipped = match (&self.plan.tag[..], &self.plan.mix) {
+            // rows that an earlier run skipped count too
+            ([_], None) => tags.iter().map(Tagging::skipped_before).sum(),
+            _ => 0,
+        };
+        let fields = fields(&series, tags, &marks);
+        let sieve = RowSieve::new(&self.plan.rows, skipped);
+        let flow = Flow { documents, sieve, series, tags, marks, encoding: self.encoding.as_ref(), fields };
+        let done = pass(&&flow, flow.series.len(), threads, progress);
+        let is_overfull: Vec<bool> = flow.marks.iter().map(Marking::is_overfull).collect();
+        if is_overfull.contains(&true) {
+            return progress.check().map(|()| (is_overfull, None));
+        }
+        Ok((is_overfull, Some(Done::of(done?))))
+    }
+
+    /// Writes filters and manifests.
+    fn publish(self, done: Done, mut summary: Summary, progress: &Progress) -> Result<Summary> {
+        let is_mix_done = self.is_mix_done();
+        let Survey { plan, tags, dedupes, mix, encoding, tokens_origin, replaced, replaced_by_mix, .. } = self;
+        for (stage, tagging) in tags.iter().enumerate() {
+            summary.tag.push(tagging.publish(done.tagged.get(stage).copied().unwrap_or_default())?);
+        }
+        let mut marked = done.marked.into_iter();
+        for (dedupe, replaced) in dedupes.into_iter().zip(replaced) {
+            summary.dedupe.push(match dedupe {
+                Marks::Done(summary) => summary,
+                Marks::ToDo(dedupe) => {
+                    dedupe.publish(marked.next().unwrap_or_default(), replaced, done.skipped.clone())?
+                }
+            });
+        }
+        if let Some(mix) = mix.filter(|_| !is_mix_done) {
+            let streams = mix.funnels(&|stream, shard| {
+                let path = stream.kept_directories().first()?.join(&shard.name);
+                let encoding = encoding.as_ref()?;
+                serde_json::from_value(encoding.finished(encoding.position(&path)?)?.note).ok()
+            });
+            summary.mix = Some(mix.publish(streams, replaced_by_mix, plan.rows.skip_bad_rows)?);
+        }
+        if let Some(tokens) = &plan.tokens {
+            summary.tokens = Some(match (encoding, tokens_origin) {
+                (Some(encoding), Some(origin)) => tokens::run_encoded(tokens, &encoding, origin, progress)?,
+                (Some(encoding), None) => {
+                    let inputs = tokens::written_inputs(tokens)?;
+                    tokens::run_encoded(tokens, &encoding, tokens::Origin { inputs, details: None }, progress)?
+                }
+                (None, _) => tokens::run(tokens, progress)?,
+            });
+        }
+        Ok(summary)
+    }
+}
+
+/// What of a Parquet row is read; `None` for all.
+fn fields(series: &[Series<'_>], tags: &[Tagging<'_>], marks: &[Marking<'_>]) -> Option<Vec<String>> {
+    if series.iter().any(|series| !series.goals.is_empty()) {
+        return None;
+    }
+    let mut fields: BTreeSet<String> = BTreeSet::new();
+    if !tags.is_empty() {
+        fields.extend(FIELDS.iter().map(|field| (*field).to_owned()));
+    }
+    for mark in marks {
+        fields.extend(mark.fields()?.into_iter().map(str::to_owned));
+    }
+    Some(fields.into_iter().collect())
+}
+
+fn stored_bytes(path: &Path) -> u64 {
+    path.metadata().map_or(0, |metadata| metadata.len())
+}

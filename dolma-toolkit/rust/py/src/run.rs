@@ -1,0 +1,46 @@
+//! `dolma tag`, `dedupe`, `mix`, `tokens` and `run`: a plan in as JSON, a summary out as JSON.
+
+use dolma_core::mix::{check, Planned, Settings};
+use dolma_core::pipeline::{self, Plan};
+use dolma_core::Error;
+use pyo3::prelude::*;
+
+use crate::detach;
+use crate::error::raise;
+
+/// Does a plan (JSON of `dolma_core::pipeline::Plan`) and gives what it did (JSON of `Summary`).
+#[pyfunction]
+#[pyo3(signature = (plan, report=None))]
+pub fn run(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+    let plan: Plan = parse(plan)?;
+    let summary = detach::run(py, report, |progress| pipeline::run(&plan, progress))?;
+    render(&summary)
+}
+
+/// For each tagging stage of a plan, the positions of the files that it still has to read.
+#[pyfunction]
+pub fn pending(py: Python<'_>, plan: &str) -> PyResult<Vec<Vec<usize>>> {
+    let plan: Plan = parse(plan)?;
+    detach::run(py, None, |progress| pipeline::pending(&plan, progress))
+}
+
+/// Checks what can be checked before a mix; gives warnings. `settings` is JSON of `dolma_core::mix::Settings`, `planned` of
+/// the attributes that other stages are about to make, by directory (`Planned`).
+#[pyfunction]
+#[pyo3(signature = (settings, planned="{}"))]
+pub fn mix_check(py: Python<'_>, settings: &str, planned: &str) -> PyResult<Vec<String>> {
+    let (settings, planned): (Settings, Planned) = (parse(settings)?, parse(planned)?);
+    detach::run(py, None, |_| check(&settings, &planned))
+}
+
+/// Settings of a command from JSON.
+pub fn parse<T: serde::de::DeserializeOwned>(settings: &str) -> PyResult<T> {
+    serde_json::from_str(settings)
+        .map_err(|error| raise(&Error::config("settings", format!("cannot be used: {error}"))))
+}
+
+/// A summary as JSON.
+pub fn render<T: serde::Serialize>(summary: &T) -> PyResult<String> {
+    serde_json::to_string(summary)
+        .map_err(|error| raise(&Error::config("summary", format!("cannot be encoded: {error}"))))
+}

@@ -1,0 +1,491 @@
+"""``dolma run``: several commands over documents that are read once; data goes from stage to stage in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dolma import _native
+from dolma.commands import dedupe, mix, tag, tokens
+from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, WorkDir, at_least, setting, to_yaml
+from dolma.errors import ConfigError, Problem, raises_dolma_errors
+from dolma.estimate import Estimate, filter_bytes, text_bytes
+from dolma.files.paths import Source, expand, named, select, side_file
+from dolma.formats.files import sha256_of
+from dolma.formats.manifest import MANIFEST, check_files, read_manifest
+from dolma.plan import Document, Plan
+from dolma.records import Reporter, error_log, save_config
+from dolma.staging import with_remote_paths
+
+__all__ = ["Config", "StageConfig", "run"]
+
+log = logging.getLogger(__name__)
+
+COMMANDS = ("tag", "dedupe", "mix", "tokens")
+TEMPORARY = "temporary"
+"""Side file of results that only later stages need."""
+RUN_KEYS = ("processes", "generate_ids", "skip_bad_rows", "work_dir", "dryrun")
+"""Settings of the run, not of a stage."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One command; its settings are those that it has by itself."""
+
+    tag: tag.Config | None = setting(None, "")
+    dedupe: dedupe.Config | None = setting(None, "")
+    mix: mix.Config | None = setting(None, "")
+    tokens: tokens.Config | None = setting(None, "")
+    keep: bool = setting(False, "write what the stage makes, even if only later stages read it (the last is written)")
+
+    @property
+    def command(self) -> str:
+        """The name of the command."""
+        return next((name for name in COMMANDS if getattr(self, name) is not None), "")
+
+    @property
+    def settings(self) -> Any:
+        """The settings of the command."""
+        return getattr(self, self.command)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of ``dolma run``."""
+
+    documents: list[str] = setting([], "document files, patterns (`*`, `**`) or URLs")
+    stages: list[StageConfig] = setting([], "what is done with them, in order; written in a file")
+    processes: int = setting(1, "number of threads; the output does not depend on it")
+    generate_ids: bool = setting(False, GENERATE_IDS)
+    skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
+    work_dir: WorkDir = setting(WorkDir(), "")
+    dryrun: bool = setting(False, "print the settings and the plan, then stop")
+
+    def check(self) -> Iterator[Problem]:
+        """What is wrong between the settings."""
+        yield from at_least(1, processes=self.processes)
+        yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
+        if not self.stages:
+            yield Problem("stages", "is empty; expected at least one of tag, dedupe, mix and tokens")
+        for index, stage in enumerate(self.stages):
+            yield from _check_stage(stage, f"stages.{index}", is_last=index + 1 == len(self.stages))
+
+
+def _check_stage(stage: StageConfig, key: str, is_last: bool) -> Iterator[Problem]:
+    given = [name for name in COMMANDS if getattr(stage, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        yield Problem(key, f"is {found} of tag, dedupe, mix and tokens; expected one of them")
+        return
+    key = f"{key}.{stage.command}"
+    config, default = stage.settings, type(stage.settings)
+    for field_ in dataclasses.fields(default):
+        if field_.name in RUN_KEYS and getattr(config, field_.name) != field_.default:
+            hint = "move it to the top of the file, next to `stages`"
+            yield Problem(f"{key}.{field_.name}", "is a setting of the run; expected it there", hint)
+    if stage.command in ("tag", "dedupe") and config.documents:
+        hint = "move it to the top of the file; streams of a mix may select from the documents"
+        yield Problem(f"{key}.documents", "is a setting of the run; expected it there", hint)
+    if stage.command == "tokens" and not is_last:
+        yield Problem(key, "is followed by another stage; expected it as the last, since shards are not documents")
+    for problem in config.check():
+        yield Problem(f"{key}.{problem.key}", problem.message, problem.hint)
+
+
+@dataclass
+class _Pass:
+    """Stages that share one read of the documents, by their positions."""
+
+    stages: list[int] = field(default_factory=list)
+    barrier: str = ""
+    """Why the documents have to be read again before these stages."""
+
+
+def _passes(config: Config) -> list[_Pass]:
+    passes = [_Pass()]
+    for index, stage in enumerate(config.stages):
+        before = [config.stages[one] for one in passes[-1].stages]
+        has_mix = any(one.mix for one in before)
+        barrier = ""
+        if stage.tokens is None and has_mix:
+            barrier = "the documents that the mix wrote are read"
+        elif stage.tokens is not None and before and not has_mix:
+            barrier = "tokens reads the documents as they are"
+        elif stage.dedupe is not None:
+            files = {os.path.realpath(one.dedupe.bloom_filter.file) for one in before if one.dedupe is not None}
+            if os.path.realpath(stage.dedupe.bloom_filter.file) in files:
+                barrier = "the filter has to have the keys of all documents"
+        elif stage.mix is not None and before and any(_needs_survey(stream) for stream in stage.mix.streams):
+            barrier = "a budget or percentiles need all documents before the first is written"
+        if barrier:
+            passes.append(_Pass(barrier=barrier))
+        passes[-1].stages.append(index)
+    return passes
+
+
+def _needs_survey(stream: mix.StreamConfig) -> bool:
+    return stream.budget is not None or (stream.split is not None and bool(stream.split.percentiles))
+
+
+@dataclass
+class _Work:
+    """A pass with every path worked out."""
+
+    config: Config
+    plan: Plan
+    tags: dict[int, tag.Plan] = field(default_factory=dict)
+    settings: dict[int, dict[str, Any]] = field(default_factory=dict)
+    directories: dict[int, list[Path]] = field(default_factory=dict)
+    """Of each stage: where its results go, if they are written."""
+    keep: dict[int, bool] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+    """Attribute files that its stages make."""
+    documents: list[Source] = field(default_factory=list)
+    """What the next pass reads."""
+
+
+def _work(config: Config, one: _Pass, documents: list[Source], is_last: bool) -> _Work:
+    """Works out a pass over ``documents``.
+
+    Raises:
+        ConfigError: stages do not fit together, or their settings do not fit the documents.
+    """
+    stages = {index: config.stages[index] for index in one.stages}
+    has_mix = any(stage.mix for stage in stages.values())
+    work = _Work(config, Plan([], config.processes, config.generate_ids, config.skip_bad_rows), documents=documents)
+    problems: list[Problem] = []
+    for index, stage in stages.items():
+        work.keep[index] = stage.keep or not has_mix or (is_last and index == one.stages[-1])
+        try:
+            _add(work, index, stage)
+        except ConfigError as error:
+            prefix = f"stages.{index}.{stage.command}"
+            problems += [Problem(f"{prefix}.{found.key}", found.message, found.hint) for found in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    packings = {stream.compression.input for stage in stages.values() if stage.mix for stream in stage.mix.streams}
+    packings |= {stage.settings.compression.input for stage in stages.values() if stage.tag or stage.dedupe}
+    if len(packings) > 1:
+        expected = "expected the same for all stages, which read the documents together"
+        raise ConfigError([Problem("compression.input", f"differs between stages; {expected}")])
+    [packing] = packings or {None}
+    work.plan.documents = [Document(source.path, source.name, packing) for source in documents]
+    _check_read(work, one, has_mix)
+    for index, stage in stages.items():
+        settings = work.tags[index].settings() if stage.tag else work.settings[index]
+        work.plan.add(stage.command, settings, work.keep[index])
+    if has_mix:
+        [index] = [index for index, stage in stages.items() if stage.mix]
+        work.documents = _mixed(work.settings[index])
+    return work
+
+
+def _add(work: _Work, index: int, stage: StageConfig) -> None:
+    if stage.tag is not None:
+        plan = tag.make_plan(stage.tag, work.documents)
+        work.tags[index] = plan
+        work.directories[index] = [Path(artifact.directory) for artifact in plan.artifacts]
+        outputs = [
+            (plan.artifacts[out["artifact"]].directory, out["path"]) for file in plan.files for out in file.outputs
+        ]
+        work.made |= {f"{directory}/{path}" for directory, path in outputs}
+    elif stage.dedupe is not None:
+        settings = dedupe.make_settings(stage.dedupe, work.documents)
+        work.settings[index] = settings
+        work.directories[index] = sorted({Path(file["attributes_directory"]) for file in settings["files"]})
+        work.made |= {f"{file['attributes_directory']}/{file['relative']}" for file in settings["files"]}
+    elif stage.mix is not None:
+        settings = mix.make_settings(stage.mix, work.documents, work.made)
+        work.settings[index] = settings
+        kept = [stream["part_directories"] or [stream["output_directory"]] for stream in settings["streams"]]
+        work.directories[index] = sorted({Path(directory) for directories in kept for directory in directories})
+    elif stage.tokens is not None:
+        mixed = [settings for other, settings in work.settings.items() if work.config.stages[other].mix]
+        sources = _mixed(mixed[0]) if mixed else work.documents
+        if stage.tokens.documents:
+            sources = select(sources, stage.tokens.documents, "documents")
+        work.settings[index] = tokens.make_settings(stage.tokens, sources)
+        work.directories[index] = [Path(stage.tokens.destination)]
+        for other in work.settings:
+            mixing = work.config.stages[other].mix
+            if mixing is not None:
+                # their place among the shards is known only when they are written
+                work.keep[other] |= mixing.shuffle_documents is not None or stage.tokens.sample_ring_prop
+
+
+def _mixed(settings: Mapping[str, Any]) -> list[Source]:
+    """The documents that a mix writes, in order."""
+    found = []
+    for stream in settings["streams"]:
+        for directory in stream["part_directories"] or [stream["output_directory"]]:
+            paths = [os.path.join(directory, shard["name"]) for shard in stream["shards"]]
+            found += [Source(path, named(path), directory) for path in paths]
+    return found
+
+
+def _check_read(work: _Work, one: _Pass, has_mix: bool) -> None:
+    """Attributes that nobody reads and nobody keeps are a mistake."""
+    if not has_mix:
+        return
+    read: set[str] = set()
+    for index, settings in work.settings.items():
+        if work.config.stages[index].mix:
+            inputs = [
+                given for stream in settings["streams"] for shard in stream["shards"] for given in shard["inputs"]
+            ]
+            read |= {path for given in inputs for path in given["attributes"]}
+    problems = []
+    for index in one.stages:
+        stage = work.config.stages[index]
+        if (stage.tag or stage.dedupe) and not work.keep[index]:
+            for directory in work.directories[index]:
+                if not any(path.startswith(f"{directory}/") for path in read):
+                    message = f'makes the attributes "{directory.name}", which no stage reads; expected them in a mix'
+                    hint = "list them under the mix's attributes, or set keep: true"
+                    problems.append(Problem(f"stages.{index}.{stage.command}", message, hint))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _written(config: Config, document: str) -> Iterator[str]:
+    """The directories of attributes next to a document file."""
+    for stage in config.stages:
+        if stage.tag is not None and stage.keep:
+            yield from tag.written(stage.tag, document)
+        if stage.dedupe is not None and stage.keep:
+            yield from dedupe.written(stage.dedupe, document)
+
+
+@with_remote_paths(_written)
+@raises_dolma_errors
+def run(config: Config) -> None:
+    """Runs the stages; see ``docs/guide/run.md``."""
+    passes = _passes(config)
+    documents = expand(config.documents)
+    if config.dryrun:
+        _show_plan(config, passes, documents)
+        return
+    final = _final_directories(config.stages[-1])
+    identity = _identity(config, documents)
+    if final and all(_is_done(directory, identity) for directory in final):
+        log.info("run  nothing to do: all results exist")
+        return
+    funnel: list[str] = []
+    temporary: list[Path] = []
+    for number, one in enumerate(passes):
+        work = _work(config, one, documents, is_last=number + 1 == len(passes))
+        funnel += _run_pass(work, one)
+        documents = work.documents
+        temporary += [directory for index in one.stages for directory in work.directories[index]]
+    for directory in final:
+        _note_done(directory, identity)
+    _remove_temporary(temporary)
+    log.info("run  %s", f"{len(passes)} passes" if len(passes) > 1 else "one pass")
+    for line in funnel:
+        log.info(line)
+
+
+def _run_pass(work: _Work, one: _Pass) -> list[str]:
+    """Does the stages of a pass; gives their lines of the funnel."""
+    config = work.config
+    stages = {index: config.stages[index] for index in one.stages}
+    commands = "+".join(stage.command for stage in stages.values())
+    written = {index: work.directories[index] for index in stages if work.keep[index]}
+    reporter = Reporter(commands, [directory for directories in written.values() for directory in directories])
+    start = time.monotonic()
+    last = work.directories[one.stages[-1]][0]
+    with error_log(last):
+        spools = [path for index in work.tags for path in _spool(work, index)]
+        for index, stage in stages.items():
+            if stage.mix:
+                _check_names(work, index)
+        for index, directories in written.items():
+            _mark_temporary(config, index, directories)
+            settings = dataclasses.replace(stages[index].settings, processes=config.processes)
+            save_config(settings, directories)
+        summary = work.plan.run(reporter)
+    tag.sweep(spools)
+    return _report(work, stages, summary, time.monotonic() - start)
+
+
+def _spool(work: _Work, index: int) -> list[Path]:
+    stage = work.config.stages[index].tag
+    assert stage is not None
+    settings = dataclasses.replace(
+        stage,
+        processes=work.config.processes,
+        generate_ids=work.config.generate_ids,
+        skip_bad_rows=work.config.skip_bad_rows,
+    )
+    position = [other for other in work.tags].index(index)
+    return tag.spool(settings, work.tags[index], lambda: work.plan.pending()[position])
+
+
+def _check_names(work: _Work, index: int) -> None:
+    """Rules may name attributes that the stages before make."""
+    planned: dict[str, dict[str, list[str]]] = {}
+    for plan in work.tags.values():
+        for artifact in plan.artifacts:
+            planned[artifact.directory] = {"taggers": artifact.config["taggers"], "keys": []}
+    for other, settings in work.settings.items():
+        stage = work.config.stages[other]
+        if stage.dedupe:
+            [unit] = settings["unit"].values()
+            key = unit["attribute_name"] + settings["attribute_suffix"]
+            for directory in work.directories[other]:
+                planned[str(directory)] = {"taggers": [], "keys": [key]}
+    for warning in _native.mix_check(json.dumps(work.settings[index]), json.dumps(planned)):
+        log.warning("mix  %s", warning)
+
+
+def _report(work: _Work, stages: Mapping[int, StageConfig], summary: dict[str, Any], seconds: float) -> list[str]:
+    """Says what each stage did; gives the lines of the funnel."""
+    tagged, marked = iter(summary["tag"]), iter(summary["dedupe"])
+    lines = []
+    has_mix = summary["mix"] is not None
+    for index, stage in stages.items():
+        directories = work.directories[index]
+        reporter = Reporter(stage.command, directories if work.keep[index] else [])
+        if stage.tag:
+            counts = next(tagged)
+            counts["skipped"] = [] if has_mix else counts["skipped"]
+            tag.report(work.tags[index], counts, seconds, reporter)
+            lines.append(f"tag      {counts['documents']:>12,} documents")
+        elif stage.dedupe:
+            counts = next(marked)
+            counts["skipped"] = [] if has_mix else counts["skipped"]
+            dedupe.report(stage.dedupe, directories if work.keep[index] else [], counts, seconds, reporter)
+            unit = "documents" if stage.dedupe.dedupe.documents else "paragraphs"
+            lines.append(f"dedupe   {counts['marked']:>12,} of {counts['compared']:,} {unit} marked")
+        elif stage.mix:
+            place = directories[0] if work.keep[index] else Path(work.directories[max(stages)][0])
+            streams = summary["mix"]["streams"]
+            mix.report(place, summary["mix"], seconds, reporter)
+            kept, read = (sum(stream[key] for stream in streams) for key in ("documents_out", "documents_in"))
+            lines.append(f"mix      {kept:>12,} of {read:,} documents kept")
+        elif stage.tokens:
+            counts = summary["tokens"]
+            tokens.report(directories[0], counts, seconds, reporter)
+            lines.append(f"tokens   {counts['tokens']:>12,} tokens of {counts['documents']:,} documents")
+    return lines
+
+
+# ---- results of earlier runs
+
+
+def _identity(config: Config, documents: Sequence[Source]) -> str:
+    """What the results depend on: the settings and the document files."""
+    stages = [line for line in to_yaml(config.stages).splitlines() if "processes:" not in line]
+    found = [(source.name, *_stamp(source.path)) for source in documents]
+    return hashlib.sha256(json.dumps([stages, config.generate_ids, config.skip_bad_rows, found]).encode()).hexdigest()
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _final_directories(stage: StageConfig) -> list[Path]:
+    """Where the last stage writes, if its settings alone say it."""
+    if stage.tokens is not None:
+        return [Path(stage.tokens.destination)]
+    if stage.mix is None:
+        return []
+    below = "" if stage.mix.shuffle else "documents"
+    parts = [
+        [f"part-{part:02d}" for part in range(stream.split.parts)] if stream.split is not None else [""]
+        for stream in stage.mix.streams
+    ]
+    streams = zip(stage.mix.streams, parts, strict=True)
+    found = {os.path.join(stream.output.path, part, below).rstrip("/") for stream, names in streams for part in names}
+    return [Path(directory) for directory in sorted(found)]
+
+
+def _is_done(directory: Path, identity: str) -> bool:
+    """Whether the directory has the results of a finished run like this one, untouched."""
+    note = side_file(directory, "run.ndjson")
+    if not note.is_file() or not (directory / MANIFEST).is_file():
+        return False
+    found = json.loads(note.read_text("utf-8"))
+    is_same = found == {"run": identity, "manifest_sha256": sha256_of(directory / MANIFEST)}
+    return is_same and not list(check_files(read_manifest(directory), checksums=False))
+
+
+def _note_done(directory: Path, identity: str) -> None:
+    note = {"run": identity, "manifest_sha256": sha256_of(directory / MANIFEST)}
+    path = side_file(directory, "run.ndjson")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(note) + "\n", "utf-8")
+
+
+def _mark_temporary(config: Config, index: int, directories: Sequence[Path]) -> None:
+    """Notes in directories that are new that they are removed in the end. Others belong to somebody."""
+    if config.stages[index].keep or index + 1 == len(config.stages):
+        return
+    for directory in directories:
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            side_file(directory, TEMPORARY).parent.mkdir()
+            side_file(directory, TEMPORARY).touch()
+
+
+def _remove_temporary(directories: Sequence[Path]) -> None:
+    for directory in directories:
+        if side_file(directory, TEMPORARY).is_file():
+            shutil.rmtree(directory)
+
+
+# ---- the plan
+
+
+def _show_plan(config: Config, passes: Sequence[_Pass], documents: list[Source]) -> None:
+    lines = [to_yaml(config).rstrip()]
+    for number, one in enumerate(passes):
+        if one.barrier:
+            lines.append(f"# barrier: {one.barrier}")
+        lines.append(f"# pass {number + 1} of {len(passes)}")
+        work = _work(config, one, documents, is_last=number + 1 == len(passes)) if _are_there(documents) else None
+        for index in one.stages:
+            lines.append(f"#   {config.stages[index].command:<7} {_what(config, one, index, work)}")
+        if work is None:
+            lines.append("#   reads what the pass before writes")
+            continue
+        commands = [config.stages[index].command for index in one.stages]
+        filters = [settings["bloom_filter"] for settings in work.settings.values() if "bloom_filter" in settings]
+        sizes = sum(os.path.getsize(source.path) for source in documents)
+        estimate = Estimate(
+            commands, len(documents), sizes, text_bytes(documents), sum(map(filter_bytes, filters)), config.processes
+        )
+        lines += [f"#   {line}" for line in estimate.lines()]
+        documents = work.documents
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _are_there(documents: Sequence[Source]) -> bool:
+    return all(os.path.exists(source.path) for source in documents)
+
+
+def _what(config: Config, one: _Pass, index: int, work: _Work | None) -> str:
+    stage = config.stages[index]
+    if work is None:
+        return "of the documents of the pass before"
+    places = ", ".join(str(directory) for directory in work.directories[index][:3])
+    is_asked_for = stage.keep or index + 1 == len(config.stages)
+    fate = "written" if is_asked_for else "removed in the end" if work.keep[index] else "in memory only"
+    return f"{places} ({fate})"
+
+
+if __name__ == "__main__":  # `python -m dolma.commands.run` is `dolma run`
+    from dolma.__main__ import main
+
+    main(["run", *sys.argv[1:]])

@@ -1,0 +1,67 @@
+"""What the core is asked to do: stages over document files, as ``dolma_core::pipeline::Plan`` takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dolma import _native
+
+__all__ = ["Document", "Plan", "skipped_rows"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document file."""
+
+    path: str
+    """Where it can be opened."""
+    name: str
+    """As the user named it: a URL if ``path`` is a copy."""
+    compression: str | None = None
+    """Packing, as an extension, if the name does not tell it."""
+
+
+@dataclass
+class Plan:
+    """Stages whose data goes from one to the next in memory. ``keep``: what the stage makes is written too."""
+
+    documents: Iterable[Document]
+    threads: int
+    generate_ids: bool = False
+    skip_bad_rows: int = 0
+    stages: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, command: str, settings: Mapping[str, Any], keep: bool = True) -> None:
+        """Adds a stage: `tag` and `dedupe` any number of times, `mix` and `tokens` once."""
+        stage = {"stage": settings, "keep": keep}
+        if command in ("tag", "dedupe"):
+            self.stages.setdefault(command, []).append(stage)
+        else:
+            self.stages[command] = settings if command == "tokens" else stage
+
+    def to_json(self) -> str:
+        """As the core takes it."""
+        plan = {
+            "documents": list({document.path: document for document in self.documents}.values()),
+            "threads": self.threads,
+            "rows": {"generate_ids": self.generate_ids, "skip_bad_rows": self.skip_bad_rows},
+            **self.stages,
+        }
+        return json.dumps(plan, default=vars)
+
+    def pending(self) -> list[list[int]]:
+        """For each tagging stage, the positions of the files that it still has to read."""
+        return _native.pending(self.to_json())
+
+    def run(self, report: Callable[..., None]) -> dict[str, Any]:
+        """Does what is not done, and gives a summary: by command, a list of `tag` and `dedupe`."""
+        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report))
+        return found
+
+
+def skipped_rows(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, str, str]]:
+    """File, line, code and message of each row that a summary says was skipped."""
+    return [(row["file"], row["line"], row["code"], row["message"]) for row in rows]
