@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,23 +150,26 @@ class _Work:
     """Of each stage: where its results go, if they are written."""
     keep: dict[int, bool] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
-    """Attribute files that its stages make."""
+    """Attribute files that its stages make, or those before."""
     documents: list[Source] = field(default_factory=list)
     """What the next pass reads."""
 
 
-def _work(config: Config, one: _Pass, documents: list[Source], is_last: bool) -> _Work:
-    """Works out a pass over ``documents``.
+def _work(config: Config, one: _Pass, documents: list[Source], made: set[str], is_last: bool) -> _Work:
+    """Works out a pass over ``documents``; ``made`` are the attribute files of the passes before.
 
     Raises:
         ConfigError: stages do not fit together, or their settings do not fit the documents.
     """
     stages = {index: config.stages[index] for index in one.stages}
     has_mix = any(stage.mix for stage in stages.values())
-    work = _Work(config, Plan([], config.processes, config.generate_ids, config.skip_bad_rows), documents=documents)
+    plan = Plan([], config.processes, config.generate_ids, config.skip_bad_rows)
+    work = _Work(config, plan, documents=documents, made=set(made))
     problems: list[Problem] = []
     for index, stage in stages.items():
-        work.keep[index] = stage.keep or not has_mix or (is_last and index == one.stages[-1])
+        # the next pass reads what this one makes
+        is_read_later = not has_mix or (stage.mix is not None and not is_last)
+        work.keep[index] = stage.keep or is_read_later or (is_last and index == one.stages[-1])
         try:
             _add(work, index, stage)
         except ConfigError as error:
@@ -282,10 +286,11 @@ def run(config: Config) -> None:
         return
     funnel: list[str] = []
     temporary: list[Path] = []
+    made: set[str] = set()
     for number, one in enumerate(passes):
-        work = _work(config, one, documents, is_last=number + 1 == len(passes))
+        work = _work(config, one, documents, made, is_last=number + 1 == len(passes))
         funnel += _run_pass(work, one)
-        documents = work.documents
+        documents, made = work.documents, work.made
         temporary += [directory for index in one.stages for directory in work.directories[index]]
     for directory in final:
         _note_done(directory, identity)
@@ -443,6 +448,8 @@ def _remove_temporary(directories: Sequence[Path]) -> None:
     for directory in directories:
         if side_file(directory, TEMPORARY).is_file():
             shutil.rmtree(directory)
+            with suppress(OSError):  # there are others
+                directory.parent.rmdir()
 
 
 # ---- the plan
@@ -450,11 +457,13 @@ def _remove_temporary(directories: Sequence[Path]) -> None:
 
 def _show_plan(config: Config, passes: Sequence[_Pass], documents: list[Source]) -> None:
     lines = [to_yaml(config).rstrip()]
+    made: set[str] = set()
     for number, one in enumerate(passes):
         if one.barrier:
             lines.append(f"# barrier: {one.barrier}")
         lines.append(f"# pass {number + 1} of {len(passes)}")
-        work = _work(config, one, documents, is_last=number + 1 == len(passes)) if _are_there(documents) else None
+        is_last = number + 1 == len(passes)
+        work = _work(config, one, documents, made, is_last) if _are_there(documents) else None
         for index in one.stages:
             lines.append(f"#   {config.stages[index].command:<7} {_what(config, one, index, work)}")
         if work is None:
@@ -467,7 +476,7 @@ def _show_plan(config: Config, passes: Sequence[_Pass], documents: list[Source])
             commands, len(documents), sizes, text_bytes(documents), sum(map(filter_bytes, filters)), config.processes
         )
         lines += [f"#   {line}" for line in estimate.lines()]
-        documents = work.documents
+        documents, made = work.documents, work.made
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -169,6 +169,7 @@ impl<'p> Survey<'p> {
         if let Some(mix) = &plan.mix {
             survey.documents(mix, origin)?;
         }
+        survey.want();
         Ok(survey)
     }
 
@@ -256,19 +257,23 @@ impl<'p> Survey<'p> {
         })
     }
 
-    /// Readies all directories, and finds out which attributes later stages need.
-    fn begin(&mut self) -> Result<()> {
+    /// Asks for the attributes that later stages need.
+    fn want(&mut self) {
         let needed: Vec<PathBuf> = {
             let works = self.works();
             let goals = works.iter().flat_map(Work::goals);
             goals.flat_map(|goal| goal.inputs).flat_map(|input| input.attributes.clone()).collect()
         };
-        let is_complete = self.works().iter().all(|work| work.goals().is_empty());
         for path in needed {
             if let Some(Source::Tag(stage, at)) = self.made.get(&path) {
                 self.tags[*stage].want(*at);
             }
         }
+    }
+
+    /// Readies all directories.
+    fn begin(&mut self) -> Result<()> {
+        let is_complete = self.works().iter().all(|work| work.goals().is_empty());
         self.tags.iter_mut().try_for_each(Tagging::begin)?;
         for (marks, plan) in self.dedupes.iter_mut().zip(&self.plan.dedupe) {
             let Marks::ToDo(dedupe) = marks else {
@@ -282,6 +287,7 @@ impl<'p> Survey<'p> {
         }
         if let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) {
             self.replaced_by_mix = mix.begin()?;
+            self.encoding.iter().try_for_each(Encoding::begin)?;
         }
         Ok(())
     }

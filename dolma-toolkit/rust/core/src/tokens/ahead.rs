@@ -121,9 +121,13 @@ impl<'p> Encoding<'p> {
         Ok(())
     }
 
+    /// Readies the place of the ids.
+    pub fn begin(&self) -> Result<()> {
+        self.journal.begin()
+    }
+
     /// Begins a file of ids.
     pub fn writer(&self, file: usize) -> Result<EncodedWriter> {
-        self.journal.begin()?;
         let writer = AtomicWriter::create_as(&self.directory.join(name(file)), Compression::None)?;
         Ok(EncodedWriter { writer, counts: Counts::default() })
     }
