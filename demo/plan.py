@@ -42,9 +42,8 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
     tagged = [
         f"corpus/attributes/{name}" for name in ("rules", "duplicates", "held_out_documents", "held_out_paragraphs")
     ]
-    decontamination = [
-        f"{step}-{unit}.yaml" for unit in ("documents", "paragraphs") for step in ("remember", "recognize")
-    ]
+    remember = [f"remember-{unit}.yaml" for unit in ("documents", "paragraphs")]
+    filters = [f"filters/held_out_{unit}.bin" for unit in ("documents", "paragraphs")]
 
     sample = f"--seed {SEED} --bytes-per-domain 8000 --splits test --whole-documents".split()
 
@@ -81,39 +80,26 @@ def stages(work: Workplace, corpus: list[str], size: Size) -> list[Stage]:
             expected_s=1,
         ),
         Stage(
-            "tag",
-            [dolma_stage("tag", "tag.yaml")],
-            inputs=[documents],
-            outputs=["corpus/attributes/rules"],
-            configs=["tag.yaml"],
+            "remember",
+            [dolma_stage("dedupe", config) for config in remember],
+            inputs=[held_out, "evaluation/documents"],
+            outputs=[
+                f"{root}/attributes/remembered_{unit}"
+                for root in ("heldout", "evaluation")
+                for unit in ("documents", "paragraphs")
+            ],
+            extra=filters,
+            configs=remember,
             expected_s=1,
         ),
         Stage(
-            "dedupe",
-            [dolma_stage("dedupe", "dedupe.yaml")],
-            inputs=[documents],
-            outputs=["corpus/attributes/duplicates"],
-            extra=["filters/duplicates.bin"],
-            configs=["dedupe.yaml"],
-            expected_s=1,
-        ),
-        Stage(
-            "decontaminate",
-            [dolma_stage("dedupe", config) for config in decontamination],
+            "curate",
+            [dolma_stage("run", "curate.yaml")],
             inputs=[documents, held_out, "evaluation/documents"],
-            outputs=tagged[2:],
-            extra=[f"filters/held_out_{unit}.bin" for unit in ("documents", "paragraphs")]
-            + [f"{root}/attributes" for root in ("heldout", "evaluation")],
-            configs=decontamination,
-            expected_s=2,
-        ),
-        Stage(
-            "mix",
-            [dolma_stage("mix", "mix.yaml")],
-            inputs=[documents, *tagged],
-            outputs=["training"],
-            configs=["mix.yaml"],
-            expected_s=1,
+            outputs=[*tagged, "training"],
+            extra=["filters/duplicates.bin"],
+            configs=["curate.yaml"],
+            expected_s=3,
         ),
         Stage(
             "tokenizer",

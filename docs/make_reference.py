@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 TOOLS = {
-    "dolma": ["tag", "dedupe", "mix", "tokens", "reshard", "stat", "train-classifier", "list", "presets"],
+    "dolma": ["tag", "dedupe", "mix", "tokens", "run", "reshard", "stat", "train-classifier", "list", "presets"],
     "olmo": [
         "train",
         "init",

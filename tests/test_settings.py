@@ -57,6 +57,7 @@ LOADERS: list[tuple[str, Loader]] = [
     (r"(demo|dolma-toolkit)/configs/(.*-)?tag\.yaml", _dolma("tag")),
     (r"(demo|dolma-toolkit)/configs/(.*-)?mix\.yaml", _dolma("mix")),
     (r"(demo|dolma-toolkit)/configs/(.*-)?tokens\.yaml", _dolma("tokens")),
+    (r"demo/configs/curate\.yaml", _dolma("run")),
     (r"(demo|dolma-toolkit)/configs/(.*-)?(dedupe|remember-.*|recognize-.*)\.yaml", _dolma("dedupe")),
     (r"dolma-toolkit/src/dolma/presets/.*\.yaml", _preset),
     (r"(trainer/configs/.*|demo/configs/train)\.yaml", _trainer),

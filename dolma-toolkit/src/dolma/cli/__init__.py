@@ -182,9 +182,9 @@ def _listed(config: type[Any], prefix: str, *, in_list: bool) -> Iterator[tuple[
         item = typing.get_args(cls)[0] if typing.get_origin(cls) is list else None
         if dataclasses.is_dataclass(item):
             yield from _listed(cast(type, item), f"{key}[].", in_list=True)
-        elif dataclasses.is_dataclass(cls):
+        elif dataclasses.is_dataclass(cls) and cast(type, cls).__name__ != "Config":
             yield from _listed(cast(type, cls), f"{key}.", in_list=in_list)
-        elif in_list:
+        elif in_list:  # the settings of a whole command have a page of their own
             yield key, field
 
 

@@ -43,10 +43,10 @@ RUN_KEYS = ("processes", "generate_ids", "skip_bad_rows", "work_dir", "dryrun")
 class StageConfig:
     """One command; its settings are those that it has by itself."""
 
-    tag: tag.Config | None = setting(None, "")
-    dedupe: dedupe.Config | None = setting(None, "")
-    mix: mix.Config | None = setting(None, "")
-    tokens: tokens.Config | None = setting(None, "")
+    tag: tag.Config | None = setting(None, "settings of `dolma tag`")
+    dedupe: dedupe.Config | None = setting(None, "settings of `dolma dedupe`")
+    mix: mix.Config | None = setting(None, "settings of `dolma mix`")
+    tokens: tokens.Config | None = setting(None, "settings of `dolma tokens`")
     keep: bool = setting(False, "write what the stage makes, even if only later stages read it (the last is written)")
 
     @property
