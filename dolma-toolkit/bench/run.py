@@ -21,7 +21,7 @@ from inputs import PRODUCT, Input, find_corpus, make_input
 from report import Row, write_report
 from shares import MEASURE, build_measure, profile, shares
 from timing import Cost, run
-from works import IN_PROCESS, NEED_SHARED_DATA, QUALITY_TAGGERS, RULES, SCALING, WORKS, InProcess, Work
+from works import IN_PROCESS, NEED_SHARED_DATA, QUALITY_TAGGERS, RULES, SCALING, WORKS, InProcess, Work, whole_run
 
 OURS = Path(sys.executable).parent / "dolma"
 THEIRS = PRODUCT.parent / ".venv-oracle" / "bin" / "dolma"
@@ -176,6 +176,18 @@ class Bench:
         hours = {name: cost.cpu_s / given.text_mb * 1e6 / 3600 for name, cost in costs.items()}
         return row, {"total": sum(hours.values()), **hours}
 
+    def one_run(self, details: dict[str, object]) -> Row:
+        """The same in one pass, `dolma run`, and where its time goes."""
+        given = self.input(self.options.size_mb)
+        work = Work("whole path, one run", whole_run, 1, 0)
+        costs = [self.cost(OURS, work, given).less(self.start(OURS, work)) for _ in self.rounds()]
+        best = min(costs, key=lambda cost: cost.cpu_s)
+        row = Row(work.name, 0, given.text_mb, given.text_mb / best.wall_s, given.text_mb / best.cpu_s)
+        row.peak_rss_mb = best.peak_rss_mb
+        details["CPU hours for a terabyte of text in one run"] = best.cpu_s / given.text_mb * 1e6 / 3600
+        self.profiles[work.name] = shares(work, given, self.folder)
+        return row
+
     def scaling(self) -> dict[str, float]:
         """How many times as fast two processes are, by command."""
         given, found = self.input(self.options.size_mb), {}
@@ -227,6 +239,7 @@ def main() -> int:
         wanted += [
             ("floor", lambda: bench.rows.append(bench.floor())),
             ("whole path", lambda: whole_path(bench, details)),
+            ("whole path, one run", lambda: bench.rows.append(bench.one_run(details))),
             ("2 processes", lambda: details.update({"speed of 2 processes over 1": bench.scaling()})),
             ("dolma list", lambda: details.update({"dolma list, seconds": list_seconds()})),
         ]

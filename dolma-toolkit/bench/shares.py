@@ -1,7 +1,6 @@
 """The time of a command by function: `python bench/shares.py "dedupe 13-grams" --size-mb 60`.
 
-The native part of the command (`measure tag|dedupe|mix|tokens SETTINGS`) runs under `perf record`, with the settings
-that the command passes to it.
+The native part of the command (`measure run PLAN`) runs under `perf record`, with the plan that the command passes on.
 """
 
 from __future__ import annotations
@@ -21,19 +20,17 @@ from works import RULES, WORKS, Work
 __all__ = ["MEASURE", "build_measure", "profile", "shares"]
 
 MEASURE = PRODUCT / "target" / "release" / "examples" / "measure"
-KINDS = ("tag", "dedupe", "mix", "tokens")
 SHOWN = 10
 HAND_OVER = """
 import sys
 from dolma import _native
-def keep(settings, *rest):
+def keep(plan, *rest):
     with open(sys.argv[1], "w", encoding="utf-8") as file:
-        file.write(settings)
+        file.write(plan)
     raise SystemExit(0)
-for name in sys.argv[2].split(","):
-    setattr(_native, name, keep)
+_native.run = keep
 from dolma.__main__ import main
-main(sys.argv[3:])
+main(sys.argv[2:])
 """
 
 
@@ -48,10 +45,9 @@ def shares(work: Work, given: Input, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="shares", dir=folder) as name:
         out = Path(name)
         arguments = work.arguments(given, out)
-        kind = next(kind for kind in KINDS if kind in arguments)
-        settings = out / "settings.json"
-        run([sys.executable, "-c", HAND_OVER, str(settings), ",".join(KINDS), *arguments], out)
-        found = profile([str(MEASURE), kind, str(settings)], out)
+        plan = out / "plan.json"
+        run([sys.executable, "-c", HAND_OVER, str(plan), *arguments], out)
+        found = profile([str(MEASURE), "run", str(plan)], out)
         shutil.rmtree(given.folder / "attributes" / out.name, ignore_errors=True)
     return found
 

@@ -19,6 +19,7 @@ __all__ = [
     "WORKS",
     "InProcess",
     "Work",
+    "whole_run",
 ]
 
 RULES = ("gopher_v2", "c4_v2")
@@ -113,6 +114,32 @@ def tokenized(name: str, eos: int) -> Callable[[Input, Path], list[str]]:
     ]
 
 
+def whole_run(given: Input, out: Path) -> list[str]:
+    """`dolma run`: every quality rule, PII and the language; paragraph dedupe; ten rules; tokens."""
+    exclude = [
+        f"$.attributes[?(@.rules__{key} && @.rules__{key}[0][2] {comparison})]" for key, comparison in THRESHOLDS
+    ]
+    keys = max(10_000, int(given.text_mb * 40_000))
+    bloom_filter = {"file": f"{out}/filter.bin", "estimated_doc_count": keys, "desired_false_positive_rate": 1e-5}
+    stream = {
+        "name": "mixed",
+        "attributes": ["rules", "duplicate"],
+        "filter": {"exclude": exclude},
+        "span_replacement": [{"span": "$.attributes.duplicate", "min_score": 0.5}],
+        "output": {"path": f"{out}/documents", "max_size_in_bytes": 10**12},
+    }
+    tokenizer = {"name_or_path": f"{TOKENIZERS}/allenai_dolma2.json", "eos_token_id": 100257}
+    stages = [
+        {"tag": {"taggers": list(QUALITY_TAGGERS), "experiment": "rules"}},
+        {"dedupe": {"dedupe": {"paragraphs": {"attribute_name": "duplicate"}}, "bloom_filter": bloom_filter}},
+        {"mix": {"streams": [stream]}},
+        {"tokens": {"destination": f"{out}/tokens", "dtype": "uint32", "tokenizer": tokenizer}},
+    ]
+    path = out / "run.json"
+    path.write_text(json.dumps({"documents": [given.pattern], "stages": stages}), encoding="utf-8")
+    return ["run", str(path)]
+
+
 NGRAMS = "--dedupe.paragraphs.by_ngram."
 TOKENS = (
     Work("tokens GPT-NeoX", tokenized("gpt-neox-olmo-dolma-v1_5", 0), 1.5, 15),
@@ -133,7 +160,7 @@ WORKS = (
     Work("mix 10 jq rules", mixed("jq"), 8.3, 6),
     *(TOKENS if TOKENIZERS else ()),
 )
-NEED_SHARED_DATA = () if TOKENIZERS else (*(work.name for work in TOKENS), "whole path")
+NEED_SHARED_DATA = () if TOKENIZERS else (*(work.name for work in TOKENS), "whole path", "whole path, one run")
 """Rows that cannot be measured because `SHARED_DATA` is not set."""
 SCALING = (
     WORKS[0],

@@ -32,6 +32,8 @@ class Plan:
     threads: int
     generate_ids: bool = False
     skip_bad_rows: int = 0
+    lazy: bool = False
+    """Documents that cheap rules drop are not tagged by expensive taggers."""
     stages: dict[str, Any] = field(default_factory=dict)
 
     def add(self, command: str, settings: Mapping[str, Any], keep: bool = True) -> None:
@@ -47,6 +49,7 @@ class Plan:
         plan = {
             "documents": list({document.path: document for document in self.documents}.values()),
             "threads": self.threads,
+            "lazy": self.lazy,
             "rows": {"generate_ids": self.generate_ids, "skip_bad_rows": self.skip_bad_rows},
             **self.stages,
         }

@@ -19,7 +19,10 @@ from dolma_corpus import Dolma, artifact_hashes, find_shared_data, make_rows, re
 
 DOCUMENTS = ["documents/**/*.jsonl*"]
 
-TAG = {"experiment": "q", "taggers": ["gopher_v2", "c4_v2", "pii_regex_with_counts_fast_v2", "random_number_v1"]}
+TAG = {
+    "experiment": "q",
+    "taggers": ["gopher_v2", "c4_v2", "pii_regex_with_counts_fast_v2", "random_number_v1", "ft_lang_id_en_doc_v2"],
+}
 DEDUPE = {
     "dedupe": {"name": "dup", "paragraphs": {"attribute_name": "dup"}, "skip_empty": True},
     "bloom_filter": {"file": "filter.bin", "estimated_doc_count": 10_000, "desired_false_positive_rate": 1e-6},
@@ -207,6 +210,48 @@ def test_a_filter_that_is_too_small_grows(dolma: Dolma, folder: Path, monkeypatc
     assert "the filter was rebuilt for" in said
     assert data_hashes(folder / "mixed") == data_hashes(expected / "mixed")
     assert (folder / "filter.bin").read_bytes() == (expected / "filter.bin").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "filter": {
+                "syntax": "jq",
+                "exclude": [".attributes.q__c4_v2__line_count[0][2] > 1", ".attributes.dup != []"],
+            }
+        },
+        {"filter": {"include": ["$.attributes[?(@.q__random_number_v1__random[0][2] < 0.5)]"]}, "attributes": ["q"]},
+        {"sample": {"rate": 0.4, "seed": 2}, "filter": None},
+    ],
+    ids=["words", "jq", "included", "drawn"],
+)
+def test_lazy_tagging_gives_the_same_documents(dolma: Dolma, folder: Path, changes: dict[str, Any]) -> None:
+    mix = streams(**changes)
+    if "dup" not in mix["streams"][0]["attributes"]:
+        mix["streams"][0]["span_replacement"] = []
+    names = [{"tag": TAG, "keep": True}, {"mix": mix}]
+    names[1:1] = [{"dedupe": DEDUPE}] if "dup" in mix["streams"][0]["attributes"] else []
+    dolma("run", pipeline(*names))
+    expected, full = data_hashes(folder / "mixed"), read_rows(folder / "attributes" / "q" / "a.jsonl.gz")
+    [funnel] = read_rows(folder / "mixed" / ".dolma" / "funnel.ndjson")
+    for path in ("attributes", "mixed"):
+        shutil.rmtree(folder / path)
+    (folder / "filter.bin").unlink(missing_ok=True)
+    dolma("run", pipeline(*names, lazy=True))
+    assert data_hashes(folder / "mixed") == expected
+    [lazy] = read_rows(folder / "mixed" / ".dolma" / "funnel.ndjson")
+    counts = ("documents_in", "documents_out", "bytes_in", "bytes_out", "sources")
+    assert [lazy[name] for name in counts] == [funnel[name] for name in counts]
+    manifest = json.loads((folder / "attributes" / "q" / "manifest.json").read_text())
+    rows = read_rows(folder / "attributes" / "q" / "a.jsonl.gz")
+    partial = [len(row["attributes"]) < len(whole["attributes"]) for row, whole in zip(rows, full, strict=True)]
+    assert manifest["config"]["lazy"] is True
+    assert 0 < sum(partial) <= manifest["counts"]["documents_partial"]
+    assert [row for row, is_partial in zip(rows, partial, strict=True) if not is_partial] == [
+        row for row, is_partial in zip(full, partial, strict=True) if not is_partial
+    ]
 
 
 def test_only_what_changed_is_redone(dolma: Dolma, folder: Path, tokenizer_path: Path) -> None:

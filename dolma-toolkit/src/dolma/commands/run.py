@@ -67,6 +67,7 @@ class Config:
     documents: list[str] = setting([], "document files, patterns (`*`, `**`) or URLs")
     stages: list[StageConfig] = setting([], "what is done with them, in order; written in a file")
     processes: int = setting(1, "number of threads; the output does not depend on it")
+    lazy: bool = setting(False, "stop tagging a document as soon as a rule of the mix drops it")
     generate_ids: bool = setting(False, GENERATE_IDS)
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     work_dir: WorkDir = setting(WorkDir(), "")
@@ -163,7 +164,8 @@ def _work(config: Config, one: _Pass, documents: list[Source], made: set[str], i
     """
     stages = {index: config.stages[index] for index in one.stages}
     has_mix = any(stage.mix for stage in stages.values())
-    plan = Plan([], config.processes, config.generate_ids, config.skip_bad_rows)
+    lazy = config.lazy and has_mix
+    plan = Plan([], config.processes, config.generate_ids, config.skip_bad_rows, lazy)
     work = _Work(config, plan, documents=documents, made=set(made))
     problems: list[Problem] = []
     for index, stage in stages.items():
@@ -197,6 +199,8 @@ def _work(config: Config, one: _Pass, documents: list[Source], made: set[str], i
 def _add(work: _Work, index: int, stage: StageConfig) -> None:
     if stage.tag is not None:
         plan = tag.make_plan(stage.tag, work.documents)
+        for artifact in plan.artifacts if work.plan.lazy else []:
+            artifact.config["lazy"] = True
         work.tags[index] = plan
         work.directories[index] = [Path(artifact.directory) for artifact in plan.artifacts]
         outputs = [

@@ -216,16 +216,34 @@ impl Goal<'_> {
         Ok(Writing { place, funnel: self.work.no_documents() })
     }
 
+    /// For each filter, whether it reads none of the attributes that are still to come.
+    pub fn decidable(&self, is_coming: &dyn Fn(&str) -> bool) -> Vec<bool> {
+        self.work.rules.decidable(is_coming)
+    }
+
+    /// Whether some documents are dropped whatever their attributes are.
+    pub fn is_sampled(&self) -> bool {
+        self.work.stream.rules.sample.is_some()
+    }
+
+    /// Which rules drop a document, if some do that are `decidable`.
+    pub fn early_drops(&self, given: &Given<'_>, decidable: &[bool]) -> Result<Option<Vec<bool>>> {
+        self.mixer().early_drops(given, decidable)
+    }
+
     /// Mixes some documents, on any thread.
     pub fn mix<'b>(&self, rows: impl Iterator<Item = Given<'b>>) -> Result<Mixed> {
-        let mixer = Mixer {
+        self.mixer().mix(rows, self.work.no_documents())
+    }
+
+    fn mixer(&self) -> Mixer<'_> {
+        Mixer {
             rules: self.work.rules,
             choice: &self.work.choice,
             shuffle_seed: self.work.stream.rules.shuffle_documents.as_ref().map(|shuffle| shuffle.seed),
             wants_dropped: self.work.dropped.is_some(),
             surveys: matches!(self.kind, GoalKind::Survey(_)),
-        };
-        mixer.mix(rows, self.work.no_documents())
+        }
     }
 
     /// Takes what was mixed, in order.

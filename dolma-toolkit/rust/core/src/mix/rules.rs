@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::row::Span;
 use super::settings::{BudgetUnit, RuleSettings, SpanSettings, Syntax};
-use super::spans::{replace, Replacement};
+use super::spans::{replace_measured, Replacement};
 use super::view::View;
 use crate::error::{Code, Error, Result};
 use crate::jq::Program;
@@ -152,14 +152,21 @@ impl Selector {
         }
     }
 
-    /// Keys of `attributes` that it names, and whether it first checks that the document has them.
-    fn attribute_keys(&self) -> BTreeMap<String, bool> {
-        let keys: BTreeSet<String> = match self {
+    fn needs(&self) -> Cow<'_, Needs> {
+        match self {
             Self::JsonPath(path) => {
                 let mut needs = Needs::default();
                 needs.add(path);
-                needs.keys("attributes").map(str::to_string).collect()
+                Cow::Owned(needs)
             }
+            Self::Jq(program) => Cow::Borrowed(program.needs()),
+        }
+    }
+
+    /// Keys of `attributes` that it names, and whether it first checks that the document has them.
+    fn attribute_keys(&self) -> BTreeMap<String, bool> {
+        let keys: BTreeSet<String> = match self {
+            Self::JsonPath(_) => self.needs().keys("attributes").map(str::to_string).collect(),
             Self::Jq(program) => jq_attribute_keys(program.text()),
         };
         let reads = self.reads();
@@ -313,6 +320,36 @@ impl Rules {
         Ok(drops)
     }
 
+    /// For each filter, whether it reads none of the attributes that are still to come.
+    pub fn decidable(&self, is_coming: &dyn Fn(&str) -> bool) -> Vec<bool> {
+        let is_decidable = |selector: &Selector| {
+            let needs = selector.needs();
+            let named = needs.fields.get("attributes").is_none_or(Option::is_some);
+            named && !needs.everything && !needs.keys("attributes").any(is_coming)
+        };
+        let include = (!self.include.is_empty()).then(|| self.include.iter().all(is_decidable));
+        include.into_iter().chain(self.exclude.iter().map(is_decidable)).collect()
+    }
+
+    /// As [`Rules::filter`], for the filters that are `decidable`; the others drop nothing.
+    pub fn filter_early(&self, view: &View<'_, '_>, decidable: &[bool]) -> Result<Vec<bool>> {
+        let mut drops = vec![false; self.names.len()];
+        let filters = (!self.include.is_empty()).then_some(None).into_iter().chain(self.exclude.iter().map(Some));
+        for ((selector, drop), _) in filters.zip(&mut drops).zip(decidable).filter(|(_, decidable)| **decidable) {
+            *drop = match selector {
+                Some(selector) => view.excludes(selector)?,
+                None => {
+                    let mut keep = false;
+                    for selector in &self.include {
+                        keep = keep || view.includes(selector)?;
+                    }
+                    !keep
+                }
+            };
+        }
+        Ok(drops)
+    }
+
     /// Whether a final text is too short; `None` where no length is asked for.
     pub fn is_too_short(&self, text: &str) -> Option<bool> {
         (self.min_text_length > 0).then(|| (text.trim().len() as u64) < self.min_text_length)
@@ -349,14 +386,14 @@ impl Rules {
                 text: &texts[*index],
             })
             .collect();
-        let text = replace(&view.row.text, &replacements).ok_or_else(|| {
+        let (text, covered) = replace_measured(&view.row.text, &replacements).ok_or_else(|| {
             let message = "more than 100 spans to replace lie within one another; expected fewer";
             view.place.error(Some("attributes"), Code::InvalidValue, message)
         })?;
         let mut counts = vec![SpanCount::default(); self.replacers.len()];
-        for (index, span) in &spans {
+        for ((index, _), covered) in spans.iter().zip(covered) {
             counts[*index].spans += 1;
-            counts[*index].bytes += covered_bytes(&view.row.text, span);
+            counts[*index].bytes += covered;
         }
         Ok(Some(Replaced { text, counts }))
     }
@@ -419,14 +456,6 @@ fn rule_names(include: &[Selector], exclude: &[Selector], settings: &RuleSetting
         names.push(RuleName { rule: format!("{} {unit}", budget.limit), kind: Kind::Budget });
     }
     names
-}
-
-fn covered_bytes(text: &str, span: &Span) -> u64 {
-    let (start, end) = (span.start as usize, span.end as usize);
-    if text.is_ascii() {
-        return (end.min(text.len()).saturating_sub(start)) as u64;
-    }
-    text.chars().skip(start).take(end - start).map(|character| character.len_utf8() as u64).sum()
 }
 
 impl Replacer {

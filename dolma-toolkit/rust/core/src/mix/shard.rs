@@ -17,6 +17,8 @@ pub struct Given<'b> {
     pub place: Place<'b>,
     /// in the order in which later ones win
     pub attributes: Vec<(&'b [u8], Place<'b>)>,
+    /// which rules drop it, if that was known before all attributes were there
+    pub drops: Option<Vec<bool>>,
 }
 
 /// How the documents of a stream are mixed; shared between threads.
@@ -89,7 +91,34 @@ impl Mixer<'_> {
         Ok(mixed)
     }
 
+    /// Which rules drop a document, if some do that are `decidable`; the others are not asked.
+    pub fn early_drops(&self, given: &Given<'_>, decidable: &[bool]) -> Result<Option<Vec<bool>>> {
+        let mut found = None;
+        self.with_row(given, &mut |row, place, identity| {
+            let mut drops = self.rules.filter_early(&View::new(row, place, self.rules), decidable)?;
+            let sample = self.rules.names().iter().position(|name| name.kind == Kind::Sample);
+            if let (Some(sample), Some(0)) = (sample, self.choice.copies(identity)) {
+                drops[sample] = true;
+            }
+            found = Some(drops).filter(|drops| drops.contains(&true));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn mix_document(&self, given: &Given<'_>, mixed: &mut Mixed) -> Result<()> {
+        self.with_row(given, &mut |row, place, identity| match &given.drops {
+            Some(drops) => self.drop_row(row, place, identity, drops, mixed),
+            None => self.mix_row(row, place, identity, mixed),
+        })
+    }
+
+    /// Calls `with` with the row and its attributes.
+    fn with_row(
+        &self,
+        given: &Given<'_>,
+        with: &mut dyn FnMut(&Row<'_>, Place<'_>, &Identity<'_>) -> Result<()>,
+    ) -> Result<()> {
         let (line, place) = (given.document, given.place);
         let made;
         let mut row = match Row::read(line) {
@@ -116,7 +145,7 @@ impl Mixer<'_> {
         row.add_attributes(rows);
         let name = place.path.rsplit_once("/documents/").map_or(place.path, |(_, name)| name);
         let identity = Identity { file: name, line: place.line, id: &row.id };
-        self.mix_row(&row, place, &identity, mixed)
+        with(&row, place, &identity)
     }
 
     fn mix_row(&self, row: &Row<'_>, place: Place<'_>, identity: &Identity<'_>, mixed: &mut Mixed) -> Result<()> {
@@ -145,42 +174,65 @@ impl Mixer<'_> {
             fate.part = self.choice.part(row, &place)?;
         }
         let (bytes_in, bytes_out) = (row.text.len() as u64, text.len() as u64);
-        let file_name = place.path.rsplit_once('/').map_or(place.path, |(_, name)| name);
-        let provenance = || ("provenance", format!("{file_name}:{}", place.line));
-        let shuffled = |copy: u32| self.shuffle_seed.map_or(0, |seed| identity.hash(seed, Use::Shuffle, copy));
-        let Some(reason) = mixed.funnel.count(&row.source, bytes_in, bytes_out, &drops, fate) else {
-            let counts = replaced.iter().flat_map(|replaced| &replaced.counts);
-            for (flow, count) in mixed.funnel.span_replacements.iter_mut().zip(counts) {
-                flow.spans += count.spans;
-                flow.bytes += count.bytes;
-            }
-            for copy in 0..fate.copies {
-                let copy_text = self.choice.repeats().then(|| ("copy", copy.to_string()));
-                let changes = Changes {
-                    text: replaced.as_ref().map(|replaced| replaced.text.as_str()),
-                    metadata: copy_text.into_iter().chain([provenance()]).collect(),
-                    discard_fields: &self.rules.discard_fields,
-                };
-                row.write(&mut mixed.bytes, &changes);
-                mixed.bytes.push(b'\n');
-                mixed.put(place.line, Destination::Part(fate.part), shuffled(copy), bytes_out);
-            }
-            return Ok(());
-        };
-        if self.wants_dropped {
-            let rule = &self.rules.names()[reason];
-            let kind = match rule.kind {
-                Kind::Include => "not included",
-                Kind::Exclude => "excluded",
-                Kind::MinTextLength => "too short",
-                Kind::Sample => "not drawn",
-                Kind::Budget => "over budget",
+        if drops.contains(&true) {
+            return self.drop_row(row, place, identity, &drops, mixed);
+        }
+        mixed.funnel.count(&row.source, bytes_in, bytes_out, &drops, fate);
+        let counts = replaced.iter().flat_map(|replaced| &replaced.counts);
+        for (flow, count) in mixed.funnel.span_replacements.iter_mut().zip(counts) {
+            flow.spans += count.spans;
+            flow.bytes += count.bytes;
+        }
+        for copy in 0..fate.copies {
+            let copy_text = self.choice.repeats().then(|| ("copy", copy.to_string()));
+            let changes = Changes {
+                text: replaced.as_ref().map(|replaced| replaced.text.as_str()),
+                metadata: copy_text.into_iter().chain([("provenance", provenance(place))]).collect(),
+                discard_fields: &self.rules.discard_fields,
             };
-            let metadata = vec![("dropped_by", format!("{kind}: {}", rule.rule)), provenance()];
-            row.write(&mut mixed.bytes, &Changes { metadata, ..Changes::default() });
+            row.write(&mut mixed.bytes, &changes);
             mixed.bytes.push(b'\n');
-            mixed.put(place.line, Destination::Dropped, shuffled(0), bytes_in);
+            mixed.put(place.line, Destination::Part(fate.part), self.shuffled(identity, copy), bytes_out);
         }
         Ok(())
     }
+
+    fn shuffled(&self, identity: &Identity<'_>, copy: u32) -> u64 {
+        self.shuffle_seed.map_or(0, |seed| identity.hash(seed, Use::Shuffle, copy))
+    }
+
+    /// Counts a document that rules drop, and writes it if anybody wants it.
+    fn drop_row(
+        &self,
+        row: &Row<'_>,
+        place: Place<'_>,
+        identity: &Identity<'_>,
+        drops: &[bool],
+        mixed: &mut Mixed,
+    ) -> Result<()> {
+        let bytes_in = row.text.len() as u64;
+        let fate = Fate { copies: 0, part: 0 };
+        let reason = mixed.funnel.count(&row.source, bytes_in, 0, drops, fate);
+        let Some(rule) = reason.map(|reason| &self.rules.names()[reason]).filter(|_| self.wants_dropped) else {
+            return Ok(());
+        };
+        let kind = match rule.kind {
+            Kind::Include => "not included",
+            Kind::Exclude => "excluded",
+            Kind::MinTextLength => "too short",
+            Kind::Sample => "not drawn",
+            Kind::Budget => "over budget",
+        };
+        let metadata = vec![("dropped_by", format!("{kind}: {}", rule.rule)), ("provenance", provenance(place))];
+        row.write(&mut mixed.bytes, &Changes { metadata, ..Changes::default() });
+        mixed.bytes.push(b'\n');
+        mixed.put(place.line, Destination::Dropped, self.shuffled(identity, 0), bytes_in);
+        Ok(())
+    }
+}
+
+/// File and line of a document in the input.
+fn provenance(place: Place<'_>) -> String {
+    let file_name = place.path.rsplit_once('/').map_or(place.path, |(_, name)| name);
+    format!("{file_name}:{}", place.line)
 }

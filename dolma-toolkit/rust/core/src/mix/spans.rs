@@ -21,7 +21,14 @@ const MAX_DEPTH: usize = 100;
 
 /// The text with all replacements made; `None` if more than 100 of them nest.
 pub fn replace(text: &str, replacements: &[Replacement<'_>]) -> Option<String> {
+    replace_measured(text, replacements).map(|(replaced, _)| replaced)
+}
+
+/// As [`replace`]; and how many bytes of the text each span covers.
+pub fn replace_measured(text: &str, replacements: &[Replacement<'_>]) -> Option<(String, Vec<u64>)> {
     let boundaries = Boundaries::new(text, replacements);
+    let covered = |span: &Replacement<'_>| boundaries.byte(span.end).saturating_sub(boundaries.byte(span.start)) as u64;
+    let covered = replacements.iter().map(covered).collect();
     let mut spans: Vec<ByteSpan<'_>> = replacements
         .iter()
         .map(|span| ByteSpan { start: boundaries.byte(span.start), end: boundaries.byte(span.end), text: span.text })
@@ -31,7 +38,7 @@ pub fn replace(text: &str, replacements: &[Replacement<'_>]) -> Option<String> {
     spans.sort_by(|a, b| a.start.cmp(&b.start).then(b.end.cmp(&a.end)));
     let mut replaced = String::with_capacity(text.len());
     render(text, 0, text.len(), &spans, 0, &mut replaced)?;
-    Some(replaced)
+    Some((replaced, covered))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -3,6 +3,7 @@
 //! Attributes go from stage to stage as the lines that a file would have. So a mix reads the same bytes, and rounds the same
 //! scores, whether the attributes are in a file or not.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -16,7 +17,8 @@ use crate::jsonl::{LineReader, RowSieve, Skipped};
 use crate::mix::{self, Given, Goal, Mixed};
 use crate::progress::Progress;
 use crate::run::{all, Batch, BatchRow, Rows, Source, Stage, Turn};
-use crate::tag::{self, TaggedRow, Tagging};
+use crate::tag::{self, Early, Line, TaggedRow, Tagging};
+use crate::taggers::COST_CLASSES;
 use crate::tokens::{EncodedBatch, EncodedWriter, Encoding};
 
 /// What a pass does with the documents.
@@ -29,6 +31,8 @@ pub struct Flow<'a, 'm> {
     pub encoding: Option<&'a Encoding<'a>>,
     /// What of a Parquet row is read; `None` for all.
     pub fields: Option<Vec<String>>,
+    /// Documents that are dropped already are not tagged any further.
+    pub is_lazy: bool,
 }
 
 /// Documents in order, and what is made of them.
@@ -76,6 +80,8 @@ pub struct GoalFlow<'a> {
     pub ends: (usize, usize),
     /// For each part: the tokenizer's file.
     pub encoded: Vec<Option<usize>>,
+    /// For each tagging stage and class of cost: the filters that can be asked before its taggers run.
+    pub decidable: Vec<Vec<Vec<bool>>>,
 }
 
 /// Reads the documents of a series, one file after the other.
@@ -181,26 +187,67 @@ impl Flow<'_, '_> {
         Ok(Rows::new(reader.sieved(&self.sieve), companions))
     }
 
+    /// Mixes a batch into a goal. `drops` has the rows that are dropped already.
     fn mix(
         &self,
+        position: usize,
         goal: &GoalFlow<'_>,
-        sets: &[Attributes],
-        batch: &Batch,
-        name: &str,
-        tagged: &[Vec<TaggedRow>],
-        marked: &[Option<Marked>],
+        known: &Known<'_>,
+        drops: &mut Drops,
     ) -> Result<(Mixed, Vec<EncodedBatch>)> {
-        let rows = batch.rows().enumerate();
-        let mixed = goal.goal.mix(rows.map(|(index, row)| given(index, row, name, sets, tagged, marked)))?;
+        let given = (0..known.batch.rows().len()).map(|row| {
+            let drops = drops.get_mut(row).and_then(|drops| drops.get_mut(position)).and_then(Option::take);
+            Given { drops, ..known.given(row, position) }
+        });
+        let mixed = goal.goal.mix(given)?;
         let mut encoded: Vec<EncodedBatch> = goal.encoded.iter().map(|_| EncodedBatch::default()).collect();
         if let Some(encoding) = self.encoding {
             for (part, line, document) in mixed.kept() {
                 if goal.encoded.get(part).is_some_and(Option::is_some) {
-                    encoding.encode(document, &Place { path: name, line }, &mut encoded[part])?;
+                    encoding.encode(document, &Place { path: known.name, line }, &mut encoded[part])?;
                 }
             }
         }
         Ok((mixed, encoded))
+    }
+
+    /// Tags a batch row by row, and stops at a row when all goals drop it.
+    fn tag_lazily(&self, goals: &[GoalFlow<'_>], known: &mut Known<'_>) -> Result<Drops> {
+        let mut drops = Drops::new();
+        known.tagged.resize_with(known.file.tags.len(), Vec::new);
+        for (index, row) in known.batch.rows().enumerate() {
+            let mut of_row: Vec<Option<Vec<bool>>> = vec![None; known.file.goals.len()];
+            for (stage, (tagging, of_stage, spool)) in known.file.tags.iter().enumerate() {
+                let decidable = |goal: usize, class: usize| &goals[known.file.goals[goal].0].decidable[*tagging][class];
+                let is_dropped = of_row.iter().all(Option::is_some);
+                let mut is_asked = [is_dropped; COST_CLASSES];
+                for (class, is_asked) in is_asked.iter_mut().enumerate() {
+                    *is_asked |= (0..known.file.goals.len()).any(|goal| match class.checked_sub(1) {
+                        Some(before) => decidable(goal, class) != decidable(goal, before),
+                        None => decidable(goal, 0).contains(&true) || goals[known.file.goals[goal].0].goal.is_sampled(),
+                    });
+                }
+                let mut is_enough = |class: usize, lines: &[Line]| {
+                    for (position, dropped) in of_row.iter_mut().enumerate().filter(|(_, dropped)| dropped.is_none()) {
+                        let given = known.given_early(index, position, stage, lines);
+                        let goal = &goals[known.file.goals[position].0].goal;
+                        *dropped = goal.early_drops(&given, decidable(position, class))?;
+                        if dropped.is_none() {
+                            return Ok(false);
+                        }
+                    }
+                    Ok(true)
+                };
+                let mut early = Early { is_asked, is_enough: &mut is_enough };
+                let spooled = spool.map(|spool| row.companion(spool));
+                let tagged = self.tags[*tagging].tag(*of_stage, row, spooled, Some(&mut early))?;
+                known.tagged[stage].push(tagged);
+            }
+            // with all attributes, all rules are asked
+            let is_dropped = known.tagged.iter().any(|rows| rows[index].is_partial);
+            drops.push(if is_dropped { of_row } else { Vec::new() });
+        }
+        Ok(drops)
     }
 
     /// Begins what a file of the series begins.
@@ -291,12 +338,14 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         let file = &files[at];
         let name = self.documents[file.document].name.as_str();
         let mut error = batch.error.take();
+        let is_lazy = self.is_lazy && !file.goals.is_empty();
         let tag = |(stage, of_stage, spool): &(usize, usize, Option<usize>)| {
             all_rows(&batch, &mut error, |row| {
-                self.tags[*stage].tag(*of_stage, row, spool.map(|spool| row.companion(spool)))
+                self.tags[*stage].tag(*of_stage, row, spool.map(|spool| row.companion(spool)), None)
             })
         };
-        let tagged = file.tags.iter().map(tag).collect::<Result<Vec<_>>>()?;
+        let tags = if is_lazy { &[] } else { &file.tags[..] };
+        let tagged = tags.iter().map(tag).collect::<Result<Vec<_>>>()?;
         let mut keyed: Vec<Option<Vec<KeyedRow>>> = Vec::with_capacity(self.marks.len());
         for (mark, of_stage) in self.marks.iter().zip(&file.marks) {
             let rows = of_stage.map(|_| all_rows(&batch, &mut error, |row| mark.keys(row, name)));
@@ -307,10 +356,13 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
             rows.map(|(mark, rows)| rows.as_ref().map(|rows| mark.decide(rows)).transpose()).collect()
         };
         let marked = if self.takes_turns() { turn.take(decide)?? } else { decide()? };
+        let mut known = Known { file, name, batch: &batch, tagged, marked };
+        let mut drops = if is_lazy { self.tag_lazily(goals, &mut known)? } else { Drops::new() };
         let mut mixed = Vec::with_capacity(file.goals.len());
-        for (position, sets) in &file.goals {
-            mixed.push(self.mix(&goals[*position], sets, &batch, name, &tagged, &marked)?);
+        for (position, (goal, _)) in file.goals.iter().enumerate() {
+            mixed.push(self.mix(position, &goals[*goal], &known, &mut drops)?);
         }
+        let Known { tagged, marked, .. } = known;
         if let Some(error) = error {
             return Err(error);
         }
@@ -349,24 +401,51 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
     }
 }
 
-/// A row and its attributes.
-fn given<'b>(
-    index: usize,
-    row: BatchRow<'b>,
+/// For each row, if it was dropped before all its attributes were there: for each goal, the filters that drop it.
+type Drops = Vec<Vec<Option<Vec<bool>>>>;
+
+/// A batch, and what is known of its rows.
+struct Known<'b> {
+    file: &'b FileFlow,
     name: &'b str,
-    sets: &'b [Attributes],
-    tagged: &'b [Vec<TaggedRow>],
-    marked: &'b [Option<Marked>],
-) -> Given<'b> {
-    let attributes = sets.iter().map(|set| {
-        let line: &[u8] = match set.from {
-            From::File(companion) => row.companion(companion),
-            From::Tag(stage, output) => &tagged[stage][index].lines[output].bytes,
-            From::Mark(stage) => marked[stage].as_ref().map_or(&[], |marked| marked.line(index).as_bytes()),
-        };
-        (line, row.companion_place(&set.path))
-    });
-    Given { document: row.document(), place: row.place(name), attributes: attributes.collect() }
+    batch: &'b Batch,
+    /// As [`FileFlow::tags`].
+    tagged: Vec<Vec<TaggedRow>>,
+    marked: Vec<Option<Marked>>,
+}
+
+impl Known<'_> {
+    /// A row and its attributes, for a goal of the file.
+    fn given(&self, index: usize, goal: usize) -> Given<'_> {
+        self.given_with(index, goal, |stage, output| Some(&self.tagged[stage][index].lines[output]))
+    }
+
+    /// As [`Known::given`], while a stage is at work, which has these `lines` so far.
+    fn given_early<'k>(&'k self, index: usize, goal: usize, at: usize, lines: &'k [Line]) -> Given<'k> {
+        self.given_with(index, goal, |stage, output| match stage.cmp(&at) {
+            Ordering::Less => Some(&self.tagged[stage][index].lines[output]),
+            Ordering::Equal => lines.get(output),
+            Ordering::Greater => None,
+        })
+    }
+
+    fn given_with<'k>(
+        &'k self,
+        index: usize,
+        goal: usize,
+        line_of: impl Fn(usize, usize) -> Option<&'k Line>,
+    ) -> Given<'k> {
+        let row = self.batch.row(index);
+        let attributes = self.file.goals[goal].1.iter().filter_map(|set| {
+            let line: &[u8] = match set.from {
+                From::File(companion) => row.companion(companion),
+                From::Tag(stage, output) => &line_of(stage, output)?.bytes,
+                From::Mark(stage) => self.marked[stage].as_ref()?.line(index).as_bytes(),
+            };
+            Some((line, row.companion_place(&set.path)))
+        });
+        Given { document: row.document(), place: row.place(self.name), attributes: attributes.collect(), drops: None }
+    }
 }
 
 /// What `make` gives for all rows of a batch; or all that is wrong with them, and with the file behind them.

@@ -36,6 +36,9 @@ pub struct Plan {
     pub rows: RowRules,
     /// All document files, in order.
     pub documents: Vec<Document>,
+    /// Documents that cheap rules drop are not tagged by dear taggers.
+    #[serde(default)]
+    pub lazy: bool,
     /// Stages that make attributes.
     #[serde(default)]
     pub tag: Vec<Kept<tag::Plan>>,
@@ -364,7 +367,8 @@ impl<'p> Survey<'p> {
         };
         let fields = fields(&series, tags, &marks);
         let sieve = RowSieve::new(&self.plan.rows, skipped);
-        let flow = Flow { documents, sieve, series, tags, marks, encoding: self.encoding.as_ref(), fields };
+        let (encoding, is_lazy) = (self.encoding.as_ref(), self.plan.lazy);
+        let flow = Flow { documents, sieve, series, tags, marks, encoding, fields, is_lazy };
         let done = pass(&&flow, flow.series.len(), threads, progress);
         let is_overfull: Vec<bool> = flow.marks.iter().map(Marking::is_overfull).collect();
         if is_overfull.contains(&true) {

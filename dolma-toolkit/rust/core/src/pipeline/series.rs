@@ -9,6 +9,7 @@ use crate::dedupe;
 use crate::error::{Error, Result};
 use crate::mix::{Goal, ShardInput};
 use crate::tag::Tagging;
+use crate::taggers::COST_CLASSES;
 use crate::tokens::Encoding;
 
 /// The stage that makes a file of attributes.
@@ -118,9 +119,21 @@ impl<'w, 'p> Wiring<'w, 'p> {
                 let directories = goal.work.stream.kept_directories().iter();
                 directories.map(|directory| self.encoding?.position(&directory.join(&shard.name))).collect()
             });
-            joined.push(GoalFlow { encoded: directories.unwrap_or_default(), goal, ends: (first, last) });
+            let decidable = (0..self.tags.len()).map(|stage| self.decidable(&goal, stage)).collect();
+            joined.push(GoalFlow { encoded: directories.unwrap_or_default(), goal, ends: (first, last), decidable });
         }
         Series { files, goals: joined }
+    }
+
+    /// For each class of taggers of a stage: the filters that need neither these nor what comes after them.
+    fn decidable(&self, goal: &Goal<'_>, stage: usize) -> Vec<Vec<bool>> {
+        let later = &self.tags[stage + 1..];
+        let of_class = |class| {
+            goal.decidable(&|key| {
+                self.tags[stage].is_coming(class, key) || later.iter().any(|tagging| tagging.is_coming(0, key))
+            })
+        };
+        (0..COST_CLASSES).map(of_class).collect()
     }
 
     /// A file with what is made of it but for goals.

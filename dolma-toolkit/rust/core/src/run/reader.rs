@@ -130,7 +130,12 @@ impl Batch {
 
     /// In order.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = BatchRow<'_>> {
-        (0..self.lines.len()).map(|index| BatchRow { batch: self, index })
+        (0..self.lines.len()).map(|index| self.row(index))
+    }
+
+    /// The row at a position.
+    pub fn row(&self, index: usize) -> BatchRow<'_> {
+        BatchRow { batch: self, index }
     }
 }
 

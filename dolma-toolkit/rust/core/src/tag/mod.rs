@@ -20,8 +20,8 @@ use crate::taggers::{self, Tagger};
 
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
 use records::{Record, Records};
-pub use rows::TaggedRow;
-use rows::{RowTagger, Totals};
+use rows::RowTagger;
+pub use rows::{Early, Line, TaggedRow, Totals};
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -132,9 +132,20 @@ impl<'p> Tagging<'p> {
     }
 
     /// The attribute lines of a row, one for each output. `spooled` has the spans of the taggers that are not native.
-    pub fn tag(&self, file: usize, row: BatchRow<'_>, spooled: Option<&[u8]>) -> Result<TaggedRow> {
+    pub fn tag(
+        &self,
+        file: usize,
+        row: BatchRow<'_>,
+        spooled: Option<&[u8]>,
+        early: Option<&mut Early<'_>>,
+    ) -> Result<TaggedRow> {
         let artifacts = self.outputs(file).map(|output| self.plan.artifacts[output.artifact].taggers.as_slice());
-        self.rows.tag(&self.plan.files[file], artifacts, row, spooled)
+        self.rows.tag(&self.plan.files[file], &artifacts.collect::<Vec<_>>(), row, spooled, early)
+    }
+
+    /// Whether an attribute is written only by taggers of this class of cost or a higher one.
+    pub fn is_coming(&self, class: usize, key: &str) -> bool {
+        self.rows.coming(class).any(|prefix| key.starts_with(prefix))
     }
 
     /// Takes the rows of a batch, in order.
@@ -143,6 +154,7 @@ impl<'p> Tagging<'p> {
         for row in rows {
             for ((writer, totals), line) in outputs.iter_mut().zip(&row.lines) {
                 totals.add(line, &Place { path, line: row.line })?;
+                totals.partial += u64::from(row.is_partial);
                 writer.as_mut().map_or(Ok(()), |writer| writer.put(&line.bytes))?;
             }
         }

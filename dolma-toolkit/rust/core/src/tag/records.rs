@@ -22,6 +22,9 @@ pub struct Record {
     pub input: Written,
     pub output: Written,
     pub documents: u64,
+    /// As in `Totals::partial`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub partial: u64,
     pub spans: u64,
     pub keys: BTreeSet<String>,
     /// Skipped rows of the document file, which have no attributes here.
@@ -30,6 +33,10 @@ pub struct Record {
     /// As in `Totals::types`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub types: BTreeMap<String, String>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Made for Record {
@@ -54,6 +61,7 @@ impl Record {
             input: input.clone(),
             output: written,
             documents: totals.documents,
+            partial: totals.partial,
             spans: totals.spans,
             keys: totals.keys.keys,
             skipped: skipped.to_vec(),
@@ -122,6 +130,9 @@ pub(super) fn write_manifest(artifact: &ArtifactPlan, records: &Records) -> Resu
         manifest.add_file(path, &record.output);
         manifest.add_count("documents", record.documents);
         manifest.add_count("spans", record.spans);
+        if record.partial > 0 {
+            manifest.add_count("documents_partial", record.partial);
+        }
         if !record.skipped.is_empty() {
             manifest.add_count("rows_skipped", record.skipped.len() as u64);
         }

@@ -10,7 +10,7 @@ use crate::attributes::{self, key};
 use crate::document::{parse_row, Place, Row};
 use crate::error::{Code, Error, Result};
 use crate::run::BatchRow;
-use crate::taggers::{Span, Tagger, Text};
+use crate::taggers::{cost_class, Span, Tagger, Text, COST_CLASSES};
 
 /// Spans of the taggers that are not native, as a row of the spool has them: `[[[type, start, end, score], …], …]`, one list
 /// a tagger.
@@ -18,6 +18,7 @@ type SpooledSpans = Vec<Vec<(String, usize, usize, f64)>>;
 
 /// One attribute line, and what it holds.
 pub struct Line {
+    /// With the line end.
     pub bytes: Vec<u8>,
     spans: u64,
     names: Names,
@@ -28,15 +29,30 @@ pub struct Line {
 pub struct TaggedRow {
     /// Of the document file.
     pub line: u64,
+    /// Some taggers did not run, since the document was dropped before.
+    pub is_partial: bool,
     /// In the order of the outputs.
     pub lines: Vec<Line>,
+}
+
+/// Says when the attributes found so far are enough, since the document is dropped.
+pub struct Early<'e> {
+    /// For each class of cost, whether there is a question before its taggers run.
+    pub is_asked: [bool; COST_CLASSES],
+    /// Asked with the class and with the lines so far.
+    pub is_enough: &'e mut dyn FnMut(usize, &[Line]) -> Result<bool>,
 }
 
 /// Sums over the lines of one attribute file.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
+    /// Lines.
     pub documents: u64,
+    /// Documents for which some taggers did not run.
+    pub partial: u64,
+    /// Of all lines.
     pub spans: u64,
+    /// Of all lines.
     pub keys: KeySet,
     /// The span type of each key of a Python tagger.
     pub types: BTreeMap<String, String>,
@@ -93,12 +109,13 @@ impl<'a> RowTagger<'a> {
     }
 
     /// The attribute lines of one document, with their line ends: one for each list of taggers.
-    pub fn tag<'t>(
+    pub fn tag(
         &self,
         file: &FilePlan,
-        artifacts: impl Iterator<Item = &'t [usize]>,
+        artifacts: &[&[usize]],
         raw: BatchRow<'_>,
         spooled: Option<&[u8]>,
+        early: Option<&mut Early<'_>>,
     ) -> Result<TaggedRow> {
         let place = raw.place(&file.name);
         let row = parse_row(raw.document(), &place)?;
@@ -112,16 +129,52 @@ impl<'a> RowTagger<'a> {
             })?,
             None => Vec::new(),
         };
-        let lines = artifacts.map(|taggers| self.line(taggers, &spooled, &row, &text, length, &place));
-        Ok(TaggedRow { line: place.line, lines: lines.collect::<Result<Vec<_>>>()? })
+        let lines = |spans: &mut dyn FnMut(usize) -> Result<Option<Vec<Span>>>| -> Result<Vec<Line>> {
+            artifacts.iter().map(|taggers| self.line(taggers, spans, &row, length, &place)).collect()
+        };
+        let Some(early) = early else {
+            let lines = lines(&mut |index| self.spans(index, &spooled, &text, &place).map(Some))?;
+            return Ok(TaggedRow { line: place.line, is_partial: false, lines });
+        };
+        let mut found: Vec<Option<Vec<Span>>> = vec![None; self.plan.taggers.len()];
+        for class in 0..COST_CLASSES {
+            let is_left = artifacts.iter().copied().flatten().any(|index| self.class(*index) >= class);
+            if is_left && early.is_asked[class] {
+                let lines = lines(&mut |index| Ok(found[index].clone()))?;
+                if (early.is_enough)(class, &lines)? {
+                    return Ok(TaggedRow { line: place.line, is_partial: true, lines });
+                }
+            }
+            for &index in artifacts.iter().copied().flatten().filter(|index| self.class(**index) == class) {
+                found[index] = Some(self.spans(index, &spooled, &text, &place)?);
+            }
+        }
+        let lines = lines(&mut |index| Ok(found[index].take()))?;
+        Ok(TaggedRow { line: place.line, is_partial: false, lines })
     }
 
+    /// The spans of taggers that are not native are there already.
+    fn class(&self, index: usize) -> usize {
+        let tagger = &self.plan.taggers[index];
+        if tagger.native {
+            cost_class(&tagger.name)
+        } else {
+            0
+        }
+    }
+
+    /// What the keys begin with of the taggers that run only when those of a class have run.
+    pub fn coming(&self, class: usize) -> impl Iterator<Item = &str> {
+        let taggers = (0..self.prefixes.len()).filter(move |index| self.class(*index) >= class);
+        taggers.map(|index| self.prefixes[index].as_str())
+    }
+
+    /// A tagger for which `spans` has nothing has not run.
     fn line(
         &self,
         taggers: &[usize],
-        spooled: &SpooledSpans,
+        spans: &mut dyn FnMut(usize) -> Result<Option<Vec<Span>>>,
         row: &Row<'_>,
-        text: &Text<'_>,
         length: usize,
         place: &Place<'_>,
     ) -> Result<Line> {
@@ -130,6 +183,7 @@ impl<'a> RowTagger<'a> {
         // the tagger of each key
         let mut owners: Vec<usize> = Vec::with_capacity(32);
         for &index in taggers {
+            let Some(spans) = spans(index)? else { continue };
             let plan = &self.plan.taggers[index];
             let prefix = &self.prefixes[index];
             // a kind and its key; two kinds may differ in characters that no key can hold
@@ -165,7 +219,7 @@ impl<'a> RowTagger<'a> {
                 let key = key_of(&mut attributes, &kinds, kind)?;
                 kinds.push((Cow::Borrowed(kind), key));
             }
-            for span in self.spans(index, spooled, text, place)? {
+            for span in spans {
                 if span.start > span.end || span.end > length || !span.score.is_finite() {
                     let message = format!(
                         "tagger \"{}\" returned the span [{}, {}, {}] of document \"{}\", a text of {length} code points; expected 0 ≤ start ≤ end ≤ {length} and a finite score",

@@ -57,6 +57,21 @@ pub trait Tagger: Send + Sync {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()>;
 }
 
+/// Classes of [`cost_class`].
+pub const COST_CLASSES: usize = 3;
+
+/// How dear a tagger is: 0 for a look at each byte, 1 for a look at each word, 2 for a model (bench/results.md).
+pub fn cost_class(name: &str) -> usize {
+    const MODELS: [&str; 5] = ["ft_", "fasttext_", "jigsaw_", "dclm-", "dolma17-"];
+    const WORDS: [&str; 6] = ["gopher_", "c4_", "repetitions_", "fineweb_", "uniseg_", "code_"];
+    let is_of = |families: &[&str]| families.iter().any(|family| name.starts_with(family));
+    match name {
+        _ if is_of(&MODELS) => 2,
+        _ if is_of(&WORDS) => 1,
+        _ => 0,
+    }
+}
+
 /// Every native tagger: (name, one-line description), sorted by name.
 pub fn names() -> &'static [(&'static str, &'static str)] {
     static ALL: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
