@@ -29,6 +29,7 @@ impl FastText {
 
     /// Labels and their probabilities, the most probable first; what is behind a newline is not looked at.
     fn predict(&self, line: &str) -> Vec<(&str, f32)> {
+        let line = line.split('\n').next().unwrap_or(line);
         let scored = self.model.predict(line).into_iter();
         scored.map(|(label, score)| (self.model.label(label), score)).collect()
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::dictionary::{Dictionary, Label, Parts};
+use super::dictionary::{Dictionary, KeptBuckets, Label, Parts};
 use super::matrix::{Matrix, Quantized, Quantizer, NUM_CENTROIDS};
 use super::{Loss, Model, Tree};
 use crate::error::{Code, Error, Result};
@@ -50,7 +50,7 @@ pub fn load(path: &Path) -> Result<Model> {
         LossName::Sigmoid => Loss::Sigmoid,
     };
     dictionary.labels.shrink_to_fit();
-    Ok(Model { dictionary, input, output, loss })
+    Ok(Model { dictionary, input, output, loss, sums: Default::default() })
 }
 
 enum LossName {
@@ -127,7 +127,8 @@ fn read_dictionary(reader: &mut Reader<'_>, parts: Parts) -> Result<Dictionary> 
     if num_kept >= 0 {
         let pairs = reader.take(usize::try_from(num_kept).unwrap_or(usize::MAX).saturating_mul(8))?;
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0_u32, |number, &byte| number << 8 | u32::from(byte));
-        kept_buckets = Some(pairs.chunks_exact(8).map(|pair| (number(&pair[..4]), number(&pair[4..]))).collect());
+        let rows = pairs.chunks_exact(8).map(|pair| (number(&pair[..4]), number(&pair[4..]))).collect();
+        kept_buckets = Some(KeptBuckets::new(rows));
     }
     let mut dictionary = Dictionary {
         ids,
@@ -151,7 +152,7 @@ fn read_dictionary(reader: &mut Reader<'_>, parts: Parts) -> Result<Dictionary> 
 fn highest_bucket_row(dictionary: &Dictionary) -> u32 {
     let parts = dictionary.parts;
     match &dictionary.kept_buckets {
-        Some(kept) => kept.values().max().map_or(0, |row| dictionary.num_words.saturating_add(*row)),
+        Some(kept) => kept.max_row().map_or(0, |row| dictionary.num_words.saturating_add(row)),
         None if parts.max_chars > 0 || parts.max_words > 1 => {
             dictionary.num_words.saturating_add(parts.num_buckets - 1)
         }

@@ -63,6 +63,16 @@ impl Matrix {
             }
             Matrix::Quantized(matrix) => {
                 let norm = matrix.norm(row);
+                if matrix.rows.part_length == 2 && matrix.rows.last_part_length == 2 {
+                    // as fastText quantizes if it is not told otherwise
+                    let centroids = matrix.rows.centroids.chunks_exact(2 * NUM_CENTROIDS);
+                    for ((total, centroids), &code) in sum.chunks_exact_mut(2).zip(centroids).zip(matrix.codes_of(row))
+                    {
+                        let at = 2 * usize::from(code);
+                        (total[0], total[1]) = (total[0] + norm * centroids[at], total[1] + norm * centroids[at + 1]);
+                    }
+                    return;
+                }
                 for (part, &code) in matrix.codes_of(row).iter().enumerate() {
                     let total = &mut sum[part * matrix.rows.part_length..];
                     total
@@ -72,6 +82,29 @@ impl Matrix {
                 }
             }
         }
+    }
+
+    /// The scalar products of the first rows and `vector`, each the same as `dot_row` gives.
+    pub fn dot_rows(&self, num_rows: usize, vector: &[f32]) -> Vec<f32> {
+        const AT_ONCE: usize = 8;
+        let Matrix::Dense { num_columns, values } = self else {
+            return (0..num_rows).map(|row| self.dot_row(row, vector)).collect();
+        };
+        let mut products = Vec::with_capacity(num_rows);
+        let rows = &values[..num_rows * num_columns];
+        for rows in rows.chunks_exact(AT_ONCE * (*num_columns).max(1)) {
+            let mut sums = [0.0_f32; AT_ONCE];
+            let mut rows = rows.chunks_exact((*num_columns).max(1));
+            let rows: [&[f32]; AT_ONCE] = std::array::from_fn(|_| rows.next().unwrap_or_default());
+            for (column, other) in vector.iter().enumerate() {
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    *sum += row[column] * other;
+                }
+            }
+            products.extend(sums);
+        }
+        products.extend((products.len()..num_rows).map(|row| self.dot_row(row, vector)));
+        products
     }
 
     /// The scalar product of a row and `vector`, summed from left to right.
@@ -131,5 +164,10 @@ mod tests {
         assert_eq!(matrix.dot_row(0, &[1.0, 10.0, 100.0]), 160.5);
         let dense = Matrix::Dense { num_columns: 2, values: vec![1.0, 2.0, 3.0, 4.0] };
         assert_eq!((dense.num_rows(), dense.dot_row(1, &[1.0, 10.0])), (2, 43.0));
+        let values = (0..21 * 5).map(|value| (value as f32 * 0.37).sin()).collect();
+        let dense = Matrix::Dense { num_columns: 5, values };
+        let vector = [0.1, 0.7, -0.3, 1e-3, 5.0];
+        let one_by_one: Vec<f32> = (0..19).map(|row| dense.dot_row(row, &vector)).collect();
+        assert_eq!(dense.dot_rows(19, &vector), one_by_one);
     }
 }

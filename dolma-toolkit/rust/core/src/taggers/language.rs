@@ -1,7 +1,7 @@
 //! Languages of documents and paragraphs by fastText's classifier of 176 languages.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -9,7 +9,10 @@ use super::text::unicode::strip;
 use super::{Span, Tagger, Text};
 use crate::attributes::same_key;
 use crate::error::{Error, Result};
-use crate::fasttext::Model;
+use crate::fasttext::{Case, Model};
+
+/// Below it a language is not likely.
+const LIKELY: f64 = 0.01;
 
 /// What is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,32 +44,37 @@ pub struct LanguageTagger {
     unit: Unit,
     languages: Languages,
     /// Span types, by label number.
-    kinds: Vec<Cow<'static, str>>,
+    kinds: Vec<&'static str>,
+    /// The number of that of English.
+    english: Option<usize>,
 }
 
 impl LanguageTagger {
     /// Reads the model, unless another tagger holds it.
     pub fn new(model: &Path, unit: Unit, languages: Languages) -> Result<LanguageTagger> {
         let model = shared(model)?;
-        let kind = |label: &str| Cow::Owned(label.replace("__label__", ""));
-        let kinds: Vec<_> = (0..model.num_labels()).map(|number| kind(model.label(number))).collect();
+        let kinds: Vec<_> =
+            (0..model.num_labels()).map(|number| kept(model.label(number).replace("__label__", ""))).collect();
         have_own_keys("language_model", &kinds)?;
-        Ok(LanguageTagger { model, unit, languages, kinds })
+        let english = kinds.iter().position(|&kind| kind == "en");
+        Ok(LanguageTagger { model, unit, languages, kinds, english })
     }
 
-    fn scores(&self, text: &str) -> Vec<(Cow<'static, str>, f64)> {
-        let line = text.to_lowercase().replace('\n', " ");
-        let scored = self.model.predict(strip(&line)).into_iter();
-        let scored = scored.map(|(label, score)| (self.kinds[label].clone(), f64::from(score)));
+    fn scores(&self, text: &str) -> Vec<(&'static str, f64)> {
+        let line = strip(text);
+        let named = |(label, score): (usize, f32)| (self.kinds[label], f64::from(score));
         match self.languages {
-            Languages::All => scored.collect(),
-            Languages::Likely => scored
-                .filter(|scored| scored.1 > 0.01 || scored.1.is_nan())
-                .map(|(kind, score)| (kind, two_decimals(score)))
-                .collect(),
+            Languages::All => self.model.predict_above(0.0, line, Case::Lower).into_iter().map(named).collect(),
+            Languages::Likely => {
+                let scored = self.model.predict_above(LIKELY as f32, line, Case::Lower).into_iter().map(named);
+                scored
+                    .filter(|scored| scored.1 > LIKELY || scored.1.is_nan())
+                    .map(|(kind, score)| (kind, two_decimals(score)))
+                    .collect()
+            }
             Languages::English | Languages::EnglishOrNot => {
-                let mut english = scored.filter(|scored| scored.0 == "en");
-                vec![english.next().unwrap_or((Cow::Borrowed("en"), 0.0))]
+                let english = self.english.and_then(|label| self.model.probability(label, line, Case::Lower));
+                vec![("en", english.map_or(0.0, f64::from))]
             }
         }
     }
@@ -75,7 +83,7 @@ impl LanguageTagger {
 impl Tagger for LanguageTagger {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
         let before = spans.len();
-        let span = |(kind, score), start, end| Span { start, end, kind, score };
+        let span = |(kind, score), start, end| Span { start, end, kind: Cow::Borrowed(kind), score };
         match self.unit {
             Unit::Document => {
                 let end = text.length_chars();
@@ -106,9 +114,21 @@ impl Tagger for LanguageTagger {
     }
 }
 
+/// The label for as long as the process lives, each one once: spans name it without a copy.
+fn kept(label: String) -> &'static str {
+    static LABELS: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(kept) = labels.get(label.as_str()) {
+        return kept;
+    }
+    let label: &'static str = label.leak();
+    labels.insert(label);
+    label
+}
+
 /// Fails if two labels of a model would be the same attribute.
-pub(super) fn have_own_keys(setting: &str, labels: &[Cow<'static, str>]) -> Result<()> {
-    match same_key(labels.iter().map(|label| &**label)) {
+pub(super) fn have_own_keys(setting: &str, labels: &[impl AsRef<str>]) -> Result<()> {
+    match same_key(labels.iter().map(AsRef::as_ref)) {
         None => Ok(()),
         Some((one, other)) => {
             let message = format!("names a model whose labels \"{one}\" and \"{other}\" have the same attribute key; expected different keys");
