@@ -70,7 +70,8 @@ impl KeptBuckets {
 
     #[inline]
     fn is_likely(&self, bucket: u32) -> bool {
-        self.filter[bucket as usize / 64 & (self.filter.len() - 1)] >> (bucket % 64) & 1 != 0
+        let word = self.filter[(bucket as usize / 64) & (self.filter.len() - 1)];
+        (word >> (bucket % 64)) & 1 != 0
     }
 
     /// The highest row.

@@ -25,10 +25,12 @@ pub struct Model {
     sums: [Mutex<Vec<WordSums>>; 2],
 }
 
-/// Whether words are looked up as they are or in lower case. (Lower case never crosses a separator, so words fold as the whole text does.)
+/// How words are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
+    /// As they are in the text.
     AsIs,
+    /// In lower case. No rule of lower case looks beyond a separator, so words fold as the whole text does.
     Lower,
 }
 
