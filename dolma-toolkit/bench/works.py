@@ -72,12 +72,15 @@ def tagged(*taggers: str) -> Callable[[Input, Path], list[str]]:
 
 
 def deduped(*settings: str) -> Callable[[Input, Path], list[str]]:
-    """`dolma dedupe` with a filter for a million keys per hundred megabytes."""
+    """`dolma dedupe` with a filter for four million keys per hundred megabytes, and a million at least.
+
+    With fewer, dolma 1.2.1 hashes each key so often that one document takes more than its start-up.
+    """
     return lambda given, out: [
         *["dedupe", "--documents", given.pattern, "--dedupe.name", out.name],
         *["--dedupe.paragraphs.attribute_name", "duplicate", *settings, "--no-bloom_filter.read_only"],
         *["--bloom_filter.file", f"{out}/filter.bin", "--bloom_filter.desired_false_positive_rate", "1e-5"],
-        *["--bloom_filter.estimated_doc_count", str(max(10_000, int(given.text_mb * 40_000)))],
+        *["--bloom_filter.estimated_doc_count", str(max(1_000_000, int(given.text_mb * 40_000)))],
     ]
 
 

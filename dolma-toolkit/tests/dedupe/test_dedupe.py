@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 import signal
@@ -455,3 +456,38 @@ def test_the_hint_for_a_growing_directory_works(folder: Path, dolma: Dolma) -> N
     assert "list only the new files" in result.err
     dolma("-c", configured(folder, config(PARAGRAPHS, documents=["documents/new.jsonl"])), "dedupe")
     assert read_rows(folder / "attributes/dup/new.jsonl")[0]["attributes"]["dup"]
+
+
+def test_a_filter_of_version_2_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`filter_v2.bin` and the hashes are of the release before version 3, which made them from these documents."""
+    monkeypatch.chdir(tmp_path)
+    filter_file = tmp_path / "filter.bin"
+    filter_file.write_bytes((Path(__file__).parent / "filter_v2.bin").read_bytes())
+    words = "stone river light naïve 東京 the a of it's 3.5".split()
+    randomness = random.Random(40)
+    rows = []
+    for number in range(40, 80):
+        lines = [" ".join(randomness.choices(words, k=randomness.randrange(1, 12))) for _ in range(3)]
+        rows.append({"id": str(number), "text": "\n".join(lines), "source": "s"})
+    documents = tmp_path / "corpus/documents/new.jsonl"
+    documents.parent.mkdir(parents=True)
+    documents.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    by_ngram = {"ngram_length": 3, "overlap_threshold": 0.5}
+    dolma.deduper(
+        {
+            "documents": ["corpus/documents/new.jsonl"],
+            "dedupe": {"name": "new", "paragraphs": {"attribute_name": "dup", "by_ngram": by_ngram}},
+            "bloom_filter": {
+                "file": "filter.bin",
+                "read_only": False,
+                "estimated_doc_count": 1000,
+                "desired_false_positive_rate": 1e-4,
+            },
+        }
+    )
+    attributes = tmp_path / "corpus/attributes/new/new.jsonl"
+    found = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (attributes, filter_file)]
+    assert found == [
+        "ef239245243177ccd442555cf1ada12d668fe57789bec12b63eeeb08392fc327",
+        "573c4b005c9ffaa64704466c2fec03a1c061bfe0d717f82d554b5eb48680076e",
+    ]

@@ -251,7 +251,7 @@ mod tests {
         fn filters_with_damage(at in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 1..9), cut: bool) {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("filter");
-            let sizing = Sizing { words: 512, hashes: 3 };
+            let sizing = Sizing { blocks: 64, blocks_per_key: 1, positions: 3 };
             crate::bloom::write(&Filter::new(sizing, Record::default()), &path).unwrap();
             let whole = std::fs::read(&path).unwrap();
             bloom(&damaged(&whole, at.index(64.min(whole.len())), &bytes, cut));

@@ -3,25 +3,29 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Filter, LegacyFilter, Record, MAX_HASHES};
+use super::blocked::{Blocked, Sizing, MAX_BLOCKS_PER_KEY, MAX_POSITIONS};
+use super::scattered::{Scattered, MAX_HASHES};
+use super::{Filter, Layout, LegacyFilter, Record};
 use crate::error::{Code, Error, Result};
 
 /// "Filter" in the first four bytes, as dolma 1.x has it, little-endian.
 const MAGIC: u32 = 0x81F0_F117;
 const LEGACY_VERSION: u32 = 1;
-const VERSION: u32 = 2;
+const SCATTERED_VERSION: u32 = 2;
+const BLOCKED_VERSION: u32 = 3;
 /// Words that are read or written at a time.
 const CHUNK_WORDS: usize = 1 << 16;
 /// A record is text about the inputs; one of this size is damage.
 const MAX_RECORD_BYTES: u64 = 1 << 30;
 
-/// A filter of either version.
+/// A filter of any version.
 #[derive(Debug)]
 pub enum AnyFilter {
-    /// ours: version 2
+    /// ours: version 2 or 3
     Current(Filter),
     /// of dolma 1.x: version 1, which can only be read
     Legacy(LegacyFilter),
@@ -51,25 +55,33 @@ pub fn read(path: &Path) -> Result<AnyFilter> {
         return Err(reader.error(Code::UnknownFormat, message));
     }
     match reader.u32()? {
-        VERSION => read_current(reader).map(AnyFilter::Current),
+        version @ (SCATTERED_VERSION | BLOCKED_VERSION) => read_current(reader, version).map(AnyFilter::Current),
         LEGACY_VERSION => read_legacy(reader).map(AnyFilter::Legacy),
         version => {
             let message =
-                format!("the filter's version is {version}; expected 1 or 2, the versions that this release reads");
+                format!("the filter's version is {version}; expected 1 to 3, the versions that this release reads");
             Err(reader.error(Code::UnsupportedVersion, message))
         }
     }
 }
 
-fn read_current(mut reader: Reader<'_>) -> Result<Filter> {
-    let hashes = reader.u32()?;
-    reader.u32()?;
+fn read_current(mut reader: Reader<'_>, version: u32) -> Result<Filter> {
+    let positions = reader.u32()?;
+    let blocks_per_key = reader.u32()?;
     let words = reader.u64()?;
     let keys = reader.u64()?;
     let record_bytes = reader.u64()?;
-    if hashes == 0 || hashes > MAX_HASHES || words == 0 {
+    let is_blocked = version == BLOCKED_VERSION;
+    let most = if is_blocked { MAX_POSITIONS } else { MAX_HASHES };
+    if positions == 0 || positions > most || words == 0 {
         let message =
-            format!("the filter has {hashes} hashes and {words} words; expected 1 to {MAX_HASHES}, and at least 1");
+            format!("the filter has {positions} hashes and {words} words; expected 1 to {most}, and at least 1");
+        return Err(reader.error(Code::InvalidValue, message));
+    }
+    if is_blocked && (blocks_per_key == 0 || blocks_per_key > MAX_BLOCKS_PER_KEY || words % 8 != 0) {
+        let message = format!(
+            "the filter has {blocks_per_key} blocks per key and {words} words; expected 1 to {MAX_BLOCKS_PER_KEY}, and a multiple of 8"
+        );
         return Err(reader.error(Code::InvalidValue, message));
     }
     reader.need(words.saturating_mul(8).saturating_add(record_bytes).saturating_add(16))?;
@@ -78,16 +90,18 @@ fn read_current(mut reader: Reader<'_>) -> Result<Filter> {
     }
     let mut record = vec![0; record_bytes as usize];
     reader.fill(&mut record)?;
-    let mut bits = Vec::with_capacity(words as usize);
+    let layout = match is_blocked {
+        true => Layout::Blocked(Blocked::new(Sizing { blocks: words / 8, blocks_per_key, positions })),
+        false => Layout::Scattered(Scattered::new(words, positions)),
+    };
+    let filter = Filter::with(layout, keys, Record::default());
     let mut chunk = vec![0; CHUNK_WORDS * 8];
-    while bits.len() < words as usize {
-        let count = CHUNK_WORDS.min(words as usize - bits.len());
-        reader.fill(&mut chunk[..count * 8])?;
-        bits.extend(
-            chunk[..count * 8]
-                .chunks_exact(8)
-                .map(|bytes| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))),
-        );
+    for words in filter.words().chunks(CHUNK_WORDS) {
+        let chunk = &mut chunk[..words.len() * 8];
+        reader.fill(chunk)?;
+        for (word, bytes) in words.iter().zip(chunk.chunks_exact(8)) {
+            word.store(bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)), Relaxed);
+        }
     }
     let computed = reader.hash.digest128();
     let stored = reader.u128()?;
@@ -97,15 +111,15 @@ fn read_current(mut reader: Reader<'_>) -> Result<Filter> {
             "the bytes are not those that were written; expected the checksum at the end to match",
         ));
     }
-    let record: Record = serde_json::from_slice(&record)
+    let record = serde_json::from_slice(&record)
         .map_err(|error| reader.error(Code::InvalidValue, format!("the record is unusable: {error}")))?;
-    Ok(Filter { words: bits, hashes, keys, record })
+    Ok(Filter { record, ..filter })
 }
 
 fn read_legacy(mut reader: Reader<'_>) -> Result<LegacyFilter> {
     if let Some(reason) = LegacyFilter::refusal() {
         return Err(
-            reader.error(Code::UnsupportedVersion, format!("the filter {reason}; expected a filter of version 2"))
+            reader.error(Code::UnsupportedVersion, format!("the filter {reason}; expected a filter of version 2 or 3"))
         );
     }
     let hashes = reader.u32()?;
@@ -192,19 +206,23 @@ fn write_to(filter: &Filter, path: &Path) -> std::io::Result<()> {
     let mut hash = Xxh3::new();
     let record = serde_json::to_vec(&filter.record)?;
     let mut head = Vec::with_capacity(40 + record.len());
-    for number in [MAGIC, VERSION, filter.hashes, 0] {
+    let (version, positions, blocks_per_key) = match &filter.layout {
+        Layout::Scattered(bits) => (SCATTERED_VERSION, bits.hashes(), 0),
+        Layout::Blocked(bits) => (BLOCKED_VERSION, bits.sizing().positions, bits.sizing().blocks_per_key),
+    };
+    for number in [MAGIC, version, positions, blocks_per_key] {
         head.extend(number.to_le_bytes());
     }
-    for number in [filter.words.len() as u64, filter.keys, record.len() as u64] {
+    for number in [filter.words().len() as u64, filter.keys(), record.len() as u64] {
         head.extend(number.to_le_bytes());
     }
     head.extend(record);
     hash.update(&head);
     writer.write_all(&head)?;
     let mut chunk = Vec::with_capacity(CHUNK_WORDS * 8);
-    for words in filter.words.chunks(CHUNK_WORDS) {
+    for words in filter.words().chunks(CHUNK_WORDS) {
         chunk.clear();
-        chunk.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        chunk.extend(words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()));
         hash.update(&chunk);
         writer.write_all(&chunk)?;
     }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
-use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed, xxh3_64};
+use xxhash_rust::xxh3::xxh3_128;
 
+use super::ngrams::NgramKeys;
 use super::settings::{NgramSettings, Normalize, Settings, UnitSettings};
 use super::url;
 use super::words::words;
-use crate::bloom::{AnyFilter, LegacyFilter};
+use crate::bloom::{AnyFilter, LegacyFilter, Questions};
 use crate::document::{kind, parse_row, Place, Row, FIELDS};
 use crate::error::{Code, Result};
 use crate::jsonpath::{Needs, Path as JsonPath};
@@ -17,8 +18,8 @@ use crate::jsonpath::{Needs, Path as JsonPath};
 /// Something to ask the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// ask in order, then insert
-    Key(u128),
+    /// the next of the [`Questions`]
+    Asked,
     /// a filter that is not written to has answered already
     Answer(bool),
     /// decided by another partition
@@ -66,21 +67,22 @@ pub enum Probes {
 }
 
 /// The n-grams of a paragraph.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Ngrams {
     /// all of them, those of other partitions too
     pub total: usize,
     /// those that a filter which is not written to has seen
     pub seen: usize,
-    /// those to ask in order and then to insert
-    pub keys: Vec<u128>,
+    /// the next of the [`Questions`]
+    pub asked: usize,
 }
 
 impl Ngrams {
+    #[inline]
     fn add(&mut self, probe: Probe) {
         self.total += 1;
         match probe {
-            Probe::Key(key) => self.keys.push(key),
+            Probe::Asked => self.asked += 1,
             Probe::Answer(seen) => self.seen += usize::from(seen),
             Probe::Foreign => {}
         }
@@ -91,24 +93,26 @@ impl Ngrams {
 pub struct Keyer<'a> {
     settings: &'a Settings,
     key: Option<(JsonPath, Needs)>,
-    reading: Reading<'a>,
+    filter: &'a AnyFilter,
 }
 
-enum Reading<'a> {
-    /// the filter changes while rows are decided
-    Later,
-    Now(&'a AnyFilter),
+/// What rows ask, and memory to make keys in.
+#[derive(Debug, Default)]
+pub struct Asking {
+    /// in the order of the rows
+    pub questions: Questions,
+    ngrams: NgramKeys,
 }
 
 impl<'a> Keyer<'a> {
-    /// With a filter, its answers are taken at once: it must not change meanwhile.
-    pub fn new(settings: &'a Settings, answering: Option<&'a AnyFilter>) -> Result<Self> {
+    /// For `filter`, whose version decides how keys are made. A filter of dolma 1.x answers at once.
+    pub fn new(settings: &'a Settings, filter: &'a AnyFilter) -> Result<Self> {
         let key = settings.key()?.map(|path| {
             let mut needs = Needs::default();
             needs.add(&path);
             (path, needs)
         });
-        Ok(Self { settings, key, reading: answering.map_or(Reading::Later, Reading::Now) })
+        Ok(Self { settings, key, filter })
     }
 
     /// The fields of a row that it reads; `None` for all.
@@ -124,14 +128,14 @@ impl<'a> Keyer<'a> {
     }
 
     /// Reads one line.
-    pub fn row(&self, line: &[u8], place: &Place<'_>) -> Result<KeyedRow> {
+    pub fn row(&self, line: &[u8], place: &Place<'_>, asking: &mut Asking) -> Result<KeyedRow> {
         let row = parse_row(line, place)?;
         let mut separators = 0;
         let keys = match &self.settings.unit {
-            UnitSettings::Documents { .. } => self.document(&row, line, place)?,
+            UnitSettings::Documents { .. } => self.document(&row, line, place, asking)?,
             UnitSettings::Paragraphs { .. } if row.text.is_empty() => RowKeys::Paragraphs(None),
             UnitSettings::Paragraphs { paragraph_separator, by_ngram, .. } => {
-                let (paragraphs, pieces) = self.paragraphs(&row.text, paragraph_separator, by_ngram.as_ref());
+                let (paragraphs, pieces) = self.paragraphs(&row.text, paragraph_separator, by_ngram.as_ref(), asking);
                 separators = pieces - 1;
                 RowKeys::Paragraphs(Some(paragraphs))
             }
@@ -139,23 +143,31 @@ impl<'a> Keyer<'a> {
         Ok(KeyedRow { id: Value::from(row.id).to_string(), separators, keys })
     }
 
-    fn document(&self, row: &Row<'_>, line: &[u8], place: &Place<'_>) -> Result<RowKeys> {
+    fn document(&self, row: &Row<'_>, line: &[u8], place: &Place<'_>, asking: &mut Asking) -> Result<RowKeys> {
         let text = match &self.key {
             Some((path, needs)) => key_text(path, needs, row, line, place)?,
             None => Cow::Borrowed(&*row.text),
         };
         let probe = (text.len() as u64 >= self.settings.min_length && self.is_compared(&text)).then(|| {
             match &self.settings.unit {
-                UnitSettings::Documents { normalize: Some(Normalize::Url), .. } => self.whole(&url::normalized(&text)),
-                _ => self.whole(&text),
+                UnitSettings::Documents { normalize: Some(Normalize::Url), .. } => {
+                    self.whole(&url::normalized(&text), asking)
+                }
+                _ => self.whole(&text, asking),
             }
         });
         Ok(RowKeys::Document { probe, length_bytes: text.len() })
     }
 
     /// The paragraphs that are long enough, and the number of all.
-    fn paragraphs(&self, text: &str, separator: &str, by_ngram: Option<&NgramSettings>) -> (Vec<Paragraph>, u64) {
-        let (mut paragraphs, mut hashes, mut pieces) = (Vec::new(), Vec::new(), 0);
+    fn paragraphs(
+        &self,
+        text: &str,
+        separator: &str,
+        by_ngram: Option<&NgramSettings>,
+        asking: &mut Asking,
+    ) -> (Vec<Paragraph>, u64) {
+        let (mut paragraphs, mut pieces) = (Vec::new(), 0);
         for (start, end, paragraph) in split_paragraphs(text, separator) {
             pieces += 1;
             let long_enough =
@@ -164,8 +176,8 @@ impl<'a> Keyer<'a> {
                 continue;
             }
             let probes = match by_ngram {
-                None => Probes::Whole(self.whole(paragraph)),
-                Some(by_ngram) => self.ngrams(paragraph, by_ngram, &mut hashes),
+                None => Probes::Whole(self.whole(paragraph, asking)),
+                Some(by_ngram) => self.ngrams(paragraph, by_ngram, asking),
             };
             paragraphs.push(Paragraph { start, end, probes });
         }
@@ -178,48 +190,46 @@ impl<'a> Keyer<'a> {
             && (least == 0 || words(text).take(least).count() == least)
     }
 
-    fn whole(&self, text: &str) -> Probe {
-        match self.reading {
-            Reading::Now(AnyFilter::Legacy(filter)) => self.ask_legacy(filter, &VecDeque::from([text])),
-            _ => self.ask(xxh3_128(text.as_bytes())),
+    fn whole(&self, text: &str, asking: &mut Asking) -> Probe {
+        if let AnyFilter::Legacy(filter) = self.filter {
+            return self.ask_legacy(filter, &VecDeque::from([text]));
         }
+        let probe = self.ask(xxh3_128(text.as_bytes()), &mut asking.questions);
+        asking.questions.end_group();
+        probe
     }
 
-    /// `hashes` is memory to work in.
-    fn ngrams(&self, text: &str, by_ngram: &NgramSettings, hashes: &mut Vec<u8>) -> Probes {
-        let length = by_ngram.ngram_length;
-        let stride = by_ngram.stride.max(1);
+    fn ngrams(&self, text: &str, by_ngram: &NgramSettings, asking: &mut Asking) -> Probes {
+        let (length, stride) = (by_ngram.ngram_length, by_ngram.stride.max(1));
         let mut ngrams = Ngrams::default();
-        match self.reading {
-            Reading::Now(AnyFilter::Legacy(filter)) => {
+        let Asking { questions, ngrams: keys } = asking;
+        match self.filter {
+            AnyFilter::Legacy(filter) => {
                 let words: Vec<&str> = words(text).collect();
                 let starts = words.windows(length).step_by(stride);
                 starts.for_each(|ngram| ngrams.add(self.ask_legacy(filter, &ngram.iter().copied().collect())));
             }
-            _ => {
-                hashes.clear();
-                words(text).for_each(|word| hashes.extend_from_slice(&xxh3_64(word.as_bytes()).to_le_bytes()));
-                let windows = (hashes.len() / 8 + 1).saturating_sub(length);
-                ngrams.keys.reserve_exact(windows.div_ceil(stride));
-                for start in (0..windows).step_by(stride) {
-                    let ngram = &hashes[start * 8..(start + length) * 8];
-                    ngrams.add(self.ask(xxh3_128_with_seed(ngram, length as u64)));
+            AnyFilter::Current(filter) => {
+                let each = |key| ngrams.add(self.ask(key, questions));
+                match filter.has_rolled_ngrams() {
+                    true => keys.rolled(text, length, stride, each),
+                    false => keys.hashed(text, length, stride, each),
                 }
+                questions.end_group();
             }
         }
-        let whole = (ngrams.total < 2 && !by_ngram.skip_short_paragraphs).then(|| self.whole(text));
+        let whole = (ngrams.total < 2 && !by_ngram.skip_short_paragraphs).then(|| self.whole(text, asking));
         Probes::Ngrams { ngrams, whole }
     }
 
-    fn ask(&self, key: u128) -> Probe {
+    #[inline]
+    fn ask(&self, key: u128, questions: &mut Questions) -> Probe {
         let partitions = self.settings.num_partitions.max(1);
         if partitions > 1 && key as u64 % partitions != self.settings.partition_index {
             return Probe::Foreign;
         }
-        match self.reading {
-            Reading::Now(AnyFilter::Current(filter)) => Probe::Answer(filter.contains(key)),
-            _ => Probe::Key(key),
-        }
+        questions.push(key);
+        Probe::Asked
     }
 
     fn ask_legacy(&self, filter: &LegacyFilter, parts: &VecDeque<&str>) -> Probe {
@@ -245,7 +255,7 @@ pub fn split_paragraphs<'t>(text: &'t str, separator: &'t str) -> impl Iterator<
     let separator_characters = separator.chars().count();
     let mut offset = 0;
     let mut left_bytes = text.len();
-    text.split(separator).map(move |paragraph| {
+    pieces(text, separator).map(move |paragraph| {
         let start = offset;
         offset += characters(paragraph);
         left_bytes -= paragraph.len();
@@ -254,6 +264,21 @@ pub fn split_paragraphs<'t>(text: &'t str, separator: &'t str) -> impl Iterator<
             left_bytes -= separator.len();
         }
         (start, offset, paragraph)
+    })
+}
+
+/// As `str::split`, but fast for a separator of one byte.
+fn pieces<'t>(text: &'t str, separator: &'t str) -> impl Iterator<Item = &'t str> {
+    let mut left = Some(text);
+    let mut longer = (separator.len() != 1).then(|| text.split(separator));
+    std::iter::from_fn(move || {
+        if let Some(split) = &mut longer {
+            return split.next();
+        }
+        let text = left?;
+        let end = memchr::memchr(separator.as_bytes()[0], text.as_bytes());
+        left = end.map(|end| &text[end + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
     })
 }
 

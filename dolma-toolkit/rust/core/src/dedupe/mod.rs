@@ -1,9 +1,11 @@
 //! `dolma dedupe`: marks the documents or paragraphs that stood earlier in the input.
 //!
-//! Threads read rows and hash their keys; each decides its rows when those before are decided ([`decide`]).
+//! Threads read rows and make their keys ([`keys`]). The filter decides the keys of a batch when it has decided those of
+//! the batches before, so the copy that stays is always the first. What a row gets follows from the answers ([`decide`]).
 
 mod decide;
 mod keys;
+mod ngrams;
 mod resume;
 mod settings;
 mod url;
@@ -12,9 +14,9 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use serde_json::Value;
 
 pub use decide::Counts;
 pub use settings::{DocumentFile, FilterSettings, NgramSettings, Normalize, Settings, UnitSettings};
@@ -25,9 +27,8 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Skipped, Written};
 use crate::manifest::sha256_file;
 use crate::run::{BatchRow, Journal};
-use decide::Decider;
-pub use keys::KeyedRow;
-use keys::Keyer;
+use decide::Marker;
+use keys::{Asking, KeyedRow, Keyer};
 use resume::{groups, Identity, MarkedFile, Target};
 
 /// What a run did.
@@ -125,16 +126,17 @@ impl<'s> Dedupe<'s> {
     }
 
     /// What decides the rows of one pass.
-    pub fn marking(&mut self) -> Result<Marking<'_>> {
+    pub fn marking(&self) -> Result<Marking<'_>> {
         let settings = self.settings;
-        let accepted_rate = accepted_rate(settings, &self.filter);
         let threshold = match &settings.unit {
             UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
             _ => 1.0,
         };
-        let (answering, changing) = match (&mut self.filter, settings.bloom_filter.read_only) {
-            (AnyFilter::Current(filter), false) => (None, Some(filter)),
-            (answering, _) => (Some(&*answering), None),
+        let max_keys = match &self.filter {
+            AnyFilter::Current(filter) if !settings.bloom_filter.read_only => {
+                filter.max_keys(accepted_rate(settings, &self.filter))
+            }
+            _ => u64::MAX,
         };
         let mut journals = vec![None; settings.files.len()];
         for target in &self.targets {
@@ -142,9 +144,11 @@ impl<'s> Dedupe<'s> {
         }
         Ok(Marking {
             settings,
-            keyer: Keyer::new(settings, answering)?,
-            decider: Mutex::new(Decider::new(changing, &settings.attribute_name(), threshold)),
-            accepted_rate,
+            keyer: Keyer::new(settings, &self.filter)?,
+            filter: &self.filter,
+            max_keys,
+            attribute: Value::from(settings.attribute_name()).to_string(),
+            threshold,
             is_overfull: AtomicBool::new(false),
             journals,
         })
@@ -268,11 +272,23 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
 pub struct Marking<'a> {
     settings: &'a Settings,
     keyer: Keyer<'a>,
-    decider: Mutex<Decider<'a>>,
-    accepted_rate: f64,
+    filter: &'a AnyFilter,
+    /// More would be too many.
+    max_keys: u64,
+    /// As JSON.
+    attribute: String,
+    threshold: f64,
     is_overfull: AtomicBool,
     /// Of each file, where attributes are kept.
     journals: Vec<Option<&'a Journal<MarkedFile>>>,
+}
+
+/// Some rows, what they ask the filter, and its answers.
+#[derive(Default)]
+pub struct Asked {
+    rows: Vec<KeyedRow>,
+    asking: Asking,
+    seen: Vec<bool>,
 }
 
 /// The attribute lines of some rows.
@@ -311,26 +327,41 @@ impl Marking<'_> {
         self.keyer.fields()
     }
 
-    /// Finds the keys of a row.
-    pub fn keys(&self, row: BatchRow<'_>, name: &str) -> Result<KeyedRow> {
-        self.keyer.row(row.document(), &row.place(name))
+    /// Adds a row and its keys.
+    pub fn ask(&self, row: BatchRow<'_>, name: &str, asked: &mut Asked) -> Result<()> {
+        let keyed = self.keyer.row(row.document(), &row.place(name), &mut asked.asking)?;
+        asked.rows.push(keyed);
+        Ok(())
     }
 
-    /// Decides rows, when those before are decided.
-    pub fn decide(&self, rows: &[KeyedRow]) -> Result<Marked> {
-        let mut decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner);
-        decider.counts = Counts::default();
+    /// Decides keys, when those of the rows before are decided.
+    pub fn decide(&self, asked: &mut Asked) -> Result<()> {
+        let (questions, seen) = (&asked.asking.questions, &mut asked.seen);
+        seen.resize(questions.len(), false);
+        match self.filter {
+            AnyFilter::Legacy(_) => {}
+            AnyFilter::Current(filter) if self.settings.bloom_filter.read_only => filter.ask(questions, seen),
+            AnyFilter::Current(filter) => {
+                filter.decide(questions, seen);
+                if filter.keys() > self.max_keys {
+                    self.is_overfull.store(true, Ordering::Relaxed);
+                    return Err(Error::Cancelled);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The attributes of rows whose keys are decided.
+    pub fn mark(&self, asked: &Asked) -> Marked {
         let mut marked = Marked::default();
-        for row in rows {
-            decider.row(row, &mut marked.lines);
+        let mut marker = Marker::new(&self.attribute, self.threshold, &asked.seen);
+        for row in &asked.rows {
+            marker.row(row, &mut marked.lines);
             marked.ends.push(marked.lines.len());
         }
-        if decider.is_beyond(self.accepted_rate) {
-            self.is_overfull.store(true, Ordering::Relaxed);
-            return Err(Error::Cancelled);
-        }
-        marked.counts = decider.counts;
-        Ok(marked)
+        marked.counts = marker.counts;
+        marked
     }
 
     /// Begins the attribute file of a document file.
@@ -370,7 +401,7 @@ fn summary(filter: &AnyFilter, counts: Counts, replaced_files: u64) -> Summary {
     if let AnyFilter::Current(filter) = filter {
         summary.filter_keys = filter.keys();
         summary.filter_estimated_keys = filter.record.estimated_keys;
-        summary.filter_size_bytes = filter.sizing().size_bytes();
+        summary.filter_size_bytes = filter.size_bytes();
         summary.filter_false_positive_rate = filter.false_positive_rate();
     }
     summary

@@ -3,6 +3,7 @@
 //! Attributes go from stage to stage as the lines that a file would have. So a mix reads the same bytes, and rounds the same
 //! scores, whether the attributes are in a file or not.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::Document;
-use crate::dedupe::{self, Counts, KeyedRow, Marked, Marking};
+use crate::dedupe::{self, Asked, Counts, Marked, Marking};
 use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{LineReader, RowSieve, Skipped};
@@ -346,16 +347,24 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         };
         let tags = if is_lazy { &[] } else { &file.tags[..] };
         let tagged = tags.iter().map(tag).collect::<Result<Vec<_>>>()?;
-        let mut keyed: Vec<Option<Vec<KeyedRow>>> = Vec::with_capacity(self.marks.len());
+        let mut asked: Vec<Option<Asked>> = Vec::with_capacity(self.marks.len());
         for (mark, of_stage) in self.marks.iter().zip(&file.marks) {
-            let rows = of_stage.map(|_| all_rows(&batch, &mut error, |row| mark.keys(row, name)));
-            keyed.push(rows.transpose()?);
+            let of_batch = RefCell::new(Asked::default());
+            let mut ask = || all_rows(&batch, &mut error, |row| mark.ask(row, name, &mut of_batch.borrow_mut()));
+            let rows = of_stage.map(|_| ask()).transpose()?;
+            asked.push(rows.map(|_| of_batch.into_inner()));
         }
-        let decide = || -> Result<Vec<Option<Marked>>> {
-            let rows = self.marks.iter().zip(&keyed);
-            rows.map(|(mark, rows)| rows.as_ref().map(|rows| mark.decide(rows)).transpose()).collect()
+        let mut decide = || {
+            let mut rows = self.marks.iter().zip(&mut asked);
+            rows.try_for_each(|(mark, asked)| asked.as_mut().map_or(Ok(()), |asked| mark.decide(asked)))
         };
-        let marked = if self.takes_turns() { turn.take(decide)?? } else { decide()? };
+        if self.takes_turns() {
+            turn.take(decide)??;
+        } else {
+            decide()?;
+        }
+        let marks = self.marks.iter().zip(&asked);
+        let marked: Vec<_> = marks.map(|(mark, asked)| asked.as_ref().map(|asked| mark.mark(asked))).collect();
         let mut known = Known { file, name, batch: &batch, tagged, marked };
         let mut drops = if is_lazy { self.tag_lazily(goals, &mut known)? } else { Drops::new() };
         let mut mixed = Vec::with_capacity(file.goals.len());
