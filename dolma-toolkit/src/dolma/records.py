@@ -70,7 +70,7 @@ def count_text(count: float) -> str:
 
 def bytes_text(count: float) -> str:
     """``950 B``, ``12.3 kB``, ``4.56 GB``."""
-    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+    for limit, unit in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= limit:
             return f"{count / limit:.3g} {unit}"
     return f"{count:.0f} B"

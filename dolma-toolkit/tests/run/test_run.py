@@ -333,6 +333,17 @@ def test_a_dry_run_shows_passes_and_writes_nothing(dolma: Dolma, folder: Path, t
     assert [path.name for path in folder.iterdir() if path.suffix != ".yaml"] == ["documents"]
 
 
+def test_a_plan_for_other_sizes(dolma: Dolma, folder: Path, tokenizer_path: Path) -> None:
+    stages = [{"tag": TAG}, {"dedupe": DEDUPE}, {"mix": streams()}, {"tokens": tokens(tokenizer_path)}]
+    head, small, large = dolma("run", pipeline(*stages), "--plan", "1TB", "10TB").out.splitlines()
+    assert head.split()[:2] == ["text", "CPU-hours"]
+    hours = [float(line.split()[2].replace(",", "")) for line in (small, large)]
+    assert hours[1] == pytest.approx(10 * hours[0], rel=0.05)
+    # a key for 250 bytes of text and 28.8 bits a key, -ln 1e-6 / (ln 2)^2
+    assert small.split()[4:6] == ["14.4", "GB"]
+    assert 'plan.0: is "much"; expected a size of text' in dolma("run", "run.yaml", "--plan", "much", code=2).err
+
+
 def test_a_tagger_in_python(dolma: Dolma, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "own.py").write_text(
         "from dolma import add_tagger, BaseTagger\n"

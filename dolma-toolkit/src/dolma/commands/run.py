@@ -20,7 +20,7 @@ from dolma import _native
 from dolma.commands import dedupe, mix, tag, tokens
 from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, WorkDir, at_least, setting, to_yaml
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
-from dolma.estimate import Estimate, filter_bytes, text_bytes
+from dolma.estimate import Estimate, filter_bytes, size_bytes, sizes_table, text_bytes
 from dolma.files.paths import Source, expand, named, select, side_file
 from dolma.formats.files import sha256_of
 from dolma.formats.manifest import MANIFEST, check_files, read_manifest
@@ -72,9 +72,14 @@ class Config:
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     work_dir: WorkDir = setting(WorkDir(), "")
     dryrun: bool = setting(False, "print the settings and the plan, then stop")
+    plan: list[str] = setting([], "sizes of text, e.g. 10TB 1PB: print what they would cost, then stop")
+    core_hour_price: float = setting(0.05, "price of a core-hour, for `plan`")
 
     def check(self) -> Iterator[Problem]:
         """What is wrong between the settings."""
+        for index, size in enumerate(self.plan):
+            if not size_bytes(size):
+                yield Problem(f"plan.{index}", f'is "{size}"; expected a size of text, e.g. 500GB, 10TB or 1PB')
         yield from at_least(1, processes=self.processes)
         yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
         if not self.stages:
@@ -280,7 +285,7 @@ def run(config: Config) -> None:
     """Runs the stages; see ``docs/guide/run.md``."""
     passes = _passes(config)
     documents = expand(config.documents)
-    if config.dryrun:
+    if config.dryrun or config.plan:
         _show_plan(config, passes, documents)
         return
     final = _final_directories(config.stages[-1])
@@ -460,27 +465,40 @@ def _remove_temporary(directories: Sequence[Path]) -> None:
 
 
 def _show_plan(config: Config, passes: Sequence[_Pass], documents: list[Source]) -> None:
-    lines = [to_yaml(config).rstrip()]
+    lines: list[str] = []
     made: set[str] = set()
+    estimates: list[Estimate] = []
+    filters: list[dict[str, Any]] = []
     for number, one in enumerate(passes):
         if one.barrier:
             lines.append(f"# barrier: {one.barrier}")
         lines.append(f"# pass {number + 1} of {len(passes)}")
         is_last = number + 1 == len(passes)
         work = _work(config, one, documents, made, is_last) if _are_there(documents) else None
+        stages = [
+            (config.stages[index].command, getattr(config.stages[index].tag, "taggers", [])) for index in one.stages
+        ]
         for index in one.stages:
             lines.append(f"#   {config.stages[index].command:<7} {_what(config, one, index, work)}")
         if work is None:
             lines.append("#   reads what the pass before writes")
+            estimates.append(dataclasses.replace(estimates[-1], stages=stages))
             continue
-        commands = [config.stages[index].command for index in one.stages]
-        filters = [settings["bloom_filter"] for settings in work.settings.values() if "bloom_filter" in settings]
-        sizes = sum(os.path.getsize(source.path) for source in documents)
+        dedupes = [settings for settings in work.settings.values() if "bloom_filter" in settings]
+        filters += dedupes
+        stored_bytes = sum(os.path.getsize(source.path) for source in documents)
+        filters_bytes = sum(filter_bytes(settings["bloom_filter"]) for settings in dedupes)
         estimate = Estimate(
-            commands, len(documents), sizes, text_bytes(documents), sum(map(filter_bytes, filters)), config.processes
+            stages, len(documents), stored_bytes, text_bytes(documents), filters_bytes, config.processes
         )
+        estimates.append(estimate)
         lines += [f"#   {line}" for line in estimate.lines()]
         documents, made = work.documents, work.made
+    if config.plan:
+        sizes = [size_bytes(size) or 0 for size in config.plan]
+        lines = sizes_table(estimates, filters, sizes, config.core_hour_price)
+    else:
+        lines = [to_yaml(config).rstrip(), *lines]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
