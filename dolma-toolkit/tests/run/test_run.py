@@ -277,6 +277,7 @@ def test_only_what_changed_is_redone(dolma: Dolma, folder: Path, tokenizer_path:
         ([{"mix": streams()}], 'stages.0.mix.streams.0.attributes.0: is "q", but'),
         ([{"tag": TAG}, {"mix": streams()}], 'stages.1.mix.streams.0.attributes.1: is "dup", but'),
         ([{"tag": TAG}, {"mix": streams(attributes=[], filter=None, span_replacement=[])}], "which no stage reads"),
+        ([{"tag": TAG}, {"tokens": {"destination": "t"}}], "stages.0.tag: makes attributes that no later stage reads"),
         ([{"dedupe": {"dedupe": DEDUPE["dedupe"]}}, {"mix": streams()}], "stages.0.dedupe.bloom_filter: is missing"),
         ([{"tokens": {"destination": "t"}}, {"tag": TAG}], "stages.0.tokens: is followed by another stage"),
         (

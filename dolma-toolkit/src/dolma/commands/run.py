@@ -85,7 +85,11 @@ class Config:
         if not self.stages:
             yield Problem("stages", "is empty; expected at least one of tag, dedupe, mix and tokens")
         for index, stage in enumerate(self.stages):
-            yield from _check_stage(stage, f"stages.{index}", is_last=index + 1 == len(self.stages))
+            later = self.stages[index + 1 :]
+            yield from _check_stage(stage, f"stages.{index}", is_last=not later)
+            if (stage.tag or stage.dedupe) and later and not stage.keep and not any(one.mix for one in later):
+                message = "makes attributes that no later stage reads; expected a mix after it"
+                yield Problem(f"stages.{index}.{stage.command}", message, "set keep: true to write them")
 
 
 def _check_stage(stage: StageConfig, key: str, is_last: bool) -> Iterator[Problem]:

@@ -25,21 +25,26 @@ pub struct Work<'a> {
     /// one for each part; none where documents are not kept
     kept: Vec<&'a Target<'a>>,
     dropped: Option<&'a Target<'a>>,
+    /// for files of work in progress
+    working_directory: PathBuf,
     choice: Choice,
     unfinished: Vec<(usize, &'a Shard)>,
 }
 
 impl<'a> Work<'a> {
-    /// `is_finished` says so of what else is made of a shard.
+    /// `is_finished` says so of what else is made of a shard. `working_directory` is used where documents are not kept.
     pub fn new(
         stream: &'a Stream,
         rules: &'a Rules,
         kept: Vec<&'a Target<'a>>,
         dropped: Option<&'a Target<'a>>,
+        working_directory: &Path,
         is_finished: &dyn Fn(&Stream, &Shard) -> bool,
     ) -> Work<'a> {
         let choice = Choice::new(&stream.rules);
-        let mut work = Work { stream, rules, kept, dropped, choice, unfinished: Vec::new() };
+        let of_target = kept.first().map(|target| target.working_directory());
+        let working_directory = of_target.unwrap_or_else(|| working_directory.to_owned());
+        let mut work = Work { stream, rules, kept, dropped, working_directory, choice, unfinished: Vec::new() };
         let shards = stream.shards.iter().enumerate();
         work.unfinished = shards.filter(|(_, shard)| !(work.is_written(shard) && is_finished(stream, shard))).collect();
         work
@@ -65,8 +70,7 @@ impl<'a> Work<'a> {
 
     /// A file of work in progress.
     fn working_file(&self, index: usize, extension: &str) -> PathBuf {
-        let directory = self.kept.first().map(|target| target.working_directory()).unwrap_or_default();
-        directory.join(format!("{}-{index:06}.{extension}", self.stream.name))
+        self.working_directory.join(format!("{}-{index:06}.{extension}", self.stream.name))
     }
 
     fn no_documents(&self) -> StreamFunnel {

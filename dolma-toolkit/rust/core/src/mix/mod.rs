@@ -20,6 +20,7 @@ mod tests;
 mod view;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -93,13 +94,14 @@ impl<'s> Mix<'s> {
         self.targets.iter().try_for_each(|target| target.journal.restart())
     }
 
-    /// The streams with something to do. `is_finished` says so of what else is made of a shard.
-    pub fn works(&self, is_finished: &dyn Fn(&Stream, &Shard) -> bool) -> Vec<Work<'_>> {
+    /// The streams with something to do. `is_finished` says so of what else is made of a shard; `working_directory` is
+    /// for what is needed until then where documents are not kept.
+    pub fn works(&self, working_directory: &Path, is_finished: &dyn Fn(&Stream, &Shard) -> bool) -> Vec<Work<'_>> {
         let streams = self.settings.streams.iter().zip(&self.rules).enumerate();
         let work = |(index, (stream, rules)): (usize, (&'s Stream, _))| {
             let of = |holds| self.targets.iter().find(move |target| target.is_of(index, holds));
             let kept = (0..stream.kept_directories().len()).filter_map(|part| of(Holds::Part(part))).collect();
-            Work::new(stream, rules, kept, of(Holds::Dropped), is_finished)
+            Work::new(stream, rules, kept, of(Holds::Dropped), working_directory, is_finished)
         };
         streams.map(work).filter(Work::is_needed).collect()
     }

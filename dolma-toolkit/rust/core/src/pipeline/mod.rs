@@ -253,7 +253,8 @@ impl<'p> Survey<'p> {
     /// The streams with something left to do.
     fn works(&self) -> Vec<Work<'_>> {
         let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) else { return Vec::new() };
-        mix.works(&|stream, shard| {
+        let working_directory = self.encoding.as_ref().map_or(Path::new(""), Encoding::directory);
+        mix.works(working_directory, &|stream, shard| {
             let Some(encoding) = &self.encoding else { return true };
             let files = stream.kept_directories().iter().map(|directory| directory.join(&shard.name));
             files.filter_map(|path| encoding.position(&path)).all(|file| encoding.finished(file).is_some())

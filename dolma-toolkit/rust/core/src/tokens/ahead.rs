@@ -92,6 +92,11 @@ impl<'p> Encoding<'p> {
         self.files.get(path).copied()
     }
 
+    /// Where files of ids wait, and what else is needed until then.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What is known of a finished file.
     pub fn finished(&self, file: usize) -> Option<EncodedFile> {
         self.journal.get(&name(file))
