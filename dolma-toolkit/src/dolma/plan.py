@@ -34,6 +34,8 @@ class Plan:
     skip_bad_rows: int = 0
     lazy: bool = False
     """Documents that cheap rules drop are not tagged by expensive taggers."""
+    share: tuple[int, int] | None = None
+    """The part of the work to do, and how many there are, if other processes do the rest."""
     stages: dict[str, Any] = field(default_factory=dict)
 
     def add(self, command: str, settings: Mapping[str, Any], keep: bool = True) -> None:
@@ -51,6 +53,7 @@ class Plan:
             "threads": self.threads,
             "lazy": self.lazy,
             "rows": {"generate_ids": self.generate_ids, "skip_bad_rows": self.skip_bad_rows},
+            "share": dict(zip(("index", "count"), self.share, strict=True)) if self.share else None,
             **self.stages,
         }
         return json.dumps(plan, default=vars)

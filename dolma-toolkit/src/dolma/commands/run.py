@@ -71,9 +71,18 @@ class Config:
     generate_ids: bool = setting(False, GENERATE_IDS)
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     work_dir: WorkDir = setting(WorkDir(), "")
+    shard: str = setting(
+        "", "I/N, from 0: do this part of the work and publish nothing; the same command without it does"
+    )
     dryrun: bool = setting(False, "print the settings and the plan, then stop")
     plan: list[str] = setting([], "sizes of text, e.g. 10TB 1PB: print what they would cost, then stop")
     core_hour_price: float = setting(0.05, "price of a core-hour, for `plan`")
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """The part of the work to do, and how many there are."""
+        index, _, count = self.shard.partition("/")
+        return (int(index), int(count)) if self.shard else None
 
     def check(self) -> Iterator[Problem]:
         """What is wrong between the settings."""
@@ -82,6 +91,9 @@ class Config:
                 yield Problem(f"plan.{index}", f'is "{size}"; expected a size of text, e.g. 500GB, 10TB or 1PB')
         yield from at_least(1, processes=self.processes)
         yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
+        part, _, parts = self.shard.partition("/")
+        if self.shard and not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+            yield Problem("shard", f'is "{self.shard}"; expected I/N with I from 0 to N - 1, like 0/8')
         if not self.stages:
             yield Problem("stages", "is empty; expected at least one of tag, dedupe, mix and tokens")
         for index, stage in enumerate(self.stages):
@@ -301,8 +313,12 @@ def run(config: Config) -> None:
     temporary: list[Path] = []
     made: set[str] = set()
     for number, one in enumerate(passes):
-        work = _work(config, one, documents, made, is_last=number + 1 == len(passes))
-        funnel += _run_pass(work, one)
+        is_last = number + 1 == len(passes)
+        work = _work(config, one, documents, made, is_last)
+        step = _run_share(work, one, config.share, is_last) if config.share else "publish"
+        if step == "stop":
+            return
+        funnel += _run_pass(work, one) if step == "publish" else []
         documents, made = work.documents, work.made
         temporary += [directory for index in one.stages for directory in work.directories[index]]
     for directory in final:
@@ -334,6 +350,35 @@ def _run_pass(work: _Work, one: _Pass) -> list[str]:
         summary = work.plan.run(reporter)
     tag.sweep(spools)
     return _report(work, stages, summary, time.monotonic() - start)
+
+
+def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -> str:
+    """Does one part of a pass. Says what comes next: `stop`, `publish` or, if that is done, `go on`.
+
+    Share 0 publishes what the next pass reads; the last pass is published by a run without shares.
+    """
+    config = work.config
+    stages = {index: config.stages[index] for index in one.stages}
+    written = [directory for index in stages if work.keep[index] for directory in work.directories[index]]
+    is_published = all((directory / MANIFEST).is_file() for directory in written)
+    work.plan.share = share
+    with error_log(work.directories[one.stages[-1]][0]):
+        for index in work.tags:
+            _spool(work, index)
+        for index, stage in stages.items():
+            if stage.mix:
+                _check_names(work, index)
+            if work.keep[index]:
+                _mark_temporary(config, index, work.directories[index])
+        state = work.plan.run(Reporter("+".join(stage.command for stage in stages.values()), []))["state"]
+    work.plan.share = None
+    if state == "finished" and not is_last and (is_published or share[0] == 0):
+        return "go on" if is_published else "publish"
+    if state == "waiting" or (state == "finished" and not is_last):
+        log.info("run  shard %s has to wait; run it again when all shards have ended", config.shard)
+    else:
+        log.info("run  shard %s is done; when all shards are, run the command without --shard", config.shard)
+    return "stop"
 
 
 def _spool(work: _Work, index: int) -> list[Path]:
@@ -452,8 +497,8 @@ def _mark_temporary(config: Config, index: int, directories: Sequence[Path]) -> 
         return
     for directory in directories:
         if not directory.exists():
-            directory.mkdir(parents=True)
-            side_file(directory, TEMPORARY).parent.mkdir()
+            directory.mkdir(parents=True, exist_ok=True)
+            side_file(directory, TEMPORARY).parent.mkdir(exist_ok=True)
             side_file(directory, TEMPORARY).touch()
 
 

@@ -26,7 +26,7 @@ use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Skipped, Written};
 use crate::manifest::sha256_file;
-use crate::run::{BatchRow, Journal};
+use crate::run::{BatchRow, Journal, Share};
 use decide::Marker;
 use keys::{Asking, KeyedRow, Keyer};
 use resume::{groups, Identity, MarkedFile, Target};
@@ -114,10 +114,15 @@ impl<'s> Dedupe<'s> {
         Ok(may_be_done && is_complete && (self.already_inserted || self.targets.iter().all(Target::is_done)))
     }
 
+    /// Whether every row has its attributes, and only the manifests may be missing.
+    pub fn is_marked(&self) -> bool {
+        self.targets.iter().all(Target::all_written)
+    }
+
     /// Readies the directories. Says how many files of another run were removed.
-    pub fn begin(&self) -> Result<u64> {
+    pub fn begin(&self, share: Option<Share>) -> Result<u64> {
         self.targets.iter().try_for_each(Target::check_place)?;
-        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin()? as u64))
+        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin(share)? as u64))
     }
 
     /// The document files, in order.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::jsonl::Written;
 use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest, FILE_NAME};
 use crate::run::publish::{finished_as, remove};
-use crate::run::{Journal, Made};
+use crate::run::{Journal, Made, Share};
 
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +191,11 @@ impl<'a> Target<'a> {
 
     /// Readies the directory: keeps what this run wrote before it was stopped, removes what another run wrote under
     /// the same names. Says how many files were removed.
-    pub fn begin(&self) -> Result<usize> {
+    pub fn begin(&self, share: Option<Share>) -> Result<usize> {
+        self.journal.enter(share, || self.ready())
+    }
+
+    fn ready(&self) -> Result<usize> {
         let directory = &self.group.directory;
         if self.journal.exists() && self.journal.others().is_empty() {
             return Ok(0);

@@ -15,7 +15,7 @@ use super::target::{Finished, Target};
 use crate::error::Result;
 use crate::jsonl::{AtomicWriter, Compression, Skipped};
 use crate::progress::Progress;
-use crate::run::each;
+use crate::run::{each, Share};
 
 /// A stream with shards to make, and where its documents go.
 pub struct Work<'a> {
@@ -80,6 +80,7 @@ impl<'a> Work<'a> {
     fn of_inputs(&'a self, extension: &str, kind: impl Fn(PathBuf) -> GoalKind<'a>) -> Vec<Goal<'a>> {
         let goal = |(index, input)| Goal {
             work: self,
+            number: index,
             inputs: std::slice::from_ref(input),
             kind: kind(self.working_file(index, extension)),
         };
@@ -110,8 +111,18 @@ impl<'a> Work<'a> {
             goals.retain(|goal| ShuffledRows::read(goal.path()).is_none());
             return goals;
         }
-        let shards = self.unfinished.iter().map(|(_, shard)| *shard);
-        shards.map(|shard| Goal { work: self, inputs: &shard.inputs, kind: GoalKind::Shard(shard) }).collect()
+        let goal = |(number, shard): &(usize, &'a Shard)| Goal {
+            work: self,
+            number: *number,
+            inputs: &shard.inputs,
+            kind: GoalKind::Shard(shard),
+        };
+        self.unfinished.iter().map(goal).collect()
+    }
+
+    /// Whether rows are missing that other shares of the run make.
+    pub fn waits_for_rows(&self) -> bool {
+        self.is_shuffled() && self.is_needed() && !self.goals().is_empty()
     }
 
     fn rows(&'a self) -> Vec<Goal<'a>> {
@@ -140,7 +151,7 @@ impl<'a> Work<'a> {
     }
 
     /// Puts the rows of a stream that is shuffled into its shards.
-    pub fn shuffle(&'a self, threads: usize, progress: &Progress) -> Result<()> {
+    pub fn shuffle(&'a self, share: Option<Share>, threads: usize, progress: &Progress) -> Result<()> {
         if !self.is_shuffled() {
             return Ok(());
         }
@@ -159,7 +170,8 @@ impl<'a> Work<'a> {
             // documents of one input go to all shards; what became of them is reported once
             self.note(shard, outputs, if *index == 0 { &funnel } else { &nothing })
         };
-        each(&self.unfinished, threads, write).map(drop)
+        let ours = |(index, _): &&(usize, &Shard)| share.is_none_or(|share| share.has(*index));
+        each(&self.unfinished.iter().filter(ours).collect::<Vec<_>>(), threads, |shard| write(shard)).map(drop)
     }
 }
 
@@ -167,6 +179,8 @@ impl<'a> Work<'a> {
 pub struct Goal<'a> {
     /// of the stream
     pub work: &'a Work<'a>,
+    /// among the stream's, finished or not
+    pub number: usize,
     /// in order
     pub inputs: &'a [ShardInput],
     kind: GoalKind<'a>,

@@ -39,7 +39,7 @@ pub use target::Origin;
 
 use crate::error::{Code, Error, Result};
 use crate::jsonl::Skipped;
-use crate::run::all;
+use crate::run::{all, Share};
 use rules::Rules;
 use target::{targets, Holds, Target};
 
@@ -85,8 +85,8 @@ impl<'s> Mix<'s> {
     }
 
     /// Readies the directories. Says how many files of another run were removed.
-    pub fn begin(&self) -> Result<u64> {
-        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin()? as u64))
+    pub fn begin(&self, share: Option<Share>) -> Result<u64> {
+        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin(share)? as u64))
     }
 
     /// Forgets what is finished.

@@ -19,7 +19,7 @@ use crate::manifest::{
     canonical_bytes, document_inputs, relative_path, sha256_bytes, side_file, write_file, Input, Manifest, FILE_NAME,
 };
 use crate::run::publish::{finished_as, remove};
-use crate::run::{Journal, Made};
+use crate::run::{Journal, Made, Share};
 
 /// Which documents a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +159,11 @@ impl<'s> Target<'s> {
 
     /// Removes what another run with the same streams left. Fails if there is anything else, which would be read together
     /// with this run's output. Says how many files were removed.
-    pub fn begin(&self) -> Result<usize> {
+    pub fn begin(&self, share: Option<Share>) -> Result<usize> {
+        self.journal.enter(share, || self.ready())
+    }
+
+    fn ready(&self) -> Result<usize> {
         let ours: BTreeSet<&str> = self.shards().map(|(_, shard)| shard.name.as_str()).collect();
         let mut stale: BTreeSet<String> = BTreeSet::new();
         if let Some(old) = Manifest::read(&self.directory).ok().flatten() {

@@ -14,12 +14,12 @@ use serde_json::{json, Value};
 
 use crate::dedupe::{self, Dedupe, Marking};
 use crate::document::FIELDS;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jsonl::{Compression, RowRules, RowSieve, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, sha256_file};
 use crate::mix::{self, Mix, Work};
 use crate::progress::Progress;
-use crate::run::{each, pass, threads};
+use crate::run::{each, pass, threads, Share};
 use crate::tag::{self, Tagging};
 use crate::tokens::{self, Encoding};
 use flow::{Done, Flow, Series};
@@ -39,6 +39,9 @@ pub struct Plan {
     /// Documents that cheap rules drop are not tagged by dear taggers.
     #[serde(default)]
     pub lazy: bool,
+    /// The part of the work to do, if other processes do the rest. It publishes nothing.
+    #[serde(default)]
+    pub share: Option<Share>,
     /// Stages that make attributes.
     #[serde(default)]
     pub tag: Vec<Kept<tag::Plan>>,
@@ -97,12 +100,32 @@ pub struct Summary {
     pub mix: Option<mix::Summary>,
     /// Of the shards.
     pub tokens: Option<tokens::Summary>,
+    /// Of a share.
+    pub state: State,
+}
+
+/// Where a run is after a share has done what it could.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// This share has nothing left to do.
+    #[default]
+    Done,
+    /// The next step needs what other shares make.
+    Waiting,
+    /// There was nothing left to do for any share.
+    Finished,
 }
 
 /// For each tagging stage, the positions of the files that it still has to read.
 pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<Vec<usize>>> {
     let survey = Survey::new(plan, progress)?;
-    Ok(survey.tags.iter().map(|tagging| tagging.wanted_files().collect()).collect())
+    let is_ours = |tagging: &Tagging<'_>, file: &usize| {
+        let document = plan.documents.iter().position(|document| document.path == tagging.files()[*file].path);
+        document.is_none_or(|document| survey.has(document))
+    };
+    let of_stage = |tagging: &Tagging<'_>| tagging.wanted_files().filter(|file| is_ours(tagging, file)).collect();
+    Ok(survey.tags.iter().map(of_stage).collect())
 }
 
 /// Does what is not done.
@@ -113,10 +136,23 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
     if let (Some(mix), true) = (&survey.mix, survey.is_mix_done()) {
         summary.mix = Some(mix.finished()?);
     }
+    if plan.share.is_some() && plan.dedupe.iter().any(|dedupe| !dedupe.stage.bloom_filter.read_only) {
+        let message =
+            "divides a pass that fills a filter, which needs all rows in order; expected bloom_filter.read_only";
+        return Err(Error::config("shard", message).with_hint("run the stages up to dedupe without --shard"));
+    }
+    if plan.share.is_some() && survey.is_finished()? {
+        return Ok(Summary { state: State::Finished, ..summary });
+    }
     survey.begin()?;
 
     // ---- pass: read the documents once and write what is missing
-    let done = survey.pass(progress)?;
+    let Some(done) = survey.pass(progress)? else {
+        return Ok(Summary { state: State::Waiting, ..summary });
+    };
+    if plan.share.is_some() {
+        return Ok(summary);
+    }
 
     // ---- publish: manifests last
     survey.publish(done, summary, progress)
@@ -138,6 +174,16 @@ struct Survey<'p> {
     is_tokens_done: bool,
     replaced: Vec<u64>,
     replaced_by_mix: u64,
+    numbers: Option<Vec<usize>>,
+}
+
+/// How a pass ended.
+enum Passed {
+    Done(Done),
+    /// A filter was too small: it is larger now.
+    Overfull,
+    /// Other shares of the run have to go on first.
+    Waits,
 }
 
 enum Marks<'p> {
@@ -166,6 +212,7 @@ impl<'p> Survey<'p> {
             is_tokens_done: false,
             replaced: Vec::new(),
             replaced_by_mix: 0,
+            numbers: series::numbers(plan),
             hashes,
         };
         let origin = survey.attributes()?;
@@ -183,6 +230,10 @@ impl<'p> Survey<'p> {
             let tagging = Tagging::survey(plan, *keep, &self.hashes)?;
             for (path, at) in tagging.place_of() {
                 if tagging.is_finished(at) {
+                    // its artifact is an input of the mix, and has no name before its manifest
+                    if !tagging.is_published(at) {
+                        self.origin.missing.insert(path);
+                    }
                     continue;
                 }
                 (if *keep { &mut self.origin.missing } else { &mut self.origin.unwritten }).insert(path.clone());
@@ -250,6 +301,34 @@ impl<'p> Survey<'p> {
         }
     }
 
+    /// Whether a document belongs to this share.
+    fn has(&self, document: usize) -> bool {
+        let number = self.numbers.as_ref().and_then(|numbers| numbers.get(document));
+        self.plan.share.zip(number).is_none_or(|(share, number)| share.has(*number))
+    }
+
+    /// The series of this share.
+    fn ours<'a>(&self, mut series: Vec<Series<'a>>) -> Vec<Series<'a>> {
+        let Some(share) = self.plan.share else { return series };
+        series.retain(|series| match (&self.numbers, series.files.first(), series.goals.first()) {
+            (Some(_), Some(file), _) => self.has(file.document),
+            (_, _, goal) => goal.is_none_or(|goal| share.has(goal.goal.number)),
+        });
+        series
+    }
+
+    /// Whether all is made, and only manifests may be missing.
+    fn is_finished(&self) -> Result<bool> {
+        let are_marked = || {
+            self.dedupes.iter().all(|marks| match marks {
+                Marks::ToDo(dedupe) => dedupe.is_marked(),
+                Marks::Done(_) => true,
+            })
+        };
+        let is_tagged = self.tags.iter().all(|tagging| tagging.wanted_files().next().is_none());
+        Ok(is_tagged && are_marked() && self.works().is_empty())
+    }
+
     /// The streams with something left to do.
     fn works(&self) -> Vec<Work<'_>> {
         let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) else { return Vec::new() };
@@ -277,47 +356,51 @@ impl<'p> Survey<'p> {
 
     /// Readies all directories.
     fn begin(&mut self) -> Result<()> {
+        let share = self.plan.share;
         let is_complete = self.works().iter().all(|work| work.goals().is_empty());
-        self.tags.iter_mut().try_for_each(Tagging::begin)?;
+        self.tags.iter_mut().try_for_each(|tagging| tagging.begin(share))?;
         for (marks, plan) in self.dedupes.iter_mut().zip(&self.plan.dedupe) {
             let Marks::ToDo(dedupe) = marks else {
                 self.replaced.push(0);
                 continue;
             };
-            self.replaced.push(dedupe.begin()?);
+            self.replaced.push(dedupe.begin(share)?);
             if !plan.keep && dedupe.is_done(is_complete)? {
                 *marks = Marks::Done(dedupe.already_done());
             }
         }
         if let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) {
-            self.replaced_by_mix = mix.begin()?;
-            self.encoding.iter().try_for_each(Encoding::begin)?;
+            self.replaced_by_mix = mix.begin(share)?;
+            self.encoding.iter().try_for_each(|encoding| encoding.begin(share))?;
         }
         Ok(())
     }
 
-    /// Reads the documents and writes what is missing, again if a filter turns out too small.
-    fn pass(&mut self, progress: &Progress) -> Result<Done> {
+    /// Reads the documents and writes what is missing, again if a filter turns out too small. `None` if other shares have to
+    /// go on first.
+    fn pass(&mut self, progress: &Progress) -> Result<Option<Done>> {
         let mut dedupes = std::mem::take(&mut self.dedupes);
         let done = loop {
-            match self.try_pass(&mut dedupes, progress) {
-                Ok(None) => {}
-                Ok(Some(done)) => break done,
-                Err(error) => return Err(error),
+            match self.try_pass(&mut dedupes, progress)? {
+                Passed::Done(done) => break Some(done),
+                Passed::Waits => break None,
+                Passed::Overfull => {}
             }
         };
         self.dedupes = dedupes;
         Ok(done)
     }
 
-    /// `None` if a filter was too small: it is larger now.
-    fn try_pass(&self, dedupes: &mut [Marks<'p>], progress: &Progress) -> Result<Option<Done>> {
+    fn try_pass(&self, dedupes: &mut [Marks<'p>], progress: &Progress) -> Result<Passed> {
         let mut works = self.works();
         // budgets and percentiles: all documents are looked at before the first is written
         if works.iter().any(Work::needs_survey) {
             let wiring = Wiring::new(&self.plan.documents, &self.made, &[], &[], None);
             let series = wiring.series(works.iter().flat_map(Work::surveys).collect())?;
-            self.flow(series, &[], Vec::new(), progress)?;
+            self.flow(self.ours(series), &[], Vec::new(), progress)?;
+            if works.iter().any(|work| !work.surveys().is_empty()) {
+                return Ok(Passed::Waits);
+            }
         }
         works.iter_mut().try_for_each(Work::complete)?;
 
@@ -331,10 +414,13 @@ impl<'p> Survey<'p> {
         }
         let wiring = Wiring::new(&self.plan.documents, &self.made, &self.tags, &files, self.encoding.as_ref());
         let series = wiring.series(works.iter().flat_map(Work::goals).collect())?;
-        let (is_overfull, done) = self.flow(series, &self.tags, marks, progress)?;
+        let (is_overfull, done) = self.flow(self.ours(series), &self.tags, marks, progress)?;
         if let Some(done) = done {
-            works.iter().try_for_each(|work| work.shuffle(self.plan.threads, progress))?;
-            return Ok(Some(done));
+            if works.iter().any(Work::waits_for_rows) {
+                return Ok(Passed::Waits);
+            }
+            works.iter().try_for_each(|work| work.shuffle(self.plan.share, self.plan.threads, progress))?;
+            return Ok(Passed::Done(done));
         }
         let to_do = dedupes.iter_mut().filter_map(|dedupe| match dedupe {
             Marks::ToDo(dedupe) => Some(dedupe),
@@ -343,7 +429,7 @@ impl<'p> Survey<'p> {
         to_do.zip(is_overfull).try_for_each(|(dedupe, is_overfull)| dedupe.restart(is_overfull))?;
         self.mix.iter().try_for_each(Mix::restart)?;
         self.encoding.iter().try_for_each(Encoding::restart)?;
-        Ok(None)
+        Ok(Passed::Overfull)
     }
 
     /// One pass. Says which filters were too small; then nothing is done.

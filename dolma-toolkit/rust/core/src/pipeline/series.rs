@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::flow::{Attributes, FileFlow, From, GoalFlow, Series};
-use super::Document;
+use super::{Document, Plan};
 use crate::dedupe;
 use crate::error::{Error, Result};
 use crate::mix::{Goal, ShardInput};
@@ -18,6 +18,36 @@ pub enum Source {
     /// Its position, and those of file and output in it.
     Tag(usize, (usize, usize)),
     Mark(usize),
+}
+
+/// For each document, the number of its series if nothing were finished: what the shares of a run go by. `None`: each goal
+/// is a series of its own, since nothing else is made of the documents.
+pub fn numbers(plan: &Plan) -> Option<Vec<usize>> {
+    if plan.tag.is_empty() && plan.dedupe.is_empty() {
+        return None;
+    }
+    let paths = plan.documents.iter().enumerate().map(|(index, document)| (document.path.as_path(), index));
+    let positions: BTreeMap<&Path, usize> = paths.collect();
+    // the last document that goes to one place with this one and those between
+    let mut lasts: Vec<usize> = (0..plan.documents.len()).collect();
+    for stream in plan.mix.iter().flat_map(|mix| &mix.stage.streams) {
+        for shard in &stream.shards {
+            let each = if stream.rules.shuffle_documents.is_some() { 1 } else { shard.inputs.len().max(1) };
+            for inputs in shard.inputs.chunks(each) {
+                let found = || inputs.iter().filter_map(|input| positions.get(input.path.as_path()).copied());
+                if let (Some(first), Some(last)) = (found().min(), found().max()) {
+                    lasts[first] = lasts[first].max(last);
+                }
+            }
+        }
+    }
+    let (mut number, mut last) = (0, 0);
+    let mut next = |(document, reach): (usize, usize)| {
+        number += usize::from(document > last);
+        last = last.max(reach).max(document);
+        number
+    };
+    Some(lasts.into_iter().enumerate().map(&mut next).collect())
 }
 
 /// The stages of a pass, by what they read and make.

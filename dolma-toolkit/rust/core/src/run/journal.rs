@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::publish::remove;
+use super::share::{Claim, Share};
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
 use crate::manifest::{side_file, write_file};
@@ -46,29 +47,97 @@ pub struct Journal<M> {
     command: &'static str,
     run: String,
     entries: Mutex<Option<BTreeMap<String, Entry<M>>>>,
+    claimed: Mutex<Option<(Claim, Option<Share>)>>,
+    /// Of the journals, when they were read.
+    read_bytes: u64,
 }
+
+type Entries<M> = BTreeMap<String, Entry<M>>;
 
 impl<M: Made> Journal<M> {
     /// Reads what earlier runs left. Passes over a line that a kill cut short, and over an output whose files are missing or
     /// have another size.
     pub fn read(directory: &Path, command: &'static str, run: String) -> Result<Journal<M>> {
         let path = side_file(directory, "progress.ndjson", ".progress.jsonl");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::io(&path, error)),
-        };
-        let entries = text.filter(|text| is_of(command, text)).map(|text| {
+        let (entries, read_bytes) = Self::read_entries(directory, &path, command)?;
+        let (entries, claimed) = (Mutex::new(entries), Mutex::default());
+        Ok(Journal { directory: directory.to_owned(), path, command, run, entries, claimed, read_bytes })
+    }
+
+    /// The outputs in the journals of all shares, and the size of the journals.
+    fn read_entries(directory: &Path, path: &Path, command: &str) -> Result<(Option<Entries<M>>, u64)> {
+        let mut texts = vec![fs::read_to_string(path)];
+        if !matches!(&texts[0], Ok(text) if !is_of(command, text)) {
+            texts.extend(of_shares(path).map(fs::read_to_string));
+        }
+        let (mut entries, mut read_bytes) = (None, 0);
+        for text in texts {
+            let text = match text {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io(path, error)),
+            };
+            read_bytes += text.len() as u64;
+            if entries.is_none() && !is_of(command, &text) {
+                continue;
+            }
             let lines = text.lines().filter_map(|line| serde_json::from_str::<Entry<M>>(line).ok());
             // of two lines for one output the later one counts
-            let mut entries: BTreeMap<String, Entry<M>> = lines.map(|entry| (entry.name.clone(), entry)).collect();
-            let is_there = |(name, written): &(String, &Written)| {
-                fs::metadata(directory.join(name)).is_ok_and(|file| file.len() == written.size_bytes)
-            };
+            entries.get_or_insert_with(BTreeMap::new).extend(lines.map(|entry| (entry.name.clone(), entry)));
+        }
+        let is_there = |(name, written): &(String, &Written)| {
+            fs::metadata(directory.join(name)).is_ok_and(|file| file.len() == written.size_bytes)
+        };
+        if let Some(entries) = &mut entries {
             entries.retain(|name, entry| entry.made.files(name).iter().all(is_there));
-            entries
-        });
-        Ok(Journal { directory: directory.to_owned(), path, command, run, entries: Mutex::new(entries) })
+        }
+        Ok((entries, read_bytes))
+    }
+
+    /// Keeps other runs away from the directory. Calls `ready` unless another share of this run has done so already.
+    pub fn enter<T: Default>(&self, share: Option<Share>, ready: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.is_entered() {
+            return Ok(T::default());
+        }
+        let mut claim = Claim::new(&self.directory, &self.run, share)?;
+        let (entries, bytes) = Self::read_entries(&self.directory, &self.path, self.command)?;
+        if bytes != self.read_bytes {
+            if share.is_none() {
+                let message = "was written by another run a moment ago; expected one run at a time";
+                return Err(
+                    Error::config(self.directory.display().to_string(), message).with_hint("run the command again")
+                );
+            }
+            *self.lock() = entries;
+        }
+        let found = match claim.is_alone {
+            true => self.fold().and_then(|()| ready())?,
+            false => T::default(),
+        };
+        claim.admit(&self.run)?;
+        *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some((claim, share));
+        Ok(found)
+    }
+
+    /// Takes the journals of shares into the common one.
+    fn fold(&self) -> Result<()> {
+        let shares: Vec<PathBuf> = of_shares(&self.path).collect();
+        let entries = self.lock();
+        let (Some(entries), false) = (&*entries, shares.is_empty()) else { return Ok(()) };
+        let mut text = format!("{}\n", json!(Header { command: self.command.to_owned() }));
+        for entry in entries.values() {
+            text += &format!("{}\n", json!(entry));
+        }
+        write_file(&self.path, text.as_bytes())?;
+        shares.iter().try_for_each(|path| remove(path).map(drop))
+    }
+
+    fn is_entered(&self) -> bool {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn share(&self) -> Option<Share> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|(_, share)| *share)
     }
 
     /// The directory of the outputs.
@@ -92,6 +161,7 @@ impl<M: Made> Journal<M> {
     /// As [`Journal::begin`], and forgets all outputs.
     pub fn restart(&self) -> Result<()> {
         let header = json!(Header { command: self.command.to_owned() });
+        of_shares(&self.path).try_for_each(|path| remove(&path).map(drop))?;
         write_file(&self.path, format!("{header}\n").as_bytes())?;
         *self.lock() = Some(BTreeMap::new());
         Ok(())
@@ -129,8 +199,9 @@ impl<M: Made> Journal<M> {
     pub fn add(&self, name: &str, made: M) -> Result<()> {
         let entry = Entry { run: self.run.clone(), name: name.to_owned(), made };
         let line = serde_json::to_string(&entry).map_err(|error| Error::io(&self.path, error.into()))?;
+        let path = self.share().map_or(self.path.clone(), |share| self.path.with_file_name(share.journal_name()));
         let mut entries = self.lock();
-        append(&self.path, &line)?;
+        append(&path, &line)?;
         entries.get_or_insert_default().insert(entry.name.clone(), entry);
         Ok(())
     }
@@ -139,12 +210,27 @@ impl<M: Made> Journal<M> {
     pub fn remove(&self) -> Result<()> {
         let mut entries = self.lock();
         *entries = None;
+        of_shares(&self.path).try_for_each(|path| remove(&path).map(drop))?;
         remove(&self.path).map(drop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<String, Entry<M>>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The journals of shares, next to the common one: on network file systems, appends of two machines may overwrite each other.
+fn of_shares(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = path.parent().and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.retain(|path| {
+        path.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("progress-") && name.ends_with(".ndjson")
+        })
+    });
+    found.sort();
+    found.into_iter()
 }
 
 /// Whether a journal is one of this command.

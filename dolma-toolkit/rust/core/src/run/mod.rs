@@ -6,11 +6,13 @@ pub mod journal;
 pub mod pass;
 pub mod publish;
 pub mod reader;
+pub mod share;
 pub mod threads;
 
 pub use journal::{Journal, Made};
 pub use pass::{pass, Source, Stage, Turn};
 pub use reader::{Batch, BatchRow, Rows};
+pub use share::{Claim, Share};
 
 use std::fmt::Display;
 

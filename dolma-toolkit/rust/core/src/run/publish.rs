@@ -28,6 +28,12 @@ pub fn exclusive<M: Made>(
 ) -> Result<Exclusive<M>> {
     fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
     let journal: Journal<M> = Journal::read(directory, command, run)?;
+    let (complete, discarded) = journal.enter(None, || ready(&journal, directory, extensions))?;
+    Ok(Exclusive { journal, complete, discarded })
+}
+
+/// Says whether a directory is complete, and how many outputs were discarded.
+fn ready<M: Made>(journal: &Journal<M>, directory: &Path, extensions: &[&str]) -> Result<(bool, u64)> {
     let manifest = Manifest::read(directory)?;
     let others = journal.others();
     let refuse = |message: &str| {
@@ -55,7 +61,7 @@ pub fn exclusive<M: Made>(
         journal.restart()?;
     }
     journal.begin()?;
-    Ok(Exclusive { journal, complete: manifest.is_some(), discarded: others.len() as u64 })
+    Ok((manifest.is_some(), others.len() as u64))
 }
 
 /// The manifest of a directory that is finished and was made as `expected` says, from its inputs at least.

@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::document::Place;
 use crate::error::Result;
 use crate::jsonl::{AtomicWriter, Skipped, SkippedRow, Written};
-use crate::run::BatchRow;
+use crate::manifest::FILE_NAME;
+use crate::run::{BatchRow, Share};
 use crate::taggers::{self, Tagger};
 
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
@@ -82,6 +83,12 @@ impl<'p> Tagging<'p> {
         !self.records.is_empty() && !self.wanted[file].contains(&output)
     }
 
+    /// Whether the artifact of an attribute file has its manifest.
+    pub fn is_published(&self, (file, output): (usize, usize)) -> bool {
+        let artifact = self.plan.files[file].outputs[output].artifact;
+        self.plan.artifacts[artifact].directory.join(FILE_NAME).exists()
+    }
+
     /// Asks for an attribute file that a later stage reads.
     pub fn want(&mut self, (file, output): (usize, usize)) {
         self.wanted[file].insert(output);
@@ -108,12 +115,15 @@ impl<'p> Tagging<'p> {
     }
 
     /// Loads the taggers that are needed, and marks the artifacts as unfinished.
-    pub fn begin(&mut self) -> Result<()> {
+    pub fn begin(&mut self, share: Option<Share>) -> Result<()> {
         let outputs = self.wanted_files().flat_map(|file| self.outputs(file));
         let artifacts: BTreeSet<usize> = outputs.map(|output| output.artifact).collect();
         let needed = artifacts.iter().flat_map(|artifact| &self.plan.artifacts[*artifact].taggers).copied().collect();
         self.rows.taggers = build_taggers(self.plan, &needed)?;
-        artifacts.iter().filter_map(|artifact| self.records.get(*artifact)).try_for_each(records::begin)
+        artifacts
+            .iter()
+            .filter_map(|artifact| self.records.get(*artifact))
+            .try_for_each(|records| records::begin(records, share))
     }
 
     fn outputs(&self, file: usize) -> impl Iterator<Item = &'p OutputPlan> + '_ {

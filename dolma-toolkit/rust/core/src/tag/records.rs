@@ -11,7 +11,7 @@ use super::rows::{shared_key, Totals};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{SkippedRow, Written};
 use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest, FILE_NAME};
-use crate::run::{publish, Journal, Made};
+use crate::run::{publish, Journal, Made, Share};
 
 /// One finished attribute file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,14 +109,17 @@ pub(super) fn state(records: &Records, path: &str, input: &Written) -> State {
 }
 
 /// Marks the artifact as ours and unfinished: it has a journal and no manifest.
-pub(super) fn begin(records: &Records) -> Result<()> {
+pub(super) fn begin(records: &Records, share: Option<Share>) -> Result<()> {
     fs::create_dir_all(records.directory()).map_err(|error| Error::io(records.directory(), error))?;
-    publish::remove(&records.directory().join(FILE_NAME))?;
-    records.begin()
+    records.enter(share, || {
+        publish::remove(&records.directory().join(FILE_NAME))?;
+        records.begin()
+    })
 }
 
 /// Writes the manifest of one artifact over all its finished files, and gives the number of spans.
 pub(super) fn write_manifest(artifact: &ArtifactPlan, records: &Records) -> Result<u64> {
+    records.enter(None, || Ok(()))?;
     let mut manifest = Manifest::new("attributes", artifact.config.clone());
     let mut keys = BTreeSet::new();
     let mut types: BTreeMap<&str, &str> = BTreeMap::new();

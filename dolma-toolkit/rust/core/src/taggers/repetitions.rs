@@ -205,7 +205,7 @@ impl Finder {
     fn end_of_known(&self, at: usize, period: usize) -> Option<usize> {
         let run = self.runs.get((self.run_at[at] as usize).checked_sub(1)?)?;
         let last = run.end.checked_sub(period + run.period)?;
-        (period % run.period == 0 && at <= last).then(|| (last / period + 1) * period)
+        (period.is_multiple_of(run.period) && at <= last).then(|| (last / period + 1) * period)
     }
 
     /// The match at the byte `at` with the shortest unit.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +18,7 @@ use crate::document::Place;
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, Written};
 use crate::manifest::sha256_bytes;
-use crate::run::{Journal, Made};
+use crate::run::{Claim, Journal, Made, Share};
 
 const WORKING_NAME: &str = ".encoding";
 
@@ -54,7 +55,10 @@ pub struct Encoding<'p> {
     /// Of the plan's tokenizer.
     pub encoder: Encoder,
     directory: PathBuf,
+    run: String,
     journal: Journal<EncodedFile>,
+    /// Of the destination, until the shards are written.
+    claim: Mutex<Option<Claim>>,
     /// The files of the plan by their paths.
     files: BTreeMap<&'p Path, usize>,
 }
@@ -79,12 +83,9 @@ impl<'p> Encoding<'p> {
         let run = sha256_bytes(format!("{run} {} {:?} {:?}", encoder.sha256(), plan.tokenizer, plan.fields).as_bytes());
         let working = plan.destination.join(WORKING_NAME);
         let directory = working.join(run.get(..16).unwrap_or_default());
-        for entry in fs::read_dir(&working).into_iter().flatten().flatten().filter(|entry| entry.path() != directory) {
-            fs::remove_dir_all(entry.path()).map_err(|source| Error::io(&entry.path(), source))?;
-        }
-        let journal = Journal::read(&directory, "encode", run)?;
+        let journal = Journal::read(&directory, "encode", run.clone())?;
         let files = plan.files.iter().enumerate().map(|(index, file)| (file.path.as_path(), index)).collect();
-        Ok(Encoding { plan, encoder, directory, journal, files })
+        Ok(Encoding { plan, encoder, directory, run, journal, claim: Mutex::default(), files })
     }
 
     /// The position of a file of documents; `None` if the plan does not name it.
@@ -127,8 +128,24 @@ impl<'p> Encoding<'p> {
     }
 
     /// Readies the place of the ids.
-    pub fn begin(&self) -> Result<()> {
-        self.journal.begin()
+    pub fn begin(&self, share: Option<Share>) -> Result<()> {
+        let mut claim = Claim::new(&self.plan.destination, &self.run, share)?;
+        if claim.is_alone {
+            let working = self.plan.destination.join(WORKING_NAME);
+            let entries = fs::read_dir(&working).into_iter().flatten().flatten();
+            for entry in entries.filter(|entry| entry.path() != self.directory) {
+                fs::remove_dir_all(entry.path()).map_err(|source| Error::io(&entry.path(), source))?;
+            }
+        }
+        self.journal.enter(share, || self.journal.begin())?;
+        claim.admit(&self.run)?;
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+        Ok(())
+    }
+
+    /// Lets the shards be written.
+    pub(super) fn release(&self) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Begins a file of ids.

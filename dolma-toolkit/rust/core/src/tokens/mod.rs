@@ -88,6 +88,7 @@ pub fn run_encoded(plan: &Plan, encoding: &Encoding<'_>, origin: Origin, progres
     };
     let checked: Vec<Checked> = (0..plan.files.len()).map(checked).collect();
     let threads = threads::useful(plan.threads, usize::MAX);
+    encoding.release();
     let mut summary = write(plan, &encoding.encoder, &checked, &origin, Some(encoding), threads, progress)?;
     summary.respelt = (0..plan.files.len()).filter_map(|file| Some(encoding.finished(file)?.counts.respelt)).sum();
     encoding.tidy()?;

@@ -27,7 +27,7 @@ fn read(path: &std::path::Path) -> Result<Vec<Value>> {
 fn rows(count: usize) -> Vec<Value> {
     let row = |at: usize| {
         let mut row = json!({"id": format!("{at}"), "text": "é\n".repeat(at % 50), "source": "s"});
-        if at % 3 == 0 {
+        if at.is_multiple_of(3) {
             row["metadata"] = json!({"n": at, "nested": {"list": [1, null, "x"]}});
             row["score"] = json!(0.1 * at as f64);
         }

@@ -105,7 +105,7 @@ fn has_luhn_digit(digits: &[u8]) -> bool {
             (_, digit) => digit * 2 / 10 + digit * 2 % 10,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// The end of a social security number at `start`: 3, 2 and 4 digits by hyphens; by blanks or nothing where a word names it.
