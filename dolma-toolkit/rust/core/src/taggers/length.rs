@@ -53,7 +53,7 @@ pub struct WordsOfParagraphs {
 impl Tagger for WordsOfParagraphs {
     fn tag(&self, text: &Text<'_>, spans: &mut Vec<Span>) -> Result<()> {
         let mut sum = 0;
-        for paragraph in text.paragraphs().iter().filter(|paragraph| self.with_empty || !paragraph.is_blank) {
+        for paragraph in text.paragraphs().iter().filter(|paragraph| self.with_empty || !paragraph.content.is_empty()) {
             let length = num_filled_unicode_words(paragraph.text);
             sum += length;
             spans.push(paragraph.span("paragraph", length as f64));

@@ -5,12 +5,16 @@
 
 use memchr::memmem;
 
+use super::text::end_of_word;
 use super::text::unicode::space_length;
 use super::{Span, Tagger, Text};
 use crate::error::Result;
 
 /// Copies of a unit that make a repetition.
 const MIN_COPIES: usize = 4;
+
+/// Bytes that are compared at once in the search for units of as many or more.
+const GRAM: usize = 8;
 
 /// `repetitions_v1`, and `paragraph_repetitions_v1` which looks at each paragraph by itself.
 pub struct Repetitions {
@@ -77,13 +81,21 @@ struct Starts {
     run: Option<Run>,
 }
 
+/// Where a word begins.
+struct Word {
+    squeezed: usize,
+    original: usize,
+}
+
 /// Buffers that serve one text after the other.
 #[derive(Default)]
 struct Finder {
     /// The text without white space.
     squeezed: Vec<u8>,
-    /// Where each of those bytes is in the text.
-    origin: Vec<usize>,
+    /// Where its words are in the text.
+    words: Vec<Word>,
+    /// Where lines end in the squeezed text.
+    line_ends: Vec<usize>,
     /// The last run found that holds a byte of the squeezed text, plus one.
     run_at: Vec<u32>,
     runs: Vec<Run>,
@@ -96,8 +108,8 @@ impl Finder {
         let max_period = self.squeeze(text);
         self.find_runs(max_period);
         for &run in &self.runs {
-            let first = run.start.checked_sub(1).map_or(0, |before| self.origin[before] + 1);
-            let last = self.origin[run.end - MIN_COPIES * run.period];
+            let first = run.start.checked_sub(1).map_or(0, |before| self.origin(before) + 1);
+            let last = self.origin(run.end - MIN_COPIES * run.period);
             self.starts.push(Starts { first, last, run: Some(run) });
         }
         self.starts.sort_unstable_by_key(|starts| starts.first);
@@ -130,12 +142,15 @@ impl Finder {
         }
     }
 
-    /// Fills `squeezed` and `origin`, and `starts` with runs of white space. Gives the longest that a unit can be: a line.
+    /// Fills `squeezed`, `words` and `line_ends`, and `starts` with runs of white space. Gives the longest that a unit can be: a line.
     fn squeeze(&mut self, text: &str) -> usize {
+        const EIGHT: usize = 8;
         let bytes = text.as_bytes();
-        self.squeezed.clear();
-        self.origin.clear();
+        self.squeezed.resize(bytes.len() + EIGHT, 0);
+        self.words.clear();
         self.starts.clear();
+        self.line_ends.clear();
+        let mut length = 0;
         let (mut longest_line, mut line_start) = (0, 0);
         let mut at = 0;
         while at < bytes.len() {
@@ -143,61 +158,147 @@ impl Finder {
             loop {
                 match space_length(bytes, at) {
                     0 => break,
-                    length => {
+                    num_bytes => {
                         if bytes[at] == b'\n' {
-                            longest_line = longest_line.max(self.squeezed.len() - line_start);
-                            line_start = self.squeezed.len();
+                            longest_line = longest_line.max(length - line_start);
+                            line_start = length;
+                            self.line_ends.push(line_start);
                         }
                         (num_spaces, last_space) = (num_spaces + 1, at);
-                        at += length;
+                        at += num_bytes;
                     }
                 }
             }
             if num_spaces >= MIN_COPIES {
                 self.starts.push(Starts { first, last: last_space, run: None });
             }
-            if at < bytes.len() {
-                self.squeezed.push(bytes[at]);
-                self.origin.push(at);
-                at += 1;
+            let end = end_of_word(bytes, at);
+            self.words.push(Word { squeezed: length, original: at });
+            // eight bytes at a time, since most words have fewer; what is too much is overwritten by the next word
+            while at + EIGHT <= bytes.len() && at < end {
+                self.squeezed[length..length + EIGHT].copy_from_slice(&bytes[at..at + EIGHT]);
+                let num_copied = EIGHT.min(end - at);
+                (at, length) = (at + num_copied, length + num_copied);
             }
+            self.squeezed[length..length + end - at].copy_from_slice(&bytes[at..end]);
+            (at, length) = (end, length + end - at);
         }
-        longest_line.max(self.squeezed.len() - line_start)
+        self.squeezed.truncate(length);
+        self.line_ends.push(length);
+        longest_line.max(length - line_start)
     }
 
-    /// All maximal runs of primitive periods, and perhaps some of multiples.
-    ///
-    /// A run of period p holds four bytes at distance p from each other, the first of them at a multiple of p. Those are looked at
-    /// for every p: n/3 (1 + 1/2 + 1/3 + …) steps.
+    /// Where a byte of the squeezed text is in the text.
+    fn origin(&self, at: usize) -> usize {
+        let passed = self.words.partition_point(|word| word.squeezed <= at);
+        passed.checked_sub(1).map_or(0, |last| self.words[last].original + at - self.words[last].squeezed)
+    }
+
+    /// How many bytes of the squeezed text come from before a byte of the text.
+    fn num_squeezed_before(&self, at: usize) -> usize {
+        let passed = self.words.partition_point(|word| word.original <= at);
+        let Some(last) = passed.checked_sub(1) else { return 0 };
+        let end = self.words.get(passed).map_or(self.squeezed.len(), |next| next.squeezed);
+        end.min(self.words[last].squeezed + at - self.words[last].original)
+    }
+
+    /// All maximal runs of primitive periods that a unit can have, and perhaps some of multiples.
     fn find_runs(&mut self, max_period: usize) {
-        let bytes = &self.squeezed;
         self.runs.clear();
         self.run_at.clear();
-        self.run_at.resize(bytes.len(), 0);
-        for period in 1..=max_period.min(bytes.len() / MIN_COPIES) {
-            let repeats = |at: usize| bytes[at] == bytes[at + period];
-            let mut at = 0;
-            while at + 3 * period < bytes.len() {
-                if !repeats(at + 2 * period) {
-                    at += 3 * period;
-                } else if !repeats(at + period) {
-                    at += 2 * period;
-                } else if !repeats(at) {
-                    at += period;
-                } else if let Some(beyond) = self.end_of_known(at, period) {
-                    at = beyond;
-                } else {
-                    let start = at - (0..at).rev().take_while(|&before| repeats(before)).count();
-                    let stretch_end = at + (at..bytes.len() - period).take_while(|&after| repeats(after)).count();
-                    if stretch_end - start >= (MIN_COPIES - 1) * period {
-                        let run = Run { start, end: stretch_end + period, period };
-                        self.runs.push(run);
-                        self.run_at[start..run.end].fill(self.runs.len() as u32);
-                    }
-                    at = (stretch_end / period + 1) * period;
+        self.run_at.resize(self.squeezed.len(), 0);
+        let max_period = max_period.min(self.squeezed.len() / MIN_COPIES);
+        for period in 1..GRAM.min(max_period + 1) {
+            self.find_short_runs(period);
+        }
+        let mut first = GRAM;
+        while first <= max_period {
+            let last = (2 * first - 1).min(max_period);
+            let stretches = self.stretches_of_long_lines(first);
+            for period in first..=last {
+                for &(from, to) in &stretches {
+                    self.find_long_runs(period, from, to);
                 }
             }
+            first = last + 1;
         }
+    }
+
+    /// Where lines of at least `length` bytes follow each other: every copy of a unit is in one line.
+    fn stretches_of_long_lines(&self, length: usize) -> Vec<(usize, usize)> {
+        let mut stretches: Vec<(usize, usize)> = Vec::new();
+        let mut start = 0;
+        for &end in &self.line_ends {
+            match stretches.last_mut() {
+                _ if end - start < length => {}
+                Some(stretch) if stretch.1 == start => stretch.1 = end,
+                _ => stretches.push((start, end)),
+            }
+            start = end;
+        }
+        stretches.retain(|(from, to)| to - from >= MIN_COPIES * length);
+        stretches
+    }
+
+    /// Compares whole blocks, which a processor does for many bytes at once, and looks closer at those where four bytes repeat.
+    fn find_short_runs(&mut self, period: usize) {
+        const BLOCK: usize = 64;
+        let length = self.squeezed.len();
+        let mut at = 0;
+        while at + 3 * period < length {
+            let bytes = &self.squeezed;
+            let end = (at + BLOCK).min(length - 3 * period);
+            let copy = |number: usize| &bytes[at + number * period..end + number * period];
+            let pairs = copy(0).iter().zip(copy(1)).zip(copy(2).iter().zip(copy(3)));
+            let all_equal = |((zero, one), (two, three)): ((&u8, &u8), (&u8, &u8))| {
+                u8::from(zero == one) & u8::from(one == two) & u8::from(two == three)
+            };
+            if pairs.fold(0, |found, bytes| found | all_equal(bytes)) != 0 {
+                for at in at..end {
+                    let repeats = |at: usize| self.squeezed[at] == self.squeezed[at + period];
+                    if repeats(at) && repeats(at + period) && repeats(at + 2 * period) {
+                        self.extend_run(at, period);
+                    }
+                }
+            }
+            at = end;
+        }
+    }
+
+    /// A run of period p holds, at a multiple of p, grams that come again after p and 2 p bytes, if a gram is no longer than p. Those are
+    /// looked at: n/2p of them.
+    fn find_long_runs(&mut self, period: usize, from: usize, to: usize) {
+        let mut at = from.next_multiple_of(period);
+        loop {
+            let bytes = &self.squeezed;
+            let Some(rest) = bytes.get(at + period..to) else { return };
+            let mut pairs = rest.chunks_exact(2 * period);
+            let Some(num_passed) = pairs.position(|pair| pair[..GRAM] == pair[period..period + GRAM]) else { return };
+            at += 2 * period * num_passed;
+            at = if bytes[at..at + GRAM] == bytes[at + period..at + period + GRAM] {
+                self.extend_run(at, period)
+            } else {
+                at + period
+            };
+        }
+    }
+
+    /// Adds the run around `at`, where something repeats after `period` bytes, unless it is known or too short. Gives the next multiple of
+    /// the period to look at.
+    fn extend_run(&mut self, at: usize, period: usize) -> usize {
+        if let Some(beyond) = self.end_of_known(at, period) {
+            return beyond;
+        }
+        let bytes = &self.squeezed;
+        let repeats = |at: usize| bytes[at] == bytes[at + period];
+        let start = at - (0..at).rev().take_while(|&before| repeats(before)).count();
+        let stretch_end = at + (at..bytes.len() - period).take_while(|&after| repeats(after)).count();
+        if stretch_end - start >= (MIN_COPIES - 1) * period {
+            let run = Run { start, end: stretch_end + period, period };
+            self.runs.push(run);
+            self.run_at[start..run.end].fill(self.runs.len() as u32);
+        }
+        (stretch_end / period + 1) * period
     }
 
     /// Where to continue if `at` is in a run whose period divides `period`: two runs cannot overlap by the sum of their periods
@@ -215,11 +316,12 @@ impl Finder {
             return None;
         }
         let Some(run) = starts.run else { return match_of_spaces(bytes, at) };
-        let first = self.origin.partition_point(|&origin| origin < at);
+        let first = self.num_squeezed_before(at);
         let mut num_bytes = run.period;
         while first + MIN_COPIES * num_bytes <= run.end {
-            let shortest = self.origin[first + num_bytes - 1] + 1;
-            let longest = self.origin.get(first + num_bytes).copied().unwrap_or(bytes.len());
+            let shortest = self.origin(first + num_bytes - 1) + 1;
+            let beyond = first + num_bytes;
+            let longest = if beyond < self.squeezed.len() { self.origin(beyond) } else { bytes.len() };
             if memchr::memchr(b'\n', &bytes[at..shortest]).is_some() {
                 return None;
             }

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use memchr::{memchr_iter, memmem};
 use regex::Regex;
 
+use crate::taggers::text::end_of_word;
 use crate::taggers::text::unicode::{space_length, space_length_before, Classes, DIGIT};
 
 /// A match of `[.\s@,?!;:)(]*([^\s@]+@[^\s@,?!;:)(]+?)[.\s@,?!;:)(]?[\s]`.
@@ -148,12 +149,13 @@ pub fn phones(text: &str) -> Vec<(usize, usize)> {
                 length => at += length,
             }
         }
-        match if at > start { phone_end(text, at) } else { None } {
+        let begins = || matches!(bytes.get(at), Some(b'0'..=b'9' | b'(' | 0x80..));
+        match if at > start && begins() { phone_end(text, at) } else { None } {
             Some(end) => {
                 found.push((start, end));
                 at = end;
             }
-            None => at += 1,
+            None => at = end_of_word(bytes, at),
         }
     }
     found

@@ -33,6 +33,10 @@ const SECURITY_NUMBER: &str = "US_SSN";
 /// Code points on each side of a number in which "isbn", "doi" or "#" say that it is something else.
 const CONTEXT_CHARS: usize = 100;
 
+/// The fewest digits of a phone number and of an IP address, as the expressions have them.
+const PHONE_DIGITS: usize = 10;
+const ADDRESS_DIGITS: usize = 4;
+
 /// Above this many question marks `pii_regex_with_counts_fast_v2` finds nothing: such texts made its expressions slow.
 const MAX_QUESTION_MARKS: usize = 10_000;
 
@@ -99,8 +103,15 @@ impl Tagger for PiiOfParagraphs {
                         push(email.start, email.end, EMAIL);
                     }
                 }
-                phones(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, PHONE));
-                ip_addresses(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, ADDRESS));
+                let bytes = paragraph.text.as_bytes();
+                let num_digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
+                // digits of other scripts are in phone numbers, but not in addresses
+                if num_digits >= PHONE_DIGITS || !bytes.is_ascii() {
+                    phones(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, PHONE));
+                }
+                if num_digits >= ADDRESS_DIGITS {
+                    ip_addresses(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, ADDRESS));
+                }
             }
         }
         let length = text.length_chars();

@@ -8,7 +8,7 @@ use memchr::memmem;
 use rustc_hash::FxHashSet;
 
 use crate::error::Result;
-use crate::taggers::text::unicode::{space_length, space_length_before, strip};
+use crate::taggers::text::unicode::{space_length, space_length_before};
 use crate::taggers::text::words;
 use crate::taggers::{Span, Tagger, Text};
 
@@ -36,20 +36,19 @@ impl Tagger for C4 {
             ("has_naughty_word", findings.naughty),
         ];
         spans.extend(flags.iter().filter(|flag| flag.1).map(|&(kind, _)| text.whole(kind, 1.0)));
+        let lines = text.paragraphs().iter().map(|paragraph| (paragraph.content, paragraph.start, paragraph.end));
+        // what comes after the last newline is a line, even if it is empty
+        let is_open = text.as_str().is_empty() || text.as_str().ends_with('\n');
         let mut num_lines = 0;
-        let mut start = 0;
-        for line in text.as_str().split('\n') {
+        for (content, start, line_end) in lines.chain(is_open.then_some(("", end, end))) {
             num_lines += 1;
-            let content = strip(line);
-            let line_end = (start + text.count_chars(line) + 1).min(end);
             let mut push = |kind| spans.push(Span { start, end: line_end, kind: Cow::Borrowed(kind), score: 1.0 });
-            if !content.ends_with(['.', '?', '!', '"']) {
+            if !matches!(content.as_bytes().last(), Some(b'.' | b'?' | b'!' | b'"')) {
                 push("lines_with_no_ending_punctuation");
             }
             if words(content).take(MIN_WORDS_PER_LINE).count() < MIN_WORDS_PER_LINE {
                 push("lines_with_too_few_words");
             }
-            start = line_end;
         }
         spans.push(text.whole("line_count", f64::from(num_lines)));
         Ok(())
@@ -91,8 +90,9 @@ impl Search {
 /// The same patterns as questions about single words, so that each different word of a text is asked about once.
 struct Lexicon {
     naughty: FxHashSet<&'static [u8]>,
-    /// Lengths that naughty words have, as bits, by their first byte.
-    lengths: [u32; 256],
+    /// Lengths that naughty words have, as bits, by their first two bytes.
+    lengths: Vec<u32>,
+    phrases: Vec<&'static str>,
     /// What phrases begin with, and which: a word before the first space of a phrase ends with it.
     firsts: Edges,
     /// What comes next in phrases, and in which: the word after that begins with it.
@@ -103,6 +103,7 @@ struct Lexicon {
 struct Edges {
     /// by one byte, for pieces of one
     short: [u128; 256],
+    is_short: [bool; 256],
     /// by two bytes: a place in `pieces`
     buckets: Vec<u8>,
     pieces: Vec<Vec<(&'static [u8], u128)>>,
@@ -111,11 +112,13 @@ struct Edges {
 impl Edges {
     /// `outer` gives the outermost byte of a piece and the one next to it.
     fn build(pieces: impl Iterator<Item = &'static str>, outer: fn(&[u8]) -> (u8, u8)) -> Edges {
-        let mut edges = Edges { short: [0; 256], buckets: vec![0; 1 << 10], pieces: vec![Vec::new()] };
+        let mut edges =
+            Edges { short: [0; 256], is_short: [false; 256], buckets: vec![0; 1 << 10], pieces: vec![Vec::new()] };
         for (phrase, piece) in pieces.enumerate() {
             let (piece, bit) = (piece.as_bytes(), 1 << phrase);
             if let [byte] = *piece {
                 edges.short[usize::from(byte)] |= bit;
+                edges.is_short[usize::from(byte)] = true;
                 continue;
             }
             let bucket = &mut edges.buckets[Edges::bucket(outer(piece))];
@@ -136,8 +139,12 @@ impl Edges {
 
     #[inline]
     fn phrases(&self, outer: (u8, u8), is_edge: impl Fn(&[u8]) -> bool) -> u128 {
-        let mut found = self.short[usize::from(outer.0.to_ascii_lowercase())];
+        let outermost = usize::from(outer.0.to_ascii_lowercase());
         let bucket = self.buckets[Edges::bucket(outer)];
+        if bucket == 0 && !self.is_short[outermost] {
+            return 0;
+        }
+        let mut found = self.short[outermost];
         for (piece, phrases) in &self.pieces[usize::from(bucket)] {
             found |= if is_edge(piece) { *phrases } else { 0 };
         }
@@ -153,31 +160,87 @@ fn last_bytes(word: &[u8]) -> (u8, u8) {
     (word.last().copied().unwrap_or(0), word.iter().rev().nth(1).copied().unwrap_or(0))
 }
 
+/// A word and the phrases in which it may be.
+struct Edge {
+    id: u32,
+    phrases: u128,
+}
+
 impl Lexicon {
     fn build() -> Lexicon {
         let phrases = || NAUGHTY_WORDS.lines().chain([LOREM_IPSUM]).filter(|line| line.contains(' '));
         let naughty: FxHashSet<&[u8]> =
             NAUGHTY_WORDS.lines().filter(|line| !line.contains(' ')).map(str::as_bytes).collect();
-        let mut lengths = [0; 256];
+        let mut lengths = vec![0; 1 << 10];
         for word in &naughty {
-            lengths[usize::from(word[0])] |= 1 << word.len();
+            lengths[Edges::bucket(first_bytes(word))] |= 1 << word.len();
         }
         let first = |phrase: &'static str| phrase.split_once(' ').map_or("", |(first, _)| first);
         let second = |phrase: &'static str| phrase.split(' ').nth(1).unwrap_or("");
         Lexicon {
             naughty,
             lengths,
+            phrases: phrases().collect(),
             firsts: Edges::build(phrases().map(first), last_bytes),
             seconds: Edges::build(phrases().map(second), first_bytes),
         }
     }
 
-    fn is_naughty(&self, word: &[u8]) -> bool {
+    /// Looks for phrases where a word that one may begin with comes before a word that it may continue with.
+    fn find_phrases(
+        &self,
+        text: &str,
+        ids: &[u32],
+        num_ids: usize,
+        (begun, continued): (&[Edge], &[Edge]),
+        findings: &mut Findings,
+    ) {
+        let all = |edges: &[Edge]| edges.iter().fold(0, |all, edge| all | edge.phrases);
+        let possible = all(begun) & all(continued);
+        if possible == 0 {
+            return;
+        }
+        const BEGINS: u8 = 1;
+        const CONTINUES: u8 = 2;
+        let mut roles = vec![0_u8; num_ids];
+        for (edges, role) in [(begun, BEGINS), (continued, CONTINUES)] {
+            for edge in edges.iter().filter(|edge| edge.phrases & possible != 0) {
+                roles[edge.id as usize] |= role;
+            }
+        }
+        let phrases_of =
+            |edges: &[Edge], id: u32| edges.binary_search_by_key(&id, |edge| edge.id).map_or(0, |at| edges[at].phrases);
+        let meet = |pair: &[u32]| -> u128 {
+            if roles[pair[0] as usize] & BEGINS == 0 || roles[pair[1] as usize] & CONTINUES == 0 {
+                return 0;
+            }
+            phrases_of(begun, pair[0]) & phrases_of(continued, pair[1])
+        };
+        if !ids.windows(2).any(|pair| meet(pair) != 0) {
+            return;
+        }
+        let mut words = words(text);
+        for pair in ids.windows(2) {
+            let Some((_, end)) = words.next_range() else { return };
+            let mut phrases = meet(pair);
+            while phrases != 0 {
+                let phrase = self.phrases[phrases.trailing_zeros() as usize];
+                phrases &= phrases - 1;
+                let start = end - phrase.find(' ').unwrap_or(0);
+                let found = text.as_bytes().get(start..start + phrase.len());
+                if found.is_some_and(|found| found.eq_ignore_ascii_case(phrase.as_bytes())) {
+                    findings.lorem_ipsum |= phrase == LOREM_IPSUM;
+                    findings.naughty |= phrase != LOREM_IPSUM;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn is_naughty(&self, word: &[u8], first_bytes: (u8, u8)) -> bool {
         let mut lower = [0; 32];
         let length = word.len();
-        let may_be = word.first().is_some_and(|first| {
-            length < lower.len() && self.lengths[usize::from(first.to_ascii_lowercase())] & 1 << length != 0
-        });
+        let may_be = length < lower.len() && self.lengths[Edges::bucket(first_bytes)] & 1 << length != 0;
         may_be && {
             lower[..length].copy_from_slice(word);
             lower[..length].make_ascii_lowercase();
@@ -200,34 +263,30 @@ impl Findings {
         };
         let lexicon = &*LEXICON;
         let mut findings = Findings::default();
-        // the phrases that each word may begin and continue with; a bit for each phrase
-        let mut edges: Vec<(u128, u128)> = Vec::with_capacity(vocabulary.entries.len());
-        let (mut begun, mut continued) = (0, 0);
-        for entry in &vocabulary.entries {
+        // the words that phrases may begin with and that they may continue with; a bit for each phrase
+        let (mut begun, mut continued): (Vec<Edge>, Vec<Edge>) = (Vec::new(), Vec::new());
+        for (id, entry) in (0..).zip(&vocabulary.entries) {
             let word = entry.word.as_bytes();
-            findings.naughty = findings.naughty || lexicon.is_naughty(word);
+            findings.naughty = findings.naughty || lexicon.is_naughty(word, entry.first_bytes());
             let ends_with = |piece: &[u8]| {
                 word.len() >= piece.len() && word[word.len() - piece.len()..].eq_ignore_ascii_case(piece)
             };
             let starts_with =
                 |piece: &[u8]| word.len() >= piece.len() && word[..piece.len()].eq_ignore_ascii_case(piece);
-            let first = lexicon.firsts.phrases(last_bytes(word), ends_with);
-            let second = lexicon.seconds.phrases(first_bytes(word), starts_with);
-            begun |= first;
-            continued |= second;
-            edges.push((first, second));
+            let first = lexicon.firsts.phrases(entry.last_bytes(), ends_with);
+            if first != 0 {
+                begun.push(Edge { id, phrases: first });
+            }
+            let second = lexicon.seconds.phrases(entry.first_bytes(), starts_with);
+            if second != 0 {
+                continued.push(Edge { id, phrases: second });
+            }
             if word.len() >= JAVASCRIPT.len() && holds_javascript(word) {
                 findings.javascript = true;
                 findings.javascript_word = findings.javascript_word || word.len() == JAVASCRIPT.len();
             }
         }
-        let edges_of = |id: u32| edges[id as usize];
-        let meet = |pair: &[u32]| edges_of(pair[0]).0 & edges_of(pair[1]).1 != 0;
-        if begun & continued != 0 && vocabulary.ids.windows(2).any(meet) {
-            let all = Findings::of_all(string);
-            findings.naughty = all.naughty;
-            findings.lorem_ipsum = all.lorem_ipsum;
-        }
+        lexicon.find_phrases(string, &vocabulary.ids, vocabulary.entries.len(), (&begun, &continued), &mut findings);
         findings
     }
 

@@ -82,34 +82,69 @@ impl WordStatistics {
         let classes = Classes::get();
         let vocabulary = text.vocabulary();
         let mut statistics = WordStatistics { num_words: vocabulary.ids.len(), ..WordStatistics::default() };
+        let text_has_symbol = has_symbol(text.as_str());
         let is_letter = |word: &str| {
             word.bytes().any(|byte| byte.is_ascii_alphabetic())
                 || word.chars().any(|character| classes.has(character, LETTER))
         };
-        let mut lengths = Vec::with_capacity(vocabulary.entries.len());
+        let mut lengths: Vec<u32> = Vec::with_capacity(vocabulary.entries.len());
+        let mut histogram = Histogram::default();
         for entry in &vocabulary.entries {
             let (word, count) = (entry.word, entry.count as usize);
-            lengths.push((text.count_chars(word) as u32, count));
-            statistics.num_with_symbol += if has_symbol(word) { count } else { 0 };
-            statistics.num_with_letter += if is_letter(word) { count } else { 0 };
-            statistics.num_required += if REQUIRED_WORDS.contains(&word) { count } else { 0 };
+            let length = text.count_chars(word) as u32;
+            lengths.push(length);
+            histogram.add(length, count);
+            statistics.num_with_symbol += if text_has_symbol && has_symbol(word) { count } else { 0 };
+            let has_letter = entry.first_bytes().0.is_ascii_alphabetic() || is_letter(word);
+            statistics.num_with_letter += if has_letter { count } else { 0 };
+            statistics.num_required += if is_required(word) { count } else { 0 };
         }
         let mut chars_before = Vec::with_capacity(vocabulary.ids.len() + 1);
         chars_before.push(0);
         for &id in &vocabulary.ids {
-            statistics.chars += u64::from(lengths[id as usize].0);
+            statistics.chars += u64::from(lengths[id as usize]);
             chars_before.push(statistics.chars);
         }
         statistics.ngrams = ngrams::count(&vocabulary.ids, vocabulary.entries.len(), &chars_before);
-        lengths.sort_unstable();
-        statistics.lengths = lengths;
+        statistics.lengths = histogram.rising();
         statistics
     }
 }
 
-fn has_symbol(word: &str) -> bool {
-    // the ellipsis begins with 0xe2
-    word.bytes().any(|byte| byte == b'#' || byte == 0xe2) && word.contains(['#', '\u{2026}'])
+/// How many words have each length.
+struct Histogram {
+    short: [usize; 64],
+    long: Vec<(u32, usize)>,
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { short: [0; 64], long: Vec::new() }
+    }
+}
+
+impl Histogram {
+    fn add(&mut self, length: u32, count: usize) {
+        match self.short.get_mut(length as usize) {
+            Some(total) => *total += count,
+            None => self.long.push((length, count)),
+        }
+    }
+
+    fn rising(mut self) -> Vec<(u32, usize)> {
+        self.long.sort_unstable();
+        let short = (0..).zip(self.short).filter(|(_, count)| *count > 0);
+        short.chain(self.long).collect()
+    }
+}
+
+fn has_symbol(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr(b'#', bytes).is_some() || memchr::memmem::find(bytes, "\u{2026}".as_bytes()).is_some()
+}
+
+fn is_required(word: &str) -> bool {
+    (2..=4).contains(&word.len()) && REQUIRED_WORDS.contains(&word)
 }
 
 #[derive(Default)]
@@ -131,6 +166,7 @@ impl LineStatistics {
             return statistics;
         }
         let mut seen: FxHashMap<&str, bool> = FxHashMap::default();
+        seen.reserve(string.len() / 128);
         let mut start = 0;
         loop {
             let end = memchr::memchr(b'\n', &string.as_bytes()[start..]).map_or(string.len(), |length| start + length);

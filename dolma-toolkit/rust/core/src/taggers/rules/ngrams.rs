@@ -36,8 +36,8 @@ pub fn count(word_ids: &[u32], num_ids: usize, chars_before: &[u64]) -> Vec<Ngra
         word_counts[id as usize] += 1;
     }
     // group[i]: number of the n-gram at word i, if it is repeated
-    let mut group: Vec<u32> =
-        word_ids.iter().map(|&id| if word_counts[id as usize] > 1 { id } else { UNIQUE }).collect();
+    let ids = word_ids.iter().map(|&id| if word_counts[id as usize] > 1 { id } else { UNIQUE });
+    let mut group: Vec<u32> = ids.chain([UNIQUE]).collect();
     let mut repeated: Vec<u32> = (0..num_words as u32).filter(|&at| group[at as usize] != UNIQUE).collect();
     let mut pairs = PairTable::default();
     let mut groups: Vec<Group> = Vec::new();
@@ -45,7 +45,7 @@ pub fn count(word_ids: &[u32], num_ids: usize, chars_before: &[u64]) -> Vec<Ngra
     for n in 2..=MAX_N.min(num_words) {
         extend_by_one_word(&mut group, &mut repeated, &mut pairs, &mut groups);
         let chars_at = |at: usize| chars_before[at + n] - chars_before[at];
-        let mut top = Group { count: 1, first: 0 };
+        let mut top = Group { pair: 0, count: 1, first: 0 };
         for &candidate in &groups {
             if candidate.count > top.count {
                 top = candidate;
@@ -64,68 +64,98 @@ pub fn count(word_ids: &[u32], num_ids: usize, chars_before: &[u64]) -> Vec<Ngra
 
 #[derive(Clone, Copy)]
 struct Group {
+    /// The numbers of the two parts.
+    pair: u64,
     count: u32,
     first: u32,
 }
 
-/// Turns the repeated (n-1)-grams into the repeated n-grams; `groups` are all n-grams made of two repeated parts, by first place.
+/// Turns the repeated (n-1)-grams into the repeated n-grams; `groups` are those and perhaps a few that come once, by first place.
+///
+/// Most pairs that come once are sorted out by counting hashes, without branches, since nobody can foresee which they are.
 fn extend_by_one_word(group: &mut [u32], repeated: &mut Vec<u32>, pairs: &mut PairTable, groups: &mut Vec<Group>) {
     pairs.clear(repeated.len());
     groups.clear();
+    let PairTable { counts, found, shift, .. } = pairs;
+    found.clear();
+    found.resize(repeated.len(), (0, 0));
+    let mut num_found = 0;
     for &at in repeated.iter() {
-        let next = group.get(at as usize + 1).copied().unwrap_or(UNIQUE);
-        let here = &mut group[at as usize];
-        if next == UNIQUE {
-            *here = UNIQUE;
-            continue;
-        }
-        *here = pairs.number_of(*here, next);
-        match groups.get_mut(*here as usize) {
-            Some(known) => known.count += 1,
-            None => groups.push(Group { count: 1, first: at }),
-        }
+        // the number after the last word is `UNIQUE`
+        let [here, next] = [group[at as usize], group[at as usize + 1]];
+        group[at as usize] = UNIQUE;
+        let pair = u64::from(here) << 32 | u64::from(next);
+        found[num_found] = (pair, at);
+        num_found += usize::from(next != UNIQUE);
+        let count = &mut counts[slot(pair, *shift)];
+        *count = count.saturating_add(u8::from(next != UNIQUE));
+    }
+    let mut num_likely = 0;
+    for at in 0..num_found {
+        found[num_likely] = found[at];
+        num_likely += usize::from(counts[slot(found[at].0, *shift)] > 1);
+    }
+    repeated.clear();
+    for index in 0..num_likely {
+        let (pair, at) = pairs.found[index];
+        group[at as usize] = pairs.add(pair, at, groups);
+        repeated.push(at);
     }
     repeated.retain(|&at| {
         let here = &mut group[at as usize];
-        if *here != UNIQUE && groups[*here as usize].count == 1 {
+        if groups[*here as usize].count == 1 {
             *here = UNIQUE;
         }
         *here != UNIQUE
     });
 }
 
-/// Numbers pairs in the order in which they are first seen; open addressing, at most half full.
+/// Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4.
+#[inline]
+fn slot(pair: u64, shift: u32) -> usize {
+    (pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize
+}
+
+/// Finds the number of a pair; open addressing, at most half full. The pairs themselves are in the groups, so that the slots are small.
 #[derive(Default)]
 struct PairTable {
-    slots: Vec<(u64, u32)>,
+    slots: Vec<u32>,
+    /// How many pairs have each slot, to 255.
+    counts: Vec<u8>,
+    /// Pairs and their places.
+    found: Vec<(u64, u32)>,
     shift: u32,
-    num_pairs: u32,
 }
 
 impl PairTable {
     fn clear(&mut self, max_pairs: usize) {
         let bits = (2 * max_pairs).next_power_of_two().trailing_zeros().max(4);
         self.slots.clear();
-        self.slots.resize(1 << bits, (0, UNIQUE));
+        self.slots.resize(1 << bits, UNIQUE);
+        self.counts.clear();
+        self.counts.resize(1 << bits, 0);
         self.shift = u64::BITS - bits;
-        self.num_pairs = 0;
     }
 
-    fn number_of(&mut self, left: u32, right: u32) -> u32 {
-        let key = u64::from(left) << 32 | u64::from(right);
-        // Fibonacci hashing: Knuth, The Art of Computer Programming, volume 3, section 6.4
-        let mut slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize;
+    /// The group of the pair, with one n-gram more: the one at `at`.
+    #[inline]
+    fn add(&mut self, pair: u64, at: u32, groups: &mut Vec<Group>) -> u32 {
+        let mut slot = slot(pair, self.shift);
         loop {
-            let (known, number) = self.slots[slot];
-            if number == UNIQUE {
-                self.slots[slot] = (key, self.num_pairs);
-                self.num_pairs += 1;
-                return self.num_pairs - 1;
+            let number = self.slots[slot];
+            match groups.get_mut(number as usize) {
+                None => {
+                    let number = groups.len() as u32;
+                    self.slots[slot] = number;
+                    groups.push(Group { pair, count: 1, first: at });
+                    return number;
+                }
+                Some(group) if group.pair == pair => {
+                    group.count += 1;
+                    return number;
+                }
+                Some(_) => slot = (slot + 1) & (self.slots.len() - 1),
             }
-            if known == key {
-                return number;
-            }
-            slot = (slot + 1) & (self.slots.len() - 1);
         }
     }
 }

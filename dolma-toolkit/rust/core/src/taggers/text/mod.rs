@@ -44,8 +44,8 @@ pub struct Paragraph<'a> {
     pub start: usize,
     /// Code point at which it ends, exclusive.
     pub end: usize,
-    /// Whether it holds nothing but white space.
-    pub is_blank: bool,
+    /// Without white space at its ends.
+    pub content: &'a str,
 }
 
 impl Paragraph<'_> {
@@ -160,25 +160,28 @@ impl<'a> Text<'a> {
         self.paragraphs.get_or_init(|| {
             let mut start_byte = 0;
             let mut start = 0;
-            let next = |line: &'a str| {
+            let mut next = |line: &'a str| {
                 let paragraph = Paragraph {
                     text: line,
                     start_byte,
                     start,
                     end: start + self.count_chars(line),
-                    is_blank: strip(line).is_empty(),
+                    content: strip(line),
                 };
                 start_byte += line.len();
                 start = paragraph.end;
                 paragraph
             };
-            self.text.split_inclusive('\n').map(next).collect()
+            let mut end = 0;
+            let newlines = memchr::memchr_iter(b'\n', self.text.as_bytes()).map(|at| at + 1);
+            let ends = newlines.chain((!self.text.ends_with('\n')).then_some(self.text.len()));
+            ends.filter(|end| *end > 0).map(|to| next(&self.text[std::mem::replace(&mut end, to)..to])).collect()
         })
     }
 
     /// The paragraphs that hold more than white space.
     pub fn filled_paragraphs(&self) -> impl Iterator<Item = &Paragraph<'a>> {
-        self.paragraphs().iter().filter(|paragraph| !paragraph.is_blank)
+        self.paragraphs().iter().filter(|paragraph| !paragraph.content.is_empty())
     }
 
     /// The number of words between white space.
@@ -205,7 +208,7 @@ pub fn words(text: &str) -> Words<'_> {
 
 /// Where the word that begins at `start` ends.
 #[inline]
-fn end_of_word(bytes: &[u8], start: usize) -> usize {
+pub fn end_of_word(bytes: &[u8], start: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut at = start;
     loop {
@@ -233,11 +236,10 @@ pub struct Words<'a> {
     at: usize,
 }
 
-impl<'a> Iterator for Words<'a> {
-    type Item = &'a str;
-
+impl Words<'_> {
+    /// The bytes from which and to which the next word goes.
     #[inline]
-    fn next(&mut self) -> Option<&'a str> {
+    pub fn next_range(&mut self) -> Option<(usize, usize)> {
         let bytes = self.text.as_bytes();
         let mut start = self.at;
         loop {
@@ -246,13 +248,17 @@ impl<'a> Iterator for Words<'a> {
                 length => start += length,
             }
         }
-        if start == bytes.len() {
-            self.at = start;
-            return None;
-        }
-        let end = end_of_word(bytes, start);
-        self.at = end;
-        Some(&self.text[start..end])
+        self.at = end_of_word(bytes, start);
+        (start < bytes.len()).then_some((start, self.at))
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        self.next_range().map(|(start, end)| &self.text[start..end])
     }
 }
 
@@ -277,8 +283,8 @@ mod tests {
     #[test]
     fn paragraphs_keep_their_newlines() {
         let text = Text::new("é\n \nb");
-        let seen: Vec<_> = text.paragraphs().iter().map(|p| (p.text, p.start, p.end, p.is_blank)).collect();
-        assert_eq!(seen, [("é\n", 0, 2, false), (" \n", 2, 4, true), ("b", 4, 5, false)]);
+        let seen: Vec<_> = text.paragraphs().iter().map(|p| (p.text, p.start, p.end, p.content)).collect();
+        assert_eq!(seen, [("é\n", 0, 2, "é"), (" \n", 2, 4, ""), ("b", 4, 5, "b")]);
         assert_eq!(text.filled_paragraphs().count(), 2);
         assert!(Text::new("").paragraphs().is_empty());
     }

@@ -188,7 +188,22 @@ pub fn space_length_before(bytes: &[u8], end: usize) -> usize {
 
 /// `str.strip` of Python.
 pub fn strip(text: &str) -> &str {
-    text.trim_matches(is_space)
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    loop {
+        match space_length(bytes, start) {
+            0 => break,
+            length => start += length,
+        }
+    }
+    let mut end = bytes.len();
+    while end > start {
+        match space_length_before(bytes, end) {
+            0 => break,
+            length => end -= length,
+        }
+    }
+    &text[start..end]
 }
 
 /// The part of `text` between two bytes, which are on character boundaries.
@@ -233,5 +248,6 @@ mod tests {
         assert_eq!(strip("\u{1c}\u{3000} a b\u{85}\n"), "a b");
         assert_eq!(strip("\u{200b}"), "\u{200b}");
         assert_eq!(strip(" \t"), "");
+        assert_eq!((strip(""), strip("\u{3000}"), strip("é\u{a0}"), strip("\u{2003}é")), ("", "", "é", "é"));
     }
 }

@@ -24,6 +24,28 @@ pub struct Entry<'a> {
     key: Key,
 }
 
+impl Entry<'_> {
+    /// The first two bytes, 0 for those that a shorter word has not. The text itself, which may be far away, is not read for most words.
+    #[inline]
+    pub fn first_bytes(&self) -> (u8, u8) {
+        if self.word.len() > WHOLE_BYTES {
+            return (self.word.as_bytes()[0], self.word.as_bytes()[1]);
+        }
+        (self.key.first as u8, (self.key.first >> 8) as u8)
+    }
+
+    /// The last byte and the one before it, in the same way.
+    #[inline]
+    pub fn last_bytes(&self) -> (u8, u8) {
+        let last = match self.word.len() {
+            // the word itself, moved to the upper end
+            length @ 1..8 => self.key.first << (64 - 8 * length),
+            _ => self.key.last,
+        };
+        ((last >> 56) as u8, (last >> 48) as u8)
+    }
+}
+
 /// A word of at most 16 bytes is known by its first and its last eight and its length; a longer one is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
@@ -36,19 +58,22 @@ const EMPTY: u32 = u32::MAX;
 const WHOLE_BYTES: usize = 16;
 
 impl Key {
+    /// Of the word between two bytes.
     #[inline]
-    fn of(word: &[u8]) -> Key {
-        let length = word.len() as u32;
+    fn of(bytes: &[u8], start: usize, end: usize) -> Key {
+        let length = (end - start) as u32;
         let at =
-            |start: usize| word.get(start..start + 8).and_then(|part| part.try_into().ok()).map(u64::from_le_bytes);
-        match word.len() {
-            0..8 => {
-                let padded = word.iter().rev().fold(0, |padded, &byte| padded << 8 | u64::from(byte));
-                Key { first: padded, last: 0, length }
+            |start: usize| bytes.get(start..start + 8).and_then(|part| part.try_into().ok()).map(u64::from_le_bytes);
+        match end - start {
+            num_bytes @ 0..8 => {
+                let padded = || bytes[start..end].iter().rev().fold(0, |padded, &byte| padded << 8 | u64::from(byte));
+                // what follows the word is masked; near the end of the text there is too little of it
+                let first = at(start).map_or_else(padded, |eight| eight & ((1 << (8 * num_bytes)) - 1));
+                Key { first, last: 0, length }
             }
-            8..=WHOLE_BYTES => Key { first: at(0).unwrap_or(0), last: at(word.len() - 8).unwrap_or(0), length },
+            8..=WHOLE_BYTES => Key { first: at(start).unwrap_or(0), last: at(end - 8).unwrap_or(0), length },
             // of all bytes, so that words alike at both ends do not meet
-            _ => Key { first: FxBuildHasher.hash_one(word), last: at(word.len() - 8).unwrap_or(0), length },
+            _ => Key { first: FxBuildHasher.hash_one(&bytes[start..end]), last: at(end - 8).unwrap_or(0), length },
         }
     }
 
@@ -67,16 +92,17 @@ impl<'a> Vocabulary<'a> {
         let mut vocabulary =
             Vocabulary { ids: Vec::with_capacity(expected), entries: Vec::with_capacity(expected / 2) };
         let mut slots = Slots::new((expected / 2).max(8));
-        for word in words(text) {
-            let id = vocabulary.id_of(word, &mut slots);
+        let mut words = words(text);
+        while let Some((start, end)) = words.next_range() {
+            let key = Key::of(text.as_bytes(), start, end);
+            let id = vocabulary.id_of(&text[start..end], key, &mut slots);
             vocabulary.ids.push(id);
         }
         vocabulary
     }
 
     #[inline]
-    fn id_of(&mut self, word: &'a str, slots: &mut Slots) -> u32 {
-        let key = Key::of(word.as_bytes());
+    fn id_of(&mut self, word: &'a str, key: Key, slots: &mut Slots) -> u32 {
         let mut slot = slots.first(key);
         loop {
             let id = slots.ids[slot];
@@ -154,6 +180,11 @@ mod tests {
             prop_assert_eq!(found.ids.len(), words.len());
             prop_assert_eq!(found.entries.iter().map(|entry| entry.word).collect::<Vec<_>>(), expected);
             for entry in &found.entries {
+                let bytes = entry.word.as_bytes();
+                let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+                prop_assert_eq!(entry.first_bytes(), (byte(0), byte(1)));
+                let before_last = if bytes.len() > 1 { byte(bytes.len() - 2) } else { 0 };
+                prop_assert_eq!(entry.last_bytes(), (byte(bytes.len() - 1), before_last));
                 let count = words.iter().filter(|word| word.as_str() == entry.word).count();
                 prop_assert_eq!(entry.count as usize, count);
             }
