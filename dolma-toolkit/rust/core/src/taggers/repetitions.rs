@@ -5,7 +5,7 @@
 
 use memchr::memmem;
 
-use super::text::end_of_word;
+use super::text::num_plain;
 use super::text::unicode::space_length;
 use super::{Span, Tagger, Text};
 use crate::error::Result;
@@ -154,34 +154,47 @@ impl Finder {
         let (mut longest_line, mut line_start) = (0, 0);
         let mut at = 0;
         while at < bytes.len() {
-            let (mut num_spaces, mut last_space, first) = (0, at, at);
-            loop {
-                match space_length(bytes, at) {
-                    0 => break,
-                    num_bytes => {
-                        if bytes[at] == b'\n' {
-                            longest_line = longest_line.max(length - line_start);
-                            line_start = length;
-                            self.line_ends.push(line_start);
+            // between most words there is one blank
+            if bytes[at] == b' ' && matches!(bytes.get(at + 1), Some(b'!'..0x80)) {
+                at += 1;
+            } else {
+                let (mut num_spaces, mut last_space, first) = (0, at, at);
+                loop {
+                    match space_length(bytes, at) {
+                        0 => break,
+                        num_bytes => {
+                            if bytes[at] == b'\n' {
+                                longest_line = longest_line.max(length - line_start);
+                                line_start = length;
+                                self.line_ends.push(line_start);
+                            }
+                            (num_spaces, last_space) = (num_spaces + 1, at);
+                            at += num_bytes;
                         }
-                        (num_spaces, last_space) = (num_spaces + 1, at);
-                        at += num_bytes;
                     }
                 }
+                if num_spaces >= MIN_COPIES {
+                    self.starts.push(Starts { first, last: last_space, run: None });
+                }
             }
-            if num_spaces >= MIN_COPIES {
-                self.starts.push(Starts { first, last: last_space, run: None });
-            }
-            let end = end_of_word(bytes, at);
             self.words.push(Word { squeezed: length, original: at });
-            // eight bytes at a time, since most words have fewer; what is too much is overwritten by the next word
-            while at + EIGHT <= bytes.len() && at < end {
-                self.squeezed[length..length + EIGHT].copy_from_slice(&bytes[at..at + EIGHT]);
-                let num_copied = EIGHT.min(end - at);
-                (at, length) = (at + num_copied, length + num_copied);
+            loop {
+                // eight bytes at a time, since most words have fewer; what is too much is overwritten by the next word
+                if let Some(eight) = bytes.get(at..at + EIGHT) {
+                    self.squeezed[length..length + EIGHT].copy_from_slice(eight);
+                    let num_plain = num_plain(eight);
+                    (at, length) = (at + num_plain, length + num_plain);
+                    if num_plain == EIGHT {
+                        continue;
+                    }
+                }
+                // a byte that is not plain, or one of the last bytes of the text
+                if at == bytes.len() || space_length(bytes, at) > 0 {
+                    break;
+                }
+                self.squeezed[length] = bytes[at];
+                (at, length) = (at + 1, length + 1);
             }
-            self.squeezed[length..length + end - at].copy_from_slice(&bytes[at..end]);
-            (at, length) = (end, length + end - at);
         }
         self.squeezed.truncate(length);
         self.line_ends.push(length);

@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 
 use crate::error::Result;
 use crate::taggers::text::unicode::{space_length, space_length_before};
+use crate::taggers::text::vocabulary::Vocabulary;
 use crate::taggers::text::words;
 use crate::taggers::{Span, Tagger, Text};
 
@@ -92,155 +93,145 @@ struct Lexicon {
     naughty: FxHashSet<&'static [u8]>,
     /// Lengths that naughty words have, as bits, by their first two bytes.
     lengths: Vec<u32>,
-    phrases: Vec<&'static str>,
-    /// What phrases begin with, and which: a word before the first space of a phrase ends with it.
-    firsts: Edges,
-    /// What comes next in phrases, and in which: the word after that begins with it.
-    seconds: Edges,
-}
-
-/// Pieces of phrases by their two outer bytes without case; a bit for each phrase.
-struct Edges {
-    /// by one byte, for pieces of one
-    short: [u128; 256],
-    is_short: [bool; 256],
-    /// by two bytes: a place in `pieces`
+    /// With their first and their second word.
+    phrases: Vec<(&'static str, &'static [u8], &'static [u8])>,
+    /// A bit for each three last bytes of a first word.
+    endings: Vec<u64>,
+    /// First words by their two last bytes: a place in `firsts`.
     buckets: Vec<u8>,
-    pieces: Vec<Vec<(&'static [u8], u128)>>,
+    /// First words, and a bit for each phrase: a word before the first space of a phrase ends with it.
+    firsts: Vec<Vec<(&'static [u8], u128)>>,
+    /// Phrases whose first word is one byte.
+    by_byte: Vec<(u8, u128)>,
 }
 
-impl Edges {
-    /// `outer` gives the outermost byte of a piece and the one next to it.
-    fn build(pieces: impl Iterator<Item = &'static str>, outer: fn(&[u8]) -> (u8, u8)) -> Edges {
-        let mut edges =
-            Edges { short: [0; 256], is_short: [false; 256], buckets: vec![0; 1 << 10], pieces: vec![Vec::new()] };
-        for (phrase, piece) in pieces.enumerate() {
-            let (piece, bit) = (piece.as_bytes(), 1 << phrase);
-            if let [byte] = *piece {
-                edges.short[usize::from(byte)] |= bit;
-                edges.is_short[usize::from(byte)] = true;
-                continue;
-            }
-            let bucket = &mut edges.buckets[Edges::bucket(outer(piece))];
-            if *bucket == 0 {
-                *bucket = edges.pieces.len() as u8;
-                edges.pieces.push(Vec::new());
-            }
-            edges.pieces[usize::from(*bucket)].push((piece, bit));
-        }
-        edges
-    }
-
-    /// Five bits of a letter are the same in both cases.
-    #[inline]
-    fn bucket((outermost, next): (u8, u8)) -> usize {
-        usize::from(outermost & 31) << 5 | usize::from(next & 31)
-    }
-
-    #[inline]
-    fn phrases(&self, outer: (u8, u8), is_edge: impl Fn(&[u8]) -> bool) -> u128 {
-        let outermost = usize::from(outer.0.to_ascii_lowercase());
-        let bucket = self.buckets[Edges::bucket(outer)];
-        if bucket == 0 && !self.is_short[outermost] {
-            return 0;
-        }
-        let mut found = self.short[outermost];
-        for (piece, phrases) in &self.pieces[usize::from(bucket)] {
-            found |= if is_edge(piece) { *phrases } else { 0 };
-        }
-        found
-    }
+/// Five bits of a letter are the same in both cases.
+#[inline]
+fn without_case<const COUNT: usize>(bytes: [u8; COUNT]) -> usize {
+    bytes.iter().fold(0, |bits, byte| bits << 5 | usize::from(byte & 31))
 }
 
-fn first_bytes(word: &[u8]) -> (u8, u8) {
-    (word.first().copied().unwrap_or(0), word.get(1).copied().unwrap_or(0))
+/// The last bytes from the last one on, 0 for those that a shorter word has not.
+fn last_bytes(word: &[u8]) -> [u8; 3] {
+    let mut last = word.iter().rev().copied().chain([0; 3]);
+    std::array::from_fn(|_| last.next().unwrap_or(0))
 }
 
-fn last_bytes(word: &[u8]) -> (u8, u8) {
-    (word.last().copied().unwrap_or(0), word.iter().rev().nth(1).copied().unwrap_or(0))
+/// The numbers of the bits that are set.
+fn numbers(bits: u128) -> impl Iterator<Item = usize> {
+    let some = |bits: u128| (bits != 0).then_some(bits);
+    std::iter::successors(some(bits), move |bits| some(bits & (bits - 1))).map(|bits| bits.trailing_zeros() as usize)
 }
 
-/// A word and the phrases in which it may be.
-struct Edge {
+/// A word and the phrases that may begin with its end.
+struct Beginning {
     id: u32,
     phrases: u128,
 }
 
 impl Lexicon {
     fn build() -> Lexicon {
-        let phrases = || NAUGHTY_WORDS.lines().chain([LOREM_IPSUM]).filter(|line| line.contains(' '));
-        let naughty: FxHashSet<&[u8]> =
-            NAUGHTY_WORDS.lines().filter(|line| !line.contains(' ')).map(str::as_bytes).collect();
-        let mut lengths = vec![0; 1 << 10];
-        for word in &naughty {
-            lengths[Edges::bucket(first_bytes(word))] |= 1 << word.len();
+        let phrases = NAUGHTY_WORDS.lines().chain([LOREM_IPSUM]).filter(|line| line.contains(' '));
+        let words = |phrase: &'static str| {
+            let mut words = phrase.split(' ').map(str::as_bytes);
+            (phrase, words.next().unwrap_or(b""), words.next().unwrap_or(b""))
+        };
+        let mut lexicon = Lexicon {
+            naughty: NAUGHTY_WORDS.lines().filter(|line| !line.contains(' ')).map(str::as_bytes).collect(),
+            lengths: vec![0; 1 << 10],
+            phrases: phrases.map(words).collect(),
+            endings: vec![0; (1 << 15) / 64],
+            buckets: vec![0; 1 << 10],
+            firsts: vec![Vec::new()],
+            by_byte: Vec::new(),
+        };
+        for word in &lexicon.naughty {
+            let first_two = [word[0], word.get(1).copied().unwrap_or(0)];
+            lexicon.lengths[without_case(first_two)] |= 1 << word.len();
         }
-        let first = |phrase: &'static str| phrase.split_once(' ').map_or("", |(first, _)| first);
-        let second = |phrase: &'static str| phrase.split(' ').nth(1).unwrap_or("");
-        Lexicon {
-            naughty,
-            lengths,
-            phrases: phrases().collect(),
-            firsts: Edges::build(phrases().map(first), last_bytes),
-            seconds: Edges::build(phrases().map(second), first_bytes),
+        for (number, &(_, first, _)) in lexicon.phrases.iter().enumerate() {
+            let [last, before, third] = last_bytes(first);
+            if let [byte] = *first {
+                lexicon.by_byte.push((byte, 1 << number));
+                continue;
+            }
+            for third in if first.len() > 2 { third..third + 1 } else { 0..32 } {
+                let ending = without_case([last, before, third]);
+                lexicon.endings[ending / 64] |= 1 << (ending % 64);
+            }
+            let bucket = &mut lexicon.buckets[without_case([last, before])];
+            if *bucket == 0 {
+                *bucket = lexicon.firsts.len() as u8;
+                lexicon.firsts.push(Vec::new());
+            }
+            lexicon.firsts[usize::from(*bucket)].push((first, 1 << number));
         }
+        lexicon
     }
 
-    /// Looks for phrases where a word that one may begin with comes before a word that it may continue with.
-    fn find_phrases(
-        &self,
-        text: &str,
-        ids: &[u32],
-        num_ids: usize,
-        (begun, continued): (&[Edge], &[Edge]),
-        findings: &mut Findings,
-    ) {
-        let all = |edges: &[Edge]| edges.iter().fold(0, |all, edge| all | edge.phrases);
-        let possible = all(begun) & all(continued);
-        if possible == 0 {
+    /// The phrases that may begin with the end of the word; a bit for each.
+    #[inline]
+    fn begun_by(&self, word: &[u8], last_bytes: [u8; 3]) -> u128 {
+        let [last, before, _] = last_bytes;
+        let mut phrases = 0;
+        for &(byte, phrase) in &self.by_byte {
+            phrases |= if last.eq_ignore_ascii_case(&byte) { phrase } else { 0 };
+        }
+        let ending = without_case(last_bytes);
+        if self.endings[ending / 64] >> (ending % 64) & 1 != 0 {
+            for (first, phrase) in &self.firsts[usize::from(self.buckets[without_case([last, before])])] {
+                let end = word.len().checked_sub(first.len()).map(|start| &word[start..]);
+                phrases |= if end.is_some_and(|end| end.eq_ignore_ascii_case(first)) { *phrase } else { 0 };
+            }
+        }
+        phrases
+    }
+
+    /// Looks for phrases at the words that one may begin with.
+    fn find_phrases(&self, text: &str, vocabulary: &Vocabulary<'_>, begun: &[Beginning], findings: &mut Findings) {
+        if begun.is_empty() {
             return;
         }
-        const BEGINS: u8 = 1;
-        const CONTINUES: u8 = 2;
-        let mut roles = vec![0_u8; num_ids];
-        for (edges, role) in [(begun, BEGINS), (continued, CONTINUES)] {
-            for edge in edges.iter().filter(|edge| edge.phrases & possible != 0) {
-                roles[edge.id as usize] |= role;
-            }
-        }
-        let phrases_of =
-            |edges: &[Edge], id: u32| edges.binary_search_by_key(&id, |edge| edge.id).map_or(0, |at| edges[at].phrases);
-        let meet = |pair: &[u32]| -> u128 {
-            if roles[pair[0] as usize] & BEGINS == 0 || roles[pair[1] as usize] & CONTINUES == 0 {
-                return 0;
-            }
-            phrases_of(begun, pair[0]) & phrases_of(continued, pair[1])
+        let mut begins = vec![false; vocabulary.entries.len()];
+        begun.iter().for_each(|beginning| begins[beginning.id as usize] = true);
+        let phrases_at = |pair: &[u32]| -> u128 {
+            let (this, next) = (pair[0], vocabulary.entries[pair[1] as usize].word.as_bytes());
+            let at = begun.partition_point(|beginning| beginning.id < this);
+            let continues =
+                |second: &[u8]| next.get(..second.len()).is_some_and(|start| start.eq_ignore_ascii_case(second));
+            numbers(begun[at].phrases)
+                .filter(|&number| continues(self.phrases[number].2))
+                .fold(0, |all, number| all | 1 << number)
         };
-        if !ids.windows(2).any(|pair| meet(pair) != 0) {
+        let pairs = || vocabulary.ids.windows(2).enumerate().filter(|(_, pair)| begins[pair[0] as usize]);
+        if pairs().all(|(_, pair)| phrases_at(pair) == 0) {
             return;
         }
         let mut words = words(text);
-        for pair in ids.windows(2) {
-            let Some((_, end)) = words.next_range() else { return };
-            let mut phrases = meet(pair);
-            while phrases != 0 {
-                let phrase = self.phrases[phrases.trailing_zeros() as usize];
-                phrases &= phrases - 1;
-                let start = end - phrase.find(' ').unwrap_or(0);
+        let mut num_passed = 0;
+        for (at, pair) in pairs() {
+            let phrases = phrases_at(pair);
+            if phrases == 0 {
+                continue;
+            }
+            let Some((_, end)) = (num_passed..=at).filter_map(|_| words.next_range()).last() else { return };
+            num_passed = at + 1;
+            for (phrase, first, _) in numbers(phrases).map(|number| &self.phrases[number]) {
+                let start = end - first.len();
                 let found = text.as_bytes().get(start..start + phrase.len());
                 if found.is_some_and(|found| found.eq_ignore_ascii_case(phrase.as_bytes())) {
-                    findings.lorem_ipsum |= phrase == LOREM_IPSUM;
-                    findings.naughty |= phrase != LOREM_IPSUM;
+                    findings.lorem_ipsum |= *phrase == LOREM_IPSUM;
+                    findings.naughty |= *phrase != LOREM_IPSUM;
                 }
             }
         }
     }
 
     #[inline]
-    fn is_naughty(&self, word: &[u8], first_bytes: (u8, u8)) -> bool {
+    fn is_naughty(&self, word: &[u8], first_bytes: [u8; 2]) -> bool {
         let mut lower = [0; 32];
         let length = word.len();
-        let may_be = length < lower.len() && self.lengths[Edges::bucket(first_bytes)] & 1 << length != 0;
+        let may_be = length < lower.len() && self.lengths[without_case(first_bytes)] & 1 << length != 0;
         may_be && {
             lower[..length].copy_from_slice(word);
             lower[..length].make_ascii_lowercase();
@@ -263,30 +254,20 @@ impl Findings {
         };
         let lexicon = &*LEXICON;
         let mut findings = Findings::default();
-        // the words that phrases may begin with and that they may continue with; a bit for each phrase
-        let (mut begun, mut continued): (Vec<Edge>, Vec<Edge>) = (Vec::new(), Vec::new());
+        let mut begun = Vec::new();
         for (id, entry) in (0..).zip(&vocabulary.entries) {
             let word = entry.word.as_bytes();
             findings.naughty = findings.naughty || lexicon.is_naughty(word, entry.first_bytes());
-            let ends_with = |piece: &[u8]| {
-                word.len() >= piece.len() && word[word.len() - piece.len()..].eq_ignore_ascii_case(piece)
-            };
-            let starts_with =
-                |piece: &[u8]| word.len() >= piece.len() && word[..piece.len()].eq_ignore_ascii_case(piece);
-            let first = lexicon.firsts.phrases(entry.last_bytes(), ends_with);
-            if first != 0 {
-                begun.push(Edge { id, phrases: first });
-            }
-            let second = lexicon.seconds.phrases(entry.first_bytes(), starts_with);
-            if second != 0 {
-                continued.push(Edge { id, phrases: second });
+            let phrases = lexicon.begun_by(word, entry.last_bytes());
+            if phrases != 0 {
+                begun.push(Beginning { id, phrases });
             }
             if word.len() >= JAVASCRIPT.len() && holds_javascript(word) {
                 findings.javascript = true;
                 findings.javascript_word = findings.javascript_word || word.len() == JAVASCRIPT.len();
             }
         }
-        lexicon.find_phrases(string, &vocabulary.ids, vocabulary.entries.len(), (&begun, &continued), &mut findings);
+        lexicon.find_phrases(string, vocabulary, &begun, &mut findings);
         findings
     }
 

@@ -95,7 +95,7 @@ impl WordStatistics {
             lengths.push(length);
             histogram.add(length, count);
             statistics.num_with_symbol += if text_has_symbol && has_symbol(word) { count } else { 0 };
-            let has_letter = entry.first_bytes().0.is_ascii_alphabetic() || is_letter(word);
+            let has_letter = entry.first_bytes()[0].is_ascii_alphabetic() || is_letter(word);
             statistics.num_with_letter += if has_letter { count } else { 0 };
             statistics.num_required += if is_required(word) { count } else { 0 };
         }

@@ -206,21 +206,28 @@ pub fn words(text: &str) -> Words<'_> {
     Words { text, at: 0 }
 }
 
+/// How many of the first of eight bytes are ASCII and neither white space nor a control character.
+#[inline]
+pub fn num_plain(eight: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let Ok(eight) = <[u8; 8]>::try_from(eight) else { return 0 };
+    // the highest bit of each byte that is below `!` or above 127; the lowest of them is right
+    let eight = u64::from_le_bytes(eight);
+    let others = (eight.wrapping_sub(ONES * 0x21) & !eight | eight) & (ONES << 7);
+    others.trailing_zeros() as usize / 8
+}
+
 /// Where the word that begins at `start` ends.
 #[inline]
 pub fn end_of_word(bytes: &[u8], start: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
     let mut at = start;
     loop {
-        if let Some(Ok(eight)) = bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
-            // the highest bit of each byte that is below `!` or above 127; the lowest of them is right
-            let eight = u64::from_le_bytes(eight);
-            let others = (eight.wrapping_sub(ONES * 0x21) & !eight | eight) & (ONES << 7);
-            if others == 0 {
-                at += 8;
+        if let Some(eight) = bytes.get(at..at + 8) {
+            let num_plain = num_plain(eight);
+            at += num_plain;
+            if num_plain == 8 {
                 continue;
             }
-            at += others.trailing_zeros() as usize / 8;
         }
         let Some(&byte) = bytes.get(at) else { return at };
         if if byte < 0x80 { is_ascii_space(byte) } else { byte >= 0xc2 && space_length(bytes, at) > 0 } {

@@ -27,22 +27,22 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     /// The first two bytes, 0 for those that a shorter word has not. The text itself, which may be far away, is not read for most words.
     #[inline]
-    pub fn first_bytes(&self) -> (u8, u8) {
+    pub fn first_bytes(&self) -> [u8; 2] {
         if self.word.len() > WHOLE_BYTES {
-            return (self.word.as_bytes()[0], self.word.as_bytes()[1]);
+            return [self.word.as_bytes()[0], self.word.as_bytes()[1]];
         }
-        (self.key.first as u8, (self.key.first >> 8) as u8)
+        [self.key.first as u8, (self.key.first >> 8) as u8]
     }
 
-    /// The last byte and the one before it, in the same way.
+    /// The last bytes from the last one on, in the same way.
     #[inline]
-    pub fn last_bytes(&self) -> (u8, u8) {
+    pub fn last_bytes(&self) -> [u8; 3] {
         let last = match self.word.len() {
             // the word itself, moved to the upper end
             length @ 1..8 => self.key.first << (64 - 8 * length),
             _ => self.key.last,
         };
-        ((last >> 56) as u8, (last >> 48) as u8)
+        [(last >> 56) as u8, (last >> 48) as u8, (last >> 40) as u8]
     }
 }
 
@@ -182,9 +182,8 @@ mod tests {
             for entry in &found.entries {
                 let bytes = entry.word.as_bytes();
                 let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
-                prop_assert_eq!(entry.first_bytes(), (byte(0), byte(1)));
-                let before_last = if bytes.len() > 1 { byte(bytes.len() - 2) } else { 0 };
-                prop_assert_eq!(entry.last_bytes(), (byte(bytes.len() - 1), before_last));
+                prop_assert_eq!(entry.first_bytes(), [byte(0), byte(1)]);
+                prop_assert_eq!(entry.last_bytes(), [1, 2, 3].map(|back| bytes.len().checked_sub(back).map_or(0, byte)));
                 let count = words.iter().filter(|word| word.as_str() == entry.word).count();
                 prop_assert_eq!(entry.count as usize, count);
             }
