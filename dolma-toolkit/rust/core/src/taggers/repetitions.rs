@@ -423,14 +423,32 @@ mod tests {
         Finder::default().find(text).iter().map(|one| (one.start, one.unit_end, one.end)).collect()
     }
 
-    #[test]
-    fn matches_are_those_of_the_expression() {
-        let expression = fancy_regex::Regex::new(r"(.+?)(?:[\s\x1c-\x1f]?\1){3,}").unwrap();
-        let mut state = 3_u64;
-        let mut next = move |bound: usize| {
+    fn by_expression(expression: &fancy_regex::Regex, text: &str) -> Vec<(usize, usize, usize)> {
+        expression
+            .captures_iter(text)
+            .map(|found| found.unwrap())
+            .map(|found| (found.get(0).unwrap(), found.get(1).unwrap()))
+            .map(|(all, unit)| (all.start(), unit.end(), all.end()))
+            .collect()
+    }
+
+    fn expression() -> fancy_regex::Regex {
+        fancy_regex::Regex::new(r"(.+?)(?:[\s\x1c-\x1f]?\1){3,}").unwrap()
+    }
+
+    /// Numbers below the bound given, the same in every run.
+    fn random(seed: u64) -> impl FnMut(usize) -> usize {
+        let mut state = seed;
+        move |bound| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % bound
-        };
+        }
+    }
+
+    #[test]
+    fn matches_are_those_of_the_expression() {
+        let expression = expression();
+        let mut next = random(3);
         let alphabets: [&[&str]; 6] = [
             &["a", "b"],
             &["a", "b", " "],
@@ -442,14 +460,33 @@ mod tests {
         for round in 0..6_000 {
             let alphabet = alphabets[round % alphabets.len()];
             let text: String = (0..next(60)).map(|_| alphabet[next(alphabet.len())]).collect();
-            let expected: Vec<_> = expression
-                .captures_iter(&text)
-                .map(|found| found.unwrap())
-                .map(|found| (found.get(0).unwrap(), found.get(1).unwrap()))
-                .map(|(all, unit)| (all.start(), unit.end(), all.end()))
-                .collect();
-            assert_eq!(found(&text), expected, "{text:?}");
+            assert_eq!(found(&text), by_expression(&expression, &text), "{text:?}");
         }
+    }
+
+    #[test]
+    fn long_units_are_those_of_the_expression() {
+        let expression = expression();
+        let mut next = random(5);
+        let letters = ["a", "b", "a", "c", " ", "é", "\u{3000}", "\u{85}", "x"];
+        let separators = ["", "", " ", "\n", "\u{a0}", "  ", "\r\n", "\n\n"];
+        let mut found_long = 0;
+        for _ in 0..3_000 {
+            let mut text = String::new();
+            for _ in 0..1 + next(3) {
+                (0..next(20)).for_each(|_| text.push_str(letters[next(letters.len())]));
+                let unit: String = (0..1 + next(30)).map(|_| letters[next(letters.len())]).collect();
+                let separator = separators[next(separators.len())];
+                for _ in 0..2 + next(5) {
+                    text.push_str(&unit);
+                    text.push_str(if next(8) == 0 { separators[next(separators.len())] } else { separator });
+                }
+            }
+            let found = found(&text);
+            found_long += found.iter().filter(|(start, unit_end, _)| unit_end - start > 2 * GRAM).count();
+            assert_eq!(found, by_expression(&expression, &text), "{text:?}");
+        }
+        assert!(found_long > 500, "{found_long}");
     }
 
     #[test]

@@ -163,3 +163,35 @@ fn push_hits(text: &Text<'_>, folded: &Folded<'_>, found: Vec<international::Fou
     spans.push(text.whole("doc_count", count as f64));
     spans.push(text.whole("doc_frac", found_chars as f64 / text.length_chars().max(1) as f64));
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn paragraphs_with_few_digits_hold_no_numbers(
+            pieces in prop::collection::vec(
+                prop_oneof!["[ .()-]{1,2}", "\n", "[0-9]{1,4}", "(55|123)\\.4\\.5\\.6", " 206[-. ]?555[-. ]?0123", "[٣-٩]{3}", "[a-zé]"],
+                0..20,
+            ),
+        ) {
+            let text = pieces.concat();
+            let mut expected = Vec::new();
+            let mut before = 0;
+            for paragraph in text.split_inclusive('\n') {
+                let chars = |at: usize| before + paragraph[..at].chars().count();
+                let mut push = |(start, end), kind| expected.push((chars(start), chars(end), kind));
+                phones(paragraph).into_iter().for_each(|found| push(found, PHONE));
+                ip_addresses(paragraph).into_iter().for_each(|found| push(found, ADDRESS));
+                before += paragraph.chars().count();
+            }
+            let mut spans = Vec::new();
+            PiiOfParagraphs.tag(&Text::new(&text), &mut spans).unwrap();
+            let found: Vec<_> = spans.iter().map(|span| (span.start, span.end, span.kind.as_ref())).collect();
+            prop_assert_eq!(&found[..found.len() - 2], expected);
+        }
+    }
+}

@@ -317,7 +317,10 @@ fn is_word(bytes: &[u8], start: usize, end: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::taggers::text::unicode::is_space;
 
     fn tagged(text: &str, javascript_as_word: bool) -> Vec<(String, usize, usize, f64)> {
         let mut spans = Vec::new();
@@ -342,6 +345,28 @@ mod tests {
             ("line_count", 0, 22, 4.0),
         ];
         assert_eq!(spans, expected.map(|(kind, start, end, score)| (kind.to_owned(), start, end, score)));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_those_of_the_definition(
+            text in "[ \t\r\n\n\u{1c}\u{85}\u{a0}\u{2028}ab.?!\"\u{2026}é日]{0,60}",
+        ) {
+            let length = text.chars().count();
+            let (mut expected, mut start) = (Vec::new(), 0);
+            for line in text.split('\n') {
+                let end = (start + line.chars().count() + 1).min(length);
+                if !line.trim_matches(is_space).ends_with(['.', '?', '!', '"']) {
+                    expected.push(("lines_with_no_ending_punctuation".to_owned(), start, end, 1.0));
+                }
+                if line.split(is_space).filter(|word| !word.is_empty()).count() < MIN_WORDS_PER_LINE {
+                    expected.push(("lines_with_too_few_words".to_owned(), start, end, 1.0));
+                }
+                start = end;
+            }
+            expected.push(("line_count".to_owned(), 0, length, text.split('\n').count() as f64));
+            prop_assert_eq!(tagged(&text, false), expected);
+        }
     }
 
     #[test]

@@ -271,6 +271,9 @@ impl<'a> Iterator for Words<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::unicode::is_space;
     use super::*;
 
     #[test]
@@ -303,5 +306,24 @@ mod tests {
         assert_eq!(split("é"), ["é"]);
         assert!(split(" \n").is_empty());
         assert!(split("").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn paragraphs_and_words_are_those_of_the_definition(
+            text in "[ \t\r\n\n\u{1c}\u{85}\u{a0}\u{2028}\u{3000}a-d#\u{7f}éü\u{301}日\u{1F600}]{0,80}",
+        ) {
+            let parts = Text::new(&text);
+            let mut start = 0;
+            for (paragraph, line) in parts.paragraphs().iter().zip(text.split_inclusive('\n')) {
+                let end = start + line.chars().count();
+                prop_assert_eq!((paragraph.text, paragraph.start, paragraph.end), (line, start, end));
+                prop_assert_eq!(paragraph.content, line.trim_matches(is_space));
+                start = end;
+            }
+            prop_assert_eq!(parts.paragraphs().len(), text.split_inclusive('\n').count());
+            let expected: Vec<&str> = text.split(is_space).filter(|word| !word.is_empty()).collect();
+            prop_assert_eq!(words(&text).collect::<Vec<_>>(), expected);
+        }
     }
 }

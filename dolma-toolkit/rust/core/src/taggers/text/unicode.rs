@@ -213,6 +213,8 @@ pub fn count_chars(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -249,5 +251,12 @@ mod tests {
         assert_eq!(strip("\u{200b}"), "\u{200b}");
         assert_eq!(strip(" \t"), "");
         assert_eq!((strip(""), strip("\u{3000}"), strip("é\u{a0}"), strip("\u{2003}é")), ("", "", "é", "é"));
+    }
+
+    proptest! {
+        #[test]
+        fn strip_is_what_trimming_spaces_gives(text in "[ \t\n\u{1c}\u{1f}\u{85}\u{a0}\u{2000}\u{2028}\u{3000}\u{200b}aéà\u{301}日\u{1F600}]{0,8}") {
+            prop_assert_eq!(strip(&text), text.trim_matches(is_space));
+        }
     }
 }
