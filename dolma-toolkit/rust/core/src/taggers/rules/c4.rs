@@ -111,7 +111,7 @@ fn without_case<const COUNT: usize>(bytes: [u8; COUNT]) -> usize {
     bytes.iter().fold(0, |bits, byte| bits << 5 | usize::from(byte & 31))
 }
 
-/// The last bytes from the last one on, 0 for those that a shorter word has not.
+/// The last three bytes, the last one first; 0 where the word is shorter.
 fn last_bytes(word: &[u8]) -> [u8; 3] {
     let mut last = word.iter().rev().copied().chain([0; 3]);
     std::array::from_fn(|_| last.next().unwrap_or(0))

@@ -72,7 +72,7 @@ struct Group {
 
 /// Turns the repeated (n-1)-grams into the repeated n-grams; `groups` are those and perhaps a few that come once, by first place.
 ///
-/// Most pairs that come once are sorted out by counting hashes, without branches, since nobody can foresee which they are.
+/// Counts of hashes exclude most pairs that come once. This takes no branches, because a processor could not predict them.
 fn extend_by_one_word(group: &mut [u32], repeated: &mut Vec<u32>, pairs: &mut PairTable, groups: &mut Vec<Group>) {
     pairs.clear(repeated.len());
     groups.clear();

@@ -25,7 +25,7 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// The first two bytes, 0 for those that a shorter word has not. The text itself, which may be far away, is not read for most words.
+    /// The first two bytes; 0 where the word is shorter. For most words they come from the key, since the text may not be in the cache.
     #[inline]
     pub fn first_bytes(&self) -> [u8; 2] {
         if self.word.len() > WHOLE_BYTES {
@@ -34,7 +34,7 @@ impl Entry<'_> {
         [self.key.first as u8, (self.key.first >> 8) as u8]
     }
 
-    /// The last bytes from the last one on, in the same way.
+    /// The last three bytes, the last one first; 0 where the word is shorter.
     #[inline]
     pub fn last_bytes(&self) -> [u8; 3] {
         let last = match self.word.len() {
