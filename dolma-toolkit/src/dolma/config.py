@@ -382,6 +382,11 @@ class WorkDir:
 
     input: str | None = setting(None, "directory for copies of remote files (default: work_dir.output)")
     output: str | None = setting(None, "directory for unfinished results (default: next to the results)")
+    max_bytes: int | None = setting(
+        None,
+        "disk space for copies of remote files and for results that wait to be uploaded, besides the files being read "
+        "(default: half of the free space)",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dolma import _native
+from dolma.files.store import Store, current
 
 __all__ = ["Document", "Plan", "skipped_rows"]
 
@@ -60,12 +61,20 @@ class Plan:
 
     def pending(self) -> list[list[int]]:
         """For each tagging stage, the positions of the files that it still has to read."""
-        return _native.pending(self.to_json())
+        store = self._store()
+        return _native.pending(self.to_json(), store)
 
     def run(self, report: Callable[..., None]) -> dict[str, Any]:
         """Does what is not done, and gives a summary: by command, a list of `tag` and `dedupe`."""
-        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report))
+        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report, self._store()))
         return found
+
+    @staticmethod
+    def _store() -> Store | None:
+        store = current()
+        if store is not None:
+            store.settle()  # what is known of a file does not change when its upload ends
+        return store
 
 
 def skipped_rows(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, str, str]]:

@@ -1,4 +1,4 @@
-"""Lets a command that works on local files work on remote ones: inputs are copied before it, results after it.
+"""Lets a command that works on local files work on remote ones.
 
 The command sees paths below ``files.paths.REMOTE_DIRECTORY``. What a destination already has is copied there too, so
 that finished work is found, and a manifest can be added to.
@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from dolma.config import WRITTEN_KEYS
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError
 from dolma.files.paths import SCHEMES, SIDE_DIRECTORY, attributes_root, is_remote, mirror_path, named, side_file
 from dolma.files.remote import Entry, RemoteError, each, fetch, find, head, remove, upload
+from dolma.files.store import Store, is_copy, put_hole, running
 from dolma.formats.files import sha256_of
 from dolma.records import bytes_text
 
@@ -77,13 +78,19 @@ _RECORDS = ("funnel.ndjson", "progress.ndjson")
 """Side files from which a run resumes."""
 
 
-def with_remote_paths(written: Written | None = None) -> Callable[[Callable[[Any], R]], Callable[[Any], R]]:
-    """Makes ``run(config)`` take URLs where its settings name documents and destinations."""
+def with_remote_paths(
+    written: Written | None = None, *, streams: bool = False
+) -> Callable[[Callable[[Any], R]], Callable[[Any], R]]:
+    """Makes ``run(config)`` take URLs where its settings name documents and destinations.
+
+    With ``streams`` documents and their attributes are copied when they are read, and results are uploaded when they
+    are written; else all inputs are there before ``run``, and results are uploaded after it.
+    """
 
     def decorate(run: Callable[[Any], R]) -> Callable[[Any], R]:
         @functools.wraps(run)
         def call(config: Any) -> R:
-            with staged(config, written) as local:
+            with staged(config, written, streams=streams) as local:
                 return run(local)
 
         return call
@@ -92,14 +99,14 @@ def with_remote_paths(written: Written | None = None) -> Callable[[Callable[[Any
 
 
 @contextmanager
-def staged(config: C, written: Written | None = None) -> Iterator[C]:
+def staged(config: C, written: Written | None = None, *, streams: bool = False) -> Iterator[C]:
     """The settings with local paths for URLs; on leaving without an error, what was written is uploaded.
 
     Copies and results share one tree, below ``work_dir.output``, else ``work_dir.input``, else a temporary directory.
 
     Raises:
         ConfigError: a URL cannot be used or read; it has every problem that was found.
-        RemoteError: the upload failed. What was made is kept if ``work_dir.output`` is set.
+        RemoteError: a file cannot be read or written.
     """
     if not any(is_remote(value) for _, _, value in _settings(config)):
         yield config
@@ -110,26 +117,68 @@ def staged(config: C, written: Written | None = None) -> Iterator[C]:
         kept = getattr(work_dir, "output", None) or getattr(work_dir, "input", None)
         root = temporary if dry or kept is None else Path(kept)
         stage = _Stage(config, root, dry)
-        local = stage.local_settings(written)
+        stage.look(written)
         if dry:
-            yield local
-            return
+            for entry in stage.entries.values():
+                put_hole(entry, mirror_path(root, entry.url))
+            yield stage.local_settings()
+        elif streams:
+            root.mkdir(parents=True, exist_ok=True)
+            with running(Store(root, _max_bytes(work_dir, root))) as store:
+                yield from _streamed(stage, store)
+        else:
+            yield from _copied(stage)
+
+
+def _streamed(stage: _Stage, store: Store) -> Iterator[Any]:
+    stage.expect_room(max(stage.entries.values(), key=lambda entry: entry.size_bytes or 0, default=None))
+    for url in stage.written:
+        store.add_destination(url)
+    for entry in stage.entries.values():
+        store.add(entry)
+    stage.fetch_kept_files()
+    try:
+        yield stage.local_settings()
+    except BaseException as error:
+        _upload_errors(stage, error)
+        with suppress(RemoteError):
+            store.settle()  # what is finished need not be made again
+        raise
+    store.finish(stage.kept_files)
+
+
+def _copied(stage: _Stage) -> Iterator[Any]:
+    stage.copy()
+    stage.fetch_kept_files()
+    for url in stage.written:
+        _pull(url, mirror_path(stage.root, url))
+    try:
+        yield stage.local_settings()
+    except (FormatError, ProblemsError) as error:
+        _upload_errors(stage, error)
+        raise
+    for url in stage.written:
+        _push(mirror_path(stage.root, url), url)
+    for url in stage.kept_files:
+        copy = mirror_path(stage.root, url)
+        if copy.is_file() and upload(copy, url):
+            log.info("uploaded %s", url)
+
+
+def _upload_errors(stage: _Stage, error: BaseException) -> None:
+    """Uploads the rows that were wrong."""
+    if isinstance(error, FormatError | ProblemsError):
         for url in stage.written:
-            _pull(url, mirror_path(root, url))
-        try:
-            yield local
-        except (FormatError, ProblemsError):
-            for url in stage.written:
-                rows = side_file(mirror_path(root, url), "errors.ndjson")
-                if rows.is_file():
-                    upload(rows, f"{url}/{SIDE_DIRECTORY}/errors.ndjson")
-            raise
-        for url in stage.written:
-            _push(mirror_path(root, url), url)
-        for url in stage.kept_files:
-            copy = mirror_path(root, url)
-            if copy.is_file() and upload(copy, url):
-                log.info("uploaded %s", url)
+            rows = side_file(mirror_path(stage.root, url), "errors.ndjson")
+            if rows.is_file():
+                upload(rows, f"{url}/{SIDE_DIRECTORY}/errors.ndjson")
+
+
+def _max_bytes(work_dir: Any, root: Path) -> int:
+    given: int | None = getattr(work_dir, "max_bytes", None)
+    if given is not None and given < 1:
+        raise ConfigError([Problem("work_dir.max_bytes", f"is {given}; expected at least 1")])
+    return given if given is not None else shutil.disk_usage(root).free // 2
 
 
 def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -146,17 +195,18 @@ def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
 
 
 class _Stage:
-    """One run: what is copied for it, and where to."""
+    """One run: what it reads, and where it writes to."""
 
     def __init__(self, config: Any, root: Path, dry: bool) -> None:
         self.config, self.root, self.dry = config, root, dry
+        self.entries: dict[str, Entry] = {}
+        """Documents and what goes along with them."""
         self.written: dict[str, None] = {}
-        self.kept_files: dict[str, None] = {}
+        self.kept_files: dict[str, Entry | None] = {}
 
-    def local_settings(self, written: Written | None) -> Any:
-        """Copies the inputs, notes the outputs, and gives the settings with local paths."""
+    def look(self, written: Written | None) -> None:
+        """Finds the inputs and notes the outputs."""
         problems: list[Problem] = []
-        entries: dict[str, Entry] = {}
         listings: dict[str, dict[str, Entry]] = {}
         for key, owner, value in _settings(self.config):
             if not is_remote(value):
@@ -168,15 +218,12 @@ class _Stage:
                     below = "/documents" if last == "path" and not getattr(self.config, "shuffle", True) else ""
                     self.written[value.rstrip("/") + below] = None
                 elif last in KEPT_FILE_KEYS:
-                    self.kept_files[value] = None
-                    there = head(value)
-                    if there is not None and not self.dry:
-                        fetch(there, self._local(value))
+                    self.kept_files[value] = head(value)
                 else:
                     found = _found(key, f"{value.rstrip('/')}/**" if last in DIRECTORY_KEYS else value)
-                    entries.update((entry.url, entry) for entry in found)
+                    self.entries.update((entry.url, entry) for entry in found)
                     for entry in found:
-                        entries.update(_companions(owner, entry.url, listings))
+                        self.entries.update(_companions(owner, entry.url, listings))
                         for directory in written(self.config, str(self._local(entry.url))) if written else ():
                             _check(entry.url, named(directory), writes=True)
                             self.written[named(directory)] = None
@@ -188,42 +235,44 @@ class _Stage:
                 continue  # no directory `documents`: the command reports it in its own words
         if problems:
             raise ConfigError(problems)
-        self._copy(list(entries.values()))
+
+    def local_settings(self) -> Any:
+        """The settings with local paths."""
         return self._localized(self.config)
 
     def _local(self, url: str) -> Path:
         return mirror_path(self.root, url)
 
-    def _copy(self, entries: list[Entry]) -> None:
-        if self.dry:
-            for entry in entries:
-                # holes of the right size: a dry run only looks at names and sizes
-                path = self._local(entry.url)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as file:
-                    file.truncate(entry.size_bytes or 0)
-            return
-        self._expect_room(entries)
+    def fetch_kept_files(self) -> None:
+        """Copies the files that are read as a whole, and written."""
+        for url, there in self.kept_files.items():
+            if there is not None:
+                fetch(there, self._local(url))
+
+    def copy(self) -> None:
+        """Copies all inputs."""
+        entries = list(self.entries.values())
+        self.expect_room(*entries)
         copied = sum(each(lambda entry: fetch(entry, self._local(entry.url)), entries))
         if entries:
             log.info("copied %d of %d remote files; the rest was up to date", copied, len(entries))
 
-    def _expect_room(self, entries: list[Entry]) -> None:
-        """Checks the disk before the first byte is copied, since all copies stay until the run ends."""
+    def expect_room(self, *entries: Entry | None) -> None:
+        """Checks the disk before the first byte is copied, for files that have to be there together."""
 
         def to_come(entry: Entry) -> int:
-            copy, size_bytes = self._local(entry.url), entry.size_bytes or 0
-            return 0 if copy.is_file() and copy.stat().st_size == size_bytes else size_bytes
+            return 0 if is_copy(self._local(entry.url), entry) else entry.size_bytes or 0
 
-        needed_bytes = sum(map(to_come, entries))
+        needed_bytes = sum(to_come(entry) for entry in entries if entry is not None)
         if not needed_bytes:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(self.root).free
         if needed_bytes > free_bytes:
             message = f"{self.root} has room for {bytes_text(free_bytes)}; expected {bytes_text(needed_bytes)}"
-            hint = "set it to a directory on a larger disk, or give the documents in several runs"
-            raise ConfigError([Problem("work_dir.output", f"{message}, for the copies of {len(entries)} files", hint)])
+            what = "the largest file" if len(entries) == 1 else f"the copies of {len(entries)} files"
+            hint = "set it to a directory on a larger disk"
+            raise ConfigError([Problem("work_dir.output", f"{message}, for {what}", hint)])
 
     def _localized(self, config: Any) -> Any:
         changes: dict[str, Any] = {}
@@ -279,9 +328,11 @@ def _companions(owner: Any, document: str, listings: dict[str, dict[str, Entry]]
         prefix = str(directory).replace("/", "://", 1)
         if prefix not in listings:
             listings[prefix] = {entry.url: entry for entry in find(f"{prefix}/**")}
-        for url, entry in listings[prefix].items():
-            if url.endswith(f"/{relative}"):
-                yield url, entry
+            if f"{prefix}/manifest.json" in listings[prefix]:
+                yield from listings[prefix].items()  # a manifest says what all of them are
+        found = listings[prefix].get(f"{prefix}/{relative}")
+        if found is not None:
+            yield found.url, found
 
 
 def _pull(url: str, directory: Path) -> None:

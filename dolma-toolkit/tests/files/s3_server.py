@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import os
 import shutil
 import socket
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["DroppingProxy", "free_port", "moto_server"]
+__all__ = ["DroppingProxy", "RefusingProxy", "free_port", "moto_server"]
 
 
 def free_port() -> int:
@@ -105,3 +107,68 @@ class DroppingProxy:
                 server.sendall(data)
             except OSError:
                 return
+
+
+class RefusingProxy:
+    """Passes HTTP through, and counts what passes. After ``limit`` requests with ``method`` it refuses these."""
+
+    def __init__(self, address: str, method: str = "GET", status: int = 403, limit: int | None = None) -> None:
+        self.upstream = address.removeprefix("http://")
+        self.method, self.status, self.limit = method, status, limit
+        self.requests: list[tuple[str, str]] = []
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def counted(self, method: str, suffix: str = "") -> list[str]:
+        """Paths of requests, without listings."""
+        return [
+            path for name, path in self.requests if name == method and "?list" not in path and path.endswith(suffix)
+        ]
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+            def _pass(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                proxy.requests.append((self.command, self.path))
+                is_full = proxy.limit is not None and len(proxy.counted(proxy.method)) > proxy.limit
+                if is_full and self.command == proxy.method and "?list" not in self.path:
+                    code = "AccessDenied" if proxy.status == 403 else "InternalError"
+                    self._answer(proxy.status, [], f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
+                    return
+                connection = http.client.HTTPConnection(proxy.upstream)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
+                passed = [(name, value) for name, value in response.getheaders() if name.lower() not in _OF_THE_HOP]
+                data = response.read()
+                length = response.headers.get("Content-Length") if self.command == "HEAD" else None
+                self._answer(response.status, passed, data, length)
+                connection.close()
+
+            def _answer(
+                self, status: int, headers: list[tuple[str, str]], body: bytes, length: str | None = None
+            ) -> None:
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", length or str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass
+
+        return Handler
+
+
+_OF_THE_HOP = ("content-length", "transfer-encoding", "connection", "date", "server")

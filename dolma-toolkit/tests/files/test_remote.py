@@ -100,8 +100,9 @@ def test_a_copy_goes_on_after_refusals_and_cuts(dolma: Dolma, tmp_path: Path, mo
     assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["documents"] == 900
     assert Flaky.requests[:3] == [None, None, None]
     assert [requested is None for requested in Flaky.requests[3:]] == [False, False]
-    (copy,) = (tmp_path / "work").rglob("a.jsonl")
-    assert copy.read_bytes() == (tmp_path / "served/documents/a.jsonl").read_bytes()
+    assert not list((tmp_path / "work").rglob("a.jsonl"))
+    dolma("tag", "--documents", "served/documents/a.jsonl", "--taggers", "char_length_v1", "--destination", "local")
+    assert (tmp_path / "out/a.jsonl").read_bytes() == (tmp_path / "local/a.jsonl").read_bytes()
 
 
 def test_copies_that_the_disk_cannot_hold_are_refused_before_the_first(

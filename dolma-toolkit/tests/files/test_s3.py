@@ -204,7 +204,7 @@ def test_dropped_connections_are_taken_up_where_they_broke(
     assert f"{name}: cannot be read: " in result.err
     assert "after 6 tries" in result.err
     assert [path for path in (tmp_path / "copies").rglob("*") if path.is_file()] == []
-    assert not (tmp_path / "never").exists()
+    assert [path.name for path in (tmp_path / "never").iterdir()] == [".dolma"]  # no results, no manifest
     proxy.close()
 
 

@@ -1,5 +1,6 @@
 //! The one error type of the crate. A message reads `<where>: <what> is <got>; expected <expected>`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -98,6 +99,8 @@ pub enum Error {
         /// Its reason.
         source: io::Error,
     },
+    /// A remote file cannot be read or written; the text names it.
+    Remote(String),
     /// The caller asked to stop.
     Cancelled,
     /// Several of the above, in the order of the input; never empty, never nested.
@@ -152,6 +155,9 @@ impl Error {
         if flat.iter().any(|error| matches!(error, Error::Cancelled)) {
             return Some(Error::Cancelled);
         }
+        // one store fails for many files in the same way
+        let mut seen = BTreeSet::new();
+        flat.retain(|error| !matches!(error, Error::Remote(message) if !seen.insert(message.clone())));
         match flat.len() {
             0 => None,
             1 => flat.pop(),
@@ -172,6 +178,7 @@ impl fmt::Display for Error {
                 }
             }
             Error::Io { path, source } => write!(f, "{path}: {source}"),
+            Error::Remote(message) => f.write_str(message),
             Error::Cancelled => f.write_str("interrupted"),
             Error::Many(errors) => {
                 for (index, error) in errors.iter().enumerate() {

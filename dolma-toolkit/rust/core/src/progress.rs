@@ -1,6 +1,7 @@
 //! What a long job reports to its caller while it works, and how the caller stops it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -15,7 +16,21 @@ pub struct Progress {
     files: AtomicU64,
     total_files: AtomicU64,
     total_bytes: AtomicU64,
-    cancelled: AtomicBool,
+    cancellation: Cancellation,
+}
+
+/// Whether a job is asked to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Arc<AtomicBool>);
+
+impl Cancellation {
+    /// `Error::Cancelled` after [`Progress::cancel`].
+    pub fn check(&self) -> Result<()> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
 }
 
 /// The counters at one moment.
@@ -57,15 +72,17 @@ impl Progress {
 
     /// Asks the job to stop.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancellation.0.store(true, Ordering::Relaxed);
     }
 
     /// `Error::Cancelled` after [`Progress::cancel`].
     pub fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Error::Cancelled);
-        }
-        Ok(())
+        self.cancellation.check()
+    }
+
+    /// For those that only have to know when to stop.
+    pub fn cancellation(&self) -> Cancellation {
+        self.cancellation.clone()
     }
 
     /// The counters now.

@@ -7,6 +7,7 @@ mod list;
 mod readers;
 mod run;
 mod stat;
+mod store;
 mod tokens;
 
 use pyo3::prelude::*;

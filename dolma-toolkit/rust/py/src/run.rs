@@ -2,35 +2,45 @@
 
 use dolma_core::mix::{check, Planned, Settings};
 use dolma_core::pipeline::{self, Plan};
+use dolma_core::run::Files;
 use dolma_core::Error;
 use pyo3::prelude::*;
 
 use crate::detach;
 use crate::error::raise;
+use crate::store;
 
 /// Does a plan (JSON of `dolma_core::pipeline::Plan`) and gives what it did (JSON of `Summary`).
 #[pyfunction]
-#[pyo3(signature = (plan, report=None))]
-pub fn run(py: Python<'_>, plan: &str, report: Option<&Bound<'_, PyAny>>) -> PyResult<String> {
+#[pyo3(signature = (plan, report=None, store=None))]
+pub fn run(
+    py: Python<'_>,
+    plan: &str,
+    report: Option<&Bound<'_, PyAny>>,
+    store: Option<Py<PyAny>>,
+) -> PyResult<String> {
     let plan: Plan = parse(plan)?;
-    let summary = detach::run(py, report, |progress| pipeline::run(&plan, progress))?;
+    let summary = detach::run(py, report, |progress| {
+        pipeline::run(&plan, &Files::new(store::of(store), plan.threads, progress), progress)
+    })?;
     render(&summary)
 }
 
 /// For each tagging stage of a plan, the positions of the files that it still has to read.
 #[pyfunction]
-pub fn pending(py: Python<'_>, plan: &str) -> PyResult<Vec<Vec<usize>>> {
+#[pyo3(signature = (plan, store=None))]
+pub fn pending(py: Python<'_>, plan: &str, store: Option<Py<PyAny>>) -> PyResult<Vec<Vec<usize>>> {
     let plan: Plan = parse(plan)?;
-    detach::run(py, None, |progress| pipeline::pending(&plan, progress))
+    detach::run(py, None, |progress| pipeline::pending(&plan, &Files::new(store::of(store), plan.threads, progress)))
 }
 
 /// Checks what can be checked before a mix; gives warnings. `settings` is JSON of `dolma_core::mix::Settings`, `planned` of
 /// the attributes that other stages are about to make, by directory (`Planned`).
 #[pyfunction]
-#[pyo3(signature = (settings, planned="{}"))]
-pub fn mix_check(py: Python<'_>, settings: &str, planned: &str) -> PyResult<Vec<String>> {
+#[pyo3(signature = (settings, planned="{}", store=None))]
+pub fn mix_check(py: Python<'_>, settings: &str, planned: &str, store: Option<Py<PyAny>>) -> PyResult<Vec<String>> {
     let (settings, planned): (Settings, Planned) = (parse(settings)?, parse(planned)?);
-    detach::run(py, None, |_| check(&settings, &planned))
+    detach::run(py, None, |progress| check(&settings, &planned, &Files::new(store::of(store), 1, progress)))
 }
 
 /// Settings of a command from JSON.

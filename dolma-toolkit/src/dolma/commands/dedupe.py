@@ -172,7 +172,7 @@ def _set_name(dedupe: DedupeConfig) -> str:
     return f"{name}_{dedupe.partition_index}" if dedupe.num_partitions > 1 else name
 
 
-@with_remote_paths(written)
+@with_remote_paths(written, streams=True)
 def run(config: Config) -> None:
     """Marks duplicates; see ``docs/guide/dedupe-and-mix.md``."""
     settings = make_settings(config, expand(config.documents))

@@ -21,6 +21,7 @@ from dolma import _native
 from dolma.config import GENERATE_IDS, REQUIRED, SKIP_BAD_ROWS, Compression, WorkDir, at_least, load, setting, to_yaml
 from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
 from dolma.files.paths import PACKINGS, Source, attributes_root, expand, named, select
+from dolma.files.store import current
 from dolma.plan import Document, Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
@@ -262,7 +263,7 @@ def _check_seed(seed: int, key: str) -> Iterator[Problem]:
         yield Problem(key, f"is {seed}; expected 0 to 2^64 - 1")
 
 
-@with_remote_paths()
+@with_remote_paths(streams=True)
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Mixes; see ``docs/guide/dedupe-and-mix.md``."""
@@ -277,7 +278,7 @@ def run(config: Config) -> None:
     directories = sorted(set(outputs))
     reporter = Reporter("mix", directories)
     start = time.monotonic()
-    for warning in _native.mix_check(json.dumps(settings)):
+    for warning in _native.mix_check(json.dumps(settings), store=current()):
         log.warning("mix  %s", warning)
     with error_log(outputs[0]):
         plan = Plan(documents_of(settings, config), config.processes, config.generate_ids, config.skip_bad_rows)

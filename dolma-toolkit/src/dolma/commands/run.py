@@ -22,6 +22,7 @@ from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, WorkDir, at_least, setting
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
 from dolma.estimate import Estimate, filter_bytes, size_bytes, sizes_table, text_bytes
 from dolma.files.paths import Source, expand, named, select, side_file
+from dolma.files.store import current
 from dolma.formats.files import sha256_of
 from dolma.formats.manifest import MANIFEST, check_files, read_manifest
 from dolma.plan import Document, Plan
@@ -295,7 +296,7 @@ def _written(config: Config, document: str) -> Iterator[str]:
             yield from dedupe.written(stage.dedupe, document)
 
 
-@with_remote_paths(_written)
+@with_remote_paths(_written, streams=True)
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Runs the stages; see ``docs/guide/run.md``."""
@@ -407,7 +408,7 @@ def _check_names(work: _Work, index: int) -> None:
             key = unit["attribute_name"] + settings["attribute_suffix"]
             for directory in work.directories[other]:
                 planned[str(directory)] = {"taggers": [], "keys": [key]}
-    for warning in _native.mix_check(json.dumps(work.settings[index]), json.dumps(planned)):
+    for warning in _native.mix_check(json.dumps(work.settings[index]), json.dumps(planned), current()):
         log.warning("mix  %s", warning)
 
 

@@ -96,7 +96,7 @@ def written(config: Config, document: str) -> Iterator[str]:
             yield str(attributes_root(document, name)[1])
 
 
-@with_remote_paths(written)
+@with_remote_paths(written, streams=True)
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing attribute files, then the manifests."""

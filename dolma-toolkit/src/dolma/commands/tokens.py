@@ -135,7 +135,7 @@ class Config:
         yield from at_least(0, **{f"tokenizer.{name}": value for name, value in token_ids.items()})
 
 
-@with_remote_paths()
+@with_remote_paths(streams=True)
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing shards, then the manifest."""

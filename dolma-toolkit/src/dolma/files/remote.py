@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import re
-import time
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -170,7 +170,12 @@ class _S3:
 
     def write(self, path: Path, url: str, sha256: str) -> None:
         bucket, key = _parts(url)
-        self.writer.upload_file(str(path), bucket, key, ExtraArgs={"Metadata": {SHA256_KEY: sha256}})
+        try:
+            self.writer.upload_file(str(path), bucket, key, ExtraArgs={"Metadata": {SHA256_KEY: sha256}})
+        except Exception as error:
+            if type(error).__name__ == "S3UploadFailedError" and isinstance(error.__context__, Exception):
+                raise error.__context__ from None  # it says more, and does not name the copy
+            raise
 
     def remove(self, url: str) -> None:
         bucket, key = _parts(url)
@@ -302,10 +307,13 @@ def _reason(error: BaseException) -> str:
 class _Retries:
     """Counts failures in a row, waits longer after each, and gives up in the end."""
 
-    def __init__(self, url: str, doing: str) -> None:
+    def __init__(self, url: str, doing: str, stop: threading.Event | None = None) -> None:
         self.url, self.doing, self.failures = url, doing, 0
+        self.stop = stop or threading.Event()
 
     def after(self, error: BaseException) -> None:
+        if self.stop.is_set():
+            raise RemoteError(f"{self.url}: was not read, since the run has ended") from error
         if status_of(error) == 412:
             message = "has changed while it was read; expected a file that stays as it is"
             raise RemoteError(f"{self.url}: {message}") from error
@@ -315,7 +323,7 @@ class _Retries:
             raise RemoteError(f"{self.url}: cannot be {self.doing}: {_reason(error)}{tries}") from error
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.failures - 1))
         log.warning("%s: %s; trying again in %.1f s", self.url, _reason(error), pause_s)
-        time.sleep(pause_s)
+        self.stop.wait(pause_s)
 
 
 def _tried(url: str, doing: str, call: Callable[[], R]) -> R:
@@ -381,8 +389,8 @@ def _matcher(fixed: str, pattern: str, hidden: bool) -> Callable[[str], bool]:
     return lambda url: not url.endswith("/") and names_match(url[len(fixed) :].split("/"), 0)
 
 
-def fetch(entry: Entry, target: Path) -> bool:
-    """Copies a remote file; returns False if an equal copy of the same original exists.
+def fetch(entry: Entry, target: Path, stop: threading.Event | None = None) -> bool:
+    """Copies a remote file; returns False if an equal copy of the same original exists. Gives up when ``stop`` is set.
 
     Raises:
         RemoteError: it cannot be read, has changed meanwhile, or the copy is not equal to it.
@@ -398,7 +406,7 @@ def fetch(entry: Entry, target: Path) -> bool:
     if entry.md5 is None and entry.url.startswith("s3:") and "-" not in entry.tag:
         entry = head(entry.url) or entry  # a listing does not say whether the tag is an MD5
     try:
-        md5 = _download(entry, partial)
+        md5 = _download(entry, partial, stop or threading.Event())
         if entry.md5 is not None and md5 != entry.md5:
             raise RemoteError(f"{entry.url}: the copy has the MD5 {md5}; expected {entry.md5}")
         os.replace(partial, target)
@@ -425,9 +433,9 @@ def fetch_url(url: str, directory: Path) -> Path:
     return target
 
 
-def _download(entry: Entry, partial: Path) -> str:
+def _download(entry: Entry, partial: Path, stop: threading.Event) -> str:
     """Writes the bytes and resumes after a failure; returns their MD5."""
-    store, retries = _store(entry.url), _Retries(entry.url, "read")
+    store, retries = _store(entry.url), _Retries(entry.url, "read", stop)
     digest, offset = hashlib.md5(usedforsecurity=False), 0
     with partial.open("wb") as file:
         while True:
@@ -438,6 +446,8 @@ def _download(entry: Entry, partial: Path) -> str:
                         file.seek(start)
                         file.truncate()
                     for chunk in chunks:
+                        if stop.is_set():
+                            break
                         _write(file.fileno(), chunk)
                         digest.update(chunk)
                         offset += len(chunk)

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from dolma.core.data_types import Document, DocumentWithMetadata
 from dolma.core.registry import TaggerRegistry
 from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError, errors_of_native, raise_all
+from dolma.files.store import current
 
 __all__ = ["SpoolTask", "import_modules", "make_tagger", "run_spools", "source_sha256"]
 
@@ -166,6 +168,9 @@ def run_spools(
         ConfigError: a tagger cannot be made.
     """
     left = [task for task in tasks if not os.path.exists(task.spool)]
+    store = current()
+    if store is not None:
+        store.expect([task.path for task in left])
     for task in left:
         Path(task.spool).parent.mkdir(parents=True, exist_ok=True)
         Path(_partial(task)).unlink(missing_ok=True)
@@ -202,7 +207,7 @@ def _results(
 ) -> Iterator[int | list[Exception]]:
     if debug or not tasks:
         _start_worker(taggers, modules)
-        yield from map(_spool_file, tasks)
+        yield from _spooled_here(tasks)
         return
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(tasks))
@@ -211,15 +216,26 @@ def _results(
         if processes > 1:
             raise _NotInWorkersError(f"{here} defined in this session or script")
         _start_worker(taggers, modules)
-        yield from map(_spool_file, tasks)
+        yield from _spooled_here(tasks)
         return
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(taggers, modules)) as pool:
-        order = {pool.submit(_spool_file, task): index for index, task in enumerate(tasks)}
-        waiting: set[Future[int | list[Exception]]] = set(order)
+        order: dict[Future[int | list[Exception]], int] = {}
+        waiting: set[Future[int | list[Exception]]] = set()
+        store, left = current(), list(enumerate(tasks))[::-1]
         try:
-            while waiting:
+            while waiting or left:
+                # remote files are fetched for those that are read now, and soon
+                while left and (store is None or len(waiting) < 2 * workers):
+                    index, task = left.pop()
+                    while store is not None and not store.need(task.path):
+                        pass
+                    future = pool.submit(_spool_file, task)
+                    order[future] = index
+                    waiting.add(future)
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=order.__getitem__):
+                    if store is not None:
+                        store.done(tasks[order[future]].path)
                     yield future.result()
         except BrokenProcessPool:
             if here and not any(os.path.exists(_partial(task)) for task in tasks):
@@ -235,6 +251,14 @@ def _results(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _spooled_here(tasks: Iterable[SpoolTask]) -> Iterator[int | list[Exception]]:
+    store = current()
+    for task in tasks:
+        with store.lent(task.path) if store is not None else nullcontext():
+            result = _spool_file(task)
+        yield result
 
 
 def _defined_here(taggers: Sequence[str]) -> str:

@@ -11,8 +11,6 @@ mod settings;
 mod url;
 mod words;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
@@ -24,9 +22,9 @@ pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{AtomicWriter, Skipped, Written};
+use crate::jsonl::{AtomicWriter, Skipped};
 use crate::manifest::sha256_file;
-use crate::run::{BatchRow, Journal, Share};
+use crate::run::{BatchRow, Files, Journal, Share};
 use decide::Marker;
 use keys::{Asking, KeyedRow, Keyer};
 use resume::{groups, Identity, MarkedFile, Target};
@@ -63,6 +61,7 @@ pub struct Summary {
 /// The deduplication of a run: the filter, and where attributes go.
 pub struct Dedupe<'s> {
     settings: &'s Settings,
+    files: Files,
     filter: AnyFilter,
     /// The filter's file as it was.
     before: Option<FileState>,
@@ -76,47 +75,57 @@ pub struct Dedupe<'s> {
 }
 
 impl<'s> Dedupe<'s> {
-    /// Opens the filter, and finds out what an earlier run left. `hashes` has the document files.
-    pub fn survey(settings: &'s Settings, keep: bool, hashes: &BTreeMap<PathBuf, Written>) -> Result<Dedupe<'s>> {
+    /// Opens the filter, and finds out what an earlier run left.
+    pub fn survey(settings: &'s Settings, keep: bool, files: &Files) -> Result<Dedupe<'s>> {
         settings.key()?;
         let (filter, before) = open_filter(settings)?;
-        let identity = Identity::of(settings, hashes);
+        let identity = Identity::of(settings)?;
         let mut already_inserted = false;
         let mut given = before.clone();
         if let (AnyFilter::Current(filter), false) = (&filter, settings.bloom_filter.read_only) {
-            match filter.record.runs.iter().find(|run| run.run == identity.run) {
-                Some(run) => {
-                    already_inserted = true;
-                    given = run.before.clone();
-                }
-                None => identity.check_not_in(&filter.record, settings)?,
+            if let Some(run) = identity.find_in(&filter.record, settings, files)? {
+                already_inserted = true;
+                given = run.before.clone();
             }
         }
         let groups = if keep { groups(settings) } else { Vec::new() };
-        let target = |group| Target::new(settings, group, &identity, given.as_ref(), hashes);
+        let target = |group| Target::new(settings, group, &identity, given.as_ref(), files);
         let targets = groups.into_iter().map(target).collect::<Result<_>>()?;
-        Ok(Dedupe { settings, filter, before, given, identity, targets, already_inserted })
+        let files = files.clone();
+        Ok(Dedupe { settings, files, filter, before, given, identity, targets, already_inserted })
     }
 
     /// Whether nothing is left to do but, perhaps, the manifests. `is_complete`: whatever else is made of the attributes
     /// is there.
     pub fn is_done(&self, is_complete: bool) -> Result<bool> {
         let may_be_done = self.before.is_some() && (self.already_inserted || self.settings.bloom_filter.read_only);
-        let all_written = is_complete && self.targets.iter().all(Target::all_written);
-        if self.already_inserted && !all_written {
+        if self.already_inserted && !(is_complete && self.all_written()?) {
             let message = format!(
                 "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
                 self.settings.bloom_filter.file.display(),
-                self.identity.inputs.first().map(|input| input.path.as_str()).unwrap_or_default(),
+                self.identity.names.first().map(String::as_str).unwrap_or_default(),
             );
             return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
         }
-        Ok(may_be_done && is_complete && (self.already_inserted || self.targets.iter().all(Target::is_done)))
+        let are_done = || -> Result<bool> {
+            for target in &self.targets {
+                if !target.is_done()? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        Ok(may_be_done && is_complete && (self.already_inserted || are_done()?))
     }
 
     /// Whether every row has its attributes, and only the manifests may be missing.
-    pub fn is_marked(&self) -> bool {
-        self.targets.iter().all(Target::all_written)
+    pub fn all_written(&self) -> Result<bool> {
+        for target in &self.targets {
+            if !target.all_written()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Readies the directories. Says how many files of another run were removed.
@@ -181,7 +190,7 @@ impl<'s> Dedupe<'s> {
     /// Writes the filter and the manifests.
     pub fn publish(mut self, counts: Counts, replaced_files: u64, skipped: Vec<Skipped>) -> Result<Summary> {
         if let (AnyFilter::Current(filter), false) = (&mut self.filter, self.settings.bloom_filter.read_only) {
-            filter.record.runs.push(self.identity.record(self.settings, self.before.clone()));
+            filter.record.runs.push(self.identity.record(self.settings, self.before.clone(), &self.files)?);
             bloom::write(filter, &self.settings.bloom_filter.file)?;
         }
         let first_estimate = self.settings.bloom_filter.estimated_doc_count;
@@ -195,7 +204,7 @@ impl<'s> Dedupe<'s> {
     pub fn publish_again(self) -> Result<Summary> {
         let summary = self.already_done();
         for target in self.targets {
-            match target.is_done() {
+            match target.is_done()? {
                 true => target.journal.remove()?,
                 false => target.finish()?,
             }

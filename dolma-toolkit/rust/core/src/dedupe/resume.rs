@@ -5,7 +5,7 @@
 //! stopped goes on, a run that is done is not done again, and a filter that holds these very inputs is not
 //! asked about them, since it would answer "seen" to everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,53 +15,79 @@ use super::settings::{DocumentFile, Settings};
 use crate::bloom::{FileState, Record, Run, RunInput};
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest, FILE_NAME};
+use crate::manifest::{canonical_bytes, relative_path, sha256_bytes, Input, Manifest, FILE_NAME};
 use crate::run::publish::{finished_as, remove};
-use crate::run::{Journal, Made, Share};
+use crate::run::{Files, Journal, Made, Share, Stamp};
 
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// hash of the settings and the inputs
+    /// hash of the settings and of names and stamps of the inputs
     pub run: String,
-    /// the inputs
-    pub inputs: Vec<RunInput>,
+    /// of the inputs
+    pub names: Vec<String>,
 }
 
 impl Identity {
-    /// Of settings and inputs; `hashes` has the document files.
-    pub fn of(settings: &Settings, hashes: &BTreeMap<PathBuf, Written>) -> Self {
-        let input = |file: &DocumentFile| {
-            Some(RunInput { path: input_name(file), sha256: hashes.get(&file.path)?.sha256.clone() })
-        };
-        let inputs: Vec<RunInput> = settings.files.iter().filter_map(input).collect();
-        let value = json!({"settings": settings.recorded(), "inputs": &inputs});
-        Self { run: sha256_bytes(&canonical_bytes(&value)), inputs }
+    /// Of settings and inputs.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        let stamps = settings.files.iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>>>()?;
+        let names: Vec<String> = settings.files.iter().map(input_name).collect();
+        let value = json!({"settings": settings.recorded(), "names": names, "stamps": stamps});
+        Ok(Self { run: sha256_bytes(&canonical_bytes(&value)), names })
     }
 
     /// This run, as a filter's file keeps it.
-    pub fn record(&self, settings: &Settings, before: Option<FileState>) -> Run {
-        Run { run: self.run.clone(), partition: settings.partition(), before, inputs: self.inputs.clone() }
+    pub fn record(&self, settings: &Settings, before: Option<FileState>, files: &Files) -> Result<Run> {
+        let paths: Vec<PathBuf> = settings.files.iter().map(|file| file.path.clone()).collect();
+        files.hash_all(&paths)?;
+        let input =
+            |(path, name): (&String, &PathBuf)| Ok(RunInput { path: path.clone(), sha256: files.hash(name)?.sha256 });
+        let inputs = self.names.iter().zip(&paths).map(input).collect::<Result<Vec<_>>>()?;
+        let value = json!({"settings": settings.recorded(), "inputs": &inputs});
+        Ok(Run { run: sha256_bytes(&canonical_bytes(&value)), partition: settings.partition(), before, inputs })
     }
 
-    /// Fails if `record` says that other runs inserted keys of these inputs.
-    pub fn check_not_in(&self, record: &Record, settings: &Settings) -> Result<()> {
-        let file = settings.bloom_filter.file.display().to_string();
-        for run in &record.runs {
-            if are_disjoint(&run.partition, &settings.partition()) {
-                continue;
+    /// This run, if it has inserted its keys. Fails if other runs inserted keys of these inputs. Only inputs whose names the
+    /// record has are hashed.
+    pub fn find_in<'r>(&self, record: &'r Record, settings: &Settings, files: &Files) -> Result<Option<&'r Run>> {
+        let recorded: BTreeSet<&str> =
+            record.runs.iter().flat_map(|run| &run.inputs).map(|input| input.path.as_str()).collect();
+        let is_recorded = |(name, _): &(&String, &DocumentFile)| recorded.contains(name.as_str());
+        let found: Vec<_> = self.names.iter().zip(&settings.files).filter(is_recorded).collect();
+        let paths: Vec<PathBuf> = found.iter().map(|(_, file)| file.path.clone()).collect();
+        files.hash_all(&paths)?;
+        if found.len() == self.names.len() {
+            let ours = self.record(settings, None, files)?;
+            if let Some(run) = record.runs.iter().find(|run| run.run == ours.run) {
+                return Ok(Some(run));
             }
-            if let Some(input) = self.inputs.iter().find(|input| run.inputs.contains(input)) {
-                let message = format!(
+        }
+        let input = |(name, file): (&String, &DocumentFile)| {
+            Ok(RunInput { path: name.clone(), sha256: files.hash(&file.path)?.sha256 })
+        };
+        let inputs = found.into_iter().map(input).collect::<Result<Vec<_>>>()?;
+        check_not_in(&inputs, record, settings).map(|()| None)
+    }
+}
+
+/// Fails if `record` says that other runs inserted keys of these inputs.
+fn check_not_in(inputs: &[RunInput], record: &Record, settings: &Settings) -> Result<()> {
+    let file = settings.bloom_filter.file.display().to_string();
+    for run in &record.runs {
+        if are_disjoint(&run.partition, &settings.partition()) {
+            continue;
+        }
+        if let Some(input) = inputs.iter().find(|input| run.inputs.contains(input)) {
+            let message = format!(
                     "\"{file}\" already has the keys of {}; expected a filter without them, since every row would count as its own duplicate",
                     input.path
                 );
-                return Err(Error::config("bloom_filter.file", message)
+            return Err(Error::config("bloom_filter.file", message)
                     .with_hint("to add documents, list only the new files in documents. To start again, delete the filter. To compare only, set bloom_filter.read_only"));
-            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Two shares of the same division of keys that have no key in common.
@@ -127,6 +153,7 @@ impl Made for MarkedFile {
 /// A group in this run: what it is made from, and whether it is done.
 pub struct Target<'a> {
     settings: &'a Settings,
+    files: Files,
     /// the files
     pub group: Group,
     manifest: Manifest,
@@ -141,12 +168,9 @@ impl<'a> Target<'a> {
         group: Group,
         identity: &Identity,
         filter: Option<&FileState>,
-        hashes: &BTreeMap<PathBuf, Written>,
+        files: &Files,
     ) -> Result<Self> {
-        let paths = group.files.iter().map(|index| &settings.files[*index].path);
-        let files = paths.map(|path| (path.clone(), hashes.get(path).cloned())).collect();
         let mut manifest = Manifest::new("attributes", settings.recorded());
-        manifest.inputs = hashed_inputs("documents", "document", &files, &group.directory)?;
         if let Some(filter) = filter {
             let file = Written { size_bytes: filter.size_bytes, sha256: filter.sha256.clone() };
             manifest.inputs.push(Input::file("filter", filter_path(settings, &group)?, &file));
@@ -160,14 +184,23 @@ impl<'a> Target<'a> {
             manifest.details.insert("byte_length_keys".to_string(), json!([settings.attribute_name()]));
         }
         let run = json!({"run": identity.run, "filter_before": filter.map(|filter| &filter.sha256)});
-        let journal = Journal::read(&group.directory, "dedupe", sha256_bytes(&canonical_bytes(&run)))?;
-        Ok(Self { settings, group, manifest, journal })
+        let journal = Journal::read(files, &group.directory, "dedupe", sha256_bytes(&canonical_bytes(&run)))?;
+        let files = files.clone();
+        Ok(Self { settings, files, group, manifest, journal })
     }
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
-    pub fn is_done(&self) -> bool {
-        finished_as(&self.manifest, &self.group.directory)
-            .is_some_and(|manifest| self.names().all(|name| manifest.files.iter().any(|file| file.path == name)))
+    pub fn is_done(&self) -> Result<bool> {
+        // without the documents, which are hashed only if the rest fits
+        let Some(found) = finished_as(&self.manifest, &self.group.directory) else { return Ok(false) };
+        let has_all = self.names().all(|name| found.files.iter().any(|file| file.path == name));
+        Ok(has_all && self.documents()?.iter().all(|input| found.inputs.contains(input)))
+    }
+
+    fn documents(&self) -> Result<Vec<Input>> {
+        let paths: Vec<PathBuf> =
+            self.group.files.iter().map(|index| self.settings.files[*index].path.clone()).collect();
+        self.files.inputs("documents", "document", &paths, &self.group.directory)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -218,6 +251,10 @@ impl<'a> Target<'a> {
     /// Writes the manifest, together with what an earlier run with these settings wrote about other documents.
     pub fn finish(mut self) -> Result<()> {
         let directory = self.group.directory.clone();
+        // the documents come before the filter
+        let documents = self.documents()?;
+        let filter = std::mem::replace(&mut self.manifest.inputs, documents);
+        self.manifest.inputs.extend(filter);
         if let Some(old) = Manifest::read(&directory).ok().flatten() {
             let is_ours = |name: &str| self.names().any(|ours| ours == name);
             if old.config == self.manifest.config && !old.files.iter().any(|file| is_ours(&file.path)) {
@@ -236,8 +273,8 @@ impl<'a> Target<'a> {
     }
 
     /// Whether this run, stopped after its filter was written, left every file.
-    pub fn all_written(&self) -> bool {
-        self.names().all(|name| self.journal.get(name).is_some()) || self.is_done()
+    pub fn all_written(&self) -> Result<bool> {
+        Ok(self.names().all(|name| self.journal.get(name).is_some()) || self.is_done()?)
     }
 }
 

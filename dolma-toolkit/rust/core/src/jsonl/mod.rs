@@ -223,7 +223,10 @@ pub struct LineReader {
     buffer: Vec<u8>,
     watch: Watch,
     sieve: Option<FileSieve>,
+    at_end: Option<AtEnd>,
 }
+
+type AtEnd = Box<dyn FnOnce(Option<Written>) -> Result<()> + Send>;
 
 impl LineReader {
     /// Opens a file; its name in messages is `path` as given.
@@ -257,6 +260,12 @@ impl LineReader {
         let name = name_in_documents(&self.path).to_owned();
         let is_needed = sieve.rules != RowRules::default();
         self.sieve = is_needed.then(|| FileSieve { sieve: sieve.clone(), name, skipped: Vec::new() });
+        self
+    }
+
+    /// Gives what [`LineReader::written`] is when the last line is read. `call` is dropped if that never happens.
+    pub fn at_end(mut self, call: impl FnOnce(Option<Written>) -> Result<()> + Send + 'static) -> LineReader {
+        self.at_end = Some(Box::new(call));
         self
     }
 
@@ -302,6 +311,7 @@ impl LineReader {
             buffer,
             watch,
             sieve: None,
+            at_end: None,
         };
         if compression == Compression::Parquet {
             let rows =
@@ -355,7 +365,11 @@ impl LineReader {
         loop {
             self.buffer.clear();
             match self.inner.read_until(b'\n', &mut self.buffer) {
-                Ok(0) => return self.watch.check(&self.path).map(|()| None),
+                Ok(0) => {
+                    self.watch.check(&self.path)?;
+                    let written = self.written();
+                    return self.at_end.take().map_or(Ok(()), |call| call(written)).map(|()| None);
+                }
                 Ok(_) => {}
                 Err(source) => return Err(self.read_error(&source)),
             }

@@ -39,7 +39,7 @@ pub use target::Origin;
 
 use crate::error::{Code, Error, Result};
 use crate::jsonl::Skipped;
-use crate::run::{all, Share};
+use crate::run::{all, Files, Share};
 use rules::Rules;
 use target::{targets, Holds, Target};
 
@@ -56,8 +56,8 @@ pub struct Summary {
 
 /// Checks what can be checked before the work: rules compile, attributes that they name are there, or will be. Gives
 /// warnings.
-pub fn check(settings: &Settings, planned: &Planned) -> Result<Vec<String>> {
-    names::check(settings, &compile(settings)?, planned)
+pub fn check(settings: &Settings, planned: &Planned, files: &Files) -> Result<Vec<String>> {
+    names::check(settings, &compile(settings)?, planned, files)
 }
 
 /// A mix: its rules, and the directories that it fills.
@@ -69,13 +69,18 @@ pub struct Mix<'s> {
 
 impl<'s> Mix<'s> {
     /// Compiles the rules, and finds out what an earlier run left.
-    pub fn survey(settings: &'s Settings, origin: &Origin) -> Result<Mix<'s>> {
-        Ok(Mix { settings, rules: compile(settings)?, targets: targets(settings, origin)? })
+    pub fn survey(settings: &'s Settings, origin: &Origin, files: &Files) -> Result<Mix<'s>> {
+        Ok(Mix { settings, rules: compile(settings)?, targets: targets(settings, origin, files)? })
     }
 
     /// Whether everything is there.
-    pub fn is_done(&self) -> bool {
-        !self.targets.is_empty() && self.targets.iter().all(Target::is_done)
+    pub fn is_done(&self) -> Result<bool> {
+        for target in &self.targets {
+            if !target.is_done()? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.targets.is_empty())
     }
 
     /// What is left of a run that was finished before.

@@ -14,6 +14,7 @@ use crate::attributes::variable_name;
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader};
 use crate::manifest::{relative_path, Manifest};
+use crate::run::Files;
 
 /// Rows of a file without a manifest that are looked at first; all are if a name is not in these.
 const SAMPLE_ROWS: u64 = 200;
@@ -33,7 +34,7 @@ pub type Planned = BTreeMap<PathBuf, PlannedSet>;
 
 /// Fails if a rule names attributes of an experiment or tagger that no loaded set has, without first checking that they
 /// exist. Returns a warning for each other name that is in no row.
-pub fn check(settings: &Settings, rules: &[Rules], planned: &Planned) -> Result<Vec<String>> {
+pub fn check(settings: &Settings, rules: &[Rules], planned: &Planned, files: &Files) -> Result<Vec<String>> {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     for (index, (stream, rules)) in settings.streams.iter().zip(rules).enumerate() {
         errors.extend(shared_keys(index, stream));
@@ -43,7 +44,7 @@ pub fn check(settings: &Settings, rules: &[Rules], planned: &Planned) -> Result<
             if named.is_empty() || (limit == u64::MAX && known.complete) {
                 break;
             }
-            known = Known::of(stream, planned, limit)?;
+            known = Known::of(stream, planned, limit, files)?;
             named.retain(|named| !known.has(&named.key));
         }
         for NamedKey { place, key, is_guarded } in named {
@@ -122,18 +123,29 @@ struct Known {
 }
 
 impl Known {
-    fn of(stream: &Stream, planned: &Planned, limit: u64) -> Result<Self> {
+    fn of(stream: &Stream, planned: &Planned, limit: u64, files: &Files) -> Result<Self> {
         let mut known = Self { complete: true, ..Self::default() };
         for directory in &stream.attribute_directories {
             match planned.get(directory) {
                 Some(set) => known.add_planned(directory, set),
-                None => known.add_set(stream, directory, limit)?,
+                None => known.add_set(stream, directory, limit, files)?,
             }
         }
-        for input in stream.shards.iter().flat_map(|shard| &shard.inputs) {
-            known.add_inline(stream, &input.path, limit)?;
+        let documents: Vec<&PathBuf> =
+            stream.shards.iter().flat_map(|shard| &shard.inputs).map(|input| &input.path).collect();
+        for path in known.looked_at(&documents, files) {
+            known.add_inline(stream, path, limit, files)?;
         }
         Ok(known)
+    }
+
+    /// All files; of those that have to be fetched only the first, and then any name may be in the others.
+    fn looked_at<'f>(&mut self, paths: &'f [&'f PathBuf], files: &Files) -> &'f [&'f PathBuf] {
+        if !files.are_remote() {
+            return paths;
+        }
+        self.has_empty_set |= paths.len() > 1;
+        &paths[..paths.len().min(1)]
     }
 
     fn has(&self, key: &str) -> bool {
@@ -148,12 +160,12 @@ impl Known {
         self.keys.extend(set.keys.iter().cloned());
     }
 
-    fn add_set(&mut self, stream: &Stream, directory: &Path, limit: u64) -> Result<()> {
+    fn add_set(&mut self, stream: &Stream, directory: &Path, limit: u64, files: &Files) -> Result<()> {
         let inputs = stream.shards.iter().flat_map(|shard| &shard.inputs).flat_map(|input| &input.attributes);
-        let files: Vec<&PathBuf> = inputs.filter(|path| path.starts_with(directory)).collect();
+        let paths: Vec<&PathBuf> = inputs.filter(|path| path.starts_with(directory)).collect();
         let experiment = variable_name(&directory.file_name().unwrap_or_default().to_string_lossy());
         let manifest = Manifest::read(directory).ok().flatten();
-        if let Some(manifest) = manifest.filter(|manifest| lists_all(manifest, directory, &files)) {
+        if let Some(manifest) = manifest.filter(|manifest| lists_all(manifest, directory, &paths)) {
             let taggers = strings(manifest.config.get("taggers"));
             if taggers.is_empty() {
                 self.open_experiments.insert(experiment.clone());
@@ -163,8 +175,8 @@ impl Known {
             return Ok(());
         }
         let before = self.keys.len();
-        for file in files {
-            self.add_rows(stream, file, limit, attribute_keys)?;
+        for path in self.looked_at(&paths, files) {
+            self.add_rows(stream, path, limit, files, attribute_keys)?;
         }
         self.has_empty_set |= self.keys.len() == before;
         self.open_experiments.insert(experiment);
@@ -172,18 +184,18 @@ impl Known {
     }
 
     /// Attributes that stand in the documents themselves; only files whose first rows have some are read further.
-    fn add_inline(&mut self, stream: &Stream, path: &Path, limit: u64) -> Result<()> {
+    fn add_inline(&mut self, stream: &Stream, path: &Path, limit: u64, files: &Files) -> Result<()> {
         let inline = |line: &[u8]| {
             let row = Row::read(line);
             row.map(|row| row.attribute_keys().map(str::to_string).collect()).unwrap_or_default()
         };
         let complete = self.complete;
         let before = self.keys.len();
-        self.add_rows(stream, path, SAMPLE_ROWS, inline)?;
+        self.add_rows(stream, path, SAMPLE_ROWS, files, inline)?;
         if self.keys.len() == before {
             self.complete = complete;
         } else if limit > SAMPLE_ROWS {
-            self.add_rows(stream, path, limit, inline)?;
+            self.add_rows(stream, path, limit, files, inline)?;
         }
         Ok(())
     }
@@ -193,9 +205,11 @@ impl Known {
         stream: &Stream,
         path: &Path,
         limit: u64,
+        files: &Files,
         keys: impl Fn(&[u8]) -> Vec<String>,
     ) -> Result<()> {
         let compression = stream.compression.as_deref().and_then(Compression::named).unwrap_or(Compression::of(path));
+        let _lease = files.need(path)?;
         let mut reader = LineReader::open_as(path, &path.display().to_string(), compression)?;
         while let Some(line) = reader.next_line()? {
             // wrong rows are reported when they are mixed, with their place

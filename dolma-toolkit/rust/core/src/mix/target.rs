@@ -16,10 +16,10 @@ use super::settings::{Settings, Shard, ShardInput, Stream};
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
 use crate::manifest::{
-    canonical_bytes, document_inputs, relative_path, sha256_bytes, side_file, write_file, Input, Manifest, FILE_NAME,
+    canonical_bytes, relative_path, sha256_bytes, side_file, write_file, Input, Manifest, FILE_NAME,
 };
 use crate::run::publish::{finished_as, remove};
-use crate::run::{Journal, Made, Share};
+use crate::run::{Files, Journal, Made, Share, Stamp};
 
 /// Which documents a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,7 @@ pub struct Origin {
 /// A directory that this run fills.
 pub struct Target<'s> {
     settings: &'s Settings,
+    files: Files,
     /// the directory
     pub directory: PathBuf,
     holds: Holds,
@@ -81,7 +82,7 @@ pub struct Target<'s> {
 }
 
 /// One for each output directory, and one for each directory of dropped documents.
-pub fn targets<'s>(settings: &'s Settings, origin: &Origin) -> Result<Vec<Target<'s>>> {
+pub fn targets<'s>(settings: &'s Settings, origin: &Origin, files: &Files) -> Result<Vec<Target<'s>>> {
     let mut directories: BTreeMap<(&Path, Holds), Vec<usize>> = BTreeMap::new();
     for (index, stream) in settings.streams.iter().enumerate() {
         let kept = stream.kept_directories().iter().enumerate().filter(|_| !origin.is_passed_on);
@@ -94,7 +95,9 @@ pub fn targets<'s>(settings: &'s Settings, origin: &Origin) -> Result<Vec<Target
     }
     let found = directories.into_iter();
     found
-        .map(|((directory, holds), streams)| Target::new(settings, directory.to_path_buf(), holds, streams, origin))
+        .map(|((directory, holds), streams)| {
+            Target::new(settings, directory.to_path_buf(), holds, streams, origin, files)
+        })
         .collect()
 }
 
@@ -105,6 +108,7 @@ impl<'s> Target<'s> {
         holds: Holds,
         streams: Vec<usize>,
         origin: &Origin,
+        files: &Files,
     ) -> Result<Self> {
         let of_streams = || streams.iter().map(|index| &settings.streams[*index]);
         let config = of_streams().map(|stream| recorded(stream, &directory)).collect::<Result<Vec<Value>>>()?;
@@ -124,16 +128,19 @@ impl<'s> Target<'s> {
         if let Some(details) = origin.details.clone().filter(|_| attributes.len() < all) {
             manifest.details.insert("pipeline".to_string(), details);
         }
-        if is_whole {
-            manifest.inputs = inputs(&documents, &attributes, &directory)?;
-        }
         // the attributes of a pipeline are not all there, but its run is known by what they are made from
-        let run = match &origin.run {
-            Some(run) => sha256_bytes(&canonical_bytes(&json!({"pipeline": run, "config": manifest.config}))),
-            None => sha256_bytes(&manifest.bytes()?),
+        let made_from = match &origin.run {
+            Some(run) => json!(run),
+            None => {
+                let paths = documents.iter().map(|input| &input.path).chain(&attributes);
+                json!(paths.map(|path| Stamp::of(path)).collect::<Result<Vec<_>>>()?)
+            }
         };
-        let journal = Journal::read(&directory, "mix", run.clone())?;
-        Ok(Self { settings, directory, holds, streams, manifest, attributes, is_whole, run, journal })
+        let run = json!({"pipeline": made_from, "config": manifest.config});
+        let run = sha256_bytes(&canonical_bytes(&run));
+        let journal = Journal::read(files, &directory, "mix", run.clone())?;
+        let files = files.clone();
+        Ok(Self { settings, files, directory, holds, streams, manifest, attributes, is_whole, run, journal })
     }
 
     fn shards(&self) -> impl Iterator<Item = (&'s Stream, &'s Shard)> + '_ {
@@ -149,12 +156,23 @@ impl<'s> Target<'s> {
     }
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
-    pub fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> Result<bool> {
+        let may_be_done = self.is_whole && (self.holds == Holds::Dropped || self.funnel_path().exists());
         let same = finished_as(&self.manifest, &self.directory)
-            .filter(|found| found.details.get("pipeline") == self.manifest.details.get("pipeline"));
-        self.is_whole
-            && same.is_some_and(|found| found.inputs.iter().all(|input| self.manifest.inputs.contains(input)))
-            && (self.holds == Holds::Dropped || self.funnel_path().exists())
+            .filter(|found| may_be_done && found.details.get("pipeline") == self.manifest.details.get("pipeline"));
+        let Some(found) = same else { return Ok(false) };
+        // hashed only if the rest fits
+        let inputs = self.inputs()?;
+        let are_same = inputs.len() == found.inputs.len() && inputs.iter().all(|input| found.inputs.contains(input));
+        Ok(are_same)
+    }
+
+    fn inputs(&self) -> Result<Vec<Input>> {
+        let documents: Vec<PathBuf> =
+            documents_of(self.settings, &self.streams).iter().map(|input| input.path.clone()).collect();
+        let mut inputs = self.files.inputs("documents", "document", &documents, &self.directory)?;
+        inputs.extend(self.files.inputs("attributes", "attributes", &self.attributes, &self.directory)?);
+        Ok(inputs)
     }
 
     /// Removes what another run with the same streams left. Fails if there is anything else, which would be read together
@@ -236,10 +254,7 @@ impl<'s> Target<'s> {
                 funnel.add(&finished.funnel);
             }
         }
-        if !self.is_whole {
-            let documents = documents_of(self.settings, &self.streams);
-            self.manifest.inputs = inputs(&documents, &self.attributes, &self.directory)?;
-        }
+        self.manifest.inputs = self.inputs()?;
         if self.holds != Holds::Dropped {
             let mut lines = Vec::new();
             for funnel in &funnels {
@@ -294,13 +309,6 @@ impl<'s> Target<'s> {
 fn documents_of<'s>(settings: &'s Settings, streams: &[usize]) -> Vec<&'s ShardInput> {
     let shards = streams.iter().flat_map(|index| &settings.streams[*index].shards);
     shards.flat_map(|shard| &shard.inputs).collect()
-}
-
-fn inputs(documents: &[&ShardInput], attributes: &[PathBuf], directory: &Path) -> Result<Vec<Input>> {
-    let documents: Vec<PathBuf> = documents.iter().map(|input| input.path.clone()).collect();
-    let mut inputs = document_inputs("documents", "document", &documents, directory)?;
-    inputs.extend(document_inputs("attributes", "attributes", attributes, directory)?);
-    Ok(inputs)
 }
 
 const WORKING_NAME: &str = ".mixing";

@@ -14,10 +14,10 @@ use super::Document;
 use crate::dedupe::{self, Asked, Counts, Marked, Marking};
 use crate::document::Place;
 use crate::error::{Error, Result};
-use crate::jsonl::{LineReader, RowSieve, Skipped};
+use crate::jsonl::{RowSieve, Skipped};
 use crate::mix::{self, Given, Goal, Mixed};
 use crate::progress::Progress;
-use crate::run::{all, Batch, BatchRow, Rows, Source, Stage, Turn};
+use crate::run::{all, Batch, BatchRow, Files, Rows, Source, Stage, Turn};
 use crate::tag::{self, Early, Line, TaggedRow, Tagging};
 use crate::taggers::COST_CLASSES;
 use crate::tokens::{EncodedBatch, EncodedWriter, Encoding};
@@ -25,6 +25,7 @@ use crate::tokens::{EncodedBatch, EncodedWriter, Encoding};
 /// What a pass does with the documents.
 pub struct Flow<'a, 'm> {
     pub documents: &'a [Document],
+    pub files: &'a Files,
     pub sieve: RowSieve,
     pub series: Vec<Series<'a>>,
     pub tags: &'a [Tagging<'a>],
@@ -175,15 +176,10 @@ impl Flow<'_, '_> {
     fn rows(&self, file: &FileFlow) -> Result<Rows> {
         let document = &self.documents[file.document];
         let compression = document.compression();
-        let reader = match &self.fields {
-            Some(fields) => {
-                let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-                LineReader::open_fields(&document.path, &document.name, compression, &fields)?
-            }
-            None => LineReader::open_as(&document.path, &document.name, compression)?,
-        };
+        let fields: Option<Vec<&str>> = self.fields.as_ref().map(|fields| fields.iter().map(String::as_str).collect());
+        let reader = self.files.open(&document.path, &document.name, compression, fields.as_deref())?;
         let companion =
-            |path: &PathBuf| LineReader::open_as(path, &path.display().to_string(), document.compression_of(path));
+            |path: &PathBuf| self.files.open(path, &path.display().to_string(), document.compression_of(path), None);
         let companions = file.companions.iter().map(companion).collect::<Result<_>>()?;
         Ok(Rows::new(reader.sieved(&self.sieve), companions))
     }

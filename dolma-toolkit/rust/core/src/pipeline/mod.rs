@@ -15,11 +15,11 @@ use serde_json::{json, Value};
 use crate::dedupe::{self, Dedupe, Marking};
 use crate::document::FIELDS;
 use crate::error::{Error, Result};
-use crate::jsonl::{Compression, RowRules, RowSieve, Written};
-use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, sha256_file};
+use crate::jsonl::{Compression, RowRules, RowSieve};
+use crate::manifest::{canonical_bytes, sha256_bytes, Input};
 use crate::mix::{self, Mix, Work};
 use crate::progress::Progress;
-use crate::run::{each, pass, threads, Share};
+use crate::run::{pass, threads, Files, Share, Stamp};
 use crate::tag::{self, Tagging};
 use crate::tokens::{self, Encoding};
 use flow::{Done, Flow, Series};
@@ -89,6 +89,20 @@ impl Document {
     }
 }
 
+impl Plan {
+    /// Directories of what is written.
+    fn directories(&self) -> Vec<&Path> {
+        let tags = self.tag.iter().filter(|tag| tag.keep).flat_map(|tag| &tag.stage.artifacts);
+        let marks = self.dedupe.iter().filter(|dedupe| dedupe.keep).flat_map(|dedupe| &dedupe.stage.files);
+        let mixes = self.mix.iter().filter(|mix| mix.keep).flat_map(|mix| &mix.stage.streams);
+        let mut found: Vec<&Path> = tags.map(|artifact| artifact.directory.as_path()).collect();
+        found.extend(marks.map(|file| file.attributes_directory.as_path()));
+        found.extend(mixes.flat_map(mix::Stream::kept_directories).map(PathBuf::as_path));
+        found.extend(self.tokens.iter().map(|tokens| tokens.destination.as_path()));
+        found
+    }
+}
+
 /// What a run did, stage by stage.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
@@ -118,8 +132,8 @@ pub enum State {
 }
 
 /// For each tagging stage, the positions of the files that it still has to read.
-pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<Vec<usize>>> {
-    let survey = Survey::new(plan, progress)?;
+pub fn pending(plan: &Plan, files: &Files) -> Result<Vec<Vec<usize>>> {
+    let survey = Survey::new(plan, files)?;
     let is_ours = |tagging: &Tagging<'_>, file: &usize| {
         let document = plan.documents.iter().position(|document| document.path == tagging.files()[*file].path);
         document.is_none_or(|document| survey.has(document))
@@ -129,11 +143,11 @@ pub fn pending(plan: &Plan, progress: &Progress) -> Result<Vec<Vec<usize>>> {
 }
 
 /// Does what is not done.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
+pub fn run(plan: &Plan, files: &Files, progress: &Progress) -> Result<Summary> {
     // ---- survey: what is there, what is missing, what is in the way
-    let mut survey = Survey::new(plan, progress)?;
+    let mut survey = Survey::new(plan, files)?;
     let mut summary = Summary::default();
-    if let (Some(mix), true) = (&survey.mix, survey.is_mix_done()) {
+    if let (Some(mix), true) = (&survey.mix, survey.is_mix_done) {
         summary.mix = Some(mix.finished()?);
     }
     if plan.share.is_some() && plan.dedupe.iter().any(|dedupe| !dedupe.stage.bloom_filter.read_only) {
@@ -161,7 +175,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
 /// What is left to do.
 struct Survey<'p> {
     plan: &'p Plan,
-    hashes: BTreeMap<PathBuf, Written>,
+    files: &'p Files,
     tags: Vec<Tagging<'p>>,
     /// those whose attributes are all there are `Done`
     dedupes: Vec<Marks<'p>>,
@@ -171,7 +185,8 @@ struct Survey<'p> {
     encoding: Option<Encoding<'p>>,
     origin: mix::Origin,
     tokens_origin: Option<tokens::Origin>,
-    is_tokens_done: bool,
+    /// the mix, or the shards where its documents are not written
+    is_mix_done: bool,
     replaced: Vec<u64>,
     replaced_by_mix: u64,
     numbers: Option<Vec<usize>>,
@@ -192,14 +207,8 @@ enum Marks<'p> {
 }
 
 impl<'p> Survey<'p> {
-    fn new(plan: &'p Plan, progress: &Progress) -> Result<Survey<'p>> {
-        let is_hashed = !plan.tag.is_empty() || !plan.dedupe.is_empty() || plan.tokens.is_some();
-        let hash = |document: &Document| {
-            progress.check()?;
-            Ok((document.path.clone(), sha256_file(&document.path)?))
-        };
-        let hashes = if is_hashed { each(&plan.documents, plan.threads, hash)? } else { Vec::new() };
-        let hashes: BTreeMap<PathBuf, Written> = hashes.into_iter().collect();
+    fn new(plan: &'p Plan, files: &'p Files) -> Result<Survey<'p>> {
+        plan.directories().first().map(|directory| files.note_in(directory));
         let mut survey = Survey {
             plan,
             tags: Vec::new(),
@@ -209,11 +218,11 @@ impl<'p> Survey<'p> {
             encoding: None,
             origin: mix::Origin::default(),
             tokens_origin: None,
-            is_tokens_done: false,
+            is_mix_done: plan.mix.is_none(),
             replaced: Vec::new(),
             replaced_by_mix: 0,
             numbers: series::numbers(plan),
-            hashes,
+            files,
         };
         let origin = survey.attributes()?;
         if let Some(mix) = &plan.mix {
@@ -227,7 +236,7 @@ impl<'p> Survey<'p> {
     fn attributes(&mut self) -> Result<Value> {
         let (mut configs, mut settings) = (Vec::new(), Vec::new());
         for (stage, Kept { stage: plan, keep }) in self.plan.tag.iter().enumerate() {
-            let tagging = Tagging::survey(plan, *keep, &self.hashes)?;
+            let tagging = Tagging::survey(plan, *keep, self.files)?;
             for (path, at) in tagging.place_of() {
                 if tagging.is_finished(at) {
                     // its artifact is an input of the mix, and has no name before its manifest
@@ -243,7 +252,7 @@ impl<'p> Survey<'p> {
             self.tags.push(tagging);
         }
         for (stage, Kept { stage: plan, keep }) in self.plan.dedupe.iter().enumerate() {
-            let dedupe = Dedupe::survey(plan, *keep, &self.hashes)?;
+            let dedupe = Dedupe::survey(plan, *keep, self.files)?;
             settings.push(json!({"settings": plan.recorded(), "filter_before": dedupe.filter_before()}));
             if *keep && dedupe.is_done(true)? {
                 self.dedupes.push(Marks::Done(dedupe.publish_again()?));
@@ -261,44 +270,44 @@ impl<'p> Survey<'p> {
     /// Surveys the stages that make documents and shards.
     fn documents(&mut self, mix: &'p Kept<mix::Settings>, mut origin: Value) -> Result<()> {
         if self.plan.tag.is_empty() && self.plan.dedupe.is_empty() && self.plan.tokens.is_none() {
-            self.mix = Some(Mix::survey(&mix.stage, &self.origin)?);
+            let surveyed = Mix::survey(&mix.stage, &self.origin, self.files)?;
+            self.is_mix_done = surveyed.is_done()?;
+            self.mix = Some(surveyed);
             return Ok(());
         }
-        let files = self.hashes.iter().map(|(path, file)| json!([path, file.sha256]));
-        let inputs: Vec<Value> = files.collect();
+        let input = |document: &Document| Ok(json!([document.name, Stamp::of(&document.path)?]));
+        let inputs = self.plan.documents.iter().map(input).collect::<Result<Vec<Value>>>()?;
         let run = sha256_bytes(&canonical_bytes(&json!({"stages": origin, "inputs": inputs})));
         self.origin.run = Some(run.clone());
         self.origin.details = Some(origin.clone());
         self.origin.is_passed_on = !mix.keep;
-        let surveyed = Mix::survey(&mix.stage, &self.origin)?;
+        let surveyed = Mix::survey(&mix.stage, &self.origin, self.files)?;
+        self.is_mix_done = mix.keep && surveyed.is_done()?;
         if let Some(tokens) = &self.plan.tokens {
             let rules: Vec<Value> = mix.stage.streams.iter().map(|stream| json!(stream.rules)).collect();
             origin["mix"] = json!(rules);
             let run = sha256_bytes(&canonical_bytes(&json!({"attributes": run, "mix": rules})));
             let is_shuffled = mix.stage.streams.iter().any(|stream| stream.rules.shuffle_documents.is_some());
-            let encoding = Encoding::survey(tokens, &run)?;
+            let encoding = Encoding::survey(tokens, &run, self.files)?;
             if !mix.keep {
-                let files = self.hashes.iter().map(|(path, file)| (path.clone(), Some(file.clone()))).collect();
-                let inputs = hashed_inputs("documents", "document", &files, &tokens.destination)?;
-                let inputs = tokens::sorted_with_tokenizer(tokens, inputs)?;
-                let origin = tokens::Origin { inputs, details: Some(origin) };
-                self.is_tokens_done = tokens::is_complete(tokens, &encoding.encoder, &origin)?;
+                let mut origin = tokens::Origin { details: Some(origin), run: Some(run), ..tokens::Origin::default() };
+                let inputs = || self.inputs_of(tokens);
+                self.is_mix_done = tokens::is_complete(tokens, &encoding.encoder, &mut origin, &inputs)?;
                 self.tokens_origin = Some(origin);
             }
             // shuffled documents have no place in a shard until all are there; what is there is read from there
-            let is_read = is_shuffled || (mix.keep && surveyed.is_done());
+            let is_read = is_shuffled || (mix.keep && self.is_mix_done);
             self.encoding = Some(encoding).filter(|_| !is_read);
         }
         self.mix = Some(surveyed);
         Ok(())
     }
 
-    fn is_mix_done(&self) -> bool {
-        match &self.plan.mix {
-            Some(Kept { keep: true, .. }) => self.mix.as_ref().is_some_and(Mix::is_done),
-            Some(_) => self.is_tokens_done,
-            None => true,
-        }
+    /// What a manifest says of shards whose documents were never written.
+    fn inputs_of(&self, tokens: &tokens::Plan) -> Result<Vec<Input>> {
+        let paths: Vec<PathBuf> = self.plan.documents.iter().map(|document| document.path.clone()).collect();
+        let inputs = self.files.inputs("documents", "document", &paths, &tokens.destination)?;
+        tokens::sorted_with_tokenizer(tokens, inputs)
     }
 
     /// Whether a document belongs to this share.
@@ -319,19 +328,18 @@ impl<'p> Survey<'p> {
 
     /// Whether all is made, and only manifests may be missing.
     fn is_finished(&self) -> Result<bool> {
-        let are_marked = || {
-            self.dedupes.iter().all(|marks| match marks {
-                Marks::ToDo(dedupe) => dedupe.is_marked(),
-                Marks::Done(_) => true,
-            })
-        };
+        for marks in &self.dedupes {
+            if matches!(marks, Marks::ToDo(dedupe) if !dedupe.all_written()?) {
+                return Ok(false);
+            }
+        }
         let is_tagged = self.tags.iter().all(|tagging| tagging.wanted_files().next().is_none());
-        Ok(is_tagged && are_marked() && self.works().is_empty())
+        Ok(is_tagged && self.works().is_empty())
     }
 
     /// The streams with something left to do.
     fn works(&self) -> Vec<Work<'_>> {
-        let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) else { return Vec::new() };
+        let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done) else { return Vec::new() };
         let working_directory = self.encoding.as_ref().map_or(Path::new(""), Encoding::directory);
         mix.works(working_directory, &|stream, shard| {
             let Some(encoding) = &self.encoding else { return true };
@@ -369,7 +377,7 @@ impl<'p> Survey<'p> {
                 *marks = Marks::Done(dedupe.already_done());
             }
         }
-        if let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done()) {
+        if let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done) {
             self.replaced_by_mix = mix.begin(share)?;
             self.encoding.iter().try_for_each(|encoding| encoding.begin(share))?;
         }
@@ -441,6 +449,11 @@ impl<'p> Survey<'p> {
         progress: &Progress,
     ) -> Result<(Vec<bool>, Option<Done>)> {
         let documents = &self.plan.documents;
+        let paths = series
+            .iter()
+            .flat_map(|series| &series.files)
+            .flat_map(|file| std::iter::once(&documents[file.document].path).chain(&file.companions));
+        self.files.expect(paths.map(PathBuf::as_path))?;
         let files = series.iter().flat_map(|series| &series.files);
         let sizes: Vec<u64> = files.map(|file| stored_bytes(&documents[file.document].path)).collect();
         let bytes = sizes.iter().sum::<u64>();
@@ -455,7 +468,7 @@ impl<'p> Survey<'p> {
         let fields = fields(&series, tags, &marks);
         let sieve = RowSieve::new(&self.plan.rows, skipped);
         let (encoding, is_lazy) = (self.encoding.as_ref(), self.plan.lazy);
-        let flow = Flow { documents, sieve, series, tags, marks, encoding, fields, is_lazy };
+        let flow = Flow { documents, files: self.files, sieve, series, tags, marks, encoding, fields, is_lazy };
         let done = pass(&&flow, flow.series.len(), threads, progress);
         let is_overfull: Vec<bool> = flow.marks.iter().map(Marking::is_overfull).collect();
         if is_overfull.contains(&true) {
@@ -465,9 +478,12 @@ impl<'p> Survey<'p> {
     }
 
     /// Writes filters and manifests.
-    fn publish(self, done: Done, mut summary: Summary, progress: &Progress) -> Result<Summary> {
-        let is_mix_done = self.is_mix_done();
-        let Survey { plan, tags, dedupes, mix, encoding, tokens_origin, replaced, replaced_by_mix, .. } = self;
+    fn publish(mut self, done: Done, mut summary: Summary, progress: &Progress) -> Result<Summary> {
+        let mut tokens_origin = self.tokens_origin.take();
+        if let (Some(tokens), Some(origin), false) = (&self.plan.tokens, &mut tokens_origin, self.is_mix_done) {
+            origin.inputs = self.inputs_of(tokens)?;
+        }
+        let Survey { plan, files, is_mix_done, tags, dedupes, mix, encoding, replaced, replaced_by_mix, .. } = self;
         for (stage, tagging) in tags.iter().enumerate() {
             summary.tag.push(tagging.publish(done.tagged.get(stage).copied().unwrap_or_default())?);
         }
@@ -490,12 +506,13 @@ impl<'p> Survey<'p> {
         }
         if let Some(tokens) = &plan.tokens {
             summary.tokens = Some(match (encoding, tokens_origin) {
-                (Some(encoding), Some(origin)) => tokens::run_encoded(tokens, &encoding, origin, progress)?,
+                (Some(encoding), Some(origin)) => tokens::run_encoded(tokens, &encoding, origin, files, progress)?,
                 (Some(encoding), None) => {
-                    let inputs = tokens::written_inputs(tokens)?;
-                    tokens::run_encoded(tokens, &encoding, tokens::Origin { inputs, details: None }, progress)?
+                    let inputs = tokens::written_inputs(tokens, files)?;
+                    let origin = tokens::Origin { inputs, ..tokens::Origin::default() };
+                    tokens::run_encoded(tokens, &encoding, origin, files, progress)?
                 }
-                (None, _) => tokens::run(tokens, progress)?,
+                (None, _) => tokens::run(tokens, files, progress)?,
             });
         }
         Ok(summary)

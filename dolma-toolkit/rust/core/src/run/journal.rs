@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::files::Files;
 use super::publish::remove;
 use super::share::{Claim, Share};
 use crate::error::{Error, Result};
@@ -42,6 +43,7 @@ struct Header {
 
 /// The finished outputs of a directory, those of other runs too. Threads share it.
 pub struct Journal<M> {
+    files: Files,
     directory: PathBuf,
     path: PathBuf,
     command: &'static str,
@@ -57,11 +59,12 @@ type Entries<M> = BTreeMap<String, Entry<M>>;
 impl<M: Made> Journal<M> {
     /// Reads what earlier runs left. Passes over a line that a kill cut short, and over an output whose files are missing or
     /// have another size.
-    pub fn read(directory: &Path, command: &'static str, run: String) -> Result<Journal<M>> {
+    pub fn read(files: &Files, directory: &Path, command: &'static str, run: String) -> Result<Journal<M>> {
         let path = side_file(directory, "progress.ndjson", ".progress.jsonl");
         let (entries, read_bytes) = Self::read_entries(directory, &path, command)?;
         let (entries, claimed) = (Mutex::new(entries), Mutex::default());
-        Ok(Journal { directory: directory.to_owned(), path, command, run, entries, claimed, read_bytes })
+        let (files, directory) = (files.clone(), directory.to_owned());
+        Ok(Journal { files, directory, path, command, run, entries, claimed, read_bytes })
     }
 
     /// The outputs in the journals of all shares, and the size of the journals.
@@ -189,6 +192,14 @@ impl<M: Made> Journal<M> {
         self.of_run(false)
     }
 
+    /// The run of all outputs, if it is another.
+    pub fn run_of_others(&self) -> Option<String> {
+        let entries = self.lock();
+        let mut runs = entries.iter().flat_map(BTreeMap::values).map(|entry| &entry.run);
+        let first = runs.next().filter(|run| **run != self.run)?;
+        runs.all(|run| run == first).then(|| first.clone())
+    }
+
     fn of_run(&self, ours: bool) -> Vec<(String, M)> {
         let entries = self.lock();
         let found = entries.iter().flat_map(BTreeMap::values).filter(|entry| (entry.run == self.run) == ours);
@@ -202,8 +213,10 @@ impl<M: Made> Journal<M> {
         let path = self.share().map_or(self.path.clone(), |share| self.path.with_file_name(share.journal_name()));
         let mut entries = self.lock();
         append(&path, &line)?;
+        let paths: Vec<PathBuf> = entry.made.files(name).iter().map(|(file, _)| self.directory.join(file)).collect();
         entries.get_or_insert_default().insert(entry.name.clone(), entry);
-        Ok(())
+        drop(entries);
+        self.files.written(&path, &line, &paths)
     }
 
     /// Removes the journal.
@@ -269,7 +282,7 @@ mod tests {
     }
 
     fn journal(directory: &Path, run: &str) -> Journal<One> {
-        Journal::read(directory, "tag", run.to_owned()).unwrap()
+        Journal::read(&Files::default(), directory, "tag", run.to_owned()).unwrap()
     }
 
     #[test]
@@ -293,7 +306,7 @@ mod tests {
         assert_eq!(journal(folder.path(), "r").ours().len(), 2);
         assert_eq!((journal(folder.path(), "s").ours().len(), journal(folder.path(), "s").others().len()), (0, 2));
         assert!(journal(folder.path(), "s").is_of_another("d"));
-        let other = Journal::<One>::read(folder.path(), "dedupe", "r".to_owned()).unwrap();
+        let other = Journal::<One>::read(&Files::default(), folder.path(), "dedupe", "r".to_owned()).unwrap();
         assert!(!other.exists() && other.ours().is_empty());
         second.remove().unwrap();
         assert!(!journal(folder.path(), "r").exists());

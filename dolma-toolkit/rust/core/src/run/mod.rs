@@ -2,6 +2,7 @@
 //!
 //! docs/design/run.md says what a run is, and what a kill leaves at each point.
 
+pub mod files;
 pub mod journal;
 pub mod pass;
 pub mod publish;
@@ -9,6 +10,7 @@ pub mod reader;
 pub mod share;
 pub mod threads;
 
+pub use files::{Files, Lease, Stamp, Store};
 pub use journal::{Journal, Made};
 pub use pass::{pass, Source, Stage, Turn};
 pub use reader::{Batch, BatchRow, Rows};

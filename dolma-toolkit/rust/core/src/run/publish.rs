@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::files::Files;
 use super::journal::{Journal, Made};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, FILE_NAME};
@@ -21,13 +22,14 @@ pub struct Exclusive<M> {
 /// Readies such a directory. Files with these `extensions` that nobody recorded are an error, and so is what another run
 /// finished.
 pub fn exclusive<M: Made>(
+    files: &Files,
     directory: &Path,
     command: &'static str,
     run: String,
     extensions: &[&str],
 ) -> Result<Exclusive<M>> {
     fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
-    let journal: Journal<M> = Journal::read(directory, command, run)?;
+    let journal: Journal<M> = Journal::read(files, directory, command, run)?;
     let (complete, discarded) = journal.enter(None, || ready(&journal, directory, extensions))?;
     Ok(Exclusive { journal, complete, discarded })
 }

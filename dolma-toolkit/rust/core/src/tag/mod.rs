@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use crate::document::Place;
 use crate::error::Result;
-use crate::jsonl::{AtomicWriter, Skipped, SkippedRow, Written};
+use crate::jsonl::{AtomicWriter, Skipped, SkippedRow};
 use crate::manifest::FILE_NAME;
-use crate::run::{BatchRow, Share};
+use crate::run::{BatchRow, Files, Share};
 use crate::taggers::{self, Tagger};
 
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
@@ -44,8 +44,7 @@ pub struct Tagging<'p> {
     plan: &'p Plan,
     /// Of each artifact; none where attributes are not kept.
     records: Vec<Records>,
-    /// Of each file: size and hash.
-    inputs: Vec<Written>,
+    documents: Files,
     /// Of each file: positions of the attribute files to make, in order.
     wanted: Vec<BTreeSet<usize>>,
     rows: RowTagger<'p>,
@@ -59,14 +58,13 @@ impl<'p> Tagging<'p> {
     /// made, in memory.
     ///
     /// `Error::Config` where other settings, or another tool, made an attribute file.
-    pub fn survey(plan: &'p Plan, keep: bool, hashes: &BTreeMap<PathBuf, Written>) -> Result<Tagging<'p>> {
-        let inputs: Vec<Written> = plan.files.iter().filter_map(|file| hashes.get(&file.path)).cloned().collect();
+    pub fn survey(plan: &'p Plan, keep: bool, files: &Files) -> Result<Tagging<'p>> {
         let (mut records, mut wanted) = (Vec::new(), vec![BTreeSet::new(); plan.files.len()]);
         if keep {
-            records = plan.artifacts.iter().map(records::read).collect::<Result<_>>()?;
-            wanted = plan::missing(plan, &records, &inputs)?;
+            records = plan.artifacts.iter().map(|artifact| records::read(artifact, files)).collect::<Result<_>>()?;
+            wanted = plan::missing(plan, &records, files)?;
         }
-        Ok(Tagging { plan, records, inputs, wanted, rows: RowTagger::new(plan) })
+        Ok(Tagging { plan, records, documents: files.clone(), wanted, rows: RowTagger::new(plan) })
     }
 
     /// The file and the output that a path would have.
@@ -177,7 +175,8 @@ impl<'p> Tagging<'p> {
         for (output, (writer, totals)) in self.outputs(file).zip(outputs) {
             let Some(writer) = writer else { continue };
             let artifact = &self.plan.artifacts[output.artifact];
-            let record = Record::new(artifact, plan, &self.inputs[file], writer.finish()?, totals, skipped)?;
+            let record =
+                Record::new(artifact, plan, self.documents.hash(&plan.path)?, writer.finish()?, totals, skipped)?;
             self.records[output.artifact].add(&output.path, record)?;
         }
         Ok(())

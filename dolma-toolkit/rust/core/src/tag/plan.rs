@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::records::{state, Records, State};
+use super::records::{is_in_doubt, state, Records, State};
 use crate::error::{Error, Result};
-use crate::jsonl::Written;
+use crate::run::Files;
 use crate::taggers::Resource;
 
 /// The whole request.
@@ -85,15 +85,16 @@ pub struct OutputPlan {
     pub path: String,
 }
 
-/// Positions of the attribute files to make of each document file; `inputs` are their sizes and hashes.
-pub(super) fn missing(plan: &Plan, records: &[Records], inputs: &[Written]) -> Result<Vec<BTreeSet<usize>>> {
+/// Positions of the attribute files to make of each document file.
+pub(super) fn missing(plan: &Plan, records: &[Records], files: &Files) -> Result<Vec<BTreeSet<usize>>> {
     let (mut missing, mut conflicts) = (Vec::new(), Vec::new());
-    for (file, input) in plan.files.iter().zip(inputs) {
+    files.hash_all(&in_doubt(plan, records)?)?;
+    for file in &plan.files {
         let mut of_file = BTreeSet::new();
         for (number, output) in file.outputs.iter().enumerate() {
             let state = match plan.ignore_existing {
                 true => State::Missing,
-                false => state(&records[output.artifact], &output.path, input),
+                false => state(&records[output.artifact], &output.path, &file.path, files)?,
             };
             match state {
                 State::Finished => {}
@@ -116,6 +117,20 @@ pub(super) fn missing(plan: &Plan, records: &[Records], inputs: &[Written]) -> R
     }
     check_leftovers(plan, records)?;
     Ok(missing)
+}
+
+/// Document files that have to be hashed.
+fn in_doubt(plan: &Plan, records: &[Records]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for file in plan.files.iter().filter(|_| !plan.ignore_existing) {
+        for output in &file.outputs {
+            if is_in_doubt(&records[output.artifact], &output.path, &file.path)? {
+                found.push(file.path.clone());
+                break;
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// An artifact has one configuration: files that an earlier one made, and this run does not, cannot stay next to ours.

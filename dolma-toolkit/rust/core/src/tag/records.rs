@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
@@ -10,8 +11,10 @@ use super::plan::{ArtifactPlan, FilePlan};
 use super::rows::{shared_key, Totals};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{SkippedRow, Written};
-use crate::manifest::{canonical_bytes, hashed_inputs, relative_path, sha256_bytes, Input, Manifest, FILE_NAME};
-use crate::run::{publish, Journal, Made, Share};
+use crate::manifest::{
+    canonical_bytes, hashed_inputs, relative_path, sha256_bytes, sha256_file, Input, Manifest, FILE_NAME,
+};
+use crate::run::{publish, Files, Journal, Made, Share, Stamp};
 
 /// One finished attribute file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,6 +23,9 @@ pub struct Record {
     pub input_path: String,
     pub input_url: String,
     pub input: Written,
+    /// Of the document file, as [`Stamp`] has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<u64>,
     pub output: Written,
     pub documents: u64,
     /// As in `Totals::partial`.
@@ -49,7 +55,7 @@ impl Record {
     pub fn new(
         artifact: &ArtifactPlan,
         file: &FilePlan,
-        input: &Written,
+        input: Written,
         written: Written,
         totals: Totals,
         skipped: &[SkippedRow],
@@ -58,7 +64,8 @@ impl Record {
         Ok(Record {
             input_path,
             input_url: if file.remote { file.name.clone() } else { String::new() },
-            input: input.clone(),
+            input,
+            stamp: Some(Stamp::of(&file.path)?.stamp),
             output: written,
             documents: totals.documents,
             partial: totals.partial,
@@ -85,17 +92,26 @@ pub enum State {
 pub type Records = Journal<Record>;
 
 /// Reads what earlier runs left.
-pub(super) fn read(artifact: &ArtifactPlan) -> Result<Records> {
+pub(super) fn read(artifact: &ArtifactPlan, files: &Files) -> Result<Records> {
     let settings = Value::Object(artifact.config.clone());
-    Journal::read(&artifact.directory, "tag", sha256_bytes(&canonical_bytes(&settings)))
+    Journal::read(files, &artifact.directory, "tag", sha256_bytes(&canonical_bytes(&settings)))
 }
 
-/// What is known of the attribute file at `path`, to be made from `input`.
-pub(super) fn state(records: &Records, path: &str, input: &Written) -> State {
-    match records.get(path) {
-        Some(record) if record.input == *input => State::Finished,
-        // another document file under the old name is made anew
-        Some(_) => State::Missing,
+/// What is known of the attribute file at `path`, to be made from `file`. It is hashed if its size is the recorded one and
+/// its time is not.
+pub(super) fn state(records: &Records, path: &str, file: &Path, files: &Files) -> Result<State> {
+    let found = match records.get(path) {
+        Some(record) => {
+            let stamp = Stamp::of(file)?;
+            let is_same = stamp.size_bytes == record.input.size_bytes
+                && (record.stamp == Some(stamp.stamp) || files.hash(file)? == record.input);
+            // another document file under the old name is made anew
+            if is_same {
+                State::Finished
+            } else {
+                State::Missing
+            }
+        }
         None if records.is_of_another(path) => State::Foreign,
         None => {
             // a kill between the name of a file and its line leaves a file of ours without one
@@ -105,7 +121,15 @@ pub(super) fn state(records: &Records, path: &str, input: &Written) -> State {
                 false => State::Missing,
             }
         }
-    }
+    };
+    Ok(found)
+}
+
+/// Whether only its hash can say if the attribute file at `path` is made from `file`.
+pub(super) fn is_in_doubt(records: &Records, path: &str, file: &Path) -> Result<bool> {
+    let Some(record) = records.get(path) else { return Ok(false) };
+    let stamp = Stamp::of(file)?;
+    Ok(stamp.size_bytes == record.input.size_bytes && record.stamp != Some(stamp.stamp))
 }
 
 /// Marks the artifact as ours and unfinished: it has a journal and no manifest.
@@ -147,12 +171,14 @@ pub(super) fn write_manifest(artifact: &ArtifactPlan, records: &Records) -> Resu
             }
         }
         if record.input_url.is_empty() {
-            documents.insert(document, Some(record.input.clone()));
+            documents.insert(document, record.input.clone());
         } else {
             manifest.inputs.push(Input::file("documents", &record.input_url, &record.input));
         }
     }
-    manifest.inputs.extend(hashed_inputs("documents", "document", &documents, &artifact.directory)?);
+    let paths: Vec<PathBuf> = documents.keys().cloned().collect();
+    let hash = |path: &Path| documents.get(path).map_or_else(|| sha256_file(path), |written| Ok(written.clone()));
+    manifest.inputs.extend(hashed_inputs("documents", "document", &paths, &artifact.directory, &hash)?);
     manifest.details.insert("keys".to_owned(), json!(keys));
     let directory = match &artifact.documents {
         Some(directory) => relative_path(directory, &artifact.directory)?,

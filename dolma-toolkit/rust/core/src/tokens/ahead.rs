@@ -18,7 +18,7 @@ use crate::document::Place;
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, Written};
 use crate::manifest::sha256_bytes;
-use crate::run::{Claim, Journal, Made, Share};
+use crate::run::{Claim, Files, Journal, Lease, Made, Share};
 
 const WORKING_NAME: &str = ".encoding";
 
@@ -54,6 +54,7 @@ pub struct Encoding<'p> {
     plan: &'p Plan,
     /// Of the plan's tokenizer.
     pub encoder: Encoder,
+    store: Files,
     directory: PathBuf,
     run: String,
     journal: Journal<EncodedFile>,
@@ -78,14 +79,15 @@ pub struct EncodedWriter {
 
 impl<'p> Encoding<'p> {
     /// Loads the tokenizer, and finds out what an earlier run left. `run` is the hash of what the documents depend on.
-    pub fn survey(plan: &'p Plan, run: &str) -> Result<Encoding<'p>> {
+    pub fn survey(plan: &'p Plan, run: &str, files: &Files) -> Result<Encoding<'p>> {
         let encoder = Encoder::load(&plan.tokenizer)?;
         let run = sha256_bytes(format!("{run} {} {:?} {:?}", encoder.sha256(), plan.tokenizer, plan.fields).as_bytes());
         let working = plan.destination.join(WORKING_NAME);
         let directory = working.join(run.get(..16).unwrap_or_default());
-        let journal = Journal::read(&directory, "encode", run.clone())?;
+        let journal = Journal::read(files, &directory, "encode", run.clone())?;
+        let store = files.clone();
         let files = plan.files.iter().enumerate().map(|(index, file)| (file.path.as_path(), index)).collect();
-        Ok(Encoding { plan, encoder, directory, run, journal, claim: Mutex::default(), files })
+        Ok(Encoding { plan, encoder, store, directory, run, journal, claim: Mutex::default(), files })
     }
 
     /// The position of a file of documents; `None` if the plan does not name it.
@@ -160,14 +162,20 @@ impl<'p> Encoding<'p> {
         self.journal.add(&name(file), EncodedFile { output: writer.finish()?, counts, note })
     }
 
+    /// Where the ids of a file are.
+    pub(super) fn path(&self, file: usize) -> PathBuf {
+        self.directory.join(name(file))
+    }
+
     /// Reads a file of ids.
     pub(super) fn reader(&self, file: usize) -> Result<EncodedReader> {
-        let path = self.directory.join(name(file));
+        let path = self.path(file);
+        let lease = self.store.need(&path)?;
         let opened = File::open(&path).map_err(|source| Error::io(&path, source))?;
         // such ids are made of name and line
         let prefix = self.plan.fields.id_field_name.is_none().then(|| self.plan.files[file].name.clone());
         let prefix = prefix.map(|name| sha256_bytes(name.as_bytes()));
-        Ok(EncodedReader { path, file: BufReader::with_capacity(1 << 18, opened), line: 0, prefix })
+        Ok(EncodedReader { _lease: lease, path, file: BufReader::with_capacity(1 << 18, opened), line: 0, prefix })
     }
 
     /// Removes the files of ids.
@@ -196,6 +204,7 @@ fn name(file: usize) -> String {
 
 /// Gives the documents of a file of ids.
 pub struct EncodedReader {
+    _lease: Lease,
     path: PathBuf,
     file: BufReader<File>,
     line: u64,

@@ -12,7 +12,7 @@ mod order;
 mod plan;
 mod shards;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -20,9 +20,11 @@ use serde_json::{json, Value};
 
 use crate::error::{Error, Result};
 use crate::jsonl::{Skipped, Written};
-use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, tokenizer_input, write_file, Input, Manifest};
+use crate::manifest::{
+    canonical_bytes, hashed_inputs, sha256_bytes, sha256_file, tokenizer_input, write_file, Input, Manifest,
+};
 use crate::progress::Progress;
-use crate::run::{pass, threads, Journal, Made, Source, Stage, Turn};
+use crate::run::{pass, threads, Files, Journal, Made, Source, Stage, Turn};
 
 pub use ahead::{EncodedBatch, EncodedWriter, Encoding};
 pub use encode::{decode, Encoder, TokenizerPlan};
@@ -63,25 +65,37 @@ pub struct Summary {
 }
 
 /// Writes the missing shards, then the manifest.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
+pub fn run(plan: &Plan, files: &Files, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
     let stored_bytes = plan.files.iter().map(|file| file.path.metadata().map_or(0, |file| file.len())).sum();
     let threads = threads::useful(plan.threads, threads::pieces(stored_bytes));
-    let checked = plan::check_files(plan, threads, progress)?;
+    let checked = plan::check_files(plan, files, threads, progress)?;
     let inputs = inputs(plan, &checked)?;
-    write(plan, &encoder, &checked, &Origin { inputs, details: None }, None, threads, progress)
+    let origin = Origin { inputs, ..Origin::default() };
+    write(plan, &encoder, &checked, &origin, None, files, threads, progress)
 }
 
 /// What a manifest says the documents come from.
+#[derive(Default)]
 pub struct Origin {
     /// The documents; or what a pipeline made them from, if they were never written.
     pub inputs: Vec<Input>,
     /// The pipeline.
     pub details: Option<Value>,
+    /// What stands for the inputs where they are not hashed yet.
+    pub run: Option<String>,
+    /// Of a finished artifact that was made of equal files.
+    pub fingerprint: Option<String>,
 }
 
 /// As [`run`], of documents that were encoded as they were made. `inputs` are the manifest's, but for the tokenizer.
-pub fn run_encoded(plan: &Plan, encoding: &Encoding<'_>, origin: Origin, progress: &Progress) -> Result<Summary> {
+pub fn run_encoded(
+    plan: &Plan,
+    encoding: &Encoding<'_>,
+    origin: Origin,
+    files: &Files,
+    progress: &Progress,
+) -> Result<Summary> {
     let checked = |file: usize| {
         let counts = encoding.finished(file).map(|file| file.counts).unwrap_or_default();
         Checked { written: None, text_bytes: counts.text_bytes, empty: counts.empty, skipped: Vec::new() }
@@ -89,23 +103,46 @@ pub fn run_encoded(plan: &Plan, encoding: &Encoding<'_>, origin: Origin, progres
     let checked: Vec<Checked> = (0..plan.files.len()).map(checked).collect();
     let threads = threads::useful(plan.threads, usize::MAX);
     encoding.release();
-    let mut summary = write(plan, &encoding.encoder, &checked, &origin, Some(encoding), threads, progress)?;
+    let mut summary = write(plan, &encoding.encoder, &checked, &origin, Some(encoding), files, threads, progress)?;
     summary.respelt = (0..plan.files.len()).filter_map(|file| Some(encoding.finished(file)?.counts.respelt)).sum();
     encoding.tidy()?;
     Ok(summary)
 }
 
-/// Whether [`run_encoded`] has nothing left to do.
-pub fn is_complete(plan: &Plan, encoder: &Encoder, origin: &Origin) -> Result<bool> {
-    let fingerprint = fingerprint(&plan.manifest_config(plan.dtype_for(encoder.vocab_size())?, encoder), origin, plan);
-    let journal: Journal<shards::Shard> = Journal::read(&plan.destination, "tokens", fingerprint)?;
-    let is_whole = |manifest: Manifest| manifest.verify(&plan.destination, false).is_ok();
-    let is_ours = !journal.ours().is_empty() && journal.others().is_empty();
-    Ok(is_ours && Manifest::read(&plan.destination)?.is_some_and(is_whole))
+/// Whether [`run_encoded`] has nothing left to do. If only the hashes of the `inputs` can say so, they are taken.
+pub fn is_complete(
+    plan: &Plan,
+    encoder: &Encoder,
+    origin: &mut Origin,
+    inputs: &dyn Fn() -> Result<Vec<Input>>,
+) -> Result<bool> {
+    let config = plan.manifest_config(plan.dtype_for(encoder.vocab_size())?, encoder);
+    let fingerprint = fingerprint(&config, origin, plan);
+    let journal: Journal<shards::Shard> = Journal::read(&Files::default(), &plan.destination, "tokens", fingerprint)?;
+    let Some(manifest) = Manifest::read(&plan.destination)? else { return Ok(false) };
+    if manifest.verify(&plan.destination, false).is_err() {
+        return Ok(false);
+    }
+    if !journal.ours().is_empty() && journal.others().is_empty() {
+        return Ok(true);
+    }
+    // the same content with other times
+    let is_same = json!(manifest.config) == config
+        && manifest.details.get("pipeline") == origin.details.as_ref()
+        && journal.run_of_others().is_some()
+        && manifest.inputs == inputs()?;
+    if is_same {
+        origin.fingerprint = journal.run_of_others();
+    }
+    Ok(is_same)
 }
 
 fn fingerprint(config: &Value, origin: &Origin, plan: &Plan) -> String {
-    let mut value = json!({"config": config, "inputs": origin.inputs, "names": plan.names()});
+    if let Some(fingerprint) = &origin.fingerprint {
+        return fingerprint.clone();
+    }
+    let inputs = origin.run.as_ref().map_or_else(|| json!(origin.inputs), |run| json!(run));
+    let mut value = json!({"config": config, "inputs": inputs, "names": plan.names()});
     if let Some(details) = &origin.details {
         value["pipeline"] = details.clone();
     }
@@ -118,12 +155,13 @@ fn write(
     checked: &[Checked],
     origin: &Origin,
     encoding: Option<&Encoding<'_>>,
+    files: &Files,
     threads: usize,
     progress: &Progress,
 ) -> Result<Summary> {
     let dtype = plan.dtype_for(encoder.vocab_size())?;
     let config = plan.manifest_config(dtype, encoder);
-    let mut shards = Shards::open(&plan.destination, fingerprint(&config, origin, plan))?;
+    let mut shards = Shards::open(files, &plan.destination, fingerprint(&config, origin, plan))?;
     let mut summary = Summary { shards_discarded: shards.discarded, ..Summary::default() };
     if !shards.complete {
         let before = progress.snapshot();
@@ -131,7 +169,13 @@ fn write(
         progress.expect(before.files + checked.len() as u64, before.bytes + text_bytes);
         let groups = order::groups(plan);
         let digits = shards::digits(groups.len());
-        for (index, files) in groups.into_iter().enumerate() {
+        for (index, group_files) in groups.into_iter().enumerate() {
+            let path = |file: &usize| match encoding {
+                Some(encoding) => encoding.path(*file),
+                None => plan.files[*file].path.clone(),
+            };
+            let paths: Vec<PathBuf> = group_files.iter().map(path).collect();
+            files.expect(paths.iter().map(PathBuf::as_path))?;
             let group = Group {
                 index,
                 digits,
@@ -141,7 +185,7 @@ fn write(
                 bos: plan.tokenizer.bos_token_id,
                 eos: plan.tokenizer.eos_token_id,
             };
-            let stream = Stream::new(plan, encoding, files, progress);
+            let stream = Stream::new(plan, encoding, files, group_files, progress);
             let done = shards.documents_of(group.index);
             let documents = Documents { stream, window: Vec::new().into_iter(), done, error: None };
             let start = Mutex::new(Some((documents, shards.writer(group))));
@@ -263,14 +307,19 @@ fn inputs(plan: &Plan, checked: &[Checked]) -> Result<Vec<Input>> {
             local.insert(file.path.clone(), checked.written.clone());
         }
     }
-    inputs.extend(hashed_inputs("documents", "document", &local, &plan.destination)?);
+    let paths: Vec<PathBuf> = local.keys().cloned().collect();
+    let hash = |path: &Path| match local.get(path) {
+        Some(Some(written)) => Ok(Written::clone(written)),
+        _ => sha256_file(path),
+    };
+    inputs.extend(hashed_inputs("documents", "document", &paths, &plan.destination, &hash)?);
     sorted_with_tokenizer(plan, inputs)
 }
 
 /// The inputs of a manifest whose documents are written, by now.
-pub fn written_inputs(plan: &Plan) -> Result<Vec<Input>> {
-    let files = plan.files.iter().map(|file| (file.path.clone(), None)).collect();
-    sorted_with_tokenizer(plan, hashed_inputs("documents", "document", &files, &plan.destination)?)
+pub fn written_inputs(plan: &Plan, files: &Files) -> Result<Vec<Input>> {
+    let paths: Vec<PathBuf> = plan.files.iter().map(|file| file.path.clone()).collect();
+    sorted_with_tokenizer(plan, files.inputs("documents", "document", &paths, &plan.destination)?)
 }
 
 /// All inputs of a manifest.

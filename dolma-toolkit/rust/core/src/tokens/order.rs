@@ -12,6 +12,7 @@ use super::plan::Plan;
 use crate::error::Result;
 use crate::jsonl::{LineReader, RowSieve};
 use crate::progress::Progress;
+use crate::run::Files;
 
 /// Text that one window holds at most, whatever the batch size, so that books do not fill the memory.
 const WINDOW_TEXT_BYTES: usize = 256 << 20;
@@ -91,6 +92,7 @@ impl Rows {
 pub struct Stream<'a> {
     plan: &'a Plan,
     progress: &'a Progress,
+    source: &'a Files,
     /// where documents are encoded already
     encoding: Option<&'a Encoding<'a>>,
     waiting: std::vec::IntoIter<usize>,
@@ -109,6 +111,7 @@ impl<'a> Stream<'a> {
     pub fn new(
         plan: &'a Plan,
         encoding: Option<&'a Encoding<'a>>,
+        source: &'a Files,
         files: Vec<usize>,
         progress: &'a Progress,
     ) -> Stream<'a> {
@@ -117,6 +120,7 @@ impl<'a> Stream<'a> {
             plan,
             encoding,
             progress,
+            source,
             sieve: plan.sieve(skipped),
             waiting: files.into_iter(),
             ring: Vec::new(),
@@ -177,7 +181,7 @@ impl<'a> Stream<'a> {
             let file = &self.plan.files[index];
             let rows = match self.encoding {
                 Some(encoding) => Rows::Encoded(encoding.reader(index)?),
-                None => Rows::Lines(file.open(&self.plan.fields)?.sieved(&self.sieve)),
+                None => Rows::Lines(file.open(&self.plan.fields, self.source)?.sieved(&self.sieve)),
             };
             let size_bytes = std::fs::metadata(&file.path).map_or(1, |file| file.len().max(1));
             let key = file_key(self.plan, index);

@@ -11,9 +11,8 @@ use super::order::{strip, Document};
 use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader, RowRules, RowSieve, SkippedRow, Written};
-use crate::manifest::sha256_file;
 use crate::progress::Progress;
-use crate::run::{pass, Batch, Rows, Stage, Turn};
+use crate::run::{pass, Batch, Files, Rows, Stage, Turn};
 
 /// The whole request.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,8 +64,8 @@ pub struct TextFile {
 }
 
 impl TextFile {
-    pub(super) fn open(&self, fields: &Fields) -> Result<LineReader> {
-        LineReader::open_fields(&self.path, &self.name, Compression::of(Path::new(&self.name)), &fields.names())
+    pub(super) fn open(&self, fields: &Fields, files: &Files) -> Result<LineReader> {
+        files.open(&self.path, &self.name, Compression::of(Path::new(&self.name)), Some(&fields.names()))
     }
 }
 
@@ -188,14 +187,16 @@ pub(super) struct Checked {
 }
 
 /// Reads every file and every row; all that is wrong is reported before any work is done.
-pub(super) fn check_files(plan: &Plan, threads: usize, progress: &Progress) -> Result<Vec<Checked>> {
-    let checking = Checking { plan, sieve: plan.sieve(plan.rows.skip_bad_rows) };
+pub(super) fn check_files(plan: &Plan, files: &Files, threads: usize, progress: &Progress) -> Result<Vec<Checked>> {
+    files.expect(plan.files.iter().map(|file| file.path.as_path()))?;
+    let checking = Checking { plan, files, sieve: plan.sieve(plan.rows.skip_bad_rows) };
     pass(&checking, plan.files.len(), threads, progress)
 }
 
 /// A series is a file.
 struct Checking<'a> {
     plan: &'a Plan,
+    files: &'a Files,
     sieve: RowSieve,
 }
 
@@ -213,9 +214,7 @@ impl Stage for Checking<'_> {
 
     fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
         let file = &self.plan.files[series];
-        let compression = Compression::of(Path::new(&file.name));
-        let fields = self.plan.fields.names();
-        let reader = LineReader::open_hashing(&file.path, &file.name, compression, Some(&fields))?;
+        let reader = file.open(&self.plan.fields, self.files)?;
         Ok((Rows::new(reader.sieved(&self.sieve), Vec::new()), (0, 0)))
     }
 
@@ -234,7 +233,7 @@ impl Stage for Checking<'_> {
     }
 
     fn finish(&self, series: usize, rows: Rows, (text_bytes, empty): Self::Output) -> Result<Checked> {
-        let written = rows.written().map_or_else(|| sha256_file(&self.plan.files[series].path), Ok)?;
+        let written = self.files.hash(&self.plan.files[series].path)?;
         Ok(Checked { written: Some(written), text_bytes, empty, skipped: rows.skipped().to_vec() })
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Code, Result};
 use crate::formats::table::Row;
 use crate::jsonl::{AtomicWriter, Written};
 use crate::run::publish::{exclusive, Exclusive};
-use crate::run::{Journal, Made};
+use crate::run::{Files, Journal, Made};
 
 /// One finished pair.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,9 +83,9 @@ pub struct Shards {
 
 impl Shards {
     /// Looks at what an earlier run left. Other people's shards are an error, as are finished ones of other settings.
-    pub fn open(directory: &Path, fingerprint: String) -> Result<Shards> {
+    pub fn open(files: &Files, directory: &Path, fingerprint: String) -> Result<Shards> {
         let Exclusive { journal, complete, discarded } =
-            exclusive(directory, "tokens", fingerprint, &[".npy", ".csv.gz"])?;
+            exclusive(files, directory, "tokens", fingerprint, &[".npy", ".csv.gz"])?;
         let by_number = |(name, shard): (String, Shard)| ((shard.group, shard.number), (name, shard));
         let mut finished: BTreeMap<_, _> = journal.ours().into_iter().map(by_number).collect();
         // a shard after a missing one cannot be kept: it is not known where its documents begin

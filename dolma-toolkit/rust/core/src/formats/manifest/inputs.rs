@@ -75,21 +75,21 @@ pub fn file_input(role: &str, file: &Path, from_directory: &Path) -> Result<Inpu
 /// An artifact is the nearest directory above a file whose manifest lists it; it has to be a `format` (`unknown_format`
 /// otherwise), and all that it lists has to be there. `role` is what the files were used as.
 pub fn document_inputs(role: &str, format: &str, files: &[PathBuf], from_directory: &Path) -> Result<Vec<Input>> {
-    let files = files.iter().map(|file| (file.clone(), None)).collect();
-    hashed_inputs(role, format, &files, from_directory)
+    hashed_inputs(role, format, files, from_directory, &sha256_file)
 }
 
-/// As [`document_inputs`], for files whose size and hash may be known already.
+/// As [`document_inputs`]; `hash` gives size and hash of a file that belongs to no artifact.
 pub fn hashed_inputs(
     role: &str,
     format: &str,
-    files: &BTreeMap<PathBuf, Option<Written>>,
+    files: &[PathBuf],
     from_directory: &Path,
+    hash: &dyn Fn(&Path) -> Result<Written>,
 ) -> Result<Vec<Input>> {
     let mut manifests: BTreeMap<PathBuf, Option<Manifest>> = BTreeMap::new();
     let mut inputs = BTreeMap::new();
-    for (file, known) in files {
-        let file = absolute(file)?;
+    for given in files {
+        let file = absolute(given)?;
         let mut owner = None;
         for directory in file.ancestors().skip(1) {
             if !manifests.contains_key(directory) {
@@ -116,10 +116,7 @@ pub fn hashed_inputs(
                 }
                 artifact_input(role, &directory, from_directory)?
             }
-            None => match known {
-                Some(written) => Input::file(role, relative_path(&file, from_directory)?, written),
-                None => file_input(role, &file, from_directory)?,
-            },
+            None => Input::file(role, relative_path(&file, from_directory)?, &hash(given)?),
         };
         inputs.insert(key, input);
     }

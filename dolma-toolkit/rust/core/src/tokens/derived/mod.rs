@@ -17,9 +17,9 @@ use serde_json::{json, Map, Value};
 use super::plan::Dtype;
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
-use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, write_file, Input, Manifest};
+use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, sha256_file, write_file, Input, Manifest};
 use crate::progress::Progress;
-use crate::run::{each, publish, Journal, Made};
+use crate::run::{each, publish, Files, Journal, Made};
 
 pub use pack::Packing;
 pub use source::Source;
@@ -169,8 +169,13 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Summary> {
         "config": plan.config, "details": plan.details.fields(), "inputs": inputs, "pieces": pieces,
     })));
     let extensions = [".npy", ".csv.gz", ".bin", ".idx"];
-    let publish::Exclusive { journal, complete, discarded } =
-        publish::exclusive::<Output>(&plan.destination, plan.work.command(), fingerprint, &extensions)?;
+    let publish::Exclusive { journal, complete, discarded } = publish::exclusive::<Output>(
+        &Files::default(),
+        &plan.destination,
+        plan.work.command(),
+        fingerprint,
+        &extensions,
+    )?;
     let kept = journal.ours().len() as u64;
     if !complete {
         let tokens = |pieces: &[Piece]| pieces.iter().map(|piece| piece.end - piece.start).sum::<u64>();
@@ -213,10 +218,13 @@ fn counts(journal: &Journal<Output>) -> BTreeMap<String, u64> {
 fn inputs(plan: &Plan, surveyed: &[Surveyed]) -> Result<Vec<Input>> {
     let mut files = BTreeMap::new();
     for (source, surveyed) in plan.sources.iter().zip(surveyed) {
-        files.insert(source.npy.clone(), Some(surveyed.npy.clone()));
-        files.insert(source.csv.clone(), Some(surveyed.csv.clone()));
+        files.insert(source.npy.as_path(), &surveyed.npy);
+        files.insert(source.csv.as_path(), &surveyed.csv);
     }
-    hashed_inputs("tokens", "tokens", &files, &plan.destination)
+    let paths: Vec<PathBuf> = files.keys().map(|path| path.to_path_buf()).collect();
+    hashed_inputs("tokens", "tokens", &paths, &plan.destination, &|path| {
+        files.get(path).map_or_else(|| sha256_file(path), |written| Ok((*written).clone()))
+    })
 }
 
 fn write_manifest(plan: &Plan, inputs: Vec<Input>, journal: &Journal<Output>) -> Result<()> {
