@@ -68,7 +68,7 @@ def test_json_file_anchors_and_references(dolma: Dolma, corpus: Path, monkeypatc
     )
     found = settings(dolma, "-c", "c.yaml", "tag", "--dryrun")
     assert (found["taggers"], found["experiment"]) == (["gopher_v1", "c4_v2"], "e-2")
-    assert found["work_dir"] == {"input": "in", "output": None}
+    assert found["work_dir"] == {"input": "in", "output": None, "max_bytes": None}
 
 
 def test_all_problems_are_told_at_once(dolma: Dolma, corpus: Path) -> None:

@@ -208,7 +208,9 @@ enum Marks<'p> {
 
 impl<'p> Survey<'p> {
     fn new(plan: &'p Plan, files: &'p Files) -> Result<Survey<'p>> {
-        plan.directories().first().map(|directory| files.note_in(directory));
+        if let Some(directory) = plan.directories().first() {
+            files.note_in(directory);
+        }
         let mut survey = Survey {
             plan,
             tags: Vec::new(),

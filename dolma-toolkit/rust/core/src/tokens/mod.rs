@@ -67,12 +67,16 @@ pub struct Summary {
 /// Writes the missing shards, then the manifest.
 pub fn run(plan: &Plan, files: &Files, progress: &Progress) -> Result<Summary> {
     let encoder = Encoder::load(&plan.tokenizer)?;
-    let stored_bytes = plan.files.iter().map(|file| file.path.metadata().map_or(0, |file| file.len())).sum();
-    let threads = threads::useful(plan.threads, threads::pieces(stored_bytes));
-    let checked = plan::check_files(plan, files, threads, progress)?;
+    let checked = plan::check_files(plan, files, threads_for(plan), progress)?;
     let inputs = inputs(plan, &checked)?;
     let origin = Origin { inputs, ..Origin::default() };
-    write(plan, &encoder, &checked, &origin, None, files, threads, progress)
+    write(plan, &encoder, &checked, &origin, None, files, progress)
+}
+
+/// Documents that were never written have no size, and count as many.
+fn threads_for(plan: &Plan) -> usize {
+    let sizes = plan.files.iter().map(|file| file.path.metadata().map_or(u64::MAX, |file| file.len()));
+    threads::useful(plan.threads, threads::pieces(sizes.fold(0, u64::saturating_add)))
 }
 
 /// What a manifest says the documents come from.
@@ -101,9 +105,8 @@ pub fn run_encoded(
         Checked { written: None, text_bytes: counts.text_bytes, empty: counts.empty, skipped: Vec::new() }
     };
     let checked: Vec<Checked> = (0..plan.files.len()).map(checked).collect();
-    let threads = threads::useful(plan.threads, usize::MAX);
     encoding.release();
-    let mut summary = write(plan, &encoding.encoder, &checked, &origin, Some(encoding), files, threads, progress)?;
+    let mut summary = write(plan, &encoding.encoder, &checked, &origin, Some(encoding), files, progress)?;
     summary.respelt = (0..plan.files.len()).filter_map(|file| Some(encoding.finished(file)?.counts.respelt)).sum();
     encoding.tidy()?;
     Ok(summary)
@@ -156,9 +159,9 @@ fn write(
     origin: &Origin,
     encoding: Option<&Encoding<'_>>,
     files: &Files,
-    threads: usize,
     progress: &Progress,
 ) -> Result<Summary> {
+    let threads = threads_for(plan);
     let dtype = plan.dtype_for(encoder.vocab_size())?;
     let config = plan.manifest_config(dtype, encoder);
     let mut shards = Shards::open(files, &plan.destination, fingerprint(&config, origin, plan))?;
