@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from dolma.errors import ConfigError, Problem, nearest
 from dolma.files.paths import is_remote, matches, named
+from dolma.places import LocalPath, places
 
 __all__ = [
     "GENERATE_IDS",
@@ -85,31 +86,24 @@ def load(cls: type[T], file: Mapping[str, Any] | None = None, overrides: Mapping
     return cast(T, config)
 
 
-TEXT_KEYS = frozenset({"replacement", "paragraph_separator", "include", "exclude", "syntax", "regex", "label_map"})
-"""Settings, by their last name, that are text or expressions; other strings may name files."""
-
-WRITTEN_KEYS = ("destination", "destination_prefix", "path", "keep_dropped", "report", "experiment", "attribute_name")
-"""Settings, by their last name, that name directories to write to, or part of their path."""
-
 _HOME = re.compile(r"~[\w.-]*(?=/|\Z)")
 
 
-def _at_home(value: Any, key: str, problems: list[Problem]) -> Any:
+def _at_home(value: Any, key: str, problems: list[Problem], names_files: bool = False) -> Any:
     """The settings with the home directory for a leading ``~``, which no shell expands in quotes or in files."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changes = {}
         for field in dataclasses.fields(value):
-            if field.name not in TEXT_KEYS:
-                before = getattr(value, field.name)
-                after = _at_home(before, f"{key}.{field.name}" if key else field.name, problems)
-                if after is not before and after != before:
-                    changes[field.name] = after
+            before, place = getattr(value, field.name), places(type(value)).get(field.name)
+            after = _at_home(before, f"{key}.{field.name}" if key else field.name, problems, place is not None)
+            if after is not before and after != before:
+                changes[field.name] = after
         return dataclasses.replace(value, **changes) if changes else value
     if isinstance(value, list):
-        return [_at_home(item, f"{key}.{index}", problems) for index, item in enumerate(value)]
+        return [_at_home(item, f"{key}.{index}", problems, names_files) for index, item in enumerate(value)]
     if isinstance(value, dict):
-        return {name: _at_home(item, f"{key}.{name}", problems) for name, item in value.items()}
-    if not isinstance(value, str) or "~" not in value:
+        return {name: _at_home(item, f"{key}.{name}", problems, names_files) for name, item in value.items()}
+    if not isinstance(value, str) or not names_files or "~" not in value:
         return value
     # `TAGGER=~/path` on the command line, `file://~/path`
     for prefix in (value.partition("=")[0] + "=" if "=~" in value else "", "file://"):
@@ -125,15 +119,14 @@ def _at_home(value: Any, key: str, problems: list[Problem]) -> Any:
 def _wildcards_in_destinations(value: Any, key: str) -> Iterator[Problem]:
     for field in dataclasses.fields(value):
         found, name = getattr(value, field.name), f"{key}{field.name}"
+        place = places(type(value)).get(field.name)
         for index, one in enumerate(found if isinstance(found, list) else [found]):
-            place = f"{name}.{index}" if isinstance(found, list) else name
+            where = f"{name}.{index}" if isinstance(found, list) else name
             if dataclasses.is_dataclass(one) and not isinstance(one, type):
-                yield from _wildcards_in_destinations(one, f"{place}.")
-            elif field.metadata.get("positional"):
-                continue  # a path to read
-            elif field.name in WRITTEN_KEYS and isinstance(one, str) and re.search(r"[*?]|\[.*\]", one):
+                yield from _wildcards_in_destinations(one, f"{where}.")
+            elif place is not None and place.is_written and isinstance(one, str) and re.search(r"[*?]|\[.*\]", one):
                 message = f'is "{one}", which has a wildcard; expected the name of one directory'
-                yield Problem(place, message, "results keep the names of their inputs; give only their directory")
+                yield Problem(where, message, "results keep the names of their inputs; give only their directory")
 
 
 def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -380,8 +373,8 @@ SKIP_BAD_ROWS = "how many bad rows to skip, over all files; one more ends the ru
 class WorkDir:
     """Where intermediate files go."""
 
-    input: str | None = setting(None, "directory for copies of remote files (default: work_dir.output)")
-    output: str | None = setting(None, "directory for unfinished results (default: next to the results)")
+    input: LocalPath | None = setting(None, "directory for copies of remote files (default: work_dir.output)")
+    output: LocalPath | None = setting(None, "directory for unfinished results (default: next to the results)")
     max_bytes: int | None = setting(
         None,
         "disk space for copies of remote files and for results that wait to be uploaded, besides the files being read "

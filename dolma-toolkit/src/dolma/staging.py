@@ -20,12 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from dolma.config import WRITTEN_KEYS
 from dolma.errors import ConfigError, FormatError, Problem, ProblemsError
 from dolma.files.paths import SCHEMES, SIDE_DIRECTORY, attributes_root, is_remote, mirror_path, named, side_file
 from dolma.files.remote import Entry, RemoteError, each, fetch, find, head, remove, upload
 from dolma.files.store import Store, is_copy, put_hole, running
 from dolma.formats.files import sha256_of
+from dolma.places import Place, places
 from dolma.records import bytes_text
 
 __all__ = ["Written", "staged", "temporary_directory", "with_remote_paths"]
@@ -68,12 +68,6 @@ R = TypeVar("R")
 Written = Callable[[Any, str], Iterable[str]]
 """From the settings and a document file (its copy) to the directories that its attributes are written to."""
 
-READ_KEYS = ("documents", "attributes", "train", "test")
-DIRECTORY_KEYS = ("prefix", "sources")
-KEPT_FILE_KEYS = ("file",)
-"""Settings that may be URLs, by their last name: patterns to read, directories to read, files for both."""
-
-_URL_KEYS = (*READ_KEYS, *DIRECTORY_KEYS, *WRITTEN_KEYS, *KEPT_FILE_KEYS)
 _RECORDS = ("funnel.ndjson", "progress.ndjson")
 """Side files from which a run resumes."""
 
@@ -108,7 +102,7 @@ def staged(config: C, written: Written | None = None, *, streams: bool = False) 
         ConfigError: a URL cannot be used or read; it has every problem that was found.
         RemoteError: a file cannot be read or written.
     """
-    if not any(is_remote(value) for _, _, value in _settings(config)):
+    if not any(is_remote(value) for *_, value in _settings(config)):
         yield config
         return
     work_dir = getattr(config, "work_dir", None)
@@ -181,14 +175,15 @@ def _max_bytes(work_dir: Any, root: Path) -> int:
     return given if given is not None else shutil.disk_usage(root).free // 2
 
 
-def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, the settings that have it, value) of every string that may be a URL."""
+def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Place, Any, str]]:
+    """(dotted key, what is there, the settings that have it, value) of every string that may be a URL."""
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{key}{field.name}"
-        if field.name in _URL_KEYS:
+        place = places(type(config)).get(field.name)
+        if place is not None and place.may_be_remote:
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str):
-                    yield name, config, one
+                    yield name, place, config, one
         for index, one in enumerate(value if isinstance(value, list) else [value]):
             if dataclasses.is_dataclass(one) and not isinstance(one, type):
                 yield from _settings(one, f"{name}.{index}." if isinstance(value, list) else f"{name}.")
@@ -208,19 +203,19 @@ class _Stage:
         """Finds the inputs and notes the outputs."""
         problems: list[Problem] = []
         listings: dict[str, dict[str, Entry]] = {}
-        for key, owner, value in _settings(self.config):
+        for key, place, owner, value in _settings(self.config):
             if not is_remote(value):
                 continue
-            last = key.rpartition(".")[2]
             try:
-                _check(key, value, writes=last not in (*READ_KEYS, *DIRECTORY_KEYS))
-                if last in WRITTEN_KEYS:
-                    below = "/documents" if last == "path" and not getattr(self.config, "shuffle", True) else ""
+                _check(key, value, writes=place not in (Place.INPUT_PATTERN, Place.INPUT_DIRECTORY))
+                if place is Place.OUTPUT_DIRECTORY:
+                    is_mixed = key.endswith("output.path")
+                    below = "/documents" if is_mixed and not getattr(self.config, "shuffle", True) else ""
                     self.written[value.rstrip("/") + below] = None
-                elif last in KEPT_FILE_KEYS:
+                elif place is Place.UPDATED_FILE:
                     self.kept_files[value] = head(value)
                 else:
-                    found = _found(key, f"{value.rstrip('/')}/**" if last in DIRECTORY_KEYS else value)
+                    found = _found(key, f"{value.rstrip('/')}/**" if place is Place.INPUT_DIRECTORY else value)
                     self.entries.update((entry.url, entry) for entry in found)
                     for entry in found:
                         self.entries.update(_companions(owner, entry.url, listings))
@@ -278,7 +273,8 @@ class _Stage:
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
-            takes_url = field.name in _URL_KEYS
+            place = places(type(config)).get(field.name)
+            takes_url = place is not None and place.may_be_remote
 
             def local(one: Any, takes_url: bool = takes_url) -> Any:
                 if dataclasses.is_dataclass(one) and not isinstance(one, type):
@@ -295,8 +291,8 @@ def _check(key: str, url: str, *, writes: bool) -> None:
         names = ", ".join(f"{name}://" for name in SCHEMES)
         raise ConfigError([Problem(key, f'is "{url}"; expected a path or one of {names}')])
     web = scheme in ("http", "https")
-    if writes and web:
-        message = "is read over http, which cannot be written to; expected a destination for its attributes"
+    if writes and (web or scheme == "hf"):
+        message = f"is read over {scheme}, which cannot be written to; expected a destination for its attributes"
         raise ConfigError([Problem(url, message, "set destination to a directory, s3:// or gs://")])
     if web and any(character in url for character in "*["):
         hint = "name the files one by one"

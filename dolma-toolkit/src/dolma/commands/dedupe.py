@@ -18,6 +18,7 @@ from dolma.config import GENERATE_IDS, REQUIRED, SKIP_BAD_ROWS, Compression, Wor
 from dolma.errors import ConfigError, Problem
 from dolma.files.paths import Source, attributes_root, expand, extension, is_remote, named
 from dolma.formats.files import attributes_name
+from dolma.places import InputPattern, OutputName, UpdatedFile
 from dolma.plan import Document, Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
@@ -41,7 +42,7 @@ class NgramConfig:
 class DocumentsConfig:
     """Documents as a whole."""
 
-    attribute_name: str = setting(REQUIRED, "key of the attribute")
+    attribute_name: OutputName = setting(REQUIRED, "key of the attribute")
     key: str = setting(REQUIRED, "JSONPath of the string that is compared, e.g. $.text or $.metadata.url")
     normalize: str | None = setting(None, "url: spellings of one web address count as equal")
 
@@ -50,7 +51,7 @@ class DocumentsConfig:
 class ParagraphsConfig:
     """Paragraphs of the text."""
 
-    attribute_name: str = setting(REQUIRED, "key of the attribute")
+    attribute_name: OutputName = setting(REQUIRED, "key of the attribute")
     by_ngram: NgramConfig | None = setting(None, "compare n-grams instead of whole paragraphs")
     paragraph_separator: str = setting(
         "\n", "text between paragraphs; \\n, \\r, \\t and \\\\ are escapes, as in a settings file"
@@ -77,7 +78,7 @@ class DedupeConfig:
 class BloomFilterConfig:
     """The filter, by its size or by the number of its keys."""
 
-    file: str = setting(REQUIRED, "filter file; created if missing, else extended")
+    file: UpdatedFile = setting(REQUIRED, "filter file; created if missing, else extended")
     read_only: bool = setting(False, "compare with the filter without changing it")
     size_in_bytes: int = setting(0, "size of a new filter")
     estimated_doc_count: int = setting(0, "documents or paragraphs that a new filter is for")
@@ -88,7 +89,9 @@ class BloomFilterConfig:
 class Config:
     """Settings of ``dolma dedupe``."""
 
-    documents: list[str] = setting([], "document files or patterns, in the order in which the first of equals is kept")
+    documents: list[InputPattern] = setting(
+        [], "document files or patterns, in the order in which the first of equals is kept"
+    )
     dedupe: DedupeConfig = setting(REQUIRED, "what is compared")
     bloom_filter: BloomFilterConfig = setting(REQUIRED, "the filter")
     processes: int = setting(1, "number of threads; the output does not depend on it")

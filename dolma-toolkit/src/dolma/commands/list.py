@@ -8,6 +8,7 @@ import sys
 from dolma import _native
 from dolma.config import setting
 from dolma.core.registry import TaggerRegistry
+from dolma.places import LocalPath
 from dolma.tagging.workers import import_modules
 
 __all__ = ["Config", "run"]
@@ -17,7 +18,7 @@ __all__ = ["Config", "run"]
 class Config:
     """Settings of ``dolma list``."""
 
-    tagger_modules: list[str] = setting([], "modules (names or paths) with taggers of your own")
+    tagger_modules: list[LocalPath] = setting([], "modules (names or paths) with taggers of your own")
 
 
 def run(config: Config) -> None:

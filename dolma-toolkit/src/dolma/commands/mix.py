@@ -22,6 +22,7 @@ from dolma.config import GENERATE_IDS, REQUIRED, SKIP_BAD_ROWS, Compression, Wor
 from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
 from dolma.files.paths import PACKINGS, Source, attributes_root, expand, named, select
 from dolma.files.store import current
+from dolma.places import InputPattern, OutputDirectory
 from dolma.plan import Document, Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
@@ -88,14 +89,16 @@ class ShuffleConfig:
 class OutputConfig:
     """Where documents go, and which of their fields do."""
 
-    path: str = setting(REQUIRED, "directory of the output")
+    path: OutputDirectory = setting(REQUIRED, "directory of the output")
     max_size_in_bytes: int = setting(2 * 2**30, "bytes of compressed input per output file")
     format: str | None = setting(
         None, "of the output: jsonl or parquet (default: jsonl; without shuffle, that of each input)"
     )
     discard_fields: list[str] = setting([], "top-level fields to drop")
     min_text_length: int = setting(0, "minimum bytes (UTF-8) of the final text, without white space at its ends")
-    keep_dropped: str | None = setting(None, "directory for the documents that are dropped, each with the reason")
+    keep_dropped: OutputDirectory | None = setting(
+        None, "directory for the documents that are dropped, each with the reason"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ class StreamConfig:
     """Documents that are treated the same way."""
 
     name: str = setting(REQUIRED, "beginning of the names of its output files")
-    documents: list[str] = setting([], "document files or patterns")
+    documents: list[InputPattern] = setting([], "document files or patterns")
     output: OutputConfig = setting(REQUIRED, "the output")
     attributes: list[str] = setting([], "names of directories under attributes/; of equal keys the last one counts")
     filter: FilterConfig | None = setting(None, "which documents are kept")

@@ -15,6 +15,7 @@ from importlib.resources import files
 
 from dolma.config import setting
 from dolma.errors import ConfigError, Problem, nearest
+from dolma.places import LocalPath
 
 __all__ = ["DOCUMENTS", "OUTPUT", "Config", "names", "parts", "run"]
 
@@ -37,8 +38,8 @@ class Config:
     part: str | None = setting(
         None, "the command whose settings to show (default: all, one YAML document each)", positional=True
     )
-    documents: str | None = setting(None, "pattern of the documents, instead of the preset's")
-    output: str | None = setting(None, "directory for the output of mix, instead of the preset's")
+    documents: LocalPath | None = setting(None, "pattern of the documents, instead of the preset's")
+    output: LocalPath | None = setting(None, "directory for the output of mix, instead of the preset's")
 
     def check(self) -> Iterator[Problem]:
         """What is wrong between the settings."""

@@ -18,6 +18,7 @@ from typing import Any
 from dolma.config import REQUIRED, WorkDir, at_least, setting, shown_and_done
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
 from dolma.files.paths import named
+from dolma.places import InputDirectory, LocalPath, OutputDirectory
 from dolma.staging import with_remote_paths
 from dolma.tokenizer import Known, Shard, derive, details_of, item_type_problems, shards_in
 
@@ -28,7 +29,7 @@ __all__ = ["Config", "SourcePrefix", "run"]
 class SourcePrefix:
     """A directory of token shards, and how much of it is taken."""
 
-    prefix: str = setting(REQUIRED, "directory of token shards")
+    prefix: InputDirectory = setting(REQUIRED, "directory of token shards")
     sample_rate: float = setting(1.0, "copies of every shard; a fraction takes a random share of the shards once more")
 
 
@@ -37,14 +38,16 @@ class Config:
     """Settings of ``dolma reshard``: those of ``python -m dolma.tokenizer.reshard`` of dolma 1.x, and some more."""
 
     source_prefixes: list[SourcePrefix] = setting([], "")
-    sources: list[str] = setting([], "directories of token shards that are taken once, after source_prefixes")
-    destination_prefix: str = setting(REQUIRED, "directory for the shards")
-    local_tempdir: str | None = setting(None, "directory for copies of remote shards (default: a temporary one)")
+    sources: list[InputDirectory] = setting(
+        [], "directories of token shards that are taken once, after source_prefixes"
+    )
+    destination_prefix: OutputDirectory = setting(REQUIRED, "directory for the shards")
+    local_tempdir: LocalPath | None = setting(None, "directory for copies of remote shards (default: a temporary one)")
     max_size_bytes: int | None = setting(None, "size of a shard; this or max_num_files is required")
     max_num_files: int | None = setting(None, "number of shards; this or max_size_bytes is required")
     max_workers: int = setting(os.cpu_count() or 1, "number of threads; the output does not depend on it")
     random_seed: int = setting(42, "seed of the choice of shards")
-    tokenizer_name_or_path: str | None = setting(None, "tokenizer of shards without a manifest")
+    tokenizer_name_or_path: LocalPath | None = setting(None, "tokenizer of shards without a manifest")
     dtype: str | None = setting(None, "item type of shards without a manifest (default: by the tokenizer)")
     eos_token_id: int | None = setting(None, "token that ends documents in shards without a manifest")
     dryrun: bool = setting(False, "print the settings and stop")

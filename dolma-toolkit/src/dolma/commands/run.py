@@ -25,6 +25,7 @@ from dolma.files.paths import Source, expand, named, select, side_file
 from dolma.files.store import current
 from dolma.formats.files import sha256_of
 from dolma.formats.manifest import MANIFEST, check_files, read_manifest
+from dolma.places import InputPattern
 from dolma.plan import Document, Plan
 from dolma.records import Reporter, error_log, save_config
 from dolma.staging import with_remote_paths
@@ -65,7 +66,7 @@ class StageConfig:
 class Config:
     """Settings of ``dolma run``."""
 
-    documents: list[str] = setting([], "document files, patterns (`*`, `**`) or URLs")
+    documents: list[InputPattern] = setting([], "document files, patterns (`*`, `**`) or URLs")
     stages: list[StageConfig] = setting([], "what is done with them, in order; written in a file")
     processes: int = setting(1, "number of threads; the output does not depend on it")
     lazy: bool = setting(False, "stop tagging a document as soon as a rule of the mix drops it")

@@ -17,6 +17,7 @@ from dolma import _native
 from dolma.config import WorkDir, setting
 from dolma.errors import Problem, raises_dolma_errors
 from dolma.files.paths import expand
+from dolma.places import InputPattern, OutputDirectory
 from dolma.records import Reporter, count_text, save_config
 from dolma.staging import with_remote_paths
 
@@ -32,8 +33,8 @@ BAR_WIDTH = 40
 class Config:
     """Settings of ``dolma stat``."""
 
-    attributes: list[str] = setting([], "attribute files or patterns")
-    report: str | None = setting(None, "directory for summaries.jsonl.gz")
+    attributes: list[InputPattern] = setting([], "attribute files or patterns")
+    report: OutputDirectory | None = setting(None, "directory for summaries.jsonl.gz")
     bins: int = setting(1000, "maximum number of bins of a histogram in the report")
     processes: int = setting(1, "number of threads; the output does not depend on it")
     seed: int = setting(0, "accepted for configurations of dolma 1.x; nothing is random here")

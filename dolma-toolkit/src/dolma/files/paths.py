@@ -42,7 +42,7 @@ paths (attributes next to documents, patterns, the relative paths of manifests) 
 and a path in the tree says which URL it is a copy of. The core knows this name too (``formats/manifest/inputs.rs``).
 """
 
-SCHEMES = ("http", "https", "s3", "gs")
+SCHEMES = ("http", "https", "s3", "gs", "hf")
 
 _IN_TEXT = re.compile(r"[^\s\"'`(]*" + re.escape(REMOTE_DIRECTORY) + r"/(" + "|".join(SCHEMES) + r")/")
 

@@ -1,7 +1,8 @@
 """Remote files: what each protocol can do with them, and copies that are retried and checked.
 
 Clients are imported when the first URL of their protocol is met: ``boto3`` for ``s3://`` (endpoint, credentials and
-region as that library finds them), ``google-cloud-storage`` for ``gs://``, the standard library for ``http(s)://``.
+region as that library finds them), ``google-cloud-storage`` for ``gs://``, ``huggingface_hub`` for ``hf://``, the
+standard library for ``http(s)://``.
 A copy gets its name when it is whole: its size is that of the original, and so is its MD5 if the store gives one.
 """
 
@@ -94,7 +95,7 @@ def store_of(scheme: str) -> Store:
     Raises:
         ImportError: its library is not installed.
     """
-    stores: dict[str, type[Store]] = {"s3": _S3, "gs": _Google}
+    stores: dict[str, type[Store]] = {"s3": _S3, "gs": _Google, "hf": _HuggingFace}
     return stores.get(scheme, _Http)()
 
 
@@ -104,6 +105,9 @@ def status_of(error: BaseException) -> int | None:
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status if isinstance(status, int) else None
+    status = getattr(response, "status_code", None)
+    if isinstance(status, int):
+        return status
     code = getattr(error, "code", None)
     return code if isinstance(code, int) else None
 
@@ -237,6 +241,55 @@ class _Google:
         self.client.bucket(bucket).blob(key).delete()
 
 
+class _HuggingFace:
+    """Data sets of the Hugging Face Hub, through the file system of fsspec that its library has."""
+
+    def __init__(self) -> None:
+        from huggingface_hub import HfFileSystem
+
+        for name in ("httpx", "httpx2"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # it reports every request
+        # listings are asked for once; a cached one could be of an older commit
+        self.system: Any = HfFileSystem(use_listings_cache=False, skip_instance_cache=True)
+
+    @staticmethod
+    def _entry(found: dict[str, Any]) -> Entry:
+        # the identity of the content: a hash of git, or of its large file storage
+        tag = (found.get("lfs") or {}).get("sha256") or found.get("blob_id") or ""
+        return Entry(f"hf://{found['name']}", found["size"], tag)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        path = prefix.removeprefix("hf://").rstrip("/")
+        try:
+            there = self.system.find(path, detail=True)
+        except FileNotFoundError:
+            return
+        for found in there.values():
+            yield self._entry(found)
+
+    def head(self, url: str) -> Entry | None:
+        try:
+            found = self.system.info(url)
+        except FileNotFoundError:
+            return None
+        return self._entry(found) if found["type"] == "file" else None
+
+    @contextmanager
+    def read(self, entry: Entry, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        # a buffered file can begin anywhere, a streamed one is faster and begins at the front
+        size_bytes = 8 * CHUNK_BYTES if offset else 0
+        with self.system.open(entry.url, "rb", block_size=size_bytes) as file:
+            if offset:
+                file.seek(offset)
+            yield offset, iter(functools.partial(file.read, CHUNK_BYTES), b"")
+
+    def write(self, path: Path, url: str, sha256: str) -> None:
+        raise OSError(f"{url}: files cannot be written to the Hugging Face Hub")
+
+    def remove(self, url: str) -> None:
+        raise OSError(f"{url}: files cannot be removed from the Hugging Face Hub")
+
+
 class _Http:
     def list(self, prefix: str) -> Iterator[Entry]:
         raise OSError(f"{prefix}: http has no listing of files")
@@ -295,7 +348,7 @@ def _store(url: str) -> Store:
     try:
         return store_of(url.partition("://")[0])
     except ImportError as error:
-        extra = "s3" if url.startswith("s3:") else "gcs"
+        extra = {"s3": "s3", "hf": "hf"}.get(url.partition(":")[0], "gcs")
         message = f'needs a package that is not installed ({error}); install "dolma-toolkit[{extra}]"'
         raise RemoteError(f"{url}: {message}") from error
 

@@ -17,6 +17,7 @@ from dolma.errors import ConfigError, Problem
 from dolma.files.paths import named
 from dolma.formats.files import sha256_of
 from dolma.formats.manifest import MANIFEST, Manifest, read_manifest
+from dolma.places import InputDirectory, LocalPath, OutputDirectory
 from dolma.records import Reporter, count_text, error_log, save_config
 
 __all__ = [
@@ -99,7 +100,7 @@ class Shard:
 class Known:
     """What settings say of shards that have no manifest."""
 
-    tokenizer_name_or_path: str | None
+    tokenizer_name_or_path: LocalPath | None
     dtype: str | None
     eos_token_id: int | None
 
@@ -237,8 +238,8 @@ def _vocabulary(path: Path) -> int:
 class ShardsConfig:
     """Settings of every command that makes something of each token shard."""
 
-    sources: list[str] = setting([], "directories of token shards")
-    destination: str = setting(REQUIRED, "directory for the results, one for each source shard")
+    sources: list[InputDirectory] = setting([], "directories of token shards")
+    destination: OutputDirectory = setting(REQUIRED, "directory for the results, one for each source shard")
     processes: int = setting(1, "number of threads; the output does not depend on it")
     tokenizer_name_or_path: str | None = setting(None, "tokenizer of shards without a manifest")
     dtype: str | None = setting(None, "item type of shards without a manifest (default: by the tokenizer)")
