@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,7 +252,8 @@ class Store:
             self.waiting_bytes += size_bytes
             self.uploading += 1
             known = self.journals.setdefault(os.fspath(journal), _Journal())
-        self.writers.submit(self._upload, destination, os.fspath(journal), known, line, names, size_bytes)
+        future = self.writers.submit(self._upload, destination, os.fspath(journal), known, line, names)
+        future.add_done_callback(lambda done: self._uploaded(size_bytes, _failure_of(done)))
 
     # ---- the whole of it
 
@@ -324,9 +325,10 @@ class Store:
         self.coming += 1
         self.used_bytes += file.size_bytes
         try:
-            pool.submit(self._fetch, name, file)
+            future = pool.submit(self._fetch, name, file)
         except RuntimeError:
             raise RemoteError("the run has ended") from None
+        future.add_done_callback(lambda done: self._fetched(file, _failure_of(done)))
 
     def _make_room(self, size_bytes: int) -> None:
         """A file that is needed comes before those that were fetched ahead."""
@@ -350,13 +352,11 @@ class Store:
     # ---- on threads of their own
 
     def _fetch(self, name: str, file: _File) -> None:
-        try:
-            path = Path(name)
-            fetch(file.entry, path, self.stop)
-            os.utime(path, ns=(time.time_ns(), _time_ns(file.entry)))
-            failure = None
-        except BaseException as error:
-            failure = error
+        path = Path(name)
+        fetch(file.entry, path, self.stop)
+        os.utime(path, ns=(time.time_ns(), _time_ns(file.entry)))
+
+    def _fetched(self, file: _File, failure: BaseException | None) -> None:
         with self.changed:
             file.is_coming = False
             self.coming -= 1
@@ -367,20 +367,16 @@ class Store:
             self._fetch_ahead()
             self.changed.notify_all()
 
-    def _upload(
-        self, destination: _Destination, journal: str, known: _Journal, line: str, names: list[str], size_bytes: int
-    ) -> None:
-        failure: BaseException | None = None
-        try:
-            self._begin(destination)
-            for name in names:
-                self._upload_and_free(destination, name)
-            with known.lock:
-                known.text += f"\n{line}\n"
-                known.is_stale = True
-            self._upload_journal(journal, known)
-        except BaseException as error:
-            failure = error
+    def _upload(self, destination: _Destination, journal: str, known: _Journal, line: str, names: list[str]) -> None:
+        self._begin(destination)
+        for name in names:
+            self._upload_and_free(destination, name)
+        with known.lock:
+            known.text += f"\n{line}\n"
+            known.is_stale = True
+        self._upload_journal(journal, known)
+
+    def _uploaded(self, size_bytes: int, failure: BaseException | None) -> None:
         with self.changed:
             self.uploading -= 1
             self.waiting_bytes -= size_bytes
@@ -466,6 +462,10 @@ class Store:
     def _destination_of(self, name: str) -> _Destination | None:
         parents = (self.destinations.get(str(parent)) for parent in Path(name).parents)
         return next((found for found in parents if found is not None), None)
+
+
+def _failure_of(done: Future[None]) -> BaseException | None:
+    return RemoteError("the run has ended") if done.cancelled() else done.exception()
 
 
 def _is_record(name: str) -> bool:
