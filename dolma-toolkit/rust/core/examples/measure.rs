@@ -13,6 +13,7 @@ use dolma_core::error::{Error, Result};
 use dolma_core::jsonl::{AtomicWriter, LineReader};
 use dolma_core::pipeline;
 use dolma_core::progress::Progress;
+use dolma_core::run::Files;
 use dolma_core::taggers::{build, TaggerOptions, Text};
 
 const USAGE: &str = "expected `floor OUTPUT FILE…`, `tagger NAME FILE…` or `run PLAN`";
@@ -22,7 +23,7 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["floor", output, files @ ..] => floor(Path::new(output), files),
         ["tagger", name, files @ ..] => tagger(name, files),
-        ["run", path] => pipeline::run(&settings(path)?, &Progress::default()).map(drop),
+        ["run", path] => pipeline::run(&settings(path)?, &Files::default(), &Progress::default()).map(drop),
         _ => Err(Error::config("measure", USAGE)),
     }
 }
