@@ -60,6 +60,7 @@ pub fn pass<S: Stage>(stage: &S, series: usize, threads: usize, progress: &Progr
         stage,
         progress,
         series,
+        threads: threads as u64,
         lanes: Mutex::new(Lanes { next: 0, open: Vec::new() }),
         order: Mutex::new(Order { read: 0, turn: 0, stopped_at: u64::MAX }),
         turned: Condvar::new(),
@@ -109,6 +110,7 @@ struct Pass<'s, S: Stage> {
     stage: &'s S,
     progress: &'s Progress,
     series: usize,
+    threads: u64,
     lanes: Mutex<Lanes<S>>,
     order: Mutex<Order>,
     turned: Condvar,
@@ -152,6 +154,10 @@ struct Keeping<S: Stage> {
     output: Option<S::Output>,
     batches: u64,
     errors: Vec<Error>,
+    /// Batches that were made before their turn, and their places among all.
+    made: BTreeMap<u64, (u64, Result<S::Made>)>,
+    /// A worker has taken the output to keep a batch.
+    is_busy: bool,
 }
 
 impl<S: Stage> Lane<S> {
@@ -159,7 +165,13 @@ impl<S: Stage> Lane<S> {
         Arc::new(Lane {
             series,
             reading: Mutex::new(Reading { source: None, batches: 0, ended: false }),
-            keeping: Mutex::new(Keeping { output: None, batches: 0, errors: Vec::new() }),
+            keeping: Mutex::new(Keeping {
+                output: None,
+                batches: 0,
+                errors: Vec::new(),
+                made: BTreeMap::new(),
+                is_busy: false,
+            }),
             kept: Condvar::new(),
             batches: AtomicU64::new(u64::MAX),
             failed: AtomicBool::new(false),
@@ -245,13 +257,39 @@ impl<S: Stage> Pass<'_, S> {
         true
     }
 
+    /// Keeps a batch, or leaves it to the worker that keeps those before it; and keeps what was left to this one.
     fn keep(&self, lane: &Lane<S>, number: u64, at: u64, made: Result<S::Made>) {
         let mut keeping = locked(&lane.keeping);
-        while keeping.batches != number && !self.panicked.load(Ordering::Relaxed) {
+        while number > keeping.batches + self.threads && !self.panicked.load(Ordering::Relaxed) {
             keeping = wait(&lane.kept, keeping);
         }
-        let Keeping { output, batches, errors } = &mut *keeping;
-        let kept = match (made, output.as_mut()) {
+        keeping.made.insert(number, (at, made));
+        while !keeping.is_busy {
+            let next = keeping.batches;
+            let Some((at, made)) = keeping.made.remove(&next) else { break };
+            let (mut output, mut errors) = (keeping.output.take(), std::mem::take(&mut keeping.errors));
+            keeping.is_busy = true;
+            drop(keeping);
+            if let Err(error) = self.keep_next(lane, made, output.as_mut(), &mut errors) {
+                output = None;
+                self.fail(lane, at, error);
+            }
+            keeping = locked(&lane.keeping);
+            (keeping.output, keeping.errors) = (output, errors);
+            keeping.batches += 1;
+            keeping.is_busy = false;
+            lane.kept.notify_all();
+        }
+    }
+
+    fn keep_next(
+        &self,
+        lane: &Lane<S>,
+        made: Result<S::Made>,
+        output: Option<&mut S::Output>,
+        errors: &mut Vec<Error>,
+    ) -> Result<()> {
+        match (made, output) {
             (Ok(made), Some(output)) if errors.is_empty() => self.stage.keep(lane.series, output, made),
             (Ok(_), _) => Ok(()),
             (Err(error), _) => {
@@ -265,13 +303,7 @@ impl<S: Stage> Pass<'_, S> {
                     false => Error::many(std::mem::take(errors)).map_or(Ok(()), Err),
                 }
             }
-        };
-        *batches += 1;
-        if let Err(error) = kept {
-            *output = None;
-            self.fail(lane, at, error);
         }
-        lane.kept.notify_all();
     }
 
     /// Ends a series whose batches are all kept.
@@ -324,6 +356,7 @@ fn wait<'g, T>(changed: &Condvar, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
     use std::time::Duration;
 
     /// Series of numbers, squared by any thread; some numbers fail.
@@ -436,6 +469,46 @@ mod tests {
             let stage = Numbered(squares(), Mutex::default(), Mutex::default());
             assert_eq!(pass(&stage, 6, threads, &Progress::default()).unwrap(), in_order);
         }
+    }
+
+    /// The first batch is made after the third.
+    struct SlowStart(Squares, Mutex<mpsc::Receiver<()>>, mpsc::Sender<()>);
+
+    impl Stage for SlowStart {
+        type Source = std::vec::IntoIter<u64>;
+        type Made = u64;
+        type Output = Vec<u64>;
+        type Done = Vec<u64>;
+
+        fn open(&self, series: usize) -> Result<(Self::Source, Vec<u64>)> {
+            self.0.open(series)
+        }
+
+        fn make(&self, _series: usize, batch: u64, _turn: &Turn<'_, Self>) -> Result<u64> {
+            match batch {
+                0 => self.1.lock().unwrap().recv_timeout(Duration::from_secs(30)).unwrap(),
+                2 => self.2.send(()).unwrap(),
+                _ => {}
+            }
+            Ok(batch)
+        }
+
+        fn keep(&self, _series: usize, output: &mut Vec<u64>, made: u64) -> Result<()> {
+            output.push(made);
+            Ok(())
+        }
+
+        fn finish(&self, _series: usize, _source: Self::Source, output: Vec<u64>) -> Result<Vec<u64>> {
+            Ok(output)
+        }
+    }
+
+    #[test]
+    fn a_slow_batch_does_not_keep_others_waiting() {
+        let (sender, receiver) = mpsc::channel();
+        let squares = Squares { series: vec![(0..5).collect()], bad: vec![], delays: false };
+        let stage = SlowStart(squares, Mutex::new(receiver), sender);
+        assert_eq!(pass(&stage, 1, 2, &Progress::default()).unwrap(), [[0, 1, 2, 3, 4]]);
     }
 
     #[test]
