@@ -112,16 +112,36 @@ def staged(config: C, written: Written | None = None, *, streams: bool = False) 
         root = temporary if dry or kept is None else Path(kept)
         stage = _Stage(config, root, dry)
         stage.look(written)
+        if getattr(config, "shard", None):
+            stage.check_shared()
         if dry:
             for entry in stage.entries.values():
                 put_hole(entry, mirror_path(root, entry.url))
             yield stage.local_settings()
-        elif streams:
-            root.mkdir(parents=True, exist_ok=True)
-            with running(Store(root, _max_bytes(work_dir, root))) as store:
-                yield from _streamed(stage, store)
         else:
-            yield from _copied(stage)
+            root.mkdir(parents=True, exist_ok=True)
+            with _alone_in(root):
+                if streams:
+                    with running(Store(root, _max_bytes(work_dir, root))) as store:
+                        yield from _streamed(stage, store)
+                else:
+                    yield from _copied(stage)
+
+
+@contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Keeps other runs away from the copies: they would remove each other's."""
+    directory = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f'is "{root}", where another run keeps its copies; expected one run at a time'
+            hint = "wait until the other run ends, or name another directory"
+            raise ConfigError([Problem("work_dir.output", message, hint)]) from None
+        yield
+    finally:
+        os.close(directory)
 
 
 def _streamed(stage: _Stage, store: Store) -> Iterator[Any]:
@@ -230,6 +250,12 @@ class _Stage:
                 continue  # no directory `documents`: the command reports it in its own words
         if problems:
             raise ConfigError(problems)
+
+    def check_shared(self) -> None:
+        """Shards find each other's work in journals, which each would overwrite in a bucket."""
+        for url in (*self.written, *self.kept_files):
+            message = f'divides a run that writes to "{url}"; expected outputs on a file system that all shards see'
+            raise ConfigError([Problem("shard", message)])
 
     def local_settings(self) -> Any:
         """The settings with local paths."""

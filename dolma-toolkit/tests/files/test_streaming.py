@@ -322,6 +322,27 @@ def test_a_disk_that_is_full_is_named(dolma: Dolma, bucket: Any, tokenizer_path:
     assert comparable(of_bucket(bucket)) == comparable(of_disk("attributes", "mixed", "tokens", "filter.bin"))
 
 
+def test_shards_do_not_write_to_a_bucket(dolma: Dolma, bucket: Any, tokenizer_path: Path) -> None:
+    run = pipeline(f"s3://{bucket.name}/corpus", tokenizer_path, keep=True)
+    error = dolma("run", run, "--shard", "0/2", code=2).err
+    assert "shard: divides a run that writes to" in error
+    assert f"s3://{bucket.name}/corpus/" in error
+    assert of_bucket(bucket) == {}
+
+
+def test_two_runs_do_not_share_a_directory_of_copies(dolma: Dolma, bucket: Any) -> None:
+    import fcntl
+
+    Path("work").mkdir()
+    directory = os.open("work", os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    command = ["tag", "--taggers", "char_length_v1", "--experiment", "e", "--work_dir.output", "work"]
+    command += ["--documents", f"s3://{bucket.name}/corpus/documents/**"]
+    assert 'work_dir.output: is "work", where another run keeps its copies' in dolma(*command, code=2).err
+    os.close(directory)
+    dolma(*command)
+
+
 def test_one_stream_may_read_what_another_reads(dolma: Dolma, bucket: Any) -> None:
     """Two streams over the same files, and little room: files come twice."""
     root = f"s3://{bucket.name}/corpus"

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 JOURNAL = "progress.ndjson"
 HASHES = "hashes.ndjson"
+LOCK = "lock"
 WAIT_S = 0.2
 """How long a call of the core waits; between two calls it looks for Ctrl-C."""
 JOURNAL_SHARE = 0.05
@@ -485,6 +486,7 @@ def _names(directory: Path) -> list[str]:
         name = path.relative_to(directory)
         *above, last = name.parts
         is_hidden = last.startswith(".") or any(part.startswith(".") and part != SIDE_DIRECTORY for part in above)
-        if not is_hidden and path.is_file():
+        is_lock = (*above[-1:], last) == (SIDE_DIRECTORY, LOCK)  # it is this machine's
+        if not is_hidden and not is_lock and path.is_file():
             found.append(str(name))
     return sorted(found)
