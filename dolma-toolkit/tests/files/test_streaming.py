@@ -11,24 +11,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from dolma_corpus import Dolma, make_rows, write_rows
+from dolma_corpus import Dolma
 
 if importlib.util.find_spec("moto") is None or importlib.util.find_spec("boto3") is None:
     pytest.skip("moto[server] and boto3 are not installed", allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bucket_runs import FILES, Measured, comparable, largest_bytes, of_disk, pipeline, stages, write_documents
 from s3_server import RefusingProxy, moto_server
-
-FILES = 12
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +34,9 @@ def server() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def made_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents with repeated paragraphs."""
-    folder = tmp_path_factory.mktemp("made") / "documents"
-    for index in range(FILES):
-        rows = make_rows(250, 500 * index)
-        for row in rows[::5]:
-            row["text"] = f"{rows[0]['text']}\n{row['text']}\nthe same line in many documents"
-        write_rows(folder / f"{index % 3}" / f"{index:02}.jsonl", rows)
-    return folder
-
-
 @pytest.fixture
 def bucket(
-    server: str, tmp_path: Path, made_documents: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Any]:
     """A bucket with documents below `corpus`; the current directory is a `corpus` with the same."""
     import boto3
@@ -60,7 +45,7 @@ def bucket(
 
     (tmp_path / "corpus").mkdir()
     monkeypatch.chdir(tmp_path / "corpus")
-    shutil.copytree(made_documents, "documents")
+    write_documents(Path("documents"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -81,47 +66,6 @@ def use(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store_of.cache_clear()
 
 
-def stages(root: str, tokenizer_path: Path) -> list[dict[str, Any]]:
-    output = {"path": f"{root}/mixed", "max_size_in_bytes": 60_000}
-    rule = "$.attributes[?(@.q__char_length_v1__length[0][2] < 60)]"
-    stream = {
-        "name": "all",
-        "attributes": ["q", "dup"],
-        "filter": {"exclude": [rule]},
-        "span_replacement": [{"span": "$.attributes.dup", "min_score": 0.5, "replacement": ""}],
-        "output": output,
-    }
-    return [
-        {"tag": {"experiment": "q", "taggers": ["char_length_v1", "random_number_v1"]}},
-        {
-            "dedupe": {
-                "dedupe": {"name": "dup", "paragraphs": {"attribute_name": "dup"}, "skip_empty": True},
-                "bloom_filter": {
-                    "file": f"{root}/filter.bin",
-                    "estimated_doc_count": 10_000,
-                    "desired_false_positive_rate": 1e-6,
-                },
-            }
-        },
-        {"mix": {"streams": [stream]}},
-        {
-            "tokens": {
-                "destination": f"{root}/tokens",
-                "tokenizer": {"name_or_path": str(tokenizer_path), "eos_token_id": 0, "pad_token_id": 1},
-                "max_size": 40_000,
-            }
-        },
-    ]
-
-
-def pipeline(root: str, tokenizer_path: Path, *, keep: bool, **settings: Any) -> Path:
-    """The settings of a run over the documents below ``root``."""
-    chosen = [{**stage, "keep": True} if keep else stage for stage in stages(root, tokenizer_path)]
-    path = Path(f"run-{'s3' if root.startswith('s3') else 'disk'}-{keep}.yaml")
-    path.write_text(yaml.safe_dump({"documents": [f"{root}/documents/**"], "stages": chosen, **settings}))
-    return path
-
-
 def of_bucket(bucket: Any) -> dict[str, str]:
     """Hashes of what is in the bucket besides documents and records of runs."""
     found = {}
@@ -130,53 +74,6 @@ def of_bucket(bucket: Any) -> dict[str, str]:
         if not name.startswith("documents/") and ".dolma/" not in name:
             found[name] = hashlib.sha256(item.get()["Body"].read()).hexdigest()
     return found
-
-
-def of_disk(*names: str) -> dict[str, str]:
-    files = [path for name in names for path in [Path(name), *Path(name).rglob("*")] if path.is_file()]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if ".dolma" not in path.parts}
-
-
-def comparable(hashes: dict[str, str]) -> dict[str, str]:
-    """Without what names the documents' files, which are URLs in the bucket."""
-    return {name: sha256 for name, sha256 in hashes.items() if not name.endswith((".csv.gz", "manifest.json"))}
-
-
-class Measured:
-    """The most space that a directory takes while something is done."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.most_bytes, self.ended = directory, 0, threading.Event()
-
-    def __enter__(self) -> Measured:
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.ended.is_set():
-            self.most_bytes = max(self.most_bytes, taken_bytes(self.directory))
-            time.sleep(0.001)
-
-
-def taken_bytes(directory: Path) -> int:
-    total = 0
-    for above, _, names in os.walk(directory):
-        for name in names:
-            path = Path(above, name)
-            # the filter is read as a whole
-            if ".dolma" not in path.parts and name != "filter.bin":
-                with suppress(FileNotFoundError):
-                    total += path.stat().st_blocks * 512
-    return total
-
-
-def largest_bytes() -> int:
-    return max(path.stat().st_size for path in Path("documents").rglob("*.jsonl"))
 
 
 def test_inputs_take_no_more_space_than_they_may(dolma: Dolma, bucket: Any) -> None:
