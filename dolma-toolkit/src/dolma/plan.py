@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dolma import _native
 from dolma.files.store import Store, current
+from dolma.tagging.workers import UserTaggers
 
 __all__ = ["Document", "Plan", "skipped_rows"]
 
@@ -38,6 +39,8 @@ class Plan:
     share: tuple[int, int] | None = None
     """The part of the work to do, and how many there are, if other processes do the rest."""
     stages: dict[str, Any] = field(default_factory=dict)
+    users: Sequence[UserTaggers | None] = ()
+    """For each tagging stage: its taggers that are written in Python."""
 
     def add(self, command: str, settings: Mapping[str, Any], keep: bool = True) -> None:
         """Adds a stage: `tag` and `dedupe` any number of times, `mix` and `tokens` once."""
@@ -66,7 +69,7 @@ class Plan:
 
     def run(self, report: Callable[..., None]) -> dict[str, Any]:
         """Does what is not done, and gives a summary: by command, a list of `tag` and `dedupe`."""
-        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report, self._store()))
+        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report, self._store(), self.users))
         return found
 
     @staticmethod

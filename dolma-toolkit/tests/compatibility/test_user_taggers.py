@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +219,66 @@ def test_workers_change_nothing_and_leave_nothing(folder: Path, model: str) -> N
         assert done.returncode == 0, done.stderr
         found.append(artifact_hashes(folder / "attributes/e"))
     assert found[0] == found[1] == found[2]
-    assert not (folder / "attributes/e/.spool").exists()
+
+
+BATCHES = """
+import dolma
+
+
+@dolma.add_tagger("in_batches")
+class InBatches(dolma.BaseTagger):
+    def predict(self, doc):
+        raise NotImplementedError
+
+    def predict_batch(self, docs):
+        if any(doc.id == self.bad for doc in docs):
+            raise ValueError("that one")
+        size = len(docs)
+        return [dolma.DocResult(doc, [dolma.Span(0, len(doc.text), "batch", size)]) for doc in docs]
+
+    bad = "BAD"
+"""
+
+
+def test_a_tagger_may_take_documents_in_batches(folder: Path) -> None:
+    (folder / "batches.py").write_text(BATCHES)
+    assert tag(folder, ["in_batches"], "--experiment", "e", module="batches.py").returncode == 0
+    rows = read_rows(folder / "attributes/e/a.jsonl.gz")
+    assert [row["attributes"]["e__in_batches__batch"][0][2] for row in rows] == [60.0] * 60
+    (folder / "batches.py").write_text(BATCHES.replace("BAD", "d,3"))
+    done = tag(folder, ["in_batches"], "--experiment", "f", module="batches.py")
+    assert done.returncode == 1
+    assert 'a.jsonl.gz:4: tagger "in_batches" failed on document "d,3": ValueError: that one' in done.stderr
+    assert done.stderr.count("failed on document") == 1
+
+
+SLOW = """
+import os
+import time
+
+import dolma
+
+
+@dolma.add_tagger("slow")
+class Slow(dolma.BaseTagger):
+    def predict(self, doc):
+        with open("pid", "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(100)
+"""
+
+
+def test_ctrl_c_ends_slow_taggers_and_their_processes(folder: Path) -> None:
+    (folder / "slow.py").write_text(SLOW)
+    command = [sys.executable, "-m", "dolma", *arguments(folder, ["slow"], module="slow.py")]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not (folder / "pid").exists() or not (folder / "pid").read_text():
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        error = process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert not Path(f"/proc/{(folder / 'pid').read_text()}").exists()
 
 
 @pytest.mark.parametrize(
@@ -240,8 +301,11 @@ def test_what_fails_names_file_row_and_tagger(folder: Path, tagger: str, message
     assert "Traceback" not in done.stderr
     assert not (folder / "attributes/e/manifest.json").exists()
     assert read_rows(folder / "attributes/e/.dolma/errors.ndjson")
-    # what another run needs is not in its way
-    assert tag(folder, ["c4_v2"], "--experiment", "e", module="failing.py").returncode == 0
+    # what another run needs is not in its way, unless files were finished: those are made again on request only
+    is_partly_done = (folder / "attributes/e/b.jsonl.gz").exists()
+    assert is_partly_done == (tagger == "raises")
+    more = ["--ignore_existing"] if is_partly_done else []
+    assert tag(folder, ["c4_v2"], "--experiment", "e", *more, module="failing.py").returncode == 0
     assert not (folder / "attributes/e/.dolma/errors.ndjson").exists()
 
 

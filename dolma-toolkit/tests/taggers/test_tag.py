@@ -199,7 +199,6 @@ def test_experiment_puts_native_and_python_taggers_into_one_file(dolma: Dolma, c
         wanted["my_exp__license_name__known"] = []
         assert row["attributes"] == wanted
         assert list(row["attributes"]) == list(wanted)
-    assert not (corpus / "attributes/my-exp/.spool").exists()
 
 
 def test_python_tagger_sees_metadata(dolma: Dolma, corpus: Path, module: str) -> None:

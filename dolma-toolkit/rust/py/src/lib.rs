@@ -8,6 +8,7 @@ mod readers;
 mod run;
 mod stat;
 mod store;
+mod taggers;
 mod tokens;
 
 use pyo3::prelude::*;
@@ -28,7 +29,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(readers::why_not_json, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::decode_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(tokens::derive_tokens, module)?)?;
-    module.add_class::<readers::DocumentReader>()?;
     module.add_class::<readers::Lines>()?;
     module.add_class::<classifier::FastText>()?;
     module.add_class::<classifier::Tagger>()?;

@@ -8,19 +8,24 @@ use pyo3::prelude::*;
 
 use crate::detach;
 use crate::error::raise;
-use crate::store;
+use crate::{store, taggers};
 
-/// Does a plan (JSON of `dolma_core::pipeline::Plan`) and gives what it did (JSON of `Summary`).
+/// Does a plan (JSON of `dolma_core::pipeline::Plan`) and gives what it did (JSON of `Summary`). `users`: for each tagging
+/// stage, the taggers that are written in Python.
 #[pyfunction]
-#[pyo3(signature = (plan, report=None, store=None))]
+#[pyo3(signature = (plan, report=None, store=None, users=Vec::new()))]
 pub fn run(
     py: Python<'_>,
     plan: &str,
     report: Option<&Bound<'_, PyAny>>,
     store: Option<Py<PyAny>>,
+    users: Vec<Option<Py<PyAny>>>,
 ) -> PyResult<String> {
-    let plan: Plan = parse(plan)?;
+    let mut plan: Plan = parse(plan)?;
     let summary = detach::run(py, report, |progress| {
+        for (tag, users) in plan.tag.iter_mut().zip(users) {
+            tag.stage.users = users.map(|users| taggers::of(users, progress.cancellation()));
+        }
         pipeline::run(&plan, &Files::new(store::of(store), plan.threads, progress), progress)
     })?;
     render(&summary)

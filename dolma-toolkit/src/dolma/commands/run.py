@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -340,8 +340,7 @@ def _run_pass(work: _Work, one: _Pass) -> list[str]:
     reporter = Reporter(commands, [directory for directories in written.values() for directory in directories])
     start = time.monotonic()
     last = work.directories[one.stages[-1]][0]
-    with error_log(last):
-        spools = [path for index in work.tags for path in _spool(work, index)]
+    with error_log(last), _user_taggers(work):
         for index, stage in stages.items():
             if stage.mix:
                 _check_names(work, index)
@@ -350,7 +349,6 @@ def _run_pass(work: _Work, one: _Pass) -> list[str]:
             settings = dataclasses.replace(stages[index].settings, processes=config.processes)
             save_config(settings, directories)
         summary = work.plan.run(reporter)
-    tag.sweep(spools)
     return _report(work, stages, summary, time.monotonic() - start)
 
 
@@ -364,9 +362,7 @@ def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -
     written = [directory for index in stages if work.keep[index] for directory in work.directories[index]]
     is_published = all((directory / MANIFEST).is_file() for directory in written)
     work.plan.share = share
-    with error_log(work.directories[one.stages[-1]][0]):
-        for index in work.tags:
-            _spool(work, index)
+    with error_log(work.directories[one.stages[-1]][0]), _user_taggers(work):
         for index, stage in stages.items():
             if stage.mix:
                 _check_names(work, index)
@@ -383,17 +379,10 @@ def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -
     return "stop"
 
 
-def _spool(work: _Work, index: int) -> list[Path]:
-    stage = work.config.stages[index].tag
-    assert stage is not None
-    settings = dataclasses.replace(
-        stage,
-        processes=work.config.processes,
-        generate_ids=work.config.generate_ids,
-        skip_bad_rows=work.config.skip_bad_rows,
-    )
-    position = [other for other in work.tags].index(index)
-    return tag.spool(settings, work.tags[index], lambda: work.plan.pending()[position])
+def _user_taggers(work: _Work) -> AbstractContextManager[None]:
+    settings = {index: work.config.stages[index].tag or tag.Config() for index in work.tags}
+    of_stage = {index: dataclasses.replace(settings[index], processes=work.config.processes) for index in settings}
+    return tag.user_taggers([(of_stage[index], plan) for index, plan in work.tags.items()], work.plan)
 
 
 def _check_names(work: _Work, index: int) -> None:

@@ -1,18 +1,16 @@
-"""``dolma tag``: documents to attributes. Taggers written in Python run before the core, in processes."""
+"""``dolma tag``: documents to attributes. The core asks taggers written in Python, which run in processes."""
 
 from __future__ import annotations
 
 import cProfile
 import dataclasses
 import hashlib
-import json
 import logging
 import pstats
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +28,7 @@ from dolma.plan import Document, skipped_rows
 from dolma.plan import Plan as RunPlan
 from dolma.records import Reporter, bytes_text, count_text, error_log, save_config, save_skipped
 from dolma.staging import with_remote_paths
-from dolma.tagging.workers import SpoolTask, import_modules, make_tagger, run_spools, source_sha256
+from dolma.tagging.workers import UserTaggers, import_modules, make_tagger, source_sha256, started
 
 __all__ = ["Config", "Plan", "Profile", "language_model_path", "make_plan", "run"]
 
@@ -101,30 +99,24 @@ def written(config: Config, document: str) -> Iterator[str]:
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Writes the missing attribute files, then the manifests."""
-    with _profiled(config.profile):
-        plan = make_plan(config, expand(config.documents))
-        if not shown_and_done(config):
-            _tag(config, plan)
+    plan = make_plan(config, expand(config.documents))
+    if not shown_and_done(config):
+        with _profiled(config.profile) as profile:
+            _tag(config, plan, profile)
 
 
-def _tag(config: Config, plan: Plan) -> None:
+def _tag(config: Config, plan: Plan, profile: cProfile.Profile | None) -> None:
     directories = [Path(artifact.directory) for artifact in plan.artifacts]
     reporter = Reporter("tag", directories)
     start = time.monotonic()
     with error_log(directories[0]):
-        spools = spool(config, plan, lambda: run_plan(config, plan).pending()[0])
-        save_config(config, directories)
-        [summary] = run_plan(config, plan).run(reporter)["tag"]
+        documents = [Document(file.path, file.name, file.compression) for file in plan.files]
+        run = RunPlan(documents, config.processes, config.generate_ids, config.skip_bad_rows)
+        run.add("tag", plan.settings())
+        with user_taggers([(config, plan)], run, profile):
+            save_config(config, directories)
+            [summary] = run.run(reporter)["tag"]
     report(plan, summary, time.monotonic() - start, reporter)
-    sweep(spools)
-
-
-def run_plan(config: Config, plan: Plan) -> RunPlan:
-    """The run of this command alone."""
-    documents = [Document(file.path, file.name, file.compression) for file in plan.files]
-    run = RunPlan(documents, config.processes, config.generate_ids, config.skip_bad_rows)
-    run.add("tag", plan.settings())
-    return run
 
 
 def report(plan: Plan, summary: Mapping[str, Any], seconds: float, reporter: Reporter) -> None:
@@ -139,59 +131,45 @@ def report(plan: Plan, summary: Mapping[str, Any], seconds: float, reporter: Rep
     reporter.finish(seconds, counts, f"{text}  {rate}/s")
 
 
-def spool(config: Config, plan: Plan, find_pending: Callable[[], list[int]]) -> list[Path]:
-    """Runs the Python taggers over the unfinished files and names their spools in the plan.
-
-    Returns the places of the spools of all files: an earlier run may have left some of files that are finished.
-    """
-    names = [tagger.name for tagger in plan.taggers if not tagger.native]
-    if not names:
-        return []
-    root = Path(config.work_dir.output) if config.work_dir.output else Path(plan.artifacts[0].directory) / ".spool"
-    pending = set(find_pending())
-    tasks, spools = [], []
-    for index, file in enumerate(plan.files):
-        status = Path(file.path).stat()
-        rules = [config.generate_ids, config.skip_bad_rows > 0]
-        identity = [plan.code, names, file.name, status.st_size, status.st_mtime_ns, *rules]
-        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-        spools.append(root / f"{name}.jsonl")
-        if index in pending:
-            file.spool = str(spools[-1])
-            tasks.append(SpoolTask(file.path, file.name, file.compression, file.spool, *rules))
-    run_spools(tasks, names, config.tagger_modules, config.processes, debug=config.debug or config.profile.enable)
-    return spools
-
-
-def sweep(spools: list[Path]) -> None:
-    """Removes spools."""
-    for spool in spools:
-        spool.unlink(missing_ok=True)
-    for parent in {spool.parent for spool in spools if spool.parent.exists()}:
-        if parent.name == ".spool":
-            # only this run uses it: the rest belongs to documents that have changed since
-            shutil.rmtree(parent)
-        elif not any(parent.iterdir()):
-            parent.rmdir()
+@contextmanager
+def user_taggers(
+    stages: Sequence[tuple[Config, Plan]], run: RunPlan, profile: cProfile.Profile | None = None
+) -> Iterator[None]:
+    """Makes the taggers written in Python of the tagging stages of a run, if there are files for them."""
+    names = [[tagger.name for tagger in plan.taggers if not tagger.native] for _, plan in stages]
+    pending = run.pending() if any(names) else [[] for _ in stages]
+    with ExitStack() as stack:
+        users: list[UserTaggers | None] = []
+        for (config, _), of_stage, files in zip(stages, names, pending, strict=True):
+            workers = started(of_stage, config.tagger_modules, config.processes, here=config.debug, profile=profile)
+            users.append(stack.enter_context(workers) if of_stage and files else None)
+        run.users = users
+        yield
 
 
 @contextmanager
-def _profiled(settings: Profile) -> Iterator[None]:
+def _profiled(settings: Profile) -> Iterator[cProfile.Profile | None]:
     if not settings.enable:
-        yield
+        yield None
         return
     profile = cProfile.Profile()
-    profile.enable()
     try:
-        yield
+        yield profile
     finally:
-        profile.disable()
-        stream = open(settings.output, "w", encoding="utf-8") if settings.output else sys.stdout
-        try:
-            pstats.Stats(profile, stream=stream).sort_stats(settings.sort_key).print_stats(settings.lines)
-        finally:
-            if settings.output:
-                stream.close()
+        profile.create_stats()
+        if profile.getstats():
+            _print_profile(settings, profile)
+        else:
+            log.warning("tag  there is nothing to profile: no tagger written in Python has run")
+
+
+def _print_profile(settings: Profile, profile: cProfile.Profile) -> None:
+    stream = open(settings.output, "w", encoding="utf-8") if settings.output else sys.stdout
+    try:
+        pstats.Stats(profile, stream=stream).sort_stats(settings.sort_key).print_stats(settings.lines)
+    finally:
+        if settings.output:
+            stream.close()
 
 
 @dataclass(frozen=True)
@@ -229,8 +207,6 @@ class File:
     compression: str | None
     outputs: list[dict[str, Any]]
     """Position of the artifact, and path within it."""
-    spool: str | None = None
-    """What the Python taggers found."""
 
 
 @dataclass

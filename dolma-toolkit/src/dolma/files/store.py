@@ -258,16 +258,6 @@ class Store:
 
     # ---- the whole of it
 
-    @contextmanager
-    def lent(self, path: str) -> Iterator[None]:
-        """For readers in Python: a file that is here."""
-        while not self.need(path):
-            pass
-        try:
-            yield
-        finally:
-            self.done(path)
-
     def settle(self) -> None:
         """Waits until all results are uploaded, and the journals that say so."""
         with self.changed:

@@ -1,39 +1,37 @@
-"""Runs taggers written in Python: imports their modules and calls them in worker processes before the core runs.
+"""Runs taggers written in Python: imports their modules, and calls them in worker processes when the core asks.
 
-Their spans go to spools that the core reads. A spool is one file for each document file, with one line for each
-document: ``[[[type, start, end, score], ...], ...]``, one list for each tagger. It appears whole or not at all, and is
-not written again.
+The core sends the rows of a batch and gets columns of spans, both as JSON (``rust/core/src/tag/user.rs``). Each thread
+of the core that asks has a process of its own.
 """
 
 from __future__ import annotations
 
+import cProfile
 import hashlib
 import importlib
 import importlib.util
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from dolma import _native
-from dolma.core.data_types import Document, DocumentWithMetadata
+from dolma.core.data_types import DocResult, Document, DocumentWithMetadata
 from dolma.core.registry import TaggerRegistry
-from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata
-from dolma.errors import ConfigError, FormatError, Problem, ProblemsError, errors_of_native, raise_all
-from dolma.files.store import current
+from dolma.core.taggers import TAGGER_SCORE_PRECISION, BaseTagger, BaseTaggerWithMetadata, spans_of
+from dolma.errors import ConfigError, Problem
 
-__all__ = ["SpoolTask", "import_modules", "make_tagger", "run_spools", "source_sha256"]
+__all__ = ["UserTaggers", "import_modules", "make_tagger", "source_sha256", "started"]
 
 log = logging.getLogger(__name__)
 
@@ -135,130 +133,56 @@ def source_sha256(module_name: str) -> str:
     return hashlib.sha256(repr(cells).encode()).hexdigest() if isinstance(cells, list) else ""
 
 
-REPORTED_ROWS = 100
-REPORT_INTERVAL_S = 10.0
+WAIT_S = 0.2
+"""How long the core waits for an answer before it looks for Ctrl-C."""
 
 
-@dataclass(frozen=True)
-class SpoolTask:
-    """One document file to be read by all Python taggers."""
+class UserTaggers(Protocol):
+    """Taggers that the core asks, on any thread."""
 
-    path: str
-    name: str
-    compression: str | None
-    spool: str
-    generate_ids: bool = False
-    skip_bad_rows: bool = False
+    def ask(self, request: bytes) -> Iterator[bytes | None]:
+        """Gives the answer in the end, and None from time to time before it."""
+        ...
+
+
+class WorkerError(Exception):
+    """A process ended without an answer."""
 
 
 class _NotInWorkersError(Exception):
     """A tagger that worker processes cannot import: only this process has its definition."""
 
 
-def run_spools(
-    tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, *, debug: bool = False
-) -> None:
-    """Writes the missing spools, in ``processes`` spawned processes (in this one with ``debug``).
+@contextmanager
+def started(
+    taggers: Sequence[str],
+    modules: Sequence[str],
+    processes: int,
+    *,
+    here: bool = False,
+    profile: cProfile.Profile | None = None,
+) -> Iterator[UserTaggers]:
+    """Makes the taggers in up to ``processes`` spawned processes, or in this one (``here``, or with a ``profile``).
 
     Other processes cannot import a tagger of a notebook, or of a script that does its work on import. Then this
     process does the work.
 
     Raises:
-        FormatError, ProblemsError: rows that break the format, or on which a tagger failed.
         ConfigError: a tagger cannot be made.
     """
-    left = [task for task in tasks if not os.path.exists(task.spool)]
-    store = current()
-    if store is not None:
-        store.expect([task.path for task in left])
-    for task in left:
-        Path(task.spool).parent.mkdir(parents=True, exist_ok=True)
-        Path(_partial(task)).unlink(missing_ok=True)
+    own = _defined_here(taggers)
+    if here or profile is not None or (own and processes == 1):
+        yield _Here(taggers, modules, profile)
+        return
+    workers = _Workers(taggers, modules, processes)
     try:
-        _run(left, taggers, modules, processes, debug)
+        workers.start_first(own)
+        yield workers
     except _NotInWorkersError as error:
         log.info(f"tag  {error}; run in this process only (taggers of a module in tagger_modules run in several)")
-        left = [task for task in left if not os.path.exists(task.spool)]
-        _run(left, taggers, modules, 1, True)
-
-
-def _run(
-    tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, debug: bool
-) -> None:
-    errors: list[Exception] = []
-    start = last = time.monotonic()
-    documents = 0
-    for done, result in enumerate(_results(tasks, taggers, modules, processes, debug), start=1):
-        documents += result if isinstance(result, int) else 0
-        errors.extend(result if isinstance(result, list) else [])
-        now = time.monotonic()
-        if now - last >= REPORT_INTERVAL_S:
-            rate = documents / (now - start)
-            eta_s = (len(tasks) - done) * (now - start) / done
-            log.info(
-                f"tag  {done}/{len(tasks)} files through Python taggers  {rate:.0f} documents/s  eta {eta_s:.0f} s"
-            )
-            last = now
-    raise_all(errors)
-
-
-def _results(
-    tasks: Sequence[SpoolTask], taggers: Sequence[str], modules: Sequence[str], processes: int, debug: bool
-) -> Iterator[int | list[Exception]]:
-    if debug or not tasks:
-        _start_worker(taggers, modules)
-        yield from _spooled_here(tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    workers = min(processes, len(tasks))
-    here = _defined_here(taggers)
-    if here and (workers == 1 or not hasattr(sys.modules["__main__"], "__file__")):
-        if processes > 1:
-            raise _NotInWorkersError(f"{here} defined in this session or script")
-        _start_worker(taggers, modules)
-        yield from _spooled_here(tasks)
-        return
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(taggers, modules)) as pool:
-        order: dict[Future[int | list[Exception]], int] = {}
-        waiting: set[Future[int | list[Exception]]] = set()
-        store, left = current(), list(enumerate(tasks))[::-1]
-        try:
-            while waiting or left:
-                # remote files are fetched for those that are read now, and soon
-                while left and (store is None or len(waiting) < 2 * workers):
-                    index, task = left.pop()
-                    while store is not None and not store.need(task.path):
-                        pass
-                    future = pool.submit(_spool_file, task)
-                    order[future] = index
-                    waiting.add(future)
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=order.__getitem__):
-                    if store is not None:
-                        store.done(tasks[order[future]].path)
-                    yield future.result()
-        except BrokenProcessPool:
-            if here and not any(os.path.exists(_partial(task)) for task in tasks):
-                pool.shutdown(wait=True, cancel_futures=True)
-                message = f'{here} defined in a script without `if __name__ == "__main__":` around its work'
-                raise _NotInWorkersError(message) from None
-            raise _died(tasks, taggers) from None
-        except ConfigError:
-            pool.shutdown(wait=True, cancel_futures=True)
-            if here:
-                raise _NotInWorkersError(f"{here} defined in this session or script") from None
-            raise
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _spooled_here(tasks: Iterable[SpoolTask]) -> Iterator[int | list[Exception]]:
-    store = current()
-    for task in tasks:
-        with store.lent(task.path) if store is not None else nullcontext():
-            result = _spool_file(task)
-        yield result
+        yield _Here(taggers, modules)
+    finally:
+        workers.close()
 
 
 def _defined_here(taggers: Sequence[str]) -> str:
@@ -269,118 +193,257 @@ def _defined_here(taggers: Sequence[str]) -> str:
     return f"{', '.join(names)} {verb}" if names else ""
 
 
-def _partial(task: SpoolTask) -> str:
-    return f"{task.spool}.partial"
+class _Here:
+    """Taggers of this process, which answer one request at a time."""
+
+    def __init__(self, taggers: Sequence[str], modules: Sequence[str], profile: cProfile.Profile | None = None) -> None:
+        import_modules(modules)
+        self.taggers = [(name, make_tagger(name)) for name in taggers]
+        self.profile, self.lock = profile, threading.Lock()
+
+    def ask(self, request: bytes) -> Iterator[bytes | None]:
+        with self.lock:
+            call = self.profile.runcall if self.profile else lambda do, *arguments: do(*arguments)
+            answer: bytes = call(_answer, self.taggers, request)
+        yield answer
 
 
-def _died(tasks: Sequence[SpoolTask], taggers: Sequence[str]) -> ProblemsError:
-    """A process ended without an error, as one that runs out of memory does: the files that were being read."""
-    reading = [task.name for task in tasks if os.path.exists(_partial(task))] or [tasks[0].name]
-    names = ", ".join(f'"{name}"' for name in taggers)
-    message = (
-        f"a worker process of the taggers {names} exited unexpectedly (possibly out of memory); expected a DocResult"
-    )
-    return ProblemsError([FormatError(name, None, None, "invalid_value", message) for name in reading])
+class _Workers:
+    """Processes that answer one request at a time each. One more is started when all are busy."""
+
+    def __init__(self, taggers: Sequence[str], modules: Sequence[str], processes: int) -> None:
+        self.taggers, self.modules = taggers, modules
+        self.context = multiprocessing.get_context("spawn")
+        self.room = threading.Semaphore(processes)
+        self.idle: list[_Worker] = []
+        self.all: list[_Worker] = []
+
+    def start_first(self, own: str) -> None:
+        """Starts a process, to find out whether it can make the taggers; ``own``: those that this process defines.
+
+        Raises:
+            _NotInWorkersError: they are defined where other processes do not find them.
+            ConfigError: they cannot be made.
+        """
+        if own and not hasattr(sys.modules["__main__"], "__file__"):
+            raise _NotInWorkersError(f"{own} defined in this session or script")
+        worker = self._start()
+        try:
+            worker.greet()
+        except ConfigError:
+            if own:
+                raise _NotInWorkersError(f"{own} defined in this session or script") from None
+            raise
+        except WorkerError as error:
+            if own:
+                message = f'{own} defined in a script without `if __name__ == "__main__":` around its work'
+                raise _NotInWorkersError(message) from None
+            raise ConfigError([Problem("taggers", f"cannot be made: {error}")]) from None
+        self.idle.append(worker)
+
+    def ask(self, request: bytes) -> Iterator[bytes | None]:
+        with self.room:
+            try:
+                worker = self.idle.pop()
+            except IndexError:
+                worker = self._start()
+            answer = None
+            try:
+                while not worker.is_ready and not worker.pipe.poll(WAIT_S):
+                    yield None
+                worker.greet()
+                worker.pipe.send_bytes(request)
+                while not worker.pipe.poll(WAIT_S):
+                    yield None
+                answer = worker.pipe.recv_bytes()
+            except (EOFError, OSError):
+                raise worker.ended() from None
+            finally:
+                if answer is None:
+                    worker.end()
+            self.idle.append(worker)
+        yield answer
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for worker in self.all:
+            worker.end()
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self.context, self.taggers, self.modules)
+        self.all.append(worker)
+        return worker
 
 
-_made: list[tuple[str, BaseTagger]] = []
-_unmade: list[ConfigError] = []
-"""Why taggers could not be made; a worker that fails before its first file would end the pool without one."""
+class _Worker:
+    """A process, and the pipe to it."""
+
+    def __init__(self, context: SpawnContext, taggers: Sequence[str], modules: Sequence[str]) -> None:
+        self.taggers, self.is_ready = taggers, False
+        self.pipe, other_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other_end, taggers, modules), daemon=True)
+        self.process.start()
+        other_end.close()
+
+    def greet(self) -> None:
+        """Waits until the taggers are made.
+
+        Raises:
+            ConfigError: they cannot be made.
+            WorkerError: the process has ended.
+        """
+        if self.is_ready:
+            return
+        try:
+            failure: ConfigError | None = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self.ended() from None
+        if failure is not None:
+            raise failure
+        self.is_ready = True
+
+    def ended(self) -> WorkerError:
+        """What to say of a process that has ended."""
+        names = ", ".join(f'"{name}"' for name in self.taggers)
+        message = f"a worker process of the taggers {names} exited unexpectedly (possibly out of memory)"
+        return WorkerError(f"{message}; expected a DocResult")
+
+    def end(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
 
 
-def _start_worker(taggers: Sequence[str], modules: Sequence[str]) -> None:
-    _made.clear()
-    _unmade.clear()
+# ---- in a worker process
+
+
+def _serve(pipe: Connection, names: Sequence[str], modules: Sequence[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run says when it ends
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
     try:
         import_modules(modules)
-        _made.extend((name, make_tagger(name)) for name in taggers)
+        taggers = [(name, make_tagger(name)) for name in names]
     except ConfigError as error:
-        _unmade.append(error)
+        pipe.send(error)
+        return
+    pipe.send(None)
+    while True:
+        try:
+            request = pipe.recv_bytes()
+        except EOFError:
+            return
+        pipe.send_bytes(_answer(taggers, request))
 
 
 def _end_with(ended: Callable[[], None]) -> None:
-    """A killed run must not leave a worker that still writes where the next run writes."""
+    """A worker ends with its run, even if that is killed."""
     ended()
     os._exit(1)
 
 
-def _spool_file(task: SpoolTask) -> int | list[Exception]:
-    """Number of documents, or what was wrong with them."""
-    if _unmade:
-        raise _unmade[0]
-    errors: list[Exception] = []
-    encode = msgspec.json.Encoder().encode
-    partial = _partial(task)
+# ---- a request and its answer
+
+Span = tuple[str, int, int, float]
+
+
+class _Row(msgspec.Struct, array_like=True):
+    id: str
+    text: str
+    source: str
+    version: str | None
+    metadata: msgspec.Raw
+
+
+class _Column(msgspec.Struct):
+    """The spans that a tagger found, row after row."""
+
+    ends: list[int] = []
+    """Of each row: the number of spans up to its end."""
+    kinds: list[str] = []
+    kind: list[int] = []
+    """Of each span: the position of its type in ``kinds``."""
+    start: list[int] = []
+    end: list[int] = []
+    score: list[float] = []
+
+
+class _Answer(msgspec.Struct):
+    failures: list[tuple[int, str]] = []
+    """Rows that a tagger failed on, and why."""
+    columns: list[_Column] = []
+
+
+_read_request = msgspec.json.Decoder(tuple[list[int], list[_Row | None]]).decode
+
+
+def _answer(taggers: Sequence[tuple[str, BaseTagger]], request: bytes) -> bytes:
+    """Calls the taggers that are asked on each row that is a document."""
+    asked, given = _read_request(request)
+    rows = {at: row for at, row in enumerate(given) if row is not None}
+    answer = _Answer()
+    for name, tagger in (taggers[index] for index in asked):
+        found = dict(zip(rows, _found(name, tagger, list(rows.values())), strict=True))
+        column, kinds = _Column(), dict[str, int]()
+        for at in range(len(given)):
+            spans = found.get(at, [])
+            if isinstance(spans, str):
+                answer.failures.append((at, spans))
+                spans = []
+            for kind, start, end, score in spans:
+                column.kind.append(kinds.setdefault(kind, len(kinds)))
+                column.start.append(start)
+                column.end.append(end)
+                column.score.append(round(score, TAGGER_SCORE_PRECISION))
+            column.ends.append(len(column.kind))
+        column.kinds = list(kinds)
+        answer.columns.append(column)
+    return msgspec.json.encode(answer)
+
+
+def _found(name: str, tagger: BaseTagger, rows: Sequence[_Row]) -> Iterator[list[Span] | str]:
+    """The spans of each row, or why there are none."""
+    documents = [_document(tagger, row) for row in rows]
+    has_batches = type(tagger).predict_batch is not BaseTagger.predict_batch
     try:
-        rows = iter(
-            _native.DocumentReader(task.path, task.name, task.compression, task.generate_ids, task.skip_bad_rows)
-        )
-    except _native.NativeError as error:
-        return [errors_of_native(error)]
-    documents = 0
-    with open(partial, "wb") as file:
-        while len(errors) < REPORTED_ROWS:
-            try:
-                row = next(rows, None)
-            except _native.NativeError as error:
-                errors.append(errors_of_native(error))
-                continue
-            if row is None:
-                break
-            documents += 1
-            place = (task.name, rows.line)
-            found = [_spans(name, tagger, row, place, errors.append) for name, tagger in _made]
-            if not errors:
-                file.write(encode(found) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    if errors:
-        os.remove(partial)
-        return errors[:REPORTED_ROWS]
-    os.replace(partial, task.spool)
-    return documents
+        results = _predict_batch(tagger, documents) if has_batches else []
+    except (Exception, SystemExit):
+        results = []  # each document alone, to find the one that fails
+    for index, (row, document) in enumerate(zip(rows, documents, strict=True)):
+        try:
+            if results:
+                spans = spans_of(results[index])
+            else:
+                spans = spans_of(_predict_batch(tagger, [document])[0]) if has_batches else tagger.spans(document)
+        except (Exception, SystemExit) as error:
+            yield f'tagger "{name}" failed on document "{row.id}": {_described(error)}'
+        else:
+            yield _problem(name, row, spans) or spans
 
 
-class _TaggerFailure(Exception):
-    """What a user's tagger raised, and where."""
+def _predict_batch(tagger: BaseTagger, documents: list[Document]) -> list[DocResult]:
+    results = list(tagger.predict_batch(documents))
+    if len(results) != len(documents):
+        raise ValueError(f"predict_batch gave {len(results)} results; expected {len(documents)}")
+    return results
 
 
-def _tag(tagger: BaseTagger, document: Document) -> list[tuple[str, int, int, float]]:
-    try:
-        return tagger.spans(document)
-    except (Exception, SystemExit) as error:
-        raise _TaggerFailure(_described(error)) from error
-
-
-def _spans(
-    name: str,
-    tagger: BaseTagger,
-    row: tuple[str, str, str, str | None, str | None],
-    place: tuple[str, int],
-    report: Callable[[Exception], None],
-) -> list[tuple[str, int, int, float]]:
-    id, text, source, version, metadata = row
-    document: Document
+def _document(tagger: BaseTagger, row: _Row) -> Document:
     if isinstance(tagger, BaseTaggerWithMetadata):
-        fields = msgspec.json.decode(metadata) if metadata else {}
-        document = DocumentWithMetadata(source, id, text, version, fields)
-    else:
-        document = Document(source, id, text, version)
-    try:
-        spans = _tag(tagger, document)
-    except _TaggerFailure as failure:
-        report(FormatError(*place, None, "invalid_value", f'tagger "{name}" failed on document "{id}": {failure}'))
-        return []
-    length = len(text)
+        fields = msgspec.json.decode(row.metadata) or {}
+        return DocumentWithMetadata(row.source, row.id, row.text, row.version, fields)
+    return Document(row.source, row.id, row.text, row.version)
+
+
+def _problem(name: str, row: _Row, spans: Iterable[Span]) -> str:
+    length = len(row.text)
     for kind, start, end, score in spans:
         # UTF-8 cannot encode a lone surrogate
         is_text = kind.encode("utf-8", "replace").decode() == kind
         if not (is_text and 0 <= start <= end <= length and abs(score) < float("inf")):
-            shown = f'tagger "{name}" returned the span [{start}, {end}, {score}] of type {kind!r} in document "{id}"'
+            shown = f'tagger "{name}" returned the span [{start}, {end}, {score}] of type {kind!r}'
             expected = f"expected 0 ≤ start ≤ end ≤ {length}, a finite score and a type that is valid UTF-8"
-            report(FormatError(*place, None, "out_of_range", f"{shown}; {expected}"))
-            return []
-    return [(kind, start, end, round(score, TAGGER_SCORE_PRECISION)) for kind, start, end, score in spans]
+            return f'{shown} in document "{row.id}"; {expected}'
+    return ""

@@ -47,10 +47,10 @@ pub struct Series<'a> {
 pub struct FileFlow {
     /// Position in the documents.
     pub document: usize,
-    /// Files with a row for each document: spools, attributes that are there already.
+    /// Files with a row for each document: attributes that are there already.
     pub companions: Vec<PathBuf>,
-    /// For each stage that tags this file: its position, the file's position in it, the companion that is its spool.
-    pub tags: Vec<(usize, usize, Option<usize>)>,
+    /// For each stage that tags this file: its position, and the file's position in it.
+    pub tags: Vec<(usize, usize)>,
     /// For each stage that dedupes: the file's position in it, if it has it.
     pub marks: Vec<Option<usize>>,
     /// For each goal of the series that takes this file: its position, and where the attributes are.
@@ -214,7 +214,7 @@ impl Flow<'_, '_> {
         known.tagged.resize_with(known.file.tags.len(), Vec::new);
         for (index, row) in known.batch.rows().enumerate() {
             let mut of_row: Vec<Option<Vec<bool>>> = vec![None; known.file.goals.len()];
-            for (stage, (tagging, of_stage, spool)) in known.file.tags.iter().enumerate() {
+            for (stage, (tagging, of_stage)) in known.file.tags.iter().enumerate() {
                 let decidable = |goal: usize, class: usize| &goals[known.file.goals[goal].0].decidable[*tagging][class];
                 let is_dropped = of_row.iter().all(Option::is_some);
                 let mut is_asked = [is_dropped; COST_CLASSES];
@@ -236,8 +236,7 @@ impl Flow<'_, '_> {
                     Ok(true)
                 };
                 let mut early = Early { is_asked, is_enough: &mut is_enough };
-                let spooled = spool.map(|spool| row.companion(spool));
-                let tagged = self.tags[*tagging].tag(*of_stage, row, spooled, Some(&mut early))?;
+                let tagged = self.tags[*tagging].tag(*of_stage, row, None, Some(&mut early))?;
                 known.tagged[stage].push(tagged);
             }
             // with all attributes, all rules are asked
@@ -252,7 +251,7 @@ impl Flow<'_, '_> {
         let Series { files, goals } = &self.series[series];
         let file = &files[at];
         outputs.at = Some(at);
-        outputs.tags = file.tags.iter().map(|(stage, file, _)| self.tags[*stage].open(*file)).collect::<Result<_>>()?;
+        outputs.tags = file.tags.iter().map(|(stage, file)| self.tags[*stage].open(*file)).collect::<Result<_>>()?;
         let open = |(mark, file): (&Marking<'_>, &Option<usize>)| file.map(|file| mark.open(file)).transpose();
         outputs.marks = self.marks.iter().zip(&file.marks).map(open).collect::<Result<_>>()?;
         for (position, _) in &file.goals {
@@ -276,7 +275,7 @@ impl Flow<'_, '_> {
         let Series { files, goals } = &self.series[series];
         let file = &files[at];
         let rows: Vec<_> = skipped.iter().map(|skipped| skipped.row.clone()).collect();
-        for ((stage, file, _), output) in file.tags.iter().zip(outputs.tags.drain(..)) {
+        for ((stage, file), output) in file.tags.iter().zip(outputs.tags.drain(..)) {
             self.tags[*stage].finish(*file, output, &rows)?;
         }
         let marks = self.marks.iter().zip(&file.marks).zip(outputs.marks.drain(..));
@@ -336,10 +335,11 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         let name = self.documents[file.document].name.as_str();
         let mut error = batch.error.take();
         let is_lazy = self.is_lazy && !file.goals.is_empty();
-        let tag = |(stage, of_stage, spool): &(usize, usize, Option<usize>)| {
-            all_rows(&batch, &mut error, |row| {
-                self.tags[*stage].tag(*of_stage, row, spool.map(|spool| row.companion(spool)), None)
-            })
+        let tag = |(stage, of_stage): &(usize, usize)| {
+            let tagging = &self.tags[*stage];
+            let found = tagging.ask(*of_stage, &batch)?;
+            let found = |row: BatchRow<'_>| found.as_ref().map(|found| (found, row.index()));
+            all_rows(&batch, &mut error, |row| tagging.tag(*of_stage, row, found(row), None))
         };
         let tags = if is_lazy { &[] } else { &file.tags[..] };
         let tagged = tags.iter().map(tag).collect::<Result<Vec<_>>>()?;
@@ -382,7 +382,7 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         }
         let file = &self.series[series].files[made.at];
         outputs.done.tagged.resize(self.tags.len(), 0);
-        for (((stage, of_stage, _), output), rows) in file.tags.iter().zip(&mut outputs.tags).zip(&made.tagged) {
+        for (((stage, of_stage), output), rows) in file.tags.iter().zip(&mut outputs.tags).zip(&made.tagged) {
             self.tags[*stage].keep(*of_stage, output, rows)?;
             outputs.done.tagged[*stage] += made.documents;
         }

@@ -168,25 +168,17 @@ impl<'w, 'p> Wiring<'w, 'p> {
 
     /// A file with what is made of it but for goals.
     fn file(&self, document: usize, tagged: &[BTreeMap<usize, usize>]) -> FileFlow {
-        let mut companions = Vec::new();
-        let mut tags = Vec::new();
-        for (stage, files) in tagged.iter().enumerate() {
-            let Some(file) = files.get(&document) else { continue };
-            let spool = self.tags[stage].spool(*file).map(|path| {
-                companions.push(path.to_owned());
-                companions.len() - 1
-            });
-            tags.push((stage, *file, spool));
-        }
+        let of_stage = |(stage, files): (usize, &BTreeMap<usize, usize>)| Some((stage, *files.get(&document)?));
+        let tags = tagged.iter().enumerate().filter_map(of_stage).collect();
         let marks = self.marks.iter().map(|(_, files)| files.get(&document).copied()).collect();
-        FileFlow { document, companions, tags, marks, goals: Vec::new() }
+        FileFlow { document, companions: Vec::new(), tags, marks, goals: Vec::new() }
     }
 
     /// Where a set of attributes comes from.
     fn set(&self, path: &Path, file: &mut FileFlow) -> Attributes {
         let from = match self.made.get(path) {
             Some(Source::Tag(stage, at)) => {
-                let position = file.tags.iter().position(|(tagging, ..)| tagging == stage);
+                let position = file.tags.iter().position(|(tagging, _)| tagging == stage);
                 position.and_then(|position| Some(From::Tag(position, self.tags[*stage].position(*at)?)))
             }
             Some(Source::Mark(stage)) => self.marks.iter().position(|(mark, _)| mark == stage).map(From::Mark),

@@ -146,6 +146,11 @@ impl<'b> BatchRow<'b> {
         &self.batch.bytes[start..self.batch.ends[at]]
     }
 
+    /// Position in the batch.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// The document.
     pub fn document(&self) -> &'b [u8] {
         self.piece(0)

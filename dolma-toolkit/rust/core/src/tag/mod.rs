@@ -6,9 +6,10 @@ mod line;
 mod plan;
 mod records;
 mod rows;
+mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -16,13 +17,14 @@ use crate::document::Place;
 use crate::error::Result;
 use crate::jsonl::{AtomicWriter, Skipped, SkippedRow};
 use crate::manifest::FILE_NAME;
-use crate::run::{BatchRow, Files, Share};
+use crate::run::{Batch, BatchRow, Files, Share};
 use crate::taggers::{self, Tagger};
 
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
 use records::{Record, Records};
 use rows::RowTagger;
 pub use rows::{Early, Line, TaggedRow, Totals};
+pub use user::{Found, UserTaggers, Users};
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -139,16 +141,25 @@ impl<'p> Tagging<'p> {
         self.outputs(file).map(writer).collect()
     }
 
-    /// The attribute lines of a row, one for each output. `spooled` has the spans of the taggers that are not native.
+    /// What the taggers of users find in the rows of a batch, if they are needed.
+    pub fn ask(&self, file: usize, batch: &Batch) -> Result<Option<Found>> {
+        self.rows.ask(&self.plan.files[file].name, &self.taggers(file), batch.rows())
+    }
+
+    /// The attribute lines of a row, one for each output; see [`RowTagger::tag`].
     pub fn tag(
         &self,
         file: usize,
         row: BatchRow<'_>,
-        spooled: Option<&[u8]>,
+        found: Option<(&Found, usize)>,
         early: Option<&mut Early<'_>>,
     ) -> Result<TaggedRow> {
-        let artifacts = self.outputs(file).map(|output| self.plan.artifacts[output.artifact].taggers.as_slice());
-        self.rows.tag(&self.plan.files[file], &artifacts.collect::<Vec<_>>(), row, spooled, early)
+        self.rows.tag(&self.plan.files[file].name, &self.taggers(file), row, found, early)
+    }
+
+    /// Of each output of a file.
+    fn taggers(&self, file: usize) -> Vec<&'p [usize]> {
+        self.outputs(file).map(|output| self.plan.artifacts[output.artifact].taggers.as_slice()).collect()
     }
 
     /// Whether an attribute is written only by taggers of this class of cost or a higher one.
@@ -203,11 +214,6 @@ impl<'p> Tagging<'p> {
         let files = self.plan.files.iter().enumerate().filter(|(index, _)| is_finished(*index));
         let rows = files.flat_map(|(_, file)| of(file).unwrap_or_default().into_iter().map(|row| (&file.name, row)));
         rows.map(|(file, row)| Skipped { file: file.clone(), row }).collect()
-    }
-
-    /// Where the spans of taggers that are not native are.
-    pub fn spool(&self, file: usize) -> Option<&'p Path> {
-        self.plan.files[file].spool.as_deref()
     }
 }
 

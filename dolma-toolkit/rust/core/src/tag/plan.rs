@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::records::{is_in_doubt, state, Records, State};
+use super::user::Users;
 use crate::error::{Error, Result};
 use crate::run::Files;
 use crate::taggers::Resource;
@@ -25,6 +26,9 @@ pub struct Plan {
     pub artifacts: Vec<ArtifactPlan>,
     /// In the order of the request.
     pub files: Vec<FilePlan>,
+    /// Those that are not native.
+    #[serde(skip)]
+    pub users: Option<Users>,
 }
 
 /// One tagger.
@@ -35,7 +39,7 @@ pub struct TaggerPlan {
     pub name: String,
     /// First part of its keys.
     pub experiment: String,
-    /// Whether it is ours; the spans of the others come from the spool, in this order.
+    /// Whether it is ours; the others are users'.
     pub native: bool,
     /// Span types that stand in every row, as an empty list where there is none.
     pub defaults: Vec<String>,
@@ -71,8 +75,6 @@ pub struct FilePlan {
     pub compression: Option<String>,
     /// The attribute files to make from it.
     pub outputs: Vec<OutputPlan>,
-    /// Spans of the taggers that are not native.
-    pub spool: Option<PathBuf>,
 }
 
 /// One attribute file.

@@ -1,20 +1,20 @@
 //! One row: parse, tag, write the attribute lines.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use super::line::{Attributes, KeySet, Names};
-use super::plan::{FilePlan, Plan};
+use super::plan::Plan;
+use super::user::Found;
 use crate::attributes::{self, key};
 use crate::document::{parse_row, Place, Row};
 use crate::error::{Code, Error, Result};
 use crate::run::BatchRow;
 use crate::taggers::{cost_class, Span, Tagger, Text, COST_CLASSES};
 
-/// Spans of the taggers that are not native, as a row of the spool has them: `[[[type, start, end, score], …], …]`, one list
-/// a tagger.
-type SpooledSpans = Vec<Vec<(String, usize, usize, f64)>>;
+/// Of taggers that users write: nothing is dearer.
+const USER_CLASS: usize = COST_CLASSES - 1;
 
 /// One attribute line, and what it holds.
 pub struct Line {
@@ -85,8 +85,6 @@ pub struct RowTagger<'a> {
     plan: &'a Plan,
     /// The native ones that are needed.
     pub taggers: Vec<Option<Box<dyn Tagger>>>,
-    /// Position of a tagger in the spool.
-    columns: Vec<usize>,
     /// What the keys of a tagger begin with.
     prefixes: Vec<String>,
 }
@@ -94,72 +92,89 @@ pub struct RowTagger<'a> {
 impl<'a> RowTagger<'a> {
     /// Without taggers yet.
     pub fn new(plan: &'a Plan) -> RowTagger<'a> {
-        let mut column = 0;
-        let columns = plan
-            .taggers
-            .iter()
-            .map(|tagger| {
-                let mine = column;
-                column += usize::from(!tagger.native);
-                mine
-            })
-            .collect();
         let prefixes = plan.taggers.iter().map(|tagger| key(&tagger.experiment, &tagger.name, "")).collect();
-        RowTagger { plan, taggers: Vec::new(), columns, prefixes }
+        RowTagger { plan, taggers: Vec::new(), prefixes }
     }
 
-    /// The attribute lines of one document, with their line ends: one for each list of taggers.
+    /// The position of a user's tagger among those of users.
+    fn of_users(&self, index: usize) -> usize {
+        self.plan.taggers[..index].iter().filter(|tagger| !tagger.native).count()
+    }
+
+    /// What the taggers of users find in rows of a file; `None` if no list has one of them.
+    pub fn ask<'b>(
+        &self,
+        path: &str,
+        artifacts: &[&[usize]],
+        rows: impl Iterator<Item = BatchRow<'b>>,
+    ) -> Result<Option<Found>> {
+        let asked: BTreeSet<usize> = artifacts.iter().copied().flatten().copied().collect();
+        let asked = asked.into_iter().filter(|index| !self.plan.taggers[*index].native);
+        let asked: Vec<usize> = asked.map(|index| self.of_users(index)).collect();
+        let rows: Vec<BatchRow<'_>> = rows.collect();
+        let (Some(users), [first, ..], [_, ..]) = (&self.plan.users, &rows[..], &asked[..]) else { return Ok(None) };
+        let last = rows.last().unwrap_or(first).place(path).line;
+        let lines = first.place(path).line;
+        // what is no document gets its error when it is tagged
+        let rows: Vec<_> = rows.iter().map(|row| parse_row(row.document(), &row.place(path)).ok()).collect();
+        let fail = |error| match error {
+            Error::Config { message, .. } => {
+                let message = format!("{message} for each document of lines {lines} to {last}");
+                Error::format(path, None, None, Code::InvalidValue, message)
+            }
+            other => other,
+        };
+        users.ask(asked, &rows).map(Some).map_err(fail)
+    }
+
+    /// The attribute lines of one document, with their line ends: one for each list of taggers. `found` is what the taggers
+    /// of users found in its batch, and its position there; with `early`, they are asked when it is their turn.
     pub fn tag(
         &self,
-        file: &FilePlan,
+        path: &str,
         artifacts: &[&[usize]],
         raw: BatchRow<'_>,
-        spooled: Option<&[u8]>,
+        found: Option<(&Found, usize)>,
         early: Option<&mut Early<'_>>,
     ) -> Result<TaggedRow> {
-        let place = raw.place(&file.name);
+        let place = raw.place(path);
         let row = parse_row(raw.document(), &place)?;
         let text = Text::with_metadata(&row.text, row.metadata.as_deref());
         let length = text.length_chars();
-        let spooled = match spooled {
-            Some(line) => serde_json::from_slice(line).map_err(|error| {
-                let spool = file.spool.as_deref().unwrap_or(Path::new("")).display().to_string();
-                let message = format!("the spool is unusable: {error}");
-                raw.companion_place(&spool).error(None, Code::Misaligned, message)
-            })?,
-            None => Vec::new(),
-        };
+        check(found, &place)?;
         let lines = |spans: &mut dyn FnMut(usize) -> Result<Option<Vec<Span>>>| -> Result<Vec<Line>> {
             artifacts.iter().map(|taggers| self.line(taggers, spans, &row, length, &place)).collect()
         };
         let Some(early) = early else {
-            let lines = lines(&mut |index| self.spans(index, &spooled, &text, &place).map(Some))?;
+            let lines = lines(&mut |index| self.spans(index, found, &text, &place).map(Some))?;
             return Ok(TaggedRow { line: place.line, is_partial: false, lines });
         };
-        let mut found: Vec<Option<Vec<Span>>> = vec![None; self.plan.taggers.len()];
+        let mut spans: Vec<Option<Vec<Span>>> = vec![None; self.plan.taggers.len()];
         for class in 0..COST_CLASSES {
             let is_left = artifacts.iter().copied().flatten().any(|index| self.class(*index) >= class);
             if is_left && early.is_asked[class] {
-                let lines = lines(&mut |index| Ok(found[index].clone()))?;
+                let lines = lines(&mut |index| Ok(spans[index].clone()))?;
                 if (early.is_enough)(class, &lines)? {
                     return Ok(TaggedRow { line: place.line, is_partial: true, lines });
                 }
             }
+            let asked = if class == USER_CLASS { self.ask(path, artifacts, iter::once(raw))? } else { None };
+            let found = asked.as_ref().map(|found| (found, 0));
+            check(found, &place)?;
             for &index in artifacts.iter().copied().flatten().filter(|index| self.class(**index) == class) {
-                found[index] = Some(self.spans(index, &spooled, &text, &place)?);
+                spans[index] = Some(self.spans(index, found, &text, &place)?);
             }
         }
-        let lines = lines(&mut |index| Ok(found[index].take()))?;
+        let lines = lines(&mut |index| Ok(spans[index].take()))?;
         Ok(TaggedRow { line: place.line, is_partial: false, lines })
     }
 
-    /// The spans of taggers that are not native are there already.
     fn class(&self, index: usize) -> usize {
         let tagger = &self.plan.taggers[index];
         if tagger.native {
             cost_class(&tagger.name)
         } else {
-            0
+            USER_CLASS
         }
     }
 
@@ -243,34 +258,33 @@ impl<'a> RowTagger<'a> {
         Ok(Line { bytes, spans: attributes.num_spans(), names: attributes.into_names(), types })
     }
 
-    fn spans(&self, index: usize, spooled: &SpooledSpans, text: &Text<'_>, place: &Place<'_>) -> Result<Vec<Span>> {
+    fn spans(
+        &self,
+        index: usize,
+        found: Option<(&Found, usize)>,
+        text: &Text<'_>,
+        place: &Place<'_>,
+    ) -> Result<Vec<Span>> {
+        let Some(tagger) = &self.taggers[index] else {
+            let spans = found.and_then(|(found, row)| found.spans(self.of_users(index), row));
+            let missing = || format!("\"{}\" was not asked; expected its spans", self.plan.taggers[index].name);
+            return spans.ok_or_else(|| Error::config("taggers", missing()));
+        };
         let mut spans = Vec::new();
-        match &self.taggers[index] {
-            Some(tagger) => tagger.tag(text, &mut spans).map_err(|error| match error {
-                // a tagger knows neither file nor line
-                Error::Config { message, hint, .. } => {
-                    let hint = hint.map_or(String::new(), |hint| format!("; {hint}"));
-                    place.error(None, Code::InvalidValue, format!("tagger {message}{hint}"))
-                }
-                other => other,
-            })?,
-            None => {
-                let name = &self.plan.taggers[index].name;
-                let column = spooled.get(self.columns[index]);
-                let column = column.ok_or_else(|| {
-                    Error::config(
-                        "taggers",
-                        format!("\"{name}\" has no spans for a document; expected them in the spool"),
-                    )
-                })?;
-                spans.extend(column.iter().map(|(kind, start, end, score)| Span {
-                    start: *start,
-                    end: *end,
-                    kind: Cow::Owned(kind.clone()),
-                    score: *score,
-                }));
+        tagger.tag(text, &mut spans).map_err(|error| match error {
+            // a tagger knows neither file nor line
+            Error::Config { message, hint, .. } => {
+                let hint = hint.map_or(String::new(), |hint| format!("; {hint}"));
+                place.error(None, Code::InvalidValue, format!("tagger {message}{hint}"))
             }
-        }
+            other => other,
+        })?;
         Ok(spans)
     }
+}
+
+/// Fails if a tagger of users failed on a row.
+fn check(found: Option<(&Found, usize)>, place: &Place<'_>) -> Result<()> {
+    let failures = found.into_iter().flat_map(|(found, row)| found.failures(row));
+    Error::many(failures.map(|why| place.error(None, Code::InvalidValue, why)).collect()).map_or(Ok(()), Err)
 }
