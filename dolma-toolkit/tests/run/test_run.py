@@ -254,6 +254,32 @@ def test_lazy_tagging_gives_the_same_documents(dolma: Dolma, folder: Path, chang
     ]
 
 
+def test_lazy_tagging_spares_taggers_in_python(dolma: Dolma, folder: Path) -> None:
+    (folder / "mine.py").write_text(
+        "import dolma\n\n\n"
+        "@dolma.add_tagger('vowels')\n"
+        "class Vowels(dolma.BaseTagger):\n"
+        "    def predict(self, doc):\n"
+        "        open('calls', 'a').write('x')\n"
+        "        count = sum(doc.text.count(vowel) for vowel in 'aeiou')\n"
+        "        return dolma.DocResult(doc, [dolma.Span(0, len(doc.text), 'count', count)])\n"
+    )
+    taggers = [*TAG["taggers"], "vowels"]
+    tagged = {"tag": {**TAG, "taggers": taggers, "tagger_modules": ["mine.py"]}}
+    rules = ["$.attributes[?(@.q__random_number_v1__random[0][2] < 0.5)]"]
+    rules += ["$.attributes[?(@.q__vowels__count[0][2] < 5)]"]
+    mix = streams(filter={"exclude": rules}, attributes=["q"], span_replacement=[])
+    calls, hashes = [], []
+    for lazy in (False, True):
+        dolma("run", pipeline(tagged, {"mix": mix}, lazy=lazy), "--processes", 2)
+        calls.append((folder / "calls").stat().st_size)
+        hashes.append(data_hashes(folder / "mixed"))
+        shutil.rmtree(folder / "mixed")
+        (folder / "calls").unlink()
+    assert hashes[0] == hashes[1]
+    assert 0.3 * calls[0] < calls[1] < 0.7 * calls[0]
+
+
 def test_only_what_changed_is_redone(dolma: Dolma, folder: Path, tokenizer_path: Path) -> None:
     stages = [{"tag": TAG, "keep": True}, {"mix": streams(attributes=["q"], span_replacement=[])}]
     dolma("run", pipeline(*stages))
