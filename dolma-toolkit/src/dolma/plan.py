@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dolma import _native
 from dolma.files.store import Store, current
-from dolma.tagging.workers import UserTaggers
+
+if TYPE_CHECKING:
+    from dolma.tagging.workers import UserTaggers  # it imports multiprocessing
 
 __all__ = ["Document", "Plan", "skipped_rows"]
 
