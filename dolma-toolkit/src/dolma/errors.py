@@ -112,6 +112,10 @@ class ProblemsError(DolmaShardError, DolmaRustPipelineError, ValueError):
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in self.errors))
 
+    def __reduce__(self) -> tuple[type[ProblemsError], tuple[tuple[Exception, ...]]]:
+        """Errors cross process borders with all their parts."""
+        return type(self), (self.errors,)
+
 
 def raise_all(errors: Sequence[Exception]) -> None:
     """Raises the only error as it is, several as a ``ProblemsError``, and nothing if there are none."""

@@ -40,6 +40,8 @@ class Plan:
     """Documents that cheap rules drop are not tagged by expensive taggers."""
     share: tuple[int, int] | None = None
     """The part of the work to do, and how many there are, if other processes do the rest."""
+    merge: int | None = None
+    """Only publish what so many shares made."""
     stages: dict[str, Any] = field(default_factory=dict)
     users: Sequence[UserTaggers | None] = ()
     """For each tagging stage: its taggers that are written in Python."""
@@ -60,6 +62,7 @@ class Plan:
             "lazy": self.lazy,
             "rows": {"generate_ids": self.generate_ids, "skip_bad_rows": self.skip_bad_rows},
             "share": dict(zip(("index", "count"), self.share, strict=True)) if self.share else None,
+            "merge": self.merge,
             **self.stages,
         }
         return json.dumps(plan, default=vars)

@@ -112,7 +112,7 @@ def staged(config: C, written: Written | None = None, *, streams: bool = False) 
         root = temporary if dry or kept is None else Path(kept)
         stage = _Stage(config, root, dry)
         stage.look(written)
-        if getattr(config, "shard", None):
+        if getattr(config, "shard", None) or getattr(config, "merge", None):
             stage.check_shared()
         if dry:
             for entry in stage.entries.values():

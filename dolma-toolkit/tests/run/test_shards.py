@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,10 +22,6 @@ import yaml
 from dolma_corpus import Dolma, artifact_hashes, make_rows, write_rows
 
 TAG = {"experiment": "q", "taggers": ["gopher_v2", "random_number_v1"]}
-DEDUPE = {
-    "dedupe": {"name": "dup", "paragraphs": {"attribute_name": "dup"}, "skip_empty": True},
-    "bloom_filter": {"file": "filter.bin", "estimated_doc_count": 10_000, "desired_false_positive_rate": 1e-6},
-}
 
 
 def mix(*attributes: str, **changes: Any) -> dict[str, Any]:
@@ -89,10 +87,33 @@ def rounds(dolma: Dolma, count: int, seed: int = 0) -> int:
         order = list(range(count))
         draw.shuffle(order)
         said = [dolma("run", "run.yaml", "--shard", f"{index}/{count}").err for index in order]
-        if not any("has to wait" in text for text in said):
+        if not any("waits to begin" in text for text in said):
             return number
     raise AssertionError(said)
 
+
+def dedupe(unit: dict[str, Any], keys: int = 10_000, rate: float = 1e-6) -> dict[str, Any]:
+    size = {"estimated_doc_count": keys, "desired_false_positive_rate": rate}
+    return {"dedupe": {"name": "dup", "skip_empty": True, **unit}, "bloom_filter": {"file": "filter.bin", **size}}
+
+
+def again(**changes: Any) -> dict[str, Any]:
+    stage = dedupe({"name": "again", "paragraphs": {"attribute_name": "again"}})
+    return {**stage, "bloom_filter": {**stage["bloom_filter"], **changes}}
+
+
+OWN = """
+from dolma import add_tagger, BaseTagger
+from dolma.core.data_types import DocResult, Span
+
+@add_tagger('own_v1')
+class Own(BaseTagger):
+    def predict(self, doc):
+        return DocResult(doc=doc, spans=[Span(0, len(doc.text), 'length', len(doc.text) % 7)])
+"""
+PARAGRAPHS = {"paragraphs": {"attribute_name": "dup"}}
+DOCUMENTS = {"documents": {"attribute_name": "dup", "key": "$.text"}}
+NGRAMS = {"paragraphs": {"attribute_name": "dup", "by_ngram": {"ngram_length": 3, "overlap_threshold": 0.1}}}
 
 PIPELINES = {
     "tag": lambda tokens: [{"tag": TAG}],
@@ -101,6 +122,18 @@ PIPELINES = {
     "kept": lambda tokens: [{"tag": TAG, "keep": True}, {"mix": mix("q"), "keep": True}, {"tokens": tokens}],
     "shuffled": lambda tokens: [{"tag": TAG}, {"mix": mix("q", shuffle_documents={"seed": 5})}, {"tokens": tokens}],
     "budget": lambda tokens: [{"tag": TAG}, {"mix": mix("q", budget={"documents": 150})}, {"tokens": tokens}],
+    "documents": lambda tokens: [{"dedupe": dedupe(DOCUMENTS)}],
+    "paragraphs": lambda tokens: [{"dedupe": dedupe(PARAGRAPHS)}],
+    "n-grams": lambda tokens: [{"dedupe": dedupe(NGRAMS, 100_000, 1e-3)}],
+    "two blocks": lambda tokens: [{"dedupe": dedupe(NGRAMS, 100_000, 1e-9)}],
+    "wrong answers": lambda tokens: [{"dedupe": dedupe(NGRAMS, 5_000, 0.3)}],
+    "grows": lambda tokens: [{"dedupe": dedupe(NGRAMS, 50)}],
+    "all": lambda tokens: [{"tag": TAG}, {"dedupe": dedupe(PARAGRAPHS)}, {"mix": mix("q", "dup")}, {"tokens": tokens}],
+    "two filters": lambda tokens: [
+        {"dedupe": dedupe(PARAGRAPHS), "keep": True},
+        {"dedupe": again(read_only=True)},
+        {"mix": mix("dup", "again")},
+    ],
     "after a mix": lambda tokens: [
         {"mix": mix(output={"path": "first/documents", "max_size_in_bytes": 3_000})},
         {"tag": TAG},
@@ -118,26 +151,175 @@ def test_shards_write_what_one_run_writes(
     expected = once(dolma, folder, stages, monkeypatch)
     write(stages, folder)
     rounds(dolma, count, seed=count)
-    final = {"tag": "attributes/q", "mix": "mixed"}.get(name, "mixed" if name == "after a mix" else "tokens")
+    [final] = [stage for stage in ("tokens", "mixed", "attributes/dup", "attributes/q") if stage in expected][:1]
     assert not (folder / final / "manifest.json").exists()
-    dolma("run", "run.yaml")
+    assert name == "two filters" or not (folder / "filter.bin").exists()
+    dolma("run", "run.yaml", "--merge", count)
     assert written(folder) == expected
     assert not list(folder.glob("**/*.partial"))
     assert not list(folder.glob("**/progress-*"))
+    assert not list(folder.glob(".*"))
     assert name == "tag" or "nothing to do" in dolma("run", "run.yaml").err
 
 
-@pytest.mark.parametrize("name", ["tag, mix, tokens", "shuffled", "budget"])
-def test_a_merge_does_what_missing_shards_left(
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+@pytest.mark.parametrize("name", ["tag, mix, tokens", "shuffled", "budget", "n-grams", "all"])
+def test_a_run_does_what_shards_left(
+    dolma: Dolma, folder: Path, tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str, rounds: int
+) -> None:
+    stages = PIPELINES[name](tokens)
+    expected = once(dolma, folder, stages, monkeypatch)
+    write(stages, folder)
+    for number in range(rounds):
+        # shard 1 does not come to its last round
+        for index in (2, 1, 0) if number + 1 < rounds else (2, 0):
+            dolma("run", "run.yaml", "--shard", f"{index}/3")
+    dolma("run", "run.yaml")
+    assert written(folder) == expected
+
+
+@pytest.mark.slow
+def test_shards_that_are_killed(folder: Path, dolma: Dolma, monkeypatch: pytest.MonkeyPatch, tokens: Any) -> None:
+    for number, path in enumerate(sorted((folder / "documents").iterdir())):
+        write_rows(path, make_rows(600, 100 * number))
+    stages = PIPELINES["all"](tokens)
+    expected = once(dolma, folder, stages, monkeypatch)
+    write(stages, folder)
+    draw = random.Random(4)
+    for _ in range(6):
+        commands = [[sys.executable, "-m", "dolma", "run", "run.yaml", "--shard", f"{index}/3"] for index in range(3)]
+        running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+        time.sleep(draw.uniform(0.3, 1.5))
+        killed = draw.choice(running)
+        killed.kill()
+        for process in running:
+            assert process.wait() == 0 or process is killed
+    dolma("run", "run.yaml")
+    assert written(folder) == expected
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["all", "after a mix", "shuffled"])
+def test_a_script_for_slurm(
     dolma: Dolma, folder: Path, tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stages = PIPELINES[name](tokens)
     expected = once(dolma, folder, stages, monkeypatch)
     write(stages, folder)
-    dolma("run", "run.yaml", "--shard", "2/3")
-    dolma("run", "run.yaml", "--shard", "0/3")
-    dolma("run", "run.yaml")
+    (folder / "submit.sh").write_text(dolma("run", "run.yaml", "--slurm", 3).out)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "sbatch").write_text(SBATCH)
+    (folder / "bin" / "dolma").write_text(f'#!/bin/bash\nexec {sys.executable} -m dolma "$@"\n')
+    for path in (folder / "bin").iterdir():
+        path.chmod(0o755)
+    path = f"{folder}/bin:{os.environ['PATH']}"
+    subprocess.run(["bash", "-n", "submit.sh"], check=True)
+    result = subprocess.run(["bash", "submit.sh"], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"the last job is {(folder / 'jobs').read_text().count('job')}\n"
     assert written(folder) == expected
+
+
+SBATCH = """#!/bin/bash
+# runs the jobs at once, those of an array side by side
+set -e
+echo job >> jobs
+jobs=$(wc -l < jobs)
+for option in "$@"; do
+  case $option in
+    --array=0-*) last=${option#--array=0-} ;;
+    --wrap=*) command=${option#--wrap=} ;;
+    --dependency=afterok:*) test "${option#--dependency=afterok:}" = $((jobs - 1)) ;;
+  esac
+done
+running=
+for task in $(seq 0 ${last:-0}); do
+  SLURM_ARRAY_TASK_ID=$task bash -c "$command" >&2 & running="$running $!"
+done
+for process in $running; do wait $process; done
+echo $jobs
+"""
+
+
+MISSING = {
+    "all": [
+        "shards 0, 1, 2: keys",
+        "shard 1: keys",
+        "shards 0, 2: filter",
+        "shards 0, 1: answers",
+        "shard 0: answers",
+        "shard 1: rows",
+    ],
+    "budget": [
+        "shards 0, 1, 2: rows",
+        "shard 1: rows",
+        "shards 0, 1, 2: survey",
+        "shard 1: survey",
+        "shards 0, 2: rows",
+    ],
+    "shuffled": ["shards 0, 1, 2: rows", "shard 1: rows", "shards 0, 2: shuffle"],
+    "mix": ["shards 0, 1, 2: rows", "shard 1: rows"],
+}
+"""What a merge asks for before the first shard, and when shards 0 and 2 and shard 1 have run in turn."""
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_merge_names_the_shards_that_are_not_done(
+    dolma: Dolma, folder: Path, tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stages = PIPELINES[name](tokens)
+    expected = once(dolma, folder, stages, monkeypatch)
+    write(stages, folder)
+    missing = []
+    for shards in [(), (0, 2), (1,), (0, 2), (1,), (0, 2), (1,), (0, 2), (1,)]:
+        for index in shards:
+            dolma("run", "run.yaml", "--shard", f"{index}/3")
+        merge = dolma("run", "run.yaml", "--merge", 3, code=None)
+        if merge.code == 0:
+            break
+        assert merge.code == 2
+        assert not list(folder.glob("tokens/manifest.json"))
+        found = re.search('error: merge: (.*) of 3 ha(ve|s) not finished "(.*)"; expected all shards', merge.err)
+        assert found is not None, merge.err
+        assert "hint: run --shard" in merge.err
+        missing.append(f"{found[1]}: {found[3]}")
+    assert missing == MISSING[name]
+    assert written(folder) == expected
+
+
+@pytest.mark.processes
+def test_a_tagger_in_python(folder: Path) -> None:
+    place = folder.parents[1] / "two" / folder.name
+    shutil.copytree(folder / "documents", place / "documents")
+    for root in (folder, place):
+        (root / "own.py").write_text(OWN)
+        write([{"tag": {**TAG, "taggers": ["own_v1"], "tagger_modules": ["own.py"]}}, {"mix": mix("q")}], root)
+
+    def run(root: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "dolma", "run", "run.yaml", *arguments]
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+
+    run(place)
+    for shard in ("1/2", "0/2"):
+        run(folder, "--shard", shard)
+    run(folder, "--merge", "2")
+    assert written(folder) == written(place)
+    assert not list(folder.glob("**/*spool*"))
+
+
+@pytest.mark.processes
+def test_a_shard_that_is_started_twice(
+    dolma: Dolma, large: Path, tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = PIPELINES["tag, mix, tokens"](tokens)
+    expected = once(dolma, large, stages, monkeypatch)
+    write(stages, large)
+    command = [sys.executable, "-m", "dolma", "run", "run.yaml", "--shard", "0/2"]
+    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    dolma("run", "run.yaml", "--shard", "1/2")
+    assert [process.wait() for process in running] == [0, 0]
+    dolma("run", "run.yaml", "--merge", 2)
+    assert written(large) == expected
 
 
 def test_each_shard_does_its_part_alone(dolma: Dolma, folder: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dolma import _native
+from dolma import _native, ray_executor, slurm
 from dolma.commands import dedupe, mix, tag, tokens
 from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, WorkDir, at_least, setting, to_yaml
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 COMMANDS = ("tag", "dedupe", "mix", "tokens")
 TEMPORARY = "temporary"
 """Side file of results that only later stages need."""
+EXECUTORS = ("local", "ray")
 RUN_KEYS = ("processes", "generate_ids", "skip_bad_rows", "work_dir", "dryrun")
 """Settings of the run, not of a stage."""
 
@@ -73,9 +74,13 @@ class Config:
     generate_ids: bool = setting(False, GENERATE_IDS)
     skip_bad_rows: int = setting(0, SKIP_BAD_ROWS)
     work_dir: WorkDir = setting(WorkDir(), "")
-    shard: str = setting(
-        "", "I/N, from 0: do this part of the work and publish nothing; the same command without it does"
-    )
+    shard: str = setting("", "I/N, from 0: do this part of the next step, and publish nothing")
+    merge: int = setting(0, "publish what this number of shards made; fail if one is not done")
+    slurm: int = setting(0, "print a script that runs this number of shards with Slurm, then stop")
+    executor: str = setting("local", "local: this machine; ray: shards on a Ray cluster, then a merge")
+    shards: int = setting(0, "number of shards on Ray (default: as many as run at once)")
+    ray_address: str = setting("auto", "address of the Ray cluster, HOST:PORT")
+    ray_retries: int = setting(8, "how often to start a shard again whose machine or process is lost")
     dryrun: bool = setting(False, "print the settings and the plan, then stop")
     plan: list[str] = setting([], "sizes of text, e.g. 10TB 1PB: print what they would cost, then stop")
     core_hour_price: float = setting(0.05, "price of a core-hour, for `plan`")
@@ -93,7 +98,15 @@ class Config:
                 yield Problem(f"plan.{index}", f'is "{size}"; expected a size of text, e.g. 500GB, 10TB or 1PB')
         yield from at_least(1, processes=self.processes)
         yield from at_least(0, skip_bad_rows=self.skip_bad_rows)
+        counts = {"merge": self.merge, "slurm": self.slurm, "shards": self.shards, "ray_retries": self.ray_retries}
+        yield from at_least(0, **counts)
+        if self.executor not in EXECUTORS:
+            yield Problem("executor", f'is "{self.executor}"; expected local or ray')
         part, _, parts = self.shard.partition("/")
+        divided = [name for name in ("shard", "merge", "slurm") if getattr(self, name)]
+        divided += ["executor"] * (self.executor == "ray")
+        if len(divided) > 1:
+            yield Problem(divided[0], f"is set together with {divided[1]}; expected one of them")
         if self.shard and not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
             yield Problem("shard", f'is "{self.shard}"; expected I/N with I from 0 to N - 1, like 0/8')
         if not self.stages:
@@ -297,30 +310,55 @@ def _written(config: Config, document: str) -> Iterator[str]:
             yield from dedupe.written(stage.dedupe, document)
 
 
-@with_remote_paths(_written, streams=True)
 @raises_dolma_errors
 def run(config: Config) -> None:
     """Runs the stages; see ``docs/guide/run.md``."""
+    if config.slurm:
+        steps = [_steps(config, one) for one in _passes(config)]
+        settings = to_yaml(dataclasses.replace(config, slurm=0))
+        sys.stdout.write(slurm.script(settings, steps, config.slurm, config.processes))
+    elif config.executor == "ray" and not (config.dryrun or config.plan):
+        cluster = ray_executor.Cluster(config.ray_address, config.processes, config.ray_retries)
+        here = dataclasses.replace(config, executor="local")
+        count = config.shards or cluster.slots()
+        shards = [f"{index}/{count}" for index in range(count)]
+        cluster.run({shard: dataclasses.replace(here, shard=shard) for shard in shards}, run_here)
+        run_here(dataclasses.replace(here, merge=count))
+    else:
+        step = run_here(config)
+        if step:
+            log.info('run  shard %s waits to begin "%s"; run it again when all shards have ended', config.shard, step)
+        elif config.share:
+            log.info("run  shard %s is done; when all are, publish with --merge %d", config.shard, config.share[1])
+
+
+@with_remote_paths(_written, streams=True)
+@raises_dolma_errors
+def run_here(config: Config) -> str:
+    """Runs the stages, or what a shard can do of them. Gives the step that needs what other shards make, if any."""
+    if config.dryrun or config.plan:
+        _show_plan(config, _passes(config), expand(config.documents))
+        return ""
     passes = _passes(config)
     documents = expand(config.documents)
-    if config.dryrun or config.plan:
-        _show_plan(config, passes, documents)
-        return
     final = _final_directories(config.stages[-1])
     identity = _identity(config, documents)
     if final and all(_is_done(directory, identity) for directory in final):
         log.info("run  nothing to do: all results exist")
-        return
+        return ""
     funnel: list[str] = []
     temporary: list[Path] = []
     made: set[str] = set()
     for number, one in enumerate(passes):
         is_last = number + 1 == len(passes)
         work = _work(config, one, documents, made, is_last)
-        step = _run_share(work, one, config.share, is_last) if config.share else "publish"
-        if step == "stop":
-            return
-        funnel += _run_pass(work, one) if step == "publish" else []
+        work.plan.merge = config.merge or None
+        if config.share is not None:
+            follows, step = _run_share(work, one, config.share, is_last)
+            if follows == "stop":
+                return step
+        if config.share is None or follows == "publish":
+            funnel += _run_pass(work, one)
         documents, made = work.documents, work.made
         temporary += [directory for index in one.stages for directory in work.directories[index]]
     for directory in final:
@@ -329,6 +367,7 @@ def run(config: Config) -> None:
     log.info("run  %s", f"{len(passes)} passes" if len(passes) > 1 else "one pass")
     for line in funnel:
         log.info(line)
+    return ""
 
 
 def _run_pass(work: _Work, one: _Pass) -> list[str]:
@@ -352,8 +391,9 @@ def _run_pass(work: _Work, one: _Pass) -> list[str]:
     return _report(work, stages, summary, time.monotonic() - start)
 
 
-def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -> str:
-    """Does one part of a pass. Says what comes next: `stop`, `publish` or, if that is done, `go on`.
+def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -> tuple[str, str]:
+    """Does one part of a pass. Says what follows (`stop`, `publish` or, if that is done, `go on`), and the next step if
+    it has to wait for other shards.
 
     Share 0 publishes what the next pass reads; the last pass is published by a run without shares.
     """
@@ -368,15 +408,31 @@ def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -
                 _check_names(work, index)
             if work.keep[index]:
                 _mark_temporary(config, index, work.directories[index])
-        state = work.plan.run(Reporter("+".join(stage.command for stage in stages.values()), []))["state"]
+        summary = work.plan.run(Reporter("+".join(stage.command for stage in stages.values()), []))
     work.plan.share = None
-    if state == "finished" and not is_last and (is_published or share[0] == 0):
-        return "go on" if is_published else "publish"
-    if state == "waiting" or (state == "finished" and not is_last):
-        log.info("run  shard %s has to wait; run it again when all shards have ended", config.shard)
-    else:
-        log.info("run  shard %s is done; when all shards are, run the command without --shard", config.shard)
-    return "stop"
+    if summary["state"] == "finished" and not is_last and is_published:
+        return "go on", ""
+    if summary["state"] == "finished" and not is_last and share[0] == 0:
+        return "publish", ""
+    if summary["state"] == "waiting":
+        steps = [*_steps(config, one), "publish"]
+        return "stop", steps[steps.index(summary["waits_for"]) + 1]
+    return "stop", "" if is_last else "publish"
+
+
+def _steps(config: Config, one: _Pass) -> list[str]:
+    """What the shards of a pass do between barriers."""
+    stages = [config.stages[index] for index in one.stages]
+    steps = []
+    if any(stage.dedupe and not stage.dedupe.bloom_filter.read_only for stage in stages):
+        steps += ["keys", "filter", "answers"]
+    mixes = [stage.mix for stage in stages if stage.mix]
+    if any(_needs_survey(stream) for mixing in mixes for stream in mixing.streams):
+        steps.append("survey")
+    steps.append("rows")
+    if any(mixing.shuffle_documents is not None for mixing in mixes):
+        steps.append("shuffle")
+    return steps
 
 
 def _user_taggers(work: _Work) -> AbstractContextManager[None]:

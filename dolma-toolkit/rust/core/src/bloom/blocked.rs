@@ -12,7 +12,7 @@ use super::Bits;
 /// A cache line of x86 and most ARM processors, as in Putze, Sanders and Singler, "Cache-, Hash- and Space-Efficient
 /// Bloom Filters", 2007.
 const BLOCK_BITS: usize = 512;
-const BLOCK_WORDS: usize = BLOCK_BITS / 64;
+pub const BLOCK_WORDS: usize = BLOCK_BITS / 64;
 /// So many positions in a block fit into 64 bits of hash: 7 × 9.
 const POSITIONS_PER_HASH: usize = 7;
 /// Two hashes. More positions would need more memory at every rate that a key in one block is for.
@@ -194,6 +194,11 @@ impl Blocked {
         Self { sizing, words, first }
     }
 
+    /// Without memory for its bits.
+    pub fn hollow(sizing: Sizing) -> Self {
+        Self { sizing, words: Vec::new(), first: 0 }
+    }
+
     /// Its size.
     pub fn sizing(&self) -> Sizing {
         self.sizing
@@ -268,7 +273,7 @@ impl Blocked {
 
 /// Word and bit of each position in a block: nine bits of the hash each, and for the eighth on those of another.
 #[inline]
-fn positions(hash: u64, count: u32) -> impl Iterator<Item = (usize, u64)> {
+pub fn positions(hash: u64, count: u32) -> impl Iterator<Item = (usize, u64)> {
     let mut left = hash;
     (0..count as usize).map(move |index| {
         if index == POSITIONS_PER_HASH {

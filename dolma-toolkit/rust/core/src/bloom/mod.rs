@@ -6,6 +6,7 @@
 mod blocked;
 mod file;
 mod legacy;
+mod part;
 mod scattered;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use blocked::{fold, Sizing};
 pub use file::{read, write, AnyFilter};
 pub use legacy::LegacyFilter;
+pub use part::{Part, Said};
 
 use blocked::Blocked;
 use scattered::Scattered;
@@ -81,6 +83,12 @@ impl Questions {
     /// What was added since the last group is one.
     pub fn end_group(&mut self) {
         self.ends.push(self.keys.len());
+    }
+
+    /// In order.
+    pub fn groups(&self) -> impl Iterator<Item = &[u128]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| &self.keys[std::mem::replace(&mut start, *end)..*end])
     }
 
     /// The number of keys.
@@ -216,7 +224,7 @@ fn ask(bits: &impl Bits, questions: &Questions, seen: &mut [bool]) {
     }
 }
 
-/// The number of keys that were not there.
+/// The number of keys that were missing.
 fn decide(bits: &impl Bits, questions: &Questions, seen: &mut [bool]) -> u64 {
     let (mut added, mut start, mut fetched) = (0, 0, 0);
     for &end in &questions.ends {

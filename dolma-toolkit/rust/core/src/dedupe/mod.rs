@@ -4,6 +4,7 @@
 //! the batches before, so the copy that stays is always the first. What a row gets follows from the answers ([`decide`]).
 
 mod decide;
+mod divided;
 mod keys;
 mod ngrams;
 mod resume;
@@ -11,7 +12,9 @@ mod settings;
 mod url;
 mod words;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -24,8 +27,11 @@ use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Skipped};
 use crate::manifest::sha256_file;
+use crate::progress::Progress;
 use crate::run::{BatchRow, Files, Journal, Share};
 use decide::Marker;
+pub use divided::Open;
+use divided::{run_of, Answering, Answers, Divided, Progressed};
 use keys::{Asking, KeyedRow, Keyer};
 use resume::{groups, Identity, MarkedFile, Target};
 
@@ -72,13 +78,17 @@ pub struct Dedupe<'s> {
     targets: Vec<Target<'s>>,
     /// An earlier run stopped behind its filter, or was finished.
     already_inserted: bool,
+    /// What shares of the run found, if they asked all keys.
+    answers: Option<Answers>,
+    /// Shares have a part of the filter each.
+    is_divided: bool,
 }
 
 impl<'s> Dedupe<'s> {
-    /// Opens the filter, and finds out what an earlier run left.
-    pub fn survey(settings: &'s Settings, keep: bool, files: &Files) -> Result<Dedupe<'s>> {
+    /// Opens the filter, and finds out what an earlier run left. `is_divided`: shares have a part of the filter each.
+    pub fn survey(settings: &'s Settings, keep: bool, is_divided: bool, files: &Files) -> Result<Dedupe<'s>> {
         settings.key()?;
-        let (filter, before) = open_filter(settings)?;
+        let (filter, before) = open_filter(settings, is_divided)?;
         let identity = Identity::of(settings)?;
         let mut already_inserted = false;
         let mut given = before.clone();
@@ -92,7 +102,8 @@ impl<'s> Dedupe<'s> {
         let target = |group| Target::new(settings, group, &identity, given.as_ref(), files);
         let targets = groups.into_iter().map(target).collect::<Result<_>>()?;
         let files = files.clone();
-        Ok(Dedupe { settings, files, filter, before, given, identity, targets, already_inserted })
+        let answers = None;
+        Ok(Dedupe { settings, files, filter, before, given, identity, targets, already_inserted, answers, is_divided })
     }
 
     /// Whether nothing is left to do but, perhaps, the manifests. `is_complete`: whatever else is made of the attributes
@@ -139,6 +150,86 @@ impl<'s> Dedupe<'s> {
         &self.settings.files
     }
 
+    /// Does this share's part of the decisions. Gives the step that other shares have not finished, if any.
+    pub fn divide(
+        &mut self,
+        share: Share,
+        open: Open<'_>,
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Option<&'static str>> {
+        if self.settings.bloom_filter.read_only || self.answers.is_some() {
+            return Ok(None);
+        }
+        let divided = Divided::new(self.settings, &run_of(&self.identity.run, self.filter_before()), &self.files)?;
+        divided.begin(share)?;
+        loop {
+            let AnyFilter::Current(filter) = &self.filter else { return Ok(None) };
+            let keyer = Keyer::new(self.settings, &self.filter)?;
+            match divided.go_on(filter, &keyer, share, open, threads, progress)? {
+                Progressed::Waits(step) => return Ok(Some(step)),
+                Progressed::Answered(answers) if self.has_room(answers.new_keys) => {
+                    self.answers = Some(answers);
+                    return Ok(None);
+                }
+                Progressed::Answered(_) => self.grow()?,
+            }
+        }
+    }
+
+    /// Takes the filter and the answers that shares of the run left, if all are there.
+    pub fn find_answers(&mut self) -> Result<()> {
+        if self.settings.bloom_filter.read_only || self.already_inserted {
+            return Ok(());
+        }
+        let divided = Divided::new(self.settings, &run_of(&self.identity.run, self.filter_before()), &self.files)?;
+        loop {
+            let AnyFilter::Current(filter) = &self.filter else { return Ok(()) };
+            let Some(answers) = divided.answers(filter) else { return Ok(()) };
+            if self.has_room(answers.new_keys) {
+                answers.fill(filter)?;
+                self.answers = Some(answers);
+                return Ok(());
+            }
+            self.grow()?;
+        }
+    }
+
+    /// The step that these shares, of so many, have not finished, unless all answers are there.
+    pub fn missing(&self, count: usize) -> Result<Option<(&'static str, BTreeSet<usize>)>> {
+        let AnyFilter::Current(filter) = &self.filter else { return Ok(None) };
+        if self.settings.bloom_filter.read_only || self.answers.is_some() {
+            return Ok(None);
+        }
+        let divided = Divided::new(self.settings, &run_of(&self.identity.run, self.filter_before()), &self.files)?;
+        Ok(Some(divided.missing(filter, count)))
+    }
+
+    fn has_room(&self, new_keys: u64) -> bool {
+        match &self.filter {
+            AnyFilter::Current(filter) => {
+                filter.keys() + new_keys <= filter.max_keys(accepted_rate(self.settings, &self.filter))
+            }
+            AnyFilter::Legacy(_) => true,
+        }
+    }
+
+    fn grow(&mut self) -> Result<()> {
+        self.filter = grown(self.settings, &self.filter, self.before.is_none(), self.is_divided)?;
+        Ok(())
+    }
+
+    /// Files whose rows have no attributes yet, where attributes are kept and all answers are there; `None`: all files.
+    pub fn unmarked(&self) -> Option<BTreeSet<usize>> {
+        self.answers.as_ref()?;
+        let mut files = BTreeSet::new();
+        for target in &self.targets {
+            let is_missing = |file: &&usize| target.journal.get(&self.settings.files[**file].relative).is_none();
+            files.extend(target.group.files.iter().filter(is_missing));
+        }
+        Some(files)
+    }
+
     /// What decides the rows of one pass.
     pub fn marking(&self) -> Result<Marking<'_>> {
         let settings = self.settings;
@@ -147,7 +238,7 @@ impl<'s> Dedupe<'s> {
             _ => 1.0,
         };
         let max_keys = match &self.filter {
-            AnyFilter::Current(filter) if !settings.bloom_filter.read_only => {
+            AnyFilter::Current(filter) if !settings.bloom_filter.read_only && self.answers.is_none() => {
                 filter.max_keys(accepted_rate(settings, &self.filter))
             }
             _ => u64::MAX,
@@ -160,6 +251,7 @@ impl<'s> Dedupe<'s> {
             settings,
             keyer: Keyer::new(settings, &self.filter)?,
             filter: &self.filter,
+            answering: self.answers.clone().map(|answers| Mutex::new(Answering::new(answers))),
             max_keys,
             attribute: Value::from(settings.attribute_name()).to_string(),
             threshold,
@@ -171,8 +263,8 @@ impl<'s> Dedupe<'s> {
     /// Forgets what was marked, and what was inserted into a new filter; `is_overfull`: takes a larger one.
     pub fn restart(&mut self, is_overfull: bool) -> Result<()> {
         self.filter = match is_overfull {
-            true => grown(self.settings, &self.filter, self.before.is_none())?,
-            false => open_filter(self.settings)?.0,
+            true => grown(self.settings, &self.filter, self.before.is_none(), self.is_divided)?,
+            false => open_filter(self.settings, self.is_divided)?.0,
         };
         self.targets.iter().try_for_each(|target| target.journal.restart())
     }
@@ -183,8 +275,9 @@ impl<'s> Dedupe<'s> {
     }
 
     /// What is said of a run with nothing to do.
-    pub fn already_done(&self) -> Summary {
-        Summary { already_done: true, ..summary(&self.filter, Counts::default(), 0) }
+    pub fn already_done(&self) -> Result<Summary> {
+        Divided::remove(self.settings)?;
+        Ok(Summary { already_done: true, ..summary(&self.filter, Counts::default(), 0) })
     }
 
     /// Writes the filter and the manifests.
@@ -197,12 +290,13 @@ impl<'s> Dedupe<'s> {
         let mut summary = Summary { skipped, ..summary(&self.filter, counts, replaced_files) };
         let has_grown = self.before.is_none() && summary.filter_estimated_keys > first_estimate;
         summary.filter_grown_from = has_grown.then_some(first_estimate);
-        self.targets.into_iter().try_for_each(Target::finish).map(|()| summary)
+        self.targets.into_iter().try_for_each(Target::finish)?;
+        Divided::remove(self.settings).map(|()| summary)
     }
 
     /// Writes the manifests that an earlier run had no time for.
     pub fn publish_again(self) -> Result<Summary> {
-        let summary = self.already_done();
+        let summary = self.already_done()?;
         for target in self.targets {
             match target.is_done()? {
                 true => target.journal.remove()?,
@@ -215,7 +309,7 @@ impl<'s> Dedupe<'s> {
 
 /// A larger filter in place of one that would mark too many new keys as seen. A filter with keys of earlier runs cannot
 /// be rebuilt, and a filter whose size is set keeps it.
-fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool) -> Result<AnyFilter> {
+fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool, is_divided: bool) -> Result<AnyFilter> {
     const FACTOR: u64 = 4;
     let record = match filter {
         AnyFilter::Current(filter) if is_new && settings.bloom_filter.size_in_bytes == 0 => &filter.record,
@@ -223,7 +317,15 @@ fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool) -> Result<AnyFil
     };
     let estimated_keys = record.estimated_keys.max(1).saturating_mul(FACTOR);
     let record = Record { estimated_keys, ..record.clone() };
-    Ok(AnyFilter::Current(Filter::new(settings.sizing(estimated_keys)?, record)))
+    new_filter(settings, record, is_divided)
+}
+
+fn new_filter(settings: &Settings, record: Record, is_divided: bool) -> Result<AnyFilter> {
+    let keys = record.estimated_keys;
+    Ok(AnyFilter::Current(match is_divided {
+        true => Filter::hollow(settings.sizing_of_all(keys), record),
+        false => Filter::new(settings.sizing(keys)?, record),
+    }))
 }
 
 fn overfull(settings: &Settings, filter: &AnyFilter) -> Error {
@@ -248,7 +350,7 @@ fn accepted_rate(settings: &Settings, filter: &AnyFilter) -> f64 {
 }
 
 /// The filter, and the state of its file if there was one.
-fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
+fn open_filter(settings: &Settings, is_divided: bool) -> Result<(AnyFilter, Option<FileState>)> {
     let (path, read_only) = (&settings.bloom_filter.file, settings.bloom_filter.read_only);
     if path.is_dir() {
         let message = format!("is \"{}\", a directory; expected a file", path.display());
@@ -279,7 +381,7 @@ fn open_filter(settings: &Settings) -> Result<(AnyFilter, Option<FileState>)> {
         false_positive_rate: settings.bloom_filter.desired_false_positive_rate,
         runs: Vec::new(),
     };
-    Ok((AnyFilter::Current(Filter::new(settings.sizing(settings.bloom_filter.estimated_doc_count)?, record)), None))
+    Ok((new_filter(settings, record, is_divided)?, None))
 }
 
 /// Decides which rows of a pass are duplicates.
@@ -287,6 +389,8 @@ pub struct Marking<'a> {
     settings: &'a Settings,
     keyer: Keyer<'a>,
     filter: &'a AnyFilter,
+    /// In place of the filter.
+    answering: Option<Mutex<Answering>>,
     /// More would be too many.
     max_keys: u64,
     /// As JSON.
@@ -348,10 +452,13 @@ impl Marking<'_> {
         Ok(())
     }
 
-    /// Decides keys, when those of the rows before are decided.
-    pub fn decide(&self, asked: &mut Asked) -> Result<()> {
+    /// Decides keys of a file, when those of the rows before are decided.
+    pub fn decide(&self, file: usize, asked: &mut Asked) -> Result<()> {
         let (questions, seen) = (&asked.asking.questions, &mut asked.seen);
         seen.resize(questions.len(), false);
+        if let Some(answering) = &self.answering {
+            return answering.lock().unwrap_or_else(PoisonError::into_inner).give(file, seen);
+        }
         match self.filter {
             AnyFilter::Legacy(_) => {}
             AnyFilter::Current(filter) if self.settings.bloom_filter.read_only => filter.ask(questions, seen),

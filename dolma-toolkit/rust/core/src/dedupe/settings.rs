@@ -145,12 +145,7 @@ impl Settings {
 
     /// Size of a new filter for `keys` keys. Fails if it does not fit in memory.
     pub fn sizing(&self, keys: u64) -> Result<Sizing> {
-        let filter = &self.bloom_filter;
-        let rate = filter.desired_false_positive_rate;
-        let sizing = match filter.size_in_bytes {
-            0 => Sizing::for_keys(keys, rate),
-            size_bytes => Sizing::for_size(size_bytes, keys, rate),
-        };
+        let sizing = self.sizing_of_all(keys);
         match available_memory_bytes() {
             Some(available) if sizing.size_bytes() > available => {
                 let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
@@ -163,6 +158,15 @@ impl Settings {
                     .with_hint("lower estimated_doc_count or raise desired_false_positive_rate"))
             }
             _ => Ok(sizing),
+        }
+    }
+
+    /// As [`Settings::sizing`], wherever the memory is.
+    pub fn sizing_of_all(&self, keys: u64) -> Sizing {
+        let filter = &self.bloom_filter;
+        match filter.size_in_bytes {
+            0 => Sizing::for_keys(keys, filter.desired_false_positive_rate),
+            size_bytes => Sizing::for_size(size_bytes, keys, filter.desired_false_positive_rate),
         }
     }
 

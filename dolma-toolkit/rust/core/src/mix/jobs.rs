@@ -150,6 +150,11 @@ impl<'a> Work<'a> {
         })
     }
 
+    /// Shards into which no rows are put yet.
+    pub fn unshuffled(&self) -> impl Iterator<Item = usize> + '_ {
+        self.unfinished.iter().filter(|_| self.is_shuffled()).map(|(index, _)| *index)
+    }
+
     /// Puts the rows of a stream that is shuffled into its shards.
     pub fn shuffle(&'a self, share: Option<Share>, threads: usize, progress: &Progress) -> Result<()> {
         if !self.is_shuffled() {

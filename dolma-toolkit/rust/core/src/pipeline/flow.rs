@@ -351,8 +351,11 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
             asked.push(rows.map(|_| of_batch.into_inner()));
         }
         let mut decide = || {
-            let mut rows = self.marks.iter().zip(&mut asked);
-            rows.try_for_each(|(mark, asked)| asked.as_mut().map_or(Ok(()), |asked| mark.decide(asked)))
+            let mut rows = self.marks.iter().zip(&file.marks).zip(&mut asked);
+            rows.try_for_each(|((mark, file), asked)| match (file, asked) {
+                (Some(file), Some(asked)) => mark.decide(*file, asked),
+                _ => Ok(()),
+            })
         };
         if self.takes_turns() {
             turn.take(decide)??;

@@ -19,11 +19,11 @@ use crate::jsonl::{Compression, RowRules, RowSieve};
 use crate::manifest::{canonical_bytes, sha256_bytes, Input};
 use crate::mix::{self, Mix, Work};
 use crate::progress::Progress;
-use crate::run::{pass, threads, Files, Share, Stamp};
+use crate::run::{pass, threads, Files, Rows, Share, Stamp};
 use crate::tag::{self, Tagging};
 use crate::tokens::{self, Encoding};
 use flow::{Done, Flow, Series};
-use series::{Source, Wiring};
+use series::{Deciding, Source, Wiring};
 
 /// What to do.
 #[derive(Debug, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Plan {
     /// The part of the work to do, if other processes do the rest. It publishes nothing.
     #[serde(default)]
     pub share: Option<Share>,
+    /// Publishes what so many shares made, and makes nothing.
+    #[serde(default)]
+    pub merge: Option<usize>,
     /// Stages that make attributes.
     #[serde(default)]
     pub tag: Vec<Kept<tag::Plan>>,
@@ -116,6 +119,8 @@ pub struct Summary {
     pub tokens: Option<tokens::Summary>,
     /// Of a share.
     pub state: State,
+    /// What other shares have to finish first.
+    pub waits_for: Option<&'static str>,
 }
 
 /// Where a run is after a share has done what it could.
@@ -150,19 +155,15 @@ pub fn run(plan: &Plan, files: &Files, progress: &Progress) -> Result<Summary> {
     if let (Some(mix), true) = (&survey.mix, survey.is_mix_done) {
         summary.mix = Some(mix.finished()?);
     }
-    if plan.share.is_some() && plan.dedupe.iter().any(|dedupe| !dedupe.stage.bloom_filter.read_only) {
-        let message =
-            "divides a pass that fills a filter, which needs all rows in order; expected bloom_filter.read_only";
-        return Err(Error::config("shard", message).with_hint("run the stages up to dedupe without --shard"));
-    }
     if plan.share.is_some() && survey.is_finished()? {
         return Ok(Summary { state: State::Finished, ..summary });
     }
     survey.begin()?;
 
     // ---- pass: read the documents once and write what is missing
-    let Some(done) = survey.pass(progress)? else {
-        return Ok(Summary { state: State::Waiting, ..summary });
+    let done = match survey.pass(progress)? {
+        Ok(done) => done,
+        Err(step) => return Ok(Summary { state: State::Waiting, waits_for: Some(step), ..summary }),
     };
     if plan.share.is_some() {
         return Ok(summary);
@@ -197,12 +198,12 @@ enum Passed {
     Done(Done),
     /// A filter was too small: it is larger now.
     Overfull,
-    /// Other shares of the run have to go on first.
-    Waits,
+    /// Other shares of the run have to finish this step first.
+    Waits(&'static str),
 }
 
 enum Marks<'p> {
-    ToDo(Dedupe<'p>),
+    ToDo(Box<Dedupe<'p>>),
     Done(dedupe::Summary),
 }
 
@@ -254,7 +255,7 @@ impl<'p> Survey<'p> {
             self.tags.push(tagging);
         }
         for (stage, Kept { stage: plan, keep }) in self.plan.dedupe.iter().enumerate() {
-            let dedupe = Dedupe::survey(plan, *keep, self.files)?;
+            let dedupe = Dedupe::survey(plan, *keep, self.plan.share.is_some(), self.files)?;
             settings.push(json!({"settings": plan.recorded(), "filter_before": dedupe.filter_before()}));
             if *keep && dedupe.is_done(true)? {
                 self.dedupes.push(Marks::Done(dedupe.publish_again()?));
@@ -264,7 +265,7 @@ impl<'p> Survey<'p> {
                 (if *keep { &mut self.origin.missing } else { &mut self.origin.unwritten }).insert(file.output());
                 self.made.insert(file.output(), Source::Mark(stage));
             }
-            self.dedupes.push(Marks::ToDo(dedupe));
+            self.dedupes.push(Marks::ToDo(Box::new(dedupe)));
         }
         Ok(json!({"tag": configs, "dedupe": settings}))
     }
@@ -318,14 +319,34 @@ impl<'p> Survey<'p> {
         self.plan.share.zip(number).is_none_or(|(share, number)| share.has(*number))
     }
 
-    /// The series of this share.
-    fn ours<'a>(&self, mut series: Vec<Series<'a>>) -> Vec<Series<'a>> {
-        let Some(share) = self.plan.share else { return series };
-        series.retain(|series| match (&self.numbers, series.files.first(), series.goals.first()) {
-            (Some(_), Some(file), _) => self.has(file.document),
-            (_, _, goal) => goal.is_none_or(|goal| share.has(goal.goal.number)),
-        });
-        series
+    /// What decides which share a series belongs to.
+    fn number(&self, series: &Series<'_>) -> usize {
+        match (&self.numbers, series.files.first(), series.goals.first()) {
+            (Some(numbers), Some(file), _) => numbers[file.document],
+            (_, _, goal) => goal.map_or(0, |goal| goal.goal.number),
+        }
+    }
+
+    /// The series of this share. Fails if shares should have made them all.
+    fn ours<'a>(&self, step: &str, mut series: Vec<Series<'a>>) -> Result<Vec<Series<'a>>> {
+        self.expect_none(step, series.iter().map(|series| self.number(series)))?;
+        if let Some(share) = self.plan.share {
+            series.retain(|series| share.has(self.number(series)));
+        }
+        Ok(series)
+    }
+
+    /// Fails if a run that makes nothing would have to make something.
+    fn expect_none(&self, step: &str, numbers: impl Iterator<Item = usize>) -> Result<()> {
+        let Some(count) = self.plan.merge else { return Ok(()) };
+        let shares: BTreeSet<usize> = numbers.map(|number| number % count).collect();
+        let Some(first) = shares.first() else { return Ok(()) };
+        let (plural, have) = if shares.len() > 1 { ("s", "have") } else { ("", "has") };
+        let names = shares.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let message =
+            format!("shard{plural} {names} of {count} {have} not finished \"{step}\"; expected all shards to be done");
+        Err(Error::config("merge", message)
+            .with_hint(format!("run --shard {first}/{count} until it says that it is done")))
     }
 
     /// Whether all is made, and only manifests may be missing.
@@ -375,8 +396,11 @@ impl<'p> Survey<'p> {
                 continue;
             };
             self.replaced.push(dedupe.begin(share)?);
+            if share.is_none() {
+                dedupe.find_answers()?;
+            }
             if !plan.keep && dedupe.is_done(is_complete)? {
-                *marks = Marks::Done(dedupe.already_done());
+                *marks = Marks::Done(dedupe.already_done()?);
             }
         }
         if let Some(mix) = self.mix.as_ref().filter(|_| !self.is_mix_done) {
@@ -386,14 +410,14 @@ impl<'p> Survey<'p> {
         Ok(())
     }
 
-    /// Reads the documents and writes what is missing, again if a filter turns out too small. `None` if other shares have to
-    /// go on first.
-    fn pass(&mut self, progress: &Progress) -> Result<Option<Done>> {
+    /// Reads the documents and writes what is missing, again if a filter turns out too small. Or else gives the step that
+    /// other shares have to finish first.
+    fn pass(&mut self, progress: &Progress) -> Result<std::result::Result<Done, &'static str>> {
         let mut dedupes = std::mem::take(&mut self.dedupes);
         let done = loop {
             match self.try_pass(&mut dedupes, progress)? {
-                Passed::Done(done) => break Some(done),
-                Passed::Waits => break None,
+                Passed::Done(done) => break Ok(done),
+                Passed::Waits(step) => break Err(step),
                 Passed::Overfull => {}
             }
         };
@@ -402,14 +426,34 @@ impl<'p> Survey<'p> {
     }
 
     fn try_pass(&self, dedupes: &mut [Marks<'p>], progress: &Progress) -> Result<Passed> {
+        if let Some(share) = self.plan.share {
+            let mut waits_for = None;
+            for marks in &mut *dedupes {
+                let Marks::ToDo(dedupe) = marks else { continue };
+                let files = dedupe.files();
+                let open = |file: usize| self.rows(&files[file].path);
+                waits_for = waits_for.or(dedupe.divide(share, &open, self.plan.threads, progress)?);
+            }
+            if let Some(step) = waits_for {
+                return Ok(Passed::Waits(step));
+            }
+        }
+        if let Some(count) = self.plan.merge {
+            for marks in &*dedupes {
+                let Marks::ToDo(dedupe) = marks else { continue };
+                if let Some((step, shares)) = dedupe.missing(count)? {
+                    self.expect_none(step, shares.into_iter())?;
+                }
+            }
+        }
         let mut works = self.works();
         // budgets and percentiles: all documents are looked at before the first is written
         if works.iter().any(Work::needs_survey) {
             let wiring = Wiring::new(&self.plan.documents, &self.made, &[], &[], None);
             let series = wiring.series(works.iter().flat_map(Work::surveys).collect())?;
-            self.flow(self.ours(series), &[], Vec::new(), progress)?;
+            self.flow(self.ours("survey", series)?, &[], Vec::new(), progress)?;
             if works.iter().any(|work| !work.surveys().is_empty()) {
-                return Ok(Passed::Waits);
+                return Ok(Passed::Waits("survey"));
             }
         }
         works.iter_mut().try_for_each(Work::complete)?;
@@ -418,17 +462,18 @@ impl<'p> Survey<'p> {
         let mut files = Vec::new();
         for (stage, dedupe) in dedupes.iter_mut().enumerate() {
             if let Marks::ToDo(dedupe) = dedupe {
-                files.push((stage, dedupe.files()));
+                files.push(Deciding { stage, files: dedupe.files(), unmarked: dedupe.unmarked() });
                 marks.push(dedupe.marking()?);
             }
         }
         let wiring = Wiring::new(&self.plan.documents, &self.made, &self.tags, &files, self.encoding.as_ref());
         let series = wiring.series(works.iter().flat_map(Work::goals).collect())?;
-        let (is_overfull, done) = self.flow(self.ours(series), &self.tags, marks, progress)?;
+        let (is_overfull, done) = self.flow(self.ours("rows", series)?, &self.tags, marks, progress)?;
         if let Some(done) = done {
             if works.iter().any(Work::waits_for_rows) {
-                return Ok(Passed::Waits);
+                return Ok(Passed::Waits("rows"));
             }
+            self.expect_none("shuffle", works.iter().flat_map(Work::unshuffled))?;
             works.iter().try_for_each(|work| work.shuffle(self.plan.share, self.plan.threads, progress))?;
             return Ok(Passed::Done(done));
         }
@@ -440,6 +485,14 @@ impl<'p> Survey<'p> {
         self.mix.iter().try_for_each(Mix::restart)?;
         self.encoding.iter().try_for_each(Encoding::restart)?;
         Ok(Passed::Overfull)
+    }
+
+    /// The rows of a document file.
+    fn rows(&self, path: &Path) -> Result<Rows> {
+        let documents = &self.plan.documents;
+        let document = documents.iter().find(|document| document.path == path).ok_or(Error::Cancelled)?;
+        let reader = self.files.open(&document.path, &document.name, document.compression(), None)?;
+        Ok(Rows::new(reader.sieved(&RowSieve::new(&self.plan.rows, 0)), Vec::new()))
     }
 
     /// One pass. Says which filters were too small; then nothing is done.

@@ -50,6 +50,15 @@ pub fn numbers(plan: &Plan) -> Option<Vec<usize>> {
     Some(lasts.into_iter().enumerate().map(&mut next).collect())
 }
 
+/// A stage that dedupes.
+pub struct Deciding<'a> {
+    /// Its position in the plan.
+    pub stage: usize,
+    pub files: &'a [dedupe::DocumentFile],
+    /// Files with rows that have to be decided in any case; `None`: all.
+    pub unmarked: Option<BTreeSet<usize>>,
+}
+
 /// The stages of a pass, by what they read and make.
 pub struct Wiring<'w, 'p> {
     documents: BTreeMap<&'w Path, usize>,
@@ -58,6 +67,8 @@ pub struct Wiring<'w, 'p> {
     tags: &'w [Tagging<'p>],
     /// The stages that dedupe, by their positions in the plan, and the files of each by their positions in the documents.
     marks: Vec<(usize, BTreeMap<usize, usize>)>,
+    /// Documents with rows that have to be decided, even if nobody reads the attributes.
+    undecided: BTreeSet<usize>,
     encoding: Option<&'w Encoding<'p>>,
 }
 
@@ -66,7 +77,7 @@ impl<'w, 'p> Wiring<'w, 'p> {
         documents: &'w [Document],
         made: &'w BTreeMap<PathBuf, Source>,
         tags: &'w [Tagging<'p>],
-        marks: &[(usize, &[dedupe::DocumentFile])],
+        marks: &[Deciding<'_>],
         encoding: Option<&'w Encoding<'p>>,
     ) -> Wiring<'w, 'p> {
         let documents: BTreeMap<&Path, usize> =
@@ -75,8 +86,14 @@ impl<'w, 'p> Wiring<'w, 'p> {
             let files = files.iter().enumerate();
             files.filter_map(|(index, file)| Some((*documents.get(file.path.as_path())?, index))).collect()
         };
-        let marks = marks.iter().map(|(stage, files)| (*stage, by_document(files))).collect();
-        Wiring { documents, made, tags, marks, encoding }
+        let mut undecided = BTreeSet::new();
+        for Deciding { files, unmarked, .. } in marks {
+            let needed = |index: &usize| unmarked.as_ref().is_none_or(|unmarked| unmarked.contains(index));
+            let files = files.iter().enumerate().filter(|(index, _)| needed(index));
+            undecided.extend(files.filter_map(|(_, file)| documents.get(file.path.as_path())));
+        }
+        let marks = marks.iter().map(|deciding| (deciding.stage, by_document(deciding.files))).collect();
+        Wiring { documents, made, tags, marks, undecided, encoding }
     }
 
     /// The series of a pass. Goals that share documents are filled together, and documents are in order.
@@ -86,7 +103,7 @@ impl<'w, 'p> Wiring<'w, 'p> {
             files.filter_map(|file| Some((*self.documents.get(tagging.files()[file].path.as_path())?, file))).collect()
         });
         let tagged: Vec<BTreeMap<usize, usize>> = tagged.collect();
-        let alone = tagged.iter().flat_map(BTreeMap::keys).chain(self.marks.iter().flat_map(|(_, files)| files.keys()));
+        let alone = tagged.iter().flat_map(BTreeMap::keys).chain(&self.undecided);
         let mut spans: Vec<(Vec<usize>, Option<Goal<'a>>)> = alone.map(|document| (vec![*document], None)).collect();
         let is_shared = !spans.is_empty();
         for goal in goals {

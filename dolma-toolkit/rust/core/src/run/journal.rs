@@ -1,7 +1,7 @@
 //! Which outputs of a directory are finished: `.dolma/progress.ndjson`, a line each, appended when an output has its name.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,9 +49,15 @@ pub struct Journal<M> {
     command: &'static str,
     run: String,
     entries: Mutex<Option<BTreeMap<String, Entry<M>>>>,
-    claimed: Mutex<Option<(Claim, Option<Share>)>>,
+    entered: Mutex<Option<Entered>>,
     /// Of the journals, when they were read.
     read_bytes: u64,
+}
+
+/// The right to write to the directory.
+struct Entered {
+    _claim: Claim,
+    share: Option<(Share, File)>,
 }
 
 type Entries<M> = BTreeMap<String, Entry<M>>;
@@ -62,9 +68,14 @@ impl<M: Made> Journal<M> {
     pub fn read(files: &Files, directory: &Path, command: &'static str, run: String) -> Result<Journal<M>> {
         let path = side_file(directory, "progress.ndjson", ".progress.jsonl");
         let (entries, read_bytes) = Self::read_entries(directory, &path, command)?;
-        let (entries, claimed) = (Mutex::new(entries), Mutex::default());
+        let (entries, entered) = (Mutex::new(entries), Mutex::default());
         let (files, directory) = (files.clone(), directory.to_owned());
-        Ok(Journal { files, directory, path, command, run, entries, claimed, read_bytes })
+        Ok(Journal { files, directory, path, command, run, entries, entered, read_bytes })
+    }
+
+    /// As it is now that other shares have written.
+    pub fn again(&self) -> Result<Journal<M>> {
+        Self::read(&self.files, &self.directory, self.command, self.run.clone())
     }
 
     /// The outputs in the journals of all shares, and the size of the journals.
@@ -118,7 +129,13 @@ impl<M: Made> Journal<M> {
             false => T::default(),
         };
         claim.admit(&self.run)?;
-        *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some((claim, share));
+        let mut of_share = None;
+        if let Some(share) = share {
+            // a process of the same share, on a machine that was given up, may have been at work until now
+            of_share = Some((share, share.alone(&self.directory, &self.path.with_file_name(share.journal_name()))?));
+            *self.lock() = Self::read_entries(&self.directory, &self.path, self.command)?.0;
+        }
+        *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Entered { _claim: claim, share: of_share });
         Ok(found)
     }
 
@@ -136,11 +153,12 @@ impl<M: Made> Journal<M> {
     }
 
     fn is_entered(&self) -> bool {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn share(&self) -> Option<Share> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|(_, share)| *share)
+        let entered = self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        entered.as_ref().and_then(|entered| Some(entered.share.as_ref()?.0))
     }
 
     /// The directory of the outputs.

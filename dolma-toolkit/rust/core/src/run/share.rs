@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::manifest::SIDE_NAME;
 
-/// How long to wait while another share readies a directory.
+/// How long to wait while another share readies a directory, or while a process of the same share ends.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -31,6 +31,21 @@ impl Share {
     /// Whether a series with this number is in it.
     pub fn has(&self, number: usize) -> bool {
         number % self.count == self.index
+    }
+
+    /// Keeps other processes of this share out until the file, its journal, is closed.
+    pub(super) fn alone(&self, directory: &Path, journal: &Path) -> Result<File> {
+        let fail = |source| Error::io(journal, source);
+        let file = File::options().create(true).append(true).open(journal).map_err(fail)?;
+        let start = Instant::now();
+        while !is_locked(file.try_lock()).map_err(fail)? {
+            if start.elapsed() > PATIENCE {
+                let message = format!("is being written by another process of shard {}/{}", self.index, self.count);
+                return Err(refused(directory, &message));
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(file)
     }
 
     /// Of its journal, next to the common one.
