@@ -2,16 +2,23 @@
 
 A block marked `console run` has commands after `$ `; the other lines are output that a command must print. A block
 marked `python run` is a script. The blocks of a page run in order in one temporary folder with links to the
-repository's files, so paths are relative to the root.
+repository's files, so paths are relative to the root. Blocks that name
+``my-bucket`` find it on an S3 server of this machine.
 """
 
 import os
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from repository import ROOT, Block, blocks, tracked
+
+sys.path.insert(0, str(ROOT / "dolma-toolkit/tests/files"))
+from s3_server import moto_server
 
 PAGES = [name for name in tracked() if name.endswith("README.md") or name.startswith("docs/guide/")]
 RUNNABLE = {name: [b for b in blocks(name) if b.info in ("console run", "python run")] for name in PAGES}
@@ -42,8 +49,26 @@ def run(command: list[str], folder: Path, place: str) -> str:
     return done.stdout
 
 
+@contextmanager
+def bucket() -> Iterator[dict[str, str]]:
+    """An empty ``s3://my-bucket``; yields the variables with which boto3 finds it."""
+    with moto_server() as address:
+        urllib.request.urlopen(urllib.request.Request(f"{address}/my-bucket", method="PUT")).close()
+        keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+        yield {"AWS_ENDPOINT_URL": address, "NO_PROXY": "127.0.0.1", **keys}
+
+
 @pytest.mark.parametrize("name", [name for name in PAGES if RUNNABLE[name]])
-def test_blocks_of_page_run(name: str, tmp_path: Path) -> None:
+def test_blocks_of_page_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as servers:
+        if any("my-bucket" in block.text for block in RUNNABLE[name]):
+            for variable, value in servers.enter_context(bucket()).items():
+                monkeypatch.setenv(variable, value)
+        run_page(name, tmp_path)
+
+
+def run_page(name: str, tmp_path: Path) -> None:
+    """Runs the blocks of a page in a folder."""
     for entry in {path.split("/")[0] for path in tracked()}:
         (tmp_path / entry).symlink_to(ROOT / entry)
     for block in RUNNABLE[name]:

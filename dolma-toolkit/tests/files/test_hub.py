@@ -16,7 +16,7 @@ if importlib.util.find_spec("huggingface_hub") is None:
     pytest.skip("huggingface_hub is not installed", allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hub_server import REPOSITORY, hub
+from hub_server import COMMIT, REPOSITORY, hub
 
 
 @pytest.fixture
@@ -36,9 +36,10 @@ def run(address: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_dataset_is_tagged_as_its_files_are(dolma: Dolma, address: str) -> None:
+@pytest.mark.parametrize("revision", ["", f"@{COMMIT}"])
+def test_a_dataset_is_tagged_as_its_files_are(dolma: Dolma, address: str, revision: str) -> None:
     tag = ["tag", "--taggers", "char_length_v1", "--documents"]
-    url = f"hf://datasets/{REPOSITORY}"
+    url = f"hf://datasets/{REPOSITORY}{revision}"
     result = run(address, *tag, f"{url}/documents/**", "--destination", "remote", "--work_dir.max_bytes", 1000)
     assert result.returncode == 0, result.stderr
     dolma(*tag, "dataset/documents/**", "--destination", "local")
