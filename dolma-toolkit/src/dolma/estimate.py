@@ -12,13 +12,13 @@ from typing import Any
 from dolma.files.paths import PACKINGS, Source
 from dolma.records import bytes_text, duration_text
 
-__all__ = ["Estimate", "filter_bytes", "size_bytes", "sizes_table", "text_bytes"]
+__all__ = ["Estimate", "compared", "filter_bytes", "size_bytes", "sizes_table", "text_bytes"]
 
 READ_RATE = 98.5
 """MB of text per CPU second to read, parse and write documents and nothing else: the bench's floor."""
 
-WORK_RATES = {"dedupe": 450.0, "mix": 160.0, "tokens": 53.0}
-"""MB of text per CPU second of a command without reading and writing (dolma-toolkit/bench/results.md)."""
+WORK_RATES = {"documents": 450.0, "paragraphs": 450.0, "ngrams": 90.0, "mix": 160.0, "tokens": 53.0}
+"""MB of text per CPU second without reading and writing: of a command, for `dedupe` by what it compares."""
 
 TAGGER_RATES = {"gopher_": 112.0, "c4_": 112.0, "ft_lang_id": 24.0, "pii_": 184.0, "repetitions_": 430.0}
 """MB of text per CPU second of taggers, by the beginning of their names."""
@@ -45,8 +45,8 @@ TEXT_BYTES_PER_KEY = {"documents": 3000.0, "paragraphs": 250.0, "ngrams": 6.0}
 class Estimate:
     """Of one pass over documents."""
 
-    stages: Sequence[tuple[str, Sequence[str]]]
-    """Commands; `tag` with its taggers."""
+    work: Sequence[str]
+    """Taggers, what a dedupe compares, and other commands."""
     files: int
     stored_bytes: int
     text_bytes: int
@@ -56,11 +56,7 @@ class Estimate:
     @property
     def cpu_s(self) -> float:
         """CPU seconds. The stages share one read."""
-        seconds_per_mb = 1 / READ_RATE
-        for command, taggers in self.stages:
-            rates = [_tagger_rate(name) for name in taggers] if command == "tag" else [WORK_RATES[command]]
-            seconds_per_mb += sum(1 / rate for rate in rates)
-        return self.text_bytes / 1e6 * seconds_per_mb
+        return self.text_bytes / 1e6 * (1 / READ_RATE + sum(1 / _rate(name) for name in self.work))
 
     @property
     def memory_bytes(self) -> int:
@@ -70,7 +66,7 @@ class Estimate:
     @property
     def written_bytes(self) -> int:
         """Results if every document is kept: token ids of four bytes, or documents packed like the input."""
-        if any(command == "tokens" for command, _ in self.stages):
+        if "tokens" in self.work:
             return int(self.text_bytes / TEXT_BYTES_PER_TOKEN * 4)
         return self.stored_bytes
 
@@ -107,18 +103,24 @@ def sizes_table(
 
 
 def _filter_bytes_for(settings: Mapping[str, Any], text_size: int) -> int:
-    [(unit, compared)] = settings["unit"].items()
-    kind = "ngrams" if compared.get("by_ngram") else unit
     bloom_filter = settings["bloom_filter"]
     if bloom_filter["read_only"]:
         return filter_bytes(bloom_filter)
     rate = bloom_filter["desired_false_positive_rate"] or 1e-5
-    keys = int(text_size / TEXT_BYTES_PER_KEY[kind])
+    keys = int(text_size / TEXT_BYTES_PER_KEY[compared(settings)])
     return filter_bytes({"estimated_doc_count": keys, "desired_false_positive_rate": rate})
 
 
-def _tagger_rate(name: str) -> float:
+def _rate(name: str) -> float:
+    if name in WORK_RATES:
+        return WORK_RATES[name]
     return next((rate for prefix, rate in TAGGER_RATES.items() if name.startswith(prefix)), OTHER_TAGGER_RATE)
+
+
+def compared(settings: Mapping[str, Any]) -> str:
+    """What a dedupe compares, from its settings for the core."""
+    [(unit, details)] = settings["unit"].items()
+    return "ngrams" if details.get("by_ngram") else str(unit)
 
 
 def text_bytes(sources: Iterable[Source]) -> int:
@@ -131,12 +133,43 @@ def _expansion(name: str) -> float:
 
 
 def filter_bytes(settings: Mapping[str, Any]) -> int:
-    """Bytes of a Bloom filter: -n ln p / (ln 2)^2 bits for n keys and the false-positive rate p (Bloom 1970)."""
+    """Bytes of a new filter, as the core sizes it (docs/formats/filter.md)."""
     size = int(settings.get("size_in_bytes") or 0)
-    if size:
-        return size
     keys, rate = settings["estimated_doc_count"], settings["desired_false_positive_rate"]
-    return math.ceil(-keys * math.log(rate) / math.log(2) ** 2 / 8) if keys and rate else 0
+    if size or not (keys and rate):
+        return size
+    blocks_per_key = min(max(math.ceil(math.log(rate) / math.log(1e-5) - 1e-9), 1), 4)
+    positions = min(max(math.ceil(-math.log2(rate) / blocks_per_key / 2) + 1, 2), 14)
+    load = _highest_load(positions, rate ** (1 / blocks_per_key))
+    blocks = math.ceil(float(keys) * blocks_per_key / load)
+    return 64 * max(1, blocks)
+
+
+def _highest_load(positions: int, rate: float) -> float:
+    """The mean number of keys in a block of 512 bits at which a new key is called seen with probability ``rate``."""
+    import numpy as np
+
+    share = np.arange(513) / 512
+    chances = np.zeros(513)  # of each number of set bits
+    chances[0] = 1.0
+    rates = [0.0]  # by the number of keys in the block
+    while rates[-1] < 0.99:
+        for _ in range(positions):
+            grows = chances * (1 - share)
+            chances *= share
+            chances[1:] += grows[:-1]
+        rates.append(float(chances @ share**positions))
+    keys = np.arange(len(rates))
+    log_factorials = np.cumsum(np.log(np.maximum(keys, 1)))
+    fits, exceeds = 0.0, float(len(rates))
+    for _ in range(60):
+        load = (fits + exceeds) / 2
+        poisson = np.exp(keys * math.log(load) - load - log_factorials)
+        if poisson @ rates + max(0.0, 1 - poisson.sum()) <= rate:
+            fits = load
+        else:
+            exceeds = load
+    return fits
 
 
 def size_bytes(text: str) -> int | None:

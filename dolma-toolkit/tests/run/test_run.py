@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -366,9 +367,23 @@ def test_a_plan_for_other_sizes(dolma: Dolma, folder: Path, tokenizer_path: Path
     assert head.split()[:2] == ["text", "CPU-hours"]
     hours = [float(line.split()[2].replace(",", "")) for line in (small, large)]
     assert hours[1] == pytest.approx(10 * hours[0], rel=0.05)
-    # a key for 250 bytes of text and 28.8 bits a key, -ln 1e-6 / (ln 2)^2
-    assert small.split()[4:6] == ["14.4", "GB"]
+    # a key for 250 bytes of text and 33.5 bits a key, as docs/formats/filter.md says of 1e-6
+    assert small.split()[4:6] == ["16.8", "GB"]
     assert 'plan.0: is "much"; expected a size of text' in dolma("run", "run.yaml", "--plan", "much", code=2).err
+
+
+@pytest.mark.parametrize(("keys", "rate"), [(1, 0.3), (1000, 1e-2), (50_000, 1e-5), (777, 1e-6), (123, 1e-18)])
+def test_a_filter_has_the_size_that_was_planned(dolma: Dolma, folder: Path, keys: int, rate: float) -> None:
+    from dolma.estimate import filter_bytes
+
+    settings = {"file": "f.bin", "estimated_doc_count": keys, "desired_false_positive_rate": rate}
+    Path("empty/documents").mkdir(parents=True)
+    Path("empty/documents/a.jsonl").touch()
+    dedupe = {"documents": ["empty/documents/*"], "dedupe": DEDUPE["dedupe"], "bloom_filter": settings}
+    Path("dedupe.yaml").write_text(yaml.safe_dump(dedupe))
+    dolma("-c", "dedupe.yaml", "dedupe")
+    [words] = struct.unpack_from("<Q", Path("f.bin").read_bytes(), 16)
+    assert filter_bytes(settings) == 8 * words
 
 
 def test_a_tagger_in_python(dolma: Dolma, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

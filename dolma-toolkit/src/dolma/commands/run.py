@@ -571,22 +571,18 @@ def _show_plan(config: Config, passes: Sequence[_Pass], documents: list[Source])
         lines.append(f"# pass {number + 1} of {len(passes)}")
         is_last = number + 1 == len(passes)
         work = _work(config, one, documents, made, is_last) if _are_there(documents) else None
-        stages = [
-            (config.stages[index].command, getattr(config.stages[index].tag, "taggers", [])) for index in one.stages
-        ]
+        parts = [part for index in one.stages for part in _parts(config.stages[index])]
         for index in one.stages:
             lines.append(f"#   {config.stages[index].command:<7} {_what(config, one, index, work)}")
         if work is None:
             lines.append("#   reads what the pass before writes")
-            estimates.append(dataclasses.replace(estimates[-1], stages=stages))
+            estimates.append(dataclasses.replace(estimates[-1], work=parts))
             continue
         dedupes = [settings for settings in work.settings.values() if "bloom_filter" in settings]
         filters += dedupes
         stored_bytes = sum(os.path.getsize(source.path) for source in documents)
         filters_bytes = sum(filter_bytes(settings["bloom_filter"]) for settings in dedupes)
-        estimate = Estimate(
-            stages, len(documents), stored_bytes, text_bytes(documents), filters_bytes, config.processes
-        )
+        estimate = Estimate(parts, len(documents), stored_bytes, text_bytes(documents), filters_bytes, config.processes)
         estimates.append(estimate)
         lines += [f"#   {line}" for line in estimate.lines()]
         documents, made = work.documents, work.made
@@ -596,6 +592,18 @@ def _show_plan(config: Config, passes: Sequence[_Pass], documents: list[Source])
     else:
         lines = [to_yaml(config).rstrip(), *lines]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _parts(stage: StageConfig) -> list[str]:
+    """What a stage does, by names that have rates."""
+    if stage.tag is not None:
+        return stage.tag.taggers
+    if stage.dedupe is None:
+        return [stage.command]
+    paragraphs = stage.dedupe.dedupe.paragraphs
+    if paragraphs is None:
+        return ["documents"]
+    return ["paragraphs" if paragraphs.by_ngram is None else "ngrams"]
 
 
 def _are_there(documents: Sequence[Source]) -> bool:
