@@ -1,4 +1,4 @@
-"""What a run will cost: reads, memory, disk, time and money, from the rates that ``make bench`` measures."""
+"""What a run will cost: reads, memory, disk, time and money, from measured rates (docs/guide/planning.md)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from dolma.records import bytes_text, duration_text
 
 __all__ = ["Estimate", "compared", "filter_bytes", "size_bytes", "sizes_table", "text_bytes"]
 
-READ_RATE = 98.5
-"""MB of text per CPU second to read, parse and write documents and nothing else: the bench's floor."""
+READ_RATE = 65.0
+"""MB of text per CPU second to read, parse and write documents and nothing else.
 
-WORK_RATES = {"documents": 450.0, "paragraphs": 450.0, "ngrams": 90.0, "mix": 160.0, "tokens": 53.0}
+This rate and the others are those of an Intel Xeon (Sapphire Rapids) next to other work."""
+
+WORK_RATES = {"documents": 325.0, "paragraphs": 325.0, "ngrams": 65.0, "mix": 58.0, "tokens": 43.0}
 """MB of text per CPU second without reading and writing: of a command, for `dedupe` by what it compares."""
 
-TAGGER_RATES = {"gopher_": 112.0, "c4_": 112.0, "ft_lang_id": 24.0, "pii_": 184.0, "repetitions_": 430.0}
+TAGGER_RATES = {"gopher_": 42.0, "c4_": 280.0, "ft_lang_id": 45.0, "pii_": 130.0, "repetitions_": 140.0}
 """MB of text per CPU second of taggers, by the beginning of their names."""
 
-OTHER_TAGGER_RATE = 200.0
+OTHER_TAGGER_RATE = 150.0
 
 WORKER_BYTES = 40 << 20
 """Memory of a thread: a batch of rows, what is made of it, and the buffers of open files."""
