@@ -16,7 +16,7 @@ import yaml
 from dolma_corpus import Dolma, artifact_hashes, make_rows, write_rows
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 STAGES = [
     {"tag": {"experiment": "q", "taggers": ["gopher_v2", "random_number_v1"]}},

@@ -54,8 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def write(stages: list[dict[str, Any]], place: Path) -> None:
-    settings = {"documents": ["documents/*"], "stages": stages}
+def write(stages: list[dict[str, Any]], place: Path, **changes: Any) -> None:
+    settings = {"documents": ["documents/*"], "stages": stages, **changes}
     (place / "run.yaml").write_text(yaml.safe_dump(settings), "utf-8")
 
 
@@ -69,11 +69,13 @@ def written(place: Path) -> dict[str, Any]:
     return found
 
 
-def once(dolma: Dolma, folder: Path, stages: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def once(
+    dolma: Dolma, folder: Path, stages: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> dict[str, Any]:
     """What one run writes, in a place of its own."""
     place = folder.parents[1] / "two" / folder.name
     shutil.copytree(folder / "documents", place / "documents")
-    write(stages, place)
+    write(stages, place, **changes)
     with monkeypatch.context() as patch:
         patch.chdir(place)
         dolma("run", "run.yaml")
@@ -160,6 +162,22 @@ def test_shards_write_what_one_run_writes(
     assert not list(folder.glob("**/progress-*"))
     assert not list(folder.glob(".*"))
     assert name == "tag" or "nothing to do" in dolma("run", "run.yaml").err
+
+
+def test_bad_rows_are_skipped(dolma: Dolma, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [make_rows(1, number)[0] for number in range(40, 43)]
+    for index, row in enumerate(rows):
+        write_rows(folder / "documents" / f"bad{index}.jsonl", [row, {**row, "text": index}, row])
+    stages = [{"dedupe": dedupe(PARAGRAPHS), "keep": True}, {"mix": mix("dup")}]
+    expected = once(dolma, folder, stages, monkeypatch, skip_bad_rows=3)
+    write(stages, folder, skip_bad_rows=3)
+    rounds(dolma, 3)
+    dolma("run", "run.yaml", "--merge", 3)
+    assert written(folder) == expected
+    write(stages, folder, skip_bad_rows=0)
+    (folder / "filter.bin").unlink()
+    shutil.rmtree(folder / "attributes")
+    assert "error: documents/bad0.jsonl:2: " in dolma("run", "run.yaml", "--shard", "0/1", code=1).err
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 4])

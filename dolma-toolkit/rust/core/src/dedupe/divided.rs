@@ -68,8 +68,8 @@ pub struct Answers {
     pub new_keys: u64,
 }
 
-/// Opens a document file, by its position in the settings.
-pub type Open<'o> = &'o (dyn Fn(usize) -> Result<Rows> + Sync);
+/// Opens a document file, by its position in the settings, for some fields or all.
+pub type Open<'o> = &'o (dyn Fn(usize, Option<&[&str]>) -> Result<Rows> + Sync);
 
 impl<'s> Divided<'s> {
     /// `run` is what the keys and the filter depend on.
@@ -294,7 +294,8 @@ impl Stage for KeyWriting<'_> {
     fn open(&self, series: usize) -> Result<(Rows, Self::Output)> {
         let file = self.files[series];
         let path = self.divided.directory.join(keys_name(file));
-        Ok(((self.open)(file)?, (AtomicWriter::create_as(&path, Compression::None)?, 0)))
+        let rows = (self.open)(file, self.keyer.fields().as_deref())?;
+        Ok((rows, (AtomicWriter::create_as(&path, Compression::None)?, 0)))
     }
 
     fn make(&self, series: usize, batch: Batch, _turn: &Turn<'_, Self>) -> Result<Self::Made> {

@@ -428,10 +428,11 @@ impl<'p> Survey<'p> {
     fn try_pass(&self, dedupes: &mut [Marks<'p>], progress: &Progress) -> Result<Passed> {
         if let Some(share) = self.plan.share {
             let mut waits_for = None;
+            let sieve = RowSieve::new(&self.plan.rows, 0);
             for marks in &mut *dedupes {
                 let Marks::ToDo(dedupe) = marks else { continue };
                 let files = dedupe.files();
-                let open = |file: usize| self.rows(&files[file].path);
+                let open = |file: usize, fields: Option<&[&str]>| self.rows(&files[file].path, fields, &sieve);
                 waits_for = waits_for.or(dedupe.divide(share, &open, self.plan.threads, progress)?);
             }
             if let Some(step) = waits_for {
@@ -487,12 +488,15 @@ impl<'p> Survey<'p> {
         Ok(Passed::Overfull)
     }
 
-    /// The rows of a document file.
-    fn rows(&self, path: &Path) -> Result<Rows> {
-        let documents = &self.plan.documents;
-        let document = documents.iter().find(|document| document.path == path).ok_or(Error::Cancelled)?;
-        let reader = self.files.open(&document.path, &document.name, document.compression(), None)?;
-        Ok(Rows::new(reader.sieved(&RowSieve::new(&self.plan.rows, 0)), Vec::new()))
+    /// The rows of a document file, the same as a pass reads.
+    fn rows(&self, path: &Path, fields: Option<&[&str]>, sieve: &RowSieve) -> Result<Rows> {
+        let mut documents = self.plan.documents.iter();
+        let found = documents.find(|document| document.path == path);
+        let document = found.ok_or_else(|| Error::io(path, std::io::ErrorKind::NotFound.into()))?;
+        // a mix reads whole rows, and skips those that are bad anywhere
+        let fields = fields.filter(|_| self.plan.mix.is_none());
+        let reader = self.files.open(&document.path, &document.name, document.compression(), fields)?;
+        Ok(Rows::new(reader.sieved(sieve), Vec::new()))
     }
 
     /// One pass. Says which filters were too small; then nothing is done.
