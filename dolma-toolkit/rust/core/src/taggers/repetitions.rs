@@ -278,26 +278,28 @@ impl Finder {
         }
     }
 
-    /// A run of period p holds, at a multiple of p, grams that come again after p and 2 p bytes, if a gram is no longer than p. Those are
-    /// looked at: n/2p of them.
+    /// In a run of period p, which has 4 p bytes or more, the grams at 3 p - 7 places in a row come again after p bytes. So one place of as
+    /// many is compared.
     fn find_long_runs(&mut self, period: usize, from: usize, to: usize) {
-        let mut at = from.next_multiple_of(period);
-        loop {
-            let bytes = &self.squeezed;
-            let Some(rest) = bytes.get(at + period..to) else { return };
-            let mut pairs = rest.chunks_exact(2 * period);
-            let Some(num_passed) = pairs.position(|pair| pair[..GRAM] == pair[period..period + GRAM]) else { return };
-            at += 2 * period * num_passed;
-            at = if bytes[at..at + GRAM] == bytes[at + period..at + period + GRAM] {
-                self.extend_run(at, period)
-            } else {
-                at + period
+        let step = (MIN_COPIES - 1) * period - GRAM + 1;
+        let repeats = |chunk: &[u8]| chunk[..GRAM] == chunk[period..period + GRAM];
+        let mut at = from;
+        while let Some(rest) = self.squeezed.get(at..to) {
+            let mut chunks = rest.chunks_exact(step);
+            let passed = chunks.position(repeats).map(|passed| passed * step);
+            let in_last = || {
+                let last = rest.len() - rest.len() % step;
+                (last + period + GRAM <= rest.len() && repeats(&rest[last..])).then_some(last)
             };
+            match passed.or_else(in_last) {
+                Some(passed) => at = self.extend_run(at + passed, period),
+                None => return,
+            }
         }
     }
 
-    /// Adds the run around `at`, where something repeats after `period` bytes, unless it is known or too short. Gives the next multiple of
-    /// the period to look at.
+    /// Adds the run around `at`, where something repeats after `period` bytes, unless it is known or too short. Gives the first
+    /// place at which another may begin.
     fn extend_run(&mut self, at: usize, period: usize) -> usize {
         if let Some(beyond) = self.end_of_known(at, period) {
             return beyond;
@@ -311,7 +313,7 @@ impl Finder {
             self.runs.push(run);
             self.run_at[start..run.end].fill(self.runs.len() as u32);
         }
-        (stretch_end / period + 1) * period
+        stretch_end + 1
     }
 
     /// Where to continue if `at` is in a run whose period divides `period`: two runs cannot overlap by the sum of their periods
@@ -319,7 +321,7 @@ impl Finder {
     fn end_of_known(&self, at: usize, period: usize) -> Option<usize> {
         let run = self.runs.get((self.run_at[at] as usize).checked_sub(1)?)?;
         let last = run.end.checked_sub(period + run.period)?;
-        (period.is_multiple_of(run.period) && at <= last).then(|| (last / period + 1) * period)
+        (period.is_multiple_of(run.period) && at <= last).then_some(last + 1)
     }
 
     /// The match at the byte `at` with the shortest unit.

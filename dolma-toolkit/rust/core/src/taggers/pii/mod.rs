@@ -19,6 +19,7 @@ pub use fold::Folded;
 
 use memchr::memmem;
 
+use super::text::unicode::{count_bytes, strip};
 use super::{Span, Tagger, Text};
 use crate::error::Result;
 use legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
@@ -54,7 +55,7 @@ impl Tagger for PiiOfDocument {
             // the parts of the whole match, edges included
             let mut parts = string[email.start..email.end].split('@');
             let (local, domain) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-            if domain.contains('.') && super::text::unicode::strip(local) != "(" {
+            if domain.contains('.') && strip(local) != "(" {
                 spans.push(text.span(email.start, email.end, EMAIL, 1.0));
             }
         }
@@ -104,7 +105,7 @@ impl Tagger for PiiOfParagraphs {
                     }
                 }
                 let bytes = paragraph.text.as_bytes();
-                let num_digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
+                let num_digits = count_bytes(bytes, |byte| byte.is_ascii_digit());
                 // digits of other scripts are in phone numbers, but not in addresses
                 if num_digits >= PHONE_DIGITS || !bytes.is_ascii() {
                     phones(paragraph.text).into_iter().for_each(|(start, end)| push(start, end, PHONE));

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::Value;
 
 use super::Span;
-use unicode::{count_chars, is_ascii_space, space_length, strip};
+use unicode::{count_bytes, count_chars, is_ascii_space, space_length, strip};
 use vocabulary::Vocabulary;
 
 /// Bytes between two remembered counts of code points.
@@ -128,10 +128,9 @@ impl<'a> Text<'a> {
         }
         let marks = self.chars_before_mark.get_or_init(|| {
             let mut chars = 0;
-            let count = |chunk: &[u8]| chunk.iter().filter(|&&byte| (byte as i8) >= -0x40).count();
             let before = |chunk| {
                 let so_far = chars;
-                chars += count(chunk);
+                chars += count_bytes(chunk, |byte| (byte as i8) >= -0x40);
                 so_far
             };
             self.text.as_bytes().chunks(MARK_BYTES).map(before).chain([0]).collect()
@@ -142,7 +141,7 @@ impl<'a> Text<'a> {
         } else {
             (at, self.length_chars())
         };
-        chars + self.text.as_bytes()[from..at].iter().filter(|&&byte| (byte as i8) >= -0x40).count()
+        chars + count_bytes(&self.text.as_bytes()[from..at], |byte| (byte as i8) >= -0x40)
     }
 
     /// A span over the whole document.
