@@ -16,6 +16,9 @@ const MIN_COPIES: usize = 4;
 /// Bytes that are compared at once in the search for units of as many or more.
 const GRAM: usize = 8;
 
+/// The shortest of the units that are searched for together.
+const LONG_PERIOD: usize = 32;
+
 /// `repetitions_v1`, and `paragraph_repetitions_v1` which looks at each paragraph by itself.
 pub struct Repetitions {
     /// Whether no repetition crosses a newline.
@@ -96,7 +99,7 @@ struct Finder {
     words: Vec<Word>,
     /// Where lines end in the squeezed text.
     line_ends: Vec<usize>,
-    /// The last run found that holds a byte of the squeezed text, plus one.
+    /// The last run found that holds a byte of the squeezed text, plus one; empty until a run is found.
     run_at: Vec<u32>,
     runs: Vec<Run>,
     starts: Vec<Starts>,
@@ -148,6 +151,7 @@ impl Finder {
         let bytes = text.as_bytes();
         self.squeezed.resize(bytes.len() + EIGHT, 0);
         self.words.clear();
+        self.words.reserve(bytes.len() / 5);
         self.starts.clear();
         self.line_ends.clear();
         let mut length = 0;
@@ -219,7 +223,6 @@ impl Finder {
     fn find_runs(&mut self, max_period: usize) {
         self.runs.clear();
         self.run_at.clear();
-        self.run_at.resize(self.squeezed.len(), 0);
         let max_period = max_period.min(self.squeezed.len() / MIN_COPIES);
         for period in 1..GRAM.min(max_period + 1) {
             self.find_short_runs(period);
@@ -228,9 +231,11 @@ impl Finder {
         while first <= max_period {
             let last = (2 * first - 1).min(max_period);
             let stretches = self.stretches_of_long_lines(first);
-            for period in first..=last {
-                for &(from, to) in &stretches {
-                    self.find_long_runs(period, from, to);
+            for &(from, to) in &stretches {
+                if first >= LONG_PERIOD {
+                    self.find_long_runs(first, last, from, to);
+                } else {
+                    (first..=last).for_each(|period| self.find_runs_of(period, from, to));
                 }
             }
             first = last + 1;
@@ -280,7 +285,7 @@ impl Finder {
 
     /// In a run of period p, which has 4 p bytes or more, the grams at 3 p - 7 places in a row come again after p bytes. So one place of as
     /// many is compared.
-    fn find_long_runs(&mut self, period: usize, from: usize, to: usize) {
+    fn find_runs_of(&mut self, period: usize, from: usize, to: usize) {
         let step = (MIN_COPIES - 1) * period - GRAM + 1;
         let repeats = |chunk: &[u8]| chunk[..GRAM] == chunk[period..period + GRAM];
         let mut at = from;
@@ -298,6 +303,36 @@ impl Finder {
         }
     }
 
+    /// The same for all periods from `first` to `last`, which is less than twice as long: each place that is compared with one of the first
+    /// period is compared with all.
+    fn find_long_runs(&mut self, first: usize, last: usize, from: usize, to: usize) {
+        const BLOCK: usize = 64;
+        let step = (MIN_COPIES - 1) * first - GRAM + 1;
+        let mut at = from;
+        while let Some(gram) = self.squeezed[..to].get(at..at + GRAM).and_then(|gram| <[u8; GRAM]>::try_from(gram).ok())
+        {
+            let end = (at + last + 1).min(to + 1 - GRAM);
+            let mut block = at + first;
+            while block < end {
+                let block_end = (block + BLOCK).min(end);
+                let bytes_at = |place: usize| &self.squeezed[block + place..block_end + place];
+                let three = bytes_at(0).iter().zip(bytes_at(3)).zip(bytes_at(GRAM - 1));
+                let are_equal = |((zero, three), seven): ((&u8, &u8), &u8)| {
+                    u8::from(*zero == gram[0]) & u8::from(*three == gram[3]) & u8::from(*seven == gram[GRAM - 1])
+                };
+                if three.fold(0, |found, bytes| found | are_equal(bytes)) != 0 {
+                    for copy in block..block_end {
+                        if self.squeezed[copy..copy + GRAM] == gram {
+                            self.extend_run(at, copy - at);
+                        }
+                    }
+                }
+                block = block_end;
+            }
+            at += step;
+        }
+    }
+
     /// Adds the run around `at`, where something repeats after `period` bytes, unless it is known or too short. Gives the first
     /// place at which another may begin.
     fn extend_run(&mut self, at: usize, period: usize) -> usize {
@@ -311,6 +346,7 @@ impl Finder {
         if stretch_end - start >= (MIN_COPIES - 1) * period {
             let run = Run { start, end: stretch_end + period, period };
             self.runs.push(run);
+            self.run_at.resize(self.squeezed.len(), 0);
             self.run_at[start..run.end].fill(self.runs.len() as u32);
         }
         stretch_end + 1
@@ -319,7 +355,7 @@ impl Finder {
     /// Where to continue if `at` is in a run whose period divides `period`: two runs cannot overlap by the sum of their periods
     /// (Fine and Wilf 1965).
     fn end_of_known(&self, at: usize, period: usize) -> Option<usize> {
-        let run = self.runs.get((self.run_at[at] as usize).checked_sub(1)?)?;
+        let run = self.runs.get((*self.run_at.get(at)? as usize).checked_sub(1)?)?;
         let last = run.end.checked_sub(period + run.period)?;
         (period.is_multiple_of(run.period) && at <= last).then_some(last + 1)
     }

@@ -47,13 +47,25 @@ impl Tagger for C4 {
             if !matches!(content.as_bytes().last(), Some(b'.' | b'?' | b'!' | b'"')) {
                 push("lines_with_no_ending_punctuation");
             }
-            if words(content).take(MIN_WORDS_PER_LINE).count() < MIN_WORDS_PER_LINE {
+            if is_short(content) {
                 push("lines_with_too_few_words");
             }
         }
         spans.push(text.whole("line_count", f64::from(num_lines)));
         Ok(())
     }
+}
+
+/// Whether a line without white space at its ends has too few words.
+fn is_short(content: &str) -> bool {
+    const HEAD_BYTES: usize = 64;
+    // a blank and a plain byte begin a word; in most lines there are enough of them at once
+    let head = &content.as_bytes()[..content.len().min(HEAD_BYTES)];
+    let after = head.get(1..).unwrap_or_default();
+    let begins_word = |(&byte, &next): (&u8, &u8)| u8::from(byte == b' ') & u8::from(matches!(next, b'!'..0x80));
+    let num_begun: u8 = head.iter().zip(after).map(begins_word).sum();
+    usize::from(num_begun) + 1 < MIN_WORDS_PER_LINE
+        && words(content).take(MIN_WORDS_PER_LINE).count() < MIN_WORDS_PER_LINE
 }
 
 /// What the words of a text show.
@@ -93,8 +105,8 @@ struct Lexicon {
     naughty: FxHashSet<&'static [u8]>,
     /// Lengths that naughty words have, as bits, by their first two bytes.
     lengths: Vec<u32>,
-    /// With their first and their second word.
-    phrases: Vec<(&'static str, &'static [u8], &'static [u8])>,
+    /// With their words; that which is not naughty comes last.
+    phrases: Vec<(&'static str, Vec<&'static [u8]>)>,
     /// A bit for each three last bytes of a first word.
     endings: Vec<u64>,
     /// First words by their two last bytes: a place in `firsts`.
@@ -132,10 +144,7 @@ struct Beginning {
 impl Lexicon {
     fn build() -> Lexicon {
         let phrases = NAUGHTY_WORDS.lines().chain([LOREM_IPSUM]).filter(|line| line.contains(' '));
-        let words = |phrase: &'static str| {
-            let mut words = phrase.split(' ').map(str::as_bytes);
-            (phrase, words.next().unwrap_or(b""), words.next().unwrap_or(b""))
-        };
+        let words = |phrase: &'static str| (phrase, phrase.split(' ').map(str::as_bytes).collect());
         let mut lexicon = Lexicon {
             naughty: NAUGHTY_WORDS.lines().filter(|line| !line.contains(' ')).map(str::as_bytes).collect(),
             lengths: vec![0; 1 << 10],
@@ -149,7 +158,8 @@ impl Lexicon {
             let first_two = [word[0], word.get(1).copied().unwrap_or(0)];
             lexicon.lengths[without_case(first_two)] |= 1 << word.len();
         }
-        for (number, &(_, first, _)) in lexicon.phrases.iter().enumerate() {
+        for (number, (_, words)) in lexicon.phrases.iter().enumerate() {
+            let first = words[0];
             let [last, before, third] = last_bytes(first);
             if let [byte] = *first {
                 lexicon.by_byte.push((byte, 1 << number));
@@ -194,35 +204,32 @@ impl Lexicon {
         }
         let mut begins = vec![false; vocabulary.entries.len()];
         begun.iter().for_each(|beginning| begins[beginning.id as usize] = true);
-        let phrases_at = |pair: &[u32]| -> u128 {
-            let (this, next) = (pair[0], vocabulary.entries[pair[1] as usize].word.as_bytes());
-            let at = begun.partition_point(|beginning| beginning.id < this);
-            let continues =
-                |second: &[u8]| next.get(..second.len()).is_some_and(|start| start.eq_ignore_ascii_case(second));
-            numbers(begun[at].phrases)
-                .filter(|&number| continues(self.phrases[number].2))
-                .fold(0, |all, number| all | 1 << number)
+        let goes_on = |at: usize, words: &[&[u8]]| {
+            let begins_with = |(id, piece): (&u32, &&[u8])| {
+                let word = vocabulary.entries[*id as usize].word.as_bytes();
+                word.get(..piece.len()).is_some_and(|start| start.eq_ignore_ascii_case(piece))
+            };
+            let ids = vocabulary.ids.get(at + 1..at + words.len());
+            ids.is_some_and(|ids| ids.iter().zip(&words[1..]).all(begins_with))
         };
-        let pairs = || vocabulary.ids.windows(2).enumerate().filter(|(_, pair)| begins[pair[0] as usize]);
-        if pairs().all(|(_, pair)| phrases_at(pair) == 0) {
-            return;
-        }
-        let mut words = words(text);
-        let mut num_passed = 0;
-        for (at, pair) in pairs() {
-            let phrases = phrases_at(pair);
-            if phrases == 0 {
-                continue;
-            }
-            let Some((_, end)) = (num_passed..=at).filter_map(|_| words.next_range()).last() else { return };
-            num_passed = at + 1;
-            for (phrase, first, _) in numbers(phrases).map(|number| &self.phrases[number]) {
-                let start = end - first.len();
-                let found = text.as_bytes().get(start..start + phrase.len());
-                if found.is_some_and(|found| found.eq_ignore_ascii_case(phrase.as_bytes())) {
-                    findings.lorem_ipsum |= *phrase == LOREM_IPSUM;
-                    findings.naughty |= *phrase != LOREM_IPSUM;
+        let mut words_of_text = words(text);
+        let (mut num_passed, mut word_end) = (0, 0);
+        for (at, &id) in vocabulary.ids.iter().enumerate().filter(|(_, &id)| begins[id as usize]) {
+            let beginning = &begun[begun.partition_point(|beginning| beginning.id < id)];
+            for number in numbers(beginning.phrases) {
+                let (phrase, words) = &self.phrases[number];
+                let is_naughty = number + 1 < self.phrases.len();
+                let is_found = if is_naughty { &mut findings.naughty } else { &mut findings.lorem_ipsum };
+                if *is_found || !goes_on(at, words) {
+                    continue;
                 }
+                while num_passed <= at {
+                    word_end = words_of_text.next_range().map_or(text.len(), |(_, end)| end);
+                    num_passed += 1;
+                }
+                let start = word_end - words[0].len();
+                let found = text.as_bytes().get(start..start + phrase.len());
+                *is_found = found.is_some_and(|found| found.eq_ignore_ascii_case(phrase.as_bytes()));
             }
         }
     }

@@ -46,12 +46,11 @@ impl Entry<'_> {
     }
 }
 
-/// A word of at most 16 bytes is known by its first and its last eight and its length; a longer one is compared.
+/// A word of at most 16 bytes is known by this and its length; a longer one is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     first: u64,
     last: u64,
-    length: u32,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -61,7 +60,6 @@ impl Key {
     /// Of the word between two bytes.
     #[inline]
     fn of(bytes: &[u8], start: usize, end: usize) -> Key {
-        let length = (end - start) as u32;
         let at =
             |start: usize| bytes.get(start..start + 8).and_then(|part| part.try_into().ok()).map(u64::from_le_bytes);
         match end - start {
@@ -69,19 +67,19 @@ impl Key {
                 let padded = || bytes[start..end].iter().rev().fold(0, |padded, &byte| padded << 8 | u64::from(byte));
                 // what follows the word is masked; near the end of the text there is too little of it
                 let first = at(start).map_or_else(padded, |eight| eight & ((1 << (8 * num_bytes)) - 1));
-                Key { first, last: 0, length }
+                Key { first, last: 0 }
             }
-            8..=WHOLE_BYTES => Key { first: at(start).unwrap_or(0), last: at(end - 8).unwrap_or(0), length },
+            8..=WHOLE_BYTES => Key { first: at(start).unwrap_or(0), last: at(end - 8).unwrap_or(0) },
             // of all bytes, so that words alike at both ends do not meet
-            _ => Key { first: FxBuildHasher.hash_one(&bytes[start..end]), last: at(end - 8).unwrap_or(0), length },
+            _ => Key { first: FxBuildHasher.hash_one(&bytes[start..end]), last: at(end - 8).unwrap_or(0) },
         }
     }
 
     #[inline]
-    fn hash(self) -> u64 {
+    fn hash(self, length: usize) -> u64 {
         // two rounds of multiplication by odd constants, as in rustc-hash; the high bits are used
         const FACTOR: u64 = 0xf135_7aea_2e62_a9c5;
-        let mixed = (self.first ^ u64::from(self.length)).wrapping_mul(FACTOR);
+        let mixed = (self.first ^ length as u64).wrapping_mul(FACTOR);
         (mixed.rotate_left(26) ^ self.last).wrapping_mul(FACTOR)
     }
 }
@@ -90,7 +88,7 @@ impl<'a> Vocabulary<'a> {
     pub(super) fn of(text: &'a str) -> Vocabulary<'a> {
         let expected = text.len() / 6;
         let mut vocabulary =
-            Vocabulary { ids: Vec::with_capacity(expected), entries: Vec::with_capacity(expected / 2) };
+            Vocabulary { ids: Vec::with_capacity(text.len() / 5), entries: Vec::with_capacity(expected / 2) };
         let mut slots = Slots::new((expected / 2).max(8));
         let mut words = words(text);
         while let Some((start, end)) = words.next_range() {
@@ -103,11 +101,12 @@ impl<'a> Vocabulary<'a> {
 
     #[inline]
     fn id_of(&mut self, word: &'a str, key: Key, slots: &mut Slots) -> u32 {
-        let mut slot = slots.first(key);
+        let mut slot = slots.first(key, word.len());
         loop {
             let id = slots.ids[slot];
             let Some(entry) = self.entries.get_mut(id as usize) else { break };
-            if entry.key == key && (word.len() <= WHOLE_BYTES || entry.word == word) {
+            let is_known = entry.key == key && entry.word.len() == word.len();
+            if is_known && (word.len() <= WHOLE_BYTES || entry.word == word) {
                 entry.count += 1;
                 return id;
             }
@@ -119,7 +118,7 @@ impl<'a> Vocabulary<'a> {
         if 2 * self.entries.len() > slots.ids.len() {
             *slots = Slots::new(2 * self.entries.len());
             for (id, entry) in (0..).zip(&self.entries) {
-                let mut slot = slots.first(entry.key);
+                let mut slot = slots.first(entry.key, entry.word.len());
                 while slots.ids[slot] != EMPTY {
                     slot = slots.after(slot);
                 }
@@ -143,8 +142,8 @@ impl Slots {
     }
 
     #[inline]
-    fn first(&self, key: Key) -> usize {
-        (key.hash() >> self.shift) as usize
+    fn first(&self, key: Key, length: usize) -> usize {
+        (key.hash(length) >> self.shift) as usize
     }
 
     #[inline]
