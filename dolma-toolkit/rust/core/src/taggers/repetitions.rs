@@ -354,12 +354,12 @@ impl Finder {
         stretch_end + 1
     }
 
-    /// Where to continue if `at` is in a run whose period divides `period`: two runs cannot overlap by the sum of their periods
-    /// (Fine and Wilf 1965).
+    /// Where to continue if `at` and the byte one `period` later are in a run whose period divides `period`. That run repeats up to its end
+    /// at this distance too, and not beyond, so that it is all there is to find.
     fn end_of_known(&self, at: usize, period: usize) -> Option<usize> {
         let run = self.runs.get((*self.run_at.get(at)? as usize).checked_sub(1)?)?;
-        let last = run.end.checked_sub(period + run.period)?;
-        (period.is_multiple_of(run.period) && at <= last).then_some(last + 1)
+        let stretch_end = run.end.checked_sub(period)?;
+        (period.is_multiple_of(run.period) && at < stretch_end).then_some(stretch_end + 1)
     }
 
     /// The match at the byte `at` with the shortest unit.
@@ -537,6 +537,14 @@ mod tests {
         let sentence = "No sentence of this text is said twice in a row, but twice it is said. ";
         let lines: String = (0..3_000).map(|number| format!("{number} {sentence}")).collect();
         assert!(found(&lines).iter().all(|one| one.2 - one.0 < 10));
+    }
+
+    #[test]
+    fn long_units_take_no_time() {
+        let text = "The 12 \u{e9}l\u{e9}phants (206) 555 0123. ".repeat(10_000);
+        assert_eq!(found(&text).len(), 1);
+        let text = ("\u{65e5}\u{672c}\u{8a9e}\u{306e}".repeat(10) + "\u{6587}\u{7ae0}").repeat(3_000);
+        assert!(!found(&text).is_empty());
     }
 
     #[test]
