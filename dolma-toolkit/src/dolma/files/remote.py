@@ -133,6 +133,7 @@ class _S3:
         import boto3
         from botocore.config import Config
 
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # it reports where it finds its settings
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("REGION")
 
         def client(attempts: int) -> Any:
