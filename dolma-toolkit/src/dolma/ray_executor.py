@@ -68,7 +68,8 @@ class Cluster:
         """A task for each of these shards. Gives those that are not done, and their next steps."""
         options = {"num_cpus": self._processes, "max_retries": self._retries, "scheduling_strategy": "SPREAD"}
         task = self._ray.remote(**options)(_call)
-        running = {task.remote(work, config, os.getcwd()): shard for shard, config in shards.items()}
+        start = {shard: task.options(name=f"shard {shard}").remote for shard in shards}
+        running = {start[shard](work, config, os.getcwd()): shard for shard, config in shards.items()}
         following: dict[str, str] = {}
         failures: dict[str, Exception] = {}
         while running:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from dolma_corpus import Dolma, artifact_hashes, make_rows, write_rows
+from dolma_corpus import Dolma, artifact_hashes, find_shared_data, make_rows, write_rows
 
 TAG = {"experiment": "q", "taggers": ["gopher_v2", "random_number_v1"]}
 
@@ -162,6 +162,21 @@ def test_shards_write_what_one_run_writes(
     assert not list(folder.glob("**/progress-*"))
     assert not list(folder.glob(".*"))
     assert name == "tag" or "nothing to do" in dolma("run", "run.yaml").err
+
+
+@pytest.mark.processes
+def test_shards_of_real_documents(
+    dolma: Dolma, folder: Path, tokens: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (find_shared_data() / "corpus").glob("[cw]*/documents/*.gz"):
+        shutil.copy(path, folder / "documents" / path.name)
+    mixed = mix("q", "dup", output={"path": "mixed", "max_size_in_bytes": 2_000_000})
+    stages = [{"tag": TAG}, {"dedupe": dedupe(PARAGRAPHS, 500_000)}, {"mix": mixed}, {"tokens": tokens}]
+    expected = once(dolma, folder, stages, monkeypatch)
+    write(stages, folder)
+    rounds(dolma, 2)
+    dolma("run", "run.yaml", "--merge", 2)
+    assert written(folder) == expected
 
 
 def test_bad_rows_are_skipped(dolma: Dolma, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +399,16 @@ def test_shards_of_different_runs_are_refused(large: Path, dolma: Dolma) -> None
     with stopped(large, "--shard", "1/2", once="attributes/q/.*.partial"):
         assert "another number of shards" in dolma("run", "run.yaml", "--shard", "1/3", code=2).err
         assert "attributes/q: is being written by another run" in dolma("run", "run.yaml", code=2).err
+        assert "attributes/q: is being written by another run" in dolma("run", "run.yaml", "--merge", 2, code=2).err
+        write([{"tag": {**TAG, "taggers": ["char_length_v1"]}}], large)
+        found = dolma("run", "run.yaml", "--shard", "0/2", code=2).err
+        assert "attributes/q: is being written by shards of a run with other settings" in found
+        write([{"tag": TAG}], large)
         dolma("run", "run.yaml", "--shard", "0/2")
+    write([{"tag": {**TAG, "taggers": ["char_length_v1"]}}], large)
+    found = dolma("run", "run.yaml", "--shard", "1/2", code=2).err
+    assert "was made with other settings or by another tool (and 5 more)" in found
+    write([{"tag": TAG}], large)
     dolma("run", "run.yaml", "--shard", "1/2")
     dolma("run", "run.yaml")
     assert len(json.loads((large / "attributes/q/manifest.json").read_text())["files"]) == 11
