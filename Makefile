@@ -12,7 +12,7 @@ UV := .venv/bin/uv
 INSTALL := $(UV) pip install --quiet --python .venv/bin/python -c constraints.txt --build-constraints constraints.txt
 RUST := $(shell find dolma-toolkit/rust dolma-toolkit/Cargo.toml dolma-toolkit/Cargo.lock -name '*.rs' -o -name 'Cargo.*' 2>/dev/null)
 
-.PHONY: help setup demo quick test slow check size bench accuracy docs envs oracle clean
+.PHONY: help setup demo quick test slow check size bench accuracy docs envs oracle peers clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
@@ -65,7 +65,7 @@ check: setup ## check format, lint and types: ruff, mypy, rustfmt, clippy
 size: setup ## count source files and lines, and list the ten longest files of each package
 	.venv/bin/python tests/size.py
 
-bench: setup oracle ## time each tool next to its peers on the text of `make demo`; writes <package>/bench/
+bench: setup oracle peers ## time each tool next to its peers on the text of `make demo`; writes <package>/bench/
 	for package in $(PACKAGES); do if [ -f $$package/bench/run.py ]; then (cd $$package && ../.venv/bin/python bench/run.py); fi; done
 
 accuracy: setup ## measure classifiers, language and PII taggers on SHARED_DATA; writes dolma-toolkit/bench/accuracy.md
@@ -98,5 +98,11 @@ oracle: setup ## install dolma 1.2.1 in its own environment, for comparisons (te
 	    && touch .venv-oracle/source/ready || echo 'no source of dolma 1.2.1: skipping its own tests' >&2; \
 	fi
 
+peers: setup ## install datatrove in its own environment, for `make bench`
+	@if [ ! -f .venv-datatrove/ready ]; then \
+	  $(UV) venv --quiet --clear .venv-datatrove && $(UV) pip install --quiet --python .venv-datatrove/bin/python --no-deps -r tests/datatrove.txt \
+	    && touch .venv-datatrove/ready || echo 'no peer: datatrove cannot be installed here' >&2; \
+	fi
+
 clean: ## remove environments, builds and the demo's files
-	rm -rf .venv .venvs .venv-oracle .venv-peers demo/output dolma-toolkit/target
+	rm -rf .venv .venvs .venv-oracle .venv-datatrove demo/output dolma-toolkit/target

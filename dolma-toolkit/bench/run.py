@@ -1,4 +1,4 @@
-"""Time this package and dolma 1.2.1 on the same documents: `make bench`, or `python bench/run.py --only NAME`.
+"""Time this package and its peers on the same documents: `make bench`, or `python bench/run.py --only NAME`.
 
 Both tools run the same command with one process, in turn, on real documents repeated with new ids. Slow commands of
 dolma 1.2.1 get fewer documents, and the table says how many MB. The time for one document is subtracted for both.
@@ -11,20 +11,35 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from inputs import PRODUCT, Input, find_corpus, make_input
 from report import Row, write_report
 from shares import MEASURE, build_measure, profile, shares
 from timing import Cost, run
-from works import IN_PROCESS, NEED_SHARED_DATA, QUALITY_TAGGERS, RULES, SCALING, WORKS, InProcess, Work, whole_run
+from works import (
+    IN_PROCESS,
+    NEED_SHARED_DATA,
+    QUALITY_TAGGERS,
+    RULES,
+    SCALING,
+    TOKENIZERS,
+    WORKS,
+    InProcess,
+    Work,
+    whole_run,
+)
 
+HERE = Path(__file__).parent
 OURS = Path(sys.executable).parent / "dolma"
 THEIRS = PRODUCT.parent / ".venv-oracle" / "bin" / "dolma"
+DATATROVE = PRODUCT.parent / ".venv-datatrove" / "bin" / "python"
 PEER_SECONDS = 6.0
 """what dolma 1.2.1 gets to read should take it about so long"""
 
@@ -176,17 +191,40 @@ class Bench:
         hours = {name: cost.cpu_s / given.text_mb * 1e6 / 3600 for name, cost in costs.items()}
         return row, {"total": sum(hours.values()), **hours}
 
-    def one_run(self, details: dict[str, object]) -> Row:
-        """The same in one pass, `dolma run`, and where its time goes."""
+    def one_run(self, work: Work, details: dict[str, object]) -> Row:
+        """The same in one pass, `dolma run`, and where its time goes; next to it datatrove."""
         given = self.input(self.options.size_mb)
-        work = Work("whole path, one run", whole_run, 1, 0)
         costs = [self.cost(OURS, work, given).less(self.start(OURS, work)) for _ in self.rounds()]
         best = min(costs, key=lambda cost: cost.cpu_s)
         row = Row(work.name, 0, given.text_mb, given.text_mb / best.wall_s, given.text_mb / best.cpu_s)
         row.peak_rss_mb = best.peak_rss_mb
-        details["CPU hours for a terabyte of text in one run"] = best.cpu_s / given.text_mb * 1e6 / 3600
+        details[f"CPU hours for a terabyte of text: {work.name}"] = best.cpu_s / given.text_mb * 1e6 / 3600
         self.profiles[work.name] = shares(work, given, self.folder)
+        if DATATROVE.is_file() and TOKENIZERS:
+            part = self.input(2.0)
+            peer = self.datatrove(part).less(self.datatrove(self.input(0)))
+            row.peer_text_mb, row.peer_mb_s = part.text_mb, part.text_mb / peer.wall_s
+            row.peer_mb_cpu_s, row.peer_peak_rss_mb = part.text_mb / peer.cpu_s, peer.peak_rss_mb
         return row
+
+    def datatrove(self, given: Input) -> Cost:
+        """The cost of the whole path in datatrove."""
+        with tempfile.TemporaryDirectory(prefix="out", dir=self.folder) as name:
+            tokenizer = f"{TOKENIZERS}/allenai_dolma2.json"
+            arguments = [f"{given.folder}/documents", name, tokenizer, str(language_model())]
+            return run([str(DATATROVE), str(HERE / "datatrove_run.py"), *arguments], Path(name))
+
+    def encoders(self) -> dict[str, str]:
+        """MB of text a second of encoders of cl100k_base, and in how many texts their ids differ from `tokenizers`."""
+        given = self.input(min(self.options.size_mb, 20.0))
+        files = [str(path) for path in sorted((given.folder / "documents").glob("*.gz"))]
+        folder = HERE / "encoders"
+        build = ["cargo", "build", "--quiet", "--release", "--target-dir", str(PRODUCT / "target" / "encoders")]
+        subprocess.run(build, cwd=folder, check=True)
+        program = PRODUCT / "target" / "encoders" / "release" / "encoders"
+        lines = run([str(program), f"{TOKENIZERS}/allenai_dolma2.json", *files], self.folder).output.splitlines()
+        fields = [line.split("\t") for line in lines]
+        return {name: f"{speed} ({differing} differ)" for name, speed, differing in fields}
 
     def scaling(self) -> dict[str, float]:
         """How many times as fast two processes are, by command."""
@@ -199,6 +237,10 @@ class Bench:
                     best[processes] = min(best[processes], cost.wall_s)
             found[work.name] = best[1] / best[2]
         return found
+
+
+ONE_RUN = Work("whole path, one run", whole_run, 1, 0)
+LAZY = Work("whole path, lazy", partial(whole_run, lazy=True), 1, 0)
 
 
 def tag_arguments(given: Input, experiment: str) -> list[str]:
@@ -239,7 +281,9 @@ def main() -> int:
         wanted += [
             ("floor", lambda: bench.rows.append(bench.floor())),
             ("whole path", lambda: whole_path(bench, details)),
-            ("whole path, one run", lambda: bench.rows.append(bench.one_run(details))),
+            ("whole path, one run", lambda: bench.rows.append(bench.one_run(ONE_RUN, details))),
+            ("whole path, lazy", lambda: bench.rows.append(bench.one_run(LAZY, details))),
+            ("encoders", lambda: details.update({"MB of text a second by encoder": bench.encoders()})),
             ("2 processes", lambda: details.update({"speed of 2 processes over 1": bench.scaling()})),
             ("dolma list", lambda: details.update({"dolma list, seconds": list_seconds()})),
         ]

@@ -16,6 +16,7 @@ __all__ = [
     "QUALITY_TAGGERS",
     "RULES",
     "SCALING",
+    "TOKENIZERS",
     "WORKS",
     "InProcess",
     "Work",
@@ -23,7 +24,8 @@ __all__ = [
 ]
 
 RULES = ("gopher_v2", "c4_v2")
-QUALITY_TAGGERS = (*RULES, "pii_regex_with_counts_fast_v2", "ft_lang_id_1e2")
+TEXT_TAGGERS = (*RULES, "repetitions_v1", "pii_regex_with_counts_fast_v2")
+QUALITY_TAGGERS = (*TEXT_TAGGERS, "ft_lang_id_1e2")
 TOKENIZERS = Path(os.environ["SHARED_DATA"], "tokenizers") if "SHARED_DATA" in os.environ else None
 
 # Thresholds of Gopher (Rae et al. 2021, table A1) and C4 (Raffel et al. 2020, section 2.2), ten of them
@@ -117,7 +119,7 @@ def tokenized(name: str, eos: int) -> Callable[[Input, Path], list[str]]:
     ]
 
 
-def whole_run(given: Input, out: Path) -> list[str]:
+def whole_run(given: Input, out: Path, *, lazy: bool = False) -> list[str]:
     """`dolma run`: every quality rule, PII and the language; paragraph dedupe; ten rules; tokens."""
     exclude = [
         f"$.attributes[?(@.rules__{key} && @.rules__{key}[0][2] {comparison})]" for key, comparison in THRESHOLDS
@@ -139,7 +141,7 @@ def whole_run(given: Input, out: Path) -> list[str]:
         {"tokens": {"destination": f"{out}/tokens", "dtype": "uint32", "tokenizer": tokenizer}},
     ]
     path = out / "run.json"
-    path.write_text(json.dumps({"documents": [given.pattern], "stages": stages}), encoding="utf-8")
+    path.write_text(json.dumps({"documents": [given.pattern], "stages": stages, "lazy": lazy}), encoding="utf-8")
     return ["run", str(path)]
 
 
@@ -150,6 +152,7 @@ TOKENS = (
 )
 WORKS = (
     Work("tag gopher_v2 + c4_v2", tagged(*RULES), 1.0, 40),
+    Work("tag gopher_v2 + c4_v2 + repetitions_v1 + PII", tagged(*TEXT_TAGGERS), 0.08, 0),
     Work("tag repetitions_v1", tagged("repetitions_v1"), 0.09, 200),
     Work("tag uniseg_length_paragraphs_v1", tagged("uniseg_length_paragraphs_v1"), 0.12, 200),
     Work("dedupe paragraphs", deduped(), 15.5, 4),
@@ -163,7 +166,11 @@ WORKS = (
     Work("mix 10 jq rules", mixed("jq"), 8.3, 6),
     *(TOKENS if TOKENIZERS else ()),
 )
-NEED_SHARED_DATA = () if TOKENIZERS else (*(work.name for work in TOKENS), "whole path", "whole path, one run")
+NEED_SHARED_DATA = (
+    ()
+    if TOKENIZERS
+    else (*(work.name for work in TOKENS), "whole path", "whole path, one run", "whole path, lazy", "encoders")
+)
 """Rows that cannot be measured because `SHARED_DATA` is not set."""
 SCALING = (
     WORKS[0],
