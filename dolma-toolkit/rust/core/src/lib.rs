@@ -21,6 +21,7 @@ pub mod stat;
 pub mod tag;
 pub mod taggers;
 pub mod tokens;
+pub mod unicode;
 
 pub use error::{Code, Error, Result};
 pub use formats::{attributes, document, manifest};

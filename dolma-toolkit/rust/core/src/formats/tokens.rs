@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
 use super::artifact::{open, Artifact, Counts};
@@ -10,7 +11,46 @@ use super::manifest::{sha256_file, FILE_NAME};
 use super::table::{Row, TableReader};
 use crate::document::kind;
 use crate::error::{Code, Error, Result};
-use crate::tokens::Dtype;
+
+/// Item type of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Dtype {
+    Uint8,
+    Uint16,
+    Uint32,
+}
+
+impl Dtype {
+    /// The type of that name.
+    pub fn named(name: &str) -> Option<Dtype> {
+        [Dtype::Uint8, Dtype::Uint16, Dtype::Uint32].into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// As NumPy and the manifest name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::Uint8 => "uint8",
+            Dtype::Uint16 => "uint16",
+            Dtype::Uint32 => "uint32",
+        }
+    }
+
+    /// Bytes of one item.
+    pub fn size_bytes(self) -> u64 {
+        match self {
+            Dtype::Uint8 => 1,
+            Dtype::Uint16 => 2,
+            Dtype::Uint32 => 4,
+        }
+    }
+
+    /// Whether every id of a vocabulary fits.
+    pub fn holds(self, vocab_size: u32) -> bool {
+        u64::from(vocab_size) <= 1 << (8 * self.size_bytes())
+    }
+}
 
 /// What files without a manifest do not say.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,10 +8,10 @@ use super::code::lines_of_python;
 use super::language::{have_own_keys, shared, two_decimals};
 use super::resources::{required, Need, Resource};
 use super::text::sentences::sentences;
-use super::text::unicode::{count_chars, strip};
 use super::{Span, Tagger, Text};
 use crate::error::{Error, Result};
 use crate::fasttext::Model;
+use crate::unicode::{count_chars, strip};
 
 const PREFIX: &str = "__label__";
 

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use super::text::unicode::strip;
 use super::{Span, Tagger, Text};
 use crate::attributes::same_key;
 use crate::error::{Error, Result};
 use crate::fasttext::{Case, Model};
+use crate::unicode::strip;
 
 /// Below it a language is not likely.
 const LIKELY: f64 = 0.01;

@@ -1,9 +1,9 @@
 //! Lengths of documents and paragraphs in bytes, code points and words of several kinds.
 
-use super::text::unicode::{strip, Classes, WHITE_SPACE, WORD};
 use super::text::word_break;
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use crate::unicode::{strip, Classes, WHITE_SPACE, WORD};
 
 /// One number for the whole document.
 pub struct DocumentLength {

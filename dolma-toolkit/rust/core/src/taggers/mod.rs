@@ -190,7 +190,7 @@ pub fn build(name: &str, options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
         "char_length_strip_ws_v1" => return document("length_no_ws", length::stripped_chars),
         "char_length_v1" => return document("length", |text| text.length_chars()),
         "char_length_with_paragraphs_v1" => Box::new(length::ParagraphLengths {
-            length: text::unicode::count_chars,
+            length: crate::unicode::count_chars,
             document_length: Some(|text| text.length_chars()),
         }),
         "cc_re" => Box::new(licences::Licences::exact()?),

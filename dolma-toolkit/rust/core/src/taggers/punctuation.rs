@@ -1,8 +1,8 @@
 //! Paragraphs without letters and digits.
 
-use super::text::unicode::{Classes, PICTURE, PUNCTUATION_OR_SYMBOL, WHITE_SPACE};
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use crate::unicode::{Classes, PICTURE, PUNCTUATION_OR_SYMBOL, WHITE_SPACE};
 
 /// `not_alphanum_paragraph_v1`: paragraphs of only punctuation, symbols, pictures and white space.
 pub struct PunctuationParagraphs;

@@ -6,9 +6,9 @@
 use memchr::memmem;
 
 use super::text::num_plain;
-use super::text::unicode::space_length;
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use crate::unicode::space_length;
 
 /// Copies of a unit that make a repetition.
 const MIN_COPIES: usize = 4;

@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use ::tokenizers::{PostProcessor, Tokenizer};
 
 use super::resources::{required, Need, Resource};
-use super::text::unicode::strip;
 use super::{Span, Tagger, Text};
 use crate::error::{Error, Result};
 use crate::tokens::bpe::Bpe;
+use crate::unicode::strip;
 
 /// Longest unit of a repetition, in tokens.
 const MAX_PERIOD: usize = 13;

@@ -26,10 +26,11 @@ use crate::manifest::{
 use crate::progress::Progress;
 use crate::run::{pass, threads, Files, Journal, Made, Source, Stage, Turn};
 
+pub use crate::formats::tokens::Dtype;
 pub use ahead::{EncodedBatch, EncodedWriter, Encoding};
 pub use encode::{decode, Encoder, TokenizerPlan};
 pub use fields::Fields;
-pub use plan::{Dtype, Oversize, Plan, TextFile};
+pub use plan::{Oversize, Plan, TextFile};
 
 use encode::Encoded;
 use order::{Body, Document, Stream};

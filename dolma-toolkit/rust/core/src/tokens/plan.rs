@@ -8,6 +8,7 @@ use serde_json::{json, Value};
 use super::encode::{Encoder, TokenizerPlan};
 use super::fields::Fields;
 use super::order::{strip, Document};
+use super::Dtype;
 use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader, RowRules, RowSieve, SkippedRow, Written};
@@ -77,45 +78,6 @@ pub enum Oversize {
     Refuse,
     /// It is cut into rows that fill a shard each; each begins and ends as a document does.
     Split,
-}
-
-/// Item type of a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Dtype {
-    Uint8,
-    Uint16,
-    Uint32,
-}
-
-impl Dtype {
-    /// The type of that name.
-    pub fn named(name: &str) -> Option<Dtype> {
-        [Dtype::Uint8, Dtype::Uint16, Dtype::Uint32].into_iter().find(|dtype| dtype.name() == name)
-    }
-
-    /// As NumPy and the manifest name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::Uint8 => "uint8",
-            Dtype::Uint16 => "uint16",
-            Dtype::Uint32 => "uint32",
-        }
-    }
-
-    /// Bytes of one item.
-    pub fn size_bytes(self) -> u64 {
-        match self {
-            Dtype::Uint8 => 1,
-            Dtype::Uint16 => 2,
-            Dtype::Uint32 => 4,
-        }
-    }
-
-    fn holds(self, vocab_size: u32) -> bool {
-        u64::from(vocab_size) <= 1 << (8 * self.size_bytes())
-    }
 }
 
 impl Plan {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::order::Document;
-use super::plan::{Dtype, Oversize};
+use super::plan::Oversize;
+use super::Dtype;
 use crate::document::Place;
 use crate::error::{Code, Result};
 use crate::formats::table::Row;

@@ -5,9 +5,9 @@ mod copyright;
 use std::borrow::Cow;
 
 use super::length::num_word_runs_and_one;
-use super::text::unicode::{Classes, LETTER, NUMBER};
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use crate::unicode::{Classes, LETTER, NUMBER};
 pub use copyright::CopyrightComments;
 
 /// `code_redpajama_taggers_v1`: lengths of lines and share of letters (Together Computer 2023, RedPajama-Data, GitHub filters).

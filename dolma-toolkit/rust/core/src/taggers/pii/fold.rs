@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use crate::taggers::text::unicode::ranges;
+use crate::unicode::ranges;
 
 /// The folded text, and the positions in the original.
 pub struct Folded<'a> {

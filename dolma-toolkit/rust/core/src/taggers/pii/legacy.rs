@@ -9,7 +9,7 @@ use memchr::{memchr_iter, memmem};
 use regex::Regex;
 
 use crate::taggers::text::end_of_word;
-use crate::taggers::text::unicode::{space_length, space_length_before, Classes, DIGIT};
+use crate::unicode::{space_length, space_length_before, Classes, DIGIT};
 
 /// A match of `[.\s@,?!;:)(]*([^\s@]+@[^\s@,?!;:)(]+?)[.\s@,?!;:)(]?[\s]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

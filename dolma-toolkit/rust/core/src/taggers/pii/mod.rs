@@ -19,9 +19,9 @@ pub use fold::Folded;
 
 use memchr::memmem;
 
-use super::text::unicode::{count_bytes, strip};
 use super::{Span, Tagger, Text};
 use crate::error::Result;
+use crate::unicode::{count_bytes, strip};
 use legacy::{contains_url_after_backspace, emails, ip_addresses, phones};
 
 const EMAIL: &str = "EMAIL_ADDRESS";

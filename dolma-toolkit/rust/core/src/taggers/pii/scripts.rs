@@ -3,7 +3,7 @@
 
 use unicode_script::{Script, UnicodeScript};
 
-use crate::taggers::text::unicode::{Classes, WORD};
+use crate::unicode::{Classes, WORD};
 
 /// A group of letters that words are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use memchr::memmem;
 use rustc_hash::FxHashSet;
 
 use crate::error::Result;
-use crate::taggers::text::unicode::{space_length, space_length_before};
 use crate::taggers::text::vocabulary::Vocabulary;
 use crate::taggers::text::words;
 use crate::taggers::{Span, Tagger, Text};
+use crate::unicode::{space_length, space_length_before};
 
 /// "List of Dirty, Naughty, Obscene, and Otherwise Bad Words", English, of LDNOOBW (CC BY 4.0).
 const NAUGHTY_WORDS: &str = include_str!("../../../data/naughty_words_en.txt");
@@ -327,7 +327,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::taggers::text::unicode::is_space;
+    use crate::unicode::is_space;
 
     fn tagged(text: &str, javascript_as_word: bool) -> Vec<(String, usize, usize, f64)> {
         let mut spans = Vec::new();

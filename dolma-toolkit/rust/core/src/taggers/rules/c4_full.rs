@@ -9,9 +9,9 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::c4::has_naughty_word;
 use crate::error::Result;
-use crate::taggers::text::unicode::strip;
 use crate::taggers::text::words;
 use crate::taggers::{Paragraph, Span, Tagger, Text};
+use crate::unicode::strip;
 
 /// `_MIN_WORDS_PER_LINE`; a line of fewer is dropped.
 const MIN_WORDS_PER_LINE: usize = 3;

@@ -6,8 +6,8 @@ use rustc_hash::FxHashMap;
 
 use super::ngrams::{self, NgramCounts};
 use crate::error::Result;
-use crate::taggers::text::unicode::{Classes, LETTER};
 use crate::taggers::{Span, Tagger, Text};
+use crate::unicode::{Classes, LETTER};
 
 /// The words of which a text must have two, without "with" in some copies of the paper; compared with case.
 pub(super) const REQUIRED_WORDS: [&str; 8] = ["the", "be", "to", "of", "and", "that", "have", "with"];

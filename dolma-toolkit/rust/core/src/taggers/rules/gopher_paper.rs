@@ -8,9 +8,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::gopher::{DUPLICATE_NGRAM_KINDS, REQUIRED_WORDS, TOP_NGRAM_KINDS};
 use super::ngrams;
 use crate::error::Result;
-use crate::taggers::text::unicode::{strip, Classes, LETTER};
 use crate::taggers::text::words;
 use crate::taggers::{Span, Tagger, Text};
+use crate::unicode::{strip, Classes, LETTER};
 
 /// What begins the line of a list; the paper says "bullet point".
 const BULLETS: [char; 6] = ['\u{2022}', '\u{2023}', '\u{25cf}', '\u{25e6}', '*', '-'];

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::error::Result;
-use crate::taggers::text::unicode::strip;
 use crate::taggers::text::words;
 use crate::taggers::{Paragraph, Span, Tagger, Text};
+use crate::unicode::strip;
 
 /// A line with a larger share of capitals is "mainly composed of uppercase characters".
 const MAX_UPPERCASE: f64 = 0.5;

@@ -2,7 +2,6 @@
 
 pub mod pretokenizer;
 pub mod sentences;
-pub mod unicode;
 pub mod vocabulary;
 pub mod word_break;
 
@@ -14,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::Value;
 
 use super::Span;
-use unicode::{count_bytes, count_chars, is_ascii_space, space_length, strip};
+use crate::unicode::{count_bytes, count_chars, is_ascii_space, space_length, strip};
 use vocabulary::Vocabulary;
 
 /// Bytes between two remembered counts of code points.
@@ -272,8 +271,8 @@ impl<'a> Iterator for Words<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::unicode::is_space;
     use super::*;
+    use crate::unicode::is_space;
 
     #[test]
     fn code_points_count_characters_before_a_byte() {

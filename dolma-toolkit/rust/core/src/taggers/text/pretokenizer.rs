@@ -1,7 +1,7 @@
 //! The number of pieces into which OLMo's first pre-tokenizer cuts a text: punctuation and each digit by itself, with a space before it,
 //! and the rest by the byte-level expression of GPT-2.
 
-use super::unicode::{Classes, DIGIT, LETTER, NUMBER, PUNCTUATION, WHITE_SPACE};
+use crate::unicode::{Classes, DIGIT, LETTER, NUMBER, PUNCTUATION, WHITE_SPACE};
 
 /// What a character does to the pieces.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub fn sentences(text: &str) -> Vec<(usize, usize)> {
 
 /// The text with a blank for each newline that is not at a blank line; as many bytes.
 fn joined_lines(text: &str) -> String {
-    let is_blank = |line: &str| super::unicode::strip(line).is_empty();
+    let is_blank = |line: &str| crate::unicode::strip(line).is_empty();
     let mut joined = String::with_capacity(text.len());
     let mut lines = text.split_inclusive('\n').peekable();
     while let Some(line) = lines.next() {
@@ -60,7 +60,7 @@ fn goes_on(sentence: &str) -> bool {
 
 fn push_stripped(text: &str, from: usize, to: usize, found: &mut Vec<(usize, usize)>) {
     let piece = &text[from..to];
-    let stripped = super::unicode::strip(piece);
+    let stripped = crate::unicode::strip(piece);
     if !stripped.is_empty() {
         let start = stripped.as_ptr() as usize - piece.as_ptr() as usize + from;
         found.push((start, start + stripped.len()));

@@ -1,6 +1,6 @@
 //! Words by Unicode Standard Annex 29, revision 45 (Unicode 16), section 4.1.1; counted, not cut out.
 
-use super::unicode::{is_space, Classes, PICTOGRAPH, WORD_BREAK_SHIFT};
+use crate::unicode::{is_space, Classes, PICTOGRAPH, WORD_BREAK_SHIFT};
 
 /// Values of Word_Break; 0 is Other.
 const CR: u8 = 1;

@@ -2,7 +2,7 @@
 //!
 //! Every character is in one piece, and pieces are found from left to right, as a regular expression would find them.
 
-use crate::taggers::text::unicode::{Classes, LETTER, NUMBER, WHITE_SPACE};
+use crate::unicode::{Classes, LETTER, NUMBER, WHITE_SPACE};
 
 /// The expression of GPT-2, which `ByteLevel` uses.
 pub const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";

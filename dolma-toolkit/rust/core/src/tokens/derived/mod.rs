@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
-use super::plan::Dtype;
+use super::Dtype;
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
 use crate::manifest::{canonical_bytes, hashed_inputs, sha256_bytes, sha256_file, write_file, Input, Manifest};
