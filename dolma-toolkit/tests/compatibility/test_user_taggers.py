@@ -270,12 +270,19 @@ class Slow(dolma.BaseTagger):
 
 def test_ctrl_c_ends_slow_taggers_and_their_processes(folder: Path) -> None:
     (folder / "slow.py").write_text(SLOW)
-    command = [sys.executable, "-m", "dolma", *arguments(folder, ["slow"], module="slow.py")]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # in a shell's background job SIGINT is ignored, which processes inherit
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from dolma.__main__ import main; import sys; sys.exit(main())"
+    command = [sys.executable, "-c", program, *arguments(folder, ["slow"], module="slow.py")]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
         while not (folder / "pid").exists() or not (folder / "pid").read_text():
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
         error = process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in error
     assert not Path(f"/proc/{(folder / 'pid').read_text()}").exists()
