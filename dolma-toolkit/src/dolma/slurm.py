@@ -18,7 +18,7 @@ def script(settings: str, passes: Sequence[Sequence[str]], count: int, processes
         f"# Submits a run of dolma as arrays of {count} jobs. Each array starts when the one before is done.",
         "# SBATCH_PARTITION, SBATCH_TIMELIMIT, SBATCH_ACCOUNT and others set options of all jobs (man sbatch).",
         "set -euo pipefail",
-        'settings=$(mktemp "$PWD/dolma-run-XXXXXX")',
+        'settings=$(mktemp -p "$PWD")',
         "cat > \"$settings\" <<'END OF SETTINGS'",
         settings.rstrip(),
         "END OF SETTINGS",

@@ -228,7 +228,7 @@ import dolma
 @dolma.add_tagger("in_batches")
 class InBatches(dolma.BaseTagger):
     def predict(self, doc):
-        raise NotImplementedError
+        raise RuntimeError("predict_batch takes the documents")
 
     def predict_batch(self, docs):
         if any(doc.id == self.bad for doc in docs):

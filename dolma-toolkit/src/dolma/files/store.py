@@ -1,8 +1,8 @@
 """Remote files of a run that do not all fit on the disk: fetched before they are read, uploaded as they are written.
 
-Every remote file has its place in the tree of copies from the start. While it is not there, the place is a hole: a
-sparse file of the same size, whose time is made from the ETag or generation of the original. So whatever goes by
-names, sizes and times works as if all files were there. The core asks for a file before it opens it.
+The mirror has a file for every remote file. Until it is downloaded, that file is a hole: sparse, of the same size, and
+with a modification time derived from the ETag or generation. So code that looks only at names, sizes and times works
+without downloading anything. The core asks for a file before it opens it.
 """
 
 from __future__ import annotations
@@ -407,7 +407,7 @@ class Store:
         destination.uploads += upload(path, url)
         entry = head(url)
         if entry is None:
-            raise RemoteError(f"{url}: is not there after the upload")
+            raise RemoteError(f"{url}: not found after the upload; expected the file")
         with self.changed:
             self.files[name] = _File(entry)
             put_hole(entry, path)
