@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import http.server
 import os
@@ -15,8 +16,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["DroppingProxy", "RefusingProxy", "free_port", "moto_server"]
+import pytest
+
+__all__ = ["DroppingProxy", "RefusingProxy", "free_port", "make_bucket", "moto_server"]
 
 
 def free_port() -> int:
@@ -107,6 +111,18 @@ class DroppingProxy:
                 server.sendall(data)
             except OSError:
                 return
+
+
+def make_bucket(server: str, monkeypatch: pytest.MonkeyPatch, test: str) -> Any:
+    """An empty bucket for a test, with credentials for it in the environment."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("dolma.files.remote.FIRST_PAUSE_S", 0.01)
+    name = f"b{hashlib.sha256(test.encode()).hexdigest()[:12]}"
+    return boto3.resource("s3", endpoint_url=server, region_name="us-east-1").create_bucket(Bucket=name)
 
 
 class RefusingProxy:

@@ -18,7 +18,7 @@ if importlib.util.find_spec("moto") is None or importlib.util.find_spec("boto3")
     pytest.skip("moto[server] and boto3 are not installed", allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parent))
-from s3_server import DroppingProxy, free_port, moto_server
+from s3_server import DroppingProxy, free_port, make_bucket, moto_server
 
 FILES = ("a.jsonl.gz", "web/b.jsonl.gz", "web/deep/c.jsonl")
 
@@ -34,19 +34,12 @@ def bucket(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Any]:
     """A bucket with three document files in a tree; the same files are in the current directory."""
-    import boto3
-
     from dolma.files.remote import store_of
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("dolma.files.remote.FIRST_PAUSE_S", 0.01)
-    name = f"b{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
     store_of.cache_clear()
-    made = boto3.resource("s3", endpoint_url=server, region_name="us-east-1").create_bucket(Bucket=name)
+    made = make_bucket(server, monkeypatch, request.node.name)
     for index, file in enumerate(FILES):
         write_rows(tmp_path / "documents" / file, make_rows(60, 1000 * index))
         made.upload_file(str(tmp_path / "documents" / file), f"src/documents/{file}")

@@ -25,7 +25,7 @@ if importlib.util.find_spec("moto") is None or importlib.util.find_spec("boto3")
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bucket_runs import FILES, Measured, comparable, largest_bytes, of_disk, pipeline, stages, write_documents
-from s3_server import RefusingProxy, moto_server
+from s3_server import RefusingProxy, make_bucket, moto_server
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +39,12 @@ def bucket(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Any]:
     """A bucket with documents below `corpus`; the current directory is a `corpus` with the same."""
-    import boto3
-
     from dolma.files.remote import store_of
 
     (tmp_path / "corpus").mkdir()
     monkeypatch.chdir(tmp_path / "corpus")
     write_documents(Path("documents"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("dolma.files.remote.FIRST_PAUSE_S", 0.01)
-    name = f"b{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
-    made = boto3.resource("s3", endpoint_url=server, region_name="us-east-1").create_bucket(Bucket=name)
+    made = make_bucket(server, monkeypatch, request.node.name)
     for path in Path("documents").rglob("*.jsonl"):
         made.upload_file(str(path), f"corpus/{path}")
     use(server, monkeypatch)
