@@ -1,20 +1,23 @@
 """The data types of this package: task, item, request, score. No torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["DocumentScore", "Item", "ItemScore", "Request", "Task"]
+__all__ = ["Backend", "DocumentScore", "Item", "ItemScore", "Likelihood", "Pair", "Prompt", "Request", "Task"]
 
 UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's MultipleChoiceTask
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A question with its choices, rendered.
+    """One question, rendered.
 
-    `contexts` has one text per choice (they differ only in winogrande); every continuation begins with a space.
-    `texts` are the item's own words without the template, for decontamination.
+    `contexts` has one text per continuation (they differ only in winogrande and the like). `continuations` are the
+    choices of a `choices` task, the one right text of a `text` task, and empty for `generation`; for that, `contexts`
+    has one entry and `references` the right answers. `texts` are the item's own words without the template, for
+    decontamination. Items of one `cluster` (questions on one passage) are not independent. `group` is the subtotal that
+    the item counts towards: a subject of MMLU, a category of BBQ.
     """
 
     id: str
@@ -22,6 +25,10 @@ class Item:
     continuations: tuple[str, ...]
     label: int
     texts: tuple[str, ...]
+    unconditional_context: str | None = UNCONDITIONAL_CONTEXT
+    references: tuple[str, ...] = ()
+    cluster: str | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +83,61 @@ class DocumentScore:
     chars: int
     words: int
     nll_nats: float
+
+
+# ---- a model, as the rest of the package sees it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A text whose end is scored: ln p(continuation | context). White space at the end of `context` is scored too."""
+
+    context: str
+    continuation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """The score of one text: Σ ln p in nats over `tokens` tokens.
+
+    `greedy`: each scored token is the most likely one. `truncated`: the context was cut on the left. `crossing`: a
+    token begins in the context and ends in the continuation. `windows`: inputs that the scored text needed.
+    """
+
+    sum_logprob: float
+    tokens: int
+    greedy: bool
+    truncated: bool = False
+    crossing: bool = False
+    windows: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A text to continue greedily until one of `stop` (which is cut off), the end token, or `max_tokens`."""
+
+    text: str
+    stop: tuple[str, ...]
+    max_tokens: int
+
+
+class Backend(Protocol):
+    """A model. Answers are in the order of the questions and do not depend on it beyond 1e-4 nats.
+
+    `identity` is everything that the answers depend on: hashes of files, or name and revision, and the settings.
+    """
+
+    identity: dict[str, Any]
+
+    def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Each continuation after its context.
+
+        Raises:
+            WorkError: for a continuation without tokens, or a log-probability that is not finite.
+        """
+
+    def documents(self, texts: Sequence[str]) -> list[Likelihood]:
+        """Whole documents, each after one prefix token, in the windows of the settings."""
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
+        """What greedy decoding adds to each prompt."""
