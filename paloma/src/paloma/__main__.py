@@ -1,4 +1,4 @@
-"""`paloma build | check | aggregate | report`."""
+"""`paloma suite | build | check | aggregate | report`."""
 
 import argparse
 import dataclasses
@@ -9,6 +9,7 @@ from typing import Any
 from paloma import __version__
 from paloma.formats.contract import ConfigError, FormatError, report_error
 from paloma.settings import field_help, home_path, output_path, rename_flags
+from paloma.suite import VIEWS, overview
 
 __all__ = ["main"]
 
@@ -46,10 +47,17 @@ def _parser() -> argparse.ArgumentParser:
         "help": "directories written by catwalk run, or submissions of paloma check",
     }
 
+    suite = add("suite", "print Paloma's own sources, with their domains, tokens and licences")
+    views = "; ".join(f"{name}: {text}" for name, text in VIEWS.items())
+    suite.add_argument("--view", choices=tuple(VIEWS), default="all", help=f"{views} (default: all)")
+
     _add_build(add("build", "sample every domain evenly, in Paloma's layout"), output)
 
-    check = add("check", "report how comparable a run is: a tier from A to D, with reasons")
-    check.add_argument("results", **results)
+    check = add("check", "check documents, results or a submission; a tier from A to D for the latter two")
+    text = "directories of documents, results of catwalk run, or submissions"
+    check.add_argument("results", **results | {"metavar": "PATH", "help": text})
+    text = "a directory with the original documents, to compare DOCUMENTS with"
+    check.add_argument("--original", type=home_path, metavar="DIR", help=text)
     check.add_argument(
         "--controls", type=home_path, metavar="YAML", help="what the run declares, such as its training data"
     )
@@ -69,8 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "heading of the page (default: %(default)s)"
     report.add_argument("--title", default="Perplexity by domain", help=text)
 
-    for command in commands.choices.values():
-        command.add_argument("--overwrite", action="store_true", help="replace the artifact in --output-dir")
+    for name, command in commands.choices.items():
+        if name != "suite":
+            command.add_argument("--overwrite", action="store_true", help="replace the artifact in --output-dir")
     return parser
 
 
@@ -88,6 +97,7 @@ def _add_build(build: argparse.ArgumentParser, output: dict[str, Any]) -> None:
         "whole_documents": {"action": "store_true"},
         "default_source": {"metavar": "SOURCE"},
         "one_domain": {"nargs": "+", "metavar": "SOURCE"},
+        "domain_targets": {"nargs": "+", "metavar": "SOURCE=N"},
     }
     for name, text in field_help(BuildConfig).items():
         option = options.get(name, {"type": int, "metavar": "N"})
@@ -97,26 +107,46 @@ def _add_build(build: argparse.ArgumentParser, output: dict[str, Any]) -> None:
 # ---- commands
 
 
-def _run(flags: argparse.Namespace) -> str:
+def _run(flags: argparse.Namespace) -> tuple[str, bool]:
+    """The text to print, and whether all is well."""
+    if flags.command == "suite":
+        return overview(flags.view), True
     inputs = {"build": "documents", "report": "aggregates"}.get(flags.command, "results")
+    expected = "documents or results" if flags.command == "check" else inputs
     missing = [path for path in getattr(flags, inputs) if not path.exists()]
     if missing:
-        raise ConfigError(*[f"{path}: not found; expected {inputs}" for path in missing], hint="check the path")
+        raise ConfigError(*[f"{path}: not found; expected {expected}" for path in missing], hint="check the path")
     if flags.command == "build":
-        return _build(flags)
+        return _build(flags), True
     if flags.command == "check":
-        from paloma.controls import check
-
-        return check(flags.results, flags.controls, flags.output_dir, overwrite=flags.overwrite)
+        return _check(flags)
     if flags.command == "aggregate":
         from paloma.aggregate import aggregate
 
-        return aggregate(
+        text = aggregate(
             flags.results, flags.output_dir, controls=flags.controls, rank_by=flags.rank_by, overwrite=flags.overwrite
         )
+        return text, True
     from paloma.report import report
 
-    return report(flags.aggregates, flags.output_dir, flags.title, overwrite=flags.overwrite)
+    return report(flags.aggregates, flags.output_dir, flags.title, overwrite=flags.overwrite), True
+
+
+def _check(flags: argparse.Namespace) -> tuple[str, bool]:
+    from paloma.check_documents import check_documents, is_documents
+    from paloma.controls import check
+
+    documents = [path for path in flags.results if is_documents(path)]
+    results = [path for path in flags.results if path not in documents]
+    if flags.original is not None and (results or not documents):
+        raise ConfigError("--original: given for results; expected directories of documents", hint="drop it")
+    if documents and (flags.controls or flags.output_dir):
+        raise ConfigError(f"{documents[0]}: contains documents; expected results with --controls and --output-dir")
+    reports = [(path, check_documents(path, flags.original)) for path in documents]
+    texts = [report.text(path) for path, report in reports]
+    if results:
+        texts.append(check(results, flags.controls, flags.output_dir, overwrite=flags.overwrite))
+    return "\n\n".join(texts), all(report.sound for _, report in reports)
 
 
 def _build(flags: argparse.Namespace) -> str:
@@ -133,13 +163,14 @@ def main(arguments: list[str] | None = None) -> int:
     flags = _parser().parse_args(rename_flags(sys.argv[1:] if arguments is None else arguments, _FORMER_FLAGS))
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
-        sys.stdout.write(_run(flags) + "\n")
+        text, sound = _run(flags)
+        sys.stdout.write(text + "\n")
     except FormatError as error:
         error.hint = error.hint or "python -m paloma.formats validate lists every error of an artifact"
         return report_error(error)
     except (ConfigError, OSError) as error:
         return report_error(error)
-    return 0
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from paloma.formats.document import Document, document_files, parse_document
 from paloma.formats.manifest import describe_input, write_manifest
 from paloma.output import csv_table, staged
 
-__all__ = ["BuildConfig", "Bytes", "DomainSample", "Tokens", "build", "order_key", "split_of", "text_key"]
+__all__ = ["BuildConfig", "Bytes", "DomainSample", "Tokens", "build", "folder_of", "order_key", "split_of", "text_key"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ class BuildConfig:
     """target size of each domain in each split, in tokens"""
     bytes_per_domain: int | None = None
     """target size of each domain in each split, in UTF-8 bytes instead of tokens"""
+    tokens_per_source: int | None = None  # Paloma has at least 1,000,000
+    """target size of each source in each split, in tokens, for its domains in equal shares, or tokens_per_domain if
+    that is more; the documents are read twice"""
+    bytes_per_source: int | None = None
+    """the same in UTF-8 bytes"""
+    domain_targets: tuple[str, ...] = ()
+    """SOURCE=N: another target for the domains of some sources; Paloma has 500,000 tokens for those of Dolma"""
     min_documents_per_domain: int = 1
     """skip domains with fewer documents in any split"""
     min_size_per_domain: int = 0
@@ -65,11 +72,19 @@ class BuildConfig:
     def problems(self) -> list[Problem]:
         """Contradictions and values out of range."""
         found = []
-        if (self.tokens_per_domain is None) == (self.bytes_per_domain is None):
-            state = "missing" if self.bytes_per_domain is None else "set"
-            message = f'"tokens_per_domain" and "bytes_per_domain" are both {state}; expected one of them'
+        tokens = self.tokens_per_domain is not None or self.tokens_per_source is not None
+        size = self.bytes_per_domain is not None or self.bytes_per_source is not None
+        if tokens == size:
+            pair = (
+                '"tokens_per_source" and "bytes_per_source"' if self.tokens_per_source and self.bytes_per_source else ""
+            )
+            pair = pair or '"tokens_per_domain" and "bytes_per_domain"'
+            message = f"{pair} are both {'set' if size else 'missing'}; expected one of them"
             found.append(Problem(message, "--bytes-per-domain needs no tokenizer"))
-        for name in ("tokens_per_domain", "bytes_per_domain"):
+        for text in self.domain_targets:
+            if not re.fullmatch(r".+=[1-9]\d*", text):
+                found.append(Problem(f'"domain_targets" contains "{text}"; expected SOURCE=N'))
+        for name in ("tokens_per_domain", "bytes_per_domain", "tokens_per_source", "bytes_per_source"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(Problem(f'"{name}" is {value}; expected at least 1'))
@@ -98,11 +113,12 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
         ConfigError: the request contradicts itself, or no domain is large enough.
         FormatError: a document that breaks the contract.
     """
-    measure, target = _measure(config, tokenizer)
+    measure = _measure(config, tokenizer)
     with staged(output, overwrite=overwrite) as staging:
         # ---- sample
         progress = _Progress(sum(f.stat().st_size for path in documents for f in document_files(path)))
-        samples, seen = _sample(documents, config, measure, target, progress)
+        targets = _targets(documents, config)
+        samples, seen = _sample(documents, config, measure, targets, progress)
         chosen = {key: sample.documents(whole=config.whole_documents) for key, sample in samples.items()}
 
         # ---- skip small domains
@@ -115,6 +131,7 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
         # ---- write
         files = _write(staging, kept)
         table = _table(kept, measure)
+        short = [row for row in table if row[measure.unit] < targets(row["source"])]
         write_file(staging / "domains.csv", csv_table(table))
         counts = {
             "documents": sum(map(len, kept.values())),
@@ -130,24 +147,56 @@ def build(documents: list[Path], output: Path, config: BuildConfig, tokenizer: P
             files=[*files, staging / "domains.csv"],
             config=asdict(config),
             counts=counts,
-            details={"dropped_domains": [list(pair) for pair in dropped], "unit": measure.unit, "seen": seen},
+            details={
+                "dropped_domains": [list(pair) for pair in dropped],
+                "short_domains": [
+                    [row[name] for name in ("source", "subdomain", "split", measure.unit)] for row in short
+                ],
+                "unit": measure.unit,
+                "seen": seen,
+            },
             inputs=inputs,
             writer=WRITER,
         )
         progress.finish(staging)
     if dropped:
-        names = ", ".join("/".join(pair) if pair[1] else pair[0] for pair in dropped[:_NAMED])
-        more = f" and {len(dropped) - _NAMED:,} more" if len(dropped) > _NAMED else ""
-        log.warning("skipped domains, too small in at least one split: %s%s", names, more)
+        log.warning("skipped domains, too small in at least one split: %s", _names(dropped))
+    if short:
+        below = [(row["source"], row["subdomain"], row["split"]) for row in short]
+        log.warning("domains below their target, with all of their documents: %s", _names(below))
     sources = len({key.source for key in kept})
     return f"{counts['documents']:,} documents of {counts['domains']:,} domains in {sources:,} sources: {output}"
+
+
+def _names(domains: Sequence[tuple[str, ...]]) -> str:
+    """The first few, and how many more."""
+    names = ", ".join("/".join(filter(None, parts)) for parts in domains[:_NAMED])
+    return names + (f" and {len(domains) - _NAMED:,} more" if len(domains) > _NAMED else "")
 
 
 # ---- read
 
 
+def _targets(documents: list[Path], config: BuildConfig) -> Callable[[str], int]:
+    """The target of the domains of a source. Only a target for whole sources reads the documents, to count domains."""
+    per_domain = config.tokens_per_domain or config.bytes_per_domain or 1
+    per_source = config.tokens_per_source or config.bytes_per_source
+    own = {name: int(target) for name, _, target in (text.rpartition("=") for text in config.domain_targets)}
+    counts: Counter[str] = Counter()
+    if per_source is not None:
+        files = (file for path in documents for file in document_files(path))
+        found = {(d.source, d.subdomain) for file in files for d in _read(file, config.default_source) if d.text}
+        counts.update(source for source, _ in {(s, "" if s in config.one_domain else sub) for s, sub in found})
+
+    def target(source: str) -> int:
+        share = -(-per_source // counts[source]) if per_source and counts[source] else 0
+        return own.get(source) or max(per_domain, share)
+
+    return target
+
+
 def _sample(
-    documents: list[Path], config: BuildConfig, measure: Measure, target: int, progress: _Progress
+    documents: list[Path], config: BuildConfig, measure: Measure, targets: Callable[[str], int], progress: _Progress
 ) -> tuple[dict[_Key, DomainSample], dict[str, int]]:
     """Offer every document once to the sample of its source, subdomain and split."""
     samples: dict[_Key, DomainSample] = {}
@@ -169,7 +218,7 @@ def _sample(
                 if not document.text:
                     seen["empty"] += 1
                     continue
-                folder = _folder(document.source)
+                folder = folder_of(document.source)
                 first = folders.setdefault(folder, document.source)
                 if first != document.source:
                     problem = f'--documents: the sources "{first}" and "{document.source}" share the folder {folder}'
@@ -178,7 +227,7 @@ def _sample(
                 for split in config.splits:  # a domain exists in every split, if only to be found too small
                     key = _Key(document.source, subdomain, split)
                     if key not in samples:
-                        samples[key] = DomainSample(target, measure)
+                        samples[key] = DomainSample(targets(document.source), measure)
                 text = text_key(config.seed, document.text)
                 split = split_of(text, config.splits)
                 samples[_Key(document.source, subdomain, split)].offer(
@@ -284,14 +333,14 @@ class DomainSample:
 # ---- sizes: UTF-8 bytes, or tokens of a tokenizer.json
 
 
-def _measure(config: BuildConfig, tokenizer: Path | None) -> tuple[Measure, int]:
-    if config.bytes_per_domain is not None:
-        return Bytes(), config.bytes_per_domain
-    assert config.tokens_per_domain is not None
+def _measure(config: BuildConfig, tokenizer: Path | None) -> Measure:
+    if config.bytes_per_domain is not None or config.bytes_per_source is not None:
+        return Bytes()
     if tokenizer is None:
-        problem = "--tokens-per-domain: no --tokenizer is given; expected a tokenizer.json"
+        flag = "--tokens-per-source" if config.tokens_per_domain is None else "--tokens-per-domain"
+        problem = f"{flag}: no --tokenizer is given; expected a tokenizer.json"
         raise ConfigError(problem, hint="pass --tokenizer, or use --bytes-per-domain")
-    return Tokens(tokenizer), config.tokens_per_domain
+    return Tokens(tokenizer)
 
 
 class Bytes:
@@ -389,7 +438,7 @@ def _check_ids(kept: dict[_Key, list[Document]], path: Path) -> None:
 
 
 @cache
-def _folder(source: str) -> str:
+def folder_of(source: str) -> str:
     """A source as the name of a folder. ASCII letters, digits and `._-` stay, other ASCII becomes `_`, and each UTF-8
     byte of any other character becomes `%` and two hexadecimal digits, so that 好评 and 差评 differ."""
     name = re.sub(r"[^A-Za-z0-9._-]", lambda found: quote(found[0]) if found[0] > "\x7f" else "_", source)
@@ -400,7 +449,7 @@ def _write(root: Path, kept: dict[_Key, list[Document]]) -> list[Path]:
     """A file for each source and split, subdomains one after the other."""
     parts: dict[Path, list[dict[str, Any]]] = {}
     for key, documents in kept.items():
-        folder = _folder(key.source)
+        folder = folder_of(key.source)
         path = root / folder / key.split / f"{folder}_00000000.jsonl.gz"
         parts.setdefault(path, []).extend(_row(document, key.subdomain) for document in documents)
     for path, lines in parts.items():
