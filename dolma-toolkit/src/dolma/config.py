@@ -389,12 +389,17 @@ class Compression:
     input: str | None = setting(None, "packing of the inputs: gz, zst, bz2, xz or none (default: by extension)")
     output: str | None = setting(None, "packing of the outputs: gz, zst, bz2, xz or none (default: by extension)")
 
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            if getattr(self, name) == "none":
+                object.__setattr__(self, name, "")
+
     def check(self, prefix: str = "compression") -> Iterator[Problem]:
         """Problems of the two names."""
         for name in ("input", "output"):
             value = getattr(self, name)
             if value not in (None, "", "gz", "zst", "zstd", "bz2", "xz"):
-                yield Problem(f"{prefix}.{name}", f'is "{value}"; expected gz, zst, bz2, xz or an empty string')
+                yield Problem(f"{prefix}.{name}", f'is "{value}"; expected gz, zst, bz2, xz or none')
 
 
 def at_least(least: int, **values: int | None) -> Iterator[Problem]:

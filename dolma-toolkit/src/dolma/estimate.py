@@ -36,6 +36,8 @@ BASE_BYTES = 100 << 20
 PACKED_EXPANSION = 2.6
 """Bytes of text for each byte of a packed document file, on the English web and Wikipedia text of the bench."""
 
+DAY_S = 24 * 3600
+
 TEXT_BYTES_PER_TOKEN = 4.4
 """English text in a vocabulary of 50,000 to 100,000."""
 
@@ -89,7 +91,7 @@ def sizes_table(
     passes: Sequence[Estimate], keys: Sequence[Mapping[str, Any]], sizes: Sequence[int], price: float
 ) -> list[str]:
     """What the passes would cost at other sizes. ``keys`` has settings of dedupe, ``price`` is that of a core-hour."""
-    lines = ["text      CPU-hours  cores for a day  filters   read      written   cost"]
+    lines = ["text      CPU-hours  cores for a day  filters   read      written   network for a day  cost"]
     for size in sizes:
         filters = sum(_filter_bytes_for(settings, size) for settings in keys)
         scaled = [replace(one, text_bytes=size, stored_bytes=int(size / PACKED_EXPANSION)) for one in passes]
@@ -97,11 +99,16 @@ def sizes_table(
         read, written = sum(one.stored_bytes for one in scaled), scaled[-1].written_bytes
         cells = [bytes_text(filters), bytes_text(read), bytes_text(written)]
         lines.append(
-            f"{bytes_text(size):<9} {hours:>9,.0f}  {math.ceil(hours / 24):>15,}  "
+            f"{bytes_text(size):<9} {hours:>9,.0f}  {math.ceil(hours * 3600 / DAY_S):>15,}  "
             + "".join(f"{cell:<10}" for cell in cells)
+            + f"{_gigabits_per_s(read + written, DAY_S):>10.2g} Gbit/s  "
             + f"${hours * price:,.0f}"
         )
     return lines
+
+
+def _gigabits_per_s(amount_bytes: int, time_s: float) -> float:
+    return amount_bytes * 8 / 1e9 / time_s
 
 
 def _filter_bytes_for(settings: Mapping[str, Any], text_size: int) -> int:

@@ -368,6 +368,8 @@ def test_the_manifest_leads_back_to_documents_and_attributes(folder: Path) -> No
 def test_compression_of_the_output(folder: Path) -> None:
     mix(stream(output={"path": "plain"}, compression={"output": ""}))
     assert len((folder / "plain" / "s-0000.jsonl").read_text().splitlines()) == 300
+    mix(stream(output={"path": "none"}, compression={"output": "none"}))
+    assert (folder / "none" / "s-0000.jsonl").read_bytes() == (folder / "plain" / "s-0000.jsonl").read_bytes()
     mix(stream(output={"path": "z"}, compression={"output": "zst"}))
     assert (folder / "z" / "s-0000.jsonl.zst").read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
 

@@ -466,7 +466,9 @@ def _report(work: _Work, stages: Mapping[int, StageConfig], summary: dict[str, A
     for index, stage in stages.items():
         directories = work.directories[index]
         reporter = Reporter(stage.command, directories if work.keep[index] else [])
-        if stage.tag:
+        if work.config.merge and (stage.tag or stage.dedupe):
+            lines.append(f"{stage.command:<8} {'–':>12} counted by each shard")  # a merge reads no documents
+        elif stage.tag:
             counts = next(tagged)
             counts["skipped"] = [] if has_mix else counts["skipped"]
             tag.report(work.tags[index], counts, seconds, reporter)
