@@ -14,15 +14,15 @@ from dolma.records import bytes_text, duration_text
 
 __all__ = ["Estimate", "compared", "filter_bytes", "size_bytes", "sizes_table", "text_bytes"]
 
-READ_RATE = 65.0
-"""MB of text per CPU second to read, parse and write documents and nothing else.
+READ_RATE = 150.0
+"""MB of text per CPU second to read and parse documents and nothing else.
 
-This rate and the others are those of an Intel Xeon (Sapphire Rapids) next to other work."""
+This rate and the others are those of an Intel Xeon (Sapphire Rapids), from bench/results.md."""
 
-WORK_RATES = {"documents": 325.0, "paragraphs": 325.0, "ngrams": 65.0, "mix": 58.0, "tokens": 43.0}
-"""MB of text per CPU second without reading and writing: of a command, for `dedupe` by what it compares."""
+WORK_RATES = {"documents": 590.0, "paragraphs": 590.0, "ngrams": 85.0, "mix": 73.0, "tokens": 54.0}
+"""MB of text per CPU second without reading: of a command, for `dedupe` by what it compares."""
 
-TAGGER_RATES = {"gopher_": 42.0, "c4_": 280.0, "ft_lang_id": 45.0, "pii_": 130.0, "repetitions_": 140.0}
+TAGGER_RATES = {"gopher_": 57.0, "c4_": 430.0, "ft_lang_id": 112.0, "pii_": 500.0, "repetitions_": 250.0}
 """MB of text per CPU second of taggers, by the beginning of their names."""
 
 OTHER_TAGGER_RATE = 150.0
@@ -101,7 +101,7 @@ def sizes_table(
         lines.append(
             f"{bytes_text(size):<9} {hours:>9,.0f}  {math.ceil(hours * 3600 / DAY_S):>15,}  "
             + "".join(f"{cell:<10}" for cell in cells)
-            + f"{_gigabits_per_s(read + written, DAY_S):>10.2g} Gbit/s  "
+            + f"{_gigabits_per_s(read + written, DAY_S):>10,.2f} Gbit/s  "
             + f"${hours * price:,.0f}"
         )
     return lines
