@@ -155,7 +155,7 @@ def test_controls_with_unknown_and_wrong_values(tmp_path: Path, capsys: pytest.C
     [
         ("{", "is not JSON"),
         ('{"format": "results", "version": 3}', '"version" is 3; expected 1 to 1'),
-        ('{"format": "submission"}', '"controls" not found; expected an object'),
+        ('{"format": "submission", "version": 1}', '"controls" is missing; expected an object'),
     ],
     ids=["not json", "newer", "submission"],
 )

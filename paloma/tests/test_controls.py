@@ -1,73 +1,241 @@
-"""The tier for each guideline, and the submission with its declaration."""
+"""Tiers follow from evidence and fall without it, submissions that were tampered with are found, claims do nothing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from evidence_files import Run, write_run, write_scores
 from paloma.__main__ import main
-from paloma.controls import PALOMA_VOCABULARY_SHA256, Controls, judge, read_submission
+from paloma.controls import PALOMA_VOCABULARY_SHA256, Controls
+from paloma.evidence import Evidence
 from paloma.settings import load
+from paloma.submission import Submission, read_submission
+from paloma.suite import sources
+from paloma.tiers import judge
 from results_files import domain, results, write_results
 
-FULL: dict[str, Any] = {
-    "suite": {"name": "paloma", "version": "1", "split": "test", "subsample": "official"},
-    "training": {
-        "tokens_seen": 10**9,
-        "schedule_fraction": 1.0,
-        "decontamination": "full",
-        "decontamination_filter_sha256": "f" * 64,
-        "removal_rate": 0.0006,
-        "order_fixed": True,
-    },
+CLAIMS: dict[str, Any] = {
+    "suite": {"name": "mine", "version": "1", "split": "val", "subsample": "official"},
+    "training": {"tokens_seen": 5000, "schedule_fraction": 1.0, "decontamination": "full", "order_fixed": True},
 }
 
 
-def verdict(tmp_path: Path, declared: dict[str, Any] | None, tokenizer: str = PALOMA_VOCABULARY_SHA256) -> Any:
-    folder = write_results(tmp_path / "results", results(domain("a"), tokenizer=tokenizer))
-    path = None
-    if declared is not None:
-        path = tmp_path / "controls.yaml"
-        path.write_text(yaml.safe_dump(declared))
-    return judge(read_submission(folder, path))
+def mini_suite(domains: int = 6) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{d}-{n}",
+            "text": f"domain {d} has text {n} with some words",
+            "source": "ab"[d % 2],
+            "subdomain": f"d{d}",
+        }
+        for d in range(domains)
+        for n in range(30)
+    ]
 
 
-def without(part: str, **changes: Any) -> dict[str, Any]:
-    return FULL | {part: FULL[part] | changes}
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return write_run(tmp_path_factory.mktemp("run"), mini_suite())
+
+
+@pytest.fixture
+def controls(tmp_path: Path) -> Path:
+    path = tmp_path / "controls.yaml"
+    path.write_text(yaml.safe_dump(CLAIMS))
+    return path
+
+
+@pytest.fixture
+def submission(tmp_path: Path, run: Run, controls: Path) -> Path:
+    output = tmp_path / "submission"
+    flags = ["--controls", str(controls), "--certificate", str(run.certificate), "--output-dir", str(output)]
+    assert main(["submit", str(run.results), *flags]) == 0
+    return output
+
+
+def tier(submission: Submission) -> str:
+    return judge(submission).tier
+
+
+def test_complete_evidence_is_tier_a(submission: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert '"tier"' not in (submission / "submission.json").read_text()  # judged again by every reader
+    for path in (submission, submission / "submission.json"):
+        assert main(["check", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("model: tier A, every guideline holds") == 2
+    assert "1 of 20 training documents removed (5.000%)" in out
+    table = submission.parent / "table"
+    assert main(["aggregate", str(submission), "--output-dir", str(table)]) == 0
+    assert json.loads((table / "aggregate.json").read_text())["models"][0]["tier"] == "A"
+
+
+def test_claims_alone_are_tier_d(tmp_path: Path, controls: Path) -> None:
+    folder = write_results(tmp_path / "results", results(domain("a"), tokenizer=PALOMA_VOCABULARY_SHA256))
+    verdict = judge(read_submission(folder, controls))
+    assert verdict.tier == "D"
+    assert not any(finding.holds for finding in verdict.findings)
+    assert judge(read_submission(folder)).notes == ("nothing is declared: give --controls",)
+
+
+def part(submission: Path, kind: str) -> Path:
+    """The file of a submission's evidence with a manifest of some format, or the certificate."""
+    for path in sorted((submission / "evidence").glob("*.json")):
+        if json.loads(path.read_text()).get("format") == kind:
+            return path
+    raise AssertionError(kind)
 
 
 @pytest.mark.parametrize(
-    ("declared", "tokenizer", "tier", "metrics"),
-    [
-        (FULL, PALOMA_VOCABULARY_SHA256, "A", 2),
-        (without("training", order_fixed=False), PALOMA_VOCABULARY_SHA256, "B", 2),
-        (without("training", decontamination="partial"), PALOMA_VOCABULARY_SHA256, "C", 2),
-        (FULL, "0" * 64, "C", 1),
-        (without("suite", vocabulary_sha256="0" * 64), "0" * 64, "A", 2),
-        (without("suite", vocabulary_sha256=None), "0" * 64, "C", 1),
-        (without("suite", subsample="custom"), PALOMA_VOCABULARY_SHA256, "D", 2),
-        (without("suite", documents_sha256="1" * 64), PALOMA_VOCABULARY_SHA256, "D", 2),
-        (None, PALOMA_VOCABULARY_SHA256, "D", 2),
-    ],
-    ids=[
-        "all",
-        "order",
-        "decontamination",
-        "vocabulary",
-        "own vocabulary",
-        "none fixed",
-        "sample",
-        "other data",
-        "none",
-    ],
+    ("kind", "expected"),
+    [("decontamination", "C"), ("attributes", "C"), ("tokens", "C"), ("checkpoint", "C"), ("document", "D")],
 )
-def test_tier(tmp_path: Path, declared: dict[str, Any] | None, tokenizer: str, tier: str, metrics: int) -> None:
-    found = verdict(tmp_path, declared, tokenizer)
-    assert found.tier == tier
-    assert len(found.metrics) == metrics
-    assert len(found.findings) == 5
-    assert bool(found.notes) == (declared is None)
+def test_tier_falls_without_its_evidence(submission: Path, kind: str, expected: str) -> None:
+    value = json.loads((submission / "submission.json").read_text())
+    gone = [p.stem for p in (submission / "evidence").glob("*.json") if json.loads(p.read_text()).get("format") == kind]
+    for identity in gone:
+        del value["evidence"]["files"][identity]
+        value["evidence"]["certificates"] = [c for c in value["evidence"]["certificates"] if c != identity]
+    (submission / "submission.json").write_text(json.dumps(value))
+    assert tier(read_submission(submission)) == expected
+
+
+def test_tier_falls_without_certificate_or_table(run: Run, controls: Path) -> None:
+    assert tier(read_submission(run.results, controls)) == "C"
+    complete = read_submission(run.results, controls, [run.certificate])
+    assert tier(complete) == "A"
+    files = {key: path for key, path in complete.evidence.files.items() if path.name != "domains.csv"}
+    evidence = Evidence(root=complete.evidence.root, files=files, certificates=complete.evidence.certificates)
+    without = Submission(
+        results=complete.results, controls=complete.controls, declared=True, evidence=evidence, raw=complete.raw
+    )
+    assert tier(without) == "D"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda v: v["results"]["perplexity"][3].update(nll_nats=1.0), "results.perplexity.3.nll_nats is 1.0"),
+        (lambda v: v["results"]["model"].update(parameters=7), "results.model.parameters is 7"),
+        (lambda v: v["results"]["inference"].update(windowing="paloma-reference"), "results.inference.windowing is"),
+        (lambda v: v["results"]["perplexity"].pop(), "results.perplexity is 5 entries; results.json has 6 entries"),
+        (lambda v: v["controls"]["training"].update(tokens_seen=9), "controls.training.tokens_seen is 9"),
+        (lambda v: v["controls"]["training"].update(removal_rate=0.5), "controls.training.removal_rate is 0.5"),
+        (
+            lambda v: v["controls"]["training"].update(decontamination_filter_sha256="f" * 64),
+            "controls.training.decontamination_filter_sha256 is ffffffffffff",
+        ),
+    ],
+    ids=["loss", "parameters", "windows", "domain", "tokens", "rate", "filter"],
+)
+def test_tampered_field_is_found(
+    submission: Path, capsys: pytest.CaptureFixture[str], change: Callable[[dict[str, Any]], object], expected: str
+) -> None:
+    path = submission / "submission.json"
+    value = json.loads(path.read_text())
+    change(value)
+    for row in value["results"]["perplexity"]:  # with the ratio that follows
+        row["bits_per_byte"]["value"] = row["nll_nats"] / (row["bytes"] * 0.6931471805599453)
+    path.write_text(json.dumps(value))
+    capsys.readouterr()
+    assert main(["check", str(submission)]) == 1
+    out = capsys.readouterr().out
+    assert f"fault: {expected}" in out
+    assert "no tier, since the submission contradicts itself" in out
+    assert main(["aggregate", str(submission), "--output-dir", str(submission.parent / "table")]) == 1
+
+
+@pytest.mark.parametrize("kind", ["results", "attributes", "checkpoint", "decontamination"])
+def test_tampered_evidence_is_found(submission: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    path = part(submission, kind)
+    path.write_text(path.read_text().replace("1", "2", 1))
+    assert main(["check", str(submission)]) == 1
+    assert f"{path} has the sha256 " in capsys.readouterr().out
+    path.unlink()
+    assert main(["check", str(submission)]) == 1
+    assert f"{path} not found" in capsys.readouterr().out
+
+
+def test_sums_are_those_of_the_documents(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_scores(tmp_path / "results", run.sample, run.checkpoint)
+    rows = folder / "perplexity.jsonl.gz"
+    other = write_scores(tmp_path / "other", run.sample, run.checkpoint, level=2.5)
+    rows.write_bytes((other / "perplexity.jsonl.gz").read_bytes())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][0] = json.loads((other / "manifest.json").read_text())["files"][0]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["check", str(folder)]) == 1
+    assert "a/d0: nll_nats is " in capsys.readouterr().out
+    assert main(["submit", str(folder), "--output-dir", str(tmp_path / "submission")]) == 1
+    assert not (tmp_path / "submission").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "expected"),
+    [
+        ("suite", {"split": "test"}, "D"),
+        ("suite", {"documents_sha256": "1" * 64}, "D"),
+        ("suite", {"vocabulary_sha256": "0" * 64}, "C"),
+        ("suite", {"vocabulary_sha256": None}, "C"),
+        ("training", {"order_fixed": False, "decontamination": "none"}, "A"),  # the evidence shows them
+    ],
+    ids=["split", "documents", "vocabulary", "none fixed", "modest"],
+)
+def test_what_the_suite_fixes_is_compared(
+    run: Run, controls: Path, part: str, changes: dict[str, Any], expected: str
+) -> None:
+    controls.write_text(yaml.safe_dump(CLAIMS | {part: CLAIMS[part] | changes}))
+    assert tier(read_submission(run.results, controls, [run.certificate])) == expected
+
+
+def test_order_needs_a_seed(tmp_path: Path) -> None:
+    run = write_run(tmp_path, mini_suite(2))
+    manifest = run.checkpoint / "manifest.json"
+    value = json.loads(manifest.read_text())
+    del value["config"]["seed"]
+    value["details"]["step"] = 5
+    manifest.write_text(json.dumps(value))
+    write_scores(run.results, run.sample, run.checkpoint)
+    verdict = judge(read_submission(run.results, None, [run.certificate]))
+    assert verdict.tier == "B"
+    assert "intermediate checkpoint: compare only at 0.5 of the schedule" in verdict.notes
+
+
+def test_filter_has_to_contain_every_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path, mini_suite())
+    flags = ["--documents", str(tmp_path / "in"), "--output-dir", str(run.sample), "--bytes-per-domain", "300"]
+    assert main(["build", *flags, "--overwrite"]) == 0
+    flags = [
+        "--documents",
+        str(run.sample),
+        "--result",
+        str(tmp_path / "training"),
+        "--output-dir",
+        str(tmp_path / "c"),
+    ]
+    assert main(["decontaminate", *flags]) == 1
+    assert "the filter does not contain a/test/" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+    write_scores(run.results, run.sample, run.checkpoint)  # the old certificate is for another sample
+    assert tier(read_submission(run.results, None, [run.certificate])) == "C"
+
+
+def test_paloma_without_a_manifest_is_recognized_by_its_counts(tmp_path: Path, run: Run) -> None:
+    rows = [
+        domain(name, f"d{n}" if source.domains > 1 else "", tokens=(source.tokens or 0) // 2 // source.domains)
+        for name, source in sources().items()
+        if source.rehosted
+        for n in range(source.domains)
+    ]
+    for found, holds in ((rows, True), (rows[:-1], False), ([*rows, domain("c4_en", "x")], False)):
+        folder = tmp_path / f"{len(found)}"
+        write_results(folder, results(*found, tokenizer=PALOMA_VOCABULARY_SHA256))
+        manifest = json.loads((run.results / "manifest.json").read_text())
+        manifest["files"], manifest["inputs"] = [], []
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert judge(read_submission(folder)).findings[2].holds == holds
 
 
 def test_numbers_with_exponents_are_read(tmp_path: Path) -> None:
@@ -77,36 +245,8 @@ def test_numbers_with_exponents_are_read(tmp_path: Path) -> None:
     assert (training.removal_rate, training.tokens_seen, training.schedule_fraction) == (0.0006, 10**6, 1.0)
 
 
-def test_intermediate_checkpoint_is_noted(tmp_path: Path) -> None:
-    found = verdict(tmp_path, without("training", schedule_fraction=0.25))
-    assert found.notes == ("intermediate checkpoint: compare only at 0.25 of the schedule",)
-
-
-def test_official_sample_is_checked_against_the_inputs(tmp_path: Path) -> None:
-    vectors = Path(__file__).parents[2] / "docs" / "formats" / "vectors" / "results" / "v1" / "valid" / "full" / "data"
-    manifest = json.loads((vectors / "manifest.json").read_text())
-    identity = manifest["inputs"][0]["manifest_sha256"]
-    folder = tmp_path / "results"
-    folder.mkdir()
-    for path in vectors.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    manifest["inputs"] = [{"role": "documents", "path": "../documents", "manifest_sha256": identity}]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    controls = tmp_path / "controls.yaml"
-    for declared, holds in ((identity, True), ("1" * 64, False)):
-        controls.write_text(yaml.safe_dump(without("suite", documents_sha256=declared)))
-        finding = judge(read_submission(folder, controls)).findings[2]
-        assert (finding.guideline, finding.holds) == ("subsample", holds)
-        assert identity[:12] in finding.reason
-
-
-def test_submission_keeps_the_declaration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_results(tmp_path / "results", results(domain("a"), tokenizer=PALOMA_VOCABULARY_SHA256))
-    controls = tmp_path / "controls.yaml"
-    controls.write_text(yaml.safe_dump(FULL))
-    submission = tmp_path / "submission"
-    assert main(["check", str(folder), "--controls", str(controls), "--output-dir", str(submission)]) == 0
-    assert "model: tier A, every guideline holds" in capsys.readouterr().out
-    assert "tier" not in (submission / "submission.json").read_text()  # judged again by every reader
-    assert main(["aggregate", str(submission), "--output-dir", str(tmp_path / "table")]) == 0
-    assert json.loads((tmp_path / "table" / "aggregate.json").read_text())["models"][0]["tier"] == "A"
+def test_former_submission_is_read(tmp_path: Path) -> None:
+    value = {"format": "submission", "version": 1, "controls": CLAIMS, "evidence": {"documents_sha256": []}}
+    path = tmp_path / "submission.json"
+    path.write_text(json.dumps(value | {"results": results(domain("a"))}))
+    assert tier(read_submission(path)) == "D"

@@ -1,13 +1,14 @@
-"""`paloma suite | build | check | aggregate | report`."""
+"""`paloma suite | build | decontaminate | check | submit | aggregate | report`."""
 
 import argparse
 import dataclasses
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 from paloma import __version__
-from paloma.formats.contract import ConfigError, FormatError, report_error
+from paloma.formats.contract import ConfigError, FormatError, WorkError, report_error
 from paloma.settings import field_help, home_path, output_path, rename_flags
 from paloma.suite import VIEWS, overview
 
@@ -61,7 +62,32 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--controls", type=home_path, metavar="YAML", help="what the run declares, such as its training data"
     )
-    check.add_argument("--output-dir", **output | {"help": "new directory for submission.json; takes one RESULTS"})
+    certificate: dict[str, Any] = {"type": home_path, "nargs": "+", "default": [], "metavar": "DIR"}
+    certificate["help"] = "certificates of paloma decontaminate"
+    check.add_argument("--certificate", **certificate)
+    check.add_argument("--output-dir", **output | {"help": "the same as paloma submit; takes one of the results"})
+
+    submit = add("submit", "write a submission: results, a declaration, and the evidence of both")
+    submit.add_argument("results", **results | {"nargs": 1, "help": "a directory written by catwalk run"})
+    text = "what the run declares, such as its training data"
+    submit.add_argument("--controls", type=home_path, metavar="YAML", help=text)
+    submit.add_argument("--certificate", **certificate)
+    submit.add_argument("--output-dir", required=True, **output)
+    submit.set_defaults(original=None)
+
+    decontaminate = add(
+        "decontaminate", "print settings for dolma that remove a sample from training data, or certify it"
+    )
+    text = "the evaluation documents, a sample of paloma build"
+    decontaminate.add_argument("--documents", type=home_path, required=True, metavar="DIR", help=text)
+    text = "patterns of the training documents; prints the settings"
+    decontaminate.add_argument("--training", nargs="+", default=[], metavar="PATTERN", help=text)
+    text = "where dolma mix writes the documents that it keeps; without --training, certify them"
+    decontaminate.add_argument("--result", type=home_path, default=Path("decontaminated"), metavar="DIR", help=text)
+    text = "the Bloom filter (default: %(default)s)"
+    decontaminate.add_argument("--filter", type=home_path, default=Path("paloma.bin"), metavar="FILE", help=text)
+    text = "directory for the settings, or for the certificate (default: print the settings)"
+    decontaminate.add_argument("--output-dir", **output | {"help": text})
 
     aggregate = add("aggregate", "aggregate results per domain, per source and over all")
     aggregate.add_argument("results", **results)
@@ -111,15 +137,18 @@ def _run(flags: argparse.Namespace) -> tuple[str, bool]:
     """The text to print, and whether all is well."""
     if flags.command == "suite":
         return overview(flags.view), True
-    inputs = {"build": "documents", "report": "aggregates"}.get(flags.command, "results")
+    inputs = {"build": "documents", "report": "aggregates", "decontaminate": "documents"}.get(flags.command, "results")
     expected = "documents or results" if flags.command == "check" else inputs
-    missing = [path for path in getattr(flags, inputs) if not path.exists()]
+    given = getattr(flags, inputs)
+    missing = [path for path in (given if isinstance(given, list) else [given]) if not path.exists()]
     if missing:
         raise ConfigError(*[f"{path}: not found; expected {expected}" for path in missing], hint="check the path")
     if flags.command == "build":
         return _build(flags), True
-    if flags.command == "check":
+    if flags.command in ("check", "submit"):
         return _check(flags)
+    if flags.command == "decontaminate":
+        return _decontaminate(flags), True
     if flags.command == "aggregate":
         from paloma.aggregate import aggregate
 
@@ -134,19 +163,48 @@ def _run(flags: argparse.Namespace) -> tuple[str, bool]:
 
 def _check(flags: argparse.Namespace) -> tuple[str, bool]:
     from paloma.check_documents import check_documents, is_documents
-    from paloma.controls import check
+    from paloma.submit import check
 
     documents = [path for path in flags.results if is_documents(path)]
     results = [path for path in flags.results if path not in documents]
     if flags.original is not None and (results or not documents):
         raise ConfigError("--original: given for results; expected directories of documents", hint="drop it")
-    if documents and (flags.controls or flags.output_dir):
-        raise ConfigError(f"{documents[0]}: contains documents; expected results with --controls and --output-dir")
+    if documents and (flags.controls or flags.output_dir or flags.certificate):
+        given = next(name for name in ("controls", "certificate", "output_dir") if getattr(flags, name))
+        raise ConfigError(f"{documents[0]}: contains documents; expected results with --{given.replace('_', '-')}")
     reports = [(path, check_documents(path, flags.original)) for path in documents]
     texts = [report.text(path) for path, report in reports]
+    sound = all(report.sound for _, report in reports)
     if results:
-        texts.append(check(results, flags.controls, flags.output_dir, overwrite=flags.overwrite))
-    return "\n\n".join(texts), all(report.sound for _, report in reports)
+        text, agree = check(
+            results, flags.controls, flags.output_dir, overwrite=flags.overwrite, **_certificates(flags)
+        )
+        texts.append(text)
+        sound = sound and agree
+    return "\n\n".join(texts), sound
+
+
+def _certificates(flags: argparse.Namespace) -> dict[str, Any]:
+    from paloma.evidence import CERTIFICATE
+
+    missing = [path for path in flags.certificate if not (path / CERTIFICATE).is_file()]
+    if missing:
+        problems = [f"--certificate: {path} has no {CERTIFICATE}; expected a certificate" for path in missing]
+        raise ConfigError(*problems, hint="paloma decontaminate --result writes one")
+    return {"certificates": flags.certificate}
+
+
+def _decontaminate(flags: argparse.Namespace) -> str:
+    from paloma.decontaminate import certify, settings
+
+    if flags.result.exists() and not flags.training:
+        if flags.output_dir is None:
+            raise ConfigError("--output-dir: not given; expected a directory for the certificate")
+        return certify(flags.documents, flags.result, flags.output_dir, overwrite=flags.overwrite)
+    if not flags.training:
+        problem = f"--result: {flags.result} not found, and no --training is given; expected one of them"
+        raise ConfigError(problem, hint="--training prints settings; then run dolma; then leave it out")
+    return settings(flags.documents, flags.training, flags.filter, flags.result, flags.output_dir)
 
 
 def _build(flags: argparse.Namespace) -> str:
@@ -168,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     except FormatError as error:
         error.hint = error.hint or "python -m paloma.formats validate lists every error of an artifact"
         return report_error(error)
-    except (ConfigError, OSError) as error:
+    except (ConfigError, WorkError, OSError) as error:
         return report_error(error)
     return 0 if sound else 1
 

@@ -13,12 +13,13 @@ from itertools import combinations, count, pairwise
 from pathlib import Path
 from typing import Any
 
-from paloma.controls import Submission, judge, read_submission
-from paloma.formats.contract import ConfigError, FormatError, canonical_json, read_object
+from paloma.formats.contract import ConfigError, FormatError, WorkError, canonical_json, read_object
 from paloma.formats.manifest import describe_input
 from paloma.formats.results import Domain
 from paloma.metrics import summarize, summarize_domain
 from paloma.output import csv_table, format_number, markdown_table, write_artifact
+from paloma.submission import Submission, faults, read_submission
+from paloma.tiers import judge
 
 __all__ = ["RANKED_BY", "aggregate", "difference_text", "obstacles", "read_aggregate"]
 
@@ -34,6 +35,7 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
     Raises:
         ConfigError: results listed twice, or a ranking that the results do not allow.
         FormatError: broken results, or results without perplexity.
+        WorkError: a submission that contradicts itself.
     """
     # ---- read
     counts = Counter(path.resolve() for path in paths)
@@ -45,6 +47,9 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
         if not submission.results.domains:
             message = '"perplexity" is empty; expected at least one domain'
             raise FormatError("invalid_value", submission.results.path, message, field="perplexity")
+
+        if found := list(faults(submission)):
+            raise WorkError(*[f"{submission.results.path}: {fault}" for fault in found], hint="score again")
 
     # ---- derive and compare
     models = [_model(*pair) for pair in zip(_labels(submissions), submissions, strict=True)]
