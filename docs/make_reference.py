@@ -27,7 +27,7 @@ TOOLS = {
         "report",
     ],
     "catwalk": ["run", "list", "show", "report", "verify", "documents"],
-    "paloma": ["suite", "build", "decontaminate", "check", "submit", "aggregate", "report"],
+    "paloma": ["suite", "build", "decontaminate", "check", "submit", "aggregate", "compare", "report"],
     "open-instruct": ["sft", "dpo", "chat", "inspect", "mix", "merge"],
 }
 FOLDER = Path(__file__).resolve().parent / "reference"

@@ -1,4 +1,4 @@
-"""`paloma suite | build | decontaminate | check | submit | aggregate | report`."""
+"""`paloma suite | build | decontaminate | check | submit | aggregate | compare | report`."""
 
 import argparse
 import dataclasses
@@ -95,6 +95,21 @@ def _parser() -> argparse.ArgumentParser:
     aggregate.add_argument("--controls", type=home_path, metavar="YAML", help="what all these runs declare")
     text = "metric to rank by; ppl needs models with the same tokenizer (default: %(default)s)"
     aggregate.add_argument("--rank-by", choices=("bpb", "ppl"), default="bpb", help=text)
+    text = "domains to aggregate, see paloma suite (default: %(default)s)"
+    aggregate.add_argument("--view", choices=tuple(VIEWS), default="all", help=text)
+    text = "tables of domains with their tokens in other corpora, such as domains.csv: adds the loss on these mixtures"
+    aggregate.add_argument("--reweight", type=home_path, nargs="+", default=[], metavar="CSV", help=text)
+    text = "draws of the bootstrap over documents; 0 for no intervals (default: %(default)s)"
+    aggregate.add_argument("--draws", type=int, default=1000, metavar="N", help=text)
+    aggregate.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
+
+    compare = add("compare", "compare two models domain by domain: what improved, and the scaling rate")
+    compare.add_argument("results", **results | {"nargs": 2, "help": "the earlier or smaller model, and the other"})
+    text = "what the scaling rate is by (default: tokens_seen if they are known and differ, else parameters)"
+    compare.add_argument("--cost", choices=("tokens_seen", "parameters"), help=text)
+    text = "the costs of both, in place of those in the results"
+    compare.add_argument("--costs", type=float, nargs=2, metavar="N", help=text)
+    compare.add_argument("--output-dir", **output | {"help": "new directory for comparison.csv"})
 
     report = add("report", "write an HTML page about one or more aggregates")
     text = "directories written by paloma aggregate"
@@ -150,12 +165,13 @@ def _run(flags: argparse.Namespace) -> tuple[str, bool]:
     if flags.command == "decontaminate":
         return _decontaminate(flags), True
     if flags.command == "aggregate":
-        from paloma.aggregate import aggregate
+        return _aggregate(flags), True
+    if flags.command == "compare":
+        from paloma.compare import compare
 
-        text = aggregate(
-            flags.results, flags.output_dir, controls=flags.controls, rank_by=flags.rank_by, overwrite=flags.overwrite
-        )
-        return text, True
+        costs = tuple(flags.costs) if flags.costs else None
+        pair = (flags.results[0], flags.results[1])
+        return compare(pair, flags.output_dir, flags.cost, costs, overwrite=flags.overwrite), True
     from paloma.report import report
 
     return report(flags.aggregates, flags.output_dir, flags.title, overwrite=flags.overwrite), True
@@ -192,6 +208,21 @@ def _certificates(flags: argparse.Namespace) -> dict[str, Any]:
         problems = [f"--certificate: {path} has no {CERTIFICATE}; expected a certificate" for path in missing]
         raise ConfigError(*problems, hint="paloma decontaminate --result writes one")
     return {"certificates": flags.certificate}
+
+
+def _aggregate(flags: argparse.Namespace) -> str:
+    from paloma.aggregate import Options, aggregate
+
+    if flags.draws < 0:
+        raise ConfigError(f"--draws: {flags.draws}; expected at least 0")
+    names = [path.stem for path in flags.reweight]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"--reweight: two tables are named {twice[0]}; expected different names", hint="rename one")
+    options = Options(
+        rank_by=flags.rank_by, view=flags.view, reweight=tuple(flags.reweight), draws=flags.draws, seed=flags.seed
+    )
+    return aggregate(flags.results, flags.output_dir, options, controls=flags.controls, overwrite=flags.overwrite)
 
 
 def _decontaminate(flags: argparse.Namespace) -> str:

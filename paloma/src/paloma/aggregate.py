@@ -8,20 +8,25 @@ import logging
 import math
 import statistics
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations, count, pairwise
 from pathlib import Path
 from typing import Any
 
+from paloma.bootstrap import Replicates, interval, resample
 from paloma.formats.contract import ConfigError, FormatError, WorkError, canonical_json, read_object
 from paloma.formats.manifest import describe_input
 from paloma.formats.results import Domain
 from paloma.metrics import summarize, summarize_domain
 from paloma.output import csv_table, format_number, markdown_table, write_artifact
-from paloma.submission import Submission, faults, read_submission
+from paloma.pareto import efficiency
+from paloma.reweight import read_shares, reweighted
+from paloma.submission import Submission, document_rows, faults, read_submission
+from paloma.suite import in_view
 from paloma.tiers import judge
+from paloma.token_types import describe_types
 
-__all__ = ["RANKED_BY", "aggregate", "difference_text", "obstacles", "read_aggregate"]
+__all__ = ["RANKED_BY", "Options", "aggregate", "difference_text", "efficient_text", "obstacles", "read_aggregate"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,19 @@ RANKED_BY = {"bpb": "bits_per_byte", "ppl": "perplexity"}
 _AGGREGATE = "aggregate.json"
 
 
-def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by: str, overwrite: bool) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `paloma aggregate` computes besides the sums."""
+
+    rank_by: str = "bpb"
+    view: str = "all"
+    reweight: tuple[Path, ...] = ()
+    draws: int = 1000
+    """of the bootstrap; 0 for no intervals"""
+    seed: int = 0
+
+
+def aggregate(paths: list[Path], output: Path, options: Options, *, controls: Path | None, overwrite: bool) -> str:
     """Aggregate results into `output`; returns the Markdown tables that the command prints.
 
     Raises:
@@ -44,27 +61,38 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
         raise ConfigError(*repeated, hint="list each once")
     submissions = [read_submission(path, controls) for path in paths]
     for submission in submissions:
-        if not submission.results.domains:
-            message = '"perplexity" is empty; expected at least one domain'
+        if not _domains(submission, options.view):
+            of_view = "" if options.view == "all" else f" of the view {options.view}"
+            message = f'"perplexity" is empty; expected at least one domain{of_view}'
+            if submission.results.domains:
+                message = f'"perplexity" has no domain{of_view}; expected at least one'
             raise FormatError("invalid_value", submission.results.path, message, field="perplexity")
 
         if found := list(faults(submission)):
             raise WorkError(*[f"{submission.results.path}: {fault}" for fault in found], hint="score again")
 
     # ---- derive and compare
-    models = [_model(*pair) for pair in zip(_labels(submissions), submissions, strict=True)]
+    shares = {path.stem: read_shares(path) for path in options.reweight}
+    draws = [_draws(submission, options) for submission in submissions]
+    models = [
+        _model(label, submission, _domains(submission, options.view), drawn, shares)
+        for label, submission, drawn in zip(_labels(submissions), submissions, draws, strict=True)
+    ]
     reasons = {metric: obstacles(models, metric) for metric in RANKED_BY.values()}
     value = {
         "version": 1,
         "models": models,
         "comparable": {metric: {"allowed": not found, "reasons": found} for metric, found in reasons.items()},
-        "ranking": _rank(models, rank_by, reasons[RANKED_BY[rank_by]]),
+        "ranking": _rank(models, draws, options.rank_by, reasons[RANKED_BY[options.rank_by]]),
+        "pareto": _pareto(models, draws) if not reasons["bits_per_byte"] else {},
+        "view": options.view,
     }
 
     # ---- write
     inputs = [entry for path in paths for entry in describe_input("results", path, output)]
     if controls is not None:
         inputs += describe_input("controls", controls, output)
+    inputs += [entry for path in options.reweight for entry in describe_input("shares", path, output)]
     write_artifact(
         output,
         {
@@ -74,10 +102,10 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
         },
         overwrite=overwrite,
         format="table",
-        config={"rank_by": rank_by},
+        config={"draws": options.draws, "rank_by": options.rank_by, "seed": options.seed, "view": options.view},
         counts={
             "models": len(submissions),
-            "domains": len({(d.source, d.subdomain) for s in submissions for d in s.results.domains}),
+            "domains": len({(d["source"], d["subdomain"]) for model in models for d in model["domains"]}),
         },
         details={"ranking": value["ranking"]},
         inputs=inputs,
@@ -86,6 +114,20 @@ def aggregate(paths: list[Path], output: Path, *, controls: Path | None, rank_by
 
 
 # ---- one model
+
+
+def _domains(submission: Submission, view: str) -> list[Domain]:
+    contains = in_view(view)
+    return [domain for domain in submission.results.domains if contains(domain.source, domain.subdomain)]
+
+
+def _draws(submission: Submission, options: Options) -> Replicates | None:
+    """The bootstrap's draws; None where the results have no sums of documents."""
+    rows = document_rows(submission) if options.draws else None
+    if rows is None:
+        return None
+    wanted = {(domain.source, domain.subdomain) for domain in _domains(submission, options.view)}
+    return resample([row for row in rows if (row.source, row.subdomain) in wanted], options.draws, options.seed)
 
 
 def _labels(submissions: list[Submission]) -> list[str]:
@@ -101,30 +143,54 @@ def _labels(submissions: list[Submission]) -> list[str]:
     return labels
 
 
-def _model(label: str, submission: Submission) -> dict[str, Any]:
+def _model(
+    label: str,
+    submission: Submission,
+    domains: list[Domain],
+    draws: Replicates | None,
+    shares: dict[str, dict[tuple[str, str], float]],
+) -> dict[str, Any]:
     results, verdict = submission.results, judge(submission)
     by_source: dict[str, list[Domain]] = {}
-    for domain in results.domains:
+    for domain in domains:
         by_source.setdefault(domain.source, []).append(domain)
-    sources = [{"source": source} | summarize(domains) for source, domains in sorted(by_source.items())]
+    sources = [{"source": source} | summarize(found) for source, found in sorted(by_source.items())]
+    every = summarize(domains)
+    if draws is not None:
+        _add_intervals(every, draws)
+        for source in sources:
+            _add_intervals(source, draws.of(lambda key, name=source["source"]: key[0] == name))  # type: ignore[misc]
     return {
         "label": label,
         "model": asdict(results.model),
+        "tokens_seen": submission.tokens_seen,
+        "draws": None if draws is None else {"count": draws.nll_nats.shape[1], "single_documents": draws.single},
         "inference": asdict(results.inference),
         "tier": verdict.tier,
         "findings": [asdict(finding) for finding in verdict.findings],
         "notes": list(verdict.notes),
         "domains": [
-            {"source": domain.source, "subdomain": domain.subdomain} | summarize_domain(domain)
-            for domain in results.domains
+            {"source": domain.source, "subdomain": domain.subdomain} | summarize_domain(domain) for domain in domains
         ],
         "sources": sources,
-        "all": summarize(results.domains),
+        "all": every,
+        "reweighted": {name: reweighted(domains, share, draws) for name, share in shares.items()},
+        "types": describe_types(submission),
         "mean_over_sources": {
             name: _mean([source["pooled"][name]["value"] for source in sources])
             for name in (*RANKED_BY.values(), "log_perplexity")
         },
     }
+
+
+def _add_intervals(group: dict[str, Any], draws: Replicates) -> None:
+    """The bootstrap's interval of each estimate of a group."""
+    for metric in (*RANKED_BY.values(), "log_perplexity"):
+        if not len(draws.domains(metric)):
+            continue
+        group["pooled"][metric]["interval"] = interval(draws.pooled(metric))
+        group["macro"][metric]["interval"] = interval(draws.macro(metric))
+        group.setdefault("median_interval", {})[metric] = interval(draws.median(metric))
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -156,7 +222,35 @@ def obstacles(models: list[dict[str, Any]], metric: str) -> list[str]:
     return found
 
 
-def _rank(models: list[dict[str, Any]], rank_by: str, reasons: list[str]) -> dict[str, Any] | None:
+def _pareto(models: list[dict[str, Any]], draws: list[Replicates | None]) -> dict[str, list[dict[str, Any]]]:
+    """The models' efficiency by parameters, and by tokens seen if those of all are known."""
+    losses = [model["all"]["macro"]["bits_per_byte"]["value"] for model in models]
+    if len(models) < 2 or None in losses:
+        return {}
+    known = [drawn.macro("bits_per_byte") for drawn in draws if drawn is not None]
+    domains = [
+        {
+            f"{d['source']}/{d['subdomain']}": d["bits_per_byte"]["value"]
+            for d in model["domains"]
+            if d["bits_per_byte"]["value"] is not None
+        }
+        for model in models
+    ]
+    labels = [model["label"] for model in models]
+    costs = {
+        "parameters": [model["model"]["parameters"] for model in models],
+        "tokens_seen": [model["tokens_seen"] for model in models],
+    }
+    return {
+        name: efficiency(labels, values, losses, known if len(known) == len(models) else None, domains)
+        for name, values in costs.items()
+        if None not in values
+    }
+
+
+def _rank(
+    models: list[dict[str, Any]], draws: list[Replicates | None], rank_by: str, reasons: list[str]
+) -> dict[str, Any] | None:
     """Models from best to worst with the differences of neighbours; None for one model, or if they do not compare.
 
     Raises:
@@ -169,12 +263,17 @@ def _rank(models: list[dict[str, Any]], rank_by: str, reasons: list[str]) -> dic
     measured = all(model["all"]["macro"][metric]["value"] is not None for model in models)
     if len(models) < 2 or not measured or reasons:
         return None
-    best_first = sorted(models, key=lambda model: (model["all"]["macro"][metric]["value"], model["label"]))
-    return {
-        "by": f"macro {metric}",
-        "models": [model["label"] for model in best_first],
-        "differences": [_difference(better, worse, metric) for better, worse in pairwise(best_first)],
-    }
+    pairs = sorted(
+        zip(models, draws, strict=True), key=lambda pair: (pair[0]["all"]["macro"][metric]["value"], pair[0]["label"])
+    )
+    differences = []
+    for (better, drawn_better), (worse, drawn_worse) in pairwise(pairs):
+        difference = _difference(better, worse, metric)
+        if drawn_better is not None and drawn_worse is not None:
+            gaps = drawn_worse.macro(metric) - drawn_better.macro(metric)
+            difference |= {"interval": interval(gaps), "probability": float((gaps > 0).mean())}
+        differences.append(difference)
+    return {"by": f"macro {metric}", "models": [model["label"] for model, _ in pairs], "differences": differences}
 
 
 def _difference(better: dict[str, Any], worse: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -250,6 +349,8 @@ def _overview(value: dict[str, Any]) -> str:
         held = ", ".join(f["guideline"] for f in model["findings"] if f["holds"]) or "none"
         notes = "".join(f"; {note}" for note in model["notes"])
         lines.append(f"{model['label']}: tier {model['tier']} (guidelines that hold: {held}){notes}.")
+    lines += [text for model in models for text in _intervals(model)]
+    lines += [f"Efficient by {name}: {efficient_text(rows)}." for name, rows in value["pareto"].items()]
     if len(models) > 1:
         for metric, verdict in value["comparable"].items():
             lines += [f"{metric} is not compared: {reason}." for reason in verdict["reasons"]]
@@ -263,14 +364,49 @@ def _overview(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _intervals(model: dict[str, Any]) -> list[str]:
+    """Sentences about the bootstrap of the macro bits per byte, and about other mixtures of the domains."""
+    lines = []
+    found = model["all"]["macro"]["bits_per_byte"].get("interval")
+    if found:
+        single = model["draws"]["single_documents"]
+        fixed = f"; {single:,} domains of one document are held fixed" if single else ""
+        lines.append(f"{model['label']}: macro bpb {_between(found)} (95 %, bootstrap over documents{fixed}).")
+    for name, estimates in model["reweighted"].items():
+        text = f"{model['label']} on the mixture {name}: "
+        parts = []
+        for metric, title in (("bits_per_byte", "bpb"), ("perplexity", "ppl")):
+            between = f" ({_between(estimates[metric]['interval'])})" if "interval" in estimates[metric] else ""
+            parts.append(f"{title} {format_number(estimates[metric]['value'])}{between}")
+        lines.append(text + ", ".join(parts) + ".")
+    return lines
+
+
+def _between(interval: list[float]) -> str:
+    return " to ".join(map(format_number, interval))
+
+
+def efficient_text(rows: list[dict[str, Any]]) -> str:
+    """The efficient models of `pareto`, each with its probability if there is one."""
+    return ", ".join(
+        row["model"] + ("" if row["probability"] is None else f" ({row['probability']:.0%})")
+        for row in sorted(rows, key=lambda row: row["cost"])
+        if row["efficient"]
+    )
+
+
 def difference_text(difference: dict[str, Any]) -> str:
     """One sentence about a pair of neighbours in the ranking."""
     error = "" if difference["stderr"] is None else f" ± {difference['stderr']:.2g}"
-    return (
+    text = (
         f"{difference['worse']} is {difference['mean']:.3g}{error} above {difference['better']} (mean over domains, "
         "paired; one standard error over domains) and above it in "
         f"{difference['domains_better']:,} of {difference['domains']:,} domains."
     )
+    if "interval" in difference:
+        low, high = difference["interval"]
+        text += f" Over documents: {low:.3g} to {high:.3g} (95 %, bootstrap)."
+    return text
 
 
 def _group(model: dict[str, Any], name: str) -> dict[str, Any] | None:

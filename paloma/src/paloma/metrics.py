@@ -26,6 +26,7 @@ from typing import Any
 from paloma.formats.results import Domain
 
 __all__ = [
+    "LARGEST",
     "Estimate",
     "bits_per_byte",
     "frontier",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _METRICS = ("bits_per_byte", "perplexity", "log_perplexity")
-_LARGEST = 1e30  # what Paloma's reference code writes for a perplexity that overflows
+LARGEST = 1e30  # what Paloma's reference code writes for a perplexity that overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def perplexity(nll_nats: float, units: int) -> float | None:
     mean = log_perplexity(nll_nats, units)
     if mean is None:
         return None
-    return math.exp(mean) if mean < math.log(_LARGEST) else _LARGEST
+    return math.exp(mean) if mean < math.log(LARGEST) else LARGEST
 
 
 def _perplexity_estimate(metric: str, nll_nats: float, tokens: int, log_stderr: float | None, n: int) -> Estimate:
@@ -73,7 +74,7 @@ def _perplexity_estimate(metric: str, nll_nats: float, tokens: int, log_stderr: 
     if metric == "log_perplexity":
         return Estimate(log_perplexity(nll_nats, tokens), log_stderr, n)
     value = perplexity(nll_nats, tokens)
-    capped = value is None or value >= _LARGEST
+    capped = value is None or value >= LARGEST
     return Estimate(value, None if log_stderr is None or capped else log_stderr * (value or 0.0), n)
 
 
