@@ -27,7 +27,7 @@ TOOLS = {
         "report",
     ],
     "catwalk": ["run", "list", "show", "report", "verify", "documents"],
-    "paloma": ["suite", "build", "decontaminate", "check", "submit", "aggregate", "compare", "report"],
+    "paloma": ["suite", "build", "decontaminate", "check", "submit", "aggregate", "compare", "pile", "report"],
     "open-instruct": ["sft", "dpo", "chat", "inspect", "mix", "merge"],
 }
 FOLDER = Path(__file__).resolve().parent / "reference"

@@ -1,4 +1,4 @@
-"""`paloma suite | build | decontaminate | check | submit | aggregate | compare | report`."""
+"""`paloma suite | build | decontaminate | check | submit | aggregate | compare | pile | report`."""
 
 import argparse
 import dataclasses
@@ -111,6 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--costs", type=float, nargs=2, metavar="N", help=text)
     compare.add_argument("--output-dir", **output | {"help": "new directory for comparison.csv"})
 
+    pile = add("pile", "compare with GPT-2 and GPT-3 on the components of The Pile")
+    pile.add_argument("results", **results)
+    text = "the source of The Pile's documents (default: %(default)s)"
+    pile.add_argument("--source", default="pile", help=text)
+    text = "results of a model that was trained on The Pile, for Δ (default: the paper's)"
+    pile.add_argument("--reference", type=home_path, metavar="RESULTS", help=text)
+    pile.add_argument("--output-dir", **output | {"help": "new directory for pile.csv"})
+
     report = add("report", "write an HTML page about one or more aggregates")
     text = "directories written by paloma aggregate"
     report.add_argument("aggregates", type=home_path, nargs="+", metavar="AGGREGATE", help=text)
@@ -172,6 +180,11 @@ def _run(flags: argparse.Namespace) -> tuple[str, bool]:
         costs = tuple(flags.costs) if flags.costs else None
         pair = (flags.results[0], flags.results[1])
         return compare(pair, flags.output_dir, flags.cost, costs, overwrite=flags.overwrite), True
+    if flags.command == "pile":
+        from paloma.pile import pile
+
+        text = pile(flags.results, flags.output_dir, flags.source, flags.reference, overwrite=flags.overwrite)
+        return text, True
     from paloma.report import report
 
     return report(flags.aggregates, flags.output_dir, flags.title, overwrite=flags.overwrite), True

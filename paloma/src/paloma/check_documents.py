@@ -137,8 +137,9 @@ def _read(root: Path, report: Report) -> dict[tuple[str, str, str], bytes]:
                 report.fault("empty", f'{document.place}: "{document.id}" has no text')
             if (source, split, document.id) in found:
                 report.fault("id", f'{document.place}: "{document.id}" appears twice in {source}/{split}')
-            text = hashlib.sha256(document.text.encode()).digest()
-            found[source, split, document.id] = text
+            found[source, split, document.id] = hashlib.sha256(document.text.encode()).digest()
+            uncut = document.text + str(document.metadata.get("truncated_portion", ""))  # a cut text may be one word
+            text = hashlib.sha256(uncut.encode()).digest()
             first = splits_of_text.setdefault((source, text), split)
             if first != split:
                 where = f"in {source}/{first} and {source}/{split}"

@@ -1,16 +1,15 @@
 """`paloma report`: one self-contained HTML page of aggregates, without scripts or anything from the network."""
 
-from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from paloma.aggregate import difference_text, obstacles, read_aggregate
+from paloma.charts import heat_maps, pareto_charts, type_curves
 from paloma.formats.contract import ConfigError
 from paloma.formats.manifest import describe_input
-from paloma.metrics import frontier
 from paloma.output import format_number, write_artifact
-from paloma.page import Axis, Html, document, element, frame, table
+from paloma.page import Html, document, element, table
 
 __all__ = ["report"]
 
@@ -47,8 +46,17 @@ def _page(values: list[dict[str, Any]], title: str) -> str:
         raise ConfigError(*problems, hint="aggregate the results together")
     differences = [difference for value in values if value["ranking"] for difference in value["ranking"]["differences"]]
     compared = [element("p", difference_text(difference)) for difference in differences]
-    sections = *_models(models), *_notes(models), *compared, *_pareto(models), *_sources(models), *_domains(models)
-    return document(title, *sections)
+    return document(
+        title,
+        *_models(models),
+        *_notes(models),
+        *compared,
+        *pareto_charts(values, models),
+        *heat_maps(models),
+        *_sources(models),
+        *type_curves(models),
+        *_domains(models),
+    )
 
 
 def _estimate(estimate: dict[str, Any] | None) -> str:
@@ -62,7 +70,7 @@ def _models(models: list[dict[str, Any]]) -> list[str]:
     rows = []
     for model in models:
         inference, every = model["inference"], model["all"]
-        held = ", ".join(f["guideline"] for f in model["findings"] if f["holds"])
+        held = ", ".join(f["guideline"] for f in model["findings"] if f["holds"]) or "none"
         windows = f"{inference['windowing']}, {inference['max_length_tokens']}, {inference['prefix']}"
         numbers = [model["model"]["parameters"], every["documents"], every["bytes"]]
         numbers += [_estimate(every[mean]["bits_per_byte"]) for mean in ("pooled", "macro")]
@@ -128,24 +136,3 @@ def _domains(models: list[dict[str, Any]]) -> list[str]:
         row = ["/".join(part for part in key if part), bar, first["documents"], first["bytes"]]
         rows.append(row + [_estimate((by_label.get(m["label"]) or {}).get("bits_per_byte")) for m in models])
     return [element("h2", f"Domains ({len(ordered):,}), hardest first"), table(head, rows, text=2)]
-
-
-def _pareto(models: list[dict[str, Any]]) -> list[str]:
-    """A chart of parameters against macro bits per byte; efficient models are filled."""
-    values = [(m["label"], m["model"]["parameters"], m["all"]["macro"]["bits_per_byte"]["value"]) for m in models]
-    points = [(label, float(cost), loss) for label, cost, loss in values if loss is not None]
-    if len(points) < 2 or obstacles(models, "bits_per_byte"):
-        return []
-    across, up = Axis([cost for _, cost, _ in points], 0.1, log=True), Axis([loss for _, _, loss in points], 0.1)
-    efficient = frontier([(cost, loss) for _, cost, loss in points])
-    drawn, taken = [frame(across, up, "parameters")], [0.0]
-    for (label, cost, loss), best in sorted(zip(points, efficient, strict=True), key=lambda point: -point[0][2]):
-        x, y = across.at(cost), 100 - up.at(loss)
-        taken.append(max(y, taken[-1] + 7))  # a line of text below the last label
-        side = 'dx="-9" text-anchor="end"' if x > 50 else 'dx="9"'
-        fill = "currentColor" if best else "none"
-        drawn.append(f'<circle cx="{x:.2f}%" cy="{y:.2f}%" r="4" fill="{fill}" stroke="currentColor"/>')
-        drawn.append(f'<text x="{x:.2f}%" y="{taken[-1]:.2f}%" dy="4" {side}>{escape(label)}</text>')
-    text = "Macro bits per byte. Filled: no other model is at most as large and as lossy, and better in one of the two."
-    chart = f'<svg class="lines" role="img" aria-label="parameters against macro bits per byte">{"".join(drawn)}</svg>'
-    return [element("h2", "Size against loss"), element("p", text, "note"), chart]
