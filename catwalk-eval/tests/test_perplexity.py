@@ -47,6 +47,45 @@ def test_windowings_agree_if_the_last_window_is_full(length: int) -> None:
     assert _shown(length, "strict-disjoint") == _shown(length, "paloma-reference")
 
 
+def _reference_protocol(tokens: list[int], max_length: int) -> list[tuple[list[int], list[int]]]:
+    """Paloma's reference, step by step: rolling windows of inputs and targets, made disjoint afterwards."""
+    first = min(max_length, len(tokens))
+    rolling = [([_PREFIX, *tokens[: first - 1]], tokens[:first])]
+    done = first
+    while done < len(tokens):
+        size = min(len(tokens) - done, max_length)
+        end = done + size
+        rolling.append((tokens[max(0, end - max_length - 1) : end - 1], tokens[end - size : end]))
+        done = end
+    return [(inputs[: len(inputs) - (len(targets) - 1)], targets) for inputs, targets in rolling]
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 5, 10, 16])
+def test_reference_windows_match_the_protocol(max_length: int) -> None:
+    for length in range(1, 5 * max_length + 3):
+        tokens = list(range(length))
+        requests = windows(tokens, _PREFIX, max_length, "paloma-reference")
+        found = [(list(request.context), list(request.continuation)) for request in requests]
+        assert found == _reference_protocol(tokens, max_length)
+
+
+@pytest.mark.parametrize(
+    ("length", "reference", "strict"),
+    [
+        (1, [(1, 1)], [(1, 1)]),
+        (2048, [(1, 2048)], [(1, 2048)]),
+        (2049, [(1, 2048), (2048, 1)], [(1, 2048), (1, 1)]),
+        (4096, [(1, 2048), (1, 2048)], [(1, 2048), (1, 2048)]),
+        (5000, [(1, 2048), (1, 2048), (1145, 904)], [(1, 2048), (1, 2048), (1, 904)]),
+    ],
+)
+def test_windows_of_2048_tokens(length: int, reference: list[tuple[int, int]], strict: list[tuple[int, int]]) -> None:
+    """Lengths of context and continuation at the length of Paloma's published numbers."""
+    for windowing, expected in (("paloma-reference", reference), ("strict-disjoint", strict)):
+        requests = windows(list(range(length)), _PREFIX, 2048, windowing)
+        assert [(len(request.context), len(request.continuation)) for request in requests] == expected
+
+
 def test_windows_match_lm_eval() -> None:
     utilities = pytest.importorskip("lm_eval.utils")
     for length in (1, 9, 10, 11, 34, 40, 41):

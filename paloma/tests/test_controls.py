@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,29 @@ def test_numbers_with_exponents_are_read(tmp_path: Path) -> None:
     path.write_text("training: {removal_rate: 6e-4, tokens_seen: 1_000_000, schedule_fraction: 1}\n")
     training = load(Controls, path).training
     assert (training.removal_rate, training.tokens_seen, training.schedule_fraction) == (0.0006, 10**6, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        (lambda v: None, True),
+        (lambda v: v.update(version=3), False),
+        (lambda v: v["evidence"]["files"].update({"f" * 64: "../x.json"}), False),
+        (lambda v: v["evidence"].update(certificates=["x"]), False),
+        (lambda v: v["results"]["perplexity"][0].update(nll_nats=-1.0), False),
+        (lambda v: v["results"]["inference"].update(windowing="sliding"), False),
+        (lambda v: v["controls"]["training"].update(removal_rate=2), False),
+    ],
+)
+def test_schema_agrees_with_the_reader(submission: Path, change: Callable[[Any], object], accepted: bool) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(files("paloma").joinpath("submission-v2.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    value = json.loads((submission / "submission.json").read_text())
+    change(value)
+    assert jsonschema.Draft202012Validator(schema).is_valid(value) == accepted
+    (submission / "submission.json").write_text(json.dumps(value))
+    assert (main(["check", str(submission)]) == 0) == accepted
 
 
 def test_former_submission_is_read(tmp_path: Path) -> None:

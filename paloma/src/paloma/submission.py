@@ -5,6 +5,7 @@ not agree: a changed number, a replaced or missing file, a declaration that the 
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -116,6 +117,9 @@ def _from_submission(value: dict[str, Any], path: Path, given: Controls | None) 
         if place.partition("/")[0] != _FOLDER or ".." in place:
             raise files.error("unsafe_path", identity, f'is "{place}"; expected a path below {_FOLDER}/')
     certificates = stated.array("certificates") if "certificates" in stated.value else []
+    for identity in [*files.value, *certificates]:
+        if not re.fullmatch("[0-9a-f]{64}", str(identity)):
+            raise stated.error("invalid_value", "files", f'has "{identity}"; expected 64 lower-case hexadecimal digits')
     return Submission(
         results=parse_results(results.value, path),
         controls=given or build(Controls, declared.value, f"{path}: controls"),
