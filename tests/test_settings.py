@@ -62,7 +62,7 @@ LOADERS: list[tuple[str, Loader]] = [
     (r"dolma-toolkit/src/dolma/presets/.*\.yaml", _preset),
     (r"(trainer/configs/.*|demo/configs/train)\.yaml", _trainer),
     (r"catwalk-eval/configs/.*\.yaml", _catwalk),
-    (r"paloma/configs/build\.yaml", _paloma("paloma.build", "BuildConfig")),
+    (r"paloma/configs/(build|suite)\.yaml", _paloma("paloma.build", "BuildConfig")),
     (r"paloma/configs/controls\.yaml", _paloma("paloma.controls", "Controls")),
     (r"(open-instruct|demo)/configs/(.*-)?sft\.yaml", _instruct("SftConfig")),
     (r"(open-instruct|demo)/configs/(.*-)?dpo\.yaml", _instruct("DpoConfig")),

@@ -183,3 +183,15 @@ def test_splits_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[s
     controls.write_text("suite: {split: test, subsample: official}\n")
     assert main(["check", str(tmp_path / "results-0"), "--controls", str(controls)]) == 0
     assert "declared the split test, but the results are for val" in capsys.readouterr().out
+
+
+def test_reasons_not_to_compare_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [
+        write_results(tmp_path / f"m{n}", results(domain("a"), name=f"m{n}", max_length_tokens=n + 1)) for n in range(8)
+    ]
+    assert main(["aggregate", *map(str, folders), "--output-dir", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("bits_per_byte is not compared") == 11
+    assert "bits_per_byte is not compared: 18 more reasons." in out
+    assert main(["report", str(tmp_path / "out"), "--output-dir", str(tmp_path / "page")]) == 0
+    assert "bits_per_byte is not to be compared: 18 more reasons." in (tmp_path / "page" / "index.html").read_text()

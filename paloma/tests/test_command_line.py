@@ -219,7 +219,7 @@ def test_shipped_settings_are_read(tmp_path: Path) -> None:
     from paloma.settings import load
 
     folder = Path(__file__).parents[1] / "configs"
-    kinds = {"build.yaml": BuildConfig, "controls.yaml": Controls}
+    kinds = {"build.yaml": BuildConfig, "controls.yaml": Controls, "suite.yaml": BuildConfig}
     assert sorted(kinds) == sorted(path.name for path in folder.iterdir())
     for name, kind in kinds.items():
         load(kind, folder / name)

@@ -26,11 +26,21 @@ from paloma.suite import in_view
 from paloma.tiers import judge
 from paloma.token_types import describe_types
 
-__all__ = ["RANKED_BY", "Options", "aggregate", "difference_text", "efficient_text", "obstacles", "read_aggregate"]
+__all__ = [
+    "RANKED_BY",
+    "REASONS_SHOWN",
+    "Options",
+    "aggregate",
+    "difference_text",
+    "efficient_text",
+    "obstacles",
+    "read_aggregate",
+]
 
 log = logging.getLogger(__name__)
 
 RANKED_BY = {"bpb": "bits_per_byte", "ppl": "perplexity"}
+REASONS_SHOWN = 10  # for not comparing a metric; there is one for each pair of models
 _AGGREGATE = "aggregate.json"
 
 
@@ -353,7 +363,10 @@ def _overview(value: dict[str, Any]) -> str:
     lines += [f"Efficient by {name}: {efficient_text(rows)}." for name, rows in value["pareto"].items()]
     if len(models) > 1:
         for metric, verdict in value["comparable"].items():
-            lines += [f"{metric} is not compared: {reason}." for reason in verdict["reasons"]]
+            reasons = verdict["reasons"]
+            lines += [f"{metric} is not compared: {reason}." for reason in reasons[:REASONS_SHOWN]]
+            if len(reasons) > REASONS_SHOWN:
+                lines.append(f"{metric} is not compared: {len(reasons) - REASONS_SHOWN:,} more reasons.")
         if value["ranking"]:
             lines.append(
                 f"Ranked by {value['ranking']['by']}: " + " < ".join(value["ranking"]["models"]) + " (best first)."

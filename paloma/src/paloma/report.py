@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from paloma.aggregate import difference_text, obstacles, read_aggregate
+from paloma.aggregate import REASONS_SHOWN, difference_text, obstacles, read_aggregate
 from paloma.charts import heat_maps, pareto_charts, type_curves
 from paloma.formats.contract import ConfigError
 from paloma.formats.manifest import describe_input
@@ -87,7 +87,10 @@ def _notes(models: list[dict[str, Any]]) -> list[str]:
     ]
     texts += [f"{model['label']}: {note}." for model in models for note in model["notes"]]
     for metric in ("bits_per_byte", "perplexity"):
-        texts += [f"{metric} is not to be compared: {reason}." for reason in obstacles(models, metric)]
+        reasons = obstacles(models, metric)
+        texts += [f"{metric} is not to be compared: {reason}." for reason in reasons[:REASONS_SHOWN]]
+        if len(reasons) > REASONS_SHOWN:
+            texts.append(f"{metric} is not to be compared: {len(reasons) - REASONS_SHOWN:,} more reasons.")
     return [element("p", text, "note") for text in texts]
 
 
