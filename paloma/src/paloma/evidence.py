@@ -37,7 +37,7 @@ class Evidence:
         Raises:
             FormatError: a file with another content.
         """
-        path = self.files.get(identity or "")
+        path = self._present(identity)
         if path is None:
             return None
         manifest = read_manifest(path)
@@ -71,7 +71,7 @@ class Evidence:
     def file(self, manifest: Manifest | None, name: str) -> Path | None:
         """A file that a manifest lists; None if it is not here."""
         rows = manifest.files if manifest else []
-        return self.files.get(next((row["sha256"] for row in rows if row["path"] == name), ""))
+        return self._present(next((row["sha256"] for row in rows if row["path"] == name), None))
 
     def table(self, manifest: Manifest, name: str) -> list[dict[str, str]] | None:
         """The rows of a CSV file that a manifest lists; None if it is not here."""
@@ -83,8 +83,12 @@ class Evidence:
 
     def certificate(self, identity: str) -> dict[str, Any] | None:
         """A certificate by its sha256; None if it is not here."""
-        path = self.files.get(identity)
+        path = self._present(identity)
         return None if path is None else read_object(path)
+
+    def _present(self, identity: str | None) -> Path | None:
+        path = self.files.get(identity or "")
+        return path if path is not None and path.is_file() else None
 
     def training_documents(self) -> list[tuple[str, Manifest | None]]:
         """Everything that the model was trained on, back to documents: a name, and the manifest if it is here."""
@@ -110,12 +114,15 @@ class Evidence:
         if not rows:
             found[identity] = (name, None)
 
+    @property
+    def missing(self) -> list[Path]:
+        """Files that are named but not here. What they showed does not hold."""
+        return [path for path in self.files.values() if not path.is_file()]
+
     def broken(self) -> Iterator[str]:
         """Yield a sentence for each file whose content is not what its name says."""
         for identity, path in sorted(self.files.items()):
-            if not path.is_file():
-                yield f"{path} not found"
-            elif (actual := sha256_file(path)) != identity:
+            if path.is_file() and (actual := sha256_file(path)) != identity:
                 yield f"{path} has the sha256 {actual[:12]}…; expected {identity[:12]}…"
 
 

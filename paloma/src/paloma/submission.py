@@ -1,7 +1,8 @@
 """`submission.json`: results, the declaration about them, and the evidence next to them, each file named by its sha256.
 
 The file has sums and never a tier or a derived number, since every reader derives them again. `faults` finds what does
-not agree: a changed number, a replaced or missing file, a declaration that the evidence contradicts.
+not agree: a changed number, a replaced file, a declaration that the evidence contradicts. A missing file is no fault:
+what it showed does not hold (tiers.py).
 """
 
 import math
@@ -16,7 +17,8 @@ import msgspec
 
 from paloma.controls import Controls
 from paloma.evidence import PER_DOCUMENT, Evidence, collect
-from paloma.formats.contract import Fields, FormatError, canonical_json, read_lines, read_object
+from paloma.formats.contract import Fields, FormatError, canonical_json, read_lines, read_object, sha256_file
+from paloma.formats.manifest import MANIFEST, read_manifest
 from paloma.formats.results import RESULTS, Results, parse_results, read_results
 from paloma.settings import build, load
 
@@ -75,7 +77,8 @@ def _place(identity: str, path: Path) -> str:
 
 def submission_files(submission: Submission) -> dict[str, bytes]:
     """The files of a submission by their names."""
-    files = {_place(identity, path): path.read_bytes() for identity, path in submission.evidence.files.items()}
+    present = {identity: path for identity, path in submission.evidence.files.items() if path.is_file()}
+    files = {_place(identity, path): path.read_bytes() for identity, path in present.items()}
     return {SUBMISSION: canonical_json(submission.plain()).encode(), **files}
 
 
@@ -173,6 +176,7 @@ def document_rows(submission: Submission) -> list[DocumentRow] | None:
 
 def faults(submission: Submission) -> Iterator[str]:
     """Yield a sentence about everything in a submission that the rest of it contradicts."""
+    yield from _rewritten(submission.results.path)
     broken = list(submission.evidence.broken())
     yield from broken
     if broken:
@@ -181,14 +185,21 @@ def faults(submission: Submission) -> Iterator[str]:
     if results is None:
         return
     stored = submission.evidence.file(results, RESULTS)
-    if stored is None:
-        yield f"{RESULTS} of the results' manifest is missing"
-    else:
+    if stored is not None:
         yield from _differences(submission.raw, read_object(stored), "results")
     rows = document_rows(submission)
     if rows is not None:
         yield from _wrong_sums(submission.results, rows)
     yield from _contradicted(submission)
+
+
+def _rewritten(path: Path) -> Iterator[str]:
+    """Yield a sentence if a submission is not the file that the manifest next to it lists."""
+    if path.name != SUBMISSION or not (path.parent / MANIFEST).is_file():
+        return
+    listed = {row["path"]: row["sha256"] for row in read_manifest(path.parent).files}.get(SUBMISSION)
+    if listed is not None and (actual := sha256_file(path)) != listed:
+        yield f"{path} has the sha256 {actual[:12]}…; {MANIFEST} lists {listed[:12]}…"
 
 
 def _differences(found: Any, expected: Any, name: str) -> Iterator[str]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from paloma.build import folder_of
 from paloma.controls import PALOMA_VOCABULARY_SHA256
 from paloma.decontaminate import certified
-from paloma.evidence import DOMAINS
+from paloma.evidence import DOMAINS, PER_DOCUMENT
 from paloma.formats.manifest import Manifest
+from paloma.formats.results import RESULTS
 from paloma.submission import Submission
 from paloma.suite import sources
 
@@ -52,18 +53,12 @@ def judge(submission: Submission) -> Verdict:
     Raises:
         FormatError: broken evidence.
     """
-    inference = submission.results.inference
-    windows = (
-        f"documents alone after {inference.prefix}, {inference.windowing} windows of {inference.max_length_tokens}"
-    )
     findings = (
         Finding("decontamination", *certified(submission.evidence)),
         Finding("order", *_order(submission.evidence.checkpoint)),
         Finding("subsample", *_subsample(submission)),
         Finding("vocabulary", *_vocabulary(submission)),
-        Finding(
-            "format", submission.evidence.results is not None, windows if submission.evidence.root else _NO_MANIFEST
-        ),
+        Finding("format", *_format(submission)),
     )
     holds = {finding.guideline: finding.holds for finding in findings}
     if all(holds.values()):
@@ -80,6 +75,8 @@ def judge(submission: Submission) -> Verdict:
 
 def _notes(submission: Submission) -> list[str]:
     notes = [] if submission.declared else ["nothing is declared: give --controls"]
+    if missing := submission.evidence.missing:
+        notes.append(f"missing evidence: {', '.join(path.name for path in missing)}")
     training = submission.controls.training
     checkpoint = submission.evidence.checkpoint
     fraction = training.schedule_fraction
@@ -89,6 +86,19 @@ def _notes(submission: Submission) -> list[str]:
     if fraction is not None and fraction < 1:
         notes.append(f"intermediate checkpoint: compare only at {fraction:g} of the schedule")
     return notes
+
+
+def _format(submission: Submission) -> tuple[bool, str]:
+    """The results are those of their manifest, and say how documents were cut into windows."""
+    if submission.evidence.results is None:
+        return False, _NO_MANIFEST
+    listed = {row["path"] for row in submission.evidence.results.files}
+    for name in (RESULTS, PER_DOCUMENT):
+        if name in listed and submission.evidence.file(submission.evidence.results, name) is None:
+            return False, f"{name}, which the manifest of the results lists, is missing"
+    found = submission.results.inference
+    windows = f"{found.windowing} windows of {found.max_length_tokens}"
+    return True, f"documents alone after {found.prefix}, {windows}"
 
 
 def _order(checkpoint: Manifest | None) -> tuple[bool, str]:
