@@ -30,8 +30,13 @@ class Run:
         self.results = root / "results"
 
 
-def write_run(root: Path, rows: list[dict[str, Any]], *, size_bytes: int = 200) -> Run:
-    """Sample the rows, decontaminate twenty training documents, and score the sample's `val`."""
+def write_run(
+    root: Path, rows: list[dict[str, Any]], *, size_bytes: int = 200, mixed_with: list[Path] | None = None
+) -> Run:
+    """Sample the rows, decontaminate twenty training documents, and score the sample's `val`.
+
+    With `mixed_with` the model is trained on a later mix of the training documents and these.
+    """
     run = Run(root)
     documents = write_documents(root / "in" / "d.jsonl.gz", rows)
     flags = ["--documents", str(documents), "--output-dir", str(run.sample), "--bytes-per-domain", str(size_bytes)]
@@ -39,6 +44,9 @@ def write_run(root: Path, rows: list[dict[str, Any]], *, size_bytes: int = 200) 
     training = _decontaminated(root, run.sample)
     flags = ["--documents", str(run.sample), "--result", str(training), "--output-dir", str(run.certificate)]
     assert main(["decontaminate", *flags]) == 0
+    if mixed_with is not None:
+        inputs = [("documents", path) for path in (training, *mixed_with)]
+        training = _artifact(root / "mixed", "document", {"m.jsonl.gz": b"rows"}, inputs, counts={"documents": 19})
     tokens = _artifact(root / "tokens", "tokens", {"part.npy": b"12"}, [("documents", training)])
     _artifact(
         run.checkpoint,

@@ -217,6 +217,15 @@ def test_order_needs_a_seed(tmp_path: Path) -> None:
     assert "intermediate checkpoint: compare only at 0.5 of the schedule" in verdict.notes
 
 
+def test_later_mix_needs_certificates_for_all_of_it(tmp_path: Path) -> None:
+    alone = write_run(tmp_path / "alone", mini_suite(2), mixed_with=[])
+    assert tier(read_submission(alone.results, None, [alone.certificate])) == "A"
+    others = [alone.sample, *(tmp_path / "alone" / "in").iterdir()]  # with a manifest and without
+    for number, other in enumerate(others):
+        run = write_run(tmp_path / str(number), mini_suite(2), mixed_with=[other])
+        assert tier(read_submission(run.results, None, [run.certificate])) == "C"
+
+
 def test_filter_has_to_contain_every_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path, mini_suite())
     flags = ["--documents", str(tmp_path / "in"), "--output-dir", str(run.sample), "--bytes-per-domain", "300"]

@@ -270,12 +270,23 @@ def certified(evidence: Evidence) -> tuple[bool, str]:
     training = evidence.training_documents()
     if not training:
         return False, "no manifest shows what the model was trained on"
+    used: set[str] = set()
     for name, manifest in training:
-        if manifest is None or manifest.identity not in found:
+        if manifest is None or not _covered(manifest, found, evidence, used):
             return False, f"no certificate for {name}"
-    documents = sum(found[m.identity].documents_in for _, m in training if m)
-    removed = sum(found[m.identity].documents_removed for _, m in training if m)
+    documents = sum(found[identity].documents_in for identity in used)
+    removed = sum(found[identity].documents_removed for identity in used)
     return True, f"{removed:,} of {documents:,} training documents removed ({removed / max(documents, 1):.3%})"
+
+
+def _covered(manifest: Manifest, found: dict[str, Certificate], evidence: Evidence, used: set[str]) -> bool:
+    """Whether documents have a certificate, or were all made from documents that have one, such as by a later mix."""
+    if manifest.identity in found:
+        used.add(manifest.identity)
+        return True
+    rows = [row for row in manifest.inputs if row["role"] == "documents"]
+    made_from = [evidence.manifest(row.get("manifest_sha256")) for row in rows]
+    return bool(rows) and all(one is not None and _covered(one, found, evidence, used) for one in made_from)
 
 
 def _problems(certificate: Certificate, evidence: Evidence) -> Iterator[str]:
