@@ -160,6 +160,15 @@ def test_changed_sample_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "domains.csv: b/d0/val has " in out
 
 
+def test_other_artifacts_are_not_taken_for_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "unfinished"
+    folder.mkdir()
+    manifest = {"format": "results", "version": 1, "writer": {"name": "x", "version": "1"}, "config": {}, "counts": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"details": {}, "files": [], "inputs": []}))
+    assert main(["check", str(folder)]) == 1
+    assert "results.json" in capsys.readouterr().err
+
+
 def test_wrong_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_suite(tmp_path / "paloma", {"gab": 1})
     assert main(["check", str(root), "--original", str(tmp_path / "none")]) == 2

@@ -330,6 +330,8 @@ def _source_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
             for mean in ("pooled", "macro"):
                 for metric, estimate in group[mean].items():
                     row |= {f"{mean}_{metric}": estimate["value"], f"{mean}_{metric}_stderr": estimate["stderr"]}
+                    low, high = estimate.get("interval") or (None, None)
+                    row |= {f"{mean}_{metric}_low": low, f"{mean}_{metric}_high": high}
             rows.append(row | {f"median_{metric}": number for metric, number in group["median"].items()})
     return rows
 

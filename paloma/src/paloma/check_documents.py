@@ -14,7 +14,7 @@ from pathlib import Path
 from paloma.build import folder_of
 from paloma.formats.contract import ConfigError, FormatError, files_below, is_json_lines, read_lines
 from paloma.formats.document import Document, document_root, parse_document
-from paloma.formats.manifest import MANIFEST, check_counts, check_files, find_manifest, read_manifest
+from paloma.formats.manifest import MANIFEST, check_counts, check_files, read_manifest
 from paloma.formats.results import RESULTS
 from paloma.output import markdown_table
 from paloma.suite import sources
@@ -30,7 +30,7 @@ def is_documents(path: Path) -> bool:
     """Whether a path of `paloma check` contains documents, and not results."""
     if not path.is_dir() or (path / RESULTS).is_file() or (path / "submission.json").is_file():
         return False
-    return not (path / MANIFEST).is_file() or find_manifest(path, "document") is not None
+    return not (path / MANIFEST).is_file() or read_manifest(path).format == "document"
 
 
 @dataclass(kw_only=True)

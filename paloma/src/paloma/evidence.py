@@ -155,5 +155,10 @@ def _gather(manifest: Manifest, files: dict[str, Path]) -> None:
             files[row["sha256"]] = manifest.directory / row["path"]
     for row in manifest.inputs:
         place = manifest.directory / row["path"] / MANIFEST
-        if "manifest_sha256" in row and place.is_file() and sha256_file(place) == row["manifest_sha256"]:
-            _gather(read_manifest(place), files)
+        if "manifest_sha256" not in row or not place.is_file() or sha256_file(place) != row["manifest_sha256"]:
+            continue
+        try:
+            found = read_manifest(place)
+        except FormatError:  # such as of a later version: as if it were not here
+            continue
+        _gather(found, files)

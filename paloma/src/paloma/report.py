@@ -74,8 +74,11 @@ def _models(models: list[dict[str, Any]]) -> list[str]:
         windows = f"{inference['windowing']}, {inference['max_length_tokens']}, {inference['prefix']}"
         numbers = [model["model"]["parameters"], every["documents"], every["bytes"]]
         numbers += [_estimate(every[mean]["bits_per_byte"]) for mean in ("pooled", "macro")]
+        interval = every["macro"]["bits_per_byte"].get("interval")
+        numbers.append(" to ".join(map(format_number, interval)) if interval else "–")
         rows.append([model["label"], f"{model['tier']} ({held})", windows, *numbers])
-    head = ["model", "tier (guidelines that hold)", "windows", "parameters", "documents", "bytes", "bpb", "macro bpb"]
+    head = ["model", "tier (guidelines that hold)", "windows", "parameters", "documents", "bytes"]
+    head += ["bpb", "macro bpb", "macro bpb, 95 %"]
     return [element("h2", "Models"), table(head, rows, text=3)]
 
 
