@@ -89,7 +89,6 @@ def test_domain_of_one_document_is_fixed() -> None:
     assert resample([empty, *documents(10, 1, "e")], 10, 0).domains("bits_per_byte").shape == (1, 10)
 
 
-@pytest.mark.slow
 def test_coverage_of_the_interval() -> None:
     """95 % intervals of the macro bits per byte contain the truth in about 95 of 100 samples."""
     population = [documents(20_000, seed, f"d{seed}") for seed in range(4)]

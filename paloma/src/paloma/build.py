@@ -75,11 +75,11 @@ class BuildConfig:
         tokens = self.tokens_per_domain is not None or self.tokens_per_source is not None
         size = self.bytes_per_domain is not None or self.bytes_per_source is not None
         if tokens == size:
-            pair = (
-                '"tokens_per_source" and "bytes_per_source"' if self.tokens_per_source and self.bytes_per_source else ""
-            )
-            pair = pair or '"tokens_per_domain" and "bytes_per_domain"'
-            message = f"{pair} are both {'set' if size else 'missing'}; expected one of them"
+            names = ("tokens_per_domain", "tokens_per_source", "bytes_per_domain", "bytes_per_source")
+            found_set = [f'"{name}"' for name in names if getattr(self, name) is not None]
+            message = f"{' and '.join(found_set)} are both set; expected tokens or bytes"
+            if not size:
+                message = '"tokens_per_domain" and "bytes_per_domain" are both missing; expected one of them'
             found.append(Problem(message, "--bytes-per-domain needs no tokenizer"))
         for text in self.domain_targets:
             if not re.fullmatch(r".+=[1-9]\d*", text):
