@@ -79,6 +79,15 @@ def test_directory_with_the_counts_of_paloma_is_sound(tmp_path: Path, capsys: py
     assert "fault: original: ice_fixed/test/d0-test-0 is not in the original" in out
 
 
+def test_other_sources_are_not_compared_with_paloma(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_suite(tmp_path / "mine", {"gab": 1, "news": 3})
+    assert main(["check", str(root)]) == 0
+    assert "note: news is not a source of Paloma" in capsys.readouterr().out
+    assert main(["check", str(root), "--suite", "paloma"]) == 1
+    assert "fault: suite: news is not a source of Paloma" in capsys.readouterr().out
+    assert main(["check", str(write_suite(tmp_path / "gab", {"gab": 1})), "--suite", "none"]) == 0
+
+
 def edit(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
     rows = [json.loads(line) for line in gzip.open(path, "rt", encoding="utf-8")]
     change(rows)

@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--controls", type=home_path, metavar="YAML", help="what the run declares, such as its training data"
     )
+    text = "counts to compare documents with (default: paloma if they have no manifest and only sources of Paloma)"
+    check.add_argument("--suite", choices=("paloma", "none"), help=text)
     certificate: dict[str, Any] = {"type": home_path, "nargs": "+", "default": [], "metavar": "DIR"}
     certificate["help"] = "certificates of paloma decontaminate"
     check.add_argument("--certificate", **certificate)
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--controls", type=home_path, metavar="YAML", help=text)
     submit.add_argument("--certificate", **certificate)
     submit.add_argument("--output-dir", required=True, **output)
-    submit.set_defaults(original=None)
+    submit.set_defaults(original=None, suite=None)
 
     decontaminate = add(
         "decontaminate", "print settings for dolma that remove a sample from training data, or certify it"
@@ -201,7 +203,7 @@ def _check(flags: argparse.Namespace) -> tuple[str, bool]:
     if documents and (flags.controls or flags.output_dir or flags.certificate):
         given = next(name for name in ("controls", "certificate", "output_dir") if getattr(flags, name))
         raise ConfigError(f"{documents[0]}: contains documents; expected results with --{given.replace('_', '-')}")
-    reports = [(path, check_documents(path, flags.original)) for path in documents]
+    reports = [(path, check_documents(path, flags.original, flags.suite)) for path in documents]
     texts = [report.text(path) for path, report in reports]
     sound = all(report.sound for _, report in reports)
     if results:
