@@ -32,6 +32,13 @@ class BruteForce:
         table = torch.log_softmax(logits, dim=-1)
         return [float(table[place - 1, ids[place]]) for place in range(1, len(ids))]
 
+    def is_greedy(self, context: Sequence[int], continuation: Sequence[int]) -> bool:
+        """Whether greedy decoding produces `continuation` after `context`."""
+        with torch.no_grad():
+            logits = self.model(torch.tensor([[*context, *continuation]])).logits[0]
+        best: list[int] = logits[len(context) - 1 : -1].argmax(dim=-1).tolist()
+        return best == list(continuation)
+
     def continuation(self, context: str, continuation: str, max_length: int) -> tuple[float, int]:
         """(Σ ln p(continuation | context), tokens): the context cut on the left so that input tokens fit."""
         ids, context_length = self.ids(context + continuation), len(self.ids(context))

@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_shows_every_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from catwalk import evaluate
+    from catwalk.backends import huggingface
 
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
@@ -69,9 +69,9 @@ def test_help_shows_every_default(capsys: pytest.CaptureFixture[str], monkeypatc
     for field in dataclasses.fields(RunConfig):
         assert f"--{field.name.replace('_', '-')}" in text
         assert type(field.default) not in (int, str) or f"(default: {field.default})" in text
-    sizes = evaluate._BATCH_TOKENS["cpu"], evaluate._BATCH_TOKENS_DEVICE
+    sizes = huggingface._BATCH_TOKENS["cpu"], huggingface._BATCH_TOKENS_DEVICE
     assert "(default: {} on a CPU, {} elsewhere)".format(*sizes) in text
-    assert f"{evaluate._DEFAULT_LENGTH} if it has no limit" in text
+    assert f"{huggingface._DEFAULT_LENGTH} if it has no limit" in text
 
 
 def test_formats_command_imports_no_torch() -> None:

@@ -1,113 +1,99 @@
-"""Items to requests: how text becomes token ids to score, and how scores return to the items.
+"""Items to pairs of texts, and pairs to requests: how a context and its continuation become token ids to score.
 
 The rule is that of lm-evaluation-harness for causal models: white space at the end of the context moves to the
 continuation, context + continuation is encoded as one text, and the tokens after the context's own are scored. Where a
 token crosses the boundary (the encoding of the whole does not begin with the context's), everything from the first
-differing token is scored, so that no text is lost; such items are counted. A continuation longer than the model's
-window is scored in several windows, like a document, and counted too.
+differing token is scored, so that no text is lost. A continuation longer than the model's window is scored in several
+windows, like a document.
+
+Catwalk encoded the continuation by itself instead; `boundary="catwalk"` does so too.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from catwalk.formats.contract import WorkError
 from catwalk.metrics import round_logprob
 from catwalk.model.load import Tokenizer
 from catwalk.perplexity import windows
-from catwalk.types import UNCONDITIONAL_CONTEXT, Item, ItemScore, Request
+from catwalk.types import UNCONDITIONAL_CONTEXT, Item, ItemScore, Likelihood, Pair, PairError, Request
 
-__all__ = ["ItemRequests", "build_requests", "collect_scores"]
+__all__ = ["Boundary", "EncodedPairs", "collect_scores", "encode_pairs", "item_pairs", "pair_owner"]
+
+Boundary = Literal["whole", "catwalk"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItemRequests:
-    """Distinct requests of a task's items. `conditional[i][k]` and `unconditional[i][k]` are indices into `requests`.
+class EncodedPairs:
+    """Distinct requests of pairs. `parts[i]` are those of pair i: one, or more for a continuation of several windows.
 
-    `further[index]` are the later windows of a continuation longer than one. `truncated` counts contexts cut on the
-    left, `crossings` continuations whose first token begins in the context.
+    `truncated[i]`: the context was cut on the left. `crossing[i]`: the first scored token begins in the context.
     """
 
     requests: list[Request]
-    conditional: list[list[int]]
-    unconditional: list[list[int]]
-    further: dict[int, list[int]]
-    truncated: int
-    crossings: int
+    parts: list[list[int]]
+    truncated: list[bool]
+    crossing: list[bool]
 
-    def windows_of(self, request: int) -> list[int]:
-        """A request and the later windows of its continuation."""
-        return [request, *self.further.get(request, ())]
-
-    def item_of(self, request: int) -> int:
-        """Index of the first item that a request belongs to."""
-        first = next((first for first, rest in self.further.items() if request in rest), request)
-        return _first_item(self.conditional, self.unconditional, first)
+    def pair_of(self, request: int) -> int:
+        """The first pair that a request belongs to."""
+        return next(pair for pair, parts in enumerate(self.parts) if request in parts)
 
 
-def build_requests(items: Sequence[Item], tokenizer: Tokenizer, prefix_id: int, max_length_tokens: int) -> ItemRequests:
-    """Requests of every choice, after the item's context and after just "Answer:".
+def encode_pairs(
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    prefix_id: int,
+    max_length_tokens: int,
+    boundary: Boundary = "whole",
+) -> EncodedPairs:
+    """Requests of all pairs; equal ones are scored once.
 
     `prefix_id` replaces an empty context. A tokenizer that begins every text with BOS does so here too.
 
     Raises:
-        WorkError: naming the item whose choice has no tokens, or a token without an embedding.
+        PairError: for a continuation without tokens, or a token without an embedding.
     """
-    pairs: dict[tuple[str, str], int] = {}
-    conditional = [
-        [_pair_index(pairs, context, text) for context, text in zip(item.contexts, item.continuations, strict=True)]
-        for item in items
-    ]
-    unconditional = [[_pair_index(pairs, UNCONDITIONAL_CONTEXT, text) for text in item.continuations] for item in items]
-    contexts = list(dict.fromkeys(context for context, _ in pairs))
+    split = [_moved(pair) if boundary == "whole" else (pair.context, pair.continuation) for pair in pairs]
+    contexts = list(dict.fromkeys(context for context, _ in split))
     context_ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
-    whole_ids = tokenizer.encode([context + continuation for context, continuation in pairs])
+    seconds = {one: one[0] + one[1] if boundary == "whole" else one[1] for one in dict.fromkeys(split)}
+    second_ids = dict(zip(seconds, tokenizer.encode(list(seconds.values())), strict=True))
     lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
-    requests: list[Request] = []
-    long: list[tuple[int, tuple[int, ...], list[int]]] = []
-    truncated: set[tuple[int, ...]] = set()
-    crossings = 0
-    for index, ((context, continuation), ids) in enumerate(zip(pairs, whole_ids, strict=True)):
-        boundary = _common_length(context_ids[context], ids)
-        crossings += boundary < len(context_ids[context])
-        before = [*lead, *ids[:boundary]] or [prefix_id]
-        scored = ids[boundary:]
-        if not scored or max(ids) >= tokenizer.embedding_rows:
-            item = items[_first_item(conditional, unconditional, index)]
-            where = f'item "{item.id}", choice "{continuation[:60]}"'
-            tokenizer.check(ids, where)
-            problem = f"{where}: the tokenizer produces no tokens; expected at least one"
-            raise WorkError(problem, hint="remove the item from its data, or use another tokenizer")
+    places: dict[Request, int] = {}
+    parts: list[list[int]] = []
+    truncated: list[bool] = []
+    crossing: list[bool] = []
+    for index, (context, continuation) in enumerate(split):
+        before, scored = context_ids[context], second_ids[context, continuation]
+        if boundary == "whole":
+            length = _common_length(before, scored)
+            crossing.append(length < len(before))
+            before, scored = scored[:length], scored[length:]
+        else:
+            crossing.append(False)
+        for ids in (before, scored):
+            if ids and max(ids) >= tokenizer.embedding_rows:
+                raise PairError(tokenizer.beyond(ids), index, hint="use the model's own tokenizer")
+        if not scored:
+            problem = f"the tokenizer produces no tokens for {pairs[index].continuation[:60]!r}; expected at least one"
+            raise PairError(problem, index, hint="remove the item from its data, or use another tokenizer")
+        before = [*lead, *before] or [prefix_id]
         # the last scored token is not an input, so the context may keep one token more than the window has left
         first = scored[:max_length_tokens]
         kept = before[-(max_length_tokens + 1 - len(first)) :]
-        if len(kept) < len(before):
-            truncated.add(tuple(before))
-        requests.append(Request(context=tuple(kept), continuation=tuple(first)))
+        truncated.append(len(kept) < len(before))
+        found = [Request(context=tuple(kept), continuation=tuple(first))]
         if len(first) < len(scored):
-            long.append((index, tuple(kept), scored))
-    further: dict[int, list[int]] = {}
-    for index, context_tokens, scored in long:
-        rest = windows(scored, context_tokens[-1], max_length_tokens, "paloma-reference")[1:]
-        further[index] = list(range(len(requests), len(requests) + len(rest)))
-        requests += rest
-    return ItemRequests(
-        requests=requests,
-        conditional=conditional,
-        unconditional=unconditional,
-        further=further,
-        truncated=len(truncated),
-        crossings=crossings,
-    )
+            found += windows(scored, kept[-1], max_length_tokens, "paloma-reference")[1:]
+        parts.append([places.setdefault(request, len(places)) for request in found])
+    return EncodedPairs(requests=list(places), parts=parts, truncated=truncated, crossing=crossing)
 
 
-def _first_item(conditional: list[list[int]], unconditional: list[list[int]], request: int) -> int:
-    pairs = zip(conditional, unconditional, strict=True)
-    return next(index for index, (one, other) in enumerate(pairs) if request in (*one, *other))
-
-
-def _pair_index(pairs: dict[tuple[str, str], int], context: str, continuation: str) -> int:
-    bare = context.rstrip()
-    return pairs.setdefault((bare, context[len(bare) :] + continuation), len(pairs))
+def _moved(pair: Pair) -> tuple[str, str]:
+    """The pair with the white space at the end of its context at the beginning of the continuation."""
+    bare = pair.context.rstrip()
+    return bare, pair.context[len(bare) :] + pair.continuation
 
 
 def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -117,24 +103,41 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-def collect_scores(items: Sequence[Item], built: ItemRequests, sums: Sequence[float]) -> list[ItemScore]:
-    """Sums of requests as scores of items, rounded for storage. Characters and bytes include the leading space."""
+# ---- items
 
-    def total(index: int) -> float:
-        return round_logprob(sum(sums[part] for part in built.windows_of(index)))
 
-    def length(index: int) -> int:
-        return sum(len(built.requests[part].continuation) for part in built.windows_of(index))
+def item_pairs(items: Sequence[Item]) -> list[Pair]:
+    """For each item, its choices after their contexts, then its choices after just "Answer:"."""
+    pairs = []
+    for item in items:
+        conditional = zip(item.contexts, item.continuations, strict=True)
+        pairs += [Pair(context=context, continuation=text) for context, text in conditional]
+        pairs += [Pair(context=UNCONDITIONAL_CONTEXT, continuation=text) for text in item.continuations]
+    return pairs
 
+
+def pair_owner(items: Sequence[Item], pair: int) -> int:
+    """The item that a pair of `item_pairs` belongs to."""
+    for index, item in enumerate(items):
+        pair -= 2 * len(item.continuations)
+        if pair < 0:
+            return index
+    raise IndexError(pair)
+
+
+def collect_scores(items: Sequence[Item], found: Sequence[Likelihood]) -> list[ItemScore]:
+    """Answers to `item_pairs` as scores, rounded for storage. Characters and bytes include the leading space."""
     scores = []
-    for item, with_context, without in zip(items, built.conditional, built.unconditional, strict=True):
+    rest = iter(found)
+    for item in items:
+        conditional, unconditional = ([next(rest) for _ in item.continuations] for _ in range(2))
         scores.append(
             ItemScore(
                 id=item.id,
                 label=item.label,
-                sum_logprobs=tuple(total(index) for index in with_context),
-                sum_logprobs_unconditional=tuple(total(index) for index in without),
-                tokens=tuple(length(index) for index in with_context),
+                sum_logprobs=tuple(round_logprob(one.sum_logprob) for one in conditional),
+                sum_logprobs_unconditional=tuple(round_logprob(one.sum_logprob) for one in unconditional),
+                tokens=tuple(one.tokens for one in conditional),
                 chars=tuple(len(text) for text in item.continuations),
                 bytes=tuple(len(text.encode()) for text in item.continuations),
             )

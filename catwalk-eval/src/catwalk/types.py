@@ -4,7 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Backend", "DocumentScore", "Item", "ItemScore", "Likelihood", "Pair", "Prompt", "Request", "Task"]
+from catwalk.formats.contract import WorkError
+
+__all__ = [
+    "Backend",
+    "DocumentScore",
+    "Item",
+    "ItemScore",
+    "Likelihood",
+    "Pair",
+    "PairError",
+    "Prompt",
+    "Request",
+    "Task",
+]
 
 UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's MultipleChoiceTask
 
@@ -121,6 +134,18 @@ class Prompt:
     max_tokens: int
 
 
+class PairError(WorkError):
+    """A pair that cannot be scored: `pair` is its index."""
+
+    def __init__(self, problem: str, pair: int, hint: str | None = None) -> None:
+        super().__init__(problem, hint=hint)
+        self.pair = pair
+
+    def __reduce__(self) -> Any:
+        """Keep the index when an error crosses to another process."""
+        return type(self), (self.problems[-1].message, self.pair, self.hint)
+
+
 class Backend(Protocol):
     """A model. Answers are in the order of the questions and do not depend on it beyond 1e-4 nats.
 
@@ -133,7 +158,7 @@ class Backend(Protocol):
         """Each continuation after its context.
 
         Raises:
-            WorkError: for a continuation without tokens, or a log-probability that is not finite.
+            PairError: for a continuation without tokens, or a log-probability that is not finite.
         """
 
     def documents(self, texts: Sequence[str]) -> list[Likelihood]:

@@ -36,8 +36,8 @@ class _Converted(Inspection):
 class Tokenizer:
     """Text to ids without added tokens; a special token spelled out in a text is text.
 
-    `starts_with_bos` and `document_prefix` are the checkpoint's own (docs/formats/checkpoint.md, *Before a document*).
-    Ids of `embedding_rows` and above have no embedding.
+    `stop_token_ids` end a generated text. `starts_with_bos` and `document_prefix` are the checkpoint's own
+    (docs/formats/checkpoint.md, *Before a document*). Ids of `embedding_rows` and above have no embedding.
     """
 
     backend: Backend
@@ -47,6 +47,7 @@ class Tokenizer:
     starts_with_bos: bool
     document_prefix: str | None
     embedding_rows: int
+    stop_token_ids: tuple[int, ...] = ()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text.
@@ -62,6 +63,11 @@ class Tokenizer:
             problem = f"the tokenizer cannot encode {texts[0][:60]!r} ({first_line(error)})"
             raise WorkError(problem, hint="use the model's own tokenizer") from error
         return [encoding.ids for encoding in encoded]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens."""
+        text: str = self.backend.decode(list(ids), skip_special_tokens=True)
+        return text
 
     def prefix(self, requested: str | None) -> str:
         """The kind of token before a document, `bos` or `eos`: `requested`, else the checkpoint's own.
@@ -95,10 +101,12 @@ class Tokenizer:
             WorkError: naming the highest id beyond the embedding.
         """
         if ids and max(ids) >= self.embedding_rows:
-            token = self.backend.id_to_token(max(ids))
-            problem = f"{where}: token {max(ids)} ({token!r}) is beyond the embedding"
-            problem += f"; expected ids below {self.embedding_rows}"
-            raise WorkError(problem, hint="use the model's own tokenizer")
+            raise WorkError(f"{where}: {self.beyond(ids)}", hint="use the model's own tokenizer")
+
+    def beyond(self, ids: Sequence[int]) -> str:
+        """Says that the highest id has no embedding."""
+        token = self.backend.id_to_token(max(ids))
+        return f"token {max(ids)} ({token!r}) is beyond the embedding; expected ids below {self.embedding_rows}"
 
 
 def resolve_device(name: str) -> torch.device:
@@ -138,6 +146,7 @@ def load_tokenizer(checkpoint: Path | Inspection) -> Tokenizer:
         starts_with_bos=inspection.starts_with_bos,
         document_prefix=inspection.document_prefix,
         embedding_rows=rows,
+        stop_token_ids=inspection.stop_token_ids,
     )
 
 

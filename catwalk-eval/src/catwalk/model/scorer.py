@@ -1,14 +1,20 @@
-"""ln p(continuation | context) of many requests: requests → rows → batches → the model. Only this file runs the model.
+"""ln p(continuation | context) of many requests: plan → batches → the model. With `generate.py`, what runs the model.
 
-Requests with the same context share one row: the context once, then each continuation, which through a mask sees only
-the context and itself, at the positions that it would have in a row of its own. A context of n tokens with k
-continuations of m tokens costs n + k(m − 1) tokens instead of k(n + m − 1); a continuation of one token costs nothing.
+There are two ways to compute the tokens that requests share once, and a plan may need both:
 
-Shapes: B rows, T tokens, P scored positions, D width, V vocabulary. Log-softmax is float32, only at scored positions.
+- *packed*: a trunk's keys and values are cached once. Each forward pass has a row of branches after them; through a
+  mask a token sees the trunk and its own ancestors, at the positions that it would have in a row of its own.
+- *copied*: a trunk's cache is copied for a batch of rests, padded on the right. It needs no mask, so it works for
+  ALiBi, recurrent states, and windows shorter than the text.
+
+Shapes: B rows, T tokens, C cached tokens, P scored positions, D width, V vocabulary. Log-softmax is float32, only at
+scored positions.
 """
 
+import copy
+import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -16,175 +22,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import DynamicCache
 
 from catwalk.formats.contract import WorkError, first_line
-from catwalk.progress import Progress
+from catwalk.model.plan import Batch, Limits, Row, plan, visible
 from catwalk.types import Request
 
-__all__ = [
-    "Batch",
-    "NonFiniteError",
-    "Row",
-    "Scorer",
-    "batches",
-    "non_finite_cause",
-    "probed_scorer",
-    "separate_rows",
-    "shared_rows",
-]
+__all__ = ["NonFiniteError", "Scorer", "Scores", "non_finite_cause", "probed_scorer"]
 
 log = logging.getLogger(__name__)
 
 Integers = npt.NDArray[np.int64]
 
-# A row with a mask costs the square of its length; beyond this, continuations of one context go to further rows.
-_SHARED_ROW_TOKENS = 384
-
-
-# ---- rows: which requests share a forward row
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One forward row.
-
-    `segments` is 0 for the context and 1, 2, … for the continuations; None when there is one continuation, for which a
-    causal mask is enough. The logits at index `scored[i]` of the row predict the token `targets[i]` of the request
-    `requests[i]`.
-    """
-
-    tokens: Integers
-    position_ids: Integers
-    segments: Integers | None
-    scored: Integers
-    targets: Integers
-    requests: Integers
-
-
-def separate_rows(requests: Sequence[Request]) -> list[Row]:
-    """A row for each request."""
-    return [_row(request.context, [(index, request)]) for index, request in enumerate(requests)]
-
-
-def shared_rows(requests: Sequence[Request], longest: int | None = None) -> list[Row]:
-    """Rows by context, as many continuations in one as fit.
-
-    `longest` is the most tokens in a row of several requests; a longer request has a row of its own.
-    """
-    groups: dict[tuple[tuple[int, ...], int | None], list[tuple[int, Request]]] = {}
-    for index, request in enumerate(requests):
-        separate = longest is not None and len(request.context) + len(request.continuation) - 1 > longest
-        groups.setdefault((request.context, index if separate else None), []).append((index, request))
-    rows: list[Row] = []
-    for (context, _), members in groups.items():
-        most = max(_SHARED_ROW_TOKENS, 2 * len(context))
-        if longest is not None:
-            most = min(most, longest)
-        part: list[tuple[int, Request]] = []
-        size = len(context)
-        for member in members:
-            added = len(member[1].continuation) - 1
-            if part and size + added > most:
-                rows.append(_row(context, part))
-                part, size = [], len(context)
-            part.append(member)
-            size += added
-        rows.append(_row(context, part))
-    return rows
-
-
-def _row(context: Sequence[int], members: list[tuple[int, Request]]) -> Row:
-    tokens, position_ids, segments = list(context), list(range(len(context))), [0] * len(context)
-    scored: list[int] = []
-    targets: list[int] = []
-    requests: list[int] = []
-    for segment, (index, request) in enumerate(members, start=1):
-        continuation = request.continuation
-        # the context's last token predicts the first token, each further input token the next
-        scored += [len(context) - 1, *range(len(tokens), len(tokens) + len(continuation) - 1)]
-        targets += continuation
-        requests += [index] * len(continuation)
-        tokens += continuation[:-1]
-        position_ids += range(len(context), len(context) + len(continuation) - 1)
-        segments += [segment] * (len(continuation) - 1)
-    return Row(
-        tokens=np.array(tokens, dtype=np.int64),
-        position_ids=np.array(position_ids, dtype=np.int64),
-        segments=None if len(members) == 1 else np.array(segments, dtype=np.int64),
-        scored=np.array(scored, dtype=np.int64),
-        targets=np.array(targets, dtype=np.int64),
-        requests=np.array(requests, dtype=np.int64),
-    )
-
-
-# ---- batches: which rows share a forward pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Rows padded on the right: arrays of shape (rows, longest).
-
-    `scored` are the distinct indices into the flattened rows whose logits are needed; the logits at `scored[index[i]]`
-    predict `targets[i]` of `requests[i]`.
-    """
-
-    tokens: Integers
-    position_ids: Integers
-    segments: Integers | None
-    scored: Integers
-    index: Integers
-    targets: Integers
-    requests: Integers
-
-
-def batches(rows: Sequence[Row], batch_tokens: int, rotary_switch: int | None = None) -> Iterator[Batch]:
-    """Rows from long to short, as many as fit `batch_tokens` with their padding; at least one.
-
-    Rows with and without a mask never share a batch, so that a plain causal batch needs no mask. Nor do rows of at most
-    `rotary_switch` tokens and longer ones, for a model that rotates a whole batch like its longest row.
-    """
-
-    def kind(row: Row) -> tuple[bool, bool]:
-        return row.segments is None, rotary_switch is not None and len(row.tokens) > rotary_switch
-
-    order = sorted(range(len(rows)), key=lambda index: (rows[index].segments is None, -len(rows[index].tokens), index))
-    part: list[Row] = []
-    for row in (rows[index] for index in order):
-        full = part and (len(part) + 1) * len(part[0].tokens) > batch_tokens
-        if full or (part and kind(row) != kind(part[0])):
-            yield _batch(part)
-            part = []
-        part.append(row)
-    if part:
-        yield _batch(part)
-
-
-def _batch(rows: list[Row]) -> Batch:
-    longest = len(rows[0].tokens)
-    shape = (len(rows), longest)
-    tokens, position_ids = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    segments = None if rows[0].segments is None else np.zeros(shape, dtype=np.int64)
-    for number, row in enumerate(rows):
-        length = len(row.tokens)
-        tokens[number, :length] = row.tokens
-        position_ids[number, :length] = row.position_ids
-        if segments is not None and row.segments is not None:
-            segments[number, :length] = row.segments
-    flat = np.concatenate([row.scored + number * longest for number, row in enumerate(rows)])
-    scored, index = np.unique(flat, return_inverse=True)
-    return Batch(
-        tokens=tokens,
-        position_ids=position_ids,
-        segments=segments,
-        scored=scored,
-        index=index.astype(np.int64),
-        targets=np.concatenate([row.targets for row in rows]),
-        requests=np.concatenate([row.requests for row in rows]),
-    )
-
-
-# ---- the model's log-probabilities
-
+_BRANCH_TOKENS = {"cpu": 512}  # of a row below a trunk
+_BRANCH_TOKENS_DEVICE = 2048
 _LOGITS_CHUNK = 1 << 22  # float32 logits that the head computes at once: 16 MiB, measured fastest on a CPU
 _LOGITS_ALL = 1 << 28  # the same for a model that only returns logits of every position: 1 GiB
 
@@ -198,101 +49,219 @@ class NonFiniteError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scores:
+    """By request: Σ ln p in nats (float64), and whether each token is the most likely one."""
+
+    sum_logprobs: npt.NDArray[np.float64]
+    greedy: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scorer:
     """A model in evaluation mode on one device.
 
-    `plain_head`: the model's logits are its output matrix times the last hidden state, nothing more. `shared_length`:
-    the most tokens in a row of several requests; None for any number, 0 to share nothing. `rotary_switch`: see
-    `batches`.
+    `plain_head`: the model's logits are its output matrix times the last hidden state, nothing more. `steps`: after a
+    copied cache, tokens are given one by one, since recurrent layers may forget their state for several at once.
     """
 
     model: Any
     device: torch.device
     vocab_size: int
-    batch_tokens: int
+    limits: Limits
     plain_head: bool
-    shared_length: int | None
-    rotary_switch: int | None = None
+    steps: bool = False
+
+    def plan(self, requests: Sequence[Request]) -> list[Batch]:
+        """The batches of `score`."""
+        limits = self.limits
+        if not self.plain_head:
+            most = max(1, _LOGITS_ALL // self.vocab_size)
+            limits = replace(limits, batch_tokens=min(most, limits.batch_tokens))
+        return plan(requests, limits)
 
     def score(
-        self, requests: Sequence[Request], progress: Progress | None = None, weight: float = 1.0
-    ) -> npt.NDArray[np.float64]:
-        """Σ ln p over each continuation's tokens, in nats, in the order of `requests`.
+        self,
+        requests: Sequence[Request],
+        advance: Callable[[int, int], None] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Scores:
+        """Scores in the order of `requests`. Token log-probabilities are float32, their sums float64.
 
-        Token log-probabilities are float32, their sums float64. Each request adds `weight` to `progress`.
+        `advance` is called with the requests finished and the tokens computed by each forward pass. With
+        `world_size` > 1 only every `world_size`-th batch is computed, and the other requests' scores are 0.
 
         Raises:
-            NonFiniteError: at the first batch with NaN or infinity.
+            NonFiniteError: naming the first request with NaN or infinity.
         """
-        rows = separate_rows(requests) if self.shared_length == 0 else shared_rows(requests, self.shared_length)
-        limit = self.batch_tokens if self.plain_head else min(self.batch_tokens, _LOGITS_ALL // self.vocab_size)
-        sums = np.zeros(len(requests), dtype=np.float64)
+        batches = self.plan(requests)[rank::world_size]
+        trunks = {copied: _Trunk(self, copied) for copied in (False, True)}
+        values: list[torch.Tensor] = []
+        greedy: list[torch.Tensor] = []
         with torch.inference_mode():
-            for batch in batches(rows, limit, self.rotary_switch):
-                values = self.log_probabilities(batch).cpu().numpy()
-                wrong = np.flatnonzero(~np.isfinite(values))
-                if len(wrong):
-                    first = wrong[np.argmin(batch.requests[wrong])]
-                    raise NonFiniteError(int(batch.requests[first]), float(values[first]))
-                np.add.at(sums, batch.requests, values)
-                if progress is not None:
-                    progress.advance(weight * len(np.unique(batch.requests)), batch.tokens.size)
-        return sums
+            for batch in batches:
+                trunk = trunks[batch.copied]
+                logprobs, best = self._run(batch, trunk)
+                values.append(logprobs)
+                greedy.append(best)
+                if advance is not None:
+                    done = sum(len(np.unique(row.requests)) for row in batch.rows)
+                    advance(done, batch.size_tokens + trunk.computed)
+            # one copy from the device for all
+            all_values = torch.cat(values).cpu().numpy() if values else np.zeros(0, dtype=np.float32)
+            all_best = torch.cat(greedy).cpu().numpy() if greedy else np.zeros(0, dtype=np.bool_)
+        owners = [row.requests for batch in batches for row in batch.rows]
+        owner = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
+        wrong = np.flatnonzero(~np.isfinite(all_values))
+        if len(wrong):
+            first = wrong[np.argmin(owner[wrong])]
+            raise NonFiniteError(int(owner[first]), float(all_values[first]))
+        sums = np.zeros(len(requests), dtype=np.float64)
+        np.add.at(sums, owner, all_values.astype(np.float64))
+        misses = np.zeros(len(requests), dtype=np.int64)
+        np.add.at(misses, owner, ~all_best)
+        return Scores(sum_logprobs=sums, greedy=misses == 0)
 
-    def log_probabilities(self, batch: Batch) -> torch.Tensor:
-        """ln p of each of the batch's targets, float32, on the device."""
-        tokens_BT = self._tensor(batch.tokens)
-        inputs: dict[str, Any] = {"use_cache": False} | self._shared_row_inputs(batch)
-        scored, index, targets = map(self._tensor, (batch.scored, batch.index, batch.targets))
-        if not self.plain_head:
-            logits_BTV = self.model(tokens_BT, **inputs).logits
-            logits_PV = logits_BTV.reshape(-1, logits_BTV.shape[-1])[scored]
-            return _log_probabilities(logits_PV.float(), index, targets)
-        decoder, head = self.model.get_decoder(), self.model.get_output_embeddings()
-        hidden_BTD = decoder(tokens_BT, **inputs).last_hidden_state
-        hidden_PD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[scored]
-        values = torch.empty(len(batch.targets), dtype=torch.float32, device=self.device)
+    @property
+    def cache_name(self) -> str:
+        """The argument and the output that is the cache."""
+        names = inspect.signature(self.model.forward).parameters
+        return "cache_params" if "cache_params" in names else "past_key_values"
+
+    def next_logits(
+        self, tokens_BT: torch.Tensor, mask_BC: torch.Tensor, positions_BT: torch.Tensor, past: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """Logits (B, V) after the last token, float32, and the cache of all tokens; `mask_BC` is 0 at padding."""
+        inputs = {"attention_mask": mask_BC, "position_ids": positions_BT, "use_cache": True, self.cache_name: past}
+        if self.plain_head:
+            output = self.model.get_decoder()(tokens_BT, **inputs)
+            logits_BV = self.model.get_output_embeddings()(output.last_hidden_state[:, -1])
+        else:
+            output = self.model(tokens_BT, **inputs)
+            logits_BV = output.logits[:, -1]
+        return logits_BV.float(), getattr(output, self.cache_name)
+
+    # ---- one forward pass
+
+    def _run(self, batch: Batch, trunk: "_Trunk") -> tuple[torch.Tensor, torch.Tensor]:
+        """ln p of each target of the batch's rows (float32), and whether it is the most likely token; on the device."""
+        longest = max(len(row.tokens) for row in batch.rows)
+        tokens = np.zeros((len(batch.rows), longest), dtype=np.int64)
+        for number, row in enumerate(batch.rows):
+            tokens[number, : len(row.tokens)] = row.tokens
+        flat = np.concatenate([row.scored + number * longest for number, row in enumerate(batch.rows)])
+        targets = np.concatenate([row.targets for row in batch.rows])
+        past = trunk.advance_to(batch.trunk, len(batch.rows)) if batch.trunk else None
+        inputs: dict[str, Any] = {"use_cache": past is not None}
+        if past is not None:
+            inputs[self.cache_name] = past
+        inputs |= self._mask(batch.rows, longest, len(batch.trunk))
+        result = self._score_positions(self._tensor(tokens), inputs, flat, targets)
+        if past is not None:
+            trunk.take_back(longest)
+        return result
+
+    def _score_positions(
+        self, tokens_BT: torch.Tensor, inputs: dict[str, Any], flat: Integers, targets: Integers
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        positions, index = np.unique(flat, return_inverse=True)
+        scored_P, targets_N = self._tensor(positions), self._tensor(targets)
+        size = 1 if self.steps and inputs.get(self.cache_name) is not None else tokens_BT.shape[1]
+        run = self.model.get_decoder() if self.plain_head else self.model
+        head = self.model.get_output_embeddings() if self.plain_head else torch.nn.Identity()
+        outputs = [run(part, **inputs) for part in torch.split(tokens_BT, size, dim=1)]
+        found = [one.last_hidden_state if self.plain_head else one.logits for one in outputs]
+        found_BTX = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        kept_PX = found_BTX.reshape(-1, found_BTX.shape[-1])[scored_P]
+        values = torch.empty(len(targets), dtype=torch.float32, device=self.device)
+        best = torch.empty(len(targets), dtype=torch.bool, device=self.device)
         chunk = max(1, _LOGITS_CHUNK // self.vocab_size)
-        for start in range(0, len(batch.scored), chunk):
-            logits_PV = head(hidden_PD[start : start + chunk]).float()
-            part = self._tensor(np.flatnonzero((batch.index >= start) & (batch.index < start + chunk)))
-            values[part] = _log_probabilities(logits_PV, index[part] - start, targets[part])
-        return values
+        for start in range(0, len(positions), chunk):
+            logits_PV = head(kept_PX[start : start + chunk]).float()
+            here = np.flatnonzero((index >= start) & (index < start + chunk))
+            part, place = self._tensor(here), self._tensor(index[here] - start)
+            target = targets_N[part]
+            values[part] = logits_PV[place, target] - torch.logsumexp(logits_PV, dim=-1)[place]
+            best[part] = logits_PV.argmax(dim=-1)[place] == target
+        return values, best
 
-    def _tensor(self, array: Integers) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
+    def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def _shared_row_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Positions and an additive mask (B, 1, T, T) for rows of several requests, nothing for other rows.
-
-        Through the mask a token sees what is before it in the context and in its own continuation.
-        """
-        if batch.segments is None:
+    def _mask(self, rows: Sequence[Row], size: int, cached: int) -> dict[str, torch.Tensor]:
+        """Positions and an additive mask (B, 1, T, C + T) for rows with branches, nothing for other rows."""
+        if all(row.parents is None for row in rows):
             return {}
-        segments_BT = self._tensor(batch.segments)
-        length = segments_BT.shape[1]
-        earlier = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-        own = segments_BT[:, :, None] == segments_BT[:, None, :]
-        context = segments_BT[:, None, :] == 0
-        visible = (earlier & (own | context))[:, None]
+        positions = np.zeros((len(rows), size), dtype=np.int64)
+        seen = np.ones((len(rows), 1, size, cached + size), dtype=np.bool_)
+        for number, row in enumerate(rows):
+            positions[number, : len(row.tokens)] = row.position_ids
+            seen[number, 0, :, cached:] = visible(row, size)
         zero = torch.zeros((), dtype=self.model.dtype, device=self.device)
-        mask = torch.where(visible, zero, torch.full_like(zero, torch.finfo(self.model.dtype).min))
-        return {"attention_mask": mask, "position_ids": self._tensor(batch.position_ids)}
+        mask = torch.where(self._tensor(seen), zero, torch.full_like(zero, torch.finfo(self.model.dtype).min))
+        return {"attention_mask": mask, "position_ids": self._tensor(positions)}
 
 
-def _log_probabilities(logits_PV: torch.Tensor, index: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """logit − logsumexp at (index, target); float32 in and out."""
-    return logits_PV[index, targets] - torch.logsumexp(logits_PV, dim=-1)[index]
+class _Trunk:
+    """The cache of the last trunk: its own tokens, and nothing of the rows after it.
+
+    If it is not copied for each batch, it has every position, so it can be cut back to a shared prefix. Otherwise it is
+    what the model makes, which perhaps cannot be cut.
+    """
+
+    def __init__(self, scorer: Scorer, is_copied: bool) -> None:
+        self._scorer, self._is_copied = scorer, is_copied
+        self._tokens: tuple[int, ...] = ()
+        self._past: Any = None
+        self.computed = 0
+        """Tokens computed for the last batch's trunk."""
+
+    def advance_to(self, trunk: tuple[int, ...], rows: int) -> Any:
+        """A cache that contains exactly `trunk`, for so many rows."""
+        self.computed = 0
+        if trunk != self._tokens:
+            kept = 0
+            if not self._is_copied:
+                while kept < min(len(trunk), len(self._tokens)) and trunk[kept] == self._tokens[kept]:
+                    kept += 1
+            if kept:
+                self._past.crop(kept - len(self._tokens))
+            else:
+                self._past = None if self._is_copied else DynamicCache()
+            if kept < len(trunk):
+                self._extend(trunk[kept:])
+            self._tokens = trunk
+            self.computed = len(trunk) - kept
+        if not self._is_copied:
+            return self._past
+        past = copy.deepcopy(self._past)
+        if rows > 1:
+            # selects the only row so many times; caches of recurrent states have no batch_repeat_interleave
+            past.reorder_cache(torch.zeros(rows, dtype=torch.long, device=self._scorer.device))
+        return past
+
+    def _extend(self, tokens: Sequence[int]) -> None:
+        scorer = self._scorer
+        tokens_BT = torch.tensor([list(tokens)], device=scorer.device)
+        inputs = {"use_cache": True, scorer.cache_name: self._past}
+        run = scorer.model.get_decoder() if scorer.plain_head else scorer.model
+        self._past = getattr(run(tokens_BT, **inputs), scorer.cache_name)
+
+    def take_back(self, tokens: int) -> None:
+        """Forget the row that a forward pass added."""
+        if not self._is_copied:
+            self._past.crop(-tokens)
 
 
 # ---- probe: which shortcuts this model allows
 
 # what a model's own code raises for a call that it does not support
-_UNSUPPORTED = (AttributeError, TypeError, ValueError, RuntimeError, LookupError)
+_UNSUPPORTED = (AttributeError, TypeError, ValueError, RuntimeError, LookupError, AssertionError, NotImplementedError)
 _PROBE_CONTEXT, _PROBE_ENDS = 24, (6, 4, 1)
 # Relative to 1 + |sum|. Measured on small models of 13 families: sharing moves a sum by at most 3e-7, 8e-4 and 1e-2, a
-# wrong mask by 1e-4 to 0.5. In half precision a small error passes, so the configuration is checked first.
-_PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+# wrong mask by 1e-4 to 0.5, a forgotten recurrent state by 3e-5. In half precision a small error passes, so the
+# configuration is checked first.
+_PROBE_TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 
 
 def probed_scorer(
@@ -300,30 +269,22 @@ def probed_scorer(
     *,
     device: torch.device,
     batch_tokens: int,
-    shared_length: int | None,
+    packed_length: int | None,
     max_length_tokens: int,
     rotary_switch: int | None = None,
+    share: bool = True,
 ) -> Scorer:
     """A scorer with the shortcuts that reproduce this model's own numbers on a short text.
 
     The output matrix is applied outside the model if that reproduces the model's logits bit by bit, which soft caps and
-    scales prevent. Contexts are shared if a few requests score the same together as separately; otherwise a warning
-    says that they are not.
+    scales prevent. Each way to share tokens is used if it scores a few requests as they are scored separately.
+    `packed_length` is what the configuration allows under a mask: None any row, 0 none.
 
     Raises:
         WorkError: the model cannot score any text.
     """
-    limits = [length for length in (shared_length, rotary_switch) if length is not None]
-    scorer = Scorer(
-        model=model,
-        device=device,
-        vocab_size=model.get_input_embeddings().weight.shape[0],
-        batch_tokens=batch_tokens,
-        plain_head=False,
-        shared_length=0,
-        rotary_switch=rotary_switch,
-    )
-    draw = np.random.default_rng(0).integers(0, scorer.vocab_size, size=_PROBE_CONTEXT + sum(_PROBE_ENDS)).tolist()
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    draw = np.random.default_rng(0).integers(0, vocab_size, size=_PROBE_CONTEXT + sum(_PROBE_ENDS)).tolist()
     tokens = torch.tensor([draw[:max_length_tokens]], device=device)
     with torch.inference_mode():
         try:
@@ -331,25 +292,55 @@ def probed_scorer(
         except Exception as error:  # whatever a model's own code raises
             problem = f"the model fails on a short text ({first_line(error)}); expected log-probabilities"
             raise WorkError(problem, hint="check config.json against the weights") from error
-        scorer = replace(scorer, plain_head=_head_is_plain(model, tokens, logits))
-    context_length = min([_PROBE_CONTEXT, *(limit - sum(_PROBE_ENDS) for limit in (*limits, max_length_tokens))])
-    if context_length < 1:
+        plain_head = _head_is_plain(model, tokens, logits)
+    separate = Limits(
+        batch_tokens=batch_tokens,
+        branch_tokens=min(_BRANCH_TOKENS.get(device.type, _BRANCH_TOKENS_DEVICE), batch_tokens),
+        packed_length=0,
+        rotary_switch=rotary_switch,
+    )
+    scorer = Scorer(model=model, device=device, vocab_size=vocab_size, limits=separate, plain_head=plain_head)
+    if not share:
         return scorer
-    sharing = replace(scorer, shared_length=min(limits, default=None))
+    chosen = separate
+    longest = min((one for one in (packed_length, rotary_switch) if one is not None), default=None)
+    # a trunk is rotated before the length of its rows is known
+    packed = replace(separate, packed_length=longest, trunks=rotary_switch is None)
+    if longest != 0 and _works(scorer, packed, draw, min(max_length_tokens, longest or max_length_tokens), "a mask"):
+        chosen = replace(chosen, packed_length=longest, trunks=packed.trunks)
+    needs_copies = chosen.packed_length is not None and rotary_switch is None
+    for one in (scorer, replace(scorer, steps=True)) if needs_copies else ():
+        if _works(one, replace(separate, copies=True), draw, max_length_tokens, "the cache of a prefix"):
+            scorer, chosen = one, replace(chosen, copies=True)
+            break
+    if chosen == separate:
+        log.warning("contexts are not shared: this model accepts neither a mask nor the cache of a prefix")
+    return replace(scorer, limits=chosen)
+
+
+def _works(scorer: Scorer, limits: Limits, draw: list[int], longest: int, name: str) -> bool:
+    """Whether requests of at most `longest` tokens score the same together as separately, with a trunk and without."""
+    context_length = min(_PROBE_CONTEXT, longest - sum(_PROBE_ENDS))
+    if context_length < 2:
+        return False
     rest = iter(draw[context_length:])
     ends = [Request(context=tuple(draw[:context_length]), continuation=tuple(islice(rest, n))) for n in _PROBE_ENDS]
     try:
-        separate, together = scorer.score(ends), sharing.score(ends)
+        expected = scorer.score(ends).sum_logprobs
+        for trunk_tokens in (1, 10**6) if limits.trunks else (10**6,):
+            row_tokens = 1 if trunk_tokens == 1 else 10**6
+            together = replace(scorer, limits=replace(limits, trunk_tokens=trunk_tokens, row_tokens=row_tokens))
+            found = together.score(ends).sum_logprobs
+            difference = float(np.max(np.abs(found - expected) / (1 + np.abs(expected))))
+            if difference > _PROBE_TOLERANCE[scorer.model.dtype]:
+                log.info("in a probe, %s changed a score by %.2g", name, difference)
+                return False
     except NonFiniteError:
-        return sharing  # the first text to score fails too, and its error names it
+        return True  # the first text to score fails too, and its error names it
     except _UNSUPPORTED as error:
-        log.warning("contexts are not shared: the model does not accept a mask (%s)", type(error).__name__)
-        return scorer
-    difference = float(np.max(np.abs(together - separate) / (1 + np.abs(separate))))
-    if difference > _PROBE_TOLERANCE[model.dtype]:
-        log.warning("contexts are not shared: in a probe, sharing changed a score by %.2g", difference)
-        return scorer
-    return sharing
+        log.info("this model does not accept %s (%s)", name, type(error).__name__)
+        return False
+    return True
 
 
 def _head_is_plain(model: Any, tokens: torch.Tensor, logits: torch.Tensor) -> bool:

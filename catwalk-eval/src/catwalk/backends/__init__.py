@@ -1,0 +1,1 @@
+"""Models behind one protocol, `catwalk.types.Backend`: a module for each kind."""

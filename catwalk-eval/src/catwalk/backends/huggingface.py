@@ -1,0 +1,207 @@
+"""A checkpoint in Hugging Face layout, run by transformers on this machine.
+
+The tokenizer and the configuration are read at once; the weights are loaded for the first text to score, so that a run
+that only resumes may not need them.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+
+from catwalk import DISTRIBUTION, __version__
+from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
+from catwalk.formats.contract import ConfigError
+from catwalk.model.generate import generate
+from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
+from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
+from catwalk.perplexity import Windowing, windows
+from catwalk.requests import Boundary, encode_pairs
+from catwalk.types import Likelihood, Pair, PairError, Prompt, Request
+
+__all__ = ["Advance", "HuggingFace", "open_checkpoint"]
+
+Advance = Callable[[int, int], None]
+"""Called with the number of requests that are done and the tokens that the model computed for them."""
+
+_DEFAULT_LENGTH = 2048  # OLMo and Paloma score with 2048 tokens
+_BATCH_TOKENS = {"cpu": 1024}  # more only leaves the caches: measured 1.4 times slower at 4096
+_BATCH_TOKENS_DEVICE = 32768
+
+
+@dataclass(kw_only=True)
+class HuggingFace:
+    """A checkpoint whose scores follow from the fields. `rank` of `world_size` processes computes its share."""
+
+    checkpoint: Checkpoint
+    inspection: Inspection
+    tokenizer: Tokenizer
+    device: torch.device
+    dtype: str
+    batch_tokens: int
+    max_length_tokens: int
+    prefix: str
+    windowing: Windowing
+    share_context: bool
+    boundary: Boundary = "whole"
+    advance: Advance | None = None
+    unknown_tokens: int = field(default=0, init=False)
+    """Pieces of documents that the tokenizer has no token for."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, besides the checkpoint and the software."""
+        names = ("batch_tokens", "dtype", "max_length_tokens", "prefix", "share_context", "windowing")
+        found = {name: getattr(self, name) for name in names} | {"device": self.device.type}
+        return found if self.boundary == "whole" else found | {"boundary": self.boundary}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of the files, the settings and the versions of the software."""
+        software = {DISTRIBUTION: __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+        software["tokenizers"] = tokenizers.__version__
+        files = hashlib.sha256(json.dumps(self.checkpoint.sha256, sort_keys=True).encode()).hexdigest()
+        return {"checkpoint": files, "software": software, **self.settings}
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The model, loaded and probed."""
+        return probed_scorer(
+            load_model(self.checkpoint, self.dtype, self.device),
+            device=self.device,
+            batch_tokens=self.batch_tokens,
+            packed_length=self.inspection.plain_length,
+            max_length_tokens=self.max_length_tokens,
+            rotary_switch=self.inspection.rotary_switch,
+            share=self.share_context,
+        )
+
+    def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Each continuation after its context.
+
+        Raises:
+            PairError: for a continuation without tokens, or a log-probability that is not finite.
+        """
+        prefix_id = self.tokenizer.prefix_id(self.prefix)
+        encoded = encode_pairs(pairs, self.tokenizer, prefix_id, self.max_length_tokens, self.boundary)
+        try:
+            scores = self.scorer.score(encoded.requests, self.advance)
+        except NonFiniteError as error:
+            problem = f"the model's log-probability is {error.value}; expected a finite number"
+            raise PairError(problem, encoded.pair_of(error.request), non_finite_cause(self.scorer.model)) from error
+        found = []
+        for parts, truncated, crossing in zip(encoded.parts, encoded.truncated, encoded.crossing, strict=True):
+            found.append(
+                Likelihood(
+                    sum_logprob=float(sum(scores.sum_logprobs[part] for part in parts)),
+                    tokens=sum(len(encoded.requests[part].continuation) for part in parts),
+                    greedy=all(bool(scores.greedy[part]) for part in parts),
+                    truncated=truncated,
+                    crossing=crossing,
+                    windows=len(parts),
+                )
+            )
+        return found
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Find what cannot be scored before the weights are loaded.
+
+        Raises:
+            PairError: for a continuation without tokens, or a token without an embedding.
+        """
+        encode_pairs(
+            pairs, self.tokenizer, self.tokenizer.prefix_id(self.prefix), self.max_length_tokens, self.boundary
+        )
+
+    def documents(self, texts: Sequence[str]) -> list[Likelihood]:
+        """Whole documents, each after one prefix token, in windows.
+
+        Raises:
+            PairError: for a text without tokens, a token without an embedding, or a log-probability that is not finite.
+        """
+        prefix_id = self.tokenizer.prefix_id(self.prefix)
+        ids = self.tokenizer.encode(texts)
+        requests: list[Request] = []
+        owners: list[int] = []
+        for index, (text, tokens) in enumerate(zip(texts, ids, strict=True)):
+            if tokens and max(tokens) >= self.tokenizer.embedding_rows:
+                raise PairError(self.tokenizer.beyond(tokens), index, "use the model's own tokenizer")
+            if text.strip() and not tokens:
+                problem = "the tokenizer produces no tokens; expected at least one"
+                raise PairError(problem, index, "remove the document, or use another tokenizer")
+            self.unknown_tokens += sum(token == self.tokenizer.unk_token_id for token in tokens)
+            pieces = windows(tokens, prefix_id, self.max_length_tokens, self.windowing)
+            requests += pieces
+            owners += [index] * len(pieces)
+        sums, greedy = [0.0] * len(texts), [True] * len(texts)
+        if requests:
+            try:
+                scores = self.scorer.score(requests, self.advance)
+            except NonFiniteError as error:
+                problem = f"the model's log-probability is {error.value}; expected a finite number"
+                raise PairError(problem, owners[error.request], non_finite_cause(self.scorer.model)) from error
+            for owner, value, best in zip(owners, scores.sum_logprobs, scores.greedy, strict=True):
+                sums[owner] += float(value)
+                greedy[owner] &= bool(best)
+        return [
+            Likelihood(sum_logprob=total, tokens=len(tokens), greedy=best, windows=owners.count(index))
+            for index, (total, tokens, best) in enumerate(zip(sums, ids, greedy, strict=True))
+        ]
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
+        """What greedy decoding adds to each prompt. A prompt that does not fit the window is cut on the left.
+
+        Raises:
+            WorkError: for `max_tokens` beyond the window.
+        """
+        return generate(self.scorer, self.tokenizer, prompts, self.max_length_tokens, self.advance)
+
+
+def open_checkpoint(
+    directory: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    batch_tokens: int | None = None,
+    max_length_tokens: int | None = None,
+    prefix: str | None = None,
+    windowing: Windowing = "paloma-reference",
+    share_context: bool = True,
+    boundary: Boundary = "whole",
+) -> HuggingFace:
+    """Read a checkpoint without its weights, and resolve the settings.
+
+    Raises:
+        ConfigError: for a window longer than the model's positions, or a prefix that the tokenizer lacks.
+        FormatError: the directory is not a checkpoint.
+    """
+    checkpoint = read_checkpoint(directory)
+    inspection = inspect_checkpoint(directory)
+    tokenizer = load_tokenizer(inspection)
+    resolved = resolve_device(device)
+    limit = inspection.max_positions
+    length = max_length_tokens or limit or _DEFAULT_LENGTH
+    kind = tokenizer.prefix(prefix)
+    if limit is not None and length > limit:
+        problem = f"max_length_tokens: {length} is more than the model's {limit} positions"
+        raise ConfigError(problem, hint=f"--max-length-tokens {limit}")
+    return HuggingFace(
+        checkpoint=checkpoint,
+        inspection=inspection,
+        tokenizer=tokenizer,
+        device=resolved,
+        dtype=dtype,
+        batch_tokens=batch_tokens or _BATCH_TOKENS.get(resolved.type, _BATCH_TOKENS_DEVICE),
+        max_length_tokens=length,
+        prefix=kind,
+        windowing=windowing,
+        share_context=share_context,
+        boundary=boundary,
+    )
