@@ -1,1 +1,0 @@
-"""Models behind one protocol, `catwalk.types.Backend`: a module for each kind."""
