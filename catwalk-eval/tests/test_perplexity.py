@@ -11,8 +11,8 @@ from catwalk.config import RunConfig
 from catwalk.evaluate import run
 from catwalk.formats.document import document_files, read_documents
 from catwalk.formats.results import read_document_scores, read_results
-from catwalk.metrics import ratio_stderr
 from catwalk.perplexity import Windowing, domain_rows, windows
+from catwalk.statistics import ratio_stderr
 from catwalk.types import DocumentScore
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,9 +11,10 @@ from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.contract import read_object
 from catwalk.formats.results import read_results
-from catwalk.metrics import item_metrics, wilson
+from catwalk.metrics import item_metrics
 from catwalk.page import Axis
 from catwalk.results import load_all, read_item_scores
+from catwalk.statistics import wilson
 from catwalk.tables import build_tables
 from conftest import write_documents, write_task_data
 from hypothesis import given

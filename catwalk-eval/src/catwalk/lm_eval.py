@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from catwalk import __version__
-from catwalk.metrics import mean_and_stderr
 from catwalk.results import LoadedResults
+from catwalk.statistics import mean_and_stderr
 from catwalk.types import ItemScore
 
 __all__ = ["lm_eval_results"]

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from catwalk.formats.contract import WorkError
 from catwalk.formats.document import Document
-from catwalk.metrics import ratio_stderr, round_logprob, round_significant
+from catwalk.metrics import round_logprob, round_significant
+from catwalk.statistics import ratio_stderr
 from catwalk.types import DocumentScore, Request
 
 __all__ = ["Windowing", "document_score", "domain_rows", "windows"]

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from catwalk.formats.results import METRICS
-from catwalk.metrics import (
+from catwalk.metrics import item_metrics
+from catwalk.results import LoadedResults
+from catwalk.statistics import (
     Z95,
     Paired,
     holm,
     interval,
-    item_metrics,
     paired_difference,
     paired_ratio_difference,
     ratio_stderr,
 )
-from catwalk.results import LoadedResults
 from catwalk.types import DocumentScore
 
 __all__ = ["Dot", "Table", "build_tables"]
