@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, Written};
 use crate::manifest::sha256_bytes;
 use crate::progress::Progress;
-use crate::run::{each, pass, Batch, Files, Journal, Made, Rows, Share, Stage, Turn};
+use crate::run::{each, pass, Batch, Files, Journal, Made, Rows, Share, Stage};
 
 const KEYS: &str = "keys";
 const FILTER: &str = "filter";
@@ -287,6 +287,7 @@ struct KeyWriting<'a> {
 
 impl Stage for KeyWriting<'_> {
     type Source = Rows;
+    type Asked = Batch;
     type Made = (Vec<u8>, u64);
     type Output = (AtomicWriter, u64);
     type Done = ();
@@ -298,7 +299,11 @@ impl Stage for KeyWriting<'_> {
         Ok((rows, (AtomicWriter::create_as(&path, Compression::None)?, 0)))
     }
 
-    fn make(&self, series: usize, batch: Batch, _turn: &Turn<'_, Self>) -> Result<Self::Made> {
+    fn ask(&self, _series: usize, batch: Batch) -> Result<Batch> {
+        Ok(batch)
+    }
+
+    fn make(&self, series: usize, batch: Batch) -> Result<Self::Made> {
         let mut asking = Asking::default();
         let name = &self.names[self.files[series]];
         for row in batch.rows() {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::jsonl::{RowSieve, Skipped};
 use crate::mix::{self, Given, Goal, Mixed};
 use crate::progress::Progress;
-use crate::run::{all, Batch, BatchRow, Files, Rows, Source, Stage, Turn};
+use crate::run::{all, Batch, BatchRow, Files, Rows, Source, Stage};
 use crate::tag::{self, Early, Line, TaggedRow, Tagging};
 use crate::taggers::COST_CLASSES;
 use crate::tokens::{EncodedBatch, EncodedWriter, Encoding};
@@ -110,6 +110,16 @@ impl Source for Reading<'_, '_, '_> {
             self.rows = Some(self.flow.rows(file)?);
         }
     }
+}
+
+/// A batch whose keys are not decided yet.
+pub struct Undecided {
+    at: usize,
+    batch: Batch,
+    /// As [`FileFlow::tags`].
+    tagged: Vec<Vec<TaggedRow>>,
+    asked: Vec<Option<Asked>>,
+    error: Option<Error>,
 }
 
 /// What was made of a batch.
@@ -206,6 +216,11 @@ impl Flow<'_, '_> {
             }
         }
         Ok((mixed, encoded))
+    }
+
+    /// Whether the rows of a file are tagged only as far as a goal needs it.
+    fn tags_lazily(&self, file: &FileFlow) -> bool {
+        self.is_lazy && !file.goals.is_empty()
     }
 
     /// Tags a batch row by row, and stops at a row when all goals drop it.
@@ -313,6 +328,7 @@ impl Flow<'_, '_> {
 
 impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
     type Source = Reading<'f, 'a, 'm>;
+    type Asked = Undecided;
     type Made = Made;
     type Output = Outputs;
     type Done = Done;
@@ -329,19 +345,17 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         Ok((Reading { flow: self, series, next: 0, rows: None }, Outputs::default()))
     }
 
-    fn make(&self, series: usize, (at, mut batch): (usize, Batch), turn: &Turn<'_, Self>) -> Result<Made> {
-        let Series { files, goals } = &self.series[series];
-        let file = &files[at];
+    fn ask(&self, series: usize, (at, mut batch): (usize, Batch)) -> Result<Undecided> {
+        let file = &self.series[series].files[at];
         let name = self.documents[file.document].name.as_str();
         let mut error = batch.error.take();
-        let is_lazy = self.is_lazy && !file.goals.is_empty();
         let tag = |(stage, of_stage): &(usize, usize)| {
             let tagging = &self.tags[*stage];
             let found = tagging.ask(*of_stage, &batch)?;
             let found = |row: BatchRow<'_>| found.as_ref().map(|found| (found, row.index()));
             all_rows(&batch, &mut error, |row| tagging.tag(*of_stage, row, found(row), None))
         };
-        let tags = if is_lazy { &[] } else { &file.tags[..] };
+        let tags = if self.tags_lazily(file) { &[] } else { &file.tags[..] };
         let tagged = tags.iter().map(tag).collect::<Result<Vec<_>>>()?;
         let mut asked: Vec<Option<Asked>> = Vec::with_capacity(self.marks.len());
         for (mark, of_stage) in self.marks.iter().zip(&file.marks) {
@@ -350,22 +364,27 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
             let rows = of_stage.map(|_| ask()).transpose()?;
             asked.push(rows.map(|_| of_batch.into_inner()));
         }
-        let mut decide = || {
-            let mut rows = self.marks.iter().zip(&file.marks).zip(&mut asked);
-            rows.try_for_each(|((mark, file), asked)| match (file, asked) {
-                (Some(file), Some(asked)) => mark.decide(*file, asked),
-                _ => Ok(()),
-            })
-        };
-        if self.takes_turns() {
-            turn.take(decide)??;
-        } else {
-            decide()?;
-        }
+        Ok(Undecided { at, batch, tagged, asked, error })
+    }
+
+    fn decide(&self, series: usize, undecided: &mut Undecided) -> Result<()> {
+        let file = &self.series[series].files[undecided.at];
+        let mut rows = self.marks.iter().zip(&file.marks).zip(&mut undecided.asked);
+        rows.try_for_each(|((mark, file), asked)| match (file, asked) {
+            (Some(file), Some(asked)) => mark.decide(*file, asked),
+            _ => Ok(()),
+        })
+    }
+
+    fn make(&self, series: usize, undecided: Undecided) -> Result<Made> {
+        let Undecided { at, mut batch, tagged, asked, error } = undecided;
+        let Series { files, goals } = &self.series[series];
+        let file = &files[at];
+        let name = self.documents[file.document].name.as_str();
         let marks = self.marks.iter().zip(&asked);
         let marked: Vec<_> = marks.map(|(mark, asked)| asked.as_ref().map(|asked| mark.mark(asked))).collect();
         let mut known = Known { file, name, batch: &batch, tagged, marked };
-        let mut drops = if is_lazy { self.tag_lazily(goals, &mut known)? } else { Drops::new() };
+        let mut drops = if self.tags_lazily(file) { self.tag_lazily(goals, &mut known)? } else { Drops::new() };
         let mut mixed = Vec::with_capacity(file.goals.len());
         for (position, (goal, _)) in file.goals.iter().enumerate() {
             mixed.push(self.mix(position, &goals[*goal], &known, &mut drops)?);
@@ -376,7 +395,8 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         }
         let named = |row| Skipped { file: name.to_owned(), row };
         let end = batch.end.take().map(|rows| rows.into_iter().map(named).collect());
-        Ok(Made { at, tagged, marked, mixed, documents: batch.rows().len() as u64, end })
+        let documents = batch.rows().len() as u64;
+        Ok(Made { at, tagged, marked, mixed, documents, end })
     }
 
     fn keep(&self, series: usize, outputs: &mut Outputs, made: Made) -> Result<()> {

@@ -12,7 +12,7 @@ pub mod threads;
 
 pub use files::{Files, Lease, Stamp, Store};
 pub use journal::{Journal, Made};
-pub use pass::{pass, Source, Stage, Turn};
+pub use pass::{pass, Source, Stage};
 pub use reader::{Batch, BatchRow, Rows};
 pub use share::{Claim, Share};
 

@@ -1,11 +1,11 @@
 //! The work on rows: batches of one or many series, made by any thread, kept in the order of their series.
 //!
-//! A worker reads a batch, makes it, waits until those before it are kept, and keeps it. So no thread only reads or only
-//! writes, and there are no more batches in memory than workers.
+//! Every worker takes what can be done next: it keeps, reads, decides, makes or asks a batch. Reading and keeping go on
+//! in the order of a series, deciding in that of all series; asking and making have no order. So a worker waits only if
+//! every batch in memory is in the hands of another one.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::progress::Progress;
 
 /// Errors of a series that are reported at most.
 const REPORTED_ERRORS: usize = 100;
+
+/// Batches in memory for each worker: the one that it works on, and others that are read or wait for their turn.
+const BATCHES_PER_WORKER: usize = 3;
 
 /// Gives the batches of a series, in order.
 pub trait Source: Send {
@@ -27,6 +30,8 @@ pub trait Source: Send {
 pub trait Stage: Sync {
     /// Where a series is read from.
     type Source: Source;
+    /// A batch whose rows are not decided yet.
+    type Asked: Send;
     /// What a thread makes of a batch.
     type Made: Send;
     /// Where a series goes.
@@ -38,16 +43,20 @@ pub trait Stage: Sync {
     fn lists_errors(&self) -> bool {
         false
     }
-    /// Whether rows are decided in the order of all series: every `make` that succeeds calls [`Turn::take`] once.
+    /// Whether rows are decided in the order of all series.
     fn takes_turns(&self) -> bool {
         false
     }
     /// Begins a series.
     fn open(&self, series: usize) -> Result<(Self::Source, Self::Output)>;
-    /// Works on a batch, on any thread.
-    fn make(&self, series: usize, batch: <Self::Source as Source>::Batch, turn: &Turn<'_, Self>) -> Result<Self::Made>
-    where
-        Self: Sized;
+    /// Works on a batch, on any thread, as far as nothing has to be decided.
+    fn ask(&self, series: usize, batch: <Self::Source as Source>::Batch) -> Result<Self::Asked>;
+    /// Decides the rows of a batch.
+    fn decide(&self, _series: usize, _asked: &mut Self::Asked) -> Result<()> {
+        Ok(())
+    }
+    /// Works on a batch that is decided, on any thread.
+    fn make(&self, series: usize, asked: Self::Asked) -> Result<Self::Made>;
     /// Takes what was made, in order.
     fn keep(&self, series: usize, output: &mut Self::Output, made: Self::Made) -> Result<()>;
     /// Ends a series.
@@ -56,17 +65,20 @@ pub trait Stage: Sync {
 
 /// Does all `series` of a stage. A series that fails ends; the others go on, unless the stage takes turns.
 pub fn pass<S: Stage>(stage: &S, series: usize, threads: usize, progress: &Progress) -> Result<Vec<S::Done>> {
-    let pass = Pass {
-        stage,
-        progress,
-        series,
-        threads: threads as u64,
-        lanes: Mutex::new(Lanes { next: 0, open: Vec::new() }),
-        order: Mutex::new(Order { read: 0, turn: 0, stopped_at: u64::MAX }),
-        turned: Condvar::new(),
-        panicked: AtomicBool::new(false),
-        done: Mutex::new(BTreeMap::new()),
+    let state = State {
+        next: 0,
+        lanes: BTreeMap::new(),
+        done: BTreeMap::new(),
+        read: 0,
+        turn: 0,
+        stopped_at: u64::MAX,
+        is_deciding: false,
+        batches: 0,
+        busy: 0,
+        idle: 0,
+        panicked: false,
     };
+    let pass = Pass { stage, progress, series, threads, state: Mutex::new(state), changed: Condvar::new() };
     thread::scope(|scope| {
         (0..threads).try_for_each(|_| {
             // rules nest deep, whatever stack the caller has
@@ -76,223 +88,316 @@ pub fn pass<S: Stage>(stage: &S, series: usize, threads: usize, progress: &Progr
     })
     .map_err(|error| super::no_threads(threads, &error))?;
     progress.check()?;
-    let done = pass.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = pass.state.into_inner().unwrap_or_else(PoisonError::into_inner).done;
     // what fails behind the first failure of a stage that takes turns depends on the threads
     let first = done.values().take_while(|done| !stage.takes_turns() || done.is_ok()).count();
     super::all(done.into_values().take(first + 1).collect())
-}
-
-/// The place of a batch among all batches.
-pub struct Turn<'p, S: Stage> {
-    pass: &'p Pass<'p, S>,
-    at: u64,
-}
-
-impl<S: Stage> Turn<'_, S> {
-    /// Calls `decide` when every batch before has had its turn.
-    pub fn take<T>(&self, decide: impl FnOnce() -> T) -> Result<T> {
-        let mut order = locked(&self.pass.order);
-        while order.turn != self.at {
-            if order.stopped_at < self.at || self.pass.panicked.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            order = wait(&self.pass.turned, order);
-        }
-        drop(order);
-        let decided = decide();
-        locked(&self.pass.order).turn += 1;
-        self.pass.turned.notify_all();
-        Ok(decided)
-    }
 }
 
 struct Pass<'s, S: Stage> {
     stage: &'s S,
     progress: &'s Progress,
     series: usize,
-    threads: u64,
-    lanes: Mutex<Lanes<S>>,
-    order: Mutex<Order>,
-    turned: Condvar,
-    panicked: AtomicBool,
-    done: Mutex<BTreeMap<usize, Result<S::Done>>>,
+    threads: usize,
+    state: Mutex<State<S>>,
+    changed: Condvar,
 }
 
-struct Lanes<S: Stage> {
+struct State<S: Stage> {
     /// the first series that is not open yet
     next: usize,
-    /// those with something left to read, and how many workers they have had
-    open: Vec<(Arc<Lane<S>>, usize)>,
-}
-
-/// The batches of all series, where they take turns.
-struct Order {
+    /// the open ones, by number
+    lanes: BTreeMap<usize, Lane<S>>,
+    done: BTreeMap<usize, Result<S::Done>>,
+    /// batches of all series that were read, and decided
     read: u64,
     turn: u64,
-    /// the first that failed
+    /// the first batch that failed, of a stage that takes turns
     stopped_at: u64,
+    is_deciding: bool,
+    /// batches in memory
+    batches: usize,
+    /// workers with a task, and those that wait for one
+    busy: usize,
+    idle: usize,
+    panicked: bool,
 }
 
-/// A series in work.
+/// A series in work. Its source and output are elsewhere while a worker uses them.
 struct Lane<S: Stage> {
-    series: usize,
-    reading: Mutex<Reading<S>>,
-    keeping: Mutex<Keeping<S>>,
-    kept: Condvar,
-    /// how many batches there are, once it is known
-    batches: AtomicU64,
-    failed: AtomicBool,
-}
-
-struct Reading<S: Stage> {
     source: Option<S::Source>,
-    batches: u64,
+    output: Option<S::Output>,
+    /// how many batches were read, and kept
+    read: u64,
+    kept: u64,
+    /// nothing is left to read
     ended: bool,
+    errors: Vec<Error>,
+    unasked: VecDeque<(Place, <S::Source as Source>::Batch)>,
+    /// by their turns
+    undecided: BTreeMap<u64, (Place, S::Asked)>,
+    unmade: VecDeque<(Place, S::Asked)>,
+    /// by their numbers in the series
+    unkept: BTreeMap<u64, (Place, Result<S::Made>)>,
 }
 
-struct Keeping<S: Stage> {
-    output: Option<S::Output>,
-    batches: u64,
-    errors: Vec<Error>,
-    /// Batches that were made before their turn, and their places among all.
-    made: BTreeMap<u64, (u64, Result<S::Made>)>,
-    /// A worker has taken the output to keep a batch.
-    is_busy: bool,
+/// The place of a batch in its series, and among all batches.
+#[derive(Clone, Copy)]
+struct Place {
+    number: u64,
+    turn: u64,
+}
+
+/// What a worker does next.
+enum Task<S: Stage> {
+    Open,
+    Read(S::Source),
+    Ask(Place, <S::Source as Source>::Batch),
+    Decide(Place, S::Asked),
+    Make(Place, S::Asked),
+    Keep(Place, Result<S::Made>, S::Output, Vec<Error>),
+    Finish(S::Source, S::Output, Vec<Error>),
 }
 
 impl<S: Stage> Lane<S> {
-    fn new(series: usize) -> Arc<Lane<S>> {
-        Arc::new(Lane {
-            series,
-            reading: Mutex::new(Reading { source: None, batches: 0, ended: false }),
-            keeping: Mutex::new(Keeping {
-                output: None,
-                batches: 0,
-                errors: Vec::new(),
-                made: BTreeMap::new(),
-                is_busy: false,
-            }),
-            kept: Condvar::new(),
-            batches: AtomicU64::new(u64::MAX),
-            failed: AtomicBool::new(false),
-        })
+    fn new() -> Lane<S> {
+        Lane {
+            source: None,
+            output: None,
+            read: 0,
+            kept: 0,
+            ended: false,
+            errors: Vec::new(),
+            unasked: VecDeque::new(),
+            undecided: BTreeMap::new(),
+            unmade: VecDeque::new(),
+            unkept: BTreeMap::new(),
+        }
+    }
+
+    /// Whether all batches are kept.
+    fn is_done(&self) -> bool {
+        self.ended && self.kept == self.read && self.source.is_some()
+    }
+
+    fn batches(&self) -> usize {
+        self.unasked.len() + self.undecided.len() + self.unmade.len() + self.unkept.len()
     }
 }
 
 impl<S: Stage> Pass<'_, S> {
     fn work(&self) {
         // a worker that panics must not leave the others waiting
-        struct Guard<'p>(&'p AtomicBool);
-        impl Drop for Guard<'_> {
+        struct Guard<'p, 's, S: Stage>(&'p Pass<'s, S>);
+        impl<S: Stage> Drop for Guard<'_, '_, S> {
             fn drop(&mut self) {
-                self.0.fetch_or(thread::panicking(), Ordering::Relaxed);
+                if thread::panicking() {
+                    self.0.locked().panicked = true;
+                    self.0.changed.notify_all();
+                }
             }
         }
-        let _guard = Guard(&self.panicked);
-        while let Some(lane) = self.join() {
-            while self.do_batch(&lane) {}
-            locked(&self.lanes).open.retain(|(open, _)| !Arc::ptr_eq(open, &lane));
-        }
-    }
-
-    /// A series that nobody works on, or else the one with the fewest workers.
-    fn join(&self) -> Option<Arc<Lane<S>>> {
-        let mut lanes = locked(&self.lanes);
-        let goes_on = self.progress.check().is_ok() && locked(&self.order).stopped_at == u64::MAX;
-        // a batch whose turn is far away would keep its worker waiting
-        let may_open = !self.stage.takes_turns() || lanes.open.is_empty();
-        if lanes.next < self.series && goes_on && may_open {
-            let lane = Lane::new(lanes.next);
-            lanes.open.push((lane, 0));
-            lanes.next += 1;
-        }
-        let (lane, workers) = lanes.open.iter_mut().min_by_key(|(_, workers)| *workers)?;
-        *workers += 1;
-        Some(lane.clone())
-    }
-
-    /// Reads, makes and keeps a batch. Says whether there may be more.
-    fn do_batch(&self, lane: &Lane<S>) -> bool {
-        let mut reading = locked(&lane.reading);
-        if reading.ended || lane.failed.load(Ordering::Relaxed) || self.progress.check().is_err() {
-            reading.ended = true;
-            return false;
-        }
-        let source = match &mut reading.source {
-            Some(source) => source,
-            none => match self.stage.open(lane.series) {
-                Ok((source, output)) => {
-                    locked(&lane.keeping).output = Some(output);
-                    none.insert(source)
+        let _guard = Guard(self);
+        let mut state = self.locked();
+        while !state.panicked && self.progress.check().is_ok() {
+            if let Some((series, task)) = self.next(&mut state) {
+                state.busy += 1;
+                drop(state);
+                self.perform(series, task);
+                state = self.locked();
+                state.busy -= 1;
+                if state.idle > 0 {
+                    self.changed.notify_all();
                 }
-                Err(error) => {
-                    reading.ended = true;
-                    self.fail(lane, 0, error);
-                    return false;
-                }
-            },
-        };
-        let read = source.read(self.progress).transpose();
-        let number = reading.batches;
-        reading.batches += u64::from(read.is_some());
-        if !matches!(read, Some(Ok(_))) {
-            reading.ended = true;
-            lane.batches.store(reading.batches, Ordering::Relaxed);
-        }
-        let Some(batch) = read else {
-            drop(reading);
-            self.finish(lane);
-            return false;
-        };
-        let mut order = locked(&self.order);
-        let turn = Turn { pass: self, at: order.read };
-        order.read += 1;
-        drop((reading, order));
-        let made = batch.and_then(|batch| self.stage.make(lane.series, batch, &turn));
-        if made.is_err() {
-            self.stop(turn.at);
-        }
-        self.keep(lane, number, turn.at, made);
-        self.finish(lane);
-        true
-    }
-
-    /// Keeps a batch, or leaves it to the worker that keeps those before it; and keeps what was left to this one.
-    fn keep(&self, lane: &Lane<S>, number: u64, at: u64, made: Result<S::Made>) {
-        let mut keeping = locked(&lane.keeping);
-        while number > keeping.batches + self.threads && !self.panicked.load(Ordering::Relaxed) {
-            keeping = wait(&lane.kept, keeping);
-        }
-        keeping.made.insert(number, (at, made));
-        while !keeping.is_busy {
-            let next = keeping.batches;
-            let Some((at, made)) = keeping.made.remove(&next) else { break };
-            let (mut output, mut errors) = (keeping.output.take(), std::mem::take(&mut keeping.errors));
-            keeping.is_busy = true;
-            drop(keeping);
-            if let Err(error) = self.keep_next(lane, made, output.as_mut(), &mut errors) {
-                output = None;
-                self.fail(lane, at, error);
+            } else if state.busy == 0 {
+                return; // nothing is left, and nobody makes more
+            } else {
+                // or long enough to see that the run was cancelled
+                state.idle += 1;
+                let waited = self.changed.wait_timeout(state, Duration::from_secs(1));
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state.idle -= 1;
             }
-            keeping = locked(&lane.keeping);
-            (keeping.output, keeping.errors) = (output, errors);
-            keeping.batches += 1;
-            keeping.is_busy = false;
-            lane.kept.notify_all();
         }
     }
 
-    fn keep_next(
+    /// The next thing to do: what frees memory first, and reading before the batches run out.
+    fn next(&self, state: &mut State<S>) -> Option<(usize, Task<S>)> {
+        let mut lanes = state.lanes.iter_mut();
+        let ready =
+            lanes.find(|(_, lane)| lane.output.is_some() && (lane.is_done() || lane.unkept.contains_key(&lane.kept)));
+        if let Some((&series, lane)) = ready {
+            let output = lane.output.take()?;
+            if let Some((place, made)) = lane.unkept.remove(&lane.kept) {
+                return Some((series, Task::Keep(place, made, output, std::mem::take(&mut lane.errors))));
+            }
+            let (source, errors) = (lane.source.take()?, std::mem::take(&mut lane.errors));
+            state.lanes.remove(&series);
+            return Some((series, Task::Finish(source, output, errors)));
+        }
+        let unasked: usize = state.lanes.values().map(|lane| lane.unasked.len()).sum();
+        if unasked < self.threads && state.batches < BATCHES_PER_WORKER * self.threads {
+            if let Some(found) = self.next_to_read(state) {
+                return Some(found);
+            }
+        }
+        if !state.is_deciding {
+            for (&series, lane) in &mut state.lanes {
+                if let Some((place, asked)) = lane.undecided.remove(&state.turn) {
+                    state.is_deciding = true;
+                    return Some((series, Task::Decide(place, asked)));
+                }
+            }
+        }
+        for (&series, lane) in &mut state.lanes {
+            if let Some((place, asked)) = lane.unmade.pop_front() {
+                return Some((series, Task::Make(place, asked)));
+            }
+        }
+        for (&series, lane) in &mut state.lanes {
+            if let Some((place, batch)) = lane.unasked.pop_front() {
+                return Some((series, Task::Ask(place, batch)));
+            }
+        }
+        None
+    }
+
+    /// A series to begin, or else the one with the fewest batches in memory.
+    fn next_to_read(&self, state: &mut State<S>) -> Option<(usize, Task<S>)> {
+        let unread = state.lanes.values().filter(|lane| !lane.ended).count();
+        // a batch whose turn is far away would only take memory
+        let most = if self.stage.takes_turns() { 1 } else { self.threads };
+        if unread < most && state.next < self.series && state.stopped_at == u64::MAX {
+            let series = state.next;
+            state.next += 1;
+            state.lanes.insert(series, Lane::new());
+            return Some((series, Task::Open));
+        }
+        let readable = state.lanes.iter_mut().filter(|(_, lane)| !lane.ended && lane.source.is_some());
+        let (&series, lane) = readable.min_by_key(|(_, lane)| lane.batches())?;
+        lane.source.take().map(|source| (series, Task::Read(source)))
+    }
+
+    fn perform(&self, series: usize, task: Task<S>) {
+        match task {
+            Task::Open => {
+                let opened = self.stage.open(series);
+                let mut state = self.locked();
+                let turn = state.read;
+                match (opened, state.lanes.get_mut(&series)) {
+                    (Ok((source, output)), Some(lane)) => (lane.source, lane.output) = (Some(source), Some(output)),
+                    (Err(error), Some(_)) => self.fail(&mut state, series, turn, error),
+                    (_, None) => {}
+                }
+            }
+            Task::Read(mut source) => {
+                let read = source.read(self.progress).transpose();
+                self.take_in(series, source, read);
+            }
+            Task::Ask(place, batch) => {
+                let asked = self.stage.ask(series, batch);
+                if self.stage.takes_turns() {
+                    let wait = |lane: &mut Lane<S>, asked| drop(lane.undecided.insert(place.turn, (place, asked)));
+                    return self.put(&mut self.locked(), series, place, asked, wait);
+                }
+                let made = asked.and_then(|mut asked| {
+                    self.stage.decide(series, &mut asked)?;
+                    self.stage.make(series, asked)
+                });
+                self.put_made(series, place, made);
+            }
+            Task::Decide(place, mut asked) => {
+                let decided = self.stage.decide(series, &mut asked);
+                let mut state = self.locked();
+                state.is_deciding = false;
+                state.turn += u64::from(decided.is_ok());
+                self.put(&mut state, series, place, decided, |lane, ()| lane.unmade.push_back((place, asked)));
+            }
+            Task::Make(place, asked) => self.put_made(series, place, self.stage.make(series, asked)),
+            Task::Keep(place, made, mut output, mut errors) => {
+                let kept = self.keep(series, made, &mut output, &mut errors);
+                let mut state = self.locked();
+                state.batches -= 1;
+                match (kept, state.lanes.get_mut(&series)) {
+                    (Ok(()), Some(lane)) => {
+                        (lane.output, lane.errors) = (Some(output), errors);
+                        lane.kept += 1;
+                    }
+                    (Err(error), Some(_)) => self.fail(&mut state, series, place.turn, error),
+                    (_, None) => {}
+                }
+            }
+            Task::Finish(source, output, errors) => {
+                let done = match Error::many(errors) {
+                    Some(error) => Err(error),
+                    None => self.stage.finish(series, source, output),
+                };
+                let mut state = self.locked();
+                let turn = state.turn;
+                match done {
+                    Ok(done) => drop(state.done.insert(series, Ok(done))),
+                    Err(error) => self.fail(&mut state, series, turn, error),
+                }
+            }
+        }
+    }
+
+    /// Takes a batch that was read, or the end of a series.
+    fn take_in(&self, series: usize, source: S::Source, read: Option<Result<<S::Source as Source>::Batch>>) {
+        let mut state = self.locked();
+        let turn = state.read;
+        let is_refused = turn > state.stopped_at;
+        let Some(lane) = state.lanes.get_mut(&series) else { return };
+        lane.source = Some(source);
+        lane.ended |= !matches!(read, Some(Ok(_)));
+        let Some(read) = read.filter(|_| !is_refused) else { return };
+        let place = Place { number: lane.read, turn };
+        lane.read += 1;
+        state.read += 1;
+        state.batches += 1;
+        self.put(&mut state, series, place, read, |lane, batch| lane.unasked.push_back((place, batch)));
+    }
+
+    /// Takes what was made of a batch.
+    fn put_made(&self, series: usize, place: Place, made: Result<S::Made>) {
+        let wait = |lane: &mut Lane<S>, made| drop(lane.unkept.insert(place.number, (place, Ok(made))));
+        self.put(&mut self.locked(), series, place, made, wait);
+    }
+
+    /// Puts a batch where it waits for what comes next. One that failed waits to be kept, as an error.
+    fn put<T>(
         &self,
-        lane: &Lane<S>,
+        state: &mut State<S>,
+        series: usize,
+        place: Place,
+        result: Result<T>,
+        wait: impl FnOnce(&mut Lane<S>, T),
+    ) {
+        let is_refused = place.turn > state.stopped_at;
+        let Some(lane) = state.lanes.get_mut(&series).filter(|_| !is_refused) else {
+            state.batches -= 1; // its series has failed, or a batch before it
+            return;
+        };
+        match result {
+            Ok(value) => wait(lane, value),
+            Err(error) => {
+                lane.unkept.insert(place.number, (place, Err(error)));
+                self.stop(state, series, place.turn);
+            }
+        }
+    }
+
+    fn keep(
+        &self,
+        series: usize,
         made: Result<S::Made>,
-        output: Option<&mut S::Output>,
+        output: &mut S::Output,
         errors: &mut Vec<Error>,
     ) -> Result<()> {
-        match (made, output) {
-            (Ok(made), Some(output)) if errors.is_empty() => self.stage.keep(lane.series, output, made),
-            (Ok(_), _) => Ok(()),
-            (Err(error), _) => {
+        match made {
+            Ok(made) if errors.is_empty() => self.stage.keep(series, output, made),
+            Ok(_) => Ok(()),
+            Err(error) => {
                 match error {
                     Error::Many(more) => errors.extend(more),
                     error => errors.push(error),
@@ -306,51 +411,36 @@ impl<S: Stage> Pass<'_, S> {
         }
     }
 
-    /// Ends a series whose batches are all kept.
-    fn finish(&self, lane: &Lane<S>) {
-        let mut keeping = locked(&lane.keeping);
-        if keeping.batches != lane.batches.load(Ordering::Relaxed) {
+    /// Ends a series that failed at the batch with this turn.
+    fn fail(&self, state: &mut State<S>, series: usize, turn: u64, error: Error) {
+        if let Some(lane) = state.lanes.remove(&series) {
+            state.batches -= lane.batches();
+        }
+        state.done.insert(series, Err(error));
+        self.stop(state, series, turn);
+    }
+
+    /// Forgets all batches behind the one at `turn`, which failed, if the stage takes turns.
+    fn stop(&self, state: &mut State<S>, series: usize, turn: u64) {
+        if !self.stage.takes_turns() || turn >= state.stopped_at {
             return;
         }
-        let (Some(output), errors) = (keeping.output.take(), std::mem::take(&mut keeping.errors)) else { return };
-        drop(keeping);
-        let Some(source) = locked(&lane.reading).source.take() else { return };
-        let done = match Error::many(errors) {
-            Some(error) => Err(error),
-            None => self.stage.finish(lane.series, source, output),
-        };
-        match done {
-            Ok(done) => drop(locked(&self.done).insert(lane.series, Ok(done))),
-            Err(error) => self.fail(lane, 0, error),
+        state.stopped_at = turn;
+        let before: usize = state.lanes.values().map(Lane::batches).sum();
+        state.lanes.split_off(&(series + 1));
+        if let Some(lane) = state.lanes.get_mut(&series) {
+            lane.ended = true;
+            lane.unasked.retain(|(place, _)| place.turn <= turn);
+            lane.undecided.retain(|_, (place, _)| place.turn <= turn);
+            lane.unmade.retain(|(place, _)| place.turn <= turn);
+            lane.unkept.retain(|_, (place, _)| place.turn <= turn);
         }
+        state.batches -= before - state.lanes.values().map(Lane::batches).sum::<usize>();
     }
 
-    fn fail(&self, lane: &Lane<S>, at: u64, error: Error) {
-        self.stop(at);
-        // a series that failed before keeps its error; what is refused its turn has none of its own
-        let is_refused = self.stage.takes_turns() && locked(&self.order).stopped_at < at;
-        if !lane.failed.swap(true, Ordering::Relaxed) && !is_refused {
-            locked(&self.done).insert(lane.series, Err(error));
-        }
+    fn locked(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Refuses their turns to all batches behind the one at `at`, which failed.
-    fn stop(&self, at: u64) {
-        if self.stage.takes_turns() {
-            let mut order = locked(&self.order);
-            order.stopped_at = order.stopped_at.min(at);
-            self.turned.notify_all();
-        }
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For a change, or long enough to see that another worker has panicked.
-fn wait<'g, T>(changed: &Condvar, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
-    changed.wait_timeout(guard, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner).0
 }
 
 #[cfg(test)]
@@ -388,6 +478,7 @@ mod tests {
 
     impl Stage for Squares {
         type Source = std::vec::IntoIter<u64>;
+        type Asked = u64;
         type Made = u64;
         type Output = Vec<u64>;
         type Done = Vec<u64>;
@@ -396,8 +487,12 @@ mod tests {
             Ok((self.series[series].clone().into_iter(), Vec::new()))
         }
 
-        fn make(&self, _series: usize, batch: u64, _turn: &Turn<'_, Self>) -> Result<u64> {
+        fn ask(&self, _series: usize, batch: u64) -> Result<u64> {
             self.square(batch)
+        }
+
+        fn make(&self, _series: usize, square: u64) -> Result<u64> {
+            Ok(square)
         }
 
         fn keep(&self, _series: usize, output: &mut Vec<u64>, made: u64) -> Result<()> {
@@ -415,6 +510,7 @@ mod tests {
 
     impl Stage for Numbered {
         type Source = std::vec::IntoIter<u64>;
+        type Asked = (u64, u64);
         type Made = (u64, u64);
         type Output = Vec<(u64, u64)>;
         type Done = Vec<(u64, u64)>;
@@ -427,13 +523,19 @@ mod tests {
             Ok((self.0.open(series)?.0, Vec::new()))
         }
 
-        fn make(&self, _series: usize, batch: u64, turn: &Turn<'_, Self>) -> Result<(u64, u64)> {
-            let square = self.0.square(batch)?;
-            turn.take(|| {
-                let mut count = self.1.lock().unwrap();
-                *count += 1;
-                (*count, square)
-            })
+        fn ask(&self, _series: usize, batch: u64) -> Result<(u64, u64)> {
+            self.0.square(batch).map(|square| (0, square))
+        }
+
+        fn decide(&self, _series: usize, asked: &mut (u64, u64)) -> Result<()> {
+            let mut count = self.1.lock().unwrap();
+            *count += 1;
+            asked.0 = *count;
+            Ok(())
+        }
+
+        fn make(&self, _series: usize, asked: (u64, u64)) -> Result<(u64, u64)> {
+            Ok(asked)
         }
 
         fn keep(&self, _series: usize, output: &mut Self::Output, made: (u64, u64)) -> Result<()> {
@@ -476,6 +578,7 @@ mod tests {
 
     impl Stage for SlowStart {
         type Source = std::vec::IntoIter<u64>;
+        type Asked = u64;
         type Made = u64;
         type Output = Vec<u64>;
         type Done = Vec<u64>;
@@ -484,12 +587,16 @@ mod tests {
             self.0.open(series)
         }
 
-        fn make(&self, _series: usize, batch: u64, _turn: &Turn<'_, Self>) -> Result<u64> {
+        fn ask(&self, _series: usize, batch: u64) -> Result<u64> {
             match batch {
                 0 => self.1.lock().unwrap().recv_timeout(Duration::from_secs(30)).unwrap(),
                 2 => self.2.send(()).unwrap(),
                 _ => {}
             }
+            Ok(batch)
+        }
+
+        fn make(&self, _series: usize, batch: u64) -> Result<u64> {
             Ok(batch)
         }
 

@@ -24,7 +24,7 @@ use crate::manifest::{
     canonical_bytes, hashed_inputs, sha256_bytes, sha256_file, tokenizer_input, write_file, Input, Manifest,
 };
 use crate::progress::Progress;
-use crate::run::{pass, threads, Files, Journal, Made, Source, Stage, Turn};
+use crate::run::{pass, threads, Files, Journal, Made, Source, Stage};
 
 pub use crate::formats::tokens::Dtype;
 pub use ahead::{EncodedBatch, EncodedWriter, Encoding};
@@ -266,6 +266,7 @@ impl Source for Documents<'_> {
 
 impl<'a> Stage for Writing<'a> {
     type Source = Documents<'a>;
+    type Asked = Vec<Document>;
     type Made = Vec<(Document, Encoded)>;
     type Output = (ShardWriter<'a>, u64);
     /// documents whose text spelt a special token
@@ -276,7 +277,11 @@ impl<'a> Stage for Writing<'a> {
         start.map(|(documents, writer)| (documents, (writer, 0))).ok_or(Error::Cancelled)
     }
 
-    fn make(&self, _series: usize, chunk: Vec<Document>, _turn: &Turn<'_, Self>) -> Result<Self::Made> {
+    fn ask(&self, _series: usize, chunk: Vec<Document>) -> Result<Vec<Document>> {
+        Ok(chunk)
+    }
+
+    fn make(&self, _series: usize, chunk: Vec<Document>) -> Result<Self::Made> {
         let encode = |mut document: Document| {
             let encoded = match std::mem::replace(&mut document.body, Body::Text(String::new())) {
                 Body::Text(text) => self.encoder.encode(&text, &self.plan.place(&document))?,

@@ -13,7 +13,7 @@ use crate::document::Place;
 use crate::error::{Error, Result};
 use crate::jsonl::{Compression, LineReader, RowRules, RowSieve, SkippedRow, Written};
 use crate::progress::Progress;
-use crate::run::{pass, Batch, Files, Rows, Stage, Turn};
+use crate::run::{pass, Batch, Files, Rows, Stage};
 
 /// The whole request.
 #[derive(Clone, Debug, Deserialize)]
@@ -165,6 +165,7 @@ struct Checking<'a> {
 impl Stage for Checking<'_> {
     type Source = Rows;
     /// bytes of each text
+    type Asked = Batch;
     type Made = Vec<u64>;
     /// bytes of the texts, empty ones
     type Output = (u64, u64);
@@ -180,7 +181,11 @@ impl Stage for Checking<'_> {
         Ok((Rows::new(reader.sieved(&self.sieve), Vec::new()), (0, 0)))
     }
 
-    fn make(&self, series: usize, batch: Batch, _turn: &Turn<'_, Self>) -> Result<Vec<u64>> {
+    fn ask(&self, _series: usize, batch: Batch) -> Result<Batch> {
+        Ok(batch)
+    }
+
+    fn make(&self, series: usize, batch: Batch) -> Result<Vec<u64>> {
         let Plan { files, fields, .. } = self.plan;
         batch.all(|row| {
             let (_, text) = fields.read(row.document(), &row.place(&files[series].name))?;
