@@ -24,6 +24,7 @@ TIERS = {
     "C": "the evaluation's guidelines hold, the training's do not",
     "D": "own data or no evidence: a table of its own",
 }
+_LEAST_TOKENS = 100_000
 _NO_MANIFEST = "the results have no manifest"
 _TOKEN_SHARE = 0.3  # by which a split of Paloma's may differ from half of a source's tokens
 
@@ -85,6 +86,9 @@ def _notes(submission: Submission) -> list[str]:
         fraction = checkpoint.details["step"] / steps
     if fraction is not None and fraction < 1:
         notes.append(f"intermediate checkpoint: compare only at {fraction:g} of the schedule")
+    small = sum(domain.tokens < _LEAST_TOKENS for domain in submission.results.domains)
+    if small and submission.evidence.sample is not None:
+        notes.append(f"{small:,} domains have fewer than {_LEAST_TOKENS:,} tokens, Paloma's least for a domain")
     return notes
 
 
