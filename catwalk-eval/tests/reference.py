@@ -48,13 +48,18 @@ class BruteForce:
 
     def document(self, text: str, prefix_id: int, max_length: int, windowing: str) -> float:
         """−Σ ln p of a document's tokens, window by window."""
+        return sum(self.token_losses(text, prefix_id, max_length, windowing))
+
+    def token_losses(self, text: str, prefix_id: int, max_length: int, windowing: str) -> list[float]:
+        """−ln p of each of a document's tokens, window by window."""
         ids = self.ids(text)
-        nll, start = 0.0, 0
+        losses: list[float] = []
+        start = 0
         while start < len(ids):
             end = min(start + max_length, len(ids))
             before = [prefix_id, *ids][start : start + 1]
             if windowing == "paloma-reference" and start > 0 and end == len(ids):
                 before = [prefix_id, *ids][max(0, end - max_length) : start + 1]
-            nll -= sum(self.token_logprobs([*before, *ids[start:end]])[len(before) - 1 :])
+            losses += [-value for value in self.token_logprobs([*before, *ids[start:end]])[len(before) - 1 :]]
             start = end
-        return nll
+        return losses

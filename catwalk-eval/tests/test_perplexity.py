@@ -1,19 +1,24 @@
 """Windows compared with the reference, sums with brute force, and the ratio's standard error."""
 
+import gzip
+import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from catwalk.config import RunConfig
 from catwalk.evaluate import run
+from catwalk.formats.contract import read_rows
 from catwalk.formats.document import document_files, read_documents
 from catwalk.formats.results import read_document_scores, read_results
 from catwalk.perplexity import Windowing, domain_rows, windows
 from catwalk.statistics import ratio_stderr
 from catwalk.types import DocumentScore
+from catwalk.verify import verify
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import BruteForce
@@ -150,6 +155,48 @@ def test_sums_equal_brute_force(
         bits = domain["nll_nats"] / (domain["bytes"] * math.log(2))
         assert domain["bits_per_byte"]["value"] == pytest.approx(bits, rel=1e-9)
     assert domains[0]["bits_per_byte"]["stderr"] is None
+
+
+def test_losses_by_token_id_equal_brute_force(
+    build_checkpoint: Build, documents_directory: Path, tmp_path: Path
+) -> None:
+    model = build_checkpoint("olmo")
+    config = RunConfig(
+        model=model,
+        output_dir=tmp_path / "out",
+        documents=(documents_directory,),
+        max_length_tokens=64,
+        windowing="paloma-reference",
+        prefix="eos",
+        device="cpu",
+        token_losses=True,
+    )
+    run(config)
+    run(replace(config, output_dir=tmp_path / "without", token_losses=False))
+    assert not (tmp_path / "without" / "types.jsonl.gz").exists()
+    for name in ("results.json", "perplexity.jsonl.gz"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+    brute = BruteForce(model)
+    expected: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for document in read_documents(document_files(documents_directory)):
+        sums = expected.setdefault((document.source, document.subdomain), {})
+        tokens = brute.ids(document.text)
+        values = brute.token_losses(document.text, 0, 64, "paloma-reference")
+        for token, value in zip(tokens, values, strict=True):
+            sums.setdefault(token, []).append(value)
+    rows = [row for _, row in read_rows(tmp_path / "out" / "types.jsonl.gz")]
+    assert [(row["source"], row["subdomain"]) for row in rows] == sorted(expected)
+    for row in rows:
+        found = expected[row["source"], row["subdomain"]]
+        assert row["tokens"] == sorted(found)
+        assert row["counts"] == [len(found[token]) for token in row["tokens"]]
+        assert row["nll_nats"] == pytest.approx([sum(found[token]) for token in row["tokens"]], rel=1e-4, abs=1e-4)
+    assert list(verify([tmp_path / "out"])) == []
+    rows[0]["counts"][0] += 1
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "out" / "types.jsonl.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert any(line.endswith(f"expected {sum(rows[0]['counts']) - 1}") for line in verify([tmp_path / "out"]))
 
 
 def _score(nll_nats: float, size: int, id: str = "x") -> DocumentScore:

@@ -110,7 +110,14 @@ def _artifact(
 
 
 def write_scores(
-    folder: Path, sample: Path, checkpoint: Path, *, name: str = "model", level: float = 2.0, seed: int = 0
+    folder: Path,
+    sample: Path,
+    checkpoint: Path,
+    *,
+    name: str = "model",
+    level: float = 2.0,
+    seed: int = 0,
+    documents_found: int | None = None,
 ) -> Path:
     """Results of a model for the split `val` of a sample, with a loss of about `level` nats per token."""
     draw = random.Random(seed)
@@ -148,7 +155,7 @@ def write_scores(
         files=[folder / "results.json", folder / "perplexity.jsonl.gz"],
         config={},
         counts={"tasks": 0, "items": 0, "domains": len(domains)},
-        details={},
+        details={"documents": {"found": documents_found or len(rows), "scored": len(rows)}},
         inputs=[*describe_input("checkpoint", checkpoint, folder), *describe_input("documents", sample, folder)],
     )
     read_manifest(folder)

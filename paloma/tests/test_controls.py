@@ -245,6 +245,13 @@ def test_filter_has_to_contain_every_document(tmp_path: Path, capsys: pytest.Cap
     assert tier(read_submission(run.results, None, [run.certificate])) == "C"
 
 
+def test_every_document_has_to_be_scored(tmp_path: Path, run: Run) -> None:
+    folder = write_scores(tmp_path / "results", run.sample, run.checkpoint, documents_found=1000)
+    verdict = judge(read_submission(folder, None, [run.certificate]))
+    assert verdict.tier == "D"
+    assert verdict.findings[2].reason.endswith("of 1000 documents were scored")
+
+
 def test_paloma_without_a_manifest_is_recognized_by_its_counts(tmp_path: Path, run: Run) -> None:
     rows = [
         domain(name, f"d{n}" if source.domains > 1 else "", tokens=(source.tokens or 0) // 2 // source.domains)
@@ -256,7 +263,7 @@ def test_paloma_without_a_manifest_is_recognized_by_its_counts(tmp_path: Path, r
         folder = tmp_path / f"{len(found)}"
         write_results(folder, results(*found, tokenizer=PALOMA_VOCABULARY_SHA256))
         manifest = json.loads((run.results / "manifest.json").read_text())
-        manifest["files"], manifest["inputs"] = [], []
+        manifest["files"], manifest["inputs"], manifest["details"] = [], [], {}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         assert judge(read_submission(folder)).findings[2].holds == holds
 

@@ -49,6 +49,8 @@ class RunConfig:
     """split of the documents to score (default: the first of val, test and so on)"""
     share_context: bool = True
     """compute the context of an item's choices once, if the model's attention allows it"""
+    token_losses: bool = False
+    """also store the loss by domain and vocabulary type (types.jsonl.gz), for paloma"""
     name: str | None = None
     """the model's name in tables (default: that of the directory)"""
 

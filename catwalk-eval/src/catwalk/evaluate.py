@@ -78,6 +78,7 @@ def run(config: RunConfig) -> bool:
         prefix=config.prefix,
         windowing=config.windowing,
         share_context=config.share_context,
+        token_losses=config.token_losses,
     )
 
     # ---- done if the output already has these results
@@ -118,6 +119,7 @@ def run(config: RunConfig) -> bool:
         inference=describe_inference(settings, model.tokenizer.document_prefix),
         tasks=scored,
         documents=documents,
+        documents_found=corpus.num_documents,
         config=settings,
         inputs=inputs,
     )
@@ -258,7 +260,10 @@ def _score_chunk(chunk: list[Document], model: HuggingFace, progress: Progress) 
     with _naming(lambda index: _name(chunk[index])):
         found = model.documents([document.text for document in chunk])
     progress.advance(len(chunk), 0)
-    return [document_score(document, one.tokens, one.sum_logprob) for document, one in zip(chunk, found, strict=True)]
+    return [
+        document_score(document, one.tokens, one.sum_logprob, one.types)
+        for document, one in zip(chunk, found, strict=True)
+    ]
 
 
 def _name(document: Document) -> str:

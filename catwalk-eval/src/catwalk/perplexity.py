@@ -36,7 +36,9 @@ def windows(tokens: Sequence[int], prefix_id: int, max_length_tokens: int, windo
     return requests
 
 
-def document_score(document: Document, tokens: int, sum_logprob: float) -> DocumentScore:
+def document_score(
+    document: Document, tokens: int, sum_logprob: float, types: tuple[tuple[int, int, float], ...] = ()
+) -> DocumentScore:
     """A document's sums. A word is a run of characters between white space.
 
     Raises:
@@ -52,6 +54,7 @@ def document_score(document: Document, tokens: int, sum_logprob: float) -> Docum
         chars=len(document.text),
         words=len(document.text.split()),
         nll_nats=max(0.0, round_significant(-sum_logprob)) + 0.0,
+        types=types,
     )
 
 

@@ -28,6 +28,7 @@ from catwalk.formats.results import (
 )
 from catwalk.metrics import predicted, round_significant, task_metrics
 from catwalk.perplexity import domain_rows
+from catwalk.token_losses import TYPES, type_rows
 from catwalk.types import DocumentScore, Item, ItemScore, Task
 
 __all__ = [
@@ -195,7 +196,9 @@ class Workspace:
     def documents(self, content_key: str) -> list[DocumentScore] | None:
         """A finished chunk of documents, or None."""
         value = self._read(content_key)
-        return None if value is None else [DocumentScore(**row) for row in value]
+        if value is None:
+            return None
+        return [DocumentScore(**row | {"types": tuple(map(tuple, row["types"]))}) for row in value]
 
     def keep_documents(self, content_key: str, scores: Sequence[DocumentScore]) -> None:
         """Store a finished chunk of documents."""
@@ -225,6 +228,7 @@ def write_results(
     inference: dict[str, Any],
     tasks: Sequence[ScoredTask],
     documents: Sequence[DocumentScore],
+    documents_found: int,
     config: dict[str, Any],
     inputs: list[dict[str, Any]],
 ) -> None:
@@ -243,7 +247,10 @@ def write_results(
     _write_rows(output / PREDICTIONS, (prediction_row(one.task.name, s) for one in tasks for s in one.part.scores))
     if documents:
         files.append(output / PER_DOCUMENT)
-        _write_rows(output / PER_DOCUMENT, (asdict(score) for score in documents))
+        _write_rows(output / PER_DOCUMENT, map(_document_row, documents))
+    if any(score.types for score in documents):
+        files.append(output / TYPES)
+        _write_rows(output / TYPES, type_rows(documents))
     write_manifest(
         output,
         format="results",
@@ -264,10 +271,17 @@ def write_results(
                     "windowed_choices": one.part.windowed,
                 }
                 for one in tasks
-            }
+            },
+            **({"documents": {"found": documents_found, "scored": len(documents)}} if documents_found else {}),
         },
         inputs=inputs,
     )
+
+
+def _document_row(score: DocumentScore) -> dict[str, Any]:
+    row = asdict(score)
+    del row["types"]
+    return row
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -86,7 +86,10 @@ class ItemScore:
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentScore:
-    """One document's perplexity sums; `bytes`, `chars` and `words` are of its text, `nll_nats` is −Σ ln p."""
+    """One document's perplexity sums; `bytes`, `chars` and `words` are of its text, `nll_nats` is −Σ ln p.
+
+    `types`, if requested: for each token id that occurs the id, its count and its −Σ ln p.
+    """
 
     source: str
     subdomain: str
@@ -96,6 +99,7 @@ class DocumentScore:
     chars: int
     words: int
     nll_nats: float
+    types: tuple[tuple[int, int, float], ...] = ()
 
 
 # ---- a model, as the rest of the package sees it
@@ -114,7 +118,8 @@ class Likelihood:
     """The score of one text: Σ ln p in nats over `tokens` tokens.
 
     `greedy`: each scored token is the most likely one. `truncated`: the context was cut on the left. `crossing`: a
-    token begins in the context and ends in the continuation. `windows`: inputs that the scored text needed.
+    token begins in the context and ends in the continuation. `windows`: inputs that the scored text needed. `types`:
+    as in `DocumentScore`.
     """
 
     sum_logprob: float
@@ -123,6 +128,7 @@ class Likelihood:
     truncated: bool = False
     crossing: bool = False
     windows: int = 1
+    types: tuple[tuple[int, int, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from catwalk.formats.contract import ConfigError
+from catwalk.formats.contract import ConfigError, read_rows
 from catwalk.formats.results import PER_DOCUMENT, read_predictions, read_results, validate
 from catwalk.perplexity import domain_rows
 from catwalk.results import item_score, prediction_row, read_document_rows, read_item_scores, task_row
+from catwalk.token_losses import TYPES
 
 __all__ = ["verify"]
 
 _RELATIVE_TOLERANCE = 1e-9  # ten significant digits are stored
+_TYPES_TOLERANCE = 1e-6  # sums in another order
 
 
 def verify(directories: Sequence[Path]) -> Iterator[str]:
@@ -57,6 +59,19 @@ def _verify(directory: Path) -> Iterator[str]:
         yield str(error)
         return
     yield from _differences("perplexity", results["perplexity"], domains)
+    if (directory / TYPES).is_file():
+        yield from _wrong_types(directory / TYPES, results["perplexity"])
+
+
+def _wrong_types(path: Path, domains: list[dict[str, Any]]) -> Iterator[str]:
+    """Domains whose counts and losses by token id do not sum to their own."""
+    found = {(row["source"], row["subdomain"]): row for _, row in read_rows(path)}
+    for domain in domains:
+        row = found.get((domain["source"], domain["subdomain"]), {"counts": [], "nll_nats": []})
+        for name, total in (("tokens", sum(row["counts"])), ("nll_nats", math.fsum(row["nll_nats"]))):
+            if not math.isclose(total, domain[name], rel_tol=_TYPES_TOLERANCE):
+                where = f"{path.name}: {domain['source']}/{domain['subdomain']}"
+                yield f"{where} has {name} {total}; expected {domain[name]}"
 
 
 def _differences(where: str, stored: Any, derived: Any) -> Iterator[str]:

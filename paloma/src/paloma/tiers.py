@@ -146,6 +146,10 @@ def _subsample(submission: Submission) -> tuple[bool, str]:
     if suite.documents_sha256 and suite.documents_sha256 not in submission.documents_sha256:
         made = ", ".join(identity[:12] for identity in submission.documents_sha256) or "documents without a manifest"
         return False, f"the suite is {suite.documents_sha256[:12]}, but the results were made from {made}"
+    counts = submission.evidence.results.details.get("documents")
+    scored = sum(domain.documents for domain in submission.results.domains)
+    if isinstance(counts, dict) and not counts.get("found") == counts.get("scored") == scored:
+        return False, f"{scored:,} of {counts.get('found')} documents were scored"
     if not submission.documents_sha256:
         return _like_paloma(submission)
     sample = submission.evidence.sample
@@ -159,8 +163,8 @@ def _subsample(submission: Submission) -> tuple[bool, str]:
     expected = {
         (r["source"], r["subdomain"]): (int(r["documents"]), int(r["bytes"])) for r in table if r["split"] == split
     }
-    scored = {(d.source, d.subdomain): (d.documents, d.bytes) for d in submission.results.domains}
-    different = sum(expected.get(key) != scored.get(key) for key in expected.keys() | scored.keys())
+    found = {(d.source, d.subdomain): (d.documents, d.bytes) for d in submission.results.domains}
+    different = sum(expected.get(key) != found.get(key) for key in expected.keys() | found.keys())
     if different or not expected:
         return False, f"{different} domains differ from the sample {sample.identity[:12]}"
     return True, f"every document of {len(expected)} domains of the sample {sample.identity[:12]}"

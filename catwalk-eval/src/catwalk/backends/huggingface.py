@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
 import transformers
@@ -24,6 +25,7 @@ from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_de
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.perplexity import Windowing, windows
 from catwalk.requests import Boundary, encode_pairs
+from catwalk.token_losses import type_losses
 from catwalk.types import Likelihood, Pair, PairError, Prompt, Request
 
 __all__ = ["Advance", "HuggingFace", "open_checkpoint"]
@@ -51,6 +53,8 @@ class HuggingFace:
     windowing: Windowing
     share_context: bool
     boundary: Boundary = "whole"
+    token_losses: bool = False
+    """Whether `documents` also sums by token id."""
     advance: Advance | None = None
     unknown_tokens: int = field(default=0, init=False)
     """Pieces of documents that the tokenizer has no token for."""
@@ -60,7 +64,8 @@ class HuggingFace:
         """What the numbers depend on, besides the checkpoint and the software."""
         names = ("batch_tokens", "dtype", "max_length_tokens", "prefix", "share_context", "windowing")
         found = {name: getattr(self, name) for name in names} | {"device": self.device.type}
-        return found if self.boundary == "whole" else found | {"boundary": self.boundary}
+        found |= {} if self.boundary == "whole" else {"boundary": self.boundary}
+        return found | ({"token_losses": True} if self.token_losses else {})
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -141,6 +146,7 @@ class HuggingFace:
             requests += pieces
             owners += [index] * len(pieces)
         sums, greedy = [0.0] * len(texts), [True] * len(texts)
+        types: list[tuple[tuple[int, int, float], ...]] = [()] * len(texts)
         if requests:
             try:
                 scores = self.scorer.score(requests, self.advance)
@@ -150,9 +156,12 @@ class HuggingFace:
             for owner, value, best in zip(owners, scores.sum_logprobs, scores.greedy, strict=True):
                 sums[owner] += float(value)
                 greedy[owner] &= bool(best)
+            if self.token_losses:
+                text_of_token = np.array(owners, dtype=np.int64)[scores.token_requests]
+                types = type_losses(text_of_token, scores.token_ids, scores.token_logprobs, len(texts))
         return [
-            Likelihood(sum_logprob=total, tokens=len(tokens), greedy=best, windows=owners.count(index))
-            for index, (total, tokens, best) in enumerate(zip(sums, ids, greedy, strict=True))
+            Likelihood(sum_logprob=total, tokens=len(tokens), greedy=best, windows=owners.count(index), types=found)
+            for index, (total, tokens, best, found) in enumerate(zip(sums, ids, greedy, types, strict=True))
         ]
 
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
@@ -175,6 +184,7 @@ def open_checkpoint(
     windowing: Windowing = "paloma-reference",
     share_context: bool = True,
     boundary: Boundary = "whole",
+    token_losses: bool = False,
 ) -> HuggingFace:
     """Read a checkpoint without its weights, and resolve the settings.
 
@@ -204,4 +214,5 @@ def open_checkpoint(
         windowing=windowing,
         share_context=share_context,
         boundary=boundary,
+        token_losses=token_losses,
     )

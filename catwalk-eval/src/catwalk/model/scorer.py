@@ -50,10 +50,16 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """By request: Σ ln p in nats (float64), and whether each token is the most likely one."""
+    """By request: Σ ln p in nats (float64), and whether each token is the most likely one.
+
+    By scored token, in the order of the computation: its request, its id and its ln p.
+    """
 
     sum_logprobs: npt.NDArray[np.float64]
     greedy: npt.NDArray[np.bool_]
+    token_requests: Integers
+    token_ids: Integers
+    token_logprobs: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +116,11 @@ class Scorer:
             # one copy from the device for all
             all_values = torch.cat(values).cpu().numpy() if values else np.zeros(0, dtype=np.float32)
             all_best = torch.cat(greedy).cpu().numpy() if greedy else np.zeros(0, dtype=np.bool_)
-        owners = [row.requests for batch in batches for row in batch.rows]
-        owner = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
+        rows = [row for batch in batches for row in batch.rows]
+        owner, ids = (
+            np.concatenate([getattr(row, name) for row in rows]) if rows else np.zeros(0, dtype=np.int64)
+            for name in ("requests", "targets")
+        )
         wrong = np.flatnonzero(~np.isfinite(all_values))
         if len(wrong):
             first = wrong[np.argmin(owner[wrong])]
@@ -120,7 +129,13 @@ class Scorer:
         np.add.at(sums, owner, all_values.astype(np.float64))
         misses = np.zeros(len(requests), dtype=np.int64)
         np.add.at(misses, owner, ~all_best)
-        return Scores(sum_logprobs=sums, greedy=misses == 0)
+        return Scores(
+            sum_logprobs=sums,
+            greedy=misses == 0,
+            token_requests=owner,
+            token_ids=ids,
+            token_logprobs=all_values,
+        )
 
     @property
     def cache_name(self) -> str:
