@@ -65,11 +65,16 @@ def cases() -> list[Case]:
             "tools": [],
         },
     ]
+    tools = [
+        {"messages": messages("user: Time?", "assistant: look()", "tool: 12:00", "tool: UTC", "assistant: Noon.")},
+        {"messages": messages("system: s", "user: a", "assistant: b", "assistant: c", "user: d", "assistant: e")},
+    ]
     long = gz(json_lines([{"messages": messages(f"user: {n**4}", f"assistant: {n**5}")} for n in range(60)]))
     return [
         Case(name="one_file", data={_FILE: json_lines(_ROWS)}, dump=_dump(_ROWS)),
         Case(name="shards_with_manifest", data={**shards, "manifest.json": pretty(value)}, dump=_dump(_ROWS)),
         Case(name="foreign_keys", data={"f.json": json_lines(foreign)}, dump=_dump(foreign)),
+        Case(name="tools_and_two_answers", data={_FILE: json_lines(tools)}, dump=_dump(tools)),
         Case(name="answers_not_trained", data={_FILE: json_lines(skipped)}, dump=_dump(skipped)),
         _lines("half_weight", {"messages": [user, answer | {"weight": 0.5}]}, "invalid_value", "messages.1.weight"),
         _lines("weight_is_text", {"messages": [user, answer | {"weight": "0"}]}, "wrong_type", "messages.1.weight"),
@@ -116,6 +121,8 @@ def cases() -> list[Case]:
             "assistant: e",
         ),
         _turns("two_users", "role_order", "messages.1.role", "user: a", "user: b", "assistant: c"),
+        _turns("tool_after_user", "role_order", "messages.1.role", "user: a", "tool: b", "assistant: c"),
+        _turns("user_after_tool", "role_order", "messages.3.role", "user: a", "assistant: b", "tool: c", "user: d"),
         _turns("begins_with_assistant", "role_order", "messages.0.role", "assistant: a", "user: b", "assistant: c"),
         _turns("ends_with_user", "role_order", "messages.2.role", "user: a", "assistant: b", "user: c"),
         _lines("no_messages", {"messages": []}, "empty_messages", "messages"),

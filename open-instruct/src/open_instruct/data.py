@@ -218,13 +218,17 @@ class Examples(Generic[Example]):
 
 _TOO_LONG = "longer than sequence.max_length_tokens"
 _NO_ANSWER = "nothing of the answer is left within sequence.max_length_tokens"
-_UNTRAINED = "no answer is to be trained (weight 0 or train false)"
 
 
 def _refused(row: Conversation | Pair, refusal: Refusal, encoder: ConversationEncoder) -> FormatError:
     sentence = f"{encoder.template.name} template refuses the row ({refusal}); expected messages that it can render"
     hint = "remove the row, or choose another template"
     return FormatError("invalid_value", row.path, sentence, line=row.line, hint=hint)
+
+
+def _nothing_trained(row: Conversation) -> FormatError:
+    sentence = "no answer is to be trained (weight 0 or train false); expected at least one"
+    return FormatError("invalid_value", row.path, sentence, line=row.line, hint="remove the row")
 
 
 def _warn_of_system(conversations: Sequence[Sequence[Message]], encoder: ConversationEncoder) -> None:
@@ -239,7 +243,7 @@ def encode_conversations(
     """Encode conversations; `max_length` is in tokens.
 
     Raises:
-        BadRows: rows that the template refuses.
+        BadRows: rows that the template refuses, or that have no answer to train.
     """
     result: Examples[SftExample] = Examples()
     _warn_of_system([row.messages for row in rows], encoder)
@@ -255,7 +259,7 @@ def encode_conversations(
             answers = [message["content"] for message in row.messages if message["role"] == "assistant"]
             trained = [answer for number, answer in enumerate(answers) if number not in row.untrained]
             if not trained:
-                result.dropped[_UNTRAINED] += 1
+                refused.append(_nothing_trained(row))
                 continue
             answer_bytes = sum(len(answer.encode()) for answer in trained)
             if len(ids) > max_length:

@@ -83,6 +83,10 @@ class _TextEncoder:
         texts = sorted((token.content for token in self._controls.values()), key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
+    def is_control(self, id: int) -> bool:
+        """Whether an id is a special token, or one that the template names."""
+        return id in self._controls
+
     def encode_plain(self, rendered: Sequence[Rendered]) -> list[_Aligned]:
         """Encode texts in which only the template has written special tokens."""
         encodings = self._plain.encode_batch([one.text for one in rendered], add_special_tokens=False)
@@ -189,13 +193,15 @@ def _straddled(offsets: Spans, spans: Spans) -> list[int]:
     return sorted(found)
 
 
-def _masked(aligned: _Aligned, untrained: frozenset[int]) -> Encoded:
-    starts = [start for start, _ in aligned.offsets]
-    trained = [False] * len(starts)
-    for number, (start, end) in enumerate(aligned.spans):
-        for index in range(bisect_left(starts, start), bisect_left(starts, end)):
-            trained[index] = number not in untrained
-    return Encoded(aligned.ids, trained)
+def _check_answers(rendered: Rendered, messages: Sequence[Message]) -> None:
+    """Raise Refusal unless the template marks every answer, and its whole text, in order."""
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    if len(rendered.spans) != len(answers):
+        raise Refusal(f"it marks {len(rendered.spans)} answers; expected {len(answers)}")
+    for number, ((start, end), answer) in enumerate(zip(rendered.spans, answers, strict=True)):
+        # templates of others often strip answers, and inference then does the same
+        if answer.strip() not in rendered.text[start:end]:
+            raise Refusal(f"it marks {rendered.text[start:end]!r:.40} as answer {number + 1}; expected its text")
 
 
 class PromptEncoder:
@@ -288,18 +294,19 @@ class ConversationEncoder(PromptEncoder):
             try:
                 broken = self._text.break_special(messages)
                 rendered = render(self.template.text, broken or messages, self._tokens)
-                answers = sum(message["role"] == "assistant" for message in messages)
-                if len(rendered.spans) != answers:
-                    raise Refusal(f"it marks {len(rendered.spans)} answers; expected {answers}")
+                _check_answers(rendered, broken or messages)
                 if broken is None:
                     plain[index] = rendered
                     results.append(Encoded([], []))
                 else:
-                    results.append(_masked(self._text.encode_broken(rendered), masked[index]))
+                    results.append(self._masked(self._text.encode_broken(rendered), masked[index]))
             except Refusal as refusal:
                 results.append(refusal)
         for index, aligned in zip(plain, self._text.encode_plain(list(plain.values())), strict=True):
-            results[index] = _masked(aligned, masked[index])
+            try:
+                results[index] = self._masked(aligned, masked[index])
+            except Refusal as refusal:
+                results[index] = refusal
         return results
 
     def encode_one(self, messages: Sequence[Message]) -> Encoded:
@@ -311,13 +318,31 @@ class ConversationEncoder(PromptEncoder):
 
     def encode_answer(self, prompt: Sequence[Message], answer: str) -> list[int]:
         """Encode an answer to a prompt, with the end of its turn. Raises Refusal."""
-        encoded = self.encode_one([*prompt, {"role": "assistant", "content": answer}])
-        # the last run of trained tokens is the answer; what the template writes after it does not belong to it
+        earlier = frozenset(range(sum(message["role"] == "assistant" for message in prompt)))
+        encoded = self.encode([[*prompt, {"role": "assistant", "content": answer}]], [earlier])[0]
+        if isinstance(encoded, Refusal):
+            raise encoded
+        # the run of trained tokens is the answer; what the template writes after it does not belong to it
         end = len(encoded.trained) - encoded.trained[::-1].index(True)
         start = end
         while start and encoded.trained[start - 1]:
             start -= 1
         return encoded.input_ids[start:end]
+
+    def _masked(self, aligned: _Aligned, untrained: frozenset[int]) -> Encoded:
+        """Mark the tokens of the spans. Raises Refusal: a doubled beginning, or an answer without its end."""
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and aligned.ids[:2] == [bos, bos]:
+            raise Refusal(f"the row begins with {self.tokenizer.bos_token} twice; expected it once")
+        starts = [start for start, _ in aligned.offsets]
+        trained = [False] * len(starts)
+        for number, (start, end) in enumerate(aligned.spans):
+            first, last = bisect_left(starts, start), bisect_left(starts, end)
+            if first == last or not self._text.is_control(aligned.ids[last - 1]):
+                raise Refusal(f"answer {number + 1} does not end in a special token, so its end would not be trained")
+            if number not in untrained:
+                trained[first:last] = [True] * (last - first)
+        return Encoded(aligned.ids, trained)
 
     def _find_stop(self) -> int:
         name = self.template.name
@@ -330,15 +355,19 @@ class ConversationEncoder(PromptEncoder):
                 f"template: {name} template marks {spans!r:.80} in a chat of two answers; expected each answer once",
                 hint="put {% generation %} and {% endgeneration %} around each answer and its end",
             )
-        encoded = self.encode_one(_PROBE)
-        last = len(encoded.trained) - 1 - encoded.trained[::-1].index(True)
-        stop = encoded.input_ids[last]
-        if not self._text.special.fullmatch(self.tokenizer.convert_ids_to_tokens(stop)):
+        aligned = self._text.encode_plain([self._probe])[0]
+        starts = [start for start, _ in aligned.offsets]
+        stop = aligned.ids[bisect_left(starts, aligned.spans[-1][1]) - 1]
+        if not self._text.is_control(stop):
             raise ConfigError(
                 f"template: {self.template.name} template ends an answer with "
                 f'"{self.tokenizer.decode([stop])}"; expected a special token within {{% generation %}}',
                 hint="end the answer with eos_token, or name its end in template.special_tokens",
             )
+        try:
+            self.encode_one(_PROBE)
+        except Refusal as refusal:
+            raise ConfigError(f"template: {name} template does not fit the tokenizer: {refusal}") from refusal
         return int(stop)
 
     def _check_prompt(self) -> None:

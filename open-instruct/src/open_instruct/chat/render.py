@@ -32,7 +32,11 @@ SHIPPED: dict[str, tuple[str, ...]] = {
     "plain": (),
     "chatml": ("<|im_start|>", "<|im_end|>"),
     "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "olmo": (),
+    "llama2": (),
+    "mistral": (),
 }
+_OTHER_NAMES = {"llama-2": "llama2", "llama-3": "llama3", "mistral-instruct": "mistral"}
 _DEFAULT = "tulu"
 _MARKER = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _BOS = "{{- bos_token -}}\n"
@@ -71,7 +75,7 @@ def choose_template(settings: TemplateSettings, own: str | None, *, training: bo
         ConfigError: the name is unknown; or, for `training`, the template has no `{% generation %}`, so nothing would
             be trained.
     """
-    name, special = settings.name, tuple(settings.special_tokens)
+    name, special = _OTHER_NAMES.get(settings.name or "", settings.name), tuple(settings.special_tokens)
     if name is None and own is not None:
         template = ChatTemplate("the checkpoint's", own, special)
     elif name is None or name in SHIPPED:

@@ -31,7 +31,14 @@ __all__ = [
 # ---- conversations
 
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+# role of a message -> roles that may come before it; "" is the beginning
+_BEFORE = {
+    "system": ("",),
+    "user": ("", "system", "assistant"),
+    "assistant": ("user", "assistant", "tool"),
+    "tool": ("assistant", "tool"),
+}
 Message: TypeAlias = dict[str, str]
 # Content for the model that training would ignore: in a row, in a message
 _UNSUPPORTED_ROW = ("tools", "functions", "documents", "images", "videos", "audios")
@@ -108,16 +115,17 @@ def check_messages(value: list[Any], labels: list[str], field: str, path: Path, 
                 raise fail("invalid_value", position, name, sentence, _WRITE_AS_TEXT)
     for position, message in enumerate(value):
         if message["role"] not in ROLES:
-            raise fail(
-                "unknown_role", position, "role", f'is "{message["role"]}"; expected "system", "user" or "assistant"'
-            )
+            sentence = f'is "{message["role"]}"; expected "system", "user", "assistant" or "tool"'
+            raise fail("unknown_role", position, "role", sentence)
     if not any(message["role"] == "assistant" for message in value):
         raise fail("empty_messages", None, "", "has no assistant's answer; expected at least one")
-    offset = 1 if value[0]["role"] == "system" else 0
-    for position, message in enumerate(value[offset:]):
-        expected = ("user", "assistant")[position % 2]
-        if message["role"] != expected:
-            raise fail("role_order", position + offset, "role", f'is "{message["role"]}"; expected "{expected}"')
+    before = ""
+    for position, message in enumerate(value):
+        role = message["role"]
+        if before not in _BEFORE[role]:
+            expected = " or ".join(f'"{one}"' for one in ROLES if before in _BEFORE[one])
+            raise fail("role_order", position, "role", f'is "{role}"; expected {expected}')
+        before = role
     if value[-1]["role"] != "assistant":
         raise fail("role_order", len(value) - 1, "role", f'is "{value[-1]["role"]}", the last; expected "assistant"')
     return tuple({"role": message["role"], "content": message["content"]} for message in value)
@@ -248,6 +256,8 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
         return FormatError(code, path, f'"{field}" {sentence}', line=line, field=field, hint=hint)
 
     for messages, labels in whole.values():
+        if messages[-2]["role"] == "assistant":
+            raise fail("role_order", f"{labels[-1]}.role", 'is "assistant" again; expected a prompt without an answer')
         if not is_trained(messages[-1]):
             key, value = ("weight", "0") if messages[-1].get("weight") == 0 else ("train", "false")
             raise fail("invalid_value", f"{labels[-1]}.{key}", f"is {value}; expected an answer to train on")
