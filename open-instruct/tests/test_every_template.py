@@ -1,5 +1,6 @@
 """Every template and every shape of conversation: exactly the answers are trained, or the error locates the row."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -73,19 +74,17 @@ SHAPED = SHAPES.flatmap(
 @pytest.mark.parametrize("name", SHIPPED)
 def test_trains_exactly_the_answers_or_locates_the_row(name, encoders, messages):
     encoder = encoders[name]
-    try:
-        row = parse_conversation({"messages": messages}, Path("rows.jsonl"), 7)
-    except FormatError as error:
-        assert not _valid(messages)
-        assert str(error).startswith("rows.jsonl:7: ")
+    if not _valid(messages):
+        with pytest.raises(FormatError, match=r"^rows\.jsonl:7: "):
+            parse_conversation({"messages": messages}, Path("rows.jsonl"), 7)
         return
-    assert _valid(messages)
+    row = parse_conversation({"messages": messages}, Path("rows.jsonl"), 7)
     roles = [message["role"] for message in messages]
     refused = name in QUESTION_BEFORE_ANSWER and (
-        "tool" in roles or any(one == two == "assistant" for one, two in zip(roles, roles[1:], strict=False))
+        "tool" in roles or any(one == two == "assistant" for one, two in pairwise(roles))
     )
     if refused:
-        with pytest.raises(BadRows, match="^rows.jsonl:7: "):
+        with pytest.raises(BadRows, match=r"^rows\.jsonl:7: "):
             encode_conversations([row], encoder, 10**6, "drop")
         return
     example = encode_conversations([row], encoder, 10**6, "drop").rows[0]
@@ -180,7 +179,7 @@ def test_row_that_a_template_spoils_is_located(template, expected, encoders):
 def test_row_without_anything_to_train_is_located(encoders):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
     row = parse_conversation({"messages": messages}, Path("rows.jsonl"), 3)
-    with pytest.raises(BadRows, match="rows.jsonl:3: no answer is to be trained"):
+    with pytest.raises(BadRows, match=r"rows\.jsonl:3: no answer is to be trained"):
         encode_conversations([row], encoders["tulu"], 100, "truncate")
 
 

@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 BAD_CHATS = {
     "unknown role": (
         {"messages": [{"role": "human", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        '"messages.0.role" is "human"; expected "system", "user" or "assistant"',
+        '"messages.0.role" is "human"; expected "system", "user", "assistant" or "tool"',
     ),
     "malformed line": ('{"messages": [', "is not JSON"),
     "blank line": ("", "is blank; expected a JSON object"),
@@ -210,7 +210,10 @@ def test_template_without_markers_is_a_wrong_request(command, chats, tmp_path):
     template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     code, error = command("sft", chats, f"template.name={template}")
     assert code == 2
-    assert error.splitlines()[-1] == "hint: use a shipped template: tulu, zephyr, plain, chatml, llama3"
+    assert (
+        error.splitlines()[-1]
+        == "hint: use a shipped template: tulu, zephyr, plain, chatml, llama3, olmo, llama2, mistral"
+    )
     code, error = command("sft", chats, "template.name=tuluu")
     assert (code, "expected a .jinja file or one of tulu" in error) == (2, True)
 
