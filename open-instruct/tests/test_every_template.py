@@ -20,7 +20,9 @@ SPACING = {"llama2": (" ", " "), "mistral": (" ", "")}
 QUESTION_BEFORE_ANSWER = {"llama2", "mistral"}
 ROLES = ["system", "user", "assistant", "assistant", "tool"]
 SPELLED = ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "[/INST]", "<s>", "<|assistant|>", "<think>", "</think>", "\n"]
-WORDS = st.lists(st.sampled_from(SPELLED) | st.text(max_size=8), max_size=6).map("".join)
+# the reserved characters, in a row with a special token, are an error of their own (test_requests.py)
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\U000f5a16\U000f5a17\U000f5a18")
+WORDS = st.lists(st.sampled_from(SPELLED) | st.text(CHARACTERS, max_size=8), max_size=6).map("".join)
 TEXT = WORDS | st.sampled_from(["", " ", "x", "<think>\nWell.\n</think>\n\nYes", "word " * 3000])
 
 
