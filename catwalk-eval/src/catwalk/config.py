@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from catwalk.formats.contract import Problem
-from catwalk.perplexity import Windowing
 from catwalk.settings import load
+from catwalk.types import Windowing
 
 __all__ = ["FORMER_NAMES", "RunConfig", "load_config"]
 

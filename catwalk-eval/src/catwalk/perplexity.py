@@ -10,17 +10,15 @@ once. Two windowings (Paloma, arXiv:2312.10523, section 3 and its reference code
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from catwalk.formats.contract import WorkError
 from catwalk.formats.document import Document
 from catwalk.metrics import round_logprob, round_significant
 from catwalk.statistics import ratio_stderr
-from catwalk.types import DocumentScore, Request
+from catwalk.types import DocumentScore, Request, Windowing
 
 __all__ = ["Windowing", "document_score", "domain_rows", "windows"]
-
-Windowing = Literal["paloma-reference", "strict-disjoint"]
 
 
 def windows(tokens: Sequence[int], prefix_id: int, max_length_tokens: int, windowing: Windowing) -> list[Request]:

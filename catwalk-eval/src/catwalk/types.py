@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from catwalk.formats.contract import WorkError
 
@@ -17,9 +17,12 @@ __all__ = [
     "Prompt",
     "Request",
     "Task",
+    "Windowing",
 ]
 
 UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's MultipleChoiceTask
+Windowing = Literal["paloma-reference", "strict-disjoint"]
+"""How a long document is divided into windows (perplexity.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
