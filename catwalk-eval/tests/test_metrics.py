@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from catwalk.metrics import item_metrics, predicted, round_logprob, round_significant, task_metrics
+from catwalk.metrics import item_metrics, predicted, round_logprob, round_significant
+from catwalk.rows import choice_row, task_row
 from catwalk.types import ItemScore
 
 # raw −3 beats −4 and −6; per token −6/4 wins; per character −4/20; per byte −6/60; unconditional −4 + 9
@@ -51,11 +52,12 @@ def test_first_of_equal_choices_is_taken() -> None:
 
 def test_task_metrics_are_means_with_their_standard_errors() -> None:
     wrong = ItemScore(**{**vars(_SCORE), "label": 0, "id": "1"})
-    metrics = task_metrics([_SCORE, _SCORE, wrong])
+    rows = [choice_row(score) for score in (_SCORE, _SCORE, wrong)]
+    metrics = task_row("x", "test", "acc_raw", rows)["metrics"]
     assert metrics["acc_per_char"]["value"] == pytest.approx(2 / 3)
     assert metrics["acc_per_char"]["stderr"] == pytest.approx(np.std([1, 1, 0], ddof=1) / math.sqrt(3))
     assert metrics["acc_per_char"]["n"] == 3
-    assert task_metrics([_SCORE])["acc_raw"]["stderr"] is None
+    assert task_row("x", "test", "acc_raw", rows[:1])["metrics"]["acc_raw"]["stderr"] is None
 
 
 @pytest.mark.parametrize(("value", "expected"), [(-1.23456749, -1.234567), (1e-8, 0.0), (-1e-9, 0.0), (-0.0, 0.0)])

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from catwalk.__main__ import main
+from catwalk.cells import Cells
 from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
-from catwalk.results import Workspace
 from conftest import write_jsonl
 
 Build = Callable[[str], Path]
-_FILES = ("results.json", "predictions.jsonl.gz", "perplexity.jsonl.gz", "manifest.json")
+_FILES = ("results.json", "predictions.jsonl.gz", "items.jsonl.gz", "perplexity.jsonl.gz", "manifest.json")
 
 
 def _arguments(model: Path, data: Path, documents: Path, output: Path, *more: str) -> list[str]:
@@ -101,19 +101,17 @@ def test_stopped_run_resumes_to_the_same_bytes(
 ) -> None:
     assert main(request_for(tmp_path / "whole")) == 0
 
-    def stop(self: Workspace, *rest: Any) -> None:
+    def stop(self: Cells, *rest: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "keep_documents", stop)
+        patch.setattr(Cells, "keep_documents", stop)
         assert main(request_for(tmp_path / "part")) == 130
     assert not (tmp_path / "part" / MANIFEST).exists()
     assert len(list((tmp_path / "part" / "work").iterdir())) == 2
     scored: list[str] = []
-    original = Workspace.keep_task
-    monkeypatch.setattr(
-        Workspace, "keep_task", lambda self, key, part: (scored.append(key), original(self, key, part))[1]
-    )
+    original = Cells.keep_task
+    monkeypatch.setattr(Cells, "keep_task", lambda self, key, part: (scored.append(key), original(self, key, part))[1])
     assert main(request_for(tmp_path / "part")) == 0
     assert scored == []
     assert _bytes(tmp_path / "part") == _bytes(tmp_path / "whole")
@@ -149,7 +147,7 @@ def test_kept_parts_of_another_model_are_not_used(
 ) -> None:
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "remove", lambda self: None)
+        patch.setattr(Cells, "remove", lambda self: None)
         assert main(request_for(output)) == 0
     (output / MANIFEST).unlink()
     other = tmp_path / "other" / "model"

@@ -99,6 +99,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         **{name: {"type": home_path, "metavar": "DIR"} for name in ("model", "output_dir", "data")},
         **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length_tokens")},
         **{name: {"metavar": "NAME"} for name in ("split", "name")},
+        "models": {"nargs": "+", "metavar": "MODEL"},
         "tasks": {"nargs": "+", "metavar": "TASK"},
         "documents": {"nargs": "+", "type": home_path, "metavar": "PATH"},
         "share_context": {"action": argparse.BooleanOptionalAction},
@@ -106,6 +107,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     }
     for name, text in field_help(RunConfig).items():
         run.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **options.get(name, {}))
+    run.add_argument("--dry-run", action="store_true", help="print the table of models and tasks, and score nothing")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="settings as in the YAML file")
 
 
@@ -118,9 +120,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.tasks:  # `--tasks a b limit=5`: a task has no "=" in its name
         overrides += [word for word in options.tasks if "=" in word]
         flags["tasks"] = [word for word in options.tasks if "=" not in word] or None
+    if options.models:  # `--models a small=b limit=5`: the name of a model is no setting
+        settings = [word for word in options.models if word.partition("=")[0] in flags and "=" in word]
+        overrides += settings
+        flags["models"] = [word for word in options.models if word not in settings] or None
     config = load_config(options.config, flags, overrides)
-    from catwalk.evaluate import run
+    from catwalk.evaluate import plan, run
 
+    if options.dry_run:
+        sys.stdout.write(plan(config))
+        return 0
     run(config)
     return 0
 

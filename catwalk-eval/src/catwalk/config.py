@@ -19,10 +19,12 @@ FORMER_NAMES = {"output": "output_dir", "max_length": "max_length_tokens"}
 class RunConfig:
     """What to score, how, and where to write. The docstrings are the help of the flags."""
 
-    model: Path
-    """checkpoint directory in Hugging Face layout"""
     output_dir: Path
-    """directory for the results"""
+    """directory for the results; with --models, for a directory of results per model"""
+    model: Path | None = None
+    """checkpoint directory in Hugging Face layout"""
+    models: tuple[str, ...] = ()
+    """several checkpoint directories; NAME=DIRECTORY gives one another name"""
     tasks: tuple[str, ...] = ()
     """tasks, or sets of tasks: core8, core9, all"""
     documents: tuple[Path, ...] = ()
@@ -54,14 +56,19 @@ class RunConfig:
     name: str | None = None
     """the model's name in tables (default: that of the directory)"""
 
+    def named_models(self) -> dict[str, Path]:
+        """Directories by name, in the order given."""
+        if self.model is not None:
+            return {self.name or self.model.resolve().name: self.model}
+        return dict(_named(spec) for spec in self.models)
+
     def problems(self) -> list[Problem]:
         """Problems of values that have the right types."""
         found = []
         if not self.tasks and not self.documents:
             message = '"tasks" and "documents" are empty; expected something to score'
             found.append(Problem(message, "score the core tasks: --tasks core8"))
-        if not self.model.is_dir():
-            found.append(Problem(f'"model" is {self.model}, which was not found; expected a checkpoint directory'))
+        found += self._model_problems()
         for path in self.documents:
             if not path.exists():
                 found.append(Problem(f'"documents" is {path}, which was not found; expected a file or directory'))
@@ -76,6 +83,35 @@ class RunConfig:
             if value is not None and value < 1:
                 found.append(Problem(f'"{key}" is {value}; expected at least 1'))
         return found
+
+    def _model_problems(self) -> list[Problem]:
+        if self.model is not None and self.models:
+            return [Problem('"model" and "models" are both given; expected one of them')]
+        if self.model is not None:
+            if self.model.is_dir():
+                return []
+            return [Problem(f'"model" is {self.model}, which was not found; expected a checkpoint directory')]
+        if not self.models:
+            return [Problem('"model" is missing; expected a checkpoint directory', "--model DIR, or --models DIR DIR")]
+        found = [] if self.name is None else [Problem('"name" is for one "model"', "--models NAME=DIRECTORY")]
+        names = [name for name, _ in map(_named, self.models)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            found.append(
+                Problem(f'"models" has two models named "{name}"', f"give one another name: {name}-2=DIRECTORY")
+            )
+        for name in names:
+            if name in ("cells", "", ".", "..") or "/" in name:
+                found.append(Problem(f'"models" has a model named "{name}"; expected a name for a directory'))
+        return found
+
+
+def _named(spec: str) -> tuple[str, Path]:
+    """`NAME=DIRECTORY`, or a directory whose last part is the name."""
+    name, equals, rest = spec.partition("=")
+    if equals and "/" not in name:
+        return name, Path(rest).expanduser()
+    path = Path(spec).expanduser()
+    return path.resolve().name, path
 
 
 def load_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:

@@ -1,13 +1,20 @@
-"""`catwalk run`, the main path: a checkpoint, tasks and documents in; a results directory out. Read it top to bottom.
+"""`catwalk run`, the main path: models, tasks and documents in; results out. Read it from top to bottom.
 
-Everything to be scored and the checkpoint are read and checked first. Then each task, and each million characters of
-documents, is scored and kept, so that the same command resumes a stopped run. The artifact is written at the end.
+1. Read the tasks' items and find the documents.
+2. Open every model: tokenizer and configuration, but no weights yet.
+3. Score. A cell is one model on one task, or on a million characters of documents; a finished cell is a file.
+4. Write the results of each model from its cells.
+
+With one `model`, the first error stops the run. With several `models`, a model or task that fails is reported at the
+end, and the others are written.
 """
 
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +22,23 @@ import yaml
 
 from catwalk import WRITER
 from catwalk.backends.huggingface import HuggingFace, open_checkpoint
+from catwalk.cells import Cells, documents_key
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
 from catwalk.formats.checkpoint import Checkpoint
-from catwalk.formats.contract import ConfigError, WorkError, atomic_file, write_file
+from catwalk.formats.contract import ConfigError, FormatError, Problem, WorkError, atomic_file, first_line, write_file
 from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.items import load_items, locate, sample_items
 from catwalk.perplexity import document_score
-from catwalk.progress import Progress
-from catwalk.requests import collect_scores, item_pairs, pair_owner
-from catwalk.results import (
-    ScoredTask,
-    TaskPart,
-    Workspace,
-    describe_inference,
-    describe_model,
-    documents_key,
-    items_key,
-    write_results,
-)
+from catwalk.progress import Overall, Progress
+from catwalk.questions import ItemQuestions
+from catwalk.results import ScoredTask, describe_inference, describe_model, write_results
 from catwalk.settings import as_mapping
 from catwalk.tasks import find_tasks
-from catwalk.types import DocumentScore, Item, PairError, Task
+from catwalk.types import DocumentScore, PairError, Questions, TaskPart
 
-__all__ = ["run"]
+__all__ = ["plan", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -49,106 +48,200 @@ Metrics = list[dict[str, Any]]
 _CHUNK_CHARS = 1 << 20  # documents scored, and kept, at a time
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A task to ask, how many items it has before `limit`, and the entries of its data for a manifest."""
+
+    questions: Questions
+    items_available: int
+    inputs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """A model that is open, and where its results and cells are."""
+
+    name: str
+    directory: Path
+    backend: HuggingFace
+    output: Path
+    cells: Cells
+
+
 def run(config: RunConfig) -> bool:
-    """Score and write `config.output_dir`; False when it already contains exactly these results.
+    """Score every model and write its results; False when all were there already.
 
     Raises:
         ConfigError: the request cannot be carried out.
-        FormatError, WorkError: an input is damaged.
+        FormatError: an input is damaged. WorkError: an input cannot be scored, or some models or tasks failed.
     """
-    # ---- read what is to be scored: a damaged row or a missing file stops the run before the model is loaded
-    tasks: list[tuple[Task, list[Item]]] = []
-    items_available: dict[str, int] = {}
-    inputs: list[dict[str, Any]] = []
+    failures = _Failures(keep_going=bool(config.models))
+    tasks, corpus = _read(config, failures)
+    models = _open(config, failures)
+    overall = Overall([(one.name, _weights(one, tasks, corpus)) for one in models])
+    wrote = False
+    for model in models:
+        with failures.caught(model.name):
+            wrote |= _evaluate(model, tasks, corpus, config, failures, overall)
+        overall.leave(model.name)
+    failures.report()
+    return wrote
+
+
+def plan(config: RunConfig) -> str:
+    """The cells of a run as a table, without scoring any: which are finished, and how many requests the others have.
+
+    Raises:
+        ConfigError, FormatError, WorkError: as `run`.
+    """
+    failures = _Failures(keep_going=bool(config.models))
+    tasks, corpus = _read(config, failures)
+    models = _open(config, failures)
+    names = [one.questions.name for one in tasks] + (["documents"] if corpus.files else [])
+    lines = ["| model | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for model in models:
+        cells = []
+        for one in tasks:
+            count = len(set(one.questions.pairs)) + len(one.questions.prompts)
+            cells.append("finished" if model.cells.has(one.questions.key) else f"{count:,}")
+        if corpus.files:
+            rest = sum(len(chunk) for chunk in _chunks(corpus.files) if not model.cells.has(documents_key(chunk)))
+            cells.append(f"{rest:,}" if rest else "finished")
+        lines.append(f"| {model.name} | " + " | ".join(cells) + " |")
+    lines += ["", "Numbers are the requests, or documents, that are not scored yet."]
+    failures.report()
+    return "\n".join(lines) + "\n"
+
+
+# ---- 1. read
+
+
+def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpus]:
+    """Every task's items, and the files of the documents."""
+    asked: list[_Asked] = []
     for task in find_tasks(config.tasks):
-        data = locate(task, config.data)
-        items = load_items(task, data)
-        items_available[task.name] = len(items)
-        tasks.append((task, sample_items(items, config.limit, config.seed)))
-        inputs += data.manifest_inputs()
-    corpus = find_corpus(config.documents, config.split)
+        with failures.caught(task.name):
+            data = locate(task, config.data)
+            items = load_items(task, data)
+            questions = ItemQuestions(
+                name=task.name,
+                split=task.split,
+                primary_metric=task.primary_metric,
+                items=sample_items(items, config.limit, config.seed),
+            )
+            asked.append(_Asked(questions=questions, items_available=len(items), inputs=data.manifest_inputs()))
+    return asked, find_corpus(config.documents, config.split)
 
-    # ---- read the checkpoint, but no weights yet
-    model = open_checkpoint(
-        config.model,
-        device=config.device,
-        dtype=config.dtype,
-        batch_tokens=config.batch_tokens,
-        max_length_tokens=config.max_length_tokens,
-        prefix=config.prefix,
-        windowing=config.windowing,
-        share_context=config.share_context,
-        token_losses=config.token_losses,
-    )
 
-    # ---- done if the output already has these results
-    settings = model.settings | {
+# ---- 2. open
+
+
+def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
+    """Every model that can be opened."""
+    found: list[_Model] = []
+    for name, directory in config.named_models().items():
+        with failures.caught(name):
+            backend = open_checkpoint(
+                directory,
+                device=config.device,
+                dtype=config.dtype,
+                batch_tokens=config.batch_tokens,
+                max_length_tokens=config.max_length_tokens,
+                prefix=config.prefix,
+                windowing=config.windowing,
+                share_context=config.share_context,
+                token_losses=config.token_losses,
+            )
+            output = config.output_dir / name if config.models else config.output_dir
+            cells = Cells(config.output_dir / ("cells" if config.models else "work"), backend.identity)
+            found.append(_Model(name=name, directory=directory, backend=backend, output=output, cells=cells))
+    return found
+
+
+# ---- 3. score, 4. write
+
+
+def _evaluate(
+    model: _Model,
+    tasks: list[_Asked],
+    corpus: Corpus,
+    config: RunConfig,
+    failures: "_Failures",
+    overall: Overall,
+) -> bool:
+    """Score one model and write its results; False when they are there already."""
+    backend = model.backend
+    output = model.output
+    settings = backend.settings | {
         "limit": config.limit,
-        "name": config.name or config.model.resolve().name,
+        "name": model.name,
         "seed": config.seed,
         "split": corpus.split,
-        "tasks": [task.name for task, _ in tasks],
+        "tasks": [one.questions.name for one in tasks],
     }
-    inputs = _sorted_inputs(inputs, config, model.checkpoint, corpus)
-    if _is_finished(config.output_dir, settings, inputs):
-        log.info("%s already contains these results", config.output_dir)
+    inputs = _sorted_inputs([entry for one in tasks for entry in one.inputs], model, corpus)
+    if _is_finished(output, settings, inputs, replace=bool(config.models)):
+        log.info("%s already contains these results", output)
         return False
-    workspace = Workspace(config.output_dir, model.identity)
 
-    # ---- encode every task, so that a choice that cannot be scored stops the run before any is scored
-    prepared = [(task, items, _check(task, items, model, workspace)) for task, items in tasks]
+    # encode every task, so that a choice that cannot be scored is found before any is scored
+    ready: list[_Asked] = []
+    for one in tasks:
+        with failures.caught(f"{model.name}, {one.questions.name}"):
+            if not model.cells.has(one.questions.key):
+                with _naming(one.questions.where):
+                    backend.check(one.questions.pairs)
+            ready.append(one)
 
-    # ---- score
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     _save_config(config)
     metrics: Metrics = []
-    scored = [
-        ScoredTask(
-            task=task,
-            items_available=items_available[task.name],
-            part=_score_task(task, items, part, model, workspace, metrics),
-        )
-        for task, items, part in prepared
-    ]
-    documents = _score_documents(corpus, model, workspace, metrics)
+    scored: list[ScoredTask] = []
+    for one in ready:
+        with failures.caught(f"{model.name}, {one.questions.name}"):
+            part = _score_task(one.questions, backend, model.cells, metrics, overall)
+            scored.append(ScoredTask(questions=one.questions, items_available=one.items_available, part=part))
+    documents: list[DocumentScore] = []
+    with failures.caught(f"{model.name}, documents"):
+        documents = _score_documents(corpus, backend, model.cells, metrics, overall)
+    if not scored and not documents and (tasks or corpus.files):
+        return False  # everything failed, and is reported
 
-    # ---- write
+    for stale in output.glob(".*.part"):
+        stale.unlink()  # of a killed run
     write_results(
-        config.output_dir,
-        model=describe_model(settings["name"], model.checkpoint, model.inspection),
-        inference=describe_inference(settings, model.tokenizer.document_prefix),
+        output,
+        model=describe_model(model.name, backend.checkpoint, backend.inspection),
+        inference=describe_inference(settings, backend.tokenizer.document_prefix),
         tasks=scored,
         documents=documents,
         documents_found=corpus.num_documents,
-        config=settings,
+        config=settings | {"tasks": [one.questions.name for one in scored]},
         inputs=inputs,
     )
-    with atomic_file(config.output_dir / "metrics.jsonl") as stream:  # rates and times, not part of the artifact
+    with atomic_file(output / "metrics.jsonl") as stream:  # rates and times, not part of the artifact
         stream.writelines((json.dumps(row) + "\n").encode() for row in metrics)
-    workspace.remove()
+    if not config.models:
+        model.cells.remove()
     return True
 
 
-# ---- inputs: what the results depend on, besides the settings
-
-
-def _sorted_inputs(
-    task_data: list[dict[str, Any]], config: RunConfig, checkpoint: Checkpoint, corpus: Corpus
-) -> list[dict[str, Any]]:
+def _sorted_inputs(task_data: list[dict[str, Any]], model: _Model, corpus: Corpus) -> list[dict[str, Any]]:
     """`inputs` of the manifest: the tasks' data, the checkpoint, the documents."""
     inputs = list(task_data)
+    checkpoint: Checkpoint = model.backend.checkpoint
     if checkpoint.manifest is None:
         for name in checkpoint.sha256:
-            inputs += describe_input("checkpoint", config.model / name, config.output_dir)
+            inputs += describe_input("checkpoint", model.directory / name, model.output)
     else:
-        inputs += describe_input("checkpoint", config.model, config.output_dir)
+        inputs += describe_input("checkpoint", model.directory, model.output)
     for path in corpus.inputs:
-        inputs += describe_input("documents", path, config.output_dir)
+        inputs += describe_input("documents", path, model.output)
     return sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
 
 
-def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, Any]]) -> bool:
-    """Whether the output is exactly these results.
+def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, Any]], *, replace: bool) -> bool:
+    """Whether the output is exactly these results. `replace`: other results of the same model may be written again.
 
     Raises:
         ConfigError: it is another artifact, which is never overwritten.
@@ -158,6 +251,10 @@ def _is_finished(output: Path, settings: dict[str, Any], inputs: list[dict[str, 
     found = read_manifest(output)
     if (found.format, found.config, found.inputs, found.writer) == ("results", settings, inputs, WRITER):
         return True
+    if replace and found.format == "results" and found.config.get("name") == settings["name"]:
+        if found.writer != WRITER:
+            log.warning("%s: written by another version; it is scored and written again", output)
+        return False
     problem = f"output_dir: {output} contains another artifact; expected these results or an empty directory"
     raise ConfigError(problem, hint="choose another --output-dir, or remove that directory")
 
@@ -168,17 +265,39 @@ def _save_config(config: RunConfig) -> None:
     write_file(config.output_dir / "config.yaml", text.encode())
 
 
-# ---- tasks
+# ---- what fails
 
 
-def _check(task: Task, items: list[Item], model: HuggingFace, workspace: Workspace) -> TaskPart | None:
-    """A task's scores if an interrupted run kept them. If not, whether all its items can be scored is checked."""
-    part = workspace.task(items_key(items))
-    if part is None:
-        pairs = item_pairs(items)
-        with _naming(lambda pair: f'{task.name}, item "{items[pair_owner(items, pair)].id}"'):
-            model.check(pairs)
-    return part
+@dataclass(kw_only=True)
+class _Failures:
+    """Models and tasks that failed. Without `keep_going`, the first error is raised at once."""
+
+    keep_going: bool
+    found: list[Problem] = field(default_factory=list)
+
+    @contextmanager
+    def caught(self, where: str) -> Iterator[None]:
+        """Note an error of the block, and go on. A full disk always stops: nothing more could be kept."""
+        try:
+            yield
+        except (ConfigError, FormatError, WorkError, OSError, RuntimeError, MemoryError) as error:
+            if not self.keep_going or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+                raise
+            message = first_line(error)
+            message = message if message.startswith(where.split(", ")[-1]) else f"{where}: {message}"
+            self.found.append(Problem(message, getattr(error, "hint", None)))
+            log.warning("failed: %s", message)
+
+    def report(self) -> None:
+        """Raise what was noted.
+
+        Raises:
+            WorkError: with every failure.
+        """
+        if self.found:
+            number = f"{len(self.found)} failed, the others are written"
+            hint = "once they are repaired, the same command scores only them"
+            raise WorkError(*self.found, Problem(number, hint))
 
 
 @contextmanager
@@ -190,50 +309,66 @@ def _naming(where: Callable[[int], str]) -> Iterator[None]:
         raise WorkError(f"{where(error.pair)}: {error.problems[-1].message}", hint=error.hint) from error
 
 
+# ---- tasks
+
+
+def _weights(model: _Model, tasks: list[_Asked], corpus: Corpus) -> dict[str, float]:
+    """What each unfinished part of a model costs, roughly: characters × parameters."""
+    size = float(max(1, model.backend.checkpoint.parameters))
+    found = {}
+    for one in tasks:
+        if not model.cells.has(one.questions.key):
+            texts = {pair.context for pair in one.questions.pairs}
+            chars = sum(map(len, texts)) + sum(len(pair.continuation) for pair in set(one.questions.pairs))
+            chars += sum(len(prompt.text) + 4 * prompt.max_tokens for prompt in one.questions.prompts)
+            found[one.questions.name] = size * chars
+    if corpus.files:
+        found["perplexity"] = size * sum(file.stat().st_size for file in corpus.files)
+    return found
+
+
 def _score_task(
-    task: Task, items: list[Item], part: TaskPart | None, model: HuggingFace, workspace: Workspace, metrics: Metrics
+    questions: Questions, backend: HuggingFace, cells: Cells, metrics: Metrics, overall: Overall
 ) -> TaskPart:
-    """The scores of one task, kept from an interrupted run or scored now."""
+    """The rows of one task, from its finished cell or scored now."""
+    part = cells.task(questions.key)
     if part is not None:
-        log.info("%s: kept from an earlier run", task.name)
+        log.info("%s: kept from an earlier run", questions.name)
         return part
-    pairs = item_pairs(items)
-    progress = Progress(task.name, "requests", len(set(pairs)))
-    model.advance = progress.advance
-    with _naming(lambda pair: f'{task.name}, item "{items[pair_owner(items, pair)].id}"'):
-        found = model.score(pairs)
-    part = TaskPart(
-        scores=collect_scores(items, found),
-        truncated=len({pair.context for pair, one in zip(pairs, found, strict=True) if one.truncated}),
-        crossings=len({pair for pair, one in zip(pairs, found, strict=True) if one.crossing}),
-        windowed=len({pair for pair, one in zip(pairs, found, strict=True) if one.windows > 1}),
-    )
-    workspace.keep_task(items_key(items), part)
+    progress = Progress(questions.name, "requests", len(set(questions.pairs)) + len(questions.prompts), overall)
+    backend.advance = progress.advance
+    with _naming(questions.where):
+        likelihoods = backend.score(questions.pairs) if questions.pairs else []
+    generations = backend.generate(questions.prompts) if questions.prompts else []
+    part = questions.collect(likelihoods, generations)
+    cells.keep_task(questions.key, part)
     metrics.append(progress.finish())
-    if part.truncated:
-        log.warning("%s: %d contexts were cut on the left to fit the window", task.name, part.truncated)
-    if part.crossings:
-        log.warning("%s: %d continuations begin within a token of the context", task.name, part.crossings)
-    if part.windowed:
-        log.warning("%s: %d continuations are longer than one window; scored in several", task.name, part.windowed)
+    if count := part.counts.get("truncated_contexts"):
+        log.warning("%s: %d contexts were cut on the left to fit the window", questions.name, count)
+    if count := part.counts.get("border_crossings"):
+        log.warning("%s: %d continuations begin within a token of the context", questions.name, count)
+    if count := part.counts.get("windowed_choices"):
+        log.warning("%s: %d continuations are longer than one window; scored in several", questions.name, count)
     return part
 
 
 # ---- documents
 
 
-def _score_documents(corpus: Corpus, model: HuggingFace, workspace: Workspace, metrics: Metrics) -> list[DocumentScore]:
+def _score_documents(
+    corpus: Corpus, model: HuggingFace, cells: Cells, metrics: Metrics, overall: Overall
+) -> list[DocumentScore]:
     """Every document's sums, in the order of the files."""
     scores: list[DocumentScore] = []
     if not corpus.files:
         return scores
-    progress = Progress("perplexity", "documents", corpus.num_documents)
+    progress = Progress("perplexity", "documents", corpus.num_documents, overall)
     for chunk in _chunks(corpus.files):
         key = documents_key(chunk)
-        part = workspace.documents(key)
+        part = cells.documents(key)
         if part is None:
             part = _score_chunk(chunk, model, progress)
-            workspace.keep_documents(key, part)
+            cells.keep_documents(key, part)
         scores += part
     metrics.append(progress.finish())
     if model.unknown_tokens:

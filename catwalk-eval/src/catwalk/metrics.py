@@ -6,10 +6,7 @@ per byte of the continuation with its leading space (Catwalk, OLMES), or L_k −
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
-from catwalk.statistics import mean_and_stderr
 from catwalk.types import ItemScore
 
 __all__ = [
@@ -17,7 +14,6 @@ __all__ = [
     "predicted",
     "round_logprob",
     "round_significant",
-    "task_metrics",
 ]
 
 _ABOVE_ZERO = 1e-2  # nats of slack for other kernels: float32 on a CPU never rounds a token above 0
@@ -75,17 +71,3 @@ def item_metrics(score: ItemScore) -> dict[str, float]:
     values["bits_per_byte_gold"] = -score.sum_logprobs[gold] / (score.bytes[gold] * math.log(2))
     values["probability_mass"] = math.fsum(math.exp(value) for value in score.sum_logprobs)
     return values
-
-
-def task_metrics(scores: Sequence[ItemScore]) -> dict[str, dict[str, Any]]:
-    """`{name: {value, stderr, n}}` as docs/formats/results.md stores it."""
-    rows = [item_metrics(score) for score in scores]
-    metrics: dict[str, dict[str, Any]] = {}
-    for name in rows[0]:
-        mean, stderr = mean_and_stderr([row[name] for row in rows])
-        metrics[name] = {
-            "value": round_significant(mean),
-            "stderr": None if stderr is None else round_significant(stderr),
-            "n": len(rows),
-        }
-    return metrics

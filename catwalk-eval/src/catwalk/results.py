@@ -1,12 +1,9 @@
-"""The results artifact (docs/formats/results.md): its rows, the parts kept for resuming, writing and reading.
+"""The results artifact (docs/formats/results.md): writing and reading. No torch.
 
-`results.json`, `predictions.jsonl.gz` and `perplexity.jsonl.gz` are written once everything is scored, `manifest.json`
-last. Until then finished parts are in `<output>/work`. No torch.
+`results.json`, `predictions.jsonl.gz`, `items.jsonl.gz` and `perplexity.jsonl.gz` are written once everything is
+scored, `manifest.json` last. Until then finished parts are cells (`cells.py`).
 """
 
-import hashlib
-import json
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,10 +12,10 @@ from typing import Any
 
 from catwalk import WRITER
 from catwalk.formats.checkpoint import Checkpoint, Inspection
-from catwalk.formats.contract import ConfigError, canonical_json, canonical_line, write_file, write_gzip
-from catwalk.formats.document import Document
-from catwalk.formats.manifest import find_manifest, write_manifest
+from catwalk.formats.contract import ConfigError, canonical_json, canonical_line, read_rows, write_file, write_gzip
+from catwalk.formats.manifest import MANIFEST, find_manifest, write_manifest
 from catwalk.formats.results import (
+    ITEMS,
     PER_DOCUMENT,
     PREDICTIONS,
     RESULTS,
@@ -26,83 +23,47 @@ from catwalk.formats.results import (
     read_predictions,
     read_results,
 )
-from catwalk.metrics import predicted, round_significant, task_metrics
 from catwalk.perplexity import domain_rows
+from catwalk.rows import item_score, task_row, warnings
 from catwalk.token_losses import TYPES, type_rows
-from catwalk.types import DocumentScore, Item, ItemScore, Task
+from catwalk.types import DocumentScore, ItemScore, Questions, TaskPart
 
 __all__ = [
     "LoadedResults",
     "ScoredTask",
-    "TaskPart",
-    "Workspace",
     "describe_inference",
     "describe_model",
-    "documents_key",
-    "item_score",
-    "items_key",
     "load_all",
-    "prediction_row",
     "read_document_rows",
     "read_item_scores",
-    "task_row",
+    "read_rows_by_task",
     "write_results",
 ]
 
 
 # ---- rows
 
-_CHOICE_FIELDS = {  # of a choice in predictions.jsonl.gz, and of an ItemScore
-    "sum_logprob": "sum_logprobs",
-    "tokens": "tokens",
-    "chars": "chars",
-    "bytes": "bytes",
-    "sum_logprob_unconditional": "sum_logprobs_unconditional",
-}
-
-
-def prediction_row(task: str, score: ItemScore) -> dict[str, Any]:
-    """A row of predictions.jsonl.gz."""
-    choices = zip(*(getattr(score, name) for name in _CHOICE_FIELDS.values()), strict=True)
-    return {
-        "task": task,
-        "id": score.id,
-        "label": score.label,
-        "choices": [dict(zip(_CHOICE_FIELDS, choice, strict=True)) for choice in choices],
-        "predicted": predicted(score),
-    }
-
-
-def item_score(row: dict[str, Any]) -> ItemScore:
-    """The scores in a row of predictions.jsonl.gz."""
-    columns = {name: tuple(choice[key] for choice in row["choices"]) for key, name in _CHOICE_FIELDS.items()}
-    return ItemScore(id=row["id"], label=row["label"], **columns)
-
 
 def read_item_scores(directory: Path) -> dict[str, list[ItemScore]]:
-    """Scores by task from predictions.jsonl.gz, in the order of the file."""
+    """Scores of choices by task from predictions.jsonl.gz, in the order of the file."""
     tasks: dict[str, list[ItemScore]] = {}
     for row in read_predictions(directory):
-        tasks.setdefault(row["task"], []).append(item_score(row))
+        if "choices" in row:
+            tasks.setdefault(row["task"], []).append(item_score(row))
+    return tasks
+
+
+def read_rows_by_task(directory: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every row of predictions.jsonl.gz by task, in the order of the file."""
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for row in read_predictions(directory):
+        tasks.setdefault(row["task"], []).append(row)
     return tasks
 
 
 def read_document_rows(directory: Path) -> list[DocumentScore]:
     """Scores of documents from perplexity.jsonl.gz; empty when the run had none."""
     return [DocumentScore(**row) for row in read_document_scores(directory)]
-
-
-def task_row(name: str, split: str, primary_metric: str, scores: Sequence[ItemScore]) -> dict[str, Any]:
-    """An entry of `tasks` in results.json."""
-    return {
-        "task": name,
-        "split": split,
-        "num_shots": 0,
-        "items": len(scores),
-        "choices_mean": round_significant(sum(len(score.tokens) for score in scores) / len(scores)),
-        "primary_metric": primary_metric,
-        "metrics": task_metrics(scores),
-    }
 
 
 # ---- what was scored, and how
@@ -134,89 +95,14 @@ def describe_inference(settings: dict[str, Any], own_prefix: str | None) -> dict
     return {**found, "prefix_reason": reason}
 
 
-# ---- parts of an unfinished run
-
-
-def items_key(items: Sequence[Item]) -> str:
-    """sha256 of rendered items."""
-    return hashlib.sha256("".join(canonical_line(asdict(item)) for item in items).encode()).hexdigest()
-
-
-def documents_key(documents: Sequence[Document]) -> str:
-    """sha256 of what is scored and stored of documents."""
-    rows = ([document.source, document.subdomain, document.id, document.text] for document in documents)
-    return hashlib.sha256("".join(canonical_line(row) for row in rows).encode()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskPart:
-    """Scores of one task, and counts of contexts cut, tokens across the boundary and choices of several windows."""
-
-    scores: list[ItemScore]
-    truncated: int
-    crossings: int
-    windowed: int
-
-
-class Workspace:
-    """`<output>/work`: a JSON file for each finished task or chunk of documents, so that a killed run can resume.
-
-    The name of a file is the sha256 of everything that its scores depend on: the hashes of weights and tokenizer, the
-    settings, and the rendered items or the documents' texts. A part of another model or prompt has another name.
-    """
-
-    def __init__(self, output: Path, settings: dict[str, Any]) -> None:
-        self._directory = output / "work"
-        self._settings = canonical_line(settings)
-
-    def _path(self, content_key: str) -> Path:
-        digest = hashlib.sha256((self._settings + content_key).encode()).hexdigest()
-        return self._directory / f"{digest}.json"
-
-    def _read(self, content_key: str) -> Any:
-        path = self._path(content_key)
-        return json.loads(path.read_bytes()) if path.is_file() else None
-
-    def _write(self, content_key: str, value: Any) -> None:
-        write_file(self._path(content_key), canonical_line(value).encode())
-
-    def task(self, content_key: str) -> TaskPart | None:
-        """A finished task, or None."""
-        value = self._read(content_key)
-        if value is None:
-            return None
-        for row in value["scores"]:
-            row |= {name: tuple(entry) for name, entry in row.items() if isinstance(entry, list)}
-        return TaskPart(**value | {"scores": [ItemScore(**row) for row in value["scores"]]})
-
-    def keep_task(self, content_key: str, part: TaskPart) -> None:
-        """Store a finished task."""
-        self._write(content_key, asdict(part))
-
-    def documents(self, content_key: str) -> list[DocumentScore] | None:
-        """A finished chunk of documents, or None."""
-        value = self._read(content_key)
-        if value is None:
-            return None
-        return [DocumentScore(**row | {"types": tuple(map(tuple, row["types"]))}) for row in value]
-
-    def keep_documents(self, content_key: str, scores: Sequence[DocumentScore]) -> None:
-        """Store a finished chunk of documents."""
-        self._write(content_key, [asdict(score) for score in scores])
-
-    def remove(self) -> None:
-        """Delete every part, once the results are complete."""
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-
 # ---- write
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredTask:
-    """A task with its scores; `items_available` counts the items before `limit`."""
+    """A task with its rows; `items_available` counts the items before `limit`."""
 
-    task: Task
+    questions: Questions
     items_available: int
     part: TaskPart
 
@@ -233,7 +119,7 @@ def write_results(
     inputs: list[dict[str, Any]],
 ) -> None:
     """Write the artifact; `tasks` are sorted by name. Each file is complete or absent, and the manifest comes last."""
-    rows = [task_row(one.task.name, one.task.split, one.task.primary_metric, one.part.scores) for one in tasks]
+    rows = [_task_row(one) for one in tasks]
     results: dict[str, Any] = {
         "format": "results",
         "version": 1,
@@ -243,8 +129,13 @@ def write_results(
         "perplexity": domain_rows(documents),
     }
     files = [output / RESULTS, output / PREDICTIONS]
+    (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     write_file(output / RESULTS, canonical_json(results).encode())
-    _write_rows(output / PREDICTIONS, (prediction_row(one.task.name, s) for one in tasks for s in one.part.scores))
+    predictions = ({"task": one.questions.name, **row} for one in tasks for row in one.part.rows)
+    _write_rows(output / PREDICTIONS, predictions)
+    if tasks:
+        files.append(output / ITEMS)
+        _write_rows(output / ITEMS, (row for one in tasks for row in one.questions.texts()))
     if documents:
         files.append(output / PER_DOCUMENT)
         _write_rows(output / PER_DOCUMENT, map(_document_row, documents))
@@ -259,16 +150,15 @@ def write_results(
         config=config,
         counts={
             "tasks": len(tasks),
-            "items": sum(len(one.part.scores) for one in tasks),
+            "items": sum(len(one.part.rows) for one in tasks),
             "domains": len(results["perplexity"]),
         },
         details={
             "tasks": {
-                one.task.name: {
+                one.questions.name: {
                     "items_available": one.items_available,
-                    "truncated_contexts": one.part.truncated,
-                    "border_crossings": one.part.crossings,
-                    "windowed_choices": one.part.windowed,
+                    **one.part.counts,
+                    "warnings": warnings(one.part.rows),
                 }
                 for one in tasks
             },
@@ -282,6 +172,11 @@ def _document_row(score: DocumentScore) -> dict[str, Any]:
     row = asdict(score)
     del row["types"]
     return row
+
+
+def _task_row(one: ScoredTask) -> dict[str, Any]:
+    asked = one.questions
+    return task_row(asked.name, asked.split, asked.primary_metric, one.part.rows, asked.num_shots)
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -315,6 +210,17 @@ class LoadedResults:
     def items(self) -> dict[str, list[ItemScore]]:
         """Item scores by task."""
         return read_item_scores(self.directory) if self.tasks else {}
+
+    @cached_property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of predictions.jsonl.gz by task."""
+        return read_rows_by_task(self.directory) if self.tasks else {}
+
+    @cached_property
+    def texts(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Rows of items.jsonl.gz by task and id; empty for results of an earlier version."""
+        path = self.directory / ITEMS
+        return {(row["task"], row["id"]): row for _, row in read_rows(path)} if path.is_file() else {}
 
     @cached_property
     def documents(self) -> list[DocumentScore]:

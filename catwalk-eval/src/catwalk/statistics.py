@@ -10,8 +10,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 __all__ = [
     "Z95",
     "Paired",
@@ -172,6 +170,8 @@ def block_bootstrap(
 
     The bounds are of the basic kind, reflected about the estimate. None for one document.
     """
+    import numpy as np  # not for `--help`
+
     n = len(numerators)
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if n < 2 or b.sum() == 0:
@@ -195,6 +195,8 @@ def sign_flip_p(differences: Sequence[float], *, seed: int = 0, resamples: int =
     Exact for up to 14 differences other than 0. Else from a sample of sign patterns, which includes the observed one,
     so that p is never 0.
     """
+    import numpy as np  # not for `--help`
+
     values = np.asarray([value for value in differences if value], dtype=float)
     if not len(values):
         return 1.0

@@ -15,8 +15,10 @@ __all__ = [
     "Pair",
     "PairError",
     "Prompt",
+    "Questions",
     "Request",
     "Task",
+    "TaskPart",
     "Windowing",
 ]
 
@@ -175,3 +177,45 @@ class Backend(Protocol):
 
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """What greedy decoding adds to each prompt."""
+
+
+# ---- a task, as the rest of the package sees it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPart:
+    """The finished rows of one task (`rows.py`), without their task's name, and counts of what was unusual."""
+
+    rows: list[dict[str, Any]]
+    counts: dict[str, int]
+
+
+class Questions(Protocol):
+    """What one task asks a model, and how the answers become rows. `questions.ItemQuestions` is that of our own tasks.
+
+    `key` is the sha256 of everything that the rows depend on, except the model.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def primary_metric(self) -> str: ...
+    @property
+    def num_shots(self) -> int: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def pairs(self) -> list[Pair]: ...
+    @property
+    def prompts(self) -> list[Prompt]: ...
+
+    def where(self, pair: int) -> str:
+        """The task and item of a pair, for an error."""
+
+    def texts(self) -> list[dict[str, Any]]:
+        """Rows of items.jsonl.gz: `task`, `id`, `context`, `continuations`."""
+
+    def collect(self, likelihoods: Sequence[Likelihood], generations: Sequence[str]) -> TaskPart:
+        """Answers to `pairs` and `prompts`, in their order, as rows in the order of the items."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from catwalk.formats.contract import ConfigError, read_rows
-from catwalk.formats.results import PER_DOCUMENT, read_predictions, read_results, validate
+from catwalk.formats.results import PER_DOCUMENT, read_results, validate
 from catwalk.perplexity import domain_rows
-from catwalk.results import item_score, prediction_row, read_document_rows, read_item_scores, task_row
+from catwalk.results import read_document_rows, read_rows_by_task
+from catwalk.rows import derived_row, task_row
 from catwalk.token_losses import TYPES
 
 __all__ = ["verify"]
@@ -35,20 +36,20 @@ def verify(directories: Sequence[Path]) -> Iterator[str]:
 def _verify(directory: Path) -> Iterator[str]:
     validate(directory)
     results = read_results(directory)
-    scores = read_item_scores(directory) if results["tasks"] else {}
+    rows = read_rows_by_task(directory) if results["tasks"] else {}
     for stored in results["tasks"]:
         name = stored["task"]
-        if name not in scores:
+        if name not in rows:
             yield f"{name}: no predictions are stored"
             continue
-        derived = task_row(name, stored["split"], stored["primary_metric"], scores[name])
+        derived = task_row(name, stored["split"], stored["primary_metric"], rows[name], stored["num_shots"])
         yield from _differences(name, stored, derived)
-        counts = Counter(score.id for score in scores[name])
+        counts = Counter(row["id"] for row in rows[name])
         yield from (f"{name} item {id} appears {count} times" for id, count in counts.items() if count > 1)
-    for name in sorted(scores.keys() - {task["task"] for task in results["tasks"]}):
+    for name in sorted(rows.keys() - {task["task"] for task in results["tasks"]}):
         yield f"{name}: predictions are stored, but results.json lacks the task"
-    for row in read_predictions(directory) if results["tasks"] else ():
-        yield from _differences(f"{row['task']} item {row['id']}", row, prediction_row(row["task"], item_score(row)))
+    for row in (row for found in rows.values() for row in found):
+        yield from _differences(f"{row['task']} item {row['id']}", row, derived_row(row))
     documents = read_document_rows(directory)
     if results["perplexity"] and not documents:
         yield f"perplexity: {PER_DOCUMENT} not found; expected the document rows that its numbers follow from"

@@ -9,6 +9,7 @@ from catwalk.formats.contract import Fields, FormatError, Reader, read_object, r
 from catwalk.formats.manifest import check_counts, check_files, find_manifest
 
 __all__ = [
+    "ITEMS",
     "METRICS",
     "PER_DOCUMENT",
     "PREDICTIONS",
@@ -25,6 +26,7 @@ __all__ = [
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl.gz"
 PER_DOCUMENT = "perplexity.jsonl.gz"
+ITEMS = "items.jsonl.gz"
 METRICS = (
     *("acc_raw", "acc_per_token", "acc_per_char", "acc_per_byte", "acc_unconditional"),
     *("bits_per_byte_gold", "probability_mass"),
@@ -90,8 +92,9 @@ def _check_task(task: Fields) -> str:
     task.number("choices_mean")
     primary = task.string("primary_metric")
     metrics = task.object("metrics")
+    kind = task.value.get("kind", "choices")
     for metric in metrics.value:
-        if metric not in METRICS:
+        if kind == "choices" and metric not in METRICS:
             raise metrics.error("invalid_value", metric, f"is not a metric; expected one of {', '.join(METRICS)}")
         entry = metrics.object(metric)
         value = entry.number("value")
@@ -141,6 +144,12 @@ def read_predictions(directory: Path) -> Iterator[dict[str, Any]]:
         record = Fields(value, path, line)
         record.string("task", not_empty=True)
         record.string("id", not_empty=True)
+        if "choices" not in value and "scores" in value:
+            scores = record.object("scores")
+            for metric in scores.value:
+                scores.number(metric)
+            yield value
+            continue
         label = record.integer("label")
         choices = list(record.objects("choices"))
         for choice in choices:
