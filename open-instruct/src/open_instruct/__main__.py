@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from os.path import expanduser
 
 from . import __version__
@@ -63,6 +64,26 @@ def _chat(options: argparse.Namespace) -> None:
         sys.stdout.flush()
 
     talk(chatter, sys.stdin, sampling, options.system, write)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    for name in ("batch", "waiting", "max_tokens", "request_s", "body_bytes", "shutdown_s"):
+        least = 0 if name in ("waiting", "shutdown_s") else 1
+        if getattr(options, name) < least:
+            raise ConfigError(f"--{name.replace('_', '-')}: is {getattr(options, name)}; expected {least} or more")
+    try:
+        from .serve.command import ServeSettings, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise ConfigError(
+            f"serve: needs the package {error.name}; expected the extra `serve`",
+            hint="pip install 'open-instruct[serve]'",
+        ) from error
+    from .serve.generation import Limits
+
+    settings = ServeSettings(**{field.name: getattr(options, field.name) for field in fields(ServeSettings)})
+    serve(settings, Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)}))
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -145,6 +166,44 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
     chat.add_argument("--input", type=expanduser, metavar="FILE", help="answer the prompts of these chat rows")
     chat.add_argument("--output", type=expanduser, metavar="FILE", help="file for the answers; - for standard output")
+
+    text = "serve a checkpoint: a chat page and an OpenAI-compatible API"
+    serve = add("serve", _serve, text, " Beyond this machine, requests need a token.")
+    serve.add_argument("model", type=home_path, help="checkpoint directory")
+    serve.add_argument("--name", help="name of the model in the API (default: the directory's)")
+    serve.add_argument(
+        "--template",
+        type=expanduser,
+        help="name of a shipped template, or a .jinja file (default: the checkpoint's template)",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at" + shown)
+    serve.add_argument("--port", type=int, default=8000, help="port; 0 = any free one" + shown)
+    serve.add_argument(
+        "--token-file",
+        type=home_path,
+        help="file with the tokens that requests may carry, one a line (default: none on this machine, else a new one)",
+    )
+    serve.add_argument(
+        "--feedback", type=home_path, metavar="DIR", help="collect users' feedback as preference rows in this directory"
+    )
+    serve.add_argument(
+        "--consent-file",
+        type=home_path,
+        help="text that users agree to before feedback is stored (default: a short one)",
+    )
+    serve.add_argument("--batch", type=int, default=16, help="sequences to generate at the same time" + shown)
+    serve.add_argument("--waiting", type=int, default=128, help="sequences that may wait; others get 429" + shown)
+    serve.add_argument("--max-tokens", type=int, default=2048, help="longest answer, in tokens" + shown)
+    serve.add_argument("--request-s", type=float, default=300.0, help="longest time for a request, in seconds" + shown)
+    serve.add_argument("--body-bytes", type=int, default=1 << 20, help="largest body of a request" + shown)
+    serve.add_argument(
+        "--shutdown-s", type=float, default=30.0, help="time for running answers when the server is ended" + shown
+    )
+    serve.add_argument("--device", choices=["auto", "cpu", "cuda"], default=runtime.device, help="device" + shown)
+    serve.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="data type of the weights" + shown
+    )
+    serve.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
 
     inspect = add("inspect", _inspect, "show what training would see: sources, lengths, masks")
     inspect.add_argument("data", type=expanduser, help="a YAML file with settings, or a file or directory of rows")

@@ -37,7 +37,9 @@ class Answer:
 class Chatter:
     """A loaded checkpoint with its tokenizer and template."""
 
-    def __init__(self, directory: Path, runtime: RuntimeSettings, template: TemplateSettings) -> None:
+    def __init__(
+        self, directory: Path, runtime: RuntimeSettings, template: TemplateSettings, *, dtype: str = "float32"
+    ) -> None:
         """Check and load. Raises what `check_model_directory`, `choose_template` and `PromptEncoder` raise."""
         inspection = check_model_directory(str(directory))
         self.device, _ = set_up_torch(runtime)
@@ -46,7 +48,7 @@ class Chatter:
         if tokenizer.chat_template is None and template.name is None:
             log.warning("template: the checkpoint has no template; using %s", chosen.name)
         self.encoder = PromptEncoder(tokenizer, chosen)
-        self.model = load_model(directory).to(self.device).eval()
+        self.model = load_model(directory, dtype).to(self.device).eval()
         self._padding_rows = list(range(len(tokenizer), self.model.get_input_embeddings().num_embeddings))
         self.max_positions = inspection.max_positions or 2**31
         stops = {*inspection.stop_token_ids, tokenizer.eos_token_id, self.encoder.turn_end}
