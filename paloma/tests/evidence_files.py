@@ -15,7 +15,7 @@ from paloma.formats.document import document_files, read_documents
 from paloma.formats.manifest import describe_input, read_manifest, write_manifest
 from results_files import domain, results, write_documents
 
-__all__ = ["Run", "write_run", "write_scores"]
+__all__ = ["Run", "export", "write_run", "write_scores"]
 
 _WRITER = {"name": "test", "version": "1"}
 
@@ -107,6 +107,19 @@ def _artifact(
         value["files"] = sorted([*value["files"], *listed], key=lambda row: row["path"])
         write_file(folder / "manifest.json", canonical_json(value).encode())
     return folder
+
+
+def export(run: Run, folder: Path) -> Path:
+    """A copy of the run's checkpoint whose manifest only names the original, as `olmo export` writes it."""
+    return _artifact(
+        folder,
+        "checkpoint",
+        {"model.safetensors": b"weights"},
+        [("checkpoint", run.checkpoint)],
+        counts={"parameters": 1000},
+        details={"tokens_seen": 5000, "step": 10},
+        listed=[{"path": "tokenizer.json", "size_bytes": 1, "sha256": PALOMA_VOCABULARY_SHA256}],
+    )
 
 
 def write_scores(

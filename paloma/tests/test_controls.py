@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from evidence_files import Run, write_run, write_scores
+from evidence_files import Run, export, write_run, write_scores
 from paloma.__main__ import main
 from paloma.controls import PALOMA_VOCABULARY_SHA256, Controls
 from paloma.evidence import Evidence
@@ -224,6 +224,16 @@ def test_later_mix_needs_certificates_for_all_of_it(tmp_path: Path) -> None:
     for number, other in enumerate(others):
         run = write_run(tmp_path / str(number), mini_suite(2), mixed_with=[other])
         assert tier(read_submission(run.results, None, [run.certificate])) == "C"
+
+
+def test_exported_checkpoint_is_followed_to_its_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path, mini_suite(2))
+    write_scores(run.results, run.sample, export(run, tmp_path / "export"))
+    submission = read_submission(run.results, None, [run.certificate])
+    assert tier(submission) == "A"
+    assert submission.tokens_seen == 5000
+    (run.checkpoint / "manifest.json").unlink()
+    assert tier(read_submission(run.results, None, [run.certificate])) == "C"
 
 
 def test_filter_has_to_contain_every_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

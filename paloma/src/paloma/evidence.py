@@ -68,6 +68,30 @@ class Evidence:
         found = self.inputs(self.results, "checkpoint")
         return self.manifest(found[0]) if len(found) == 1 else None
 
+    def training_runs(self) -> list[Manifest]:
+        """Manifests of the checkpoints that were trained, from the scored one back to the first.
+
+        Copies are passed over; one whose original is not here counts instead of it.
+        """
+        found: list[Manifest] = []
+        manifest = self.checkpoint
+        while manifest is not None:
+            earlier = self.inputs(manifest, "checkpoint")
+            original = self.manifest(earlier[0]) if len(earlier) == 1 else None
+            trained = any(row["role"] not in ("checkpoint", *_NOT_TRAINED_ON) for row in manifest.inputs)
+            if trained or original is None:
+                found.append(manifest)
+            manifest = original
+        return found
+
+    @property
+    def tokens_seen(self) -> int | None:
+        """Tokens of all stages of the training; None if a manifest is missing or does not have them."""
+        runs = self.training_runs()
+        seen = [run.details.get("tokens_seen") for run in runs]
+        known = [number for number in seen if type(number) is int]
+        return sum(known) if runs and len(known) == len(seen) else None
+
     def file(self, manifest: Manifest | None, name: str) -> Path | None:
         """A file that a manifest lists; None if it is not here."""
         rows = manifest.files if manifest else []

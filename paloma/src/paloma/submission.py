@@ -49,10 +49,9 @@ class Submission:
 
     @property
     def tokens_seen(self) -> int | None:
-        """Tokens that the model was trained on: of the checkpoint's manifest, else as declared."""
-        checkpoint = self.evidence.checkpoint
-        found = checkpoint.details.get("tokens_seen") if checkpoint else None
-        return found if type(found) is int else self.controls.training.tokens_seen
+        """Tokens that the model was trained on: as the checkpoints' manifests say, else as declared."""
+        found = self.evidence.tokens_seen
+        return self.controls.training.tokens_seen if found is None else found
 
     def plain(self) -> dict[str, Any]:
         """The content of `submission.json`."""
@@ -242,11 +241,10 @@ def _wrong_sums(results: Results, rows: list[DocumentRow]) -> Iterator[str]:
 def _contradicted(submission: Submission) -> Iterator[str]:
     """Yield declarations and numbers that the evidence contradicts."""
     training, evidence = submission.controls.training, submission.evidence
-    checkpoint = evidence.checkpoint
+    checkpoint, seen = evidence.checkpoint, evidence.tokens_seen
+    if training.tokens_seen is not None and seen is not None and training.tokens_seen != seen:
+        yield f"controls.training.tokens_seen is {training.tokens_seen:,}; the checkpoint has seen {seen:,}"
     if checkpoint is not None:
-        seen = checkpoint.details.get("tokens_seen")
-        if training.tokens_seen is not None and type(seen) is int and training.tokens_seen != seen:
-            yield f"controls.training.tokens_seen is {training.tokens_seen:,}; the checkpoint has seen {seen:,}"
         stated, counted = submission.results.model.parameters, checkpoint.counts.get("parameters")
         if counted is not None and counted != stated:
             yield f"results.model.parameters is {stated:,}; the checkpoint has {counted:,}"

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from paloma.build import folder_of
 from paloma.controls import PALOMA_VOCABULARY_SHA256
 from paloma.decontaminate import certified
-from paloma.evidence import DOMAINS, PER_DOCUMENT
-from paloma.formats.manifest import Manifest
+from paloma.evidence import DOMAINS, PER_DOCUMENT, Evidence
 from paloma.formats.results import RESULTS
 from paloma.submission import Submission
 from paloma.suite import sources
@@ -56,7 +55,7 @@ def judge(submission: Submission) -> Verdict:
     """
     findings = (
         Finding("decontamination", *certified(submission.evidence)),
-        Finding("order", *_order(submission.evidence.checkpoint)),
+        Finding("order", *_order(submission.evidence)),
         Finding("subsample", *_subsample(submission)),
         Finding("vocabulary", *_vocabulary(submission)),
         Finding("format", *_format(submission)),
@@ -79,7 +78,7 @@ def _notes(submission: Submission) -> list[str]:
     if missing := submission.evidence.missing:
         notes.append(f"missing evidence: {', '.join(path.name for path in missing)}")
     training = submission.controls.training
-    checkpoint = submission.evidence.checkpoint
+    checkpoint = next(iter(submission.evidence.training_runs()), None)
     fraction = training.schedule_fraction
     steps = checkpoint.config.get("train", {}).get("steps") if checkpoint else None
     if checkpoint and type(steps) is int and steps and type(checkpoint.details.get("step")) is int:
@@ -105,16 +104,22 @@ def _format(submission: Submission) -> tuple[bool, str]:
     return True, f"documents alone after {found.prefix}, {windows}"
 
 
-def _order(checkpoint: Manifest | None) -> tuple[bool, str]:
-    """The order follows from the data, the length of sequences and the seed, which the checkpoint's manifest has."""
-    if checkpoint is None:
+def _order(evidence: Evidence) -> tuple[bool, str]:
+    """The order follows from the data, the length of sequences and the seed of each run that trained the model."""
+    runs = evidence.training_runs()
+    if not runs:
         return False, "no manifest of the checkpoint"
-    seed, length = checkpoint.config.get("seed"), checkpoint.config.get("data", {}).get("sequence_length")
-    tokens = [row for row in checkpoint.inputs if row["role"] == "tokens"]
-    if type(seed) is not int or type(length) is not int or not tokens:
-        return False, "the checkpoint's manifest has no seed, sequence length or tokens"
+    for run in runs:
+        if type(run.config.get("seed")) is not int:
+            return False, "the checkpoint's manifests lead to no run with a seed"
+    first = runs[-1]
+    length = first.config.get("data", {}).get("sequence_length")
+    tokens = [row for row in first.inputs if row["role"] == "tokens"]
+    if type(length) is not int or not tokens:
+        return False, "the first run's manifest has no sequence length or tokens"
     data = ", ".join((row.get("manifest_sha256") or row["sha256"])[:12] for row in tokens[:3])
-    return True, f"seed {seed}, sequences of {length}, tokens {data}{' and more' if len(tokens) > 3 else ''}"
+    more = " and more" if len(tokens) > 3 else ""
+    return True, f"seed {first.config['seed']}, sequences of {length}, tokens {data}{more}"
 
 
 def _vocabulary(submission: Submission) -> tuple[bool, str]:
