@@ -23,6 +23,7 @@ __all__ = ["generate"]
 log = logging.getLogger(__name__)
 
 _ROWS = 64  # of a batch at most: a cache grows with its rows
+_PROMPT_BATCHES = 4  # tokens of prompts at once, in batches of scoring: steps of few rows wait for memory
 
 
 @dataclass(kw_only=True)
@@ -81,7 +82,7 @@ def generate(
     with torch.inference_mode():
         while start < len(rows):
             longest = len(rows[start].ids)
-            size = max(1, min(_ROWS, scorer.limits.batch_tokens // longest))
+            size = max(1, min(_ROWS, _PROMPT_BATCHES * scorer.limits.batch_tokens // longest))
             batch = rows[start : start + size]
             _decode(scorer, tokenizer, batch, end_ids, advance)
             for row in batch:
