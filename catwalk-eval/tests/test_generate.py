@@ -25,7 +25,7 @@ def _expected(directory: Path, text: str, max_tokens: int) -> str:
     return decoded
 
 
-@pytest.mark.parametrize("kind", ["olmo2", "llama", "qwen2", "gptneox", "mistral", "gemma2", "bloom"])
+@pytest.mark.parametrize("kind", ["olmo2", "llama", "qwen2", "gptneox", "mistral", "gemma2", "bloom", "mamba"])
 def test_texts_equal_those_of_transformers(build_checkpoint: Build, kind: str) -> None:
     directory = build_checkpoint(kind)
     prompts = [Prompt(text=text, stop=(), max_tokens=12) for text in _TEXTS]
