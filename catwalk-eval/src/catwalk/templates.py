@@ -1,0 +1,64 @@
+"""Templates and expressions of task declarations: Jinja over a row, in its sandbox, with undefined names as errors."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+__all__ = ["TemplateError", "compile_expression", "compile_template"]
+
+Row = dict[str, Any]
+
+
+def _wikihow(text: str) -> str:
+    """HellaSwag's texts without WikiHow's marks."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _re_sub(text: str, pattern: str, replacement: str = "") -> str:
+    return re.sub(pattern, replacement, text)
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= {"wikihow": _wikihow, "lower_first": _lower_first, "re_sub": _re_sub}
+    return environment
+
+
+@cache
+def _template(text: str) -> Callable[[Row], str]:
+    return _environment().from_string(text).render
+
+
+@cache
+def _expression(text: str) -> Callable[[Row], Any]:
+    return _environment().compile_expression(text, undefined_to_none=False)
+
+
+def compile_template(text: str) -> Callable[[Row], str]:
+    """A template as a function of a row. It is compiled when first called, since most tasks are only listed."""
+    return lambda row: _template(text)(row)
+
+
+def compile_expression(text: str) -> Callable[[Row], Any]:
+    """An expression as a function of a row; its value has its own type.
+
+    Raises:
+        TemplateError: when called, for an undefined name or text that is no expression.
+    """
+
+    def evaluate(row: Row) -> Any:
+        value = _expression(text)(row)
+        if isinstance(value, Undefined):
+            str(value)  # raises with the name that is missing
+        return value
+
+    return evaluate
