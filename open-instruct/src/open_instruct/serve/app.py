@@ -123,7 +123,7 @@ class _Server:
         return self._whole(shape, choices, generation)
 
     async def page_settings(self, request: Request, client: str) -> Response:
-        settings = {"model": self._name, "max_tokens": self._generator.limits.max_tokens, "feedback": None}
+        settings = {"model": self._name, "max_tokens": self._generator.usual_tokens, "feedback": None}
         if self._feedback is not None:
             settings["feedback"] = {"consent": self._feedback.consent, "version": self._feedback.version}
         return JSONResponse(settings)

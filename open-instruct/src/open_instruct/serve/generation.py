@@ -122,6 +122,11 @@ class Generator:
             chatter.model, chatter.device, len(self.tokenizer), batch=limits.batch, waiting=limits.waiting
         )
 
+    @property
+    def usual_tokens(self) -> int:
+        """The longest answer that leaves half of the context for the chat."""
+        return max(1, min(self.limits.max_tokens, self._room // 2))
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Encode the prompt of an answer. Raises Refused."""
         try:
