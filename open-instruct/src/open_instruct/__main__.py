@@ -100,6 +100,21 @@ def _inspect(options: argparse.Namespace) -> None:
         sys.stdout.write(line + "\n")
 
 
+def _convert(options: argparse.Namespace) -> None:
+    if options.hub:
+        os.environ["HF_HUB_OFFLINE"] = "0"  # read when the library is imported
+    from .convert.command import convert
+
+    convert(
+        options.paths,
+        options.output_dir,
+        shape_name=options.shape,
+        format_name=options.to,
+        source=options.source,
+        hub=options.hub,
+    )
+
+
 def _mix(options: argparse.Namespace) -> None:
     from .mix import mix
 
@@ -220,6 +235,26 @@ def _parser() -> argparse.ArgumentParser:
         "--max-length-tokens",
         type=int,
         help=f"longest sequence (default: as in the YAML file, else {SequenceSettings().max_length_tokens})",
+    )
+
+    text = "convert rows of other projects to chats or pairs"
+    convert = add("convert", _convert, text, " Rows without use are counted and written to OUTPUT_DIR.dropped.jsonl.")
+    convert.add_argument(
+        "paths", nargs="*", type=expanduser, metavar="PATH", help="JSON Lines, JSON or Parquet files, or directories"
+    )
+    convert.add_argument("--output-dir", type=expanduser, required=True, help="new directory")
+    convert.add_argument(
+        "--from",
+        dest="shape",
+        metavar="SHAPE",
+        help="shape of the rows, such as alpaca, sharegpt, oasst-tree, flan or hh-rlhf (default: detected)",
+    )
+    convert.add_argument(
+        "--to", choices=["chat", "preference"], help="format of the result (default: chat where possible)"
+    )
+    convert.add_argument("--source", help="source of the rows (default: as in the row, else the file's name)")
+    convert.add_argument(
+        "--hub", action="append", metavar="OWNER/NAME[@REVISION]", help="also a data set to download from the Hub"
     )
 
     mix = add("mix", _mix, "sample rows from several files into one directory")
