@@ -118,7 +118,17 @@ def _convert(options: argparse.Namespace) -> None:
 def _mix(options: argparse.Namespace) -> None:
     from .mix import mix
 
-    mix(options.sources, options.output_dir, format_name=options.format, seed=options.seed)
+    mix(
+        options.sources,
+        options.output_dir,
+        format_name=options.format,
+        seed=options.seed,
+        decontaminate=options.decontaminate,
+        ngram_words=options.ngram_words,
+        threshold=options.threshold,
+        checkpoint=options.checkpoint,
+        template=options.template,
+    )
 
 
 def _merge(options: argparse.Namespace) -> None:
@@ -259,9 +269,26 @@ def _parser() -> argparse.ArgumentParser:
 
     mix = add("mix", _mix, "sample rows from several files into one directory")
     amount = (
-        "a file or directory and how much of it: =500 takes 500 rows, =0.5 half of them, =2.0 each twice (default: all)"
+        "a file or directory and how much of it: =500 takes 500 rows, =0.5 half of them, =2.0 each twice (default: all);"
+        " =0.5@7 chooses them by the seed 7; or a .yaml file with a list of these, sources"
     )
     mix.add_argument("sources", nargs="+", type=expanduser, metavar="PATH[=AMOUNT]", help=amount)
+    mix.add_argument(
+        "--decontaminate",
+        nargs="+",
+        type=expanduser,
+        metavar="PATH",
+        help="remove rows whose prompts repeat these evaluations: catwalk's documents, chats, rows with a question",
+    )
+    mix.add_argument("--ngram-words", type=int, default=8, help="words in a row that must match" + shown)
+    mix.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="share of the words, of the shorter of the two texts, that must match" + shown,
+    )
+    mix.add_argument("--checkpoint", type=expanduser, help="directory with a tokenizer, to count tokens")
+    mix.add_argument("--template", type=expanduser, help="template to count with (default: the checkpoint's)")
     mix.add_argument("--output-dir", type=expanduser, required=True, help="new directory")
     mix.add_argument("--format", choices=["chat", "preference"], default="chat", help="format of the rows" + shown)
     mix.add_argument("--seed", type=int, default=0, help="seed of the choice and order of rows" + shown)
