@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
 
     mix = add("mix", _mix, "sample rows from several files into one directory")
     amount = (
-        "a file or directory and how much of it: =500 takes 500 rows, =0.5 half of them, =2.0 each twice (default: all);"
+        "a file or directory and how much of it: =500 takes 500 rows, =0.5 half, =2.0 each twice (default: all);"
         " =0.5@7 chooses them by the seed 7; or a .yaml file with a list of these, sources"
     )
     mix.add_argument("sources", nargs="+", type=expanduser, metavar="PATH[=AMOUNT]", help=amount)
