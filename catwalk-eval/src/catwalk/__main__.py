@@ -68,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "results", type=home_path, nargs="+", metavar="RESULTS", help="directories written by catwalk run"
     )
-    report.add_argument("--output-dir", type=output_path, metavar="DIR", help="directory for report.md and report.html")
+    report.add_argument(
+        "--output-dir",
+        type=output_path,
+        metavar="DIR",
+        help="directory for the pages and tables",
+    )
     report.add_argument(
         "--lm-eval-json",
         type=output_path,

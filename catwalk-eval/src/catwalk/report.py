@@ -5,9 +5,11 @@ from html import escape
 from pathlib import Path
 
 from catwalk import WRITER
+from catwalk.board import build_board
 from catwalk.formats.contract import ConfigError, canonical_json, write_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
+from catwalk.leaderboard import board_csv, board_latex, board_page, item_page, item_page_name
 from catwalk.lm_eval import lm_eval_results
 from catwalk.page import Axis, Html, colour, document, element, keys, table
 from catwalk.results import LoadedResults, load_all
@@ -17,7 +19,7 @@ __all__ = ["dot_table", "report"]
 
 
 def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path | None) -> str:
-    """The Markdown; also writes `report.md`, `report.html` and a manifest to `output`, and the lm-eval JSON.
+    """The Markdown; also writes the pages, the leaderboard and a manifest to `output`, and the lm-eval JSON.
 
     Raises:
         ConfigError: a path is not a directory, or the JSON is requested for several results.
@@ -42,7 +44,13 @@ def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table
     title = "Evaluation of " + ", ".join(model.results["model"]["name"] for model in models)
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     contents = {"report.md": f"# {title}\n\n{text}", "report.html": _page(title, tables)}
+    if any(model.tasks for model in models):
+        board = build_board(models)
+        contents["leaderboard.html"] = board_page(board, "Leaderboard")
+        contents["leaderboard.csv"], contents["leaderboard.tex"] = board_csv(board), board_latex(board)
+        contents |= {item_page_name(task): item_page(models, task) for task in board.tasks}
     for name, content in contents.items():
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
         write_file(output / name, content.encode())
     inputs = []
     for model in models:

@@ -228,12 +228,20 @@ class LoadedResults:
         return read_document_rows(self.directory)
 
 
+def _artifacts(path: Path) -> list[Path]:
+    """A results directory, or those in the output of `catwalk run --models`."""
+    if (path / RESULTS).is_file() or not path.is_dir():
+        return [path]
+    return sorted(file.parent for file in path.glob(f"*/{RESULTS}")) or [path]
+
+
 def load_all(directories: Sequence[Path]) -> list[LoadedResults]:
     """Results with different labels: the model's name, with the directory where two models have the same name.
 
     Raises:
         ConfigError: when a path is not a directory. FormatError: when results are damaged.
     """
+    directories = [found for path in directories for found in _artifacts(path)]
     missing = [f"results: {path} not found; expected a results directory" for path in directories if not path.is_dir()]
     if missing:
         raise ConfigError(*missing, hint="catwalk run writes one")
