@@ -116,7 +116,8 @@ def item_page_name(task: str) -> str:
 def board_page(board: Board, title: str) -> str:
     """The leaderboard."""
     note = (
-        "Values of each task's primary metric, in per cent for accuracies; ± is half of the 95 % interval, which a cell's title gives. "
+        "Values of each task's primary metric, in per cent for accuracies; ± is half of the 95 % interval, "
+        "which a cell's title gives. "
         "Bold: tied with the best of its column (Holm over models). Models that share a letter have means that the "
         "items cannot tell apart. Click a heading, or press Enter on it, to sort; a value leads to the task's items."
     )
