@@ -71,7 +71,7 @@ def test_failing_models_and_tasks_are_named_and_the_rest_is_written(
     assert len(errors) == 3
     assert "sst2" in errors[0]
     assert "broken" in errors[1]
-    assert errors[2] == "error: 2 failed, the others are written"
+    assert errors[2] == "error: 2 of the models and tasks failed; what could be scored is kept"
     assert len(scored) == 9
     for kind in _KINDS:
         assert formats_main(["validate", "results", str(output / kind)]) == 0
@@ -89,6 +89,19 @@ def test_failing_models_and_tasks_are_named_and_the_rest_is_written(
     assert main(_arguments(models[:3], data, output, "copa", "sciq", "winogrande")) == 0
     assert scored == []
     assert _content(output) == before
+
+
+def test_tasks_in_two_settings(models: list[str], data: Path, tmp_path: Path, scored: list[int]) -> None:
+    output = tmp_path / "runs"
+    tasks = ("copa", "copa@2", "sciq", "sciq@2", "sst2", "sst2@2", "winogrande", "winogrande@2")
+    assert main(_arguments(models, data, output, *tasks)) == 1
+    assert len(scored) == 3 * 6
+    found = json.loads((output / "llama" / "results.json").read_text(encoding="utf-8"))["tasks"]
+    shots = {task["task"]: task["num_shots"] for task in found}
+    assert shots == {"copa": 0, "copa@2": 2, "sciq": 0, "sciq@2": 2, "winogrande": 0, "winogrande@2": 2}
+    assert main(["verify", *(str(output / kind) for kind in _KINDS)]) == 0
+    assert main(["report", str(output), "--output-dir", str(tmp_path / "pages")]) == 0
+    assert len(list((tmp_path / "pages" / "items").iterdir())) == 6
 
 
 def test_one_model_and_several_give_the_same_rows(models: list[str], data: Path, tmp_path: Path) -> None:

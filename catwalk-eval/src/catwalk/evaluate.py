@@ -128,6 +128,9 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
                 split=task.split,
                 primary_metric=task.primary_metric,
                 items=sample_items(items, config.limit, config.seed),
+                num_shots=task.shots.count if task.shots else 0,
+                stop=task.stop,
+                max_tokens=task.max_tokens,
             )
             asked.append(_Asked(questions=questions, items_available=len(items), inputs=data.manifest_inputs()))
     return asked, find_corpus(config.documents, config.split)
@@ -295,7 +298,7 @@ class _Failures:
             WorkError: with every failure.
         """
         if self.found:
-            number = f"{len(self.found)} failed, the others are written"
+            number = f"{len(self.found)} of the models and tasks failed; what could be scored is kept"
             hint = "once they are repaired, the same command scores only them"
             raise WorkError(*self.found, Problem(number, hint))
 
