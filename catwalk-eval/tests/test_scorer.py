@@ -14,7 +14,7 @@ from catwalk.formats.checkpoint import inspect_checkpoint, read_checkpoint
 from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import load_model
 from catwalk.model.plan import Limits, forward_tokens
-from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
+from catwalk.model.scorer import NonFiniteError, Scorer, collect, non_finite_cause, probed_scorer
 from catwalk.requests import collect_scores, item_pairs
 from catwalk.tasks import TASK_SETS, TASKS
 from catwalk.types import Item, Request
@@ -188,10 +188,13 @@ def test_sums_are_bitwise_equal_from_run_to_run(build_checkpoint: Build) -> None
 def test_sums_are_bitwise_equal_with_any_number_of_processes(build_checkpoint: Build, world_size: int) -> None:
     requests = [*_requests(seed=4), *_shared_prefixes(4)]
     scorer = _scorer(build_checkpoint("olmo2"))
-    shares = [scorer.score(requests, rank=rank, world_size=world_size) for rank in range(world_size)]
-    alone = scorer.score(requests)
-    assert sum(share.sum_logprobs for share in shares).tobytes() == alone.sum_logprobs.tobytes()
-    assert (np.logical_and.reduce([share.greedy for share in shares]) == alone.greedy).all()
+    batches = scorer.plan(requests)
+    computed = [None] * len(batches)
+    for rank in range(world_size):
+        computed[rank::world_size] = scorer.compute(batches[rank::world_size])
+    together, alone = collect(len(requests), batches, computed), scorer.score(requests)
+    assert together.sum_logprobs.tobytes() == alone.sum_logprobs.tobytes()
+    assert (together.greedy == alone.greedy).all()
 
 
 def test_order_and_repetition_change_nothing(build_checkpoint: Build) -> None:

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import logging
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -130,6 +131,11 @@ def _run(options: argparse.Namespace) -> int:
         overrides += settings
         flags["models"] = [word for word in options.models if word not in settings] or None
     config = load_config(options.config, flags, overrides)
+    if int(os.environ.get("RANK", "0")) > 0:  # of torchrun
+        from catwalk.model.parallel import follow
+
+        follow()
+        return 0
     from catwalk.evaluate import plan, run
 
     if options.dry_run:

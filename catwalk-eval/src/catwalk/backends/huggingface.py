@@ -20,8 +20,8 @@ import transformers
 from catwalk import DISTRIBUTION, __version__
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
 from catwalk.formats.contract import ConfigError
-from catwalk.model.generate import generate
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
+from catwalk.model.parallel import SharedScorer, local_rank, world_size
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.perplexity import Windowing, windows
 from catwalk.requests import Boundary, encode_pairs
@@ -40,7 +40,7 @@ _BATCH_TOKENS_DEVICE = 32768
 
 @dataclass(kw_only=True)
 class HuggingFace:
-    """A checkpoint whose scores follow from the fields. `rank` of `world_size` processes computes its share."""
+    """A checkpoint whose scores follow from the fields."""
 
     checkpoint: Checkpoint
     inspection: Inspection
@@ -76,17 +76,22 @@ class HuggingFace:
         return {"checkpoint": files, "software": software, **self.settings}
 
     @cached_property
+    def _shared(self) -> SharedScorer:
+        """The model, loaded and probed in every process."""
+        loader = _Loader(
+            directory=self.checkpoint.directory,
+            dtype=self.dtype,
+            device=str(self.device),
+            batch_tokens=self.batch_tokens,
+            max_length_tokens=self.max_length_tokens,
+            share_context=self.share_context,
+        )
+        return SharedScorer(loader)
+
+    @property
     def scorer(self) -> Scorer:
         """The model, loaded and probed."""
-        return probed_scorer(
-            load_model(self.checkpoint, self.dtype, self.device),
-            device=self.device,
-            batch_tokens=self.batch_tokens,
-            packed_length=self.inspection.plain_length,
-            max_length_tokens=self.max_length_tokens,
-            rotary_switch=self.inspection.rotary_switch,
-            share=self.share_context,
-        )
+        return self._shared.scorer
 
     def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
         """Each continuation after its context.
@@ -97,7 +102,7 @@ class HuggingFace:
         prefix_id = self.tokenizer.prefix_id(self.prefix)
         encoded = encode_pairs(pairs, self.tokenizer, prefix_id, self.max_length_tokens, self.boundary)
         try:
-            scores = self.scorer.score(encoded.requests, self.advance)
+            scores = self._shared.score(encoded.requests, self.advance)
         except NonFiniteError as error:
             problem = f"the model's log-probability is {error.value}; expected a finite number"
             raise PairError(problem, encoded.pair_of(error.request), non_finite_cause(self.scorer.model)) from error
@@ -149,7 +154,7 @@ class HuggingFace:
         types: list[tuple[tuple[int, int, float], ...]] = [()] * len(texts)
         if requests:
             try:
-                scores = self.scorer.score(requests, self.advance)
+                scores = self._shared.score(requests, self.advance)
             except NonFiniteError as error:
                 problem = f"the model's log-probability is {error.value}; expected a finite number"
                 raise PairError(problem, owners[error.request], non_finite_cause(self.scorer.model)) from error
@@ -170,7 +175,35 @@ class HuggingFace:
         Raises:
             WorkError: for `max_tokens` beyond the window.
         """
-        return generate(self.scorer, self.tokenizer, prompts, self.max_length_tokens, self.advance)
+        return self._shared.generate(prompts, self.max_length_tokens, self.advance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loader:
+    """Loads a model, in this process or, sent there, in another one."""
+
+    directory: Path
+    dtype: str
+    device: str
+    batch_tokens: int
+    max_length_tokens: int
+    share_context: bool
+
+    def __call__(self) -> tuple[Scorer, Tokenizer]:
+        device = torch.device(self.device)
+        if device.type == "cuda" and world_size() > 1:
+            device = torch.device("cuda", local_rank())
+        inspection = inspect_checkpoint(self.directory)
+        scorer = probed_scorer(
+            load_model(read_checkpoint(self.directory, checksums=False), self.dtype, device),
+            device=device,
+            batch_tokens=self.batch_tokens,
+            packed_length=inspection.plain_length,
+            max_length_tokens=self.max_length_tokens,
+            rotary_switch=inspection.rotary_switch,
+            share=self.share_context,
+        )
+        return scorer, load_tokenizer(inspection)
 
 
 def open_checkpoint(

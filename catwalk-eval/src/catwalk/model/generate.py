@@ -54,8 +54,12 @@ def generate(
     prompts: Sequence[Prompt],
     max_length_tokens: int,
     advance: Callable[[int, int], None] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[str]:
     """What the model adds to each prompt, in the order of `prompts`.
+
+    With `world_size` > 1 only every `world_size`-th batch is decoded, and the other texts are empty.
 
     Raises:
         WorkError: a prompt has no tokens, or asks for more tokens than the window has.
@@ -79,15 +83,18 @@ def generate(
     texts = [""] * len(prompts)
     rows.sort(key=lambda row: (-len(row.ids), row.index))
     start = 0
+    number = 0
     with torch.inference_mode():
         while start < len(rows):
             longest = len(rows[start].ids)
             size = max(1, min(_ROWS, _PROMPT_BATCHES * scorer.limits.batch_tokens // longest))
             batch = rows[start : start + size]
-            _decode(scorer, tokenizer, batch, end_ids, advance)
+            if number % world_size == rank:
+                _decode(scorer, tokenizer, batch, end_ids, advance)
             for row in batch:
                 texts[row.index] = row.text
             start += size
+            number += 1
     return texts
 
 

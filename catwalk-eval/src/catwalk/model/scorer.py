@@ -28,7 +28,7 @@ from catwalk.formats.contract import WorkError, first_line
 from catwalk.model.plan import Batch, Limits, Row, plan, visible
 from catwalk.types import Request
 
-__all__ = ["NonFiniteError", "Scorer", "Scores", "non_finite_cause", "probed_scorer"]
+__all__ = ["NonFiniteError", "Scorer", "Scores", "collect", "non_finite_cause", "probed_scorer"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,36 @@ class Scores:
     token_logprobs: npt.NDArray[np.float32]
 
 
+def collect(
+    count: int,
+    batches: Sequence[Batch],
+    computed: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]],
+) -> Scores:
+    """The scores of `count` requests from what was computed of their batches.
+
+    Raises:
+        NonFiniteError: naming the first request with NaN or infinity.
+    """
+    rows = [row for batch in batches for row in batch.rows]
+    if not rows:
+        nothing = np.zeros(0, dtype=np.int64)
+        owner, ids, values, best = nothing, nothing, np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.bool_)
+    else:
+        owner = np.concatenate([row.requests for row in rows])
+        ids = np.concatenate([row.targets for row in rows])
+        values = np.concatenate([one for one, _ in computed])
+        best = np.concatenate([one for _, one in computed])
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        first = wrong[np.argmin(owner[wrong])]
+        raise NonFiniteError(int(owner[first]), float(values[first]))
+    sums = np.zeros(count, dtype=np.float64)
+    np.add.at(sums, owner, values.astype(np.float64))
+    misses = np.zeros(count, dtype=np.int64)
+    np.add.at(misses, owner, ~best)
+    return Scores(sum_logprobs=sums, greedy=misses == 0, token_requests=owner, token_ids=ids, token_logprobs=values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
     """A model in evaluation mode on one device.
@@ -85,57 +115,36 @@ class Scorer:
             limits = replace(limits, batch_tokens=min(most, limits.batch_tokens))
         return plan(requests, limits)
 
-    def score(
-        self,
-        requests: Sequence[Request],
-        advance: Callable[[int, int], None] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> Scores:
+    def score(self, requests: Sequence[Request], advance: Callable[[int, int], None] | None = None) -> Scores:
         """Scores in the order of `requests`. Token log-probabilities are float32, their sums float64.
 
-        `advance` is called with the requests finished and the tokens computed by each forward pass. With
-        `world_size` > 1 only every `world_size`-th batch is computed, and the other requests' scores are 0.
+        `advance` is called with the requests finished and the tokens computed by each forward pass.
 
         Raises:
             NonFiniteError: naming the first request with NaN or infinity.
         """
-        batches = self.plan(requests)[rank::world_size]
+        batches = self.plan(requests)
+        return collect(len(requests), batches, self.compute(batches, advance))
+
+    def compute(
+        self, batches: Sequence[Batch], advance: Callable[[int, int], None] | None = None
+    ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+        """For each batch and target: ln p, and whether the target is the most likely token."""
         trunks = {copied: _Trunk(self, copied) for copied in (False, True)}
-        values: list[torch.Tensor] = []
-        greedy: list[torch.Tensor] = []
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
         with torch.inference_mode():
             for batch in batches:
                 trunk = trunks[batch.copied]
-                logprobs, best = self._run(batch, trunk)
-                values.append(logprobs)
-                greedy.append(best)
+                found.append(self._run(batch, trunk))
                 if advance is not None:
                     done = sum(len(np.unique(row.requests)) for row in batch.rows)
                     advance(done, batch.size_tokens + trunk.computed)
+            if not found:
+                return []
             # one copy from the device for all
-            all_values = torch.cat(values).cpu().numpy() if values else np.zeros(0, dtype=np.float32)
-            all_best = torch.cat(greedy).cpu().numpy() if greedy else np.zeros(0, dtype=np.bool_)
-        rows = [row for batch in batches for row in batch.rows]
-        owner, ids = (
-            np.concatenate([getattr(row, name) for row in rows]) if rows else np.zeros(0, dtype=np.int64)
-            for name in ("requests", "targets")
-        )
-        wrong = np.flatnonzero(~np.isfinite(all_values))
-        if len(wrong):
-            first = wrong[np.argmin(owner[wrong])]
-            raise NonFiniteError(int(owner[first]), float(all_values[first]))
-        sums = np.zeros(len(requests), dtype=np.float64)
-        np.add.at(sums, owner, all_values.astype(np.float64))
-        misses = np.zeros(len(requests), dtype=np.int64)
-        np.add.at(misses, owner, ~all_best)
-        return Scores(
-            sum_logprobs=sums,
-            greedy=misses == 0,
-            token_requests=owner,
-            token_ids=ids,
-            token_logprobs=all_values,
-        )
+            values, best = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+        ends = np.cumsum([len(one) for one, _ in found])[:-1]
+        return list(zip(np.split(values, ends), np.split(best, ends), strict=True))
 
     @property
     def cache_name(self) -> str:
