@@ -1,6 +1,11 @@
 """Scores of generated text, and the sandbox of generated programs."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from catwalk.__main__ import main
 from catwalk.formats.contract import ConfigError
 from catwalk.generation import METRICS, drop_f1, exact_match, extract_answer, f1, judge
 from catwalk.sandbox import run_program
@@ -72,7 +77,7 @@ def test_generated_programs_need_permission_and_their_tests_decide() -> None:
         ("open('big', 'wb').write(b'x' * (4 << 20))", ""),
         ("files = [open(str(n), 'w') for n in range(100)]", "Too many open files"),
         (
-            "import os; assert os.environ.get('PYTHONPATH') is None; assert len(os.listdir('.')) == 1; raise SystemExit(3)",
+            "import os; assert os.listdir('.') == ['program.py']; raise SystemExit(3)",
             "",
         ),
     ],
@@ -85,3 +90,11 @@ def test_limits_of_the_sandbox(source: str, expected: str) -> None:
 
 def test_a_harmless_program_passes() -> None:
     assert run_program("import json, math, collections; open('x', 'w').write('y')").passed
+
+
+def test_a_generation_task_is_run_and_verified(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    arguments = ["--model", str(build_checkpoint("llama")), "--tasks", "passkey", "--limit", "3"]
+    assert main(["run", *arguments, "--output-dir", str(tmp_path / "out")]) == 0
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert '"exact_match"' in json.dumps(results["tasks"])

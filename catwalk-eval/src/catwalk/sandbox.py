@@ -22,7 +22,8 @@ __all__ = ["Outcome", "run_program"]
 
 _GUARD = """import sys
 def _refuse(event, arguments):
-    if event.startswith("socket.") or event in ("os.fork", "os.exec", "os.posix_spawn", "subprocess.Popen", "os.system"):
+    processes = "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"
+    if event.startswith("socket.") or event in processes:
         raise PermissionError(event + " is not allowed here")
 sys.addaudithook(_refuse)
 del _refuse, sys
