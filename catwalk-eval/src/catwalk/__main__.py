@@ -102,14 +102,15 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     """A flag for each field of `RunConfig`, with the field's docstring and default as its help."""
     run.add_argument("--config", type=home_path, metavar="YAML", help="settings file; flags and key=value override it")
     options: dict[str, dict[str, Any]] = {
-        **{name: {"type": home_path, "metavar": "DIR"} for name in ("model", "output_dir", "data")},
+        **{name: {"type": home_path, "metavar": "DIR"} for name in ("output_dir", "data")},
+        "model": {"metavar": "MODEL"},
         **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length_tokens")},
         **{name: {"metavar": "NAME"} for name in ("split", "name")},
         "models": {"nargs": "+", "metavar": "MODEL"},
         "tasks": {"nargs": "+", "metavar": "TASK"},
         "documents": {"nargs": "+", "type": home_path, "metavar": "PATH"},
         "share_context": {"action": argparse.BooleanOptionalAction},
-        **{name: {"action": "store_true"} for name in ("allow_code", "hub", "offline", "token_losses")},
+        "token_losses": {"action": "store_true"},
     }
     for name, text in field_help(RunConfig).items():
         run.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **options.get(name, {}))

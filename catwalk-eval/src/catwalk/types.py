@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from catwalk.formats.contract import WorkError
 
 __all__ = [
+    "Advance",
     "Backend",
     "DocumentScore",
     "Item",
@@ -27,6 +28,8 @@ __all__ = [
 UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's MultipleChoiceTask
 Windowing = Literal["paloma-reference", "strict-disjoint"]
 """How a long document is divided into windows (perplexity.py)."""
+Advance = Callable[[int, int], None]
+"""Called with the number of requests that are done and the tokens that the model computed for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +197,36 @@ class Backend(Protocol):
     """A model. Answers are in the order of the questions and do not depend on it beyond 1e-4 nats.
 
     `identity` is everything that the answers depend on: hashes of files, or name and revision, and the settings.
+    `settings` has at least `dtype`, `max_length_tokens`, `prefix` and `windowing`. `parameters` is 0 where unknown.
+    `document_prefix` is the model's own kind of token before a document. `unknown_tokens` counts pieces of documents
+    that the tokenizer has no token for.
     """
 
-    identity: dict[str, Any]
+    advance: Advance | None
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def document_prefix(self) -> str | None: ...
+    @property
+    def unknown_tokens(self) -> int: ...
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """`model` of results.json."""
+
+    def inputs(self, output: Path) -> list[dict[str, Any]]:
+        """The model's files as `inputs` of the manifest in `output`."""
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Find what cannot be scored before anything is.
+
+        Raises:
+            PairError: for a continuation without tokens, or a token without an embedding.
+        """
 
     def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
         """Each continuation after its context.

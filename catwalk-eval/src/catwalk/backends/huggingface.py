@@ -6,7 +6,7 @@ that only resumes may not need them.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,17 @@ import transformers
 from catwalk import DISTRIBUTION, __version__
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
 from catwalk.formats.contract import ConfigError
+from catwalk.formats.manifest import describe_input
 from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
 from catwalk.model.parallel import SharedScorer, local_rank, world_size
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.perplexity import Windowing, windows
 from catwalk.requests import Boundary, encode_pairs
+from catwalk.results import describe_model
 from catwalk.token_losses import type_losses
-from catwalk.types import Likelihood, Pair, PairError, Prompt, Request
+from catwalk.types import Advance, Likelihood, Pair, PairError, Prompt, Request
 
-__all__ = ["Advance", "HuggingFace", "open_checkpoint"]
-
-Advance = Callable[[int, int], None]
-"""Called with the number of requests that are done and the tokens that the model computed for them."""
+__all__ = ["HuggingFace", "open_checkpoint"]
 
 _DEFAULT_LENGTH = 2048  # OLMo and Paloma score with 2048 tokens
 _BATCH_TOKENS = {"cpu": 1024}  # more only leaves the caches: measured 1.4 times slower at 4096
@@ -74,6 +73,29 @@ class HuggingFace:
         software["tokenizers"] = tokenizers.__version__
         files = hashlib.sha256(json.dumps(self.checkpoint.sha256, sort_keys=True).encode()).hexdigest()
         return {"checkpoint": files, "software": software, **self.settings}
+
+    @property
+    def parameters(self) -> int:
+        """Of the stored weights."""
+        return self.checkpoint.parameters
+
+    @property
+    def document_prefix(self) -> str | None:
+        """The checkpoint's own kind of token before a document."""
+        return self.tokenizer.document_prefix
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """`model` of results.json."""
+        return describe_model(name, self.checkpoint, self.inspection)
+
+    def inputs(self, output: Path) -> list[dict[str, Any]]:
+        """The checkpoint by its manifest, or file by file."""
+        directory = self.checkpoint.directory
+        if self.checkpoint.manifest is not None:
+            return describe_input("checkpoint", directory, output)
+        return [
+            row for name in self.checkpoint.sha256 for row in describe_input("checkpoint", directory / name, output)
+        ]
 
     @cached_property
     def _shared(self) -> SharedScorer:

@@ -1,0 +1,80 @@
+"""How a model is named: `MODEL[,key=value…]`. `opening.py` opens it.
+
+- `DIRECTORY`: a checkpoint, run by transformers (huggingface.py).
+- `oracle:uniform[,vocab_size=N][,tokenizer=DIRECTORY]` and `oracle:FILE.jsonl`: known answers (oracle.py).
+- `http://HOST/v1,model=NAME[,tokenizer=DIRECTORY]`: a completions API (completions.py).
+- `vllm:DIRECTORY`: a checkpoint, run by vLLM (vllm.py).
+"""
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from catwalk.formats.contract import ConfigError
+from catwalk.types import Windowing
+
+__all__ = ["ModelSpec", "Settings", "parse_spec"]
+
+_OPTIONS = {  # by the kind of the model
+    "directory": (),
+    "oracle": ("vocab_size", "tokenizer"),
+    "api": ("model", "tokenizer", "concurrency", "timeout_s"),
+    "vllm": (),
+}
+_OPTION = re.compile(r",(?=[a-z_]+=)")
+
+
+class Settings(TypedDict, total=False):
+    """The settings of `catwalk run` that a backend depends on."""
+
+    device: str
+    dtype: str
+    batch_tokens: int | None
+    max_length_tokens: int | None
+    prefix: str | None
+    windowing: Windowing
+    share_context: bool
+    token_losses: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A parsed specification. `target` is a path, a URL, or what follows `oracle:` and `vllm:`."""
+
+    kind: str
+    target: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model's name in tables unless another is given. It can be the name of a directory."""
+        if self.kind == "oracle":
+            return f"oracle-{Path(self.target).stem}"
+        if self.kind == "api":
+            return re.sub(r"[^\w.-]+", "-", self.options.get("model", self.target)).strip("-")
+        return Path(self.target).expanduser().resolve().name
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """Parse a specification. A directory may have any name, with `,` and `=` too.
+
+    Raises:
+        ConfigError: for an option that this kind of model does not have.
+    """
+    if Path(text).expanduser().is_dir():
+        return ModelSpec(kind="directory", target=text)
+    target, *options = _OPTION.split(text)
+    kind = "directory"
+    if target.startswith(("http://", "https://")):
+        kind = "api"
+    elif target.startswith(("oracle:", "vllm:")):
+        kind, target = target.split(":", 1)
+    given = dict(option.split("=", 1) for option in options)
+    for name in given:
+        if name not in _OPTIONS[kind]:
+            near = difflib.get_close_matches(name, _OPTIONS[kind], n=1)
+            known = f"did you mean {near[0]}?" if near else f"it has {', '.join(_OPTIONS[kind]) or 'no options'}"
+            raise ConfigError(f'model: unknown option "{name}" of {text.split(",")[0]}', hint=known)
+    return ModelSpec(kind=kind, target=target, options=given)

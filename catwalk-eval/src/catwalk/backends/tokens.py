@@ -1,0 +1,162 @@
+"""What backends share that score token ids but run no model in this process: texts to requests, and back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as Encoder
+from tokenizers import decoders, models, pre_tokenizers
+
+from catwalk.formats.checkpoint import Inspection, inspect_checkpoint
+from catwalk.formats.contract import ConfigError, read_object
+from catwalk.model.load import Tokenizer, load_tokenizer
+from catwalk.perplexity import windows
+from catwalk.requests import encode_pairs
+from catwalk.types import Advance, Likelihood, Pair, PairError, Request, Windowing
+
+__all__ = ["TokenBackend", "byte_tokenizer", "read_tokenizer"]
+
+Score = tuple[float, bool]
+"""Σ ln p of a request's continuation, and whether each of its tokens is the most likely."""
+
+
+class TokenBackend(ABC):
+    """Scores of pairs and documents from scores of requests, which a subclass answers."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length_tokens: int,
+        prefix: str | None,
+        windowing: Windowing,
+    ) -> None:
+        self.advance: Advance | None = None
+        self.tokenizer = tokenizer
+        self.max_length_tokens = max_length_tokens
+        self.prefix = tokenizer.prefix(prefix)
+        self.windowing: Windowing = windowing
+        self.unknown_tokens = 0
+
+    @abstractmethod
+    def score_requests(self, requests: Sequence[Request]) -> list[Score]:
+        """The requests' scores in their order."""
+
+    @property
+    def document_prefix(self) -> str | None:
+        """The tokenizer's own kind of token before a document."""
+        return self.tokenizer.document_prefix
+
+    @property
+    def text_settings(self) -> dict[str, Any]:
+        """Settings of how texts become requests."""
+        return {
+            "max_length_tokens": self.max_length_tokens,
+            "prefix": self.prefix,
+            "windowing": self.windowing,
+        }
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Find what cannot be scored before anything is.
+
+        Raises:
+            PairError: for a continuation without tokens, or a token without an embedding.
+        """
+        encode_pairs(pairs, self.tokenizer, self.tokenizer.prefix_id(self.prefix), self.max_length_tokens)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        """Each continuation after its context.
+
+        Raises:
+            PairError: for a continuation without tokens.
+        """
+        encoded = encode_pairs(pairs, self.tokenizer, self.tokenizer.prefix_id(self.prefix), self.max_length_tokens)
+        scores = self.score_requests(encoded.requests)
+        return [
+            Likelihood(
+                sum_logprob=sum(scores[part][0] for part in parts),
+                tokens=sum(len(encoded.requests[part].continuation) for part in parts),
+                greedy=all(scores[part][1] for part in parts),
+                truncated=truncated,
+                crossing=crossing,
+                windows=len(parts),
+            )
+            for parts, truncated, crossing in zip(encoded.parts, encoded.truncated, encoded.crossing, strict=True)
+        ]
+
+    def documents(self, texts: Sequence[str]) -> list[Likelihood]:
+        """Whole documents, each after one prefix token, in windows.
+
+        Raises:
+            PairError: for a text without tokens, or a token without an embedding.
+        """
+        prefix_id = self.tokenizer.prefix_id(self.prefix)
+        pieces: list[list[Request]] = []
+        for index, (text, ids) in enumerate(zip(texts, self.tokenizer.encode(texts), strict=True)):
+            if ids and max(ids) >= self.tokenizer.embedding_rows:
+                raise PairError(self.tokenizer.beyond(ids), index, "use the model's own tokenizer")
+            if text.strip() and not ids:
+                problem = "the tokenizer produces no tokens; expected at least one"
+                raise PairError(problem, index, "remove the document, or use another tokenizer")
+            self.unknown_tokens += sum(id == self.tokenizer.unk_token_id for id in ids)
+            pieces.append(windows(ids, prefix_id, self.max_length_tokens, self.windowing))
+        scores = iter(self.score_requests([request for parts in pieces for request in parts]))
+        found = []
+        for parts in pieces:
+            own = [next(scores) for _ in parts]
+            found.append(
+                Likelihood(
+                    sum_logprob=sum(value for value, _ in own),
+                    tokens=sum(len(part.continuation) for part in parts),
+                    greedy=all(greedy for _, greedy in own),
+                    windows=len(parts),
+                )
+            )
+        return found
+
+
+# ---- tokenizers without weights
+
+
+class _WithoutWeights(Inspection):
+    """A directory with a tokenizer but no model: every token of the tokenizer counts as embedded."""
+
+    @cached_property
+    def embedding_rows(self) -> int:
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+
+
+def read_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint, or of a directory that has only tokenizer.json and tokenizer_config.json.
+
+    Raises:
+        ConfigError: the directory does not exist. FormatError: it has no tokenizer that can be read.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"tokenizer: {directory} not found; expected a directory with tokenizer.json")
+    if (directory / "config.json").is_file() and any(directory.glob("*.safetensors*")):
+        return load_tokenizer(inspect_checkpoint(directory))
+    found = {}
+    for name in ("config", "generation_config", "tokenizer_config"):
+        path = directory / f"{name}.json"
+        found[name] = read_object(path) if path.is_file() else {}
+    return load_tokenizer(_WithoutWeights(directory=directory, **found))
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token for each byte, and an end token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    encoder = Encoder(models.BPE(vocab={text: id for id, text in enumerate(alphabet)}, merges=[]))
+    encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoder.decoder = decoders.ByteLevel()
+    return Tokenizer(
+        backend=encoder,
+        bos_token_id=None,
+        eos_token_id=len(alphabet),
+        unk_token_id=None,
+        starts_with_bos=False,
+        document_prefix="eos",
+        embedding_rows=len(alphabet) + 1,
+    )
