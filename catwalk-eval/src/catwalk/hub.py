@@ -1,4 +1,4 @@
-"""Rows from the Hugging Face Hub: the Parquet files of one split, at a pinned revision, kept in the Hub's cache."""
+"""From the Hugging Face Hub, at a revision, kept in the Hub's cache: the Parquet files of a split, and checkpoints."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from catwalk.formats.contract import ConfigError, WorkError, first_line
 from catwalk.types import Task
 
-__all__ = ["download_split"]
+__all__ = ["download_checkpoint", "download_split"]
 
 
 def download_split(task: Task, split: str, *, offline: bool) -> tuple[tuple[Path, ...], tuple[str, ...]]:
@@ -67,3 +67,31 @@ def _files(name: str, config: str, split: str, revision: str, offline: bool) -> 
         rf"(?:{'|'.join(map(re.escape, folders))}){re.escape(split)}\.parquet"
     )
     return [file for file in listed if pattern.fullmatch(file)]
+
+
+_CHECKPOINT_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "*.tiktoken")
+
+
+def download_checkpoint(name: str, revision: str, *, offline: bool) -> Path:
+    """The directory of a model at a revision, without pickled weights. HF_HUB_OFFLINE=1 has the effect of `offline`.
+
+    Raises:
+        ConfigError: the model or its revision does not exist, or it is not in the cache.
+        WorkError: the network failed.
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+
+    offline = offline or constants.HF_HUB_OFFLINE
+    where = f"model: hub:{name}@{revision}"
+    try:
+        patterns = list(_CHECKPOINT_FILES)
+        found = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ConfigError(f"{where}: not found on the Hub", hint="check the name, or that you have access") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        if offline:
+            raise ConfigError(f"{where}: not in the cache", hint="run once without --offline") from error
+        raise WorkError(f"{where}: {first_line(error)}", hint="check the network, or give a directory") from error
+    except (OSError, errors.HfHubHTTPError, errors.HFValidationError) as error:
+        raise WorkError(f"{where}: {first_line(error)}", hint="check the network, or give a directory") from error
+    return Path(found)
