@@ -44,13 +44,13 @@ def test_thumb_edit_and_choice_become_rows_that_dpo_trains_on(checkpoint, run, t
         tab.until("document.querySelectorAll('.actions').length === 1")
 
         # nothing is stored before the text of the consent was shown and accepted
-        _click(tab, "👎")
+        _click(tab, "Bad")
         tab.until("document.getElementById('consent').open")
         assert "used to train" in tab.run("document.getElementById('consent-text').innerText")
         _click(tab, "No, store nothing")
         tab.until("document.getElementById('status').textContent === 'Nothing was stored.'")
         assert (tmp_path / "feedback" / "thumbs.jsonl").read_text() == ""
-        _click(tab, "👎")
+        _click(tab, "Bad")
         _click(tab, "I agree")
         tab.until("document.getElementById('status').textContent.startsWith('Stored. A pair')")
 
