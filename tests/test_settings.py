@@ -53,6 +53,11 @@ def _instruct(kind: str) -> Loader:
     return load
 
 
+def _mixture(path: Path) -> Any:
+    mixing = importlib.import_module("open_instruct.mix")
+    return [mixing._parse_source(source) for source in mixing._expand([str(path)])]
+
+
 LOADERS: list[tuple[str, Loader]] = [
     (r"(demo|dolma-toolkit)/configs/(.*-)?tag\.yaml", _dolma("tag")),
     (r"(demo|dolma-toolkit)/configs/(.*-)?mix\.yaml", _dolma("mix")),
@@ -66,6 +71,7 @@ LOADERS: list[tuple[str, Loader]] = [
     (r"paloma/configs/controls\.yaml", _paloma("paloma.controls", "Controls")),
     (r"(open-instruct|demo)/configs/(.*-)?sft\.yaml", _instruct("SftConfig")),
     (r"(open-instruct|demo)/configs/(.*-)?dpo\.yaml", _instruct("DpoConfig")),
+    (r"open-instruct/configs/mixtures/.*\.yaml", _mixture),
 ]
 SHIPPED = [name for name in tracked() if name.endswith((".yaml", ".yml"))]
 
