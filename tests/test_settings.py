@@ -45,6 +45,14 @@ def _catwalk(path: Path) -> Any:
     return importlib.import_module("catwalk.config").load_config(path, {}, [])
 
 
+def _benchmark(path: Path) -> Any:
+    if path.name in ("sets.yaml", "olmes.yaml"):
+        return yaml.safe_load(path.read_text("utf-8"))
+    from catwalk.declarations import read_declaration
+
+    return read_declaration(path)
+
+
 def _instruct(kind: str) -> Loader:
     def load(path: Path) -> Any:
         config = importlib.import_module("open_instruct.config")
@@ -67,6 +75,7 @@ LOADERS: list[tuple[str, Loader]] = [
     (r"dolma-toolkit/src/dolma/presets/.*\.yaml", _preset),
     (r"(trainer/configs/.*|demo/configs/train)\.yaml", _trainer),
     (r"catwalk-eval/configs/.*\.yaml", _catwalk),
+    (r"catwalk-eval/src/catwalk/benchmarks/.*\.yaml", _benchmark),
     (r"paloma/configs/(build|suite)\.yaml", _paloma("paloma.build", "BuildConfig")),
     (r"paloma/configs/controls\.yaml", _paloma("paloma.controls", "Controls")),
     (r"(open-instruct|demo)/configs/(.*-)?sft\.yaml", _instruct("SftConfig")),

@@ -9,7 +9,7 @@ from catwalk.data import locate
 from catwalk.formats.contract import ConfigError, FormatError
 from catwalk.items import load_items, show_item
 from catwalk.request_sets import read_request_set, request_set_labels
-from catwalk.tasks import TASKS, find_tasks
+from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from conftest import write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +114,12 @@ def test_too_few_examples_is_an_error(tmp_path: Path) -> None:
         load_items(task, locate(task, tmp_path))
 
 
+def test_at_least_86_data_sets_have_names() -> None:
+    assert len({str(task.hub or task.benchmark) for task in TASKS.values()}) >= 86
+    assert len(TASK_SETS["mmlu"]) == 57
+    assert len(TASK_SETS["olmes"]) == 20
+
+
 @needs_package
 def test_mmlu_has_a_description_and_examples_of_its_subject() -> None:
     (task,) = find_tasks(("mmlu_anatomy:letters@5",))
@@ -150,3 +156,25 @@ def test_damaged_request_sets_are_errors(tmp_path: Path, change: dict[str, Any],
     with pytest.raises(FormatError) as caught:
         read_request_set(file)
     assert (caught.value.code, caught.value.line) == (code, 1)
+
+
+@needs_package
+def test_every_task_that_was_run_here_renders() -> None:
+    for name in (
+        "basic_arithmetic@2",
+        "naturalqs@5",
+        "passkey",
+        "triviaqa@1",
+        "mmlu_virology:original@5",
+        "arc_easy:letters",
+    ):
+        (task,) = find_tasks((name,))
+        items = load_items(task, locate(task, None))
+        assert len({item.id for item in items}) == len(items) >= 15
+        assert all(item.continuations or item.references for item in items)
+
+
+def test_local_files_of_gsm8k_and_lambada(shared_data: Path) -> None:
+    for name, count in (("gsm8k@0", 660), ("lambada", 2500)):
+        (task,) = find_tasks((name,))
+        assert len(load_items(task, locate(task, shared_data / "eval"))) == count

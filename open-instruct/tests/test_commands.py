@@ -119,6 +119,19 @@ def test_inspect_shows_counts_and_the_mask(checkpoint, chats, pairs, tmp_path, c
     assert "1 rows, " in capsys.readouterr().out
 
 
+def test_inspect_shows_trained_tokens_in_green(checkpoint, tmp_path, capsys):
+    data = write_rows(tmp_path / "rows.jsonl", chat_rows(1))
+    command = ["inspect", str(data), "--checkpoint", str(checkpoint()), "--row", "0", "--color"]
+    assert main([*command, "never"]) == 0
+    plain = capsys.readouterr().out
+    assert "\x1b" not in plain
+    assert main([*command, "always"]) == 0
+    colored = capsys.readouterr().out
+    green = [line for line in colored.splitlines() if line.startswith("\x1b[32m")]
+    assert len(green) == sum(line[17:18] == "T" for line in plain.splitlines()) > 0
+    assert all("  T  " in line for line in green)
+
+
 def test_mix_takes_exact_amounts_whatever_the_order(tmp_path, capsys):
     first = write_rows(tmp_path / "first.jsonl", chat_rows(10))
     second = write_rows(tmp_path / "second.jsonl", [{"messages": row["messages"]} for row in chat_rows(4)])

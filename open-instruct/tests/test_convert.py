@@ -266,6 +266,15 @@ def test_unusable_rows_are_counted_by_reason_and_written_aside(tmp_path, caplog)
     assert manifest["counts"] == {"pairs": 1}
 
 
+def test_ghost_attention_trains_the_last_answer_of_a_chat_with_a_system_message(tmp_path, capsys):
+    turns = [{"from": who, "value": who} for who in ("human", "gpt", "human", "gpt")]
+    rows = [{"system": "Act as a cat.", "conversations": turns}, {"conversations": turns}]
+    data = _write(tmp_path / "set.jsonl", rows)
+    assert main(["convert", str(data), "--ghost-attention", "--output-dir", str(tmp_path / "out")]) == 0
+    weights = [[one.get("weight") for one in row["messages"]] for row in _dump(capsys, "chat", tmp_path / "out")]
+    assert weights == [[None, None, 0, None, None], [None] * 4]
+
+
 @pytest.mark.parametrize(
     ("rows", "flags", "expected"),
     [

@@ -20,7 +20,7 @@ SPACING = {"llama2": (" ", " "), "mistral": (" ", "")}
 QUESTION_BEFORE_ANSWER = {"llama2", "mistral"}
 ROLES = ["system", "user", "assistant", "assistant", "tool"]
 SPELLED = ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "[/INST]", "<s>", "<|assistant|>", "<think>", "</think>", "\n"]
-# the reserved characters, in a row with a special token, are an error of their own (test_requests.py)
+# the reserved characters, in a row with a special token, are an error of their own
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\U000f5a16\U000f5a17\U000f5a18")
 WORDS = st.lists(st.sampled_from(SPELLED) | st.text(CHARACTERS, max_size=8), max_size=6).map("".join)
 TEXT = WORDS | st.sampled_from(["", " ", "x", "<think>\nWell.\n</think>\n\nYes", "word " * 3000])
@@ -182,6 +182,13 @@ def test_row_without_anything_to_train_is_located(encoders):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
     row = parse_conversation({"messages": messages}, Path("rows.jsonl"), 3)
     with pytest.raises(BadRows, match=r"rows\.jsonl:3: no answer is to be trained"):
+        encode_conversations([row], encoders["tulu"], 100, "truncate")
+
+
+def test_reserved_character_with_a_special_token_is_located(encoders):
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<|endoftext|>\U000f5a16"}]
+    row = parse_conversation({"messages": messages}, Path("rows.jsonl"), 3)
+    with pytest.raises(BadRows, match=r"rows\.jsonl:3: .*reserved character"):
         encode_conversations([row], encoders["tulu"], 100, "truncate")
 
 

@@ -110,7 +110,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "tasks": {"nargs": "+", "metavar": "TASK"},
         "documents": {"nargs": "+", "type": home_path, "metavar": "PATH"},
         "share_context": {"action": argparse.BooleanOptionalAction},
-        "token_losses": {"action": "store_true"},
+        **{name: {"action": "store_true"} for name in ("allow_code", "hub", "offline", "token_losses")},
     }
     for name, text in field_help(RunConfig).items():
         run.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **options.get(name, {}))

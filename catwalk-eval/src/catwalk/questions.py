@@ -19,7 +19,10 @@ Judge = Callable[[str, tuple[str, ...]], dict[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class ItemQuestions:
-    """`types.Questions` of rendered items. `stop`, `max_tokens` and `judge` are for items without continuations."""
+    """`types.Questions` of rendered items.
+
+    `stop`, `max_tokens` and `judge` are for items without continuations; `scoring` says what the judge depends on.
+    """
 
     name: str
     split: str
@@ -29,13 +32,14 @@ class ItemQuestions:
     stop: tuple[str, ...] = ()
     max_tokens: int = 0
     judge: Judge | None = None
+    scoring: str = ""
 
     @cached_property
     def key(self) -> str:
         """sha256 of the rendered items and of what ends a generated text."""
         digest = hashlib.sha256("".join(canonical_line(asdict(item)) for item in self.items).encode())
         if self.prompts:
-            digest.update(canonical_line([self.stop, self.max_tokens]).encode())
+            digest.update(canonical_line([self.stop, self.max_tokens, self.scoring]).encode())
         return digest.hexdigest()
 
     @cached_property

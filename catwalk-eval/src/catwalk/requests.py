@@ -110,7 +110,7 @@ def item_pairs(items: Sequence[Item]) -> list[Pair]:
     """For each item, its choices after their contexts, then its choices after just "Answer:"."""
     pairs = []
     for item in items:
-        conditional = zip(item.contexts, item.continuations, strict=True)
+        conditional = zip(item.contexts, item.continuations, strict=bool(item.continuations))
         pairs += [Pair(context=context, continuation=text) for context, text in conditional]
         pairs += [Pair(context=UNCONDITIONAL_CONTEXT, continuation=text) for text in item.continuations]
     return pairs

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["TemplateError", "compile_expression", "compile_template"]
+__all__ = ["TemplateError", "boxed", "compile_expression", "compile_template"]
 
 Row = dict[str, Any]
 
@@ -26,10 +26,34 @@ def _re_sub(text: str, pattern: str, replacement: str = "") -> str:
     return re.sub(pattern, replacement, text)
 
 
+def _split_options(text: str) -> list[str]:
+    """MathQA's choices: "a ) 38 , b ) 27.675 , c ) 30"."""
+    return [part.strip(" ,") for part in re.split(r"\b[a-e] \)", text.strip("[]'"))[1:]]
+
+
+def boxed(text: str) -> str:
+    r"""The content of the last \\boxed{...}, with balanced braces; empty without one."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return ""
+    depth = 0
+    for index in range(start + len("\\boxed"), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[index], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : index]
+    return ""
+
+
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters |= {"wikihow": _wikihow, "lower_first": _lower_first, "re_sub": _re_sub}
+    environment.filters |= {
+        "boxed": boxed,
+        "lower_first": _lower_first,
+        "re_sub": _re_sub,
+        "split_options": _split_options,
+        "wikihow": _wikihow,
+    }
     return environment
 
 

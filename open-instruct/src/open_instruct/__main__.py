@@ -95,6 +95,8 @@ def _inspect(options: argparse.Namespace) -> None:
         template=options.template,
         max_length_tokens=options.max_length_tokens,
         row=options.row,
+        color=options.color == "always"
+        or (options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")),
     )
     for line in lines:
         sys.stdout.write(line + "\n")
@@ -112,6 +114,7 @@ def _convert(options: argparse.Namespace) -> None:
         format_name=options.to,
         source=options.source,
         hub=options.hub,
+        ghost_attention=options.ghost_attention,
     )
 
 
@@ -242,6 +245,9 @@ def _parser() -> argparse.ArgumentParser:
         help="name of a shipped template, or a .jinja file (default: as in the YAML file, else the checkpoint's)",
     )
     inspect.add_argument(
+        "--color", choices=["auto", "always", "never"], default="auto", help="show trained tokens in green" + shown
+    )
+    inspect.add_argument(
         "--max-length-tokens",
         type=int,
         help=f"longest sequence (default: as in the YAML file, else {SequenceSettings().max_length_tokens})",
@@ -263,6 +269,11 @@ def _parser() -> argparse.ArgumentParser:
         "--to", choices=["chat", "preference"], help="format of the result (default: chat where possible)"
     )
     convert.add_argument("--source", help="source of the rows (default: as in the row, else the file's name)")
+    convert.add_argument(
+        "--ghost-attention",
+        action="store_true",
+        help="of a chat with a system message, train the last answer only (Llama 2)",
+    )
     convert.add_argument(
         "--hub", action="append", metavar="OWNER/NAME[@REVISION]", help="also a data set to download from the Hub"
     )

@@ -18,15 +18,24 @@ from .settings import read_settings
 
 __all__ = ["inspect_data"]
 
+_GREEN, _FAINT = 32, 2
+_MARK = 17  # column of the T in a line of _tokens
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
 def inspect_data(
-    data: str, *, checkpoint: str | None, template: str | None, max_length_tokens: int | None, row: int | None
+    data: str,
+    *,
+    checkpoint: str | None,
+    template: str | None,
+    max_length_tokens: int | None,
+    row: int | None,
+    color: bool = False,
 ) -> Iterator[str]:
     """Yield the lines of the report on `data`, a YAML file with settings or rows.
 
-    The other arguments override the settings; `row` (from 0) adds that row's tokens, with `T` next to the trained ones.
+    The other arguments override the settings; `row` (from 0) adds that row's tokens, with `T` next to
+    the trained ones, which are green with `color`.
 
     Raises:
         ConfigError: a path that does not exist, or a row after the last.
@@ -77,7 +86,9 @@ def inspect_data(
     if row is not None:
         if not 0 <= row < len(counts):
             raise ConfigError(f"--row: is {row}; expected 0 to {len(counts) - 1}")
-        yield from _tokens(examples.rows[row], tokenizer)
+        for line in _tokens(examples.rows[row], tokenizer):
+            is_trained = line[_MARK : _MARK + 1] == "T"
+            yield f"\x1b[{_GREEN if is_trained else _FAINT}m{line}\x1b[0m" if color else line
 
 
 def _read_config(path: Path) -> SftConfig | DpoConfig:

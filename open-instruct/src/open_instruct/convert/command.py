@@ -35,11 +35,14 @@ def convert(
     format_name: str | None = None,
     source: str | None = None,
     hub: list[str] | None = None,
+    ghost_attention: bool = False,
 ) -> None:
     """Convert files, directories and data sets of the Hub to one directory of `format_name`.
 
     Without `shape_name` each file's shape is detected. Without `format_name` it is `chat` if every shape can become
     chats, else `preference`. `source` replaces the file's name as the rows' source.
+    With `ghost_attention`, a chat with a system message trains its last answer only (Touvron et al. 2023,
+    arXiv:2307.09288, section 3.3): the model learns to follow an instruction from many turns ago.
 
     Raises:
         ConfigError: a path that does not exist, rows of an unknown shape, or an output directory in use.
@@ -62,7 +65,11 @@ def convert(
     output = Output(
         output_dir,
         format_name=format_name,
-        config={"shapes": sorted({f"{file.name}={name}" for file, name in shapes.items()}), "source": source},
+        config={
+            "ghost_attention": ghost_attention,
+            "shapes": sorted({f"{file.name}={name}" for file, name in shapes.items()}),
+            "source": source,
+        },
         inputs=[entry for file in files for entry in describe_input("source", file, Path(output_dir))],
     )
     if output.is_done():
@@ -87,6 +94,8 @@ def convert(
                         dropped[made.reason] += 1
                         left_out.write(canonical_line(made.record()).encode())
                     else:
+                        if ghost_attention:
+                            _train_last_answer(made.get("messages", []))
                         rows += 1
                         messages += len(made.get("messages", ()))
                         kept.write(canonical_line(made))
@@ -105,6 +114,15 @@ def convert(
         details = {"rows_dropped": dict(sorted(dropped.items()))} if dropped else {}
         output.publish(counts=counts, details=details)
     log.info("convert  %d rows: %s", rows, output.directory)
+
+
+def _train_last_answer(messages: list[dict[str, Any]]) -> None:
+    """Give every answer but the last `weight` 0, if the chat begins with a system message."""
+    if messages and messages[0]["role"] == "system":
+        for message in messages[:-1]:
+            if message["role"] == "assistant":
+                message.pop("train", None)
+                message["weight"] = 0
 
 
 class _Dropped:
