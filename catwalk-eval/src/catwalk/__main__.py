@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file for the results as lm-evaluation-harness's JSON; takes one RESULTS",
     )
+    report.add_argument(
+        "--contamination",
+        type=home_path,
+        metavar="PATH",
+        help="dolma's attributes of the output of catwalk documents; compares clean and contaminated items",
+    )
 
     verify = add("verify", "recompute every number in results from their rows")
     verify.add_argument(
@@ -163,7 +169,7 @@ def _show(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from catwalk.report import report
 
-    sys.stdout.write(report(options.results, options.output_dir, options.lm_eval_json))
+    sys.stdout.write(report(options.results, options.output_dir, options.lm_eval_json, options.contamination))
     return 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from catwalk import WRITER
 from catwalk.board import build_board
+from catwalk.contamination import contamination_tables, read_marks
 from catwalk.formats.contract import ConfigError, canonical_json, write_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
 from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
@@ -18,7 +19,9 @@ from catwalk.tables import Dot, Table, build_tables
 __all__ = ["dot_table", "report"]
 
 
-def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path | None) -> str:
+def report(
+    directories: Sequence[Path], output: Path | None, lm_eval_json: Path | None, contamination: Path | None = None
+) -> str:
     """The Markdown; also writes the pages, the leaderboard and a manifest to `output`, and the lm-eval JSON.
 
     Raises:
@@ -32,15 +35,19 @@ def report(directories: Sequence[Path], output: Path | None, lm_eval_json: Path 
         problem = f"output_dir: {output} contains another artifact; expected a report or an empty directory"
         raise ConfigError(problem, hint="choose another --output-dir")
     tables = build_tables(models)
+    if contamination is not None:
+        tables += contamination_tables(models, read_marks(contamination))
     text = _markdown(tables)
     if lm_eval_json is not None:
         write_file(lm_eval_json, canonical_json(lm_eval_results(models[0])).encode())
     if output is not None:
-        _write(output, models, tables, text)
+        _write(output, models, tables, text, contamination)
     return text
 
 
-def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table], text: str) -> None:
+def _write(
+    output: Path, models: Sequence[LoadedResults], tables: Sequence[Table], text: str, contamination: Path | None
+) -> None:
     title = "Evaluation of " + ", ".join(model.results["model"]["name"] for model in models)
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     contents = {"report.md": f"# {title}\n\n{text}", "report.html": _page(title, tables)}
@@ -52,7 +59,7 @@ def _write(output: Path, models: Sequence[LoadedResults], tables: Sequence[Table
     for name, content in contents.items():
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         write_file(output / name, content.encode())
-    inputs = []
+    inputs = describe_input("contamination", contamination, output) if contamination else []
     for model in models:
         complete = (model.directory / MANIFEST).is_file()
         names = (RESULTS, PREDICTIONS, PER_DOCUMENT)

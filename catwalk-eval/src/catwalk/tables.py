@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from catwalk.formats.results import METRICS
-from catwalk.metrics import item_metrics
 from catwalk.results import LoadedResults
+from catwalk.rows import row_metrics
 from catwalk.statistics import (
     Z95,
     Paired,
@@ -20,7 +20,17 @@ from catwalk.statistics import (
 )
 from catwalk.types import DocumentScore
 
-__all__ = ["Dot", "Table", "build_tables"]
+__all__ = [
+    "Dot",
+    "Table",
+    "build_tables",
+    "difference_cell",
+    "estimate_cell",
+    "is_share",
+    "p_cell",
+    "paired_tasks",
+    "scale",
+]
 
 _ABSENT = "–"
 
@@ -47,7 +57,7 @@ def build_tables(models: Sequence[LoadedResults]) -> list[Table]:
     if any(model.domains for model in models):
         tables.append(_source_table(models))
     for other in models[1:]:
-        paired = _paired_tasks(models[0], other), _paired_sources(models[0], other)
+        paired = paired_tasks(models[0], other), _paired_sources(models[0], other)
         tables += [table for table in paired if table.rows]
     if any(model.domains for model in models):
         tables.append(_domain_table(models))
@@ -71,28 +81,50 @@ def _task_table(models: Sequence[LoadedResults]) -> Table:
                 cells.append(_ABSENT)
                 continue
             metric = model.tasks[name]["metrics"][primary]
-            cells.append(_estimate(metric["value"], metric["stderr"], metric["n"], primary))
             limits = interval(primary, metric["value"], metric["stderr"], metric["n"])
+            cells.append(estimate_cell(primary, metric["value"], limits))
             low, high = limits or (metric["value"],) * 2
-            points.append((model.label, 100 * metric["value"], 100 * low, 100 * high))
-        rows.append([name, primary, str(entry["items"]), f"{100 / entry['choices_mean']:.1f}", *cells])
+            if is_share(primary):
+                points.append((model.label, 100 * metric["value"], 100 * low, 100 * high))
+        chance = f"{100 / entry['choices_mean']:.1f}" if entry["choices_mean"] > 1 else _ABSENT
+        rows.append([name, primary, str(entry["items"]), chance, *cells])
         plot.append((name, points))
-    if len(names) > 1:
-        rows.append(["mean", "", "", "", *(_mean_cell(model, names) for model in models)])
+    shares = [name for name, row in zip(names, rows, strict=True) if is_share(row[1])]
+    if len(shares) > 1:
+        rows.append(["mean", "", "", "", *(_mean_cell(model, shares) for model in models)])
     note = (
-        "Zero-shot, per cent, with 95 % intervals (Wilson; the mean's from the tasks' standard errors, √Σs² / K). "
-        "`chance` is 1 / mean number of choices."
+        f"{_shots(models)}Per cent, with 95 % intervals (Wilson; the mean's from the tasks' standard errors, √Σs² / K)."
+        " `chance` is 1 / mean number of choices."
     )
+    if len(shares) < len(names):
+        note += " Bits per byte and other metrics that are not shares are in their own unit, and not in the mean."
     columns = ["task", "metric", "items", "chance", *(model.label for model in models)]
     return Table(title="Tasks", note=note, columns=columns, rows=rows, numeric=len(models) + 2, plot=plot)
 
 
-def _estimate(value: float, stderr: float | None, n: int, metric: str) -> str:
-    """A value with its 95 % interval; accuracies in per cent."""
-    limits = interval(metric, value, stderr, n)
-    scale, digits = (100, 1) if metric.startswith("acc_") else (1, 4)
-    text = f"{value * scale:.{digits}f}"
-    return text if limits is None else f"{text} [{limits[0] * scale:.{digits}f}, {limits[1] * scale:.{digits}f}]"
+def _shots(models: Sequence[LoadedResults]) -> str:
+    """How many examples the prompts have, if it is the same number for all tasks."""
+    found = {task.get("num_shots", 0) for model in models for task in model.tasks.values()}
+    if len(found) > 1:
+        return "The number of examples in a prompt follows @ in the name. "
+    return "Zero-shot. " if found == {0} else f"{found.pop()}-shot. "
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of items or of points: shown in per cent, and larger is better."""
+    return not metric.startswith(("bits_per_byte", "nats_", "probability_mass"))
+
+
+def scale(metric: str) -> tuple[float, int]:
+    """The factor and the digits with which a metric is shown."""
+    return (100, 1) if is_share(metric) else (1, 4)
+
+
+def estimate_cell(metric: str, value: float, limits: tuple[float, float] | None) -> str:
+    """A value with its 95 % interval; shares in per cent."""
+    factor, digits = scale(metric)
+    text = f"{value * factor:.{digits}f}"
+    return text if limits is None else f"{text} [{limits[0] * factor:.{digits}f}, {limits[1] * factor:.{digits}f}]"
 
 
 def _mean_cell(model: LoadedResults, names: Sequence[str]) -> str:
@@ -114,8 +146,7 @@ def _metric_table(model: LoadedResults) -> Table:
         cells = []
         for metric in METRICS:
             entry = task["metrics"].get(metric)
-            scale, digits = (100, 1) if metric.startswith("acc_") else (1, 4)
-            cells.append(_ABSENT if entry is None else f"{entry['value'] * scale:.{digits}f}")
+            cells.append(_ABSENT if entry is None else estimate_cell(metric, entry["value"], None))
         counts = model.details.get("tasks", {}).get(name, {})
         cells += [str(counts.get(key, _ABSENT)) for key in ("truncated_contexts", "border_crossings")]
         rows.append([name, *cells])
@@ -147,7 +178,7 @@ def _source_table(models: Sequence[LoadedResults]) -> Table:
             value = math.fsum(domain["nll_nats"] for domain in domains) / (size_bytes * math.log(2))
             documents = [one for one in model.documents if one.source == source]
             stderr = ratio_stderr([_bits(one) for one in documents], [float(one.bytes) for one in documents])
-            cells.append(_estimate(value, stderr, 0, "bits_per_byte"))
+            cells.append(estimate_cell("bits_per_byte", value, interval("bits_per_byte", value, stderr, 0)))
             half = Z95 * (stderr or 0.0)
             points.append((model.label, value, value - half, value + half))
         counted = [domain for key, domain in _any_domains(models).items() if key[0] == source]
@@ -198,7 +229,8 @@ def _domain_table(models: Sequence[LoadedResults]) -> Table:
                 cells += [_ABSENT, _ABSENT]
                 continue
             ratio = domain["bits_per_byte"]
-            cells.append(_estimate(ratio["value"], ratio["stderr"], ratio["n"], "bits_per_byte"))
+            limits = interval("bits_per_byte", ratio["value"], ratio["stderr"], ratio["n"])
+            cells.append(estimate_cell("bits_per_byte", ratio["value"], limits))
             cells.append(_perplexity(domain["nll_nats"], domain["tokens"]))
         rows.append([source or "(none)", subdomain or "(all)", str(first["documents"]), f"{first['bytes']:,}", *cells])
     columns = ["source", "domain", "documents", "bytes"]
@@ -222,27 +254,37 @@ def _perplexity(nll_nats: float, tokens: int) -> str:
 # ---- paired differences
 
 
-def _paired_tasks(first: LoadedResults, other: LoadedResults) -> Table:
+def paired_tasks(
+    first: LoadedResults, other: LoadedResults, clean: Mapping[str, Collection[str]] | None = None
+) -> Table:
+    """Differences on the items that both models have; with `clean`, only on these ids of these tasks."""
     found = []
     for name in sorted(first.tasks.keys() & other.tasks.keys()):
+        if clean is not None and name not in clean:
+            continue
         metric = first.tasks[name]["primary_metric"]
-        left = {score.id: item_metrics(score)[metric] for score in first.items.get(name, [])}
-        right = {score.id: item_metrics(score)[metric] for score in other.items.get(name, [])}
+        left, right = (
+            {row["id"]: row_metrics(row)[metric] for row in one.rows.get(name, ())} for one in (first, other)
+        )
         ids = sorted(left.keys() & right.keys())
+        if clean is not None:
+            ids = [id for id in ids if id in clean[name]]
         if ids:
             values = [left[id] for id in ids], [right[id] for id in ids]
-            found.append((name, metric, paired_difference(*values, binary=metric.startswith("acc_"))))
+            binary = set(values[0]) | set(values[1]) <= {0.0, 1.0}
+            found.append((name, metric, paired_difference(*values, binary=binary)))
     adjusted = holm([paired.p for _, _, paired in found])
     note = (
         "Percentage points on the items that both have; 95 % intervals from the standard error of the differences; p "
-        "is McNemar's, exact; `p (Holm)` is adjusted for the number of tasks."
+        "is McNemar's, exact, and normal for values other than right and wrong; `p (Holm)` is adjusted for the number "
+        "of tasks."
     )
     return Table(
-        title=f"Paired differences on tasks: {other.label} − {first.label}",
+        title=f"Paired differences on {'tasks' if clean is None else 'clean items'}: {other.label} − {first.label}",
         note=note,
         columns=["task", "metric", "items", "difference", "p", "p (Holm)"],
         rows=[
-            [name, metric, str(paired.n), _difference(paired, 100, 1), _p(paired.p), _p(p)]
+            [name, metric, str(paired.n), difference_cell(paired, *scale(metric)), p_cell(paired.p), p_cell(p)]
             for (name, metric, paired), p in zip(found, adjusted, strict=True)
         ],
         numeric=4,
@@ -266,7 +308,7 @@ def _paired_sources(first: LoadedResults, other: LoadedResults) -> Table:
         note=note,
         columns=["source", "documents", "difference", "p", "p (Holm)"],
         rows=[
-            [source, str(paired.n), _difference(paired, 1, 4), _p(paired.p), _p(p)]
+            [source, str(paired.n), difference_cell(paired, 1, 4), p_cell(paired.p), p_cell(p)]
             for (source, paired), p in zip(found, adjusted, strict=True)
         ],
         numeric=4,
@@ -284,16 +326,18 @@ def _by_key(documents: Sequence[DocumentScore]) -> dict[tuple[str, str, str, int
     return found
 
 
-def _difference(paired: Paired, scale: float, digits: int) -> str:
-    text = f"{paired.difference * scale:+.{digits}f}"
+def difference_cell(paired: Paired, factor: float, digits: int) -> str:
+    """A difference with its 95 % interval."""
+    text = f"{paired.difference * factor:+.{digits}f}"
     if paired.stderr is None:
         return text
     half = Z95 * paired.stderr
-    low, high = (paired.difference - half) * scale, (paired.difference + half) * scale
+    low, high = (paired.difference - half) * factor, (paired.difference + half) * factor
     return f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def _p(value: float | None) -> str:
+def p_cell(value: float | None) -> str:
+    """A p value with four digits."""
     if value is None:
         return "–"
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -1,0 +1,102 @@
+"""Items that dolma found in training data: numbers with and without them.
+
+`catwalk documents` writes each item as a document, dolma marks the documents that the training data contains, and
+`catwalk report --contamination` reads the marks. A document with any span is contaminated.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from catwalk.formats.contract import ConfigError, read_rows, row_files
+from catwalk.formats.manifest import MANIFEST
+from catwalk.results import LoadedResults
+from catwalk.rows import row_metrics
+from catwalk.statistics import interval, mean_and_stderr, unpaired_difference
+from catwalk.tables import Table, difference_cell, estimate_cell, p_cell, paired_tasks, scale
+
+__all__ = ["contamination_tables", "read_marks"]
+
+
+def read_marks(path: Path) -> dict[str, bool]:
+    """Whether each document, by its id, has a span in any of the attribute files at a path.
+
+    Raises:
+        ConfigError: the rows are not attributes. FormatError: a damaged row.
+    """
+    marks: dict[str, bool] = {}
+    for file in row_files(path):
+        if file.name == MANIFEST:
+            continue
+        for line, row in read_rows(file):
+            attributes = row.get("attributes")
+            if not isinstance(attributes, dict) or "id" not in row:
+                problem = f"contamination: {file}:{line} has no id with attributes; expected dolma's attributes"
+                raise ConfigError(problem, hint="pass the directory attributes/NAME next to documents/")
+            id = str(row["id"])
+            marks[id] = marks.get(id, False) or any(isinstance(spans, list) and spans for spans in attributes.values())
+    return marks
+
+
+def contamination_tables(models: Sequence[LoadedResults], marks: dict[str, bool]) -> list[Table]:
+    """For each model, its tasks on all, clean and contaminated items; then pairs of models on clean items.
+
+    Raises:
+        ConfigError: no task has marks, or an item of a task with marks has none.
+    """
+    found = {name: _task_marks(name, models, marks) for name in sorted({name for one in models for name in one.tasks})}
+    known = {name: one for name, one in found.items() if one is not None}
+    if not known:
+        problem = f"contamination: no document is named after an item of {', '.join(found) or 'a task'}"
+        raise ConfigError(problem, hint="mark the documents that `catwalk documents` writes for these tasks")
+    unknown = [name for name in found if name not in known]
+    note = "Items with any span are contaminated. The difference is contaminated − clean, for different items (Welch)."
+    note += f" Without marks: {', '.join(unknown)}." if unknown else ""
+    tables = [_split_table(model, known, note) for model in models if model.tasks.keys() & known.keys()]
+    clean = {name: {id for id, marked in one.items() if not marked} for name, one in known.items()}
+    for other in models[1:]:
+        table = paired_tasks(models[0], other, clean)
+        tables += [table] if table.rows else []
+    return tables
+
+
+def _task_marks(name: str, models: Sequence[LoadedResults], marks: dict[str, bool]) -> dict[str, bool] | None:
+    """The marks of a task's items; those of its documents, or of the task without variant and shots."""
+    ids = {row["id"] for model in models for row in model.rows.get(name, ())}
+    without_shots = name.partition("@")[0]
+    for task in dict.fromkeys((name, without_shots, without_shots.partition(":")[0])):
+        found = {id: marks[f"{task}-{id}"] for id in ids if f"{task}-{id}" in marks}
+        if not found:
+            continue
+        missing = sorted(ids - found.keys())
+        if missing:
+            problem = f"contamination: {len(missing)} of {len(ids)} items of {name} have no mark, first {missing[0]}"
+            raise ConfigError(problem, hint="use the documents of the same version of the task")
+        return found
+    return None
+
+
+def _split_table(model: LoadedResults, known: dict[str, dict[str, bool]], note: str) -> Table:
+    rows = []
+    for name in sorted(model.tasks.keys() & known.keys()):
+        metric = model.tasks[name]["primary_metric"]
+        sides: dict[bool, list[float]] = {False: [], True: []}
+        for row in model.rows[name]:
+            sides[known[name][row["id"]]].append(row_metrics(row)[metric])
+        clean, marked = sides[False], sides[True]
+        cells = [_mean_cell(metric, values) for values in (clean + marked, clean, marked)]
+        if clean and marked:
+            gap = unpaired_difference(clean, marked)
+            cells += [difference_cell(gap, *scale(metric)), p_cell(gap.p)]
+        else:
+            cells += ["–", "–"]
+        rows.append([name, metric, str(len(clean)), str(len(marked)), *cells])
+    columns = ["task", "metric", "clean items", "contaminated items", "all", "clean", "contaminated", "difference", "p"]
+    title = f"Contamination: {model.label}"
+    return Table(title=title, note=note, columns=columns, rows=rows, numeric=7)
+
+
+def _mean_cell(metric: str, values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    mean, stderr = mean_and_stderr(values)
+    return estimate_cell(metric, mean, interval(metric, mean, stderr, len(values)))
