@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         "results", type=home_path, nargs="+", metavar="RESULTS", help="directories written by catwalk run"
     )
 
+    add("lm-eval", "run lm-evaluation-harness's own command, where --model catwalk is any model of catwalk run")
+
     documents = add("documents", "write the texts of tasks as documents, for decontamination")
     documents.add_argument(
         "--tasks", nargs="+", required=True, metavar="TASK", help="tasks, or sets of tasks: core8, core9, all"
@@ -108,7 +110,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     """A flag for each field of `RunConfig`, with the field's docstring and default as its help."""
     run.add_argument("--config", type=home_path, metavar="YAML", help="settings file; flags and key=value override it")
     options: dict[str, dict[str, Any]] = {
-        **{name: {"type": home_path, "metavar": "DIR"} for name in ("output_dir", "data")},
+        **{name: {"type": home_path, "metavar": "DIR"} for name in ("output_dir", "data", "lm_eval_include")},
         "model": {"metavar": "MODEL"},
         **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length_tokens")},
         **{name: {"metavar": "NAME"} for name in ("split", "name")},
@@ -191,6 +193,16 @@ def _documents(options: argparse.Namespace) -> int:
     return 0
 
 
+def _lm_eval(arguments: list[str]) -> int:
+    """The harness parses its own arguments."""
+    try:
+        from catwalk.lm_eval_model import run_lm_eval
+    except ImportError as error:
+        hint = 'pip install "catwalk-eval[lm-eval]"'
+        raise ConfigError("lm-eval needs the package lm-eval, which is not installed", hint=hint) from error
+    return run_lm_eval(arguments)
+
+
 _COMMANDS = {
     "run": _run,
     "list": _list,
@@ -207,7 +219,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
     logging.getLogger("catwalk").setLevel(logging.INFO)
     try:
-        options = _parse(arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        if given[:1] == ["lm-eval"]:
+            return _lm_eval(given[1:])
+        options = _parse(given)
         return _COMMANDS[options.command](options)
     except BrokenPipeError:
         return 1

@@ -38,6 +38,8 @@ class RunConfig:
     """with hub, use only what earlier downloads left in the cache"""
     allow_code: bool = False
     """run programs that a model wrote (humaneval, mbpp), in a sandbox"""
+    lm_eval_include: Path | None = None
+    """directory with your own YAML files of lm-evaluation-harness, for tasks named lmeval:NAME"""
     limit: int | None = None
     """items per task, drawn with the seed (default: all)"""
     seed: int = 1234  # OLMo (arXiv:2402.00838) drew 1000 items with it

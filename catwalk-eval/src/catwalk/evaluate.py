@@ -31,6 +31,7 @@ from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.generation import judge
 from catwalk.items import load_items, sample_items
+from catwalk.lm_eval_tasks import PREFIX, harness_questions
 from catwalk.perplexity import document_score
 from catwalk.progress import Overall, Progress
 from catwalk.questions import ItemQuestions
@@ -119,7 +120,11 @@ def plan(config: RunConfig) -> str:
 def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpus]:
     """Every task's items, and the files of the documents."""
     asked: list[_Asked] = []
-    for task in find_tasks(config.tasks):
+    bridged = [name for name in config.tasks if name.startswith(PREFIX)]
+    with failures.caught("lmeval"):
+        for found in harness_questions(bridged, config.lm_eval_include, config.limit):
+            asked.append(_Asked(questions=found, items_available=found.items_available, inputs=[]))
+    for task in find_tasks(tuple(name for name in config.tasks if name not in bridged)):
         with failures.caught(task.name):
             generated = task.kind == "generation"
             scores = judge(task, allow_code=config.allow_code) if generated else None
@@ -137,6 +142,7 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
                 scoring=task.declaration if generated else "",
             )
             asked.append(_Asked(questions=questions, items_available=len(items), inputs=data.manifest_inputs()))
+    asked.sort(key=lambda one: one.questions.name)
     return asked, find_corpus(config.documents, config.split)
 
 

@@ -1,13 +1,15 @@
 """A row of predictions.jsonl.gz: what is stored of one answer, and every number that follows from it.
 
 A row of a choice has `choices` and `label`. A row of a text has one choice, and `greedy`: whether greedy decoding would
-produce it. Any other row has `scores` by metric, and may have the `generation` and its `references`.
+produce it. Any other row has `scores` by metric, and may have the `generation` and its `references`. `parts` are what
+the item adds to metrics that are not means, with the name of their aggregate (aggregates.py).
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from catwalk.aggregates import AGGREGATES
 from catwalk.metrics import item_metrics, predicted, round_significant
 from catwalk.statistics import clustered_stderr, mean_and_stderr
 from catwalk.types import ItemScore
@@ -101,6 +103,9 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         stderr = clustered_stderr(column, clusters) if grouped else stderr
         shown = None if stderr is None else round_significant(stderr)
         metrics[name] = {"value": round_significant(mean), "stderr": shown, "n": len(rows)}
+    for name, (kind, *_) in rows[0].get("parts", {}).items():
+        value = AGGREGATES[kind]([row["parts"][name][1:] for row in rows])
+        metrics[name] = {"value": round_significant(value), "stderr": None, "n": len(rows)}
     return metrics
 
 

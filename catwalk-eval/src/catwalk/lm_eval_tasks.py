@@ -1,0 +1,240 @@
+"""`lmeval:NAME[@SHOTS]`: a task or a group of lm-evaluation-harness, scored by our backends.
+
+The harness reads its YAML files, builds the requests, filters the answers and scores each item. Only the model is ours.
+So samples and metrics are its own, `--limit` included: the first items, not a draw.
+
+Its sums over a data set are not always means. `aggregates.py` computes those that follow from one number
+or pair per item; a metric with another sum is left out with a warning.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catwalk.aggregates import AGGREGATES
+from catwalk.formats.contract import ConfigError, WorkError, canonical_line, first_line
+from catwalk.types import Likelihood, Pair, Prompt, TaskPart
+
+__all__ = ["PREFIX", "HarnessQuestions", "harness_questions", "prompt_of"]
+
+log = logging.getLogger(__name__)
+
+PREFIX = "lmeval:"
+_SEEDS = {"random": 0, "numpy": 1234, "shots": 1234}  # the harness's defaults
+_MAX_TOKENS = 256  # the harness's default
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def harness_questions(names: Sequence[str], include: Path | None, limit: int | None) -> Iterator["HarnessQuestions"]:
+    """The tasks of `lmeval:` names, groups taken apart. `include` is a directory of further YAML files.
+
+    Raises:
+        ConfigError: lm-eval is not installed, a name is unknown, or a task's data cannot be loaded.
+    """
+    if not names:
+        return
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        problem = f"tasks: {names[0]} needs the package lm-eval, which is not installed"
+        raise ConfigError(problem, hint='pip install "catwalk-eval[lm-eval]"') from error
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = TaskManager(include_path=None if include is None else str(include))
+    for spec in names:
+        name, at, shots = spec.removeprefix(PREFIX).partition("@")
+        if name not in manager.all_tasks:
+            raise ConfigError(f'tasks: lm-eval has no task or group "{name}"', hint="lm_eval ls tasks")
+        if at and not shots.isdecimal():
+            raise ConfigError(f'tasks: "{spec}" has "@{shots}"; expected a number of examples')
+        random.seed(_SEEDS["random"])
+        np.random.seed(_SEEDS["numpy"])  # the generator that the harness's tasks use
+        try:
+            loaded = manager.load([name])["tasks"]
+        except Exception as error:  # whatever datasets and the YAML's own functions raise
+            problem = f"tasks: lm-eval cannot load {name} ({first_line(error)})"
+            raise ConfigError(problem, hint="its data must be local or in the Hub's cache") from error
+        for own, task in loaded.items():
+            if not at:
+                count = task.get_config("num_fewshot") or 0
+            else:
+                fixed = task.get_config("num_fewshot") == 0  # the harness never gives these tasks examples
+                count = 0 if fixed else int(shots)
+            task.set_config(key="num_fewshot", value=count)
+            task.set_fewshot_seed(seed=_SEEDS["shots"])
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+                    task.build_all_requests(limit=limit, rank=0, world_size=1)
+            except Exception as error:  # whatever a template or a function of the task raises
+                raise WorkError(f"tasks: lm-eval cannot build the requests of {own} ({first_line(error)})") from error
+            yield HarnessQuestions(name=f"{PREFIX}{own}{at}{shots}", task=task, limit=limit, num_shots=count)
+
+
+def prompt_of(context: str, options: dict[str, Any]) -> Prompt:
+    """A `generate_until` request of the harness.
+
+    Raises:
+        ConfigError: it samples.
+    """
+    if options.get("do_sample") and options.get("temperature", 1.0) > 0:
+        raise ConfigError("tasks: generation_kwargs has do_sample: true; expected greedy decoding")
+    until = options.get("until") or ()
+    stop = (until,) if isinstance(until, str) else tuple(until)
+    limits = (options.get(key) for key in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"))
+    limit = next((int(value) for value in limits if value is not None), _MAX_TOKENS)
+    return Prompt(text=context, stop=tuple(text for text in stop if text), max_tokens=limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessQuestions:
+    """`types.Questions` of a task of the harness, whose requests are built."""
+
+    name: str
+    task: Any
+    limit: int | None
+    num_shots: int
+
+    @property
+    def split(self) -> str:
+        """The split of the items."""
+        config = self.task.config
+        return str(config.test_split or config.validation_split or config.training_split or "test")
+
+    @cached_property
+    def items_available(self) -> int:
+        """Items before `limit`."""
+        return len(self.task.eval_docs)
+
+    @cached_property
+    def _metrics(self) -> dict[str, str]:
+        """Each metric of the task that we can sum, and how: the name of the harness's function."""
+        found = {}
+        for metric, function in self.task.aggregation().items():
+            kind = getattr(function, "__name__", "")
+            if kind == "mean" or kind in AGGREGATES:
+                found[metric] = kind
+            else:
+                log.warning("%s: %s is left out: it is summed by %s", self.name, metric, kind or function)
+        if not found:
+            problem = f"{self.name}: none of its metrics can be summed here; expected one that is a mean"
+            raise ConfigError(problem, hint="catwalk lm-eval run --model catwalk --tasks …")
+        return found
+
+    @property
+    def primary_metric(self) -> str:
+        """The first metric, under the first filter."""
+        return _metric_name(next(iter(self._metrics)), self._filters[0])
+
+    @property
+    def _filters(self) -> list[str]:
+        return [one.name for one in self.task._filters]
+
+    @cached_property
+    def _scored(self) -> list[Any]:
+        return [one for one in self.task.instances if one.request_type != "generate_until"]
+
+    @cached_property
+    def _generated(self) -> list[Any]:
+        return [one for one in self.task.instances if one.request_type == "generate_until"]
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of the configuration, the requests and the harness's version."""
+        settings = json.dumps(self.task.dump_config(), sort_keys=True, default=str)
+        asked = [[one.doc_id, one.idx, one.request_type, json.dumps(one.args)] for one in self.task.instances]
+        targets = [str(self.task.doc_to_target(doc)) for _, doc in self._documents()]
+        content = [version("lm_eval"), self.name, _ADDRESS.sub("", settings), asked, targets]
+        return hashlib.sha256(canonical_line(content).encode()).hexdigest()
+
+    def _documents(self) -> Iterable[tuple[int, Any]]:
+        return self.task.doc_iterator(rank=0, limit=self.limit, world_size=1)  # type: ignore[no-any-return]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Its requests for log-likelihoods. A rolling one has no context; a long text is scored in windows."""
+        return [
+            Pair(context=one.args[0], continuation=one.args[1])
+            if one.request_type == "loglikelihood"
+            else Pair(context="", continuation=one.args[0])
+            for one in self._scored
+        ]
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Its requests for text."""
+        return [prompt_of(*one.args) for one in self._generated]
+
+    def where(self, pair: int) -> str:
+        """The item that a pair belongs to."""
+        return f'{self.name}, item "{self._scored[pair].doc_id}"'
+
+    def _by_item(self) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = defaultdict(list)
+        for one in sorted(self.task.instances, key=lambda one: one.idx):
+            found[one.doc_id].append(one)
+        return found
+
+    def texts(self) -> list[dict[str, Any]]:
+        """Rows of items.jsonl.gz."""
+        rows = []
+        for id, instances in self._by_item().items():
+            contexts = [one.args[0] if one.request_type != "loglikelihood_rolling" else "" for one in instances]
+            texts = [one.args[-1] for one in instances if one.request_type != "generate_until"]
+            context: Any = contexts[0] if len(set(contexts)) == 1 else contexts
+            rows.append({"task": self.name, "id": str(id), "context": context, "continuations": texts})
+        return rows
+
+    def collect(self, likelihoods: Sequence[Likelihood], generations: Sequence[str]) -> TaskPart:
+        """Rows with the harness's scores of each item and the answers that they follow from."""
+        for one, answer in zip(self._scored, likelihoods, strict=True):
+            value = round(answer.sum_logprob, 6)
+            rolling = one.request_type == "loglikelihood_rolling"
+            one.resps = [value if rolling else (value, answer.greedy)] * one.repeats
+        for one, text in zip(self._generated, generations, strict=True):
+            one.resps = [text] * one.repeats
+        self.task.apply_filters()
+        by_item = self._by_item()
+        rows = []
+        for id, doc in self._documents():
+            instances = by_item[id]
+            row: dict[str, Any] = {"id": str(id), "responses": [one.resps[0] for one in instances]}
+            if len(instances) == 1 and instances[0].request_type == "generate_until":
+                row["generation"] = instances[0].resps[0]
+                row["references"] = [str(self.task.doc_to_target(doc))]
+            row["scores"], parts = {}, {}
+            for name in self._filters:
+                answers = [one.filtered_resps[name] for one in instances]
+                for metric, value in self.task.process_results(doc, answers).items():
+                    kind = self._metrics.get(metric)
+                    if kind == "mean":
+                        row["scores"][_metric_name(metric, name)] = float(value)
+                    elif kind is not None:
+                        parts[_metric_name(metric, name)] = [kind, *np.ravel(value).tolist()]
+            rows.append(row | ({"parts": parts} if parts else {}))
+        if len({(*row["scores"], *row.get("parts", ())) for row in rows}) > 1:
+            raise WorkError(f"{self.name}: items have different metrics; expected the same for each")
+        counts = {
+            "truncated_contexts": len({pair.context for pair, one in self._answered(likelihoods) if one.truncated}),
+            "border_crossings": len({pair for pair, one in self._answered(likelihoods) if one.crossing}),
+        }
+        return TaskPart(rows=rows, counts=counts)
+
+    def _answered(self, likelihoods: Sequence[Likelihood]) -> Iterator[tuple[Pair, Likelihood]]:
+        return zip(self.pairs, likelihoods, strict=True)
+
+
+def _metric_name(metric: str, filter: str) -> str:
+    """`acc`, or `exact_match,strict-match` for a metric under a filter."""
+    return metric if filter == "none" else f"{metric},{filter}"

@@ -1,0 +1,236 @@
+"""Tasks of lm-evaluation-harness through `lmeval:` and through `--model catwalk`: its samples and its metrics."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from catwalk.__main__ import main
+from catwalk.formats.contract import read_object, read_rows
+from catwalk.results import load_all
+
+lm_eval = pytest.importorskip("lm_eval")
+
+Build = Callable[[str], Path]
+pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval and datasets warn
+
+_FACTS = [("ice", "cold"), ("fire", "hot"), ("salt", "white"), ("coal", "black"), ("grass", "green"), ("sea", "blue")]
+_WORDS = [colour for _, colour in _FACTS]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """datasets keeps what it converts."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+
+
+def _write(directory: Path, **configuration: Any) -> None:
+    path = directory / f"{configuration.get('task') or configuration['group']}.yaml"
+    path.write_text(yaml.safe_dump(configuration, sort_keys=False))
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """One task of each kind of request, with a filter, a group, and sums that are no means."""
+    directory = tmp_path / "tasks"
+    directory.mkdir()
+    # no repetitions: HFLM mixes up windows of one document with the same tokens at other places
+    rows = [
+        {
+            "thing": thing,
+            "words": [*_WORDS[:3], word],
+            "gold": 3,
+            "word": word,
+            "text": " ".join(f"The {thing} is {word} {number}." for number in range(20)),
+        }
+        for thing, word in _FACTS
+    ]
+    for index, row in enumerate(rows):
+        row["gold"] = row["words"].index(row["word"]) if index < 3 else 3
+    data = directory / "facts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"validation": str(data)}}}
+    source |= {"validation_split": "validation", "fewshot_split": "validation"}
+    _write(
+        directory,
+        task="facts_choice",
+        **source,
+        output_type="multiple_choice",
+        num_fewshot=2,
+        doc_to_text="The {{thing}} is",
+        doc_to_choice="words",
+        doc_to_target="gold",
+        metric_list=[{"metric": metric} for metric in ("acc", "acc_norm", "mcc")],
+    )
+    _write(
+        directory,
+        task="facts_word",
+        **source,
+        output_type="loglikelihood",
+        doc_to_text="The {{thing}} is",
+        doc_to_target=" {{word}}",
+        metric_list=[{"metric": "perplexity"}, {"metric": "acc"}],
+    )
+    _write(
+        directory,
+        task="facts_text",
+        **source,
+        output_type="loglikelihood_rolling",
+        doc_to_text="",
+        doc_to_target="{{text}}",
+        metric_list=[{"metric": metric} for metric in ("word_perplexity", "byte_perplexity", "bits_per_byte")],
+    )
+    _write(
+        directory,
+        task="facts_answer",
+        **source,
+        output_type="generate_until",
+        doc_to_text="The {{thing}} is",
+        doc_to_target="{{word}}",
+        generation_kwargs={"until": ["\n", "."], "max_gen_toks": 8, "do_sample": False},
+        metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        filter_list=[
+            {"name": "first", "filter": [{"function": "regex", "regex_pattern": r"(\w+)"}, {"function": "take_first"}]},
+            {"name": "whole", "filter": [{"function": "take_first"}]},
+        ],
+    )
+    _write(directory, group="facts", task=None or ["facts_choice", "facts_word", "facts_text", "facts_answer"])
+    shutil.move(directory / "['facts_choice', 'facts_word', 'facts_text', 'facts_answer'].yaml", directory / "all.yaml")
+    return directory
+
+
+def _theirs(directory: Path, tasks: Path, names: list[str], limit: int | None, length: int) -> dict[str, Any]:
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    model = HFLM(pretrained=str(directory), device="cpu", dtype="float32", batch_size=4, max_length=length)
+    found: dict[str, Any] = lm_eval.simple_evaluate(
+        model=model,
+        tasks=names,
+        task_manager=TaskManager(include_path=str(tasks)),
+        limit=limit,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    return found
+
+
+def _metrics(found: dict[str, Any]) -> dict[str, float]:
+    """Without standard errors, and by our names of filters."""
+    return {
+        name.removesuffix(",none"): value
+        for name, value in found.items()
+        if isinstance(value, float) and "_stderr" not in name
+    }
+
+
+def _compare(theirs: dict[str, Any], output: Path) -> None:
+    """The artifact has the harness's samples and metrics."""
+    (ours,) = load_all([output])
+    assert sorted(ours.tasks) == sorted(f"lmeval:{name}" for name in theirs["samples"])
+    for name, samples in theirs["samples"].items():
+        assert {key: entry["value"] for key, entry in ours.tasks[f"lmeval:{name}"]["metrics"].items()} == pytest.approx(
+            _metrics(theirs["results"][name]), rel=1e-4
+        )
+        rows = ours.rows[f"lmeval:{name}"]
+        by_id = {str(sample["doc_id"]): sample for sample in samples}
+        assert [row["id"] for row in rows] == [str(id) for id in sorted(map(int, by_id))]
+        for row in rows:
+            expected = [answer[0] for answer in by_id[row["id"]]["resps"]]
+            for mine, answer in zip(row["responses"], expected, strict=True):
+                if isinstance(answer, tuple):
+                    assert mine[0] == pytest.approx(float(answer[0]), abs=1e-4)
+                    assert mine[1] == answer[1]
+                elif isinstance(answer, str):
+                    assert mine == answer
+                else:
+                    assert mine == pytest.approx(float(answer), abs=2e-3)
+
+
+def _run(directory: Path, tasks: Path, names: list[str], output: Path, *more: str) -> int:
+    arguments = ["run", "--model", str(directory), "--lm-eval-include", str(tasks), "--device", "cpu"]
+    named = [f"lmeval:{name}" for name in names]
+    return main([*arguments, "--tasks", *named, "--output-dir", str(output), "--prefix", "bos", *more])
+
+
+def test_a_group_gives_the_metrics_of_lm_eval(build_checkpoint: Build, tasks: Path, tmp_path: Path) -> None:
+    directory, output = build_checkpoint("llama"), tmp_path / "out"
+    theirs = _theirs(directory, tasks, ["facts"], 5, 64)
+    assert _run(directory, tasks, ["facts"], output, "--limit", "5", "--max-length-tokens", "64") == 0
+    _compare(theirs, output)
+    assert main(["verify", str(output)]) == 0
+    for name, count in (("lmeval:facts_choice", 2), ("lmeval:facts_word", 0)):
+        assert load_all([output])[0].tasks[name]["num_shots"] == count
+
+
+@pytest.mark.slow
+def test_the_command_of_lm_eval_with_our_model(build_checkpoint: Build, tasks: Path, tmp_path: Path) -> None:
+    directory = build_checkpoint("llama")
+    theirs = _theirs(directory, tasks, ["facts"], None, 64)
+    arguments = ["lm-eval", "run", "--model", "catwalk", "--model_args", f"pretrained={directory},max_length=64"]
+    arguments += ["--tasks", "facts", "--include_path", str(tasks), "--output_path", str(tmp_path / "out")]
+    assert main([*arguments, "--log_samples", "--device", "cpu"]) == 0
+    (path,) = (tmp_path / "out").rglob("results_*.json")
+    ours = read_object(path)
+    for name in theirs["samples"]:
+        assert _metrics(ours["results"][name]) == pytest.approx(_metrics(theirs["results"][name]), rel=1e-4)
+        (samples,) = (tmp_path / "out").rglob(f"samples_{name}_*.jsonl")
+        mine = {row["doc_id"]: row for _, row in read_rows(samples)}
+        for sample in theirs["samples"][name]:
+            assert mine[sample["doc_id"]]["prompt_hash"] == sample["prompt_hash"]
+
+
+@pytest.mark.slow
+def test_shots_are_those_of_lm_eval(build_checkpoint: Build, tasks: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert _run(build_checkpoint("llama"), tasks, ["facts_word@3"], output) == 0
+    (entry,) = load_all([output])[0].tasks.values()
+    assert (entry["task"], entry["num_shots"]) == ("lmeval:facts_word@3", 3)
+    texts = [row["context"] for _, row in read_rows(output / "items.jsonl.gz")]
+    assert all(text.count(" is") == 4 for text in texts)
+
+
+@pytest.mark.slow
+def test_wrong_names(build_checkpoint: Build, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(build_checkpoint("llama"), tasks, ["facts_wrd"], tmp_path / "out") == 2
+    assert 'lm-eval has no task or group "facts_wrd"' in capsys.readouterr().err
+    (tasks / "facts.jsonl").unlink()
+    assert _run(build_checkpoint("llama"), tasks, ["facts_word"], tmp_path / "out") == 2
+    assert "lm-eval cannot load facts_word" in capsys.readouterr().err
+
+
+# ---- the harness's own files on real data
+
+
+def _own_file(name: str, split: str, data: Path, directory: Path) -> None:
+    """A copy of the harness's YAML whose data set is a local file."""
+    (found,) = (path for path in Path(lm_eval.__file__).parent.rglob(f"tasks/**/{name}.yaml"))
+    lines = [line for line in found.read_text().splitlines() if not line.startswith(("dataset_name", "training_split"))]
+    lines = ["dataset_path: json" if line.startswith("dataset_path") else line for line in lines]
+    lines = [f"fewshot_split: {split}" if line.startswith("fewshot_split") else line for line in lines]
+    lines = [f"test_split: {split}" if line.startswith("test_split") else line for line in lines]
+    lines = [f"validation_split: {split}" if line.startswith("validation_split") else line for line in lines]
+    local = directory / f"{data.parent.name}.jsonl"
+    local.write_bytes(gzip.decompress(data.read_bytes()))
+    lines += ["dataset_kwargs:", "  data_files:", f"    {split}: {local}"]
+    (directory / f"{name}.yaml").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+def test_own_tasks_on_real_data(build_checkpoint: Build, shared_data: Path, tmp_path: Path) -> None:
+    directory, include = build_checkpoint("olmo2"), tmp_path / "tasks"
+    include.mkdir()
+    names = ("arc_easy", "openbookqa", "sciq")
+    for name in names:
+        (data, *_) = sorted((shared_data / "eval" / name).glob("*.jsonl.gz"))
+        _own_file(name, "validation", data, include)
+    theirs = _theirs(directory, include, list(names), 40, 512)
+    output = tmp_path / "out"
+    assert _run(directory, include, list(names), output, "--limit", "40", "--max-length-tokens", "512") == 0
+    _compare(theirs, output)
