@@ -166,3 +166,22 @@ def test_large_board_is_small_and_opens_quickly(tmp_path: Path) -> None:
         started = time.monotonic()
         assert len(_order(_dom(page, "#sort=task_85|descending"))) == 64
         assert time.monotonic() - started < 30
+
+
+def test_bits_per_byte_are_in_no_mean() -> None:
+    hits = {"one": [True, False, True], "two": [True, True, False], "three": [False, False, True]}
+    models = [_model("a", hits), _model("b", {name: [not hit for hit in one] for name, one in hits.items()})]
+    for model in models:
+        model.tasks["two"]["primary_metric"] = "bits_per_byte_gold"
+    board = build_board(models)
+    shares = [place for place, metric in enumerate(board.metrics) if metric != "bits_per_byte_gold"]
+    assert len(shares) == 2
+    means = []
+    for row, mean in zip(board.cells, board.means, strict=True):
+        assert mean is not None
+        values = [cell.value for place in shares if (cell := row[place]) is not None]
+        assert mean[0] == pytest.approx(sum(values) / 2)
+        means.append(mean[0])
+    gap = board.differences[0][1]
+    assert gap is not None
+    assert gap[0] == pytest.approx(means[1] - means[0])

@@ -12,6 +12,7 @@ from typing import Any
 from catwalk.results import LoadedResults
 from catwalk.rows import row_metrics
 from catwalk.statistics import holm, interval, mcnemar_p, minimal_detectable_effect, sign_flip_p, tied_groups
+from catwalk.tables import is_share
 
 __all__ = ["Board", "Cell", "build_board"]
 
@@ -36,7 +37,8 @@ class Board:
     """`cells[model][task]` is None without results. `differences[i][j]` is the mean of j − i with its adjusted p.
 
     `effects` has, for each task, the smallest difference that its items can show (None for fewer than two models).
-    `means` are (mean of the primary metrics, mean of accuracies centred at chance), None if a task is missing.
+    `means` are of the primary metrics that are shares (bits per byte are in no mean), with the ends of the interval,
+    and `centred` of accuracies centred at chance. None if a task is missing.
     """
 
     models: list[str]
@@ -63,10 +65,12 @@ def build_board(models: Sequence[LoadedResults]) -> Board:
     values = [_values(models, task, metric) for task, metric in zip(tasks, metrics, strict=True)]
     columns = [_column(models, task, metric, found) for task, metric, found in zip(tasks, metrics, values, strict=True)]
     cells = [[column[index] for column in columns] for index in range(len(models))]
-    complete = [index for index, row in enumerate(cells) if row and all(row)]
-    differences = _differences(complete, values, len(models))
+    shares = [place for place, metric in enumerate(metrics) if is_share(metric)]  # of the mean: one unit, one direction
+    averaged = [[row[place] for place in shares] for row in cells]
+    complete = [index for index, row in enumerate(averaged) if row and all(row)]
+    differences = _differences(complete, [values[place] for place in shares], len(models))
     differs = [[bool(one and one[1] is not None and one[1] <= _LEVEL) for one in row] for row in differences]
-    means = [_mean(row) for row in cells]
+    means = [_mean(row) for row in averaged]
     chosen = [[differs[i][j] for j in complete] for i in complete]
     letters = dict(zip(complete, tied_groups([(means[i] or (0.0,))[0] for i in complete], chosen), strict=True))
     return Board(
