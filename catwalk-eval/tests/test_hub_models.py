@@ -84,6 +84,17 @@ def test_checkpoint_is_downloaded_once_and_equal(hub: list[str], build_checkpoin
     assert hub == []
 
 
+def test_model_of_the_hub_scores_like_its_directory(hub: list[str], build_checkpoint: Build) -> None:
+    from catwalk.backends.opening import open_model
+    from catwalk.backends.specs import parse_spec
+    from catwalk.types import Pair
+
+    pairs = [Pair(context="The hen", continuation=" lays eggs")]
+    found = open_model("hub:lab/olmo@step1").score(pairs)
+    assert found == open_model(str(build_checkpoint("olmo"))).score(pairs)
+    assert parse_spec("hub:lab/olmo@step1").name == "olmo-step1"
+
+
 def test_what_is_missing_is_named(hub: list[str]) -> None:
     with pytest.raises(ConfigError, match="model: hub:lab/olmo@step9: not found on the Hub"):
         download_checkpoint("lab/olmo", "step9", offline=False)

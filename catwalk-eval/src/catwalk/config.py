@@ -120,8 +120,8 @@ def _problems(spec: str) -> list[Problem]:
         parsed = parse_spec(spec)
     except ConfigError as error:
         return list(error.problems)
-    if parsed.kind == "directory" and not Path(spec).expanduser().is_dir():
-        return [Problem(f'"model" is {spec}, which was not found; expected a checkpoint directory')]
+    if parsed.kind == "directory" and not Path(parsed.target).expanduser().is_dir():
+        return [Problem(f'"model" is {parsed.target}, which was not found; expected a checkpoint directory')]
     return []
 
 

@@ -164,6 +164,7 @@ def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
                 windowing=config.windowing,
                 share_context=config.share_context,
                 token_losses=config.token_losses,
+                offline=config.offline,
             )
             output = config.output_dir / name if config.models else config.output_dir
             cells = Cells(config.output_dir / ("cells" if config.models else "work"), backend.identity)

@@ -21,7 +21,7 @@ from catwalk import DISTRIBUTION, __version__
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
 from catwalk.formats.contract import ConfigError
 from catwalk.formats.manifest import describe_input
-from catwalk.model.load import Tokenizer, load_model, load_tokenizer, resolve_device
+from catwalk.model.load import Tokenizer, adapter_sha256, load_model, load_tokenizer, resolve_device
 from catwalk.model.parallel import SharedScorer, local_rank, world_size
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.perplexity import Windowing, windows
@@ -52,6 +52,8 @@ class HuggingFace:
     windowing: Windowing
     share_context: bool
     boundary: Boundary = "whole"
+    adapter: Path | None = None
+    """A directory of peft; its weights are merged into the checkpoint's."""
     token_losses: bool = False
     """Whether `documents` also sums by token id."""
     advance: Advance | None = None
@@ -72,7 +74,8 @@ class HuggingFace:
         software = {DISTRIBUTION: __version__, "torch": torch.__version__, "transformers": transformers.__version__}
         software["tokenizers"] = tokenizers.__version__
         files = hashlib.sha256(json.dumps(self.checkpoint.sha256, sort_keys=True).encode()).hexdigest()
-        return {"checkpoint": files, "software": software, **self.settings}
+        found = {"checkpoint": files, "software": software, **self.settings}
+        return found if self.adapter is None else found | {"adapter": adapter_sha256(self.adapter)}
 
     @property
     def parameters(self) -> int:
@@ -107,6 +110,7 @@ class HuggingFace:
             batch_tokens=self.batch_tokens,
             max_length_tokens=self.max_length_tokens,
             share_context=self.share_context,
+            adapter=self.adapter,
         )
         return SharedScorer(loader)
 
@@ -210,6 +214,7 @@ class _Loader:
     batch_tokens: int
     max_length_tokens: int
     share_context: bool
+    adapter: Path | None
 
     def __call__(self) -> tuple[Scorer, Tokenizer]:
         device = torch.device(self.device)
@@ -217,7 +222,7 @@ class _Loader:
             device = torch.device("cuda", local_rank())
         inspection = inspect_checkpoint(self.directory)
         scorer = probed_scorer(
-            load_model(read_checkpoint(self.directory, checksums=False), self.dtype, device),
+            load_model(read_checkpoint(self.directory, checksums=False), self.dtype, device, self.adapter),
             device=device,
             batch_tokens=self.batch_tokens,
             packed_length=inspection.plain_length,
@@ -240,6 +245,7 @@ def open_checkpoint(
     share_context: bool = True,
     boundary: Boundary = "whole",
     token_losses: bool = False,
+    adapter: Path | None = None,
 ) -> HuggingFace:
     """Read a checkpoint without its weights, and resolve the settings.
 
@@ -269,5 +275,6 @@ def open_checkpoint(
         windowing=windowing,
         share_context=share_context,
         boundary=boundary,
+        adapter=adapter,
         token_losses=token_losses,
     )

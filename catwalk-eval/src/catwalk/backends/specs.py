@@ -1,9 +1,8 @@
 """How a model is named: `MODEL[,key=value…]`. `opening.py` opens it.
 
-- `DIRECTORY`: a checkpoint, run by transformers (huggingface.py).
+- `DIRECTORY[,peft=ADAPTER]`: a checkpoint, perhaps with a LoRA adapter, run by transformers (huggingface.py).
+- `hub:NAME[@REVISION][,peft=ADAPTER]`: the same from the Hugging Face Hub, kept in its cache.
 - `oracle:uniform[,vocab_size=N][,tokenizer=DIRECTORY]` and `oracle:FILE.jsonl`: known answers (oracle.py).
-- `http://HOST/v1,model=NAME[,tokenizer=DIRECTORY]`: a completions API (completions.py).
-- `vllm:DIRECTORY`: a checkpoint, run by vLLM (vllm.py).
 """
 
 import difflib
@@ -18,10 +17,9 @@ from catwalk.types import Windowing
 __all__ = ["ModelSpec", "Settings", "parse_spec"]
 
 _OPTIONS = {  # by the kind of the model
-    "directory": (),
+    "directory": ("peft",),
+    "hub": ("peft",),
     "oracle": ("vocab_size", "tokenizer"),
-    "api": ("model", "tokenizer", "concurrency", "timeout_s"),
-    "vllm": (),
 }
 _OPTION = re.compile(r",(?=[a-z_]+=)")
 
@@ -37,11 +35,12 @@ class Settings(TypedDict, total=False):
     windowing: Windowing
     share_context: bool
     token_losses: bool
+    offline: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A parsed specification. `target` is a path, a URL, or what follows `oracle:` and `vllm:`."""
+    """A parsed specification. `target` is a path, or what follows `hub:` and `oracle:`."""
 
     kind: str
     target: str
@@ -50,10 +49,10 @@ class ModelSpec:
     @property
     def name(self) -> str:
         """The model's name in tables unless another is given. It can be the name of a directory."""
+        if self.kind == "hub":
+            return re.sub(r"[^\w.-]+", "-", self.target.rpartition("/")[2])
         if self.kind == "oracle":
             return f"oracle-{Path(self.target).stem}"
-        if self.kind == "api":
-            return re.sub(r"[^\w.-]+", "-", self.options.get("model", self.target)).strip("-")
         return Path(self.target).expanduser().resolve().name
 
 
@@ -67,9 +66,7 @@ def parse_spec(text: str) -> ModelSpec:
         return ModelSpec(kind="directory", target=text)
     target, *options = _OPTION.split(text)
     kind = "directory"
-    if target.startswith(("http://", "https://")):
-        kind = "api"
-    elif target.startswith(("oracle:", "vllm:")):
+    if target.startswith(("hub:", "oracle:")):
         kind, target = target.split(":", 1)
     given = dict(option.split("=", 1) for option in options)
     for name in given:

@@ -1,6 +1,8 @@
 """Load the model and the tokenizer of a checked checkpoint directory. No downloads, and no code from the checkpoint."""
 
+import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -178,8 +180,36 @@ def _convert(inspection: Inspection) -> Inspection:
     )
 
 
-def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
-    """The model in evaluation mode.
+def adapter_sha256(adapter: Path) -> dict[str, str]:
+    """Hashes of the files of a peft adapter.
+
+    Raises:
+        ConfigError: the directory has no adapter.
+    """
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    for name in names:
+        if not (adapter / name).is_file():
+            problem = f"peft: {adapter / name} not found; expected the directory of an adapter"
+            raise ConfigError(problem, hint="save it with PeftModel.save_pretrained(DIR)")
+    return {name: hashlib.sha256((adapter / name).read_bytes()).hexdigest() for name in names}
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    adapter_sha256(adapter)
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise ConfigError("peft: the package is not installed", hint="pip install 'catwalk-eval[peft]'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of names that peft still uses
+            return peft.PeftModel.from_pretrained(model, str(adapter), local_files_only=True).merge_and_unload()
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise WorkError(f"peft: {adapter} does not fit the checkpoint ({first_line(error)})") from error
+
+
+def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device, adapter: Path | None = None) -> Any:
+    """The model in evaluation mode, with an adapter merged into it if there is one.
 
     Raises:
         FormatError: `missing_tensor` when weights are absent (transformers would invent them), `wrong_shape`.
@@ -205,4 +235,6 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: torch.device) -> Any:
             problem = "not found" if kind == "missing_keys" else "has another shape"
             message = f'tensor "{name}" {problem}; expected the tensors of config.json'
             raise FormatError(code, directory, message, field=name, hint="export the checkpoint again")
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
     return model.to(device).eval()
