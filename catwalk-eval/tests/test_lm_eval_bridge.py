@@ -159,6 +159,7 @@ def _run(directory: Path, tasks: Path, names: list[str], output: Path, *more: st
     return main([*arguments, "--tasks", *named, "--output-dir", str(output), "--prefix", "bos", *more])
 
 
+@pytest.mark.slow
 def test_a_group_gives_the_metrics_of_lm_eval(build_checkpoint: Build, tasks: Path, tmp_path: Path) -> None:
     directory, output = build_checkpoint("llama"), tmp_path / "out"
     theirs = _theirs(directory, tasks, ["facts"], 5, 64)

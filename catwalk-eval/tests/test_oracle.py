@@ -86,8 +86,6 @@ def test_names_of_models(tmp_path: Path) -> None:
     odd = tmp_path / "a,b=c"
     odd.mkdir()
     assert parse_spec(str(odd)).target == str(odd)
-    api = parse_spec("http://localhost:8000/v1,model=org/name,tokenizer=words")
-    assert (api.kind, api.target, api.name) == ("api", "http://localhost:8000/v1", "org-name")
     assert parse_spec("oracle:uniform,vocab_size=9").options == {"vocab_size": "9"}
     for spec, message in (
         ("oracle:uniform,vocab=9", 'unknown option "vocab"'),

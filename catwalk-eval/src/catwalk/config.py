@@ -23,7 +23,7 @@ class RunConfig:
     output_dir: Path
     """directory for the results; with --models, for a directory of results per model"""
     model: LocalPath | None = None
-    """checkpoint directory in Hugging Face layout, oracle:uniform, or another model (README, Models)"""
+    """checkpoint directory in Hugging Face layout, hub:NAME@REVISION or oracle:uniform; DIR,peft=DIR adds an adapter"""
     models: tuple[str, ...] = ()
     """several models; NAME=MODEL gives one another name"""
     tasks: tuple[str, ...] = ()
