@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.tasks:  # `--tasks a b limit=5`: a task has no "=" in its name
         overrides += [word for word in options.tasks if "=" in word]
         flags["tasks"] = [word for word in options.tasks if "=" not in word] or None
-    if options.models:  # `--models a small=b limit=5`: the name of a model is no setting
+    if options.models:  # `--models a small=b limit=5`: `small=b` names a model, `limit=5` is a setting
         settings = [word for word in options.models if word.partition("=")[0] in flags and "=" in word]
         overrides += settings
         flags["models"] = [word for word in options.models if word not in settings] or None

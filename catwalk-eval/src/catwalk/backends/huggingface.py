@@ -6,6 +6,7 @@ that only resumes may not need them.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -190,8 +191,9 @@ class HuggingFace:
             if self.token_losses:
                 text_of_token = np.array(owners, dtype=np.int64)[scores.token_requests]
                 types = type_losses(text_of_token, scores.token_ids, scores.token_logprobs, len(texts))
+        counts = Counter(owners)
         return [
-            Likelihood(sum_logprob=total, tokens=len(tokens), greedy=best, windows=owners.count(index), types=found)
+            Likelihood(sum_logprob=total, tokens=len(tokens), greedy=best, windows=counts[index], types=found)
             for index, (total, tokens, best, found) in enumerate(zip(sums, ids, greedy, types, strict=True))
         ]
 

@@ -199,7 +199,7 @@ def _check_answers(rendered: Rendered, messages: Sequence[Message]) -> None:
     if len(rendered.spans) != len(answers):
         raise Refusal(f"it marks {len(rendered.spans)} answers; expected {len(answers)}")
     for number, ((start, end), answer) in enumerate(zip(rendered.spans, answers, strict=True)):
-        # templates of others often strip answers, and inference then does the same
+        # many published templates strip answers, and then inference strips them too
         if answer.strip() not in rendered.text[start:end]:
             raise Refusal(f"it marks {rendered.text[start:end]!r:.40} as answer {number + 1}; expected its text")
 
