@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -19,6 +20,54 @@ from conftest import write_jsonl, write_task_data
 
 Build = Callable[[str], Path]
 _KINDS = ("olmo2", "llama", "gptneox")
+_TWELVE = (
+    *("arc_easy", "boolq", "commonsense_qa", "copa", "mrpc", "openbookqa"),
+    *("piqa", "rte", "sciq", "social_i_qa", "sst2", "winogrande"),
+)
+
+
+def _write_twelve_tasks(root: Path) -> Path:
+    """Six rows of each of twelve tasks; the second row of sst2 is damaged."""
+    write_task_data(root)
+    words = ("egg", "hen", "sea", "clay", "wood", "nail")
+    for name in set(_TWELVE) - {"copa", "sciq", "winogrande"}:
+        rows: list[dict[str, Any]] = []
+        for n, word in enumerate(words):
+            other, label = words[n - 1], n % 2
+            lettered = {"choices": {"text": [word, other], "label": ["A", "B"]}, "answerKey": "AB"[label], "id": str(n)}
+            rows.append(
+                {
+                    "arc_easy": {"question": f"What is like {word}?", **lettered},
+                    "boolq": {"question": f"is {word} salt", "answer": bool(label), "passage": f"{word} is salt."},
+                    "commonsense_qa": {"question": f"Where is the {word}?", **lettered},
+                    "mrpc": {"sentence1": f"A {word}.", "sentence2": f"The {other}.", "label": label},
+                    "openbookqa": {"question_stem": f"The {word} met the", **lettered},
+                    "piqa": {"goal": f"find {word}", "sol1": f"look at {other}", "sol2": "look", "label": label},
+                    "rte": {"sentence1": f"A {word}.", "sentence2": f"The {other}.", "label": label},
+                    "social_i_qa": {
+                        "context": f"Ada saw the {word}.",
+                        "question": "Why?",
+                        "label": str(1 + n % 3),
+                        "answerA": word,
+                        "answerB": other,
+                        "answerC": "for salt",
+                    },
+                    "sst2": {"sentence": f"a good {word}", **({} if n == 1 else {"label": label})},
+                }[name]
+            )
+        write_jsonl(root / name / "validation.jsonl.gz", rows)
+    return root
+
+
+def _without_finite_weights(checkpoint: Path, directory: Path) -> Path:
+    """A copy whose first weights are NaN."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(checkpoint, directory)
+    weights = load_file(directory / "model.safetensors")
+    next(iter(weights.values())).fill_(float("nan"))
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
 
 
 @pytest.fixture
@@ -91,17 +140,44 @@ def test_failing_models_and_tasks_are_named_and_the_rest_is_written(
     assert _content(output) == before
 
 
-def test_tasks_in_two_settings(models: list[str], data: Path, tmp_path: Path, scored: list[int]) -> None:
+def test_four_models_on_twelve_tasks_in_two_settings(
+    build_checkpoint: Build,
+    tmp_path: Path,
+    scored: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = _write_twelve_tasks(tmp_path / "tasks")
+    broken = _without_finite_weights(build_checkpoint("olmo"), tmp_path / "broken")
+    models = [*(f"{kind}={build_checkpoint(kind)}" for kind in _KINDS), str(broken)]
+    names = [task for name in _TWELVE for task in (name, f"{name}@3")]
     output = tmp_path / "runs"
-    tasks = ("copa", "copa@2", "sciq", "sciq@2", "sst2", "sst2@2", "winogrande", "winogrande@2")
-    assert main(_arguments(models, data, output, *tasks)) == 1
-    assert len(scored) == 3 * 6
-    found = json.loads((output / "llama" / "results.json").read_text(encoding="utf-8"))["tasks"]
-    shots = {task["task"]: task["num_shots"] for task in found}
-    assert shots == {"copa": 0, "copa@2": 2, "sciq": 0, "sciq@2": 2, "winogrande": 0, "winogrande@2": 2}
+    assert main(_arguments(models, data, output, *names)) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert [line for line in errors if not re.match("error: (sst2|broken, )", line)] == [errors[-1]]
+    assert {line.split(":")[1].strip() for line in errors if "sst2" in line} == {"sst2", "sst2@3"}
+    assert 'error: broken, copa@3, item "0": the model\'s log-probability is nan; expected a finite number' in errors
+    assert len(errors) == 2 + 22 + 1
+    assert len(_content(output)) == 3 * 4
+    complete = sorted(set(names) - {"sst2", "sst2@3"})
+    for kind in _KINDS:
+        tasks = json.loads((output / kind / "results.json").read_text(encoding="utf-8"))["tasks"]
+        assert [task["task"] for task in tasks] == complete
+        assert {task["num_shots"] for task in tasks} == {0, 3}
     assert main(["verify", *(str(output / kind) for kind in _KINDS)]) == 0
+    # the second command scores nothing again but what failed, and changes nothing
+    before = _content(output)
+    kept = {path: path.stat().st_mtime_ns for path in output.glob("cells/*")}
+    scored.clear()
+    capsys.readouterr()
+    assert main(_arguments(models[:3], data, output, *complete)) == 0
+    assert scored == []
+    assert main(_arguments(models, data, output, *names)) == 1
+    assert "broken" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in output.glob("cells/*")} == kept
+    assert len(kept) == 3 * 22
+    assert _content(output) == before
     assert main(["report", str(output), "--output-dir", str(tmp_path / "pages")]) == 0
-    assert len(list((tmp_path / "pages" / "items").iterdir())) == 6
+    assert len(list((tmp_path / "pages" / "items").iterdir())) == 22
 
 
 def test_one_model_and_several_give_the_same_rows(models: list[str], data: Path, tmp_path: Path) -> None:
@@ -174,7 +250,7 @@ def test_full_disk_keeps_finished_cells(
 def test_killed_at_ten_points_nothing_is_scored_again(
     models: list[str], data: Path, tmp_path: Path, scored: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = ("copa", "sciq", "winogrande")
+    tasks = ("copa", "sciq", "winogrande", "copa@3", "sciq@3", "winogrande@3")
     assert main(_arguments(models[:3], data, tmp_path / "whole", *tasks)) == 0
     output = tmp_path / "runs"
     arguments = _arguments(models[:3], data, output, *tasks)
@@ -200,7 +276,7 @@ def test_killed_at_ten_points_nothing_is_scored_again(
             process.join()
         assert process.exitcode == (-signal.SIGKILL)
         assert set(before) <= set(finished()), f"at point {point}"
-    unfinished = 9 - len(finished())
+    unfinished = 18 - len(finished())
     scored.clear()
     assert main(arguments) == 0
     assert len(scored) == unfinished

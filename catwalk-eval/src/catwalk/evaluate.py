@@ -291,8 +291,9 @@ class _Failures:
         except (ConfigError, FormatError, WorkError, OSError, RuntimeError, MemoryError) as error:
             if not self.keep_going or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
                 raise
+            model, comma, task = where.rpartition(", ")
             message = first_line(error)
-            message = message if message.startswith(where.split(", ")[-1]) else f"{where}: {message}"
+            message = f"{model}{comma}{message}" if message.startswith(task) else f"{where}: {message}"
             self.found.append(Problem(message, getattr(error, "hint", None)))
             log.warning("failed: %s", message)
 
