@@ -60,7 +60,8 @@ def zero_shot(data: Path, items: int) -> list[Pair]:
     pairs = []
     for name in TASK_SETS["core8"]:
         task = TASKS[name]
-        pairs += item_pairs(load_items(task, locate(task, data / "eval"))[:items])
+        for item in load_items(task, locate(task, data / "eval"))[:items]:
+            pairs += item_pairs(item)
     return pairs
 
 

@@ -73,6 +73,12 @@ def test_errors_of_a_file_name_its_line(tmp_path: Path, change: str, message: st
         find_tasks((_own(tmp_path, _OWN + change),))
 
 
+def test_a_headline_without_its_context_is_an_error(tmp_path: Path) -> None:
+    text = _OWN.replace("acc_raw", "acc_unconditional") + "unconditional_context: null\n"
+    with pytest.raises(ConfigError, match='"unconditional_context" is null'):
+        find_tasks((_own(tmp_path, text),))
+
+
 def test_templates_are_in_a_sandbox_and_undefined_names_are_errors(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "own" / "test.jsonl.gz", _rows("test", 3))
     for bad in ("{{ questoin }}", "{{ question.__class__ }}", "{{ options.append('c') }}"):

@@ -100,3 +100,18 @@ def test_a_wrong_model_is_found_before_any_work(tmp_path: Path, capsys: pytest.C
     arguments = ["run", "--model", "oracle:uniform,vocab=9", "--tasks", "sciq", "--output-dir", str(tmp_path)]
     assert main(arguments) == 2
     assert 'unknown option "vocab" of oracle:uniform' in capsys.readouterr().err
+
+
+def test_boundary_decides_the_tokens_and_is_part_of_a_cells_name(
+    tokenizer_directory: Path, data_directory: Path, tmp_path: Path
+) -> None:
+    spec = f"oracle:uniform,tokenizer={tokenizer_directory}"
+    pair = Pair(context="sea T", continuation="he")
+    assert open_model(spec).score([pair])[0].crossing
+    assert not open_model(spec, boundary="catwalk").score([pair])[0].crossing
+    arguments = ["run", "--models", spec, "--tasks", "copa", "--data", str(data_directory)]
+    arguments += ["--output-dir", str(tmp_path)]
+    for number, boundary in enumerate(("whole", "catwalk", "whole"), start=1):
+        assert main([*arguments, "--boundary", boundary]) == 0
+        assert len(list((tmp_path / "cells").iterdir())) == min(number, 2)
+    assert main([*arguments, "--boundary", "half"]) == 2

@@ -10,8 +10,10 @@ import pytest
 from catwalk.formats.checkpoint import inspect_checkpoint
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.model.plan import Batch, Limits, Row, forward_tokens, plan, visible
-from catwalk.requests import encode_pairs, item_pairs, pair_owner
-from catwalk.types import Item, Pair, PairError, Request
+from catwalk.questions import ItemQuestions
+from catwalk.requests import encode_pairs
+from catwalk.rows import derived_row, task_row
+from catwalk.types import Item, Likelihood, Pair, PairError, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,11 +106,34 @@ def test_error_of_a_choice_without_tokens_has_its_index(tokenizer: Tokenizer) ->
 
 def test_pairs_of_items_are_counted_back_to_their_item() -> None:
     items = [
-        Item(id=id, contexts=("c",) * count, continuations=(" x",) * count, label=0, texts=())
-        for id, count in (("a", 2), ("b", 3))
+        Item(
+            id=id, contexts=("c",) * count, continuations=(" x",) * count, label=0, texts=(), unconditional_context=free
+        )
+        for id, count, free in (("a", 2, "Answer:"), ("b", 3, None), ("c", 2, "So:"))
     ]
-    assert len(item_pairs(items)) == 10
-    assert [pair_owner(items, pair) for pair in range(10)] == [0] * 4 + [1] * 6
+    questions = ItemQuestions(name="made", split="test", primary_metric="acc_raw", items=items)
+    contexts = ["c", "c", "Answer:", "Answer:", "c", "c", "c", "c", "c", "So:", "So:"]
+    assert [pair.context for pair in questions.pairs] == contexts
+    owners = [questions.where(pair).split('"')[1] for pair in range(len(contexts))]
+    assert owners == ["a"] * 4 + ["b"] * 3 + ["c"] * 4
+
+
+def test_an_item_without_unconditional_context_has_no_such_number() -> None:
+    free = {"bare": None, "asked": "Answer:"}
+    items = [
+        Item(id=id, contexts=("c",) * 2, continuations=(" x", " yy"), label=1, texts=(), unconditional_context=free[id])
+        for id in free
+    ]
+    answers = [Likelihood(sum_logprob=-float(n + 1), tokens=1, greedy=False) for n in range(6)]
+    made = ItemQuestions(name="made", split="test", primary_metric="acc_raw", items=items)
+    bare, asked = made.collect(answers, []).rows
+    assert [choice["sum_logprob_unconditional"] for choice in bare["choices"]] == [None, None]
+    assert [choice["sum_logprob_unconditional"] for choice in asked["choices"]] == [-5.0, -6.0]
+    assert "acc_unconditional" not in bare["predicted"]
+    assert asked["predicted"]["acc_unconditional"] == 0
+    assert [derived_row(row) for row in (bare, asked)] == [bare, asked]
+    assert "acc_unconditional" in task_row("made", "test", "acc_raw", [asked])["metrics"]
+    assert "acc_unconditional" not in task_row("made", "test", "acc_raw", [bare, asked])["metrics"]
 
 
 def test_tokenizer_that_begins_with_bos_does_so_here(build_checkpoint: Build, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import load_model
 from catwalk.model.plan import Limits, forward_tokens
 from catwalk.model.scorer import NonFiniteError, Scorer, collect, non_finite_cause, probed_scorer
-from catwalk.requests import collect_scores, item_pairs
+from catwalk.requests import collect_score, item_pairs
 from catwalk.tasks import TASK_SETS, TASKS
 from catwalk.types import Item, Request
 from reference import BruteForce
@@ -217,10 +217,12 @@ def _compare_items(directory: Path, items: list[Item], length: int = 512) -> int
     """Compare every choice of every item, with its context and unconditionally; returns the number of contexts cut."""
     brute = BruteForce(directory)
     backend = open_checkpoint(directory, max_length_tokens=length, prefix="eos")
-    pairs = item_pairs(items)
+    pairs = [pair for item in items for pair in item_pairs(item)]
     found = backend.score(pairs)
-    scores = collect_scores(items, found)
-    for item, score in zip(items, scores, strict=True):
+    answers = iter(found)
+    for item in items:
+        score = collect_score(item, [next(answers) for _ in item_pairs(item)])
+        assert score.sum_logprobs_unconditional is not None
         for choice, (context, continuation) in enumerate(zip(item.contexts, item.continuations, strict=True)):
             bare = context.rstrip()
             text = context[len(bare) :] + continuation

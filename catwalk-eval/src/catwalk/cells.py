@@ -19,7 +19,7 @@ from catwalk.types import DocumentScore, TaskPart
 
 __all__ = ["Cells", "documents_key"]
 
-_LAYOUT = 2  # of the files; changes when their content is read differently
+_LAYOUT = 3  # of the files; changes when their content is written or read differently
 
 
 def documents_key(documents: Sequence[Document]) -> str:

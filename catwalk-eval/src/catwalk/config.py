@@ -8,7 +8,7 @@ from typing import Any, Literal
 from catwalk.backends.specs import parse_spec
 from catwalk.formats.contract import ConfigError, Problem
 from catwalk.settings import LocalPath, load
-from catwalk.types import Windowing
+from catwalk.types import Boundary, Windowing
 
 __all__ = ["FORMER_NAMES", "RunConfig", "load_config"]
 
@@ -56,6 +56,8 @@ class RunConfig:
     """windows of a long document: paloma-reference or strict-disjoint"""
     prefix: Literal["eos", "bos"] | None = None
     """token before a document: eos or bos (default: bos if the tokenizer begins texts with it, else eos)"""
+    boundary: Boundary = "whole"
+    """tokens of a context and its continuation: whole (encoded as one text) or catwalk (the continuation by itself)"""
     split: str | None = None
     """split of the documents to score (default: the first of val, test and so on)"""
     share_context: bool = True

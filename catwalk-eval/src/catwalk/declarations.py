@@ -188,6 +188,9 @@ def build_task(
         raise ConfigError(f"tasks: {name} has no variant letters; expected a task whose choices share one context")
     if letters:
         listed |= {"primary_metric": "acc_raw", "unconditional_context": None}
+    if listed["primary_metric"] == "acc_unconditional" and listed.get("unconditional_context", "") is None:
+        problem = f'tasks: {name}: "primary_metric" is acc_unconditional, but "unconditional_context" is null'
+        raise ConfigError(problem, hint="give the text to score the choices after, or choose acc_per_char")
     for key in ("variants", "members", "sets"):
         listed.pop(key, None)
     listed = _filled(listed, member)

@@ -162,6 +162,7 @@ def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
                 max_length_tokens=config.max_length_tokens,
                 prefix=config.prefix,
                 windowing=config.windowing,
+                boundary=config.boundary,
                 share_context=config.share_context,
                 token_losses=config.token_losses,
                 offline=config.offline,

@@ -2,10 +2,11 @@
 
 With L_k = Σ ln p(choice k | context) in nats, the chosen k has the largest L_k (raw), L_k per token, per character or
 per byte of the continuation with its leading space (Catwalk, OLMES), or L_k − Σ ln p(choice k | "Answer:")
-(unconditional). Results, `verify` and the report all use these functions.
+(unconditional; absent from items without such a context). Results, `verify` and the report all use these functions.
 """
 
 import math
+from collections.abc import Sequence
 
 from catwalk.types import ItemScore
 
@@ -50,13 +51,14 @@ def round_significant(value: float) -> float:
 def predicted(score: ItemScore) -> dict[str, int]:
     """The chosen index under each normalisation, the first of equal ones."""
     raw = score.sum_logprobs
-    values = {
+    values: dict[str, Sequence[float]] = {
         "acc_raw": raw,
         "acc_per_token": [value / length for value, length in zip(raw, score.tokens, strict=True)],
         "acc_per_char": [value / length for value, length in zip(raw, score.chars, strict=True)],
         "acc_per_byte": [value / length for value, length in zip(raw, score.bytes, strict=True)],
-        "acc_unconditional": [a - b for a, b in zip(raw, score.sum_logprobs_unconditional, strict=True)],
     }
+    if score.sum_logprobs_unconditional is not None:
+        values["acc_unconditional"] = [a - b for a, b in zip(raw, score.sum_logprobs_unconditional, strict=True)]
     return {name: list(found).index(max(found)) for name, found in values.items()}
 
 

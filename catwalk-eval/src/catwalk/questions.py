@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from catwalk.formats.contract import canonical_line
-from catwalk.requests import collect_scores, item_pairs, pair_owner
+from catwalk.requests import collect_score, item_pairs
 from catwalk.rows import choice_row
 from catwalk.types import Item, Likelihood, Pair, Prompt, TaskPart
 
@@ -45,7 +45,16 @@ class ItemQuestions:
     @cached_property
     def pairs(self) -> list[Pair]:
         """The items' choices with and without their contexts."""
-        return item_pairs(self.items)
+        return [pair for pairs in self._by_item for pair in pairs]
+
+    @cached_property
+    def _by_item(self) -> list[list[Pair]]:
+        return [item_pairs(item) for item in self.items]
+
+    @cached_property
+    def _owners(self) -> list[Item]:
+        """The item of each pair."""
+        return [item for item, pairs in zip(self.items, self._by_item, strict=True) for _ in pairs]
 
     @cached_property
     def prompts(self) -> list[Prompt]:
@@ -58,7 +67,7 @@ class ItemQuestions:
 
     def where(self, pair: int) -> str:
         """The item that a pair belongs to."""
-        return f'{self.name}, item "{self.items[pair_owner(self.items, pair)].id}"'
+        return f'{self.name}, item "{self._owners[pair].id}"'
 
     def texts(self) -> list[dict[str, Any]]:
         """Rows of items.jsonl.gz: what a reader sees of each item."""
@@ -71,13 +80,12 @@ class ItemQuestions:
 
     def collect(self, likelihoods: Sequence[Likelihood], generations: Sequence[str]) -> TaskPart:
         """Rows in the order of the items, and counts of what was unusual."""
-        scores = iter(collect_scores([item for item in self.items if item.continuations], likelihoods))
         made, answered = iter(generations), iter(likelihoods)
         rows = []
-        for item in self.items:
+        for item, pairs in zip(self.items, self._by_item, strict=True):
             if item.continuations:
-                row = choice_row(next(scores))
-                own = [next(answered) for _ in range(2 * len(item.continuations))]
+                own = [next(answered) for _ in pairs]
+                row = choice_row(collect_score(item, own))
                 if len(item.continuations) == 1:
                     row["greedy"] = own[0].greedy
             else:

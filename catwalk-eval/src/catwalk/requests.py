@@ -11,16 +11,13 @@ Catwalk encoded the continuation by itself instead; `boundary="catwalk"` does so
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from catwalk.metrics import round_logprob
 from catwalk.model.load import Tokenizer
 from catwalk.perplexity import windows
-from catwalk.types import UNCONDITIONAL_CONTEXT, Item, ItemScore, Likelihood, Pair, PairError, Request
+from catwalk.types import Boundary, Item, ItemScore, Likelihood, Pair, PairError, Request
 
-__all__ = ["Boundary", "EncodedPairs", "collect_scores", "encode_pairs", "item_pairs", "pair_owner"]
-
-Boundary = Literal["whole", "catwalk"]
+__all__ = ["EncodedPairs", "collect_score", "encode_pairs", "item_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,40 +103,25 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
 # ---- items
 
 
-def item_pairs(items: Sequence[Item]) -> list[Pair]:
-    """For each item, its choices after their contexts, then its choices after just "Answer:"."""
-    pairs = []
-    for item in items:
-        conditional = zip(item.contexts, item.continuations, strict=bool(item.continuations))
-        pairs += [Pair(context=context, continuation=text) for context, text in conditional]
-        pairs += [Pair(context=UNCONDITIONAL_CONTEXT, continuation=text) for text in item.continuations]
+def item_pairs(item: Item) -> list[Pair]:
+    """An item's choices after their contexts, then after its unconditional context if it has one."""
+    conditional = zip(item.contexts, item.continuations, strict=bool(item.continuations))
+    pairs = [Pair(context=context, continuation=text) for context, text in conditional]
+    if item.unconditional_context is not None:
+        pairs += [Pair(context=item.unconditional_context, continuation=text) for text in item.continuations]
     return pairs
 
 
-def pair_owner(items: Sequence[Item], pair: int) -> int:
-    """The item that a pair of `item_pairs` belongs to."""
-    for index, item in enumerate(items):
-        pair -= 2 * len(item.continuations)
-        if pair < 0:
-            return index
-    raise IndexError(pair)
-
-
-def collect_scores(items: Sequence[Item], found: Sequence[Likelihood]) -> list[ItemScore]:
+def collect_score(item: Item, answers: Sequence[Likelihood]) -> ItemScore:
     """Answers to `item_pairs` as scores, rounded for storage. Characters and bytes include the leading space."""
-    scores = []
-    rest = iter(found)
-    for item in items:
-        conditional, unconditional = ([next(rest) for _ in item.continuations] for _ in range(2))
-        scores.append(
-            ItemScore(
-                id=item.id,
-                label=item.label,
-                sum_logprobs=tuple(round_logprob(one.sum_logprob) for one in conditional),
-                sum_logprobs_unconditional=tuple(round_logprob(one.sum_logprob) for one in unconditional),
-                tokens=tuple(one.tokens for one in conditional),
-                chars=tuple(len(text) for text in item.continuations),
-                bytes=tuple(len(text.encode()) for text in item.continuations),
-            )
-        )
-    return scores
+    count = len(item.continuations)
+    sums = tuple(round_logprob(one.sum_logprob) for one in answers)
+    return ItemScore(
+        id=item.id,
+        label=item.label,
+        sum_logprobs=sums[:count],
+        sum_logprobs_unconditional=sums[count:] or None,
+        tokens=tuple(one.tokens for one in answers[:count]),
+        chars=tuple(len(text) for text in item.continuations),
+        bytes=tuple(len(text.encode()) for text in item.continuations),
+    )

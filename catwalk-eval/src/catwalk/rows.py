@@ -27,8 +27,9 @@ _LOW_MASS = 0.05  # below it, the model expects something other than any of the 
 
 
 def choice_row(score: ItemScore) -> dict[str, Any]:
-    """The row of an item's choices, without its task."""
-    choices = zip(*(getattr(score, name) for name in _CHOICE_FIELDS.values()), strict=True)
+    """The row of an item's choices, without its task. What the item does not have is null."""
+    absent = (None,) * len(score.sum_logprobs)
+    choices = zip(*(getattr(score, name) or absent for name in _CHOICE_FIELDS.values()), strict=True)
     return {
         "id": score.id,
         "label": score.label,
@@ -39,8 +40,11 @@ def choice_row(score: ItemScore) -> dict[str, Any]:
 
 def item_score(row: dict[str, Any]) -> ItemScore:
     """The scores of a row with choices."""
-    columns = {name: tuple(choice[key] for choice in row["choices"]) for key, name in _CHOICE_FIELDS.items()}
-    return ItemScore(id=row["id"], label=row["label"], **columns)
+    columns = {key: tuple(choice[key] for choice in row["choices"]) for key in _CHOICE_FIELDS}
+    found: dict[str, Any] = {
+        name: None if None in columns[key] else columns[key] for key, name in _CHOICE_FIELDS.items()
+    }
+    return ItemScore(id=row["id"], label=row["label"], **found)
 
 
 def derived_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +96,12 @@ def task_row(
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`{name: {value, stderr, n}}` of each metric."""
+    """`{name: {value, stderr, n}}` of each metric that every row has."""
     values = [row_metrics(row) for row in rows]
     clusters = [row.get("cluster") or f"item {row['id']}" for row in rows]
     grouped = any(row.get("cluster") for row in rows)
     metrics: dict[str, dict[str, Any]] = {}
-    for name in values[0]:
+    for name in _common(values):
         column = [one[name] for one in values]
         mean, stderr = mean_and_stderr(column)
         stderr = clustered_stderr(column, clusters) if grouped else stderr
@@ -109,12 +113,17 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return metrics
 
 
+def _common(mappings: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys that all have."""
+    return [key for key in mappings[0] if all(key in one for one in mappings)]
+
+
 def warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What in the rows themselves suggests that a number means something else than it says."""
     found = []
     chosen = [row for row in rows if "choices" in row and len(row["choices"]) > 1]
     if len(chosen) >= 20:
-        for metric in chosen[0]["predicted"]:
+        for metric in _common([row["predicted"] for row in chosen]):
             index, times = Counter(row["predicted"][metric] for row in chosen).most_common(1)[0]
             if times == len(chosen):
                 found.append(f"{metric}: choice {index} is predicted for every item")

@@ -10,6 +10,7 @@ from catwalk.formats.contract import WorkError
 __all__ = [
     "Advance",
     "Backend",
+    "Boundary",
     "DocumentScore",
     "Item",
     "ItemScore",
@@ -28,6 +29,8 @@ __all__ = [
 UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's MultipleChoiceTask
 Windowing = Literal["paloma-reference", "strict-disjoint"]
 """How a long document is divided into windows (perplexity.py)."""
+Boundary = Literal["whole", "catwalk"]
+"""How a context and its continuation become tokens (requests.py)."""
 Advance = Callable[[int, int], None]
 """Called with the number of requests that are done and the tokens that the model computed for them."""
 
@@ -114,12 +117,15 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemScore:
-    """Log-probabilities (in nats) and lengths of an item's choices, from which every metric is derived."""
+    """Log-probabilities (in nats) and lengths of an item's choices, from which every metric is derived.
+
+    `sum_logprobs_unconditional` is None for an item without an unconditional context.
+    """
 
     id: str
     label: int
     sum_logprobs: tuple[float, ...]
-    sum_logprobs_unconditional: tuple[float, ...]
+    sum_logprobs_unconditional: tuple[float, ...] | None
     tokens: tuple[int, ...]
     chars: tuple[int, ...]
     bytes: tuple[int, ...]

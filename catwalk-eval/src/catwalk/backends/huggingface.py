@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from catwalk import DISTRIBUTION, __version__
+from catwalk.backends.specs import DEFAULT_LENGTH
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
 from catwalk.formats.contract import ConfigError
 from catwalk.formats.manifest import describe_input
@@ -26,14 +27,13 @@ from catwalk.model.load import Tokenizer, adapter_sha256, load_model, load_token
 from catwalk.model.parallel import SharedScorer, local_rank, world_size
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.perplexity import Windowing, windows
-from catwalk.requests import Boundary, encode_pairs
+from catwalk.requests import encode_pairs
 from catwalk.results import describe_model
 from catwalk.token_losses import type_losses
-from catwalk.types import Advance, Likelihood, Pair, PairError, Prompt, Request
+from catwalk.types import Advance, Boundary, Likelihood, Pair, PairError, Prompt, Request
 
 __all__ = ["HuggingFace", "open_checkpoint"]
 
-_DEFAULT_LENGTH = 2048  # OLMo and Paloma score with 2048 tokens
 _BATCH_TOKENS = {"cpu": 1024}  # more only leaves the caches: measured 1.4 times slower at 4096
 _BATCH_TOKENS_DEVICE = 32768
 
@@ -260,7 +260,7 @@ def open_checkpoint(
     tokenizer = load_tokenizer(inspection)
     resolved = resolve_device(device)
     limit = inspection.max_positions
-    length = max_length_tokens or limit or _DEFAULT_LENGTH
+    length = max_length_tokens or limit or DEFAULT_LENGTH
     kind = tokenizer.prefix(prefix)
     if limit is not None and length > limit:
         problem = f"max_length_tokens: {length} is more than the model's {limit} positions"

@@ -22,7 +22,7 @@ from catwalk.backends.tokens import Score, TokenBackend, byte_tokenizer, read_to
 from catwalk.formats.contract import ConfigError, Fields, WorkError, read_rows, sha256_file
 from catwalk.formats.manifest import describe_input
 from catwalk.model.load import Tokenizer
-from catwalk.types import Advance, Backend, Likelihood, Pair, PairError, Prompt, Request, Windowing
+from catwalk.types import Advance, Backend, Likelihood, Pair, PairError, Prompt, Request
 
 __all__ = ["Scripted", "Uniform", "open_oracle"]
 
@@ -49,14 +49,8 @@ def open_oracle(spec: ModelSpec, settings: Settings) -> Backend:
     size = spec.options.get("vocab_size", str(256 if directory is None else tokenizer.embedding_rows))
     if not size.isdecimal() or int(size) < 1:
         raise ConfigError(f'model: vocab_size is "{size}"; expected an integer of at least 1')
-    return Uniform(
-        tokenizer,
-        vocab_size=int(size),
-        tokenizer_sha256=directory and sha256_file(Path(directory).expanduser() / "tokenizer.json"),
-        max_length_tokens=settings.get("max_length_tokens") or 2048,
-        prefix=settings.get("prefix"),
-        windowing=settings.get("windowing", "paloma-reference"),
-    )
+    tokenizer_sha256 = directory and sha256_file(Path(directory).expanduser() / "tokenizer.json")
+    return Uniform(tokenizer, settings, vocab_size=int(size), tokenizer_sha256=tokenizer_sha256)
 
 
 class Uniform(TokenBackend):
@@ -65,16 +59,9 @@ class Uniform(TokenBackend):
     parameters = 0
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        vocab_size: int,
-        tokenizer_sha256: str | None,
-        max_length_tokens: int,
-        prefix: str | None,
-        windowing: Windowing,
+        self, tokenizer: Tokenizer, settings: Settings, *, vocab_size: int, tokenizer_sha256: str | None
     ) -> None:
-        super().__init__(tokenizer, max_length_tokens=max_length_tokens, prefix=prefix, windowing=windowing)
+        super().__init__(tokenizer, settings)
         self.vocab_size = vocab_size
         self.tokenizer_sha256 = tokenizer_sha256
 

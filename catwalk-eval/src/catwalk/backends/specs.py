@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TypedDict
 
 from catwalk.formats.contract import ConfigError
-from catwalk.types import Windowing
+from catwalk.types import Boundary, Windowing
 
-__all__ = ["ModelSpec", "Settings", "parse_spec"]
+__all__ = ["DEFAULT_LENGTH", "ModelSpec", "Settings", "parse_spec"]
 
+DEFAULT_LENGTH = 2048  # OLMo and Paloma score with 2048 tokens
 _OPTIONS = {  # by the kind of the model
     "directory": ("peft",),
     "hub": ("peft",),
@@ -33,6 +34,7 @@ class Settings(TypedDict, total=False):
     max_length_tokens: int | None
     prefix: str | None
     windowing: Windowing
+    boundary: Boundary
     share_context: bool
     token_losses: bool
     offline: bool

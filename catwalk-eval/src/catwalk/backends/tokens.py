@@ -9,12 +9,13 @@ from typing import Any
 from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, models, pre_tokenizers
 
+from catwalk.backends.specs import DEFAULT_LENGTH, Settings
 from catwalk.formats.checkpoint import Inspection, inspect_checkpoint
 from catwalk.formats.contract import ConfigError, read_object
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.perplexity import windows
-from catwalk.requests import encode_pairs
-from catwalk.types import Advance, Likelihood, Pair, PairError, Request, Windowing
+from catwalk.requests import EncodedPairs, encode_pairs
+from catwalk.types import Advance, Boundary, Likelihood, Pair, PairError, Request, Windowing
 
 __all__ = ["TokenBackend", "byte_tokenizer", "read_tokenizer"]
 
@@ -25,19 +26,13 @@ Score = tuple[float, bool]
 class TokenBackend(ABC):
     """Scores of pairs and documents from scores of requests, which a subclass answers."""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length_tokens: int,
-        prefix: str | None,
-        windowing: Windowing,
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: Settings) -> None:
         self.advance: Advance | None = None
         self.tokenizer = tokenizer
-        self.max_length_tokens = max_length_tokens
-        self.prefix = tokenizer.prefix(prefix)
-        self.windowing: Windowing = windowing
+        self.max_length_tokens = settings.get("max_length_tokens") or DEFAULT_LENGTH
+        self.prefix = tokenizer.prefix(settings.get("prefix"))
+        self.windowing: Windowing = settings.get("windowing", "paloma-reference")
+        self.boundary: Boundary = settings.get("boundary", "whole")
         self.unknown_tokens = 0
 
     @abstractmethod
@@ -52,11 +47,8 @@ class TokenBackend(ABC):
     @property
     def text_settings(self) -> dict[str, Any]:
         """Settings of how texts become requests."""
-        return {
-            "max_length_tokens": self.max_length_tokens,
-            "prefix": self.prefix,
-            "windowing": self.windowing,
-        }
+        found = {name: getattr(self, name) for name in ("max_length_tokens", "prefix", "windowing")}
+        return found | ({} if self.boundary == "whole" else {"boundary": self.boundary})
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Find what cannot be scored before anything is.
@@ -64,7 +56,11 @@ class TokenBackend(ABC):
         Raises:
             PairError: for a continuation without tokens, or a token without an embedding.
         """
-        encode_pairs(pairs, self.tokenizer, self.tokenizer.prefix_id(self.prefix), self.max_length_tokens)
+        self._encoded(pairs)
+
+    def _encoded(self, pairs: Sequence[Pair]) -> EncodedPairs:
+        prefix_id = self.tokenizer.prefix_id(self.prefix)
+        return encode_pairs(pairs, self.tokenizer, prefix_id, self.max_length_tokens, self.boundary)
 
     def score(self, pairs: Sequence[Pair]) -> list[Likelihood]:
         """Each continuation after its context.
@@ -72,7 +68,7 @@ class TokenBackend(ABC):
         Raises:
             PairError: for a continuation without tokens.
         """
-        encoded = encode_pairs(pairs, self.tokenizer, self.tokenizer.prefix_id(self.prefix), self.max_length_tokens)
+        encoded = self._encoded(pairs)
         scores = self.score_requests(encoded.requests)
         return [
             Likelihood(
