@@ -86,6 +86,21 @@ def _serve(options: argparse.Namespace) -> None:
     serve(settings, Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)}))
 
 
+def _eval(options: argparse.Namespace) -> None:
+    from .evaluation.command import EvalSettings, evaluate
+
+    least = {"shots": 0, "limit": 1, "max_new_tokens": 1, "batch": 1, "temperature": 0, "num_threads": 1}
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ConfigError(f"--{name.replace('_', '-')}: is {value}; expected {low} or more")
+    sampling = SamplingSettings(temperature=options.temperature, seed=options.seed)
+    named = {field.name: getattr(options, field.name) for field in fields(EvalSettings) if hasattr(options, field.name)}
+    runtime = RuntimeSettings(device=options.device, num_threads=options.num_threads)
+    settings = EvalSettings(**named | {"tasks": tuple(options.tasks), "sampling": sampling, "runtime": runtime})
+    sys.stdout.write(evaluate(settings))
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from .inspect_data import inspect_data
 
@@ -232,6 +247,51 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="data type of the weights" + shown
     )
     serve.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
+
+    text = "evaluate a chat model on benchmarks in local files"
+    more = " Prints the scores; the results are also for `catwalk report`. Run again, it does only what is missing."
+    evaluation = add("eval", _eval, text, more)
+    evaluation.add_argument(
+        "--model",
+        required=True,
+        help="checkpoint directory, or address of an OpenAI-compatible API, such as http://…/v1",
+    )
+    evaluation.add_argument(
+        "--tasks", nargs="+", required=True, metavar="TASK", help="benchmarks, separated by spaces or commas"
+    )
+    evaluation.add_argument("--data", type=home_path, required=True, metavar="DIR", help="directory with their files")
+    evaluation.add_argument("--output-dir", type=home_path, required=True, help="new directory for the results")
+    evaluation.add_argument(
+        "--cells",
+        type=home_path,
+        metavar="DIR",
+        help="directory for finished answers, which runs may share (default: OUTPUT_DIR.cells until all is done)",
+    )
+    evaluation.add_argument("--name", help="name of the model in the results (default: the directory's)")
+    evaluation.add_argument("--served-model", metavar="NAME", help="which model of the API (default: the only one)")
+    evaluation.add_argument(
+        "--prompts", choices=["chat", "text"], default="chat", help="messages in the template, or plain texts" + shown
+    )
+    evaluation.add_argument(
+        "--template",
+        type=expanduser,
+        help="name of a shipped template, or a .jinja file (default: the checkpoint's template)",
+    )
+    evaluation.add_argument("--shots", type=int, help="examples in a prompt (default: the benchmark's usual number)")
+    evaluation.add_argument("--limit", type=int, help="only the first items of each task (default: all)")
+    evaluation.add_argument(
+        "--max-new-tokens", type=int, help="longest answer, in tokens (default: the benchmark's usual length)"
+    )
+    evaluation.add_argument(
+        "--temperature", type=float, default=0.0, help="sampling temperature; 0 = greedy decoding" + shown
+    )
+    evaluation.add_argument("--seed", type=int, default=sampling.seed, help="seed of the sampling" + shown)
+    evaluation.add_argument("--batch", type=int, default=16, help="answers to generate at the same time" + shown)
+    evaluation.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="data type of the weights" + shown
+    )
+    evaluation.add_argument("--device", choices=["auto", "cpu", "cuda"], default=runtime.device, help="device" + shown)
+    evaluation.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
 
     inspect = add("inspect", _inspect, "show what training would see: sources, lengths, masks")
     inspect.add_argument("data", type=expanduser, help="a YAML file with settings, or a file or directory of rows")

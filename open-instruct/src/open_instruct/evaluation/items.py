@@ -1,0 +1,180 @@
+"""What a benchmark asks and gets back: items, prompts, answers, and the rows of predictions.jsonl.gz. No torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ..formats.chat import Message
+
+__all__ = [
+    "Answer",
+    "Benchmark",
+    "Decoding",
+    "Grader",
+    "Item",
+    "Loading",
+    "Model",
+    "Prompt",
+    "PromptStyle",
+    "Row",
+    "Score",
+    "Tools",
+]
+
+PromptStyle = Literal["chat", "text"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """Messages for the model's template, or a plain text. `begun` is how the answer to the messages begins."""
+
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    begun: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How an answer is generated. `stop` are strings that end it."""
+
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A generated text; `ended`: the model ended it itself; `cut`: the prompt lost its beginning to fit."""
+
+    text: str
+    tokens: int = 0
+    ended: bool = True
+    cut: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The log-probability of a continuation in nats, summed over its tokens."""
+
+    sum_logprob: float
+    tokens: int
+
+
+class Model(Protocol):
+    """A checkpoint (local.py) or an endpoint (api.py)."""
+
+    name: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything about the model that its answers depend on."""
+        ...
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """`model` of results.json."""
+        ...
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The directories that it was read from."""
+        ...
+
+    def fits(self, prompt: Prompt, max_tokens: int) -> bool:
+        """Whether the prompt leaves room for an answer of so many tokens; True where nobody can say."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding, keep: Callable[[int, Answer], None]) -> None:
+        """Answer the prompts in any order; `keep` receives the index and the answer of each. Raises WorkError."""
+        ...
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
+        """Score each continuation of the prompt. Raises WorkError; ConfigError if the model cannot do this."""
+        ...
+
+    def close(self) -> None:
+        """Free what the model holds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One question of a benchmark.
+
+    The user's message, and the beginning of a plain text, are `preamble`, `examples` and `question`. Examples are
+    dropped from the last one on until the prompt fits.
+    """
+
+    id: str
+    question: str
+    preamble: str = ""
+    examples: tuple[str, ...] = ()
+    text_cue: str = ""
+    """Ends a plain text, such as "\\nAnswer:"."""
+    chat_cue: str = ""
+    """Begins the assistant's turn in a chat."""
+    choices: tuple[str, ...] = ()
+    label: int = 0
+    references: tuple[str, ...] = ()
+    group: str | None = None
+    cluster: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What only this benchmark's grader needs."""
+
+    def prompt(self, style: PromptStyle, examples: int | None = None) -> Prompt:
+        """The prompt with the first so many examples."""
+        text = self.preamble + "".join(self.examples[:examples]) + self.question
+        if style == "text":
+            return Prompt(text=text + self.text_cue)
+        return Prompt(messages=({"role": "user", "content": text.strip()},), begun=self.chat_cue)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Where a benchmark's files are, how it is asked, and the number of examples that was requested."""
+
+    directory: Path
+    style: PromptStyle
+    shots: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What some graders need besides the answer. `toxicity` gives the probability that a text is toxic."""
+
+    toxicity: Callable[[str], float] | None = None
+    judge: Model | None = None
+    opponent: Mapping[str, Sequence[str]] | None = None
+
+
+Grader = Callable[[Item, str], list[Row]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark: `load` reads its items and files; `grade` makes the rows of one item from its answer.
+
+    With `choices`, items have choices to score and there is nothing to grade.
+    """
+
+    name: str
+    summary: str
+    source: str
+    files: str
+    """What the data directory must contain."""
+    primary_metric: str
+    load: Callable[[Loading], tuple[list[Item], list[Path]]]
+    split: str = "test"
+    grade: Grader | None = None
+    grade_choices: Callable[[Item, Sequence[Score]], Row] | None = None
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    """Strings that end a plain text; an answer in a chat ends by itself."""
+    style: PromptStyle | None = None
+    """The only style that the benchmark makes sense in."""
+    needs: str | None = None
+    """The option without which it cannot run."""
