@@ -1,6 +1,6 @@
 """Metrics of a task that are not means over its items: those of lm-evaluation-harness, under its names.
 
-Each takes the parts of all items. A part is one number, or two.
+Each takes the parts of all items. A part is one number, or two; null stands for an item that does not count.
 """
 
 import math
@@ -13,6 +13,12 @@ __all__ = ["AGGREGATES"]
 
 Parts = Sequence[Sequence[float]]
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _nanmean(parts: Sequence[Sequence[float | None]]) -> float | None:
+    """The mean over the items that count, or None."""
+    values = [part[0] for part in parts if part[0] is not None]
+    return math.fsum(values) / len(values) if values else None
 
 
 def _perplexity(parts: Parts) -> float:
@@ -52,7 +58,8 @@ def _matthews_corrcoef(parts: Parts) -> float:
     return covariance(first, second) / scale if scale else 0.0
 
 
-AGGREGATES: dict[str, Callable[[Parts], float]] = {
+AGGREGATES: dict[str, Callable[[Any], float | None]] = {
+    "nanmean": _nanmean,
     "perplexity": _perplexity,
     "weighted_perplexity": _weighted_perplexity,
     "bits_per_byte": _bits_per_byte,

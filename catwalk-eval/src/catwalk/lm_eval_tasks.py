@@ -4,7 +4,7 @@ The harness reads its YAML files, builds the requests, filters the answers and s
 So samples and metrics are its own, `--limit` included: the first items, not a draw.
 
 Its sums over a data set are not always means. `aggregates.py` computes those that follow from one number
-or pair per item; a metric with another sum is left out with a warning.
+or pair per item. Any other is computed by the task's own function, and the artifact says by which.
 """
 
 import contextlib
@@ -12,10 +12,11 @@ import hashlib
 import io
 import json
 import logging
+import math
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -26,11 +27,10 @@ import numpy as np
 
 from catwalk.aggregates import AGGREGATES
 from catwalk.formats.contract import ConfigError, WorkError, canonical_line, first_line
+from catwalk.metrics import round_significant
 from catwalk.types import Likelihood, Pair, Prompt, TaskPart
 
 __all__ = ["PREFIX", "HarnessQuestions", "harness_questions", "prompt_of"]
-
-log = logging.getLogger(__name__)
 
 PREFIX = "lmeval:"
 _SEEDS = {"random": 0, "numpy": 1234, "shots": 1234}  # the harness's defaults
@@ -118,24 +118,24 @@ class HarnessQuestions:
         return len(self.task.eval_docs)
 
     @cached_property
-    def _metrics(self) -> dict[str, str]:
-        """Each metric of the task that we can sum, and how: the name of the harness's function."""
-        found = {}
-        for metric, function in self.task.aggregation().items():
-            kind = getattr(function, "__name__", "")
-            if kind == "mean" or kind in AGGREGATES:
-                found[metric] = kind
-            else:
-                log.warning("%s: %s is left out: it is summed by %s", self.name, metric, kind or function)
+    def _functions(self) -> dict[str, Callable[[list[Any]], float]]:
+        """What sums each metric of the task."""
+        found: dict[str, Callable[[list[Any]], float]] = self.task.aggregation()
         if not found:
-            problem = f"{self.name}: none of its metrics can be summed here; expected one that is a mean"
-            raise ConfigError(problem, hint="catwalk lm-eval run --model catwalk --tasks …")
+            raise ConfigError(f"{self.name}: the task has no metric; expected at least one")
         return found
+
+    def _kind(self, metric: str) -> str | None:
+        """The name in `aggregates.py` or "mean", if the function is the harness's own of this name."""
+        function = self._functions[metric]
+        name = getattr(function, "__name__", "")
+        own = name == "mean" or name in AGGREGATES
+        return name if own and function.__module__.startswith("lm_eval.api.") else None
 
     @property
     def primary_metric(self) -> str:
         """The first metric, under the first filter."""
-        return _metric_name(next(iter(self._metrics)), self._filters[0])
+        return _metric_name(next(iter(self._functions)), self._filters[0])
 
     @property
     def _filters(self) -> list[str]:
@@ -207,6 +207,7 @@ class HarnessQuestions:
         self.task.apply_filters()
         by_item = self._by_item()
         rows = []
+        others: dict[str, list[Any]] = defaultdict(list)
         for id, doc in self._documents():
             instances = by_item[id]
             row: dict[str, Any] = {"id": str(id), "responses": [one.resps[0] for one in instances]}
@@ -217,11 +218,15 @@ class HarnessQuestions:
             for name in self._filters:
                 answers = [one.filtered_resps[name] for one in instances]
                 for metric, value in self.task.process_results(doc, answers).items():
-                    kind = self._metrics.get(metric)
+                    if metric not in self._functions:
+                        continue
+                    stored, kind = _metric_name(metric, name), self._kind(metric)
                     if kind == "mean":
-                        row["scores"][_metric_name(metric, name)] = float(value)
+                        row["scores"][stored] = float(value)
                     elif kind is not None:
-                        parts[_metric_name(metric, name)] = [kind, *np.ravel(value).tolist()]
+                        parts[stored] = [kind, *(_number(one) for one in np.ravel(value))]
+                    else:
+                        others[stored].append(value)
             rows.append(row | ({"parts": parts} if parts else {}))
         if len({(*row["scores"], *row.get("parts", ())) for row in rows}) > 1:
             raise WorkError(f"{self.name}: items have different metrics; expected the same for each")
@@ -229,10 +234,27 @@ class HarnessQuestions:
             "truncated_contexts": len({pair.context for pair, one in self._answered(likelihoods) if one.truncated}),
             "border_crossings": len({pair for pair, one in self._answered(likelihoods) if one.crossing}),
         }
-        return TaskPart(rows=rows, counts=counts)
+        return TaskPart(rows=rows, counts=counts, sums={name: self._sum(name, others[name]) for name in sorted(others)})
+
+    def _sum(self, stored: str, values: list[Any]) -> dict[str, Any]:
+        """A metric by the task's own function."""
+        function = self._functions[stored.partition(",")[0]]
+        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', function)}"
+        try:
+            value = float(function(values))
+        except Exception as error:  # whatever the task's function raises
+            raise WorkError(f"{self.name}: {name} cannot sum {stored} ({first_line(error)})") from error
+        if not math.isfinite(value):
+            raise WorkError(f"{self.name}: {name} gives {value} for {stored}; expected a finite number")
+        return {"value": round_significant(value), "stderr": None, "n": len(values), "summed_by": name}
 
     def _answered(self, likelihoods: Sequence[Likelihood]) -> Iterator[tuple[Pair, Likelihood]]:
         return zip(self.pairs, likelihoods, strict=True)
+
+
+def _number(value: float) -> float | None:
+    """What JSON can store: NaN, by which the harness leaves an item out of a mean, is null."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _metric_name(metric: str, filter: str) -> str:

@@ -176,7 +176,7 @@ def _document_row(score: DocumentScore) -> dict[str, Any]:
 
 def _task_row(one: ScoredTask) -> dict[str, Any]:
     asked = one.questions
-    return task_row(asked.name, asked.split, asked.primary_metric, one.part.rows, asked.num_shots)
+    return task_row(asked.name, asked.split, asked.primary_metric, one.part.rows, asked.num_shots, one.part.sums)
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -69,9 +69,17 @@ def _only(values: dict[str, float], *names: str) -> dict[str, float]:
 
 
 def task_row(
-    name: str, split: str, primary_metric: str, rows: Sequence[dict[str, Any]], num_shots: int = 0
+    name: str,
+    split: str,
+    primary_metric: str,
+    rows: Sequence[dict[str, Any]],
+    num_shots: int = 0,
+    sums: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """An entry of `tasks` in results.json. Items of one cluster count as one observation in the standard errors."""
+    """An entry of `tasks` in results.json. Items of one cluster count as one observation in the standard errors.
+
+    `sums` are finished entries of metrics that do not follow from the rows.
+    """
     counts = [len(row.get("choices", ())) for row in rows]
     entry: dict[str, Any] = {
         "task": name,
@@ -80,7 +88,7 @@ def task_row(
         "items": len(rows),
         "choices_mean": round_significant(sum(counts) / len(counts)),
         "primary_metric": primary_metric,
-        "metrics": _means(rows),
+        "metrics": _means(rows) | (sums or {}),
     }
     if "choices" not in rows[0]:
         entry["kind"] = "generation" if "generation" in rows[0] else "scores"
@@ -109,7 +117,8 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         metrics[name] = {"value": round_significant(mean), "stderr": shown, "n": len(rows)}
     for name, (kind, *_) in rows[0].get("parts", {}).items():
         value = AGGREGATES[kind]([row["parts"][name][1:] for row in rows])
-        metrics[name] = {"value": round_significant(value), "stderr": None, "n": len(rows)}
+        if value is not None:
+            metrics[name] = {"value": round_significant(value), "stderr": None, "n": len(rows)}
     return metrics
 
 

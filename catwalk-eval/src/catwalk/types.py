@@ -1,7 +1,7 @@
 """The data types of this package: task, item, request, score. No torch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -253,10 +253,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPart:
-    """The finished rows of one task (`rows.py`), without their task's name, and counts of what was unusual."""
+    """The finished rows of one task (`rows.py`), without their task's name, and counts of what was unusual.
+
+    `sums` are metrics that do not follow from the rows: `{name: {"value", "stderr", "n", "summed_by"}}`.
+    """
 
     rows: list[dict[str, Any]]
     counts: dict[str, int]
+    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Questions(Protocol):

@@ -42,7 +42,9 @@ def _verify(directory: Path) -> Iterator[str]:
         if name not in rows:
             yield f"{name}: no predictions are stored"
             continue
-        derived = task_row(name, stored["split"], stored["primary_metric"], rows[name], stored["num_shots"])
+        # a task of lm-eval with sums of its own: nothing here can derive them
+        sums = {metric: entry for metric, entry in stored["metrics"].items() if "summed_by" in entry}
+        derived = task_row(name, stored["split"], stored["primary_metric"], rows[name], stored["num_shots"], sums)
         yield from _differences(name, stored, derived)
         counts = Counter(row["id"] for row in rows[name])
         yield from (f"{name} item {id} appears {count} times" for id, count in counts.items() if count > 1)
