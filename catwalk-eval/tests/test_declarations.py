@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from catwalk.data import locate
 from catwalk.formats.contract import ConfigError, FormatError
-from catwalk.items import load_items, show_item
+from catwalk.items import load_items
+from catwalk.listing import show_item
 from catwalk.request_sets import read_request_set, request_set_labels
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from conftest import write_jsonl
@@ -110,6 +111,19 @@ def test_prompts_do_not_depend_on_order_or_limit(
     write_jsonl(folder / "own" / "test.jsonl.gz", rows)
     everything = load_items(task, locate(task, folder))
     assert [item.contexts for item in items] == [item.contexts for item in everything[:kept]]
+
+
+def test_where_chooses_rows_and_names_the_row_that_it_cannot_judge(tmp_path: Path) -> None:
+    rows = [row | {"kind": kind} for row, kind in zip(_rows("test", 3), "aba", strict=True)]
+    file = write_jsonl(tmp_path / "own" / "test.jsonl.gz", [*rows, {"question": "?"}])
+    for where in ("kind == 'a'", "kind in ['a']"):
+        (task,) = find_tasks((f"{_own(tmp_path, _OWN + f'where: {where}')}@0",))
+        with pytest.raises(FormatError, match="cannot decide whether this row belongs to own") as caught:
+            load_items(task, locate(task, tmp_path))
+        assert caught.value.line == 4
+        write_jsonl(file, rows)
+        assert len(load_items(task, locate(task, tmp_path))) == 2
+        write_jsonl(file, [*rows, {"question": "?"}])
 
 
 def test_too_few_examples_is_an_error(tmp_path: Path) -> None:

@@ -282,3 +282,14 @@ def test_own_tasks_by_the_command_of_lm_eval(build_checkpoint: Build, shared_dat
     arguments += ["--tasks", *names, "--include_path", str(include), "--output_path", str(tmp_path / "out")]
     assert main([*arguments, "--limit", "12", "--log_samples", "--device", "cpu"]) == 0
     _same_files(theirs, tmp_path / "out")
+
+
+def test_list_and_show_take_tasks_of_the_harness(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    include = ["--lm-eval-include", str(tasks)]
+    assert main(["list", "lmeval:facts_choice", *include]) == 0
+    assert "| lmeval:facts_choice | choices | 6 | validation | 2 | acc |" in capsys.readouterr().out
+    assert main(["show", "lmeval:facts_choice@0", "--item", "1", "--whitespace", *include]) == 0
+    shown = capsys.readouterr().out
+    assert "  |The·fire·is\n  choice 0: ' cold'\n" in shown
+    assert main(["show", "lmeval:facts_nothing", *include]) == 2
+    assert 'no task or group "facts_nothing"' in capsys.readouterr().err

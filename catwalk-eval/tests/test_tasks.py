@@ -11,7 +11,9 @@ import pytest
 from catwalk.formats import document
 from catwalk.formats.__main__ import main as formats
 from catwalk.formats.contract import ConfigError, FormatError
-from catwalk.items import item_text, load_items, locate, sample_items, show_item, task_table, write_documents
+from catwalk.items import load_items, locate, sample_items
+from catwalk.listing import show_item, task_table
+from catwalk.task_documents import item_text, write_documents
 from catwalk.tasks import TASK_SETS, TASKS, find_tasks
 from catwalk.types import Item
 from conftest import write_jsonl
@@ -164,9 +166,13 @@ def test_show_prints_the_exact_prompt(data_directory: Path) -> None:
 
 
 def test_list_counts_items_of_available_data(data_directory: Path) -> None:
-    rows = {line.split(" | ")[0].strip("| "): line for line in task_table(data_directory).splitlines() if "|" in line}
-    assert rows["sciq"].split(" | ")[1] == "12"
-    assert rows["piqa"].split(" | ")[1] == "–"
+    table = task_table((), data_directory)
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in table.splitlines() if "|" in line}
+    assert rows["sciq"][1:6] == ["choices", "12", "validation", "0", "acc_raw"]
+    assert rows["piqa"][2] == "–"
+    assert rows["squad"][1:5] == ["generation", "–", "validation", "5"]
+    named = task_table(("copa", "core8"), data_directory).splitlines()
+    assert len(named) == 2 + 8
 
 
 def test_documents_contain_each_text_once(data_directory: Path, tmp_path: Path) -> None:

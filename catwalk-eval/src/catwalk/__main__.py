@@ -58,12 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(add("run", "score a checkpoint"))
 
     listing = add("list", "list the tasks with source, licence and number of items")
-    listing.add_argument("--data", **data)
+    listing.add_argument("tasks", nargs="*", metavar="TASK", help="tasks, sets or lmeval:NAME (default: all)")
 
     show = add("show", "print the exact prompt of an item")
     show.add_argument("task", metavar="TASK", help="name of a task; see catwalk list")
     show.add_argument("--item", metavar="N", help="index or id of the item (default: the first)")
-    show.add_argument("--data", **data)
+    show.add_argument("--whitespace", action="store_true", help="show a space as ·, a tab as → and a line's end as ¶")
+    for command in (listing, show):
+        command.add_argument("--data", **data)
+        for name in ("hub", "offline"):
+            command.add_argument(f"--{name}", action="store_true", help=field_help(RunConfig)[name])
+        command.add_argument(
+            "--lm-eval-include", type=home_path, metavar="DIR", help=field_help(RunConfig)["lm_eval_include"]
+        )
 
     report = add("report", "compare one or more results in tables and an HTML page")
     report.add_argument(
@@ -155,17 +162,22 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from catwalk.items import task_table
+    from catwalk.listing import task_table
 
-    sys.stdout.write(task_table(options.data))
+    sys.stdout.write(task_table(options.tasks, options.data, **_sources(options)))
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from catwalk.items import show_item
+    from catwalk.listing import show_item
 
-    sys.stdout.write(show_item(options.task, options.item, options.data))
+    shown = show_item(options.task, options.item, options.data, **_sources(options), whitespace=options.whitespace)
+    sys.stdout.write(shown)
     return 0
+
+
+def _sources(options: argparse.Namespace) -> dict[str, Any]:
+    return {"hub": options.hub, "offline": options.offline, "include": options.lm_eval_include}
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -187,7 +199,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _documents(options: argparse.Namespace) -> int:
-    from catwalk.items import write_documents
+    from catwalk.task_documents import write_documents
 
     write_documents(tuple(options.tasks), options.output_dir, options.data)
     return 0

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catwalk.formats.contract import ConfigError, FormatError, read_rows, sha256_file
+from catwalk.formats.contract import ConfigError, FormatError, read_lines, read_rows, sha256_file
+from catwalk.templates import TemplateError
 from catwalk.types import Task
 
 __all__ = ["TaskData", "count_rows", "locate", "package_root", "read_task_rows"]
@@ -125,23 +126,34 @@ def read_task_rows(task: Task, files: tuple[Path, ...]) -> Iterator[tuple[Path, 
         return
     for file in files:
         for line, row in _read(file):
-            if task.keep is None or task.keep(row):
+            try:
+                kept = task.keep is None or task.keep(row)
+            except (TemplateError, TypeError, ValueError, KeyError) as error:
+                message = f'cannot decide whether this row belongs to {task.benchmark} ("where": {error})'
+                raise FormatError("invalid_value", file, message, line=line) from error
+            if kept:
                 yield file, line, row
 
 
 def count_rows(task: Task, data: TaskData) -> int:
-    """The number of rows, without reading their columns where the format states it."""
-    if task.keep is None and task.rows is None and data.files:
-        if all(file.suffix == ".arrow" for file in data.files):
-            import pyarrow as pa
-            import pyarrow.ipc
+    """The number of rows; they are decoded only if some may belong to other tasks."""
+    if task.keep is not None or task.rows is not None:
+        return sum(1 for _ in read_task_rows(task, data.files))
+    return sum(map(_count, data.files))
 
-            total = 0
-            for file in data.files:
-                with pa.memory_map(str(file)) as source:
-                    total += sum(batch.num_rows for batch in pyarrow.ipc.open_stream(source))
-            return total
-    return sum(1 for _ in read_task_rows(task, data.files))
+
+def _count(file: Path) -> int:
+    if file.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return int(pyarrow.parquet.read_metadata(file).num_rows)
+    if file.suffix == ".arrow":
+        import pyarrow as pa
+        import pyarrow.ipc
+
+        with pa.memory_map(str(file)) as source:
+            return sum(batch.num_rows for batch in pyarrow.ipc.open_stream(source))
+    return sum(1 for _ in read_lines(file))
 
 
 def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -152,13 +164,17 @@ def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow.ipc
     import pyarrow.parquet
 
+    line = 0
     try:
-        if file.suffix == ".parquet":
-            rows = pyarrow.parquet.read_table(file).to_pylist()
-        else:
-            with pa.memory_map(str(file)) as source:
-                rows = pyarrow.ipc.open_stream(source).read_all().to_pylist()
+        with file.open("rb") if file.suffix == ".parquet" else pa.memory_map(str(file)) as source:
+            if file.suffix == ".parquet":
+                batches = pyarrow.parquet.ParquetFile(source).iter_batches(1024)
+            else:
+                batches = iter(pyarrow.ipc.open_stream(source))
+            for batch in batches:
+                for row in batch.to_pylist():
+                    line += 1
+                    yield line, row
     except (pa.ArrowInvalid, OSError) as error:
         kind = "Parquet" if file.suffix == ".parquet" else "Arrow"
         raise FormatError("truncated", file, f"the {kind} data is damaged ({error})") from error
-    yield from enumerate(rows, start=1)

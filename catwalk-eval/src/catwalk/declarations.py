@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _KEYS: dict[str, Any] = {
     "source": str,
     "paper": str,
     "licence": str,
-    "verified": bool,
+    "state": str,
     "sets": list,
     # data
     "hub": dict,
@@ -72,7 +73,7 @@ _KEYS: dict[str, Any] = {
     "runs_code": bool,
 }
 _NESTED = {
-    "hub": ("name", "config", "revision"),
+    "hub": ("name", "config", "revision", "files"),
     "shots": ("count", "split", "seed", "rows"),
     "generated": ("by", "lengths", "depths", "seed"),
 }
@@ -197,7 +198,6 @@ def build_task(
     shots = _shots(listed, name, count)
     render, answer = _renderer(listed, kind, letters), listed.get("answer")
     generated = listed.get("generated")
-    keep = compile_expression(listed["where"]) if "where" in listed else None
     spec = name + (f":{variant}" if variant else "") + (f"@{count}" if count is not None else "")
     scoring = {key: listed.get(key) for key in sorted(_KEYS) if key in listed and key not in _ABOUT}
     return Task(
@@ -214,7 +214,7 @@ def build_task(
         hub=listed.get("hub"),
         local=listed.get("local"),
         rows=_generator(generated) if generated else None,
-        keep=(lambda row: bool(keep(row))) if keep else None,
+        keep=_filter(listed["where"]) if "where" in listed else None,
         fields={column: _TYPES[kind] for column, kind in listed.get("fields", {}).items()},
         render=render,
         answer=compile_template(answer) if answer else None,
@@ -225,12 +225,12 @@ def build_task(
         max_tokens=listed.get("max_tokens", 0),
         extract=listed.get("extract"),
         runs_code=listed.get("runs_code", False),
-        verified=listed.get("verified", False),
+        state=listed.get("state", "declared"),
         declaration=canonical_json(scoring | {"name": spec, "letters": letters}),
     )
 
 
-_ABOUT = ("summary", "source", "paper", "licence", "verified", "package", "hub", "local")
+_ABOUT = ("summary", "source", "paper", "licence", "state", "package", "hub", "local")
 
 
 def _filled(declaration: Declaration, member: str | None) -> Declaration:
@@ -253,6 +253,21 @@ def _generator(settings: dict[str, Any]) -> Any:
     if by not in _GENERATED:
         raise ConfigError(f'tasks: "generated.by" is {by!r}; expected {" or ".join(_GENERATED)}')
     return lambda: _GENERATED[by](**{key: value for key, value in settings.items() if key != "by"})
+
+
+_EQUALS = re.compile(r"(\w+) == '([^'{}\\]*)'")
+
+
+def _filter(where: str) -> Callable[[Row], bool]:
+    """The expression as a function of a row. A column with one value, the usual case, needs no Jinja."""
+    equals, expression = _EQUALS.fullmatch(where), compile_expression(where)
+
+    def keep(row: Row) -> bool:
+        if equals and equals[1] in row:
+            return bool(row[equals[1]] == equals[2])
+        return bool(expression(row))
+
+    return keep
 
 
 def _shots(declaration: Declaration, name: str, count: int | None) -> Shots | None:

@@ -31,13 +31,13 @@ from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.generation import judge
 from catwalk.items import load_items, sample_items
-from catwalk.lm_eval_tasks import PREFIX, harness_questions
+from catwalk.lm_eval_tasks import harness_questions
 from catwalk.perplexity import document_score
 from catwalk.progress import Overall, Progress
 from catwalk.questions import ItemQuestions
 from catwalk.results import ScoredTask, describe_inference, write_results
 from catwalk.settings import as_mapping
-from catwalk.tasks import find_tasks
+from catwalk.tasks import HARNESS, find_tasks
 from catwalk.types import Backend, DocumentScore, PairError, Questions, TaskPart
 
 __all__ = ["plan", "run"]
@@ -120,7 +120,7 @@ def plan(config: RunConfig) -> str:
 def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpus]:
     """Every task's items, and the files of the documents."""
     asked: list[_Asked] = []
-    bridged = [name for name in config.tasks if name.startswith(PREFIX)]
+    bridged = [name for name in config.tasks if name.startswith(HARNESS)]
     with failures.caught("lmeval"):
         for found in harness_questions(bridged, config.lm_eval_include, config.limit):
             asked.append(_Asked(questions=found, items_available=found.items_available, inputs=[]))

@@ -28,11 +28,11 @@ import numpy as np
 from catwalk.aggregates import AGGREGATES
 from catwalk.formats.contract import ConfigError, WorkError, canonical_line, first_line
 from catwalk.metrics import round_significant
+from catwalk.tasks import HARNESS
 from catwalk.types import Likelihood, Pair, Prompt, TaskPart
 
-__all__ = ["PREFIX", "HarnessQuestions", "harness_questions", "prompt_of"]
+__all__ = ["HarnessQuestions", "harness_questions", "prompt_of"]
 
-PREFIX = "lmeval:"
 _SEEDS = {"random": 0, "numpy": 1234, "shots": 1234}  # the harness's defaults
 _MAX_TOKENS = 256  # the harness's default
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -54,7 +54,7 @@ def harness_questions(names: Sequence[str], include: Path | None, limit: int | N
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=None if include is None else str(include))
     for spec in names:
-        name, at, shots = spec.removeprefix(PREFIX).partition("@")
+        name, at, shots = spec.removeprefix(HARNESS).partition("@")
         if name not in manager.all_tasks:
             raise ConfigError(f'tasks: lm-eval has no task or group "{name}"', hint="lm_eval ls tasks")
         if at and not shots.isdecimal():
@@ -79,7 +79,7 @@ def harness_questions(names: Sequence[str], include: Path | None, limit: int | N
                     task.build_all_requests(limit=limit, rank=0, world_size=1)
             except Exception as error:  # whatever a template or a function of the task raises
                 raise WorkError(f"tasks: lm-eval cannot build the requests of {own} ({first_line(error)})") from error
-            yield HarnessQuestions(name=f"{PREFIX}{own}{at}{shots}", task=task, limit=limit, num_shots=count)
+            yield HarnessQuestions(name=f"{HARNESS}{own}{at}{shots}", task=task, limit=limit, num_shots=count)
 
 
 def prompt_of(context: str, options: dict[str, Any]) -> Prompt:

