@@ -53,10 +53,10 @@ def _benchmark(path: Path) -> Any:
     return read_declaration(path)
 
 
-def _instruct(kind: str) -> Loader:
+def _instruct(kind: str, module: str = "open_instruct.config") -> Loader:
     def load(path: Path) -> Any:
         config = importlib.import_module("open_instruct.config")
-        return config.load_config(getattr(config, kind), path, [])
+        return config.load_config(getattr(importlib.import_module(module), kind), path, [])
 
     return load
 
@@ -80,6 +80,7 @@ LOADERS: list[tuple[str, Loader]] = [
     (r"paloma/configs/controls\.yaml", _paloma("paloma.controls", "Controls")),
     (r"(open-instruct|demo)/configs/(.*-)?sft\.yaml", _instruct("SftConfig")),
     (r"(open-instruct|demo)/configs/(.*-)?dpo\.yaml", _instruct("DpoConfig")),
+    (r"open-instruct/configs/reward\.yaml", _instruct("RewardConfig", "open_instruct.reward.config")),
     (r"open-instruct/configs/mixtures/.*\.yaml", _mixture),
 ]
 SHIPPED = [name for name in tracked() if name.endswith((".yaml", ".yml"))]

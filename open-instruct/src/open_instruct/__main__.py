@@ -30,7 +30,15 @@ __all__ = ["main", "prepare_process"]
 def _train(options: argparse.Namespace) -> None:
     from .train import train
 
-    train(load_config(DpoConfig if options.command == "dpo" else SftConfig, options.config, options.overrides))
+    kind: type[SftConfig | DpoConfig] = DpoConfig if options.command == "dpo" else SftConfig
+    train(load_config(kind, options.config, options.overrides))
+
+
+def _reward(options: argparse.Namespace) -> None:
+    from .reward.config import RewardConfig
+    from .reward.train import train_reward
+
+    train_reward(load_config(RewardConfig, options.config, options.overrides))
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -165,11 +173,12 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for name, text in (
-        ("sft", "supervised fine-tuning on chats"),
-        ("dpo", "direct preference optimization on pairs of answers"),
+    for name, run, text in (
+        ("sft", _train, "supervised fine-tuning on chats"),
+        ("dpo", _train, "direct preference optimization on pairs of answers"),
+        ("reward", _reward, "train a reward model on pairs of answers"),
     ):
-        command = add(name, _train, text)
+        command = add(name, run, text)
         command.add_argument("config", type=home_path, help="YAML file with the settings")
         command.add_argument(
             "overrides",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from .formats.contract import Problem
 from .settings import LocalPath, load
@@ -22,6 +22,7 @@ __all__ = [
     "SequenceSettings",
     "SftConfig",
     "TemplateSettings",
+    "TrainingRun",
     "TrainingSettings",
     "load_config",
 ]
@@ -253,6 +254,31 @@ class DpoConfig:
         return found
 
 
+class TrainingRun(Protocol):
+    """What the settings of every stage that trains have."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def output_dir(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def data(self) -> DataSettings: ...
+    @property
+    def template(self) -> TemplateSettings: ...
+    @property
+    def sequence(self) -> SequenceSettings: ...
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+    @property
+    def training(self) -> TrainingSettings: ...
+    @property
+    def lora(self) -> LoraSettings | None: ...
+    @property
+    def runtime(self) -> RuntimeSettings: ...
+
+
 _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("0 or more", lambda value: value >= 0, "optimizer.weight_decay optimizer.max_grad_norm"),
     (
@@ -276,7 +302,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
 ]
 
 
-def _problems(config: SftConfig | DpoConfig) -> list[Problem]:
+def _problems(config: TrainingRun) -> list[Problem]:
     found = []
     if not config.data.train:
         found.append(Problem('"data.train" is empty; expected at least one file or directory'))
@@ -304,7 +330,7 @@ def _largest_divisor(number: int, limit: int) -> int:
     return next((size for size in range(min(limit, number), 0, -1) if number % size == 0), 1)
 
 
-Config = TypeVar("Config", bound=SftConfig | DpoConfig)
+Config = TypeVar("Config")
 
 
 def load_config(kind: type[Config], path: Path, overrides: list[str]) -> Config:

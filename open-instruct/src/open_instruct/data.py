@@ -5,7 +5,7 @@ import json
 import logging
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -79,12 +79,16 @@ def read_conversations(paths: Sequence[str], where: str) -> list[Conversation]:
     return _read_all(paths, where, read_chat)
 
 
-def read_pairs(paths: Sequence[str], where: str, *, drop_identical: bool = False) -> list[Pair]:
+def read_pairs(
+    paths: Sequence[str], where: str, *, drop_identical: bool = False, uses_margin: bool = False
+) -> list[Pair]:
     """Read every preference row of files and directories, as `read_conversations` does.
 
-    With `drop_identical`, pairs of equal answers are dropped and counted; otherwise they are bad rows.
+    With `drop_identical`, pairs of equal answers are dropped and counted; otherwise they are bad rows. Unless the
+    caller `uses_margin`, rows that have one are counted.
     """
-    return _read_all(paths, where, read_preference, "identical_answers" if drop_identical else None)
+    code = "identical_answers" if drop_identical else None
+    return _read_all(paths, where, read_preference, code, used=("margin",) if uses_margin else ())
 
 
 def _read_all(
@@ -92,6 +96,7 @@ def _read_all(
     where: str,
     read: Callable[[Path], Iterator[Row | FormatError]],
     dropped_code: str | None = None,
+    used: Collection[str] = (),
 ) -> list[Row]:
     for path in paths:
         if not Path(path).exists():
@@ -113,13 +118,13 @@ def _read_all(
     rows = collect_rows(found())
     if dropped:
         log.warning("%s: %d rows were left out: %s", where, dropped, dropped_code)
-    warn_of_ignored(rows, where)
+    warn_of_ignored(rows, where, used)
     return rows
 
 
-def warn_of_ignored(rows: Sequence[Conversation] | Sequence[Pair], where: str) -> None:
-    """Warn about the fields of rows that nothing reads, with the number of rows that have them."""
-    ignored = Counter(name for row in rows for name in row.ignored)
+def warn_of_ignored(rows: Sequence[Conversation] | Sequence[Pair], where: str, used: Collection[str] = ()) -> None:
+    """Warn about the fields of rows that nothing reads (except `used`), with the number of rows that have them."""
+    ignored = Counter(name for row in rows for name in row.ignored if name not in used)
     for name, count in sorted(ignored.items()):
         log.warning("%s: %d rows have the field %s, which is not used", where, count, name)
 

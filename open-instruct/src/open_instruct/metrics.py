@@ -38,6 +38,9 @@ _NAMES = {
     "epoch": "train/epoch",
     "entropy": "train/entropy",
     "mean_token_accuracy": "train/token_accuracy",
+    "accuracy": "train/accuracy",
+    "margin": "train/margin",
+    "mean_reward": "train/mean_reward",
 } | {
     name: f"train/{name}"
     for name in (
@@ -274,6 +277,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
         parts = [f"loss {self.last_loss:.4g}"]
         if self.last_evaluation:
             first, last = self.first_evaluation, self.last_evaluation
-            names = [name for name in ("eval/loss", "eval/bits_per_byte", "eval/rewards/accuracies") if name in last]
+            names = [
+                name
+                for name in ("eval/loss", "eval/bits_per_byte", "eval/rewards/accuracies", "eval/accuracy")
+                if name in last
+            ]
             parts += [f"{name} {first[name]:.4g} -> {last[name]:.4g}" for name in names]
         log.info("%s  done in %.1f s: %s: %s", self.stage, seconds, directory, ", ".join(parts))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import WRITER
-from .config import FORMER_NAMES, DpoConfig, SftConfig
+from .config import FORMER_NAMES, TrainingRun
 from .formats.contract import ConfigError, write_file
 from .formats.manifest import MANIFEST, Manifest, check_files, describe_input, read_manifest, write_manifest
 from .settings import as_mapping
@@ -178,7 +178,7 @@ def _identities(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
 _WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "eval_batch_sequences")
 
 
-def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
+def result_config(config: TrainingRun) -> dict[str, Any]:
     """Return the settings for the manifest: names instead of paths, since inputs have hashes."""
     plain = as_mapping(config)
     del plain["model"], plain["output_dir"]
@@ -195,7 +195,7 @@ def result_config(config: SftConfig | DpoConfig) -> dict[str, Any]:
     return plain
 
 
-def result_inputs(config: SftConfig | DpoConfig, role: str) -> list[dict[str, Any]]:
+def result_inputs(config: TrainingRun, role: str) -> list[dict[str, Any]]:
     """Return manifest entries, with hashes, of the checkpoint, the data files (with `role`) and a template file."""
     artifact = Path(config.output_dir)
     entries = describe_input("checkpoint", Path(config.model), artifact)

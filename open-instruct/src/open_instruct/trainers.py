@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from .config import DpoConfig, LoraSettings, PreferenceLoss, SftConfig
+from .config import DpoConfig, LoraSettings, PreferenceLoss, SftConfig, TrainingRun
 from .data import PairExample, SftExample, pack_lengths
 from .formats.contract import ConfigError, WorkError
 from .metrics import pair_log_probs, require_finite
@@ -108,7 +108,7 @@ _FIXED: dict[str, Any] = {
 }
 
 
-def _trainer_arguments(config: SftConfig | DpoConfig, device: str, directory: Path) -> dict[str, Any]:
+def _trainer_arguments(config: TrainingRun, device: str, directory: Path) -> dict[str, Any]:
     """Return the keyword arguments that SFTConfig and DPOConfig share."""
     training, optimizer, runtime = config.training, config.optimizer, config.runtime
     return _FIXED | {

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "wilson"]
 
 from dataclasses import dataclass
 
@@ -37,11 +37,12 @@ def estimate(values: Sequence[float], clusters: Sequence[str] | None = None) -> 
     squares = math.fsum(math.fsum(group) ** 2 for group in groups.values())
     stderr = math.sqrt(squares * len(groups) / (len(groups) - 1)) / n
     if clusters is None and all(value in (0, 1) for value in values):
-        return Estimate(mean, stderr, _wilson(mean, n), n)
+        return Estimate(mean, stderr, wilson(mean, n), n)
     return Estimate(mean, stderr, (mean - _Z95 * stderr, mean + _Z95 * stderr), n)
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of n observations (Wilson 1927)."""
     square = _Z95 * _Z95
     centre = (share + square / (2 * n)) / (1 + square / n)
     half = _Z95 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))

@@ -227,11 +227,12 @@ def dump_chat(path: Path) -> Iterator[dict[str, Any] | FormatError]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair(_Row):
-    """One row: the messages that both answers share, and the two answers."""
+    """One row: the messages that both answers share, the two answers, and by how much the better one is better."""
 
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
+    margin: float | None = None
 
 
 def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
@@ -276,6 +277,7 @@ def parse_pair(row: dict[str, Any], path: Path, line: int) -> Pair:
         prompt=chosen[:-1],
         chosen=chosen[-1]["content"],
         rejected=rejected[-1]["content"],
+        margin=None if row.get("margin") is None else fields.number("margin", minimum=0),
         ignored=unused_fields(row, [message for messages, _ in whole.values() for message in messages]),
         path=path,
         line=line,

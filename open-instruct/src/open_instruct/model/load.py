@@ -20,6 +20,7 @@ __all__ = [
     "fitting_length",
     "load_model",
     "load_tokenizer",
+    "require_finite_weights",
     "set_up_torch",
     "start_at_mean",
 ]
@@ -29,10 +30,10 @@ _NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
 
 
 def check_model_directory(path: str) -> Inspection:
-    """Check that `path` is a whole checkpoint with a tokenizer, hashes included where it has a manifest.
+    """Check that `path` is a language model with a tokenizer and whole, hashes included where it has a manifest.
 
     Raises:
-        ConfigError: it is not a directory.
+        ConfigError: it is not a directory, or a reward model.
         FormatError: the first rule of docs/formats/checkpoint.md that it breaks.
     """
     directory = Path(path)
@@ -42,6 +43,11 @@ def check_model_directory(path: str) -> Inspection:
             hint="pass a local directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
         )
     inspection = inspect_checkpoint(directory)
+    if inspection.architecture.endswith("ForSequenceClassification"):
+        raise ConfigError(
+            f"model: {path} is a reward model ({inspection.architecture}); expected a language model",
+            hint="pass the checkpoint that it was trained from",
+        )
     try:
         read_checkpoint(directory)
     except FormatError as error:
@@ -114,6 +120,14 @@ def load_model(directory: Path, dtype: str = "float32") -> Any:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         sentence = first_line(error)
         raise WorkError(f"{directory}: cannot load the model ({sentence}); expected a causal language model") from error
+    require_finite_weights(directory, model)
+    return model
+
+
+def require_finite_weights(directory: Path, model: Any) -> None:
+    """Raise WorkError, naming the tensor, if a weight of the model from `directory` is not a finite number."""
+    import torch
+
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
@@ -121,7 +135,6 @@ def load_model(directory: Path, dtype: str = "float32") -> Any:
                 f'{directory}: "{name}" has {bad} weights that are NaN or infinite; expected finite numbers',
                 hint="use an earlier checkpoint of the run that wrote it",
             )
-    return model
 
 
 def add_special_tokens(model: Any, tokenizer: Any, wanted: tuple[str, ...]) -> list[int]:

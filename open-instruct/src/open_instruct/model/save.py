@@ -40,7 +40,7 @@ _KEPT_SETTINGS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
 def save_model(
     model: Any, tokenizer: Any, source: Inspection, template: str, stop_id: int, directory: Path, dtype: str
 ) -> None:
-    """Write config, generation config, weights, tokenizer and chat template.
+    """Write config, weights, tokenizer, chat template and, of a model that generates, the generation config.
 
     Generation stops at the end of a turn (`stop_id`), at the end of the text, and at the stop ids of the `source`;
     `config.json` names the tokenizer's end of text.
@@ -57,9 +57,12 @@ def save_model(
         if hasattr(before, name):
             setattr(model.config.get_text_config(), name, getattr(before, name))
     keep_untied(model)
-    model.generation_config = GenerationConfig()
+    generates = model.can_generate()
+    if generates:
+        model.generation_config = GenerationConfig()
     model.to(dtype=getattr(torch, dtype), device="cpu").save_pretrained(directory)
-    _write_generation_config(source, directory, {stop_id, tokenizer.eos_token_id}, tokenizer)
+    if generates:
+        _write_generation_config(source, directory, {stop_id, tokenizer.eos_token_id}, tokenizer)
     write_tokenizer(source, directory, tokenizer=tokenizer, template=template)
 
 
@@ -101,6 +104,8 @@ def write_tokenizer(source: Inspection, directory: Path, *, tokenizer: Any = Non
             text = getattr(tokenizer, f"{kind}_token")
             if text is not None and settings.get(f"{kind}_token") is None:
                 settings[f"{kind}_token"] = text
+        if tokenizer.pad_token not in (None, tokenizer.eos_token):  # eos stands in where there is none
+            settings["pad_token"] = tokenizer.pad_token
     if template is not None:
         settings.pop("chat_template", None)
         # save_pretrained puts the template elsewhere from version to version; the contract says here
