@@ -1,11 +1,15 @@
-"""`open-instruct serve`: its API beside plain forward passes, OpenAI's client and lm-eval; and what it refuses."""
+"""`open-instruct serve`: its API beside plain forward passes; OpenAI's client, lm-eval and catwalk; what it refuses."""
 
 import asyncio
+import gzip
 import json
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import httpx
 import openai
@@ -173,6 +177,60 @@ def test_lm_eval_scores_as_with_the_model_itself(address, model_dir):
     body = {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 8, "temperature": 0}
     direct = httpx.post(f"{address}/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
     assert chat.generate_until([asked], disable_tqdm=True) == [direct]
+
+
+_FARM = """
+name: {kind}
+kind: {kind}
+summary: what animals give
+split: test
+fields: {{animal: string, gives: string, other: string}}
+context: "The {{{{ animal }}}} gives "
+primary_metric: {metric}
+texts: "[animal]"
+{answer}
+"""
+_ANSWERS = {  # 8 tokens: later, the model prefers rows of its embedding that are no tokens, which the server leaves out
+    "choices": ("acc_raw", "choices: '[gives, other]'\nlabel: 0"),
+    "generation": ("exact_match", "references: '[gives]'\nmetrics: [exact_match]\nstop: [q]\nmax_tokens: 8"),
+}
+
+
+def test_catwalk_scores_and_generates_as_with_the_model_itself(address, model_dir, tmp_path):
+    program = Path(sys.executable).with_name("catwalk")
+    if not program.is_file():
+        pytest.skip("catwalk-eval is not installed")
+    rows = [{"animal": animal, "gives": "eggs", "other": "a list of wool"} for animal in ("hen", "blue cow", "sheep")]
+    for kind, (metric, answer) in _ANSWERS.items():
+        (tmp_path / f"{kind}.yaml").write_text(_FARM.format(kind=kind, metric=metric, answer=answer))
+        (tmp_path / kind).mkdir()
+        with gzip.open(tmp_path / kind / "test.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    with gzip.open(tmp_path / "documents.jsonl.gz", "wt") as file:
+        for text in ("What is a list? A sequence of items.", "Because it is so. " * 30):
+            file.write(json.dumps({"id": text[:8], "text": text, "source": "made"}) + "\n")
+    remote = f"remote={address}/v1,model={model_dir.name},tokenizer={model_dir}"
+    arguments = ["run", "--models", f"own={model_dir}", remote, "--tasks", "choices.yaml", "generation.yaml"]
+    arguments += ["--data", ".", "--documents", "documents.jsonl.gz", "--max-length-tokens", "100"]
+    command = [program, *arguments, "--device", "cpu", "--output-dir", "runs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+
+    def read(model, name):
+        with gzip.open(tmp_path / "runs" / model / name, "rt") as file:
+            return [json.loads(line) for line in file]
+
+    own, found = (read(model, "predictions.jsonl.gz") for model in ("own", "remote"))
+    sums = [[choice["sum_logprob"] for row in rows for choice in row.get("choices", [])] for rows in (own, found)]
+    assert sums[1] == pytest.approx(sums[0], abs=1e-4)
+    texts = [[row["generation"] for row in rows if "generation" in row] for rows in (own, found)]
+    assert texts[1] == texts[0]
+    assert len(sums[0]) == 6
+    assert any(texts[0])
+    own, found = (read(model, "perplexity.jsonl.gz") for model in ("own", "remote"))
+    assert [row["tokens"] for row in found] == [row["tokens"] for row in own]
+    assert max(row["tokens"] for row in own) > 100
+    assert [row["nll_nats"] for row in found] == pytest.approx([row["nll_nats"] for row in own], abs=1e-3)
 
 
 @pytest.mark.parametrize(

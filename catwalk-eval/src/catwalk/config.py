@@ -23,7 +23,7 @@ class RunConfig:
     output_dir: Path
     """directory for the results; with --models, for a directory of results per model"""
     model: LocalPath | None = None
-    """checkpoint directory in Hugging Face layout, hub:NAME@REVISION or oracle:uniform; DIR,peft=DIR adds an adapter"""
+    """checkpoint directory in Hugging Face layout, hub:NAME@REVISION, http://HOST/v1,model=NAME or oracle:uniform"""
     models: tuple[str, ...] = ()
     """several models; NAME=MODEL gives one another name"""
     tasks: tuple[str, ...] = ()

@@ -9,15 +9,20 @@ windows, like a document.
 Catwalk encoded the continuation by itself instead; `boundary="catwalk"` does so too.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from catwalk.formats.contract import WorkError
 from catwalk.metrics import round_logprob
 from catwalk.model.load import Tokenizer
 from catwalk.perplexity import windows
-from catwalk.types import Boundary, Item, ItemScore, Likelihood, Pair, PairError, Request
+from catwalk.types import Boundary, Item, ItemScore, Likelihood, Pair, PairError, Prompt, Request
 
-__all__ = ["EncodedPairs", "collect_score", "encode_pairs", "item_pairs"]
+__all__ = ["EncodedPairs", "collect_score", "encode_pairs", "encode_prompts", "item_pairs", "move_space"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,7 @@ def encode_pairs(
     Raises:
         PairError: for a continuation without tokens, or a token without an embedding.
     """
-    split = [_moved(pair) if boundary == "whole" else (pair.context, pair.continuation) for pair in pairs]
+    split = [move_space(pair) if boundary == "whole" else (pair.context, pair.continuation) for pair in pairs]
     contexts = list(dict.fromkeys(context for context, _ in split))
     context_ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
     seconds = {one: one[0] + one[1] if boundary == "whole" else one[1] for one in dict.fromkeys(split)}
@@ -87,7 +92,7 @@ def encode_pairs(
     return EncodedPairs(requests=list(places), parts=parts, truncated=truncated, crossing=crossing)
 
 
-def _moved(pair: Pair) -> tuple[str, str]:
+def move_space(pair: Pair) -> tuple[str, str]:
     """The pair with the white space at the end of its context at the beginning of the continuation."""
     bare = pair.context.rstrip()
     return bare, pair.context[len(bare) :] + pair.continuation
@@ -98,6 +103,33 @@ def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
         if left != right:
             return index
     return min(len(first), len(second))
+
+
+# ---- prompts
+
+
+def encode_prompts(prompts: Sequence[Prompt], tokenizer: Tokenizer, max_length_tokens: int) -> list[list[int]]:
+    """The ids of prompts. One that leaves no room for its answer in the window is cut on the left.
+
+    Raises:
+        WorkError: a prompt has no tokens, or asks for more tokens than the window has.
+    """
+    lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
+    found = []
+    cut = 0
+    for index, (prompt, ids) in enumerate(zip(prompts, tokenizer.encode([one.text for one in prompts]), strict=True)):
+        room = max_length_tokens - prompt.max_tokens
+        if room < 1:
+            problem = f"max_tokens: {prompt.max_tokens} leaves no room for a prompt in {max_length_tokens} tokens"
+            raise WorkError(problem, hint="ask for fewer tokens")
+        whole = [*lead, *ids]
+        if not whole:
+            raise WorkError(f"prompt {index}: the tokenizer produces no tokens; expected at least one")
+        cut += len(whole) > room
+        found.append(whole[-room:])
+    if cut:
+        log.warning("%d prompts were cut on the left to fit the window", cut)
+    return found
 
 
 # ---- items

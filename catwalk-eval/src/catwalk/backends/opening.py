@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from catwalk.backends.specs import Settings, parse_spec
+from catwalk.formats.contract import ConfigError
 from catwalk.types import Backend
 
 __all__ = ["open_model"]
@@ -17,6 +18,13 @@ def open_model(text: str, **settings: Unpack[Settings]) -> Backend:
         FormatError: the directory is not a checkpoint.
     """
     spec = parse_spec(text)
+    if settings.get("token_losses") and spec.kind not in ("directory", "hub"):
+        problem = f"token_losses: {text.split(',')[0]} gives no loss by token; expected a checkpoint"
+        raise ConfigError(problem, hint="leave out --token-losses")
+    if spec.kind == "api":
+        from catwalk.backends.completions import open_completions
+
+        return open_completions(spec, settings)
     if spec.kind == "oracle":
         from catwalk.backends.oracle import open_oracle
 

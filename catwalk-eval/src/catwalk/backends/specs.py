@@ -2,6 +2,7 @@
 
 - `DIRECTORY[,peft=ADAPTER]`: a checkpoint, perhaps with a LoRA adapter, run by transformers (huggingface.py).
 - `hub:NAME[@REVISION][,peft=ADAPTER]`: the same from the Hugging Face Hub, kept in its cache.
+- `http(s)://HOST/v1,model=NAME[,tokenizer=DIRECTORY][,concurrency=N]`: an OpenAI-style API (completions.py).
 - `oracle:uniform[,vocab_size=N][,tokenizer=DIRECTORY]` and `oracle:FILE.jsonl`: known answers (oracle.py).
 """
 
@@ -21,6 +22,7 @@ _OPTIONS = {  # by the kind of the model
     "directory": ("peft",),
     "hub": ("peft",),
     "oracle": ("vocab_size", "tokenizer"),
+    "api": ("model", "tokenizer", "concurrency"),
 }
 _OPTION = re.compile(r",(?=[a-z_]+=)")
 
@@ -42,7 +44,7 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A parsed specification. `target` is a path, or what follows `hub:` and `oracle:`."""
+    """A parsed specification. `target` is a path, an address, or what follows `hub:` and `oracle:`."""
 
     kind: str
     target: str
@@ -51,8 +53,9 @@ class ModelSpec:
     @property
     def name(self) -> str:
         """The model's name in tables unless another is given. It can be the name of a directory."""
-        if self.kind == "hub":
-            return re.sub(r"[^\w.-]+", "-", self.target.rpartition("/")[2])
+        if self.kind in ("hub", "api"):
+            name = self.target if self.kind == "hub" else self.options.get("model", "api")
+            return re.sub(r"[^\w.-]+", "-", name.rpartition("/")[2])
         if self.kind == "oracle":
             return f"oracle-{Path(self.target).stem}"
         return Path(self.target).expanduser().resolve().name
@@ -70,6 +73,8 @@ def parse_spec(text: str) -> ModelSpec:
     kind = "directory"
     if target.startswith(("hub:", "oracle:")):
         kind, target = target.split(":", 1)
+    elif target.startswith(("http://", "https://")):
+        kind = "api"
     given = dict(option.split("=", 1) for option in options)
     for name in given:
         if name not in _OPTIONS[kind]:

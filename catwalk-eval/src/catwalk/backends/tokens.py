@@ -11,13 +11,22 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from catwalk.backends.specs import DEFAULT_LENGTH, Settings
 from catwalk.formats.checkpoint import Inspection, inspect_checkpoint
-from catwalk.formats.contract import ConfigError, read_object
+from catwalk.formats.contract import ConfigError, WorkError, read_object
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.perplexity import windows
 from catwalk.requests import EncodedPairs, encode_pairs
 from catwalk.types import Advance, Boundary, Likelihood, Pair, PairError, Request, Windowing
 
-__all__ = ["TokenBackend", "byte_tokenizer", "read_tokenizer"]
+__all__ = ["RequestError", "Score", "TokenBackend", "byte_tokenizer", "read_tokenizer"]
+
+
+class RequestError(WorkError):
+    """A request that cannot be scored: `request` is its index."""
+
+    def __init__(self, problem: str, request: int, hint: str | None = None) -> None:
+        super().__init__(problem, hint=hint)
+        self.request = request
+
 
 Score = tuple[float, bool]
 """Σ ln p of a request's continuation, and whether each of its tokens is the most likely."""
@@ -37,7 +46,11 @@ class TokenBackend(ABC):
 
     @abstractmethod
     def score_requests(self, requests: Sequence[Request]) -> list[Score]:
-        """The requests' scores in their order."""
+        """The requests' scores in their order.
+
+        Raises:
+            RequestError: for a log-probability that is not finite.
+        """
 
     @property
     def document_prefix(self) -> str | None:
@@ -66,10 +79,13 @@ class TokenBackend(ABC):
         """Each continuation after its context.
 
         Raises:
-            PairError: for a continuation without tokens.
+            PairError: for a continuation without tokens, or a log-probability that is not finite.
         """
         encoded = self._encoded(pairs)
-        scores = self.score_requests(encoded.requests)
+        try:
+            scores = self.score_requests(encoded.requests)
+        except RequestError as error:
+            raise PairError(error.problems[-1].message, encoded.pair_of(error.request), error.hint) from error
         return [
             Likelihood(
                 sum_logprob=sum(scores[part][0] for part in parts),
@@ -86,7 +102,8 @@ class TokenBackend(ABC):
         """Whole documents, each after one prefix token, in windows.
 
         Raises:
-            PairError: for a text without tokens, or a token without an embedding.
+            PairError: for a text without tokens, a token without an embedding, or a log-probability that is not
+                finite.
         """
         prefix_id = self.tokenizer.prefix_id(self.prefix)
         pieces: list[list[Request]] = []
@@ -98,7 +115,11 @@ class TokenBackend(ABC):
                 raise PairError(problem, index, "remove the document, or use another tokenizer")
             self.unknown_tokens += sum(id == self.tokenizer.unk_token_id for id in ids)
             pieces.append(windows(ids, prefix_id, self.max_length_tokens, self.windowing))
-        scores = iter(self.score_requests([request for parts in pieces for request in parts]))
+        owners = [index for index, parts in enumerate(pieces) for _ in parts]
+        try:
+            scores = iter(self.score_requests([request for parts in pieces for request in parts]))
+        except RequestError as error:
+            raise PairError(error.problems[-1].message, owners[error.request], error.hint) from error
         found = []
         for parts in pieces:
             own = [next(scores) for _ in parts]

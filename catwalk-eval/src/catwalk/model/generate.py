@@ -6,21 +6,18 @@ stop text, at the end token, or after `max_tokens`.
 Shapes: B rows, T tokens, V vocabulary.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from catwalk.formats.contract import WorkError
 from catwalk.model.load import Tokenizer
 from catwalk.model.scorer import Scorer
+from catwalk.requests import encode_prompts
 from catwalk.types import Prompt
 
 __all__ = ["generate"]
-
-log = logging.getLogger(__name__)
 
 _ROWS = 64  # of a batch at most: a cache grows with its rows
 _PROMPT_BATCHES = 4  # tokens of prompts at once, in batches of scoring: steps of few rows wait for memory
@@ -64,21 +61,11 @@ def generate(
     Raises:
         WorkError: a prompt has no tokens, or asks for more tokens than the window has.
     """
-    rows = []
-    cut = 0
-    lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
-    for index, (prompt, ids) in enumerate(zip(prompts, tokenizer.encode([one.text for one in prompts]), strict=True)):
-        room = max_length_tokens - prompt.max_tokens
-        if room < 1:
-            problem = f"max_tokens: {prompt.max_tokens} leaves no room for a prompt in {max_length_tokens} tokens"
-            raise WorkError(problem, hint="ask for fewer tokens")
-        whole = [*lead, *ids]
-        if not whole:
-            raise WorkError(f"prompt {index}: the tokenizer produces no tokens; expected at least one")
-        cut += len(whole) > room
-        rows.append(_Row(index=index, prompt=prompt, ids=whole[-room:]))
-    if cut:
-        log.warning("%d prompts were cut on the left to fit the window", cut)
+    encoded = encode_prompts(prompts, tokenizer, max_length_tokens)
+    rows = [
+        _Row(index=index, prompt=prompt, ids=ids)
+        for index, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True))
+    ]
     end_ids = frozenset(tokenizer.stop_token_ids)
     texts = [""] * len(prompts)
     rows.sort(key=lambda row: (-len(row.ids), row.index))
