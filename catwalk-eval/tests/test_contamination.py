@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
-from catwalk.results import load_all
+from catwalk.results import load_all, read_rows_by_task
 from catwalk.rows import row_metrics
 from catwalk.statistics import paired_difference, unpaired_difference
 from conftest import write_jsonl, write_task_data
@@ -58,7 +58,7 @@ def test_numbers_on_clean_and_contaminated_items(
     assert formats_main(["validate", "manifest", str(tmp_path / "page")]) == 0
     clean: dict[str, dict[str, float]] = {}
     for model in load_all([scored / "runs"]):
-        values = {row["id"]: row_metrics(row)["acc_raw"] for row in model.rows["copa"]}
+        values = {row["id"]: row_metrics(row)["acc_raw"] for row in read_rows_by_task(model.directory)["copa"]}
         sides = [[value for id, value in values.items() if (id in marked) is side] for side in (False, True)]
         clean[model.label] = {id: value for id, value in values.items() if id not in marked}
         cells = _cells(text, f"Contamination: {model.label}", "copa")

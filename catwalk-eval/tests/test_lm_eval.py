@@ -10,7 +10,7 @@ from catwalk.__main__ import main
 from catwalk.formats.contract import read_object
 from catwalk.items import load_items, locate, sample_items
 from catwalk.lm_eval import lm_eval_results
-from catwalk.results import load_all
+from catwalk.results import load_all, read_item_scores
 from catwalk.tasks import TASKS
 
 Build = Callable[[str], Path]
@@ -72,7 +72,7 @@ def test_accuracies_and_stderrs_match_lm_eval(build_checkpoint: Build, tmp_path:
     assert ours == lm_eval_results(load_all([out])[0])
     for name in _TASKS:
         samples = sorted(theirs["samples"][name], key=lambda sample: int(sample["doc_id"]))
-        scores = load_all([out])[0].items[name]
+        scores = read_item_scores(out)[name]
         for sample, score in zip(samples, scores, strict=True):
             logprobs = [float(response[0]) for response in sample["filtered_resps"]]
             assert list(score.sum_logprobs) == pytest.approx(logprobs, abs=1e-3)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from catwalk.__main__ import main
 from catwalk.formats.contract import read_object, read_rows
-from catwalk.results import load_all
+from catwalk.results import load_all, read_rows_by_task
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -138,7 +138,7 @@ def _compare(theirs: dict[str, Any], output: Path) -> None:
         assert {key: entry["value"] for key, entry in ours.tasks[f"lmeval:{name}"]["metrics"].items()} == pytest.approx(
             _metrics(theirs["results"][name]), rel=1e-4
         )
-        rows = ours.rows[f"lmeval:{name}"]
+        rows = read_rows_by_task(output)[f"lmeval:{name}"]
         by_id = {str(sample["doc_id"]): sample for sample in samples}
         assert [row["id"] for row in rows] == [str(id) for id in sorted(map(int, by_id))]
         for row in rows:

@@ -1,5 +1,7 @@
 """The report on one model and on two."""
 
+import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -13,10 +15,11 @@ from catwalk.formats.contract import read_object
 from catwalk.formats.results import read_results
 from catwalk.metrics import item_metrics
 from catwalk.page import Axis
-from catwalk.results import load_all, read_item_scores
-from catwalk.statistics import wilson
+from catwalk.results import LoadedResults, load_all, read_document_rows, read_item_scores
+from catwalk.rows import task_row
+from catwalk.statistics import block_bootstrap, mann_kendall, wilson
 from catwalk.tables import build_tables
-from conftest import write_documents, write_task_data
+from conftest import write_documents, write_jsonl, write_task_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +44,12 @@ def scored(build_checkpoint: Build, tmp_path_factory: pytest.TempPathFactory) ->
 def two(scored: list[Path], tmp_path: Path) -> list[Path]:
     """Copies of `scored`."""
     return [Path(shutil.copytree(path, tmp_path / path.name)) for path in scored]
+
+
+_ABOUT = {"inference": {"dtype": "float32", "max_length_tokens": 1, "windowing": "", "prefix": "eos"}} | {
+    "model": dict.fromkeys(("name", "architecture", "dtype"), "m")
+    | {"parameters": 1, "vocab_size": 1, "manifest_sha256": None, "tokenizer_sha256": None}
+}
 
 
 def _cells(text: str, heading: str, first: str) -> list[str]:
@@ -167,6 +176,80 @@ def test_mean_is_blank_if_a_task_is_missing(
     assert _cells(text, "Tasks", "mean")[-1] == "–"
     assert re.match(r"\d+\.\d \[", _cells(text, "Tasks", "mean")[-2])
     assert "| – |" in text.split("## Perplexity by source")[1]
+
+
+def test_trends_over_checkpoints_are_mann_kendalls(
+    two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five copies of results as steps of a run, with falling bits per byte; a sixth is of another run."""
+    paths = []
+    for number, step in enumerate((100, 20, 1000, 50, 500)):
+        path = Path(shutil.copytree(two[0], tmp_path / f"copy{number}"))
+        results = read_object(path / "results.json")
+        results["model"]["name"] = f"run/step-{step}"
+        for domain in results["perplexity"]:
+            domain["nll_nats"] *= 10 / math.log(step)
+            if domain["bytes"]:
+                domain["bits_per_byte"]["value"] = domain["nll_nats"] / (domain["bytes"] * math.log(2))
+        (path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        (path / "manifest.json").unlink()
+        paths.append(str(path))
+    assert main(["report", *paths, str(two[1])]) == 0
+    text = capsys.readouterr().out
+    cells = _cells(text, "Trend over checkpoints: run/step", "prose")
+    assert cells[1] == "bits_per_byte"
+    assert cells[4] == "-1.00"
+    assert cells[5] == f"{mann_kendall([5.0, 4.0, 3.0, 2.0, 1.0])[1]:.4f}"
+    assert float(cells[2]) > float(cells[3])
+    assert _cells(text, "Trend over checkpoints: run/step", "copa")[4:6] == ["+0.00", "1.0000"]
+    assert "Steps 20, 50, 100, 500, 1000." in text
+    assert main(["report", *paths[:2]]) == 0
+    assert "Trend" not in capsys.readouterr().out
+
+
+def test_predicted_choices_are_counted_and_a_constant_one_is_named(tmp_path: Path) -> None:
+    rows = [
+        {
+            "task": "t",
+            "id": str(n),
+            "label": n % 2,
+            "predicted": {"acc_raw": 1},
+            "choices": [
+                {"sum_logprob": value, "tokens": 1, "chars": 2, "bytes": 2, "sum_logprob_unconditional": None}
+                for value in (-2.0, -1.0)
+            ],
+        }
+        for n in range(24)
+    ]
+    write_jsonl(tmp_path / "predictions.jsonl.gz", rows)
+    task = task_row("t", "test", "acc_raw", rows)
+    results = {"tasks": [task], "perplexity": [], "model": {"name": "m"}}
+    (table,) = [
+        one
+        for one in build_tables([LoadedResults(label="m", directory=tmp_path, results=results | _ABOUT, details={})])
+        if one.title.startswith("Predicted")
+    ]
+    assert table.rows == [["t", "24", "0 24", "12 12", "always 1"]]
+
+
+def test_source_intervals_are_those_of_the_block_bootstrap(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(two[0])]) == 0
+    found = [one for one in read_document_rows(two[0]) if one.source == "prose"]
+    low, high = block_bootstrap([one.nll_nats / math.log(2) for one in found], [one.bytes for one in found]) or (0, 0)
+    cells = _cells(capsys.readouterr().out, "Perplexity by source", "prose")
+    assert cells[-1].endswith(f"[{low:.4f}, {high:.4f}]")
+
+
+def test_note_names_the_tasks_that_are_in_no_mean(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    results = read_object(two[0] / "results.json")
+    results["tasks"][1]["primary_metric"] = "bits_per_byte_gold"
+    results["tasks"][2]["num_shots"] = 5
+    (two[0] / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (two[0] / "manifest.json").unlink()
+    assert main(["report", *map(str, two)]) == 0
+    text = capsys.readouterr().out
+    assert "Not in the mean, since their metric is in its own unit and no share: sciq." in text
+    assert "different numbers of examples: winogrande (0, 5). Do not compare them." in text
 
 
 def test_results_with_equal_names_get_different_labels(two: list[Path], tmp_path: Path) -> None:

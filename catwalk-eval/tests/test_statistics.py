@@ -15,6 +15,7 @@ from catwalk.statistics import (
     mann_kendall,
     mcnemar_p,
     mean_and_stderr,
+    mean_covariance,
     minimal_detectable_effect,
     paired_difference,
     paired_ratio_difference,
@@ -104,6 +105,33 @@ def test_repeated_items_do_not_make_a_mean_more_precise() -> None:
     once = mean_and_stderr(values)[1]
     five_times = clustered_stderr(values * 5, list(range(6)) * 5)
     assert five_times == pytest.approx(once)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=20))
+def test_covariance_of_means_gives_the_error_of_each_difference(items: list[tuple[int, int, int]]) -> None:
+    first, second, clusters = zip(*items, strict=True)
+    rows = np.asarray([first, second], dtype=float)
+    differences = [float(b - a) for a, b in zip(first, second, strict=True)]
+    for names, expected in (((), mean_and_stderr(differences)[1]), (clusters, clustered_stderr(differences, clusters))):
+        v = mean_covariance(rows, names)
+        assert math.sqrt(max(0.0, v[0, 0] + v[1, 1] - 2 * v[0, 1])) == pytest.approx(expected or 0.0, abs=1e-7)
+
+
+def test_interval_of_an_accuracy_counts_passages() -> None:
+    values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    alone = interval("acc_raw", 2 / 3, mean_and_stderr(values)[1], 6)
+    assert alone == pytest.approx(wilson(2 / 3, 6))
+    five_times = interval("acc_raw", 2 / 3, clustered_stderr(values * 5, list(range(6)) * 5), 30)
+    assert five_times == pytest.approx(wilson(2 / 3, 6))
+    assert interval("acc_raw", 1.0, 0.0, 30) == pytest.approx(wilson(1.0, 30))
+
+
+def test_paired_difference_of_clusters_flips_whole_clusters() -> None:
+    first, second = [0.0] * 40, [1.0] * 40
+    assert paired_difference(first, second, binary=True).p == pytest.approx(2 / 2**40)
+    found = paired_difference(first, second, binary=True, clusters=[n // 10 for n in range(40)])
+    assert found.p == pytest.approx(2 / 2**4)
+    assert found.stderr == pytest.approx(0.0)
 
 
 def test_block_bootstrap_agrees_with_the_delta_method_and_scipy() -> None:
@@ -218,6 +246,14 @@ def _wilson(draw: np.random.Generator) -> bool:
     return bool(low <= 0.3 <= high)
 
 
+def _passages(draw: np.random.Generator) -> bool:
+    """Accuracy on 60 passages of five questions that are hard or easy together."""
+    values = (draw.random(300) < np.repeat(draw.choice([0.2, 0.8], 60), 5)).astype(float).tolist()
+    stderr = clustered_stderr(values, [n // 5 for n in range(300)])
+    low, high = interval("acc_raw", sum(values) / 300, stderr, 300) or (0.0, 0.0)
+    return low <= 0.5 <= high
+
+
 def _mean(draw: np.random.Generator) -> bool:
     values = draw.exponential(1.0, 200)
     mean, stderr = mean_and_stderr(list(values))
@@ -256,7 +292,7 @@ def _paired(draw: np.random.Generator) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("covers", [_wilson, _mean, _clustered, _delta, _bootstrap, _paired])
+@pytest.mark.parametrize("covers", [_wilson, _passages, _mean, _clustered, _delta, _bootstrap, _paired])
 def test_intervals_contain_the_truth_in_95_per_cent(covers: Interval) -> None:
     draw = np.random.default_rng(7)
     runs = 2000

@@ -1,7 +1,8 @@
 """The numbers of a leaderboard: values with intervals, means, and which differences the items can show.
 
-A model is tied with the best of a task unless the exact McNemar test (a sign-flip test for other metrics), with Holm's
-correction over the models, separates them. Means over tasks are compared with paired standard errors, √Σ s²_k / K.
+A model is tied with the best of a task unless the exact McNemar test (a sign-flip test for other metrics, and of whole
+clusters for items that share passages), with Holm's correction over the models, separates them. Means over tasks are
+compared with paired standard errors, √Σ s²_k / K, by cluster where there are some.
 """
 
 import math
@@ -9,15 +10,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from catwalk.columns import align
 from catwalk.results import LoadedResults
-from catwalk.rows import row_metrics
-from catwalk.statistics import holm, interval, mcnemar_p, minimal_detectable_effect, sign_flip_p, tied_groups
-from catwalk.tables import is_share
+from catwalk.statistics import (
+    cluster_sums,
+    holm,
+    interval,
+    mcnemar_p,
+    mean_covariance,
+    minimal_detectable_effect,
+    normal_p,
+    sign_flip_p,
+    tied_groups,
+)
+from catwalk.tables import is_lower_better, is_share
 
 __all__ = ["Board", "Cell", "build_board"]
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
 _LEVEL = 0.05
-_LOWER_IS_BETTER = ("bits_per_byte", "nats_")
+_NOISE = 1e-12  # of sums of float64: smaller is 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +68,11 @@ class Board:
     best_of_two: dict[str, list[float | None]]
 
 
-def is_lower_better(metric: str) -> bool:
-    """Whether a smaller value of a metric is better."""
-    return metric.startswith(_LOWER_IS_BETTER)
-
-
 def build_board(models: Sequence[LoadedResults]) -> Board:
     """Every number of the leaderboard."""
     tasks = sorted({name for model in models for name in model.tasks})
     metrics = [_primary(models, task) for task in tasks]
-    values = [_values(models, task, metric) for task, metric in zip(tasks, metrics, strict=True)]
+    values = [_values(models, task) for task in tasks]
     columns = [_column(models, task, metric, found) for task, metric, found in zip(tasks, metrics, values, strict=True)]
     cells = [[column[index] for column in columns] for index in range(len(models))]
     shares = [place for place, metric in enumerate(metrics) if is_share(metric)]  # of the mean: one unit, one direction
@@ -71,8 +81,9 @@ def build_board(models: Sequence[LoadedResults]) -> Board:
     differences = _differences(complete, [values[place] for place in shares], len(models))
     differs = [[bool(one and one[1] is not None and one[1] <= _LEVEL) for one in row] for row in differences]
     means = [_mean(row) for row in averaged]
-    chosen = [[differs[i][j] for j in complete] for i in complete]
-    letters = dict(zip(complete, tied_groups([(means[i] or (0.0,))[0] for i in complete], chosen), strict=True))
+    compared = [index for index in complete if any(differences[index])]
+    chosen = [[differs[i][j] for j in compared] for i in compared]
+    letters = dict(zip(compared, tied_groups([(means[i] or (0.0,))[0] for i in compared], chosen), strict=True))
     return Board(
         models=[model.label for model in models],
         tasks=tasks,
@@ -91,28 +102,34 @@ def _primary(models: Sequence[LoadedResults], task: str) -> str:
     return str(next(model.tasks[task]["primary_metric"] for model in models if task in model.tasks))
 
 
-def _values(models: Sequence[LoadedResults], task: str, metric: str) -> list[list[float] | None]:
-    """The metric of the items that every model with the task has, in one order."""
-    found = [
-        {row["id"]: row_metrics(row).get(metric, math.nan) for row in model.rows.get(task, ())} for model in models
-    ]
-    present = [one for one in found if one]
-    shared = sorted(set.intersection(*(set(one) for one in present))) if present else []
-    return [[one[id] for id in shared] if one and shared else None for one in found]
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """The metric of the items that every model with the task has: `rows[place[model]]`."""
+
+    place: dict[int, int]
+    rows: Array
+    clusters: tuple[str, ...]
 
 
-def _column(
-    models: Sequence[LoadedResults], task: str, metric: str, values: Sequence[list[float] | None]
-) -> list[Cell | None]:
+def _values(models: Sequence[LoadedResults], task: str) -> _Values | None:
+    """None if no item is shared, or the results have no items."""
+    present = [index for index, model in enumerate(models) if task in model.columns]
+    if not present:
+        return None
+    rows, clusters = align([models[index].columns[task] for index in present])
+    place = {index: number for number, index in enumerate(present)}
+    return _Values(place=place, rows=rows, clusters=clusters) if rows.shape[1] else None
+
+
+def _column(models: Sequence[LoadedResults], task: str, metric: str, values: _Values | None) -> list[Cell | None]:
     entries = [model.tasks[task]["metrics"].get(metric) if task in model.tasks else None for model in models]
     scored = [index for index, entry in enumerate(entries) if entry is not None]
     if not scored:
         return [None] * len(models)
     sign = -1 if is_lower_better(metric) else 1
     best = max(scored, key=lambda index: sign * (entries[index] or {})["value"])
-    tests = [_p(values[best], values[index]) for index in scored]
-    adjusted = holm([p if index != best else None for index, p in zip(scored, tests, strict=True)])
-    tied = {index for index, p in zip(scored, adjusted, strict=True) if index == best or (p is not None and p > _LEVEL)}
+    tests = [_p(values, best, index, entries) if index != best else None for index in scored]
+    tied = {index for index, p in zip(scored, holm(tests), strict=True) if p is None or p > _LEVEL}
     column: list[Cell | None] = []
     for index, (model, entry) in enumerate(zip(models, entries, strict=True)):
         if entry is None:
@@ -144,26 +161,36 @@ def _warnings(details: dict[str, Any]) -> list[str]:
     return [*details.get("warnings", []), *found]
 
 
-def _p(first: list[float] | None, second: list[float] | None) -> float | None:
-    if not first or not second:
-        return None
-    if set(first) | set(second) <= {0.0, 1.0}:
-        pairs = list(zip(first, second, strict=True))
-        return mcnemar_p(sum(a > b for a, b in pairs), sum(b > a for a, b in pairs))
-    return sign_flip_p([b - a for a, b in zip(first, second, strict=True)], resamples=2000)
+def _p(values: _Values | None, first: int, second: int, entries: Sequence[dict[str, Any] | None]) -> float | None:
+    """Of no difference between two models: paired, or from their `entries` if there are no common items."""
+    if values is None or not {first, second} <= values.place.keys():
+        one, two = entries[first] or {}, entries[second] or {}
+        if one.get("stderr") is None or two.get("stderr") is None:
+            return None
+        return normal_p(two["value"] - one["value"], math.hypot(one["stderr"], two["stderr"]))
+    one, two = (values.rows[values.place[index]] for index in (first, second))
+    if values.clusters:
+        return sign_flip_p(cluster_sums((two - one).tolist(), values.clusters), resamples=2000)
+    if np.isin(one, (0.0, 1.0)).all() and np.isin(two, (0.0, 1.0)).all():
+        return mcnemar_p(int((one > two).sum()), int((two > one).sum()))
+    return sign_flip_p((two - one).tolist(), resamples=2000)
 
 
-def _effect(values: Sequence[list[float] | None]) -> float | None:
+def _effect(values: _Values | None) -> float | None:
     """The minimal detectable effect between two models, from the mean variance of their differences."""
-    import numpy as np
-
-    rows = np.asarray([one for one in values if one])
-    if len(rows) < 2 or rows.shape[1] < 2:
+    if values is None or len(values.rows) < 2 or values.rows.shape[1] < 2:
         return None
-    covariance = np.cov(rows)
-    pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
-    variance = sum(covariance[i, i] + covariance[j, j] - 2 * covariance[i, j] for i, j in pairs) / len(pairs)
-    return minimal_detectable_effect(math.sqrt(max(0.0, float(variance)) / rows.shape[1]))
+    variances = _difference_variances(values)
+    above = variances[np.triu_indices(len(variances), 1)]
+    return minimal_detectable_effect(math.sqrt(max(0.0, float(above.mean()))))
+
+
+def _difference_variances(values: _Values) -> Array:
+    """The variance of the difference of the means of each two models."""
+    covariance = mean_covariance(values.rows, values.clusters)
+    own = np.diag(covariance)
+    variances: Array = own[:, None] + own[None, :] - 2 * covariance
+    return variances
 
 
 def _mean(row: Sequence[Cell | None]) -> tuple[float, float, float] | None:
@@ -190,30 +217,24 @@ def _centred(model: LoadedResults, tasks: Sequence[str], metrics: Sequence[str])
 
 
 def _differences(
-    complete: Sequence[int], values: Sequence[Sequence[list[float] | None]], count: int
+    complete: Sequence[int], values: Sequence[_Values | None], count: int
 ) -> list[list[tuple[float, float | None] | None]]:
-    """Mean over tasks of j − i, and its p adjusted for the number of pairs."""
-    import numpy as np
-
+    """Mean over tasks of j − i, and its p adjusted for the number of pairs; none if a task has no common items."""
     table: list[list[tuple[float, float | None] | None]] = [[None] * count for _ in range(count)]
-    tasks = [task for task in values if all(task[index] for index in complete)]
-    if len(complete) < 2 or not tasks:
+    tasks = [one for one in values if one is not None and one.place.keys() >= set(complete)]
+    if len(complete) < 2 or not tasks or len(tasks) < len(values):
         return table
     size = len(complete)
     means, variances = np.zeros(size), np.zeros((size, size))
-    for task in tasks:
-        rows = np.asarray([task[index] for index in complete])
-        means += rows.mean(axis=1) / len(tasks)
-        if rows.shape[1] > 1:
-            covariance = np.cov(rows)
-            own = np.diag(covariance)
-            variances += (own[:, None] + own[None, :] - 2 * covariance) / rows.shape[1] / len(tasks) ** 2
+    for one in tasks:
+        chosen = [one.place[index] for index in complete]
+        means += one.rows[chosen].mean(axis=1) / len(tasks)
+        variances += _difference_variances(one)[np.ix_(chosen, chosen)] / len(tasks) ** 2
     pairs = [(i, j) for i in range(size) for j in range(i)]
     ps = []
     for i, j in pairs:
         stderr = math.sqrt(max(0.0, float(variances[i, j])))
-        gap = abs(float(means[i] - means[j]))
-        ps.append(math.erfc(gap / stderr / math.sqrt(2)) if stderr > 1e-12 else float(gap < 1e-12))
+        ps.append(normal_p(float(means[i] - means[j]), stderr if stderr > _NOISE else 0.0, noise=_NOISE))
     for (i, j), p in zip(pairs, holm(ps), strict=True):
         gap = float(means[j] - means[i])
         table[complete[i]][complete[j]] = (gap, p)

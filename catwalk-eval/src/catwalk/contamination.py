@@ -10,7 +10,6 @@ from pathlib import Path
 from catwalk.formats.contract import ConfigError, read_rows, row_files
 from catwalk.formats.manifest import MANIFEST
 from catwalk.results import LoadedResults
-from catwalk.rows import row_metrics
 from catwalk.statistics import interval, mean_and_stderr, unpaired_difference
 from catwalk.tables import Table, difference_cell, estimate_cell, p_cell, paired_tasks, scale
 
@@ -61,7 +60,7 @@ def contamination_tables(models: Sequence[LoadedResults], marks: dict[str, bool]
 
 def _task_marks(name: str, models: Sequence[LoadedResults], marks: dict[str, bool]) -> dict[str, bool] | None:
     """The marks of a task's items; those of its documents, or of the task without variant and shots."""
-    ids = {row["id"] for model in models for row in model.rows.get(name, ())}
+    ids = {id for model in models if name in model.columns for id in model.columns[name].ids}
     without_shots = name.partition("@")[0]
     for task in dict.fromkeys((name, without_shots, without_shots.partition(":")[0])):
         found = {id: marks[f"{task}-{id}"] for id in ids if f"{task}-{id}" in marks}
@@ -80,8 +79,8 @@ def _split_table(model: LoadedResults, known: dict[str, dict[str, bool]], note: 
     for name in sorted(model.tasks.keys() & known.keys()):
         metric = model.tasks[name]["primary_metric"]
         sides: dict[bool, list[float]] = {False: [], True: []}
-        for row in model.rows[name]:
-            sides[known[name][row["id"]]].append(row_metrics(row)[metric])
+        for id, value in zip(model.columns[name].ids, model.columns[name].values.tolist(), strict=True):
+            sides[known[name][id]].append(value)
         clean, marked = sides[False], sides[True]
         cells = [_mean_cell(metric, values) for values in (clean + marked, clean, marked)]
         if clean and marked:

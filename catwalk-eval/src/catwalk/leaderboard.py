@@ -11,9 +11,9 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from catwalk.board import Board, Cell, is_lower_better
+from catwalk.board import Board, Cell
 from catwalk.page import Html, document, element, table
-from catwalk.results import LoadedResults
+from catwalk.tables import is_lower_better, is_share, left_out
 
 __all__ = ["board_csv", "board_latex", "board_page", "item_page", "item_page_name"]
 
@@ -121,6 +121,7 @@ def board_page(board: Board, title: str) -> str:
         "Bold: tied with the best of its column (Holm over models). Models that share a letter have means that the "
         "items cannot tell apart. Click a heading, or press Enter on it, to sort; a value leads to the task's items."
     )
+    note += left_out(board.tasks, board.metrics)
     parts = [Html(_STYLE), element("p", note, "note"), _board_table(board)]
     if len(board.models) > 1:
         about = (
@@ -140,7 +141,7 @@ def board_page(board: Board, title: str) -> str:
 
 
 def _scale(metric: str) -> float:
-    return 1.0 if is_lower_better(metric) or metric == "probability_mass" else 100.0
+    return 100.0 if is_share(metric) else 1.0
 
 
 def _board_table(board: Board) -> str:
@@ -212,25 +213,26 @@ def _matrix(board: Board) -> str:
 # ---- items
 
 
-def item_page(models: Sequence[LoadedResults], task: str) -> str:
-    """The prompts, choices and log-probabilities of a task's items, one at a time."""
-    primary = next(model.tasks[task]["primary_metric"] for model in models if task in model.tasks)
+def item_page(
+    models: Sequence[str],
+    task: str,
+    primary: str,
+    rows: Sequence[Sequence[dict[str, Any]]],
+    texts: dict[str, dict[str, Any]],
+) -> str:
+    """The prompts, choices and log-probabilities of a task's items, one at a time.
+
+    `rows` are each model's predictions, `texts` rows of items.jsonl.gz by id, where they are stored.
+    """
     ids: dict[str, dict[str, Any]] = {}
-    for model in models:
-        for row in model.rows.get(task, ()):
-            text = model.texts.get((task, row["id"]), {})
-            entry: dict[str, Any] = {"id": row["id"]}
-            entry |= {key: text[key] for key in ("context", "references") if key in text}
-            if "choices" in row:
-                entry["label"] = row["label"]
-                unnamed = [f"choice {place}" for place in range(len(row["choices"]))]
-                entry["continuations"] = text.get("continuations") or unnamed
-            ids.setdefault(row["id"], entry)
+    for row in (row for found in rows for row in found):
+        if row["id"] not in ids:
+            ids[row["id"]] = _item(row, texts.get(row["id"], {}))
     answers = []
-    for model in models:
-        found = {row["id"]: row for row in model.rows.get(task, ())}
-        answers.append([_answer(found[id], primary) if id in found else None for id in ids])
-    data = {"models": [model.label for model in models], "items": list(ids.values()), "answers": answers}
+    for found in rows:
+        by_id = {row["id"]: row for row in found}
+        answers.append([_answer(by_id[id], primary) if id in by_id else None for id in ids])
+    data = {"models": list(models), "items": list(ids.values()), "answers": answers}
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     note = "Log-probabilities in nats. ● marks the choice of the primary metric, green the right one. Keys: ← and →."
     return document(
@@ -246,14 +248,29 @@ def item_page(models: Sequence[LoadedResults], task: str) -> str:
     )
 
 
+def _item(row: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+    """What a page shows of an item, whatever the model."""
+    entry: dict[str, Any] = {"id": row["id"], **{key: text[key] for key in ("context", "references") if key in text}}
+    answers = row.get("choices", row.get("responses", ()))
+    if "choices" in row:
+        entry["label"] = row["label"]
+    if "generation" not in row and answers:
+        unnamed = [f"choice {place}" for place in range(len(answers))]
+        entry["continuations"] = text.get("continuations") or unnamed
+    return entry
+
+
 def _answer(row: dict[str, Any], primary: str) -> dict[str, Any]:
-    if "choices" not in row:
+    if "choices" in row:
+        return {
+            "sums": [round(choice["sum_logprob"], 3) for choice in row["choices"]],
+            "tokens": [choice["tokens"] for choice in row["choices"]],
+            "chosen": row["predicted"].get(primary),
+        }
+    if "generation" in row or not row.get("responses"):
         return {"text": row.get("generation", ""), "scores": row["scores"]}
-    return {
-        "sums": [round(choice["sum_logprob"], 3) for choice in row["choices"]],
-        "tokens": [choice["tokens"] for choice in row["choices"]],
-        "chosen": row["predicted"].get(primary),
-    }
+    sums = [answer[0] if isinstance(answer, list) else answer for answer in row["responses"]]
+    return {"sums": [round(value, 3) for value in sums], "scores": row["scores"]}
 
 
 # ---- other files

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from catwalk import WRITER
-from catwalk.board import build_board
+from catwalk.board import Board, build_board
+from catwalk.columns import TaskRows
 from catwalk.contamination import contamination_tables, read_marks
 from catwalk.formats.contract import ConfigError, canonical_json, write_file
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest, write_manifest
-from catwalk.formats.results import PER_DOCUMENT, PREDICTIONS, RESULTS
+from catwalk.formats.results import ITEMS, PER_DOCUMENT, PREDICTIONS, RESULTS
 from catwalk.leaderboard import board_csv, board_latex, board_page, item_page, item_page_name
 from catwalk.lm_eval import lm_eval_results
 from catwalk.page import Axis, Html, colour, document, element, keys, table
 from catwalk.results import LoadedResults, load_all
 from catwalk.tables import Dot, Table, build_tables
+from catwalk.trends import trend_tables
 
 __all__ = ["dot_table", "report"]
 
@@ -34,7 +37,7 @@ def report(
     if output is not None and (output / MANIFEST).is_file() and read_manifest(output).format != "report":
         problem = f"output_dir: {output} contains another artifact; expected a report or an empty directory"
         raise ConfigError(problem, hint="choose another --output-dir")
-    tables = build_tables(models)
+    tables = [*trend_tables(models), *build_tables(models)]
     if contamination is not None:
         tables += contamination_tables(models, read_marks(contamination))
     text = _markdown(tables)
@@ -51,13 +54,14 @@ def _write(
     title = "Evaluation of " + ", ".join(model.results["model"]["name"] for model in models)
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
     contents = {"report.md": f"# {title}\n\n{text}", "report.html": _page(title, tables)}
+    written = list(contents)
     if any(model.tasks for model in models):
         board = build_board(models)
         contents["leaderboard.html"] = board_page(board, "Leaderboard")
         contents["leaderboard.csv"], contents["leaderboard.tex"] = board_csv(board), board_latex(board)
-        contents |= {item_page_name(task): item_page(models, task) for task in board.tasks}
+        written = [*contents, *_write_items(output, models, board)]
     for name, content in contents.items():
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         write_file(output / name, content.encode())
     inputs = describe_input("contamination", contamination, output) if contamination else []
     for model in models:
@@ -69,12 +73,28 @@ def _write(
         output,
         format="report",
         writer=WRITER,
-        files=[output / name for name in contents],
+        files=[output / name for name in written],
         config={},
         counts={"models": len(models), "tables": len(tables)},
         details={},
         inputs=inputs,
     )
+
+
+def _write_items(output: Path, models: Sequence[LoadedResults], board: Board) -> list[str]:
+    """Write a page for the items of each task, one task at a time; their names."""
+    (output / "items").mkdir(parents=True, exist_ok=True)
+    answers = [TaskRows(model.directory / PREDICTIONS) for model in models]
+    texts = [TaskRows(model.directory / ITEMS) for model in models]
+    for task, metric in zip(board.tasks, board.metrics, strict=True):
+        rows = [reader.take(task) for reader in answers]
+        shown: dict[str, dict[str, Any]] = {}
+        for reader, found in zip(texts, rows, strict=True):
+            if any(row["id"] not in shown for row in found):  # usually only the first model's texts are read
+                shown = {row["id"]: row for row in reader.take(task)} | shown
+        page = item_page(board.models, task, metric, rows, shown)
+        write_file(output / item_page_name(task), page.encode())
+    return [item_page_name(task) for task in board.tasks]
 
 
 def _markdown(tables: Sequence[Table]) -> str:

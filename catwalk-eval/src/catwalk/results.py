@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from catwalk import WRITER
+from catwalk.columns import Column, read_columns
 from catwalk.formats.checkpoint import Checkpoint, Inspection
-from catwalk.formats.contract import ConfigError, canonical_json, canonical_line, read_rows, write_file, write_gzip
+from catwalk.formats.contract import ConfigError, canonical_json, canonical_line, write_file, write_gzip
 from catwalk.formats.manifest import MANIFEST, find_manifest, write_manifest
 from catwalk.formats.results import (
     ITEMS,
@@ -207,20 +208,9 @@ class LoadedResults:
         return {(domain["source"], domain["subdomain"]): domain for domain in self.results["perplexity"]}
 
     @cached_property
-    def items(self) -> dict[str, list[ItemScore]]:
-        """Item scores by task."""
-        return read_item_scores(self.directory) if self.tasks else {}
-
-    @cached_property
-    def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of predictions.jsonl.gz by task."""
-        return read_rows_by_task(self.directory) if self.tasks else {}
-
-    @cached_property
-    def texts(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Rows of items.jsonl.gz by task and id; empty for results of an earlier version."""
-        path = self.directory / ITEMS
-        return {(row["task"], row["id"]): row for _, row in read_rows(path)} if path.is_file() else {}
+    def columns(self) -> dict[str, Column]:
+        """The primary metric of each task's items."""
+        return read_columns(self.directory, {name: task["primary_metric"] for name, task in self.tasks.items()})
 
     @cached_property
     def documents(self) -> list[DocumentScore]:

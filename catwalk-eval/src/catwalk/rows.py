@@ -14,7 +14,7 @@ from catwalk.metrics import item_metrics, predicted, round_significant
 from catwalk.statistics import clustered_stderr, mean_and_stderr
 from catwalk.types import ItemScore
 
-__all__ = ["choice_row", "derived_row", "item_score", "row_metrics", "task_row", "warnings"]
+__all__ = ["CONSTANT_FROM", "choice_row", "derived_row", "item_score", "row_metrics", "task_row", "warnings"]
 
 _CHOICE_FIELDS = {  # of a choice in a row, and of an ItemScore
     "sum_logprob": "sum_logprobs",
@@ -23,6 +23,7 @@ _CHOICE_FIELDS = {  # of a choice in a row, and of an ItemScore
     "bytes": "bytes",
     "sum_logprob_unconditional": "sum_logprobs_unconditional",
 }
+CONSTANT_FROM = 20  # items, from which one prediction for all is no chance
 _LOW_MASS = 0.05  # below it, the model expects something other than any of the choices
 
 
@@ -131,7 +132,7 @@ def warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What in the rows themselves suggests that a number means something else than it says."""
     found = []
     chosen = [row for row in rows if "choices" in row and len(row["choices"]) > 1]
-    if len(chosen) >= 20:
+    if len(chosen) >= CONSTANT_FROM:
         for metric in _common([row["predicted"] for row in chosen]):
             index, times = Counter(row["predicted"][metric] for row in chosen).most_common(1)[0]
             if times == len(chosen):

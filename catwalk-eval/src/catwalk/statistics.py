@@ -9,11 +9,18 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[np.float64]]
 
 __all__ = [
     "Z95",
     "Paired",
     "block_bootstrap",
+    "cluster_sums",
     "clustered_stderr",
     "holm",
     "interval",
@@ -21,7 +28,9 @@ __all__ = [
     "mann_kendall",
     "mcnemar_p",
     "mean_and_stderr",
+    "mean_covariance",
     "minimal_detectable_effect",
+    "normal_p",
     "paired_difference",
     "paired_ratio_difference",
     "ratio_stderr",
@@ -59,7 +68,7 @@ def ratio_stderr(numerators: Sequence[float], denominators: Sequence[float]) -> 
     return math.sqrt(squares * n / (n - 1)) / total
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927): sensible near 0 and 1, where ± 1.96 standard errors is not."""
     square = Z95 * Z95
     centre = (share + square / (2 * n)) / (1 + square / n)
@@ -68,9 +77,16 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def interval(metric: str, value: float, stderr: float | None, n: int) -> tuple[float, float] | None:
-    """95 % interval: Wilson for an accuracy, normal otherwise; None without a standard error."""
+    """95 % interval: Wilson for an accuracy, normal otherwise; None without a standard error.
+
+    Items that share passages count for fewer: n is at most 1 + p(1 − p) / stderr², the number of independent items with
+    this standard error (Dean and Pagano 2015). For independent items that is n itself. Without an error, or with none
+    right or all right, it is n.
+    """
     if metric.startswith(("acc_", "greedy_", "exact_", "pass_")) and n:
-        return wilson(min(1.0, max(0.0, value)), n)
+        share = min(1.0, max(0.0, value))
+        independent = 1 + share * (1 - share) / stderr**2 if stderr and 0 < share < 1 else math.inf
+        return wilson(share, min(n, independent))
     return None if stderr is None else (value - Z95 * stderr, value + Z95 * stderr)
 
 
@@ -87,12 +103,21 @@ class Paired:
     n: int
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float], *, binary: bool) -> Paired:
-    """Mean difference with the standard error of the differences; McNemar's p for right-or-wrong values."""
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], *, binary: bool, clusters: Sequence[Hashable] = ()
+) -> Paired:
+    """Mean difference with the standard error of the differences; McNemar's p for right-or-wrong values.
+
+    With `clusters`, items of one cluster count as one observation: their standard error, and p from flipping the signs
+    of whole clusters.
+    """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     mean, stderr = mean_and_stderr(differences)
-    if binary:
-        p: float | None = mcnemar_p(sum(value < 0 for value in differences), sum(value > 0 for value in differences))
+    if clusters:
+        stderr = clustered_stderr(differences, clusters)
+        p: float | None = sign_flip_p(cluster_sums(differences, clusters))
+    elif binary:
+        p = mcnemar_p(sum(value < 0 for value in differences), sum(value > 0 for value in differences))
     else:
         p = _normal_p(mean, stderr)
     return Paired(difference=mean, stderr=stderr, p=p, n=len(differences))
@@ -116,12 +141,15 @@ def mcnemar_p(first_only: int, second_only: int) -> float:
     return min(1.0, chance)
 
 
-def _normal_p(difference: float, stderr: float | None) -> float | None:
-    if stderr is None:
-        return None
+def normal_p(difference: float, stderr: float, *, noise: float = 0.0) -> float:
+    """Two-sided p of no difference (normal). If the error is 0, it is 1 for a difference of at most `noise`, else 0."""
     if stderr == 0:
-        return 1.0 if difference == 0 else 0.0
+        return float(abs(difference) <= noise)
     return math.erfc(abs(difference / stderr) / math.sqrt(2))
+
+
+def _normal_p(difference: float, stderr: float | None) -> float | None:
+    return None if stderr is None else normal_p(difference, stderr)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -154,13 +182,41 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> f
     """
     n = len(values)
     mean = math.fsum(values) / n
-    sums: dict[Hashable, float] = {}
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + (value - mean)
+    sums = cluster_sums([value - mean for value in values], clusters)
     count = len(sums)
     if count < 2:
         return None
-    return math.sqrt(count / (count - 1) * math.fsum(total * total for total in sums.values())) / n
+    return math.sqrt(count / (count - 1) * math.fsum(total * total for total in sums)) / n
+
+
+def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable]) -> list[float]:
+    """The sum of each cluster's values, in the order of first appearance."""
+    sums: dict[Hashable, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value
+    return list(sums.values())
+
+
+def mean_covariance(rows: "Array", clusters: Sequence[Hashable] = ()) -> "Array":
+    """Covariance of the means of several models on the same items: `[models, items]` to `[models, models]`.
+
+    The variance of the difference of two means is v[i, i] + v[j, j] − 2 v[i, j]. Its root is `clustered_stderr` of the
+    differences, or that of `mean_and_stderr` without clusters. Zeros for one item or cluster.
+    """
+    import numpy as np  # not for `--help`
+
+    n = rows.shape[1]
+    sums = rows - rows.mean(axis=1, keepdims=True)
+    if clusters:
+        numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+        totals = np.zeros((len(numbers), len(rows)))
+        np.add.at(totals, [numbers[cluster] for cluster in clusters], sums.T)
+        sums = totals.T
+    count = sums.shape[1]
+    if count < 2:
+        return np.zeros((len(rows), len(rows)))
+    covariance: Array = sums @ sums.T * (count / (count - 1) / n**2)
+    return covariance
 
 
 def block_bootstrap(

@@ -6,27 +6,32 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from catwalk.columns import align
 from catwalk.formats.results import METRICS
 from catwalk.results import LoadedResults
-from catwalk.rows import row_metrics
+from catwalk.rows import CONSTANT_FROM
 from catwalk.statistics import (
     Z95,
     Paired,
+    block_bootstrap,
     holm,
     interval,
+    minimal_detectable_effect,
     paired_difference,
     paired_ratio_difference,
-    ratio_stderr,
 )
 from catwalk.types import DocumentScore
 
 __all__ = [
     "Dot",
     "Table",
+    "bits_per_byte",
     "build_tables",
     "difference_cell",
     "estimate_cell",
+    "is_lower_better",
     "is_share",
+    "left_out",
     "p_cell",
     "paired_tasks",
     "scale",
@@ -62,6 +67,8 @@ def build_tables(models: Sequence[LoadedResults]) -> list[Table]:
     if any(model.domains for model in models):
         tables.append(_domain_table(models))
     tables += [_metric_table(model) for model in models if model.tasks]
+    predicted = [_predicted_table(model) for model in models]
+    tables += [table for table in predicted if table.rows]
     return [*tables, _model_table(models)]
 
 
@@ -96,10 +103,24 @@ def _task_table(models: Sequence[LoadedResults]) -> Table:
         f"{_shots(models)}Per cent, with 95 % intervals (Wilson; the mean's from the tasks' standard errors, √Σs² / K)."
         " `chance` is 1 / mean number of choices."
     )
-    if len(shares) < len(names):
-        note += " Bits per byte and other metrics that are not shares are in their own unit, and not in the mean."
+    note += left_out(names, [row[1] for row in rows]) + _different_shots(models)
     columns = ["task", "metric", "items", "chance", *(model.label for model in models)]
     return Table(title="Tasks", note=note, columns=columns, rows=rows, numeric=len(models) + 2, plot=plot)
+
+
+def left_out(names: Sequence[str], metrics: Sequence[str]) -> str:
+    """A note that names the tasks that are in no mean."""
+    found = [name for name, metric in zip(names, metrics, strict=False) if not is_share(metric)]
+    return f" Not in the mean, since their metric is in its own unit and no share: {', '.join(found)}." if found else ""
+
+
+def _different_shots(models: Sequence[LoadedResults]) -> str:
+    """A warning that the prompts of a task have different numbers of examples."""
+    found = []
+    for name in sorted({name for model in models for name in model.tasks}):
+        counts = sorted({model.tasks[name].get("num_shots", 0) for model in models if name in model.tasks})
+        found += [f"{name} ({', '.join(map(str, counts))})"] if len(counts) > 1 else []
+    return f" The prompts have different numbers of examples: {', '.join(found)}. Do not compare them." if found else ""
 
 
 def _shots(models: Sequence[LoadedResults]) -> str:
@@ -110,9 +131,14 @@ def _shots(models: Sequence[LoadedResults]) -> str:
     return "Zero-shot. " if found == {0} else f"{found.pop()}-shot. "
 
 
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of a metric is better."""
+    return metric.startswith(("bits_per_byte", "nats_")) or "perplexity" in metric
+
+
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of items or of points: shown in per cent, and larger is better."""
-    return not metric.startswith(("bits_per_byte", "nats_", "probability_mass"))
+    return not is_lower_better(metric) and metric != "probability_mass"
 
 
 def scale(metric: str) -> tuple[float, int]:
@@ -160,6 +186,30 @@ def _metric_table(model: LoadedResults) -> Table:
     return Table(title=title, note=note, columns=columns, rows=rows, numeric=len(columns) - 1)
 
 
+def _predicted_table(model: LoadedResults) -> Table:
+    """How often each position is predicted, and how often it is right."""
+    rows = []
+    for name, column in sorted(model.columns.items()):
+        if not column.predicted:
+            continue
+        positions = range(max([*column.predicted, *column.right]) + 1)
+        counts = [[side[position] for position in positions] for side in (column.predicted, column.right)]
+        constant = len(column.predicted) == 1 and len(column.ids) >= CONSTANT_FROM
+        rows.append(
+            [
+                *(name, str(len(column.ids)), *(" ".join(map(str, side)) for side in counts)),
+                f"always {next(iter(column.predicted))}" if constant else "",
+            ]
+        )
+    note = (
+        "Items for which the primary metric predicts the first, second … choice, and for which that choice is right. "
+        "A model that always predicts the same position has not read the choices: its accuracy says how often that "
+        "position is right."
+    )
+    columns = ["task", "items", "predicted", "right", "alarm"]
+    return Table(title=f"Predicted choices: {model.label}", note=note, columns=columns, rows=rows, numeric=0)
+
+
 # ---- perplexity
 
 
@@ -170,17 +220,14 @@ def _source_table(models: Sequence[LoadedResults]) -> Table:
     for source in sources:
         cells, points = [], []
         for model in models:
-            domains = [domain for key, domain in model.domains.items() if key[0] == source]
-            size_bytes = sum(domain["bytes"] for domain in domains)
-            if not size_bytes:
+            value = bits_per_byte(model, source)
+            if value is None:
                 cells.append(_ABSENT)
                 continue
-            value = math.fsum(domain["nll_nats"] for domain in domains) / (size_bytes * math.log(2))
             documents = [one for one in model.documents if one.source == source]
-            stderr = ratio_stderr([_bits(one) for one in documents], [float(one.bytes) for one in documents])
-            cells.append(estimate_cell("bits_per_byte", value, interval("bits_per_byte", value, stderr, 0)))
-            half = Z95 * (stderr or 0.0)
-            points.append((model.label, value, value - half, value + half))
+            limits = block_bootstrap([_bits(one) for one in documents], [float(one.bytes) for one in documents])
+            cells.append(estimate_cell("bits_per_byte", value, limits))
+            points.append((model.label, value, *(limits or (value, value))))
         counted = [domain for key, domain in _any_domains(models).items() if key[0] == source]
         counts = [
             str(len(counted)),
@@ -190,10 +237,17 @@ def _source_table(models: Sequence[LoadedResults]) -> Table:
         rows.append([source or "(none)", *counts, *cells])
         plot.append((source or "(none)", points))
     columns = ["source", "domains", "documents", "bytes", *(model.label for model in models)]
-    note = "Bits per byte, pooled over the source's documents, with 95 % intervals (delta method over documents)."
+    note = "Bits per byte, pooled over the source's documents, with 95 % intervals (bootstrap of whole documents)."
     note += _differing(models)
     numeric = len(columns) - 1
     return Table(title="Perplexity by source", note=note, columns=columns, rows=rows, numeric=numeric, plot=plot)
+
+
+def bits_per_byte(model: LoadedResults, source: str) -> float | None:
+    """Pooled over the domains of a source; None if they have no bytes."""
+    domains = [domain for key, domain in model.domains.items() if key[0] == source]
+    size_bytes = sum(domain["bytes"] for domain in domains)
+    return math.fsum(domain["nll_nats"] for domain in domains) / (size_bytes * math.log(2)) if size_bytes else None
 
 
 def _bits(document: DocumentScore) -> float:
@@ -259,36 +313,40 @@ def paired_tasks(
 ) -> Table:
     """Differences on the items that both models have; with `clean`, only on these ids of these tasks."""
     found = []
-    for name in sorted(first.tasks.keys() & other.tasks.keys()):
+    for name in sorted(first.columns.keys() & other.columns.keys()):
         if clean is not None and name not in clean:
             continue
-        metric = first.tasks[name]["primary_metric"]
-        left, right = (
-            {row["id"]: row_metrics(row)[metric] for row in one.rows.get(name, ())} for one in (first, other)
-        )
-        ids = sorted(left.keys() & right.keys())
-        if clean is not None:
-            ids = [id for id in ids if id in clean[name]]
-        if ids:
-            values = [left[id] for id in ids], [right[id] for id in ids]
-            binary = set(values[0]) | set(values[1]) <= {0.0, 1.0}
-            found.append((name, metric, paired_difference(*values, binary=binary)))
+        columns = [one.columns[name] for one in (first, other)]
+        (left, right), clusters = align([one if clean is None else one.only(clean[name]) for one in columns])
+        if len(left):
+            binary = set(left.tolist()) | set(right.tolist()) <= {0.0, 1.0}
+            paired = paired_difference(left.tolist(), right.tolist(), binary=binary, clusters=clusters)
+            found.append((name, first.tasks[name]["primary_metric"], paired))
     adjusted = holm([paired.p for _, _, paired in found])
     note = (
         "Percentage points on the items that both have; 95 % intervals from the standard error of the differences; p "
         "is McNemar's, exact, and normal for values other than right and wrong; `p (Holm)` is adjusted for the number "
-        "of tasks."
+        "of tasks. `detectable` is the smallest difference that a test at 5 % finds with a chance of 80 %. Items that "
+        "share a passage count as one observation: their p is from flipping the signs of whole passages."
     )
     return Table(
         title=f"Paired differences on {'tasks' if clean is None else 'clean items'}: {other.label} − {first.label}",
         note=note,
-        columns=["task", "metric", "items", "difference", "p", "p (Holm)"],
+        columns=["task", "metric", "items", "difference", "p", "p (Holm)", "detectable"],
         rows=[
-            [name, metric, str(paired.n), difference_cell(paired, *scale(metric)), p_cell(paired.p), p_cell(p)]
+            [
+                *(name, metric, str(paired.n), difference_cell(paired, *scale(metric))),
+                *(p_cell(paired.p), p_cell(p), _detectable(paired, metric)),
+            ]
             for (name, metric, paired), p in zip(found, adjusted, strict=True)
         ],
-        numeric=4,
+        numeric=5,
     )
+
+
+def _detectable(paired: Paired, metric: str) -> str:
+    factor, digits = scale(metric)
+    return _ABSENT if not paired.stderr else f"{minimal_detectable_effect(paired.stderr) * factor:.{digits}f}"
 
 
 def _paired_sources(first: LoadedResults, other: LoadedResults) -> Table:
