@@ -46,6 +46,7 @@ VENDORED = {
     "checkpoint.py": [folder for folder in FOLDERS if "paloma" not in folder],
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
     "openmp.py": [folder.removesuffix("/formats") for folder in FOLDERS if "paloma" not in folder],
+    "sandbox.py": ["catwalk-eval/src/catwalk", "open-instruct/src/open_instruct/evaluation"],
     "page.py": ["trainer/src/olmo_trainer", "catwalk-eval/src/catwalk", "paloma/src/paloma"],
 }
 

@@ -95,7 +95,10 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
+    if "hub:" in (options.model[:4], (options.opponent or "")[:4]):
+        os.environ["HF_HUB_OFFLINE"] = "0"  # read when the library is imported
     from .evaluation.command import EvalSettings, evaluate
+    from .evaluation.opening import Opening
 
     least = {"shots": 0, "limit": 1, "max_new_tokens": 1, "batch": 1, "temperature": 0, "num_threads": 1}
     for name, low in least.items():
@@ -105,7 +108,8 @@ def _eval(options: argparse.Namespace) -> None:
     sampling = SamplingSettings(temperature=options.temperature, seed=options.seed)
     named = {field.name: getattr(options, field.name) for field in fields(EvalSettings) if hasattr(options, field.name)}
     runtime = RuntimeSettings(device=options.device, num_threads=options.num_threads)
-    settings = EvalSettings(**named | {"tasks": tuple(options.tasks), "sampling": sampling, "runtime": runtime})
+    opening = Opening(template=options.template, dtype=options.dtype, batch=options.batch, runtime=runtime)
+    settings = EvalSettings(**named | {"tasks": tuple(options.tasks), "sampling": sampling, "opening": opening})
     sys.stdout.write(evaluate(settings))
 
 
@@ -263,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument(
         "--model",
         required=True,
-        help="checkpoint directory, or address of an OpenAI-compatible API, such as http://…/v1",
+        help="checkpoint directory, hub:OWNER/NAME[@REVISION], or the address of an OpenAI-compatible API (http://…/v1)",
     )
     evaluation.add_argument(
         "--tasks", nargs="+", required=True, metavar="TASK", help="benchmarks, separated by spaces or commas"
@@ -295,6 +299,25 @@ def _parser() -> argparse.ArgumentParser:
         "--temperature", type=float, default=0.0, help="sampling temperature; 0 = greedy decoding" + shown
     )
     evaluation.add_argument("--seed", type=int, default=sampling.seed, help="seed of the sampling" + shown)
+    evaluation.add_argument(
+        "--allow-code", action="store_true", help="run programs that the model wrote, in a sandbox (humaneval)"
+    )
+    evaluation.add_argument(
+        "--classifier", type=home_path, metavar="FILE", help="fastText model that finds toxic texts (toxicity)"
+    )
+    evaluation.add_argument(
+        "--toxic-label", default="toxic", metavar="LABEL", help="the classifier's label for them" + shown
+    )
+    evaluation.add_argument(
+        "--judge", metavar="ADDRESS", help="OpenAI-compatible API of the model that compares answers (mt_bench)"
+    )
+    evaluation.add_argument("--judge-model", metavar="NAME", help="which model of that API (default: the only one)")
+    evaluation.add_argument(
+        "--opponent",
+        type=expanduser,
+        metavar="MODEL",
+        help="model to compare with, named as --model, or a JSONL file of its answers (mt_bench)",
+    )
     evaluation.add_argument("--batch", type=int, default=16, help="answers to generate at the same time" + shown)
     evaluation.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="data type of the weights" + shown

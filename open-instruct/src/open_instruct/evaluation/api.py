@@ -35,6 +35,7 @@ class ApiModel:
         """
         import httpx
 
+        self.room = 1
         self._address, self._at_once = address.rstrip("/"), at_once
         key = os.environ.get(KEY_VARIABLE)
         self._client = httpx.Client(
@@ -73,8 +74,12 @@ class ApiModel:
         try:
             found = [str(one["id"]) for one in self._json("GET", "/models", None)["data"]]
         except (WorkError, KeyError, TypeError) as error:
-            reason = first_line(error) if isinstance(error, WorkError) else "its list of models has no names"
-            raise ConfigError(f"model: {self._address}: {reason}; expected an OpenAI-compatible API") from error
+            reason = (
+                first_line(error).partition("; expected")[0]
+                if isinstance(error, WorkError)
+                else f"{self._address} lists no models"
+            )
+            raise ConfigError(f"model: {reason}; expected an OpenAI-compatible API") from error
         if len(found) != 1:
             listed = ", ".join(found[:5]) or "no model"
             raise ConfigError(

@@ -1,30 +1,32 @@
-"""`open-instruct eval`: read the benchmarks, load the model, answer, grade, write the results."""
+"""`open-instruct eval`: read the benchmarks, open the model, answer, grade, write the results."""
 
 import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import WRITER
-from ..config import RuntimeSettings, SamplingSettings, TemplateSettings
-from ..formats.contract import ConfigError, Problem, WorkError, canonical_line, read_object
+from ..config import SamplingSettings
+from ..formats.contract import ConfigError, Problem, WorkError, canonical_line, read_object, sha256_file
 from ..formats.manifest import MANIFEST, describe_input, read_manifest
 from ..output import Output
-from .api import ApiModel, is_address
-from .cells import Cells
-from .items import Answer, Benchmark, Decoding, Item, Loading, Model, Prompt, PromptStyle, Row, Score
+from .api import is_address
+from .asking import Asker
+from .benchmarks.mt_bench import ModelOpponent, RecordedOpponent
+from .classifier import load_classifier
+from .items import Benchmark, Contest, Decoding, Item, Loading, Model, Prompt, PromptStyle, Row, Tools
+from .opening import Opening, check_model, open_model
 from .results import TaskRows, choice_row, write_files
 from .tasks import find_benchmarks
 
 __all__ = ["EvalSettings", "evaluate"]
 
 log = logging.getLogger(__name__)
-_LINE_EVERY_S = 10.0
-_STORED_AT_ONCE = 16  # answers: what a killed run does again at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +41,17 @@ class EvalSettings:
     name: str | None = None
     served_model: str | None = None
     prompts: PromptStyle = "chat"
-    template: str | None = None
     shots: int | None = None
     limit: int | None = None
-    sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(temperature=0.0))
     max_new_tokens: int | None = None
-    batch: int = 16
-    dtype: str = "float32"
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(temperature=0.0))
+    opening: Opening = field(default_factory=Opening)
+    allow_code: bool = False
+    classifier: Path | None = None
+    toxic_label: str = "toxic"
+    judge: str | None = None
+    judge_model: str | None = None
+    opponent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class _Loaded:
     items: list[Item]
     files: list[Path]
     style: PromptStyle
-    max_tokens: int
+    decoding: Decoding
 
 
 def evaluate(settings: EvalSettings) -> str:
@@ -67,20 +72,21 @@ def evaluate(settings: EvalSettings) -> str:
         WorkError: some tasks failed. The results have the others, and the same command runs only what is missing.
     """
     benchmarks = find_benchmarks(settings.tasks)
+    _check(settings, benchmarks)
     loaded = [_load(benchmark, settings) for benchmark in benchmarks]
-    model = _open(settings)
-    try:
-        output = _output(settings, model, loaded)
+    _check_scored(settings, loaded)
+    with _opened(settings, loaded) as (model, tools):
+        output = _output(settings, model, tools, loaded)
         if _is_done(output):
             log.info("eval  %s is done already", settings.output_dir)
             return _table(output.directory)
-        cells_directory = settings.cells or settings.output_dir.with_name(settings.output_dir.name + ".cells")
-        cells = Cells(cells_directory, {"model": model.identity, "writer": WRITER})
-        done, failed = [], {}
+        cells = settings.cells or settings.output_dir.with_name(settings.output_dir.name + ".cells")
+        asker = Asker(cells)
+        done, failed = [], dict[str, WorkError]()
         with output.begin(keep_trainer=False):
             for one in loaded:
                 try:
-                    done.append(_run(one, model, settings, cells))
+                    done.append(_run(one, model, tools, asker))
                 except WorkError as error:
                     failed[one.benchmark.name] = error
                     log.error("%s failed: %s", one.benchmark.name, error)
@@ -95,39 +101,109 @@ def evaluate(settings: EvalSettings) -> str:
                 )
             )
         if settings.cells is None:
-            shutil.rmtree(cells_directory, ignore_errors=True)
+            shutil.rmtree(cells, ignore_errors=True)
         return _table(output.directory)
-    finally:
-        model.close()
 
 
-# ---- read
+# ---- check and read
+
+
+def _check(settings: EvalSettings, benchmarks: Sequence[Benchmark]) -> None:
+    """Check everything that needs neither the data nor the model. Raises ConfigError with every problem."""
+    problems = []
+    hints = {
+        "allow_code": "pass --allow-code to run programs that the model wrote, in a sandbox",
+        "classifier": "pass --classifier FILE, a fastText model such as dolma train-classifier makes",
+        "judge": "pass --judge, the address of an OpenAI-compatible API",
+        "opponent": "pass --opponent, another model or a file of its answers",
+    }
+    for benchmark in benchmarks:
+        for option in benchmark.needs:
+            if not getattr(settings, option):
+                flag = f"--{option.replace('_', '-')}"
+                problems.append(Problem(f"tasks: {benchmark.name} runs only with {flag}", hints[option]))
+    if problems:
+        raise ConfigError(*problems)
+    check_model("--model", settings.model)
+    if settings.judge and not is_address(settings.judge):
+        raise ConfigError(f"--judge: is {settings.judge}; expected an address, such as http://127.0.0.1:8000/v1")
+    if settings.opponent and not Path(settings.opponent).is_file():
+        check_model("--opponent", settings.opponent)
 
 
 def _load(benchmark: Benchmark, settings: EvalSettings) -> _Loaded:
-    style = benchmark.style or settings.prompts
+    style = "chat" if benchmark.only_chat else settings.prompts
     items, files = benchmark.load(Loading(directory=settings.data, style=style, shots=settings.shots))
     if not items:
         raise ConfigError(f"tasks: {benchmark.name} has no items in {files[0]}; expected at least one")
-    max_tokens = settings.max_new_tokens or benchmark.max_tokens
-    return _Loaded(benchmark=benchmark, items=items[: settings.limit], files=files, style=style, max_tokens=max_tokens)
+    decoding = Decoding(
+        max_tokens=settings.max_new_tokens or benchmark.max_tokens,
+        stop=benchmark.stop if style == "text" else (),
+        temperature=settings.sampling.temperature,
+        top_p=settings.sampling.top_p,
+        seed=settings.sampling.seed,
+    )
+    return _Loaded(benchmark=benchmark, items=items[: settings.limit], files=files, style=style, decoding=decoding)
 
 
-def _open(settings: EvalSettings) -> Model:
-    if is_address(settings.model):
-        return ApiModel(settings.model, settings.served_model, at_once=settings.batch)
-    from .local import LocalModel
-
-    directory = Path(settings.model).expanduser()
-    template = TemplateSettings(name=settings.template)
-    name = settings.name or directory.resolve().name
-    return LocalModel(directory, name, settings.runtime, template, settings.dtype, settings.batch)
+def _check_scored(settings: EvalSettings, loaded: Sequence[_Loaded]) -> None:
+    names = [one.benchmark.name for one in loaded if one.items[0].choices and one.style == "chat"]
+    if names and is_address(settings.model):
+        raise ConfigError(
+            f"tasks: {', '.join(names)} score given answers, which an API does not do in chats; expected plain texts",
+            hint="pass --prompts text, or the checkpoint's directory",
+        )
 
 
-def _output(settings: EvalSettings, model: Model, loaded: Sequence[_Loaded]) -> Output:
-    config = {
-        "model": model.name,
-        "identity": hashlib.sha256(canonical_line(model.identity).encode()).hexdigest(),
+@contextmanager
+def _opened(settings: EvalSettings, loaded: Sequence[_Loaded]) -> Iterator[tuple[Model, Tools]]:
+    """Open the models that the benchmarks need, and close them afterwards."""
+    needed = {option for one in loaded for option in one.benchmark.needs}
+    toxicity: Callable[[str], float] | None = None
+    judge: Model | None = None
+    opponent: ModelOpponent | RecordedOpponent | None = None
+    opened: list[Model] = []
+    try:
+        if "classifier" in needed and settings.classifier:
+            classify, label = load_classifier(settings.classifier), settings.toxic_label
+            labels = sorted(classify("a text"))
+            if label not in labels:
+                raise ConfigError(
+                    f"--classifier: {settings.classifier} has the labels {', '.join(labels)}; expected {label}",
+                    hint="name the label of toxic texts with --toxic-label",
+                )
+
+            toxicity = partial(_probability, classify, label)
+        if "judge" in needed and settings.judge:
+            judge = open_model(settings.judge, settings.opening, served=settings.judge_model)
+            opened.append(judge)
+        if "opponent" in needed and settings.opponent:
+            if Path(settings.opponent).is_file():
+                recorded = RecordedOpponent(Path(settings.opponent))
+                for one in loaded:
+                    if "opponent" in one.benchmark.needs:
+                        recorded.check(one.items)
+                opponent = recorded
+            else:
+                opened.append(open_model(settings.opponent, settings.opening))
+                opponent = ModelOpponent(opened[-1])
+        model = open_model(settings.model, settings.opening, title=settings.name, served=settings.served_model)
+        opened.append(model)
+        yield model, Tools(toxicity=toxicity, judge=judge, opponent=opponent)
+    finally:
+        for one_model in opened:
+            one_model.close()
+
+
+def _probability(classify: Callable[[str], dict[str, float]], label: str, text: str) -> float:
+    return classify(text)[label]
+
+
+def _output(settings: EvalSettings, model: Model, tools: Tools, loaded: Sequence[_Loaded]) -> Output:
+    """The output directory, identified by all that the results depend on."""
+    config: dict[str, Any] = {
+        "model": settings.name or model.name,
+        "identity": _digest(model),
         "tasks": [one.benchmark.name for one in loaded],
         "prompts": settings.prompts,
         "shots": settings.shots,
@@ -136,12 +212,27 @@ def _output(settings: EvalSettings, model: Model, loaded: Sequence[_Loaded]) -> 
         "temperature": settings.sampling.temperature,
         "top_p": settings.sampling.top_p,
         "seed": settings.sampling.seed,
-        "dtype": settings.dtype,
+        "dtype": settings.opening.dtype,
     }
     inputs = [row for path in model.inputs for row in describe_input("checkpoint", path, settings.output_dir)]
     for path in dict.fromkeys(path for one in loaded for path in one.files):
         inputs += describe_input("data", path, settings.output_dir)
+    if tools.toxicity and settings.classifier:
+        config["classifier"] = {"sha256": sha256_file(settings.classifier), "label": settings.toxic_label}
+        inputs += describe_input("classifier", settings.classifier, settings.output_dir)
+    if tools.judge:
+        config["judge"] = tools.judge.identity
+    if isinstance(tools.opponent, ModelOpponent):
+        config["opponent"] = _digest(tools.opponent.model)
+        for path in tools.opponent.model.inputs:
+            inputs += describe_input("opponent", path, settings.output_dir)
+    elif tools.opponent and settings.opponent:
+        inputs += describe_input("opponent", Path(settings.opponent), settings.output_dir)
     return Output(settings.output_dir, format_name="results", config=config, inputs=inputs)
+
+
+def _digest(model: Model) -> str:
+    return hashlib.sha256(canonical_line(model.identity).encode()).hexdigest()
 
 
 def _is_done(output: Output) -> bool:
@@ -157,21 +248,32 @@ def _is_done(output: Output) -> bool:
 # ---- answer and grade
 
 
-def _run(one: _Loaded, model: Model, settings: EvalSettings, cells: Cells) -> TaskRows:
+def _run(one: _Loaded, model: Model, tools: Tools, asker: Asker) -> TaskRows:
     began = time.monotonic()
-    max_tokens = 0 if one.items[0].choices else one.max_tokens
-    prompts = [_fitting_prompt(item, one.style, model, max_tokens) for item in one.items]
-    shown = [prompt for prompt, _ in prompts]
-    if one.items[0].choices:
-        rows = _choose(one, shown, model, cells)
-    else:
-        rows = _answer(one, shown, model, settings, cells)
-    dropped = sum(len(item.examples) > count for item, (_, count) in zip(one.items, prompts, strict=True))
+    name, items = one.benchmark.name, one.items
+    chosen = bool(items[0].choices)
+    fitted = [_fitting_prompt(item, one.style, model, 0 if chosen else one.decoding.max_tokens) for item in items]
+    prompts = [prompt for prompt, _ in fitted]
+    dropped = sum(len(item.examples) > count for item, (_, count) in zip(items, fitted, strict=True))
     if dropped:
-        log.warning("%s: %d prompts have fewer examples, so that they fit", one.benchmark.name, dropped)
-    log.info("%s  %d items in %.1f s", one.benchmark.name, len(one.items), time.monotonic() - began)
-    shots = max(len(item.examples) for item in one.items)
-    return TaskRows(benchmark=one.benchmark, items=one.items, prompts=shown, rows=rows, shots=shots)
+        log.warning("%s: %d prompts have fewer examples, so that they fit", name, dropped)
+    if one.benchmark.hold is not None:
+        contest = Contest(model=model, asking=asker, tools=tools, decoding=one.decoding)
+        rows = one.benchmark.hold(items, contest)
+    elif chosen:
+        grade = one.benchmark.grade_choices or choice_row
+        scores = asker.scores(name, model, prompts, [item.choices for item in items])
+        rows = [_placed(grade(item, found), item) for item, found in zip(items, scores, strict=True)]
+    else:
+        rows = _graded(one, model, prompts, tools, asker)
+    log.info("%s  %d items in %.1f s", name, len(items), time.monotonic() - began)
+    return TaskRows(
+        benchmark=one.benchmark,
+        items=items,
+        prompts=prompts,
+        rows=rows,
+        shots=max(len(item.examples) for item in items),
+    )
 
 
 def _fitting_prompt(item: Item, style: PromptStyle, model: Model, max_tokens: int) -> tuple[Prompt, int]:
@@ -184,42 +286,19 @@ def _fitting_prompt(item: Item, style: PromptStyle, model: Model, max_tokens: in
     return item.prompt(style, 0), 0
 
 
-def _choose(one: _Loaded, prompts: Sequence[Prompt], model: Model, cells: Cells) -> list[Row]:
-    progress = _Progress(one.benchmark.name, len(prompts))
-    rows = []
-    for item, prompt in zip(one.items, prompts, strict=True):
-        key = cells.key("score", asdict(prompt), item.choices)
-        found = cells.get(key)
-        if found is None:
-            found = [asdict(score) for score in model.score(prompt, item.choices)]
-            cells.keep([(key, found)])
-        scores = [Score(**score) for score in found]
-        row = choice_row(item, scores)
-        rows.append(_placed(row, item))
-        progress.add()
-    return rows
-
-
-def _answer(one: _Loaded, prompts: Sequence[Prompt], model: Model, settings: EvalSettings, cells: Cells) -> list[Row]:
-    sampling = settings.sampling
-    decoding = Decoding(
-        max_tokens=one.max_tokens,
-        stop=one.benchmark.stop if one.style == "text" else (),
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-    )
-    answers = _answers(one.benchmark.name, prompts, decoding, model, cells)
+def _graded(one: _Loaded, model: Model, prompts: Sequence[Prompt], tools: Tools, asker: Asker) -> list[Row]:
+    name = one.benchmark.name
+    answers = asker.answers(name, model, prompts, one.decoding)
     unfinished = sum(not answer.ended for answer in answers)
     if unfinished:
-        log.warning("%s: %d answers were cut at %d tokens", one.benchmark.name, unfinished, one.max_tokens)
+        log.warning("%s: %d answers were cut at %d tokens", name, unfinished, one.decoding.max_tokens)
     cut = sum(answer.cut for answer in answers)
     if cut:
-        log.warning("%s: %d prompts lost their beginning, so that they fit", one.benchmark.name, cut)
+        log.warning("%s: %d prompts lost their beginning, so that they fit", name, cut)
     assert one.benchmark.grade is not None
     rows = []
     for item, answer in zip(one.items, answers, strict=True):
-        graded = one.benchmark.grade(item, answer.text)
+        graded = one.benchmark.grade(item, answer.text, tools)
         if len(graded) == 1 and graded[0]["id"] == item.id:
             graded = [{"generation": answer.text, "references": list(item.references), **graded[0]}]
         rows += [_placed(row, item) for row in graded]
@@ -232,70 +311,25 @@ def _placed(row: Row, item: Item) -> Row:
     return {**{name: value for name, value in places.items() if value is not None}, **row}
 
 
-def _answers(name: str, prompts: Sequence[Prompt], decoding: Decoding, model: Model, cells: Cells) -> list[Answer]:
-    """The answers in order, those that are not finished yet from the model."""
-    keys = [cells.key("answer", asdict(prompt), asdict(decoding)) for prompt in prompts]
-    found = {key: Answer(**value) for key in keys if (value := cells.get(key)) is not None}
-    missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
-    progress = _Progress(name, len(missing))
-    waiting: list[tuple[str, Any]] = []
-    names = list(missing)
-
-    def keep(index: int, answer: Answer) -> None:
-        found[names[index]] = answer
-        waiting.append((names[index], asdict(answer)))
-        progress.add()
-        if len(waiting) >= _STORED_AT_ONCE:
-            cells.keep(waiting)
-            waiting.clear()
-
-    try:
-        if missing:
-            model.generate(list(missing.values()), decoding, keep)
-    finally:
-        if waiting:
-            cells.keep(waiting)
-    return [found[key] for key in keys]
-
-
-class _Progress:
-    """A line every ten seconds."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._total, self._done = name, total, 0
-        self._began = self._last = time.monotonic()
-
-    def add(self) -> None:
-        self._done += 1
-        now = time.monotonic()
-        if now - self._last >= _LINE_EVERY_S:
-            self._last = now
-            left = int((self._total - self._done) * (now - self._began) / self._done)
-            log.info("%s  %d/%d items  eta %d:%02d", self._name, self._done, self._total, left // 60, left % 60)
-
-
 # ---- write
 
 
 def _publish(
-    output: Output,
-    settings: EvalSettings,
-    model: Model,
-    done: Sequence[TaskRows],
-    failed: dict[str, WorkError],
+    output: Output, settings: EvalSettings, model: Model, done: Sequence[TaskRows], failed: dict[str, WorkError]
 ) -> None:
     output.result.mkdir(parents=True)
     inference = {
-        "dtype": settings.dtype,
-        "max_length_tokens": getattr(model, "room", 1) or 1,
-        "windowing": "strict-disjoint",
+        "dtype": settings.opening.dtype,
+        "max_length_tokens": model.room,
+        "windowing": "strict-disjoint",  # the format wants these two, which mean nothing for answers
         "prefix": "eos",
         "prompts": settings.prompts,
-        "template": settings.template,
+        "template": settings.opening.template,
         "temperature": settings.sampling.temperature,
         "seed": settings.sampling.seed,
     }
-    entries = write_files(output.result, model=model.description, inference=inference, tasks=done)
+    description = model.description | {"name": settings.name or model.name}
+    entries = write_files(output.result, model=description, inference=inference, tasks=done)
     counts = {"tasks": len(entries), "items": sum(entry["items"] for entry in entries), "domains": 0}
     details: dict[str, Any] = {"tasks": {}}
     if failed:
@@ -304,13 +338,13 @@ def _publish(
 
 
 def _table(directory: Path) -> str:
-    """The primary metric of each task, with its 95 % interval."""
-    lines = [f"{'task':<22} {'metric':<14} {'value':>8}   95 % interval      {'n':>6}"]
+    """The metrics of each task, of choices only the primary one, with 95 % intervals."""
+    lines = [f"{'task':<20} {'metric':<16} {'value':>8}   95 % interval      {'n':>6}"]
     results = read_object(directory / "results.json")
     for task in results["tasks"]:
         for name, metric in task["metrics"].items():
             if name == task["primary_metric"] or task.get("kind", "choices") != "choices":
                 ends = results["intervals"][task["task"]][name]
                 shown = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
-                lines.append(f"{task['task']:<22} {name:<14} {metric['value']:>8.4f}   {shown:<18} {metric['n']:>6}")
+                lines.append(f"{task['task']:<20} {name:<16} {metric['value']:>8.4f}   {shown:<18} {metric['n']:>6}")
     return "\n".join(lines) + "\n"

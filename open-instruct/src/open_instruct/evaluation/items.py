@@ -9,12 +9,14 @@ from ..formats.chat import Message
 
 __all__ = [
     "Answer",
+    "Asking",
     "Benchmark",
+    "Contest",
     "Decoding",
-    "Grader",
     "Item",
     "Loading",
     "Model",
+    "Opponent",
     "Prompt",
     "PromptStyle",
     "Row",
@@ -68,6 +70,8 @@ class Model(Protocol):
     """A checkpoint (local.py) or an endpoint (api.py)."""
 
     name: str
+    room: int
+    """The longest prompt with its answer, in tokens; 1 where nobody can say."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -142,23 +146,47 @@ class Loading:
     shots: int | None = None
 
 
+class Asking(Protocol):
+    """Asks models; `asking.Asker`."""
+
+    def answers(self, title: str, model: Model, prompts: Sequence[Prompt], decoding: Decoding) -> list[Answer]:
+        """Answer the prompts in order. Raises WorkError."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What some graders need besides the answer. `toxicity` gives the probability that a text is toxic."""
+    """What some benchmarks need besides the model: the options that `Benchmark.needs` names."""
 
     toxicity: Callable[[str], float] | None = None
+    """The probability that a text is toxic."""
     judge: Model | None = None
-    opponent: Mapping[str, Sequence[str]] | None = None
+    opponent: "Opponent | None" = None
 
 
-Grader = Callable[[Item, str], list[Row]]
+class Opponent(Protocol):
+    """Who a judge compares the model with."""
+
+    def turn(self, asking: Asking, items: Sequence[Item], turn: int, decoding: Decoding) -> list[str]:
+        """The answers to the turn, counted from 0, of each item. Raises WorkError."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What a benchmark of several turns gets: who is asked, and how."""
+
+    model: Model
+    asking: Asking
+    tools: Tools
+    decoding: Decoding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark: `load` reads its items and files; `grade` makes the rows of one item from its answer.
+    """A benchmark: `load` reads its items and files; one of `grade`, `grade_choices` and `hold` makes its rows.
 
-    With `choices`, items have choices to score and there is nothing to grade.
+    Items with choices and no `grade_choices` get the row of the likeliest one.
     """
 
     name: str
@@ -169,12 +197,15 @@ class Benchmark:
     primary_metric: str
     load: Callable[[Loading], tuple[list[Item], list[Path]]]
     split: str = "test"
-    grade: Grader | None = None
+    grade: Callable[[Item, str, Tools], list[Row]] | None = None
+    """Rows of an item and its answer."""
     grade_choices: Callable[[Item, Sequence[Score]], Row] | None = None
+    """The row of an item and the scores of its choices."""
+    hold: Callable[[Sequence[Item], Contest], list[Row]] | None = None
+    """Rows of items that are asked in several turns."""
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     """Strings that end a plain text; an answer in a chat ends by itself."""
-    style: PromptStyle | None = None
-    """The only style that the benchmark makes sense in."""
-    needs: str | None = None
-    """The option without which it cannot run."""
+    only_chat: bool = False
+    needs: tuple[str, ...] = ()
+    """The options without which it cannot run."""

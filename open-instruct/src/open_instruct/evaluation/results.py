@@ -30,7 +30,6 @@ def choice_row(item: Item, scores: Sequence[Score]) -> Row:
     sizes = [(len(choice), len(choice.encode())) for choice in item.choices]
     normalized = {
         "acc_raw": sums,
-        "acc_unconditional": sums,  # nothing is asked without the question, which catwalk writes as 0
         "acc_per_token": [value / score.tokens for value, score in zip(sums, scores, strict=True)],
         "acc_per_char": [value / chars for value, (chars, _) in zip(sums, sizes, strict=True)],
         "acc_per_byte": [value / size for value, (_, size) in zip(sums, sizes, strict=True)],
@@ -40,7 +39,7 @@ def choice_row(item: Item, scores: Sequence[Score]) -> Row:
         "label": item.label,
         "choices": [
             {"sum_logprob": score.sum_logprob, "tokens": score.tokens, "chars": chars, "bytes": size}
-            | {"sum_logprob_unconditional": 0.0}
+            | {"sum_logprob_unconditional": None}
             for score, (chars, size) in zip(scores, sizes, strict=True)
         ],
         "predicted": {name: values.index(max(values)) for name, values in normalized.items()},

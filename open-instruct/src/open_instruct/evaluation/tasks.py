@@ -4,16 +4,25 @@ import difflib
 from collections.abc import Sequence
 
 from ..formats.contract import ConfigError, Problem
+from .benchmarks.bbh import BBH
 from .benchmarks.gsm8k import GSM8K
+from .benchmarks.humaneval import HUMANEVAL
 from .benchmarks.ifeval import IFEVAL, IFEVAL_INSTRUCTIONS
 from .benchmarks.mmlu import MMLU
+from .benchmarks.mt_bench import MT_BENCH
+from .benchmarks.toxicity import TOXICITY
+from .benchmarks.truthfulqa import TRUTHFULQA
 from .benchmarks.xstest import XSTEST_SAFE, XSTEST_UNSAFE
 from .items import Benchmark
 
 __all__ = ["BENCHMARKS", "SETS", "find_benchmarks"]
 
 BENCHMARKS = {
-    benchmark.name: benchmark for benchmark in (GSM8K, IFEVAL, IFEVAL_INSTRUCTIONS, MMLU, XSTEST_SAFE, XSTEST_UNSAFE)
+    benchmark.name: benchmark
+    for benchmark in (
+        *(GSM8K, MMLU, BBH, TRUTHFULQA, IFEVAL, IFEVAL_INSTRUCTIONS, HUMANEVAL, XSTEST_SAFE, XSTEST_UNSAFE),
+        *(TOXICITY, MT_BENCH),
+    )
 }
 SETS = {
     "ifeval": ("ifeval", "ifeval_instructions"),

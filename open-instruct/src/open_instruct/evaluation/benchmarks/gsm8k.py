@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ...formats.contract import Fields
-from ..items import Benchmark, Item, Loading, Row
+from ..items import Benchmark, Item, Loading, Row, Tools
 from ..sources import find_files, read_records
 
 __all__ = ["GSM8K", "last_number"]
@@ -71,7 +71,7 @@ def _block(question: str, answer: str) -> str:
     return f"Question: {question.strip()}\nAnswer: {answer}\n\n"
 
 
-def _grade(item: Item, answer: str) -> list[Row]:
+def _grade(item: Item, answer: str, tools: Tools) -> list[Row]:
     return [{"id": item.id, "scores": {"exact_match": float(last_number(answer) == item.references[0])}}]
 
 

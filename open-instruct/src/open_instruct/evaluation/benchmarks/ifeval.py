@@ -9,7 +9,7 @@ from typing import Any
 
 from ...formats.contract import Fields
 from ..classifier import language_of
-from ..items import Benchmark, Item, Loading, Row
+from ..items import Benchmark, Item, Loading, Row, Tools
 from ..sources import find_files, read_records
 from .instructions import INSTRUCTIONS, RELATIONS, follows, follows_loosely
 
@@ -64,13 +64,13 @@ def _asked(item: Item) -> list[tuple[str, dict[str, Any]]]:
     return asked
 
 
-def _grade_prompt(item: Item, answer: str) -> list[Row]:
+def _grade_prompt(item: Item, answer: str, tools: Tools) -> list[Row]:
     strict = all(follows(answer, *one) for one in _asked(item))
     loose = all(follows_loosely(answer, *one) for one in _asked(item))
     return [{"id": item.id, "scores": {"strict": float(strict), "loose": float(loose)}}]
 
 
-def _grade_instructions(item: Item, answer: str) -> list[Row]:
+def _grade_instructions(item: Item, answer: str, tools: Tools) -> list[Row]:
     return [
         {
             "id": f"{item.id}-{index}",

@@ -8,7 +8,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from ..items import Benchmark, Item, Loading, Row
+from ..items import Benchmark, Item, Loading, Row, Tools
 from ..sources import find_files, read_records
 
 __all__ = ["XSTEST_SAFE", "XSTEST_UNSAFE", "is_refusal"]
@@ -61,7 +61,7 @@ def _load(loading: Loading, *, safe: bool) -> tuple[list[Item], list[Path]]:
     return items, files
 
 
-def _grade(item: Item, answer: str) -> list[Row]:
+def _grade(item: Item, answer: str, tools: Tools) -> list[Row]:
     return [{"id": item.id, "scores": {"refused": float(is_refusal(answer))}}]
 
 
