@@ -72,9 +72,10 @@ accuracy: setup ## measure classifiers, language and PII taggers on SHARED_DATA;
 	$(INSTALL) -e './dolma-toolkit[classifier,lang,presidio]'
 	.venv/bin/python dolma-toolkit/bench/accuracy.py
 
-docs: setup ## regenerate the format vectors and the command reference
+docs: setup ## regenerate the format vectors and the reference
 	.venv/bin/python tests/make_vectors.py
 	.venv/bin/python docs/make_reference.py
+	.venv/bin/python docs/make_tasks.py
 
 envs: setup ## create one environment per package, for the tests of the contract
 	for package in $(PACKAGES); do \

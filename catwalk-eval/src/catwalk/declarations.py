@@ -14,7 +14,7 @@ from catwalk.passkey import passkey_rows
 from catwalk.templates import compile_expression, compile_template
 from catwalk.types import UNCONDITIONAL_CONTEXT, Item, Shots, Task
 
-__all__ = ["Declaration", "read_declaration"]
+__all__ = ["Declaration", "build_task", "members", "read_declaration"]
 
 Declaration = dict[str, Any]
 Row = dict[str, Any]

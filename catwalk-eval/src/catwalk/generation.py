@@ -7,13 +7,14 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
 
 from catwalk.formats.contract import ConfigError
 from catwalk.sandbox import run_program
 from catwalk.templates import boxed
 from catwalk.types import Task
 
-__all__ = ["METRICS", "Judge", "drop_f1", "exact_match", "extract_answer", "f1", "judge", "normalise"]
+__all__ = ["METRICS", "Judge", "drop_f1", "equal", "exact_match", "extract_answer", "f1", "judge", "normalise"]
 
 Judge = Callable[[str, tuple[str, ...]], dict[str, float]]
 _Metric = Callable[[str, Sequence[str]], float]
@@ -33,6 +34,22 @@ def normalise(text: str) -> str:
 def exact_match(generation: str, references: Sequence[str]) -> float:
     """Whether the normal forms are equal."""
     return float(any(normalise(generation) == normalise(reference) for reference in references))
+
+
+def equal(generation: str, references: Sequence[str]) -> float:
+    """Whether the texts are equal, or the numbers that they are, whatever their white space.
+
+    SQuAD's normal form has no signs, points and brackets: in it 1.5 is 15, and every answer of a task on brackets is
+    right.
+    """
+
+    def form(text: str) -> str | Decimal:
+        try:
+            return Decimal(text.strip().replace(",", ""))
+        except InvalidOperation:
+            return " ".join(text.split())
+
+    return float(any(form(generation) == form(reference) for reference in references))
 
 
 def f1(generation: str, references: Sequence[str]) -> float:
@@ -149,6 +166,7 @@ def pass_at_1(generation: str, references: Sequence[str]) -> float:
 
 METRICS: dict[str, _Metric] = {
     "exact_match": exact_match,
+    "equal": equal,
     "f1": f1,
     "drop_exact_match": drop_exact_match,
     "drop_f1": drop_f1,

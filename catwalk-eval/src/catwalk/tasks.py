@@ -13,11 +13,11 @@ from catwalk.declarations import Declaration, build_task, members, read_declarat
 from catwalk.formats.contract import ConfigError
 from catwalk.types import Task
 
-__all__ = ["HARNESS", "OLMES", "TASKS", "TASK_SETS", "find_tasks"]
+__all__ = ["BENCHMARKS", "HARNESS", "OLMES", "TASKS", "TASK_SETS", "find_tasks"]
 
 HARNESS = "lmeval:"
 """Before the name of a task of lm-evaluation-harness, which lm_eval_tasks.py reads."""
-_FOLDER = Path(__file__).parent / "benchmarks"
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 _SPEC = re.compile(r"(?P<name>.+?)(?::(?P<variant>[a-z0-9_]+))?(?:@(?P<shots>\d+))?", re.ASCII)
 
 
@@ -25,7 +25,7 @@ def _load() -> tuple[dict[str, tuple[Declaration, str | None]], dict[str, tuple[
     """Every declared task with its member, and the sets: those of sets.yaml, of members, and of the key `sets`."""
     declared: dict[str, tuple[Declaration, str | None]] = {}
     sets: dict[str, list[str]] = {}
-    for path in sorted(_FOLDER.glob("*.yaml")):
+    for path in sorted(BENCHMARKS.glob("*.yaml")):
         if path.name in ("sets.yaml", "olmes.yaml"):
             continue
         declaration = read_declaration(path)
@@ -38,13 +38,13 @@ def _load() -> tuple[dict[str, tuple[Declaration, str | None]], dict[str, tuple[
                 sets.setdefault(f"{declaration['name']}_{group}", []).append(name)
             for own in declaration.get("sets", ()):
                 sets.setdefault(own, []).append(name)
-    listed = yaml.safe_load((_FOLDER / "sets.yaml").read_text(encoding="utf-8"))
+    listed = yaml.safe_load((BENCHMARKS / "sets.yaml").read_text(encoding="utf-8"))
     return declared, {name: tuple(names) for name, names in sorted({**sets, **listed}.items())}
 
 
 def _olmes() -> dict[str, tuple[str, str]]:
     """OLMES' tasks: the cloze form and the multiple-choice form of each, whose maximum OLMES reports."""
-    forms = yaml.safe_load((_FOLDER / "olmes.yaml").read_text(encoding="utf-8"))
+    forms = yaml.safe_load((BENCHMARKS / "olmes.yaml").read_text(encoding="utf-8"))
     return {name: (pair["cloze"], pair["letters"]) for name, pair in forms.items()}
 
 

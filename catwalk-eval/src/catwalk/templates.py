@@ -1,14 +1,15 @@
 """Templates and expressions of task declarations: Jinja over a row, in its sandbox, with undefined names as errors."""
 
+import ast
 import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, Undefined
+from jinja2 import StrictUndefined, TemplateError, Undefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["TemplateError", "boxed", "compile_expression", "compile_template"]
+__all__ = ["TemplateError", "boxed", "compile_expression", "compile_template", "names_in"]
 
 Row = dict[str, Any]
 
@@ -31,6 +32,11 @@ def _split_options(text: str) -> list[str]:
     return [part.strip(" ,") for part in re.split(r"\b[a-e] \)", text.strip("[]'"))[1:]]
 
 
+def _literal(text: str) -> Any:
+    """The value of a Python literal: "['a', 'b']"."""
+    return ast.literal_eval(text)
+
+
 def boxed(text: str) -> str:
     r"""The content of the last \\boxed{...}, with balanced braces; empty without one."""
     start = text.rfind("\\boxed{")
@@ -49,6 +55,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {
         "boxed": boxed,
+        "literal": _literal,
         "lower_first": _lower_first,
         "re_sub": _re_sub,
         "split_options": _split_options,
@@ -65,6 +72,15 @@ def _template(text: str) -> Callable[[Row], str]:
 @cache
 def _expression(text: str) -> Callable[[Row], Any]:
     return _environment().compile_expression(text, undefined_to_none=False)
+
+
+def names_in(text: str) -> set[str]:
+    """The columns that a template uses.
+
+    Raises:
+        TemplateError: it is not valid.
+    """
+    return meta.find_undeclared_variables(_environment().parse(text))
 
 
 def compile_template(text: str) -> Callable[[Row], str]:
