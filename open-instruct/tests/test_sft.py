@@ -13,7 +13,7 @@ from open_instruct.chat.encode import IGNORED, ConversationEncoder
 from open_instruct.chat.render import ChatTemplate, read_shipped
 from open_instruct.formats.__main__ import main as formats
 from open_instruct.formats.contract import sha256_file
-from open_instruct.trainers import LengthGroupedBatches
+from open_instruct.order import RowOrder
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -214,7 +214,7 @@ def test_weights_that_are_not_finite_are_refused_before_training(run, chats, che
 
 def test_batches_of_similar_length_are_not_sorted_by_length():
     lengths = [10 + (number * 7919) % 311 for number in range(1603)]
-    sampler = LengthGroupedBatches(lengths, 16, seed=3)
+    sampler = RowOrder(lengths, 3, batch_size=16)
     rows = list(sampler)
     assert sorted(rows) == list(range(1603))
     assert rows == list(sampler)

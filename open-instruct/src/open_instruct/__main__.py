@@ -22,6 +22,7 @@ from .config import (
 )
 from .formats.contract import ConfigError, FormatError, WorkError, report_error
 from .openmp import limit_spinning
+from .processes import count_processes, is_first
 from .settings import home_path, rename_flags
 
 __all__ = ["main", "prepare_process"]
@@ -415,8 +416,9 @@ def prepare_process() -> None:
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     limit_spinning()
-    # TRL's trainers refuse torch.nn.DataParallel, which transformers uses if it sees several devices
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("LOCAL_RANK", "0"))
+    if count_processes() == 1:
+        # TRL's trainers refuse torch.nn.DataParallel, which transformers uses if it sees several devices
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     for name in ("transformers", "trl", "accelerate", "datasets", "peft", "torch", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(transformers|trl|accelerate|peft|torch|datasets|multiprocess)(\..*)?")
@@ -427,9 +429,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     former = {"--output": "--output-dir"} if given[:1] == ["mix"] else {}
     options = _parser().parse_args(rename_flags(given, former))
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    level = logging.INFO if is_first() else logging.ERROR
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s")
     prepare_process()
     try:
+        if count_processes() > 1 and options.command not in ("sft", "dpo"):
+            raise ConfigError(
+                f"WORLD_SIZE: is {count_processes()}; expected 1, only sft and dpo run in several processes",
+                hint="start this command without accelerate launch or torchrun",
+            )
         options.run(options)
     except (ConfigError, WorkError, FormatError) as error:
         return report_error(error)

@@ -112,9 +112,10 @@ class TrainingSettings:
     max_steps: int | None = None
     """Optimizer steps; overrides `num_epochs`."""
     batch_sequences: int = 128
-    """Sequences (in dpo: pairs) in one optimizer step."""
+    """Sequences (in dpo: pairs) in one optimizer step, of all processes together."""
     micro_batch_sequences: int = 8
-    """Sequences in one forward pass; divides `batch_sequences`. The loss does not depend on it."""
+    """Sequences in one forward pass of a process; times the processes, divides `batch_sequences`. The loss does not
+    depend on it."""
     eval_batch_sequences: int = 16
     """Sequences in one forward pass of the evaluation."""
     group_by_length: bool = False
@@ -163,14 +164,32 @@ class RuntimeSettings:
 class PreferenceLoss:
     """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
-    kind: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
-    """sigmoid: equation 7 of the paper; sigmoid_norm: per token (Tulu 3, arXiv:2411.15124, section 5)."""
+    kind: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "ipo",
+        "simpo",
+        "robust",
+        "hinge",
+        "apo_zero",
+        "apo_down",
+        "sppo_hard",
+        "nca_pair",
+    ] = "sigmoid"
+    """sigmoid: equation 7 of the paper; sigmoid_norm: per token (Tulu 3's `dpo_norm`); simpo: without a reference."""
     beta: float = 0.1
     """Strength of the constraint to stay near the reference model."""
     label_smoothing: float = 0.0
-    """Assumed fraction of swapped labels, with kind `sigmoid` (conservative DPO, Mitchell 2023)."""
+    """Assumed fraction of swapped labels, with kind `sigmoid`, `sigmoid_norm`, `simpo` or `robust`."""
+    gamma_beta_ratio: float = 0.3
+    """With kind `simpo`: by how much ln p per token of the chosen answer should exceed that of the rejected one."""
     precompute_reference: bool = True
     """Score all rows with the reference once, before training; false: keep a second model and score each batch."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with a reference model."""
+        return self.kind != "simpo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +221,9 @@ class SftConfig:
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    loss_reduction: Literal["token", "sum", "example"] = "token"
+    """What weighs the same in a batch: each trained token, or (example) each conversation; sum: the sum over a
+    conversation's tokens, averaged over conversations, as in Tulu 3, whose learning rates belong to it."""
     lora: LoraSettings | None = None
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
@@ -244,13 +266,16 @@ class DpoConfig:
             found.append(
                 Problem(f'"loss.label_smoothing" is {self.loss.label_smoothing}; expected 0 or more and below 0.5')
             )
-        if self.loss.label_smoothing and self.loss.kind != "sigmoid":
+        smoothed = ("sigmoid", "sigmoid_norm", "simpo", "robust")
+        if self.loss.label_smoothing and self.loss.kind not in smoothed:
             found.append(
                 Problem(
                     f'"loss.label_smoothing" is {self.loss.label_smoothing} with kind "{self.loss.kind}"; expected 0',
-                    'use kind "sigmoid"',
+                    "use kind " + ", ".join(f'"{kind}"' for kind in smoothed[:-1]) + f' or "{smoothed[-1]}"',
                 )
             )
+        if self.loss.gamma_beta_ratio < 0:
+            found.append(Problem(f'"loss.gamma_beta_ratio" is {self.loss.gamma_beta_ratio}; expected 0 or more'))
         return found
 
 

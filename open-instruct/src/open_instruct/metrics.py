@@ -18,6 +18,8 @@ from .chat.encode import IGNORED
 from .config import PreferenceLoss
 from .data import PairExample, SftExample
 from .formats.contract import WorkError
+from .losses import pair_losses, pair_rewards
+from .processes import count_processes, is_first
 
 __all__ = [
     "MetricsCallback",
@@ -61,7 +63,8 @@ _COUNTS = {"eval/rows", "eval/tokens", "eval/bytes"}
 def _answer_log_probs(trainer: Any, rows: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:
     """Return the sum of ln p over the labelled tokens of each row of (input_ids, labels): float64, shape (rows,).
 
-    Rows of similar length share a batch of `per_device_eval_batch_size`; the result is in the order of `rows`.
+    Rows of similar length share a batch of `per_device_eval_batch_size`, and processes share the batches; the result is
+    in the order of `rows`.
     """
     model, args = trainer.model, trainer.args
     size = args.per_device_eval_batch_size
@@ -69,7 +72,10 @@ def _answer_log_probs(trainer: Any, rows: Sequence[tuple[list[int], list[int]]])
     sums = torch.zeros(len(rows), dtype=torch.float64)
     was_training = model.training
     model.eval()
-    for start in range(0, len(order), size):
+    processes, starts = count_processes(), range(0, len(order), size)
+    rounds = -(-len(starts) // processes)  # each process runs the model as often as the others, which may wait for it
+    for number in range(trainer.args.process_index, rounds * processes, processes):
+        start = starts[min(number, len(starts) - 1)]
         chosen = order[start : start + size]
         width = len(rows[chosen[0]][0])
         # shapes (batch, time): right padding, which a causal model never looks at
@@ -80,8 +86,11 @@ def _answer_log_probs(trainer: Any, rows: Sequence[tuple[list[int], list[int]]])
         batch = {name: tensor.to(args.device) for name, tensor in batch.items()}
         with torch.no_grad(), trainer.accelerator.autocast():
             output = model(**batch, fused_lm_head=True)
-        sums[chosen] = output.log_probs.double().sum(dim=1).cpu()
+        if number < len(starts):
+            sums[chosen] = output.log_probs.double().sum(dim=1).cpu()
     model.train(was_training)
+    if processes > 1:
+        sums = trainer.accelerator.reduce(sums.to(args.device), reduction="sum").cpu()
     return sums
 
 
@@ -135,18 +144,15 @@ def score_pairs(
     `eval/logps/accuracies` compares plain log-probabilities.
     """
     chosen, rejected = pair_log_probs(trainer, examples)
-    gains = [chosen - reference[0], rejected - reference[1]]
-    rewards_chosen, rewards_rejected = (loss.beta * gain for gain in gains)
+    base = reference if loss.needs_reference else (torch.zeros_like(chosen), torch.zeros_like(rejected))
+    gains = chosen - base[0], rejected - base[1]
+    lengths = (
+        torch.tensor([len(row.chosen_ids) for row in examples]),
+        torch.tensor([len(row.rejected_ids) for row in examples]),
+    )
+    losses = pair_losses(loss, gains, lengths)
+    rewards_chosen, rewards_rejected = pair_rewards(loss, gains, lengths)
     margins = rewards_chosen - rewards_rejected
-    if loss.kind == "sigmoid_norm":
-        lengths = [[len(row.chosen_ids) for row in examples], [len(row.rejected_ids) for row in examples]]
-        normed = [gain / torch.tensor(length) for gain, length in zip(gains, lengths, strict=True)]
-        logits = loss.beta * (normed[0] - normed[1])
-    else:
-        logits = margins
-    log_sigmoid = torch.nn.functional.logsigmoid
-    smoothing = loss.label_smoothing
-    losses = -(1 - smoothing) * log_sigmoid(logits) - smoothing * log_sigmoid(-logits)
     return {
         "eval/rows": len(examples),
         "eval/loss": float(losses.mean()),
@@ -202,11 +208,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                     if "eval/loss" in row:
                         self.last_evaluation, self._evaluated_step = row, row["step"]
                         self.first_evaluation = self.first_evaluation or row
-        self.path.write_text("".join(rows), encoding="utf-8")
+        if is_first():
+            self.path.write_text("".join(rows), encoding="utf-8")
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
             require_finite(step, name, value)
+        if not is_first():
+            return
         row = {"stage": self.stage, "step": step, "time_s": round(time.monotonic() - self.started, 3), **values}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")

@@ -17,6 +17,7 @@ from . import WRITER
 from .config import FORMER_NAMES, TrainingRun
 from .formats.contract import ConfigError, write_file
 from .formats.manifest import MANIFEST, Manifest, check_files, describe_input, read_manifest, write_manifest
+from .processes import is_first
 from .settings import as_mapping
 
 __all__ = ["Output", "result_config", "result_inputs"]
@@ -91,13 +92,17 @@ class Output:
 
     @contextmanager
     def begin(self, *, keep_trainer: bool, keep_failed: bool = True) -> Iterator[Path | None]:
-        """Lock the work directory for this process; yield the trainer checkpoint to resume from, if there is one.
+        """Lock the work directory; yield the trainer checkpoint to resume from, if there is one.
 
-        Failed work leaves its log and its trainer checkpoints there, or nothing without `keep_failed`.
+        Of the processes of one run, the first one does this, and the others use the directory that they find. Failed
+        work leaves its log and its trainer checkpoints there, or nothing without `keep_failed`.
 
         Raises:
             ConfigError: another process is writing it.
         """
+        if not is_first():
+            yield self._last_checkpoint()
+            return
         self.partial.mkdir(parents=True, exist_ok=True)
         with (self.partial / ".lock").open("w") as lock:
             try:
@@ -129,7 +134,8 @@ class Output:
             try:  # the state is written last: a checkpoint without it was cut short
                 found.append((int(json.loads((path / "trainer_state.json").read_text())["global_step"]), path))
             except (OSError, ValueError, KeyError):
-                shutil.rmtree(path)
+                if is_first():
+                    shutil.rmtree(path)
         return max(found)[1] if found else None
 
     def publish(self, *, counts: dict[str, int], details: dict[str, Any]) -> None:
@@ -158,7 +164,7 @@ class Output:
 
 
 # decided by the machine that made the result: asking again on another machine is the same request
-_MACHINE = {"runtime.num_threads", "runtime.device"}
+_MACHINE = {"runtime.num_threads", "runtime.device", "runtime.num_processes"}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

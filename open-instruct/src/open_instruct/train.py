@@ -6,12 +6,13 @@ the evaluation and the files are ours. Read this file first, top to bottom.
 
 import logging
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from .chat.encode import ConversationEncoder
 from .chat.render import choose_template
-from .config import DpoConfig, SftConfig
+from .config import DpoConfig, SftConfig, TrainingSettings
 from .data import encode_conversations, encode_pairs, read_conversations, read_pairs, split_rows, warn_of_overlap
 from .formats.contract import ConfigError, WorkError
 from .model.load import (
@@ -26,11 +27,23 @@ from .model.load import (
 )
 from .model.save import describe_model, save_adapter, save_model
 from .output import Output, result_config, result_inputs
+from .processes import count_processes, end_together, first_goes_ahead, is_first, join_processes
 from .settings import as_yaml
 
 __all__ = ["train"]
 
 log = logging.getLogger(__name__)
+
+
+def check_batch(training: TrainingSettings) -> None:
+    """Raise ConfigError unless the processes of this run can share a batch evenly."""
+    processes, micro_batch = count_processes(), training.micro_batch_sequences
+    if training.batch_sequences % (processes * micro_batch):
+        raise ConfigError(
+            f"training.batch_sequences: {training.batch_sequences} with {processes} processes and micro-batches of "
+            f"{micro_batch}; expected a multiple of {processes * micro_batch}",
+            hint="set training.micro_batch_sequences to 1, or change the batch",
+        )
 
 
 def train(config: SftConfig | DpoConfig) -> None:
@@ -45,6 +58,7 @@ def train(config: SftConfig | DpoConfig) -> None:
     is_dpo = isinstance(config, DpoConfig)
     stage, row_format, noun = ("dpo", "preference", "pair") if is_dpo else ("sft", "chat", "row")
 
+    check_batch(config.training)
     # ---- read: every row is checked before any work starts
     read: Any = read_conversations
     if isinstance(config, DpoConfig):
@@ -66,7 +80,9 @@ def train(config: SftConfig | DpoConfig) -> None:
 
     # ---- load
     device, num_threads = set_up_torch(config.runtime)
-    output.resolve(device=device, num_threads=num_threads)
+    join_processes(device)
+    processes = {"num_processes": count_processes()} if count_processes() > 1 else {}
+    output.resolve(device=device, num_threads=num_threads, **processes)
     tokenizer = load_tokenizer(inspection)
     template = choose_template(config.template, tokenizer.chat_template)
     model = load_model(inspection.directory)
@@ -97,7 +113,10 @@ def train(config: SftConfig | DpoConfig) -> None:
             hint="train all weights, or resize the embedding first",
         )
 
-    with output.begin(keep_trainer=config.training.save_every_steps is not None) as resume_from:
+    with ExitStack() as stack:
+        with first_goes_ahead():
+            begun = output.begin(keep_trainer=config.training.save_every_steps is not None)
+            resume_from = stack.enter_context(begun)
         # ---- train: held-out rows are scored before the first step, every eval_every_steps, and after the last step
         from .metrics import MetricsCallback, pair_log_probs, score_conversations, score_pairs
         from .trainers import dpo_trainer, sft_trainer  # TRL takes seconds to import, so it waits until here
@@ -111,17 +130,21 @@ def train(config: SftConfig | DpoConfig) -> None:
             trainer = sft_trainer(config, *common, max_length)
             evaluate = partial(score_conversations, trainer, evaluation.rows)
         resumed_step = int(resume_from.name.removeprefix("checkpoint-")) if resume_from else 0
-        metrics = MetricsCallback(
-            stage,
-            output.metrics,
-            evaluate if evaluation.rows else None,
-            config.training.eval_every_steps,
-            resumed_step,
-        )
+        with first_goes_ahead():
+            metrics = MetricsCallback(
+                stage,
+                output.metrics,
+                evaluate if evaluation.rows else None,
+                config.training.eval_every_steps,
+                resumed_step,
+            )
         trainer.add_callback(metrics)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
         # ---- save: adapters are merged into the weights
+        end_together()
+        if not is_first():
+            return
         trained = trainer.model
         if config.lora:
             if config.lora.keep_adapter:

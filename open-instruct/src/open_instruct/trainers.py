@@ -1,11 +1,12 @@
-"""TRL's SFT and DPO trainers, fed with token ids. The training loop and the losses are TRL's.
+"""TRL's SFT and DPO trainers, fed with token ids. The training loop is TRL's.
 
-What is changed here makes a step train what the settings say: arguments, batches, the router loss, finite numbers.
+What is changed here makes a step train what the settings say, in any number of micro-batches and processes: arguments,
+batches, the weights of rows and tokens, the router loss, finite numbers.
 """
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import torch
 import trl.trainer.utils
 from datasets import Dataset
 from transformers import PrinterCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from .chat.encode import IGNORED
 from .config import DpoConfig, LoraSettings, PreferenceLoss, SftConfig, TrainingRun
 from .data import PairExample, SftExample, pack_lengths
 from .formats.contract import ConfigError, WorkError
+from .losses import pair_losses, pair_rewards, token_weights
 from .metrics import pair_log_probs, require_finite
+from .order import RowOrder
+from .processes import count_processes
 
-__all__ = ["LengthGroupedBatches", "RouterLoss", "dpo_trainer", "score_trained_positions_only", "sft_trainer"]
+__all__ = ["RouterLoss", "dpo_trainer", "score_trained_positions_only", "sft_trainer"]
 
 # ---- the two trainers of train.py
 
@@ -45,6 +49,7 @@ def sft_trainer(
         model=model,
         args=arguments,
         examples=examples,
+        reduction=config.loss_reduction,
         train_dataset=_packed(examples, length) if packing else _unpacked(examples),
         processing_class=tokenizer,
         peft_config=_lora_config(config.lora, model),
@@ -60,13 +65,18 @@ def dpo_trainer(
         ConfigError: `lora.target_modules` names a matrix that the model does not have.
     """
     score_trained_positions_only()
-    # with adapters, TRL switches them off to get the reference
-    needs_copy = not config.loss.precompute_reference and not config.lora
+    # with adapters, the reference is the model without them
+    needs_copy = config.loss.needs_reference and not config.loss.precompute_reference and not config.lora
     return _DpoTrainer(
         model=model,
         ref_model=copy.deepcopy(model) if needs_copy else None,
-        args=DPOConfig(**_trainer_arguments(config, device, directory), **_loss_arguments(config.loss)),
+        args=DPOConfig(
+            **_trainer_arguments(config, device, directory),
+            # without a reference, TRL would load one; then there is nothing to score in advance
+            precompute_ref_log_probs=config.loss.precompute_reference or not config.loss.needs_reference,
+        ),
         examples=examples,
+        loss=config.loss,
         train_dataset=_pairs(examples),
         processing_class=tokenizer,
         peft_config=_lora_config(config.lora, model),
@@ -127,7 +137,8 @@ def _trainer_arguments(config: TrainingRun, device: str, directory: Path) -> dic
         "max_steps": training.max_steps or -1,
         "per_device_train_batch_size": training.micro_batch_sequences,
         "per_device_eval_batch_size": training.eval_batch_sequences,
-        "gradient_accumulation_steps": training.batch_sequences // training.micro_batch_sequences,
+        "gradient_accumulation_steps": training.batch_sequences // (training.micro_batch_sequences * count_processes()),
+        "ddp_find_unused_parameters": False,
         "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
         "logging_steps": training.log_every_steps,
         "save_strategy": "steps" if training.save_every_steps else "no",
@@ -138,26 +149,6 @@ def _trainer_arguments(config: TrainingRun, device: str, directory: Path) -> dic
         # a packed row has no attention mask and no padding
         "include_num_input_tokens_seen": "all" if config.sequence.packing else "non_padding",
     }
-
-
-def _loss_arguments(loss: PreferenceLoss) -> dict[str, Any]:
-    """Return DPOConfig's keyword arguments for a loss.
-
-    TRL 1.16 has no conservative DPO (label smoothing e: (1 − e)·L(x) + e·L(−x) with L(x) = −ln σ(x)), but it has
-    sigmoid = L(x) and robust = ((1 − e)·L(x) − e·L(−x)) / (1 − 2e). Conservative DPO is
-    (2 − 2e)·sigmoid − (1 − 2e)·robust.
-    """
-    arguments: dict[str, Any] = {
-        "beta": loss.beta,
-        "loss_type": [loss.kind],
-        "precompute_ref_log_probs": loss.precompute_reference,
-    }
-    if loss.label_smoothing:
-        smoothing = loss.label_smoothing
-        arguments["loss_type"] = ["sigmoid", "robust"]
-        arguments["loss_weights"] = [2 - 2 * smoothing, -(1 - 2 * smoothing)]
-        arguments["label_smoothing"] = smoothing
-    return arguments
 
 
 def _lora_config(settings: LoraSettings | None, model: Any) -> Any:
@@ -204,14 +195,15 @@ class _TrainerChanges:
     model: Any
     state: Any
     train_dataset: Any
-    loss_is_scaled_for_ga: bool
+    accelerator: Any
+    _metrics: Any
 
     def __init__(self, *args: Any, model: Any, examples: list[Any], **keywords: Any) -> None:
         """Build TRL's trainer without its printing; `examples` are the training rows, in order."""
         self._examples = examples
         self._router = RouterLoss(model)
         self._router_sum, self._steps = 0.0, 0
-        self._rows_in_batch = self._parts_in_batch = 1
+        self._rows_in_batch = self._parts_in_batch = 1.0
         super().__init__(*args, model=model, **keywords)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
@@ -225,29 +217,47 @@ class _TrainerChanges:
         """Fetch the micro-batches of a step, and count what needs all of them."""
         batches, items = super().get_batch_samples(*args, **keywords)  # type: ignore[misc]
         self._steps += 1
-        self._rows_in_batch = sum(len(batch["input_ids"]) for batch in batches)
         self._parts_in_batch = max(len(batches), 1)
+        self._rows_in_batch = self._sum(float(sum(self._count_rows(batch) for batch in batches)))
         if self._router.coefficient and batches:
             self._router.begin_batch(self.model, batches, self.args.device)
         return batches, items
 
-    def compute_loss(self, model: Any, inputs: Mapping[str, Any], **keywords: Any) -> Any:
-        """Return a micro-batch's share of the batch's loss, with its part of the router loss."""
-        watching = self._router.coefficient and self.model.training
-        if watching:
+    def _sum(self, value: float) -> float:
+        """Add up a number over the processes."""
+        if count_processes() == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+        return float(self.accelerator.reduce(total, reduction="sum"))
+
+    def _count_rows(self, batch: Mapping[str, Any]) -> int:
+        """Count the rows of a micro-batch that weigh the same, without the empty rows that fill up the last one."""
+        return len(batch["input_ids"])
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return a micro-batch's share of the batch's loss, with its part of the router loss.
+
+        TRL averages over a micro-batch, and transformers over micro-batches: the rows of a short last one would weigh
+        more than the others.
+        """
+        self._watch_routers()
+        loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)  # type: ignore[misc]
+        loss = loss * (self._count_rows(inputs) * self._parts_in_batch / self._rows_in_batch)
+        return self._with_router_loss(loss, inputs, self._parts_in_batch)
+
+    def _with_router_loss(self, loss: Any, inputs: Mapping[str, Any], scale: float) -> Any:
+        """Add the router loss of the forward pass that `loss` comes from."""
+        if not (self._router.coefficient and self.model.training):
+            return loss
+        part = self._router.part(inputs)
+        self._router_sum += float(part.detach())
+        return loss + part * scale
+
+    def _watch_routers(self) -> None:
+        if self._router.coefficient and self.model.training:
             self._router.watch()
-        loss = super().compute_loss(model, inputs, **keywords)  # type: ignore[misc]
-        parts = 1
-        if self.loss_is_scaled_for_ga is False:
-            # TRL averages over a micro-batch, and transformers over micro-batches: the rows of a short last one would
-            # weigh more than the others
-            parts = self._parts_in_batch
-            loss = loss * (len(inputs["input_ids"]) * parts / self._rows_in_batch)
-        if watching:
-            part = self._router.part(inputs)
-            self._router_sum += float(part.detach())
-            loss = loss + part * parts
-        return loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **keywords: Any) -> Any:
         """Run a micro-batch. Raises WorkError, naming the rows, if its loss is not finite."""
@@ -274,46 +284,169 @@ class _TrainerChanges:
     def log(self, logs: dict[str, float], *args: Any, **keywords: Any) -> None:
         """Log the language model's loss and the router loss separately."""
         if "loss" in logs and self._router.coefficient:
-            router = self._router_sum / max(self._steps, 1)
+            router = self._sum(self._router_sum) / max(self._steps, 1)
             logs = {**logs, "loss": logs["loss"] - router, "router_loss": router / self._router.coefficient}
         if "loss" in logs:
             self._router_sum, self._steps = 0.0, 0
         super().log(logs, *args, **keywords)  # type: ignore[misc]
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+    def _get_train_sampler(self, train_dataset: Any = None) -> RowOrder:
         rows = self.train_dataset if train_dataset is None else train_dataset
         name = self.args.length_column_name
-        lengths = rows[name] if name in rows.column_names else [len(ids) for ids in rows["input_ids"]]
-        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedBatches(lengths, step_size, self.args.data_seed)
+        lengths = list(rows[name]) if name in rows.column_names else [len(ids) for ids in rows["input_ids"]]
+        if count_processes() > 1:
+            del lengths[-1]  # the empty row
+        at_once = self.args.train_batch_size * count_processes()
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        return RowOrder(
+            lengths,
+            self.args.data_seed,
+            batch_size=at_once * self.args.gradient_accumulation_steps if by_length else None,
+            multiple_of=at_once if count_processes() > 1 else 1,
+        )
 
 
 class _SftTrainer(_TrainerChanges, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFTTrainer, which accepts ready `input_ids` and `labels`."""
+    """TRL's SFTTrainer, which accepts ready `input_ids` and `labels`, with a choice of what weighs the same."""
+
+    def __init__(self, *args: Any, reduction: str, **keywords: Any) -> None:
+        self._reduction = reduction
+        super().__init__(*args, **keywords)
+
+    def _count_rows(self, batch: Mapping[str, Any]) -> int:
+        return int(token_weights(batch["labels"], _starts(batch))[1])
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return a micro-batch's share of the batch's loss, with its part of the router loss."""
+        self._watch_routers()
+        if self._reduction == "token":
+            loss = SFTTrainer.compute_loss(self, model, inputs, num_items_in_batch=num_items_in_batch)
+        elif self._reduction == "sum":  # TRL divides the sum over tokens by this number
+            loss = SFTTrainer.compute_loss(self, model, inputs, num_items_in_batch=self._rows_in_batch)
+        else:
+            outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+            weights, _ = token_weights(inputs["labels"], _starts(inputs))
+            loss = -(outputs.log_probs * weights).sum() / self._rows_in_batch * count_processes()
+            trained = outputs.label_mask.sum().clamp(min=1)
+            self._metrics["train"]["entropy"].append(float(outputs.entropy.detach().sum() / trained))
+            self._metrics["train"]["mean_token_accuracy"].append(float(outputs.is_top1.sum() / trained))
+        return self._with_router_loss(loss, inputs, count_processes())
+
+
+def _starts(batch: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return where conversations begin in a packed row; None for padded rows."""
+    return None if "attention_mask" in batch else batch["position_ids"] == 0
 
 
 class _DpoTrainer(_TrainerChanges, DPOTrainer):  # type: ignore[misc]
-    """TRL's DPOTrainer, with our ids in place of its own encoding of text."""
+    """TRL's DPOTrainer with our ids in place of its own encoding of text, and our losses.
+
+    Each pair is divided by the number of pairs of the batch.
+    """
+
+    def __init__(self, *args: Any, loss: PreferenceLoss, **keywords: Any) -> None:
+        self._loss = loss
+        super().__init__(*args, **keywords)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         # before the first step, the model in training is the reference
-        chosen, rejected = pair_log_probs(self, self._examples)
-        dataset = dataset.add_column("ref_chosen_logps", chosen.tolist())
-        return dataset.add_column("ref_rejected_logps", rejected.tolist())
+        count = len(dataset)
+        chosen, rejected = [0.0] * count, [0.0] * count
+        if self._loss.needs_reference:
+            scored = [tensor.tolist() for tensor in pair_log_probs(self, self._examples)]
+            chosen[: len(scored[0])], rejected[: len(scored[1])] = scored
+        dataset = dataset.add_column("ref_chosen_logps", chosen)
+        return dataset.add_column("ref_rejected_logps", rejected)
+
+    def _count_rows(self, batch: Mapping[str, Any]) -> int:
+        return int(batch["completion_mask"].chunk(2)[0].any(dim=1).sum())
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return a micro-batch's share of the batch's loss, with its part of the router loss."""
+        self._watch_routers()
+        mask = inputs["completion_mask"]
+        outputs = self._forward(model, inputs)
+        policy = outputs.log_probs.sum(dim=1).chunk(2)  # (pairs,) of the chosen, and of the rejected
+        lengths = mask.sum(dim=1).chunk(2)
+        real = (lengths[0] > 0).to(policy[0])
+        scale = self._parts_in_batch * count_processes()  # undoes the means over micro-batches and processes
+        reference = self._reference(model, inputs)
+        gains = policy[0] - reference[0], policy[1] - reference[1]
+        losses = pair_losses(self._loss, gains, lengths)
+        self._keep_metrics(outputs, mask, policy, pair_rewards(self._loss, gains, lengths), real)
+        loss = torch.where(real > 0, losses, torch.zeros_like(losses)).sum() / self._rows_in_batch * scale
+        return self._with_router_loss(loss, inputs, scale)
+
+    def _forward(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
+        known = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        return model(**known, labels=labels, use_cache=False, fused_lm_head=True)
+
+    def _reference(self, model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.precompute_ref_logps:
+            return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+        with torch.no_grad():
+            if self.ref_model is None:
+                with self.accelerator.unwrap_model(model).disable_adapter():
+                    outputs = self._forward(model, inputs)
+            else:
+                outputs = self._forward(self.ref_model, inputs)
+        chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2)
+        return chosen, rejected
+
+    def _keep_metrics(self, outputs: Any, mask: Any, policy: Any, rewards: Any, real: torch.Tensor) -> None:
+        """Record this part's share of the batch's means; TRL averages what is recorded since the last log."""
+        with torch.no_grad():
+            chosen, rejected = rewards
+            pairs = {
+                "rewards/chosen": chosen,
+                "rewards/rejected": rejected,
+                "rewards/margins": chosen - rejected,
+                "rewards/accuracies": (chosen > rejected).to(real),
+                "logps/chosen": policy[0],
+                "logps/rejected": policy[1],
+            }
+            trained = mask[:, 1:].chunk(2)[0]
+            sums = [
+                *((value * real).sum() for value in pairs.values()),
+                outputs.entropy.sum(),
+                mask[:, 1:].sum(),
+                (outputs.is_top1.chunk(2)[0] * trained).sum(),
+                trained.sum(),
+            ]
+            totals = self.accelerator.reduce(torch.stack([value.double() for value in sums]), reduction="sum").tolist()
+        record = self._metrics["train"]
+        for name, total in zip(pairs, totals, strict=False):
+            record[name].append(total * self._parts_in_batch / self._rows_in_batch)
+        entropy, tokens, right, chosen_tokens = totals[len(pairs) :]
+        record["entropy"].append(entropy / max(tokens, 1))
+        record["mean_token_accuracy"].append(right / max(chosen_tokens, 1))
 
 
 # ---- examples as TRL's data sets
 
 
+# Several processes need a row without anything to train (RowOrder says why); it is the last one
+
+
 def _unpacked(examples: list[SftExample]) -> Dataset:
     return Dataset.from_dict(
-        {"input_ids": [row.input_ids for row in examples], "labels": [row.labels for row in examples]}
+        {
+            "input_ids": [row.input_ids for row in examples] + _empty([0, 0]),
+            "labels": [row.labels for row in examples] + _empty([IGNORED, IGNORED]),
+        }
     )
+
+
+def _empty(value: Any) -> list[Any]:
+    return [value] if count_processes() > 1 else []
 
 
 def _packed(examples: list[SftExample], capacity: int) -> Dataset:
@@ -321,9 +454,11 @@ def _packed(examples: list[SftExample], capacity: int) -> Dataset:
     bins = pack_lengths([len(row.input_ids) for row in examples], capacity)
     return Dataset.from_dict(
         {
-            "input_ids": [[token for index in bin_ for token in examples[index].input_ids] for bin_ in bins],
-            "labels": [[label for index in bin_ for label in examples[index].labels] for bin_ in bins],
-            "seq_lengths": [[len(examples[index].input_ids) for index in bin_] for bin_ in bins],
+            "input_ids": [[token for index in bin_ for token in examples[index].input_ids] for bin_ in bins]
+            + _empty([0, 0]),
+            "labels": [[label for index in bin_ for label in examples[index].labels] for bin_ in bins]
+            + _empty([IGNORED, IGNORED]),
+            "seq_lengths": [[len(examples[index].input_ids) for index in bin_] for bin_ in bins] + _empty([2]),
         }
     )
 
@@ -332,46 +467,12 @@ def _pairs(examples: list[PairExample]) -> Dataset:
     lengths = [len(row.prompt_ids) + max(len(row.chosen_ids), len(row.rejected_ids)) for row in examples]
     return Dataset.from_dict(
         {
-            "prompt_ids": [row.prompt_ids for row in examples],
-            "chosen_ids": [row.chosen_ids for row in examples],
-            "rejected_ids": [row.rejected_ids for row in examples],
-            "length": lengths,
+            "prompt_ids": [row.prompt_ids for row in examples] + _empty([0, 0]),
+            "chosen_ids": [row.chosen_ids for row in examples] + _empty([]),
+            "rejected_ids": [row.rejected_ids for row in examples] + _empty([]),
+            "length": lengths + _empty(1),
         }
     )
-
-
-# ---- batches by length
-
-
-class LengthGroupedBatches(torch.utils.data.Sampler[int]):
-    """Rows of similar length in each batch; the batch with the longest row comes first, the others in random order.
-
-    transformers' own sampler leaves up to fifty consecutive batches sorted by length, longest first, which makes the
-    loss a sawtooth. The order depends only on the seed and the epoch.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        """Use `lengths`, one per row; a batch is what one optimizer step sees."""
-        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield the indices of the rows."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
-        batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-        # the first has the longest row, so that memory runs out soon or never; the last may be short, and stays last
-        middle = batches[1:-1]
-        order = torch.randperm(len(middle), generator=generator).tolist()
-        for batch in [*batches[:1], *(middle[index] for index in order), *batches[1:][-1:]]:
-            yield from batch
 
 
 # ---- the router loss of a mixture of experts
@@ -448,6 +549,10 @@ class RouterLoss:
                 counts = counts + (routed * mask).sum(dim=0)
                 rows += float(mask.sum())
         model.train(was_training)
+        if count_processes() > 1:
+            both = torch.cat([counts, torch.tensor([rows], device=device)])  # type: ignore[list-item]
+            torch.distributed.all_reduce(both)
+            counts, rows = both[:-1], float(both[-1])
         self._shares, self._rows = counts / rows, rows  # type: ignore[assignment]
 
     def watch(self) -> None:

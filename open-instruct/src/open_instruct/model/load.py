@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,17 +203,12 @@ def set_up_torch(settings: RuntimeSettings) -> tuple[str, int | None]:
     """Choose and return the device and the number of CPU threads (None on a GPU, where it does not change the result).
 
     Raises:
-        ConfigError: cuda is requested but not available, or the run is one of several processes.
+        ConfigError: cuda is requested but not available.
     """
     import torch
     import transformers
 
     transformers.logging.disable_progress_bar()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE: is {os.environ['WORLD_SIZE']}; expected 1, training runs in one process",
-            hint="start open-instruct without accelerate launch or torchrun",
-        )
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     _keep_freed_memory()
