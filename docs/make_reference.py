@@ -26,7 +26,7 @@ TOOLS = {
         "inspect",
         "report",
     ],
-    "catwalk": ["run", "list", "show", "report", "verify", "documents"],
+    "catwalk": ["run", "list", "show", "report", "verify", "import", "documents"],
     "paloma": ["suite", "build", "decontaminate", "check", "submit", "aggregate", "compare", "pile", "report"],
     "open-instruct": ["sft", "dpo", "reward", "chat", "serve", "eval", "convert", "inspect", "mix", "merge"],
 }

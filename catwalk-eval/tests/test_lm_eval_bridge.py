@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from catwalk.__main__ import main
+from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.contract import read_object, read_rows
 from catwalk.results import load_all, read_rows_by_task
 
@@ -192,6 +193,51 @@ def test_the_command_of_lm_eval_with_our_model(build_checkpoint: Build, tasks: P
     arguments += ["--tasks", "facts", "--include_path", str(tasks), "--output_path", str(tmp_path / "out")]
     assert main([*arguments, "--log_samples", "--device", "cpu"]) == 0
     _same_files(theirs, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_samples", [True, False])
+def test_its_own_results_can_be_imported(
+    build_checkpoint: Build, tasks: Path, tmp_path: Path, with_samples: bool
+) -> None:
+    """The files that the harness writes give its numbers, and the rows of the same run by us."""
+    from lm_eval.loggers import EvaluationTracker
+
+    directory = build_checkpoint("llama")
+    theirs = _theirs(directory, tasks, ["facts"], 5, 64)
+    expected = {name: _metrics(theirs["results"][name]) for name in theirs["samples"]}
+    tracker = EvaluationTracker(output_path=str(tmp_path / "theirs"))
+    tracker.general_config_tracker.log_experiment_args("hf", f"pretrained={directory}", None, None, None)
+    samples = theirs.pop("samples")
+    tracker.save_results_aggregated(theirs, samples)
+    for name in samples if with_samples else ():
+        tracker.save_results_samples(name, samples[name])
+    (file,) = (tmp_path / "theirs").rglob("results_*.json")
+    assert main(["import", str(file), "--output-dir", str(tmp_path / "old"), "--name", "old"]) == 0
+    assert formats_main(["validate", "results", str(tmp_path / "old")]) == 0
+    assert main(["verify", str(tmp_path / "old")]) == 0
+    (old,) = load_all([tmp_path / "old"])
+    assert sorted(old.tasks) == [f"lmeval:{name}" for name in sorted(expected)]
+    for name, metrics in expected.items():
+        found = old.tasks[f"lmeval:{name}"]["metrics"]
+        assert {metric: entry["value"] for metric, entry in found.items()} == pytest.approx(metrics, rel=1e-6)
+        assert {("summed_by" in entry) for entry in found.values()} == {not with_samples}
+    # the same run by us: the same tasks, shots, rows and texts
+    arguments = ["--limit", "5", "--max-length-tokens", "64", "--name", "new"]
+    assert _run(directory, tasks, ["facts"], tmp_path / "new", *arguments) == 0
+    assert main(["report", str(tmp_path / "old"), str(tmp_path / "new"), "--output-dir", str(tmp_path / "page")]) == 0
+    (new,) = load_all([tmp_path / "new"])
+    for name, entry in new.tasks.items():
+        same = ("items", "num_shots", "primary_metric", "split")
+        assert {key: old.tasks[name][key] for key in same} == {key: entry[key] for key in same}
+    if with_samples:
+        ours, mine = read_rows_by_task(tmp_path / "new"), read_rows_by_task(tmp_path / "old")
+        for name in new.tasks:
+            for a, b in zip(ours[name], mine[name], strict=True):
+                assert (a["id"], list(a), sorted(a["scores"])) == (b["id"], list(b), sorted(b["scores"]))
+        texts = [[row for _, row in read_rows(tmp_path / one / "items.jsonl.gz")] for one in ("old", "new")]
+        for a, b in zip(*texts, strict=True):
+            assert {key: b[key] for key in b} == {key: a[key] for key in b}
 
 
 @pytest.mark.slow

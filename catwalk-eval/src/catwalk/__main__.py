@@ -1,4 +1,4 @@
-"""`catwalk run|list|show|report|verify|documents`: arguments in, exit code out. The only file that writes to stdout.
+"""The command `catwalk`: arguments in, exit code out. The only file that writes to stdout.
 
 Nothing heavy is imported before a command is known: `--help` needs no torch.
 """
@@ -102,6 +102,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add("lm-eval", "run lm-evaluation-harness's own command, where --model catwalk is any model of catwalk run")
 
+    imported = add("import", "turn results of lm-evaluation-harness into results that catwalk report takes")
+    imported.add_argument(
+        "file", type=home_path, metavar="FILE", help="results_*.json; samples_*.jsonl next to it are read too"
+    )
+    imported.add_argument(
+        "--output-dir", type=output_path, required=True, metavar="DIR", help="directory for the results"
+    )
+    imported.add_argument("--name", metavar="NAME", help="the model's name in tables (default: that in the file)")
+
     documents = add("documents", "write the texts of tasks as documents, for decontamination")
     documents.add_argument(
         "--tasks", nargs="+", required=True, metavar="TASK", help="tasks, or sets of tasks: core8, core9, all"
@@ -198,6 +207,13 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if differences else 0
 
 
+def _import(options: argparse.Namespace) -> int:
+    from catwalk.lm_eval_import import import_results
+
+    import_results(options.file, options.output_dir, options.name)
+    return 0
+
+
 def _documents(options: argparse.Namespace) -> int:
     from catwalk.task_documents import write_documents
 
@@ -221,6 +237,7 @@ _COMMANDS = {
     "show": _show,
     "report": _report,
     "verify": _verify,
+    "import": _import,
     "documents": _documents,
 }
 

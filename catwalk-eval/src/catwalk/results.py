@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from catwalk import WRITER
 from catwalk.columns import Column, read_columns
@@ -27,7 +27,7 @@ from catwalk.formats.results import (
 from catwalk.perplexity import domain_rows
 from catwalk.rows import item_score, task_row, warnings
 from catwalk.token_losses import TYPES, type_rows
-from catwalk.types import DocumentScore, ItemScore, Questions, TaskPart
+from catwalk.types import DocumentScore, ItemScore, TaskPart
 
 __all__ = [
     "LoadedResults",
@@ -99,11 +99,27 @@ def describe_inference(settings: dict[str, Any], own_prefix: str | None) -> dict
 # ---- write
 
 
+class Described(Protocol):
+    """What the artifact says of a task, apart from its rows; `types.Questions` has all of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def primary_metric(self) -> str: ...
+    @property
+    def num_shots(self) -> int: ...
+
+    def texts(self) -> list[dict[str, Any]]:
+        """Rows of items.jsonl.gz."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredTask:
     """A task with its rows; `items_available` counts the items before `limit`."""
 
-    questions: Questions
+    questions: Described
     items_available: int
     part: TaskPart
 
@@ -118,8 +134,12 @@ def write_results(
     documents_found: int,
     config: dict[str, Any],
     inputs: list[dict[str, Any]],
+    imported: dict[str, Any] | None = None,
 ) -> None:
-    """Write the artifact; `tasks` are sorted by name. Each file is complete or absent, and the manifest comes last."""
+    """Write the artifact; `tasks` are sorted by name. Each file is complete or absent, and the manifest comes last.
+
+    `imported` says where results come from that another program computed.
+    """
     rows = [_task_row(one) for one in tasks]
     results: dict[str, Any] = {
         "format": "results",
@@ -128,6 +148,7 @@ def write_results(
         "inference": inference,
         "tasks": rows,
         "perplexity": domain_rows(documents),
+        **({"imported": imported} if imported else {}),
     }
     files = [output / RESULTS, output / PREDICTIONS]
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
@@ -151,7 +172,7 @@ def write_results(
         config=config,
         counts={
             "tasks": len(tasks),
-            "items": sum(len(one.part.rows) for one in tasks),
+            "items": sum(row["items"] for row in rows),
             "domains": len(results["perplexity"]),
         },
         details={
@@ -177,6 +198,17 @@ def _document_row(score: DocumentScore) -> dict[str, Any]:
 
 def _task_row(one: ScoredTask) -> dict[str, Any]:
     asked = one.questions
+    if not one.part.rows:  # imported without samples
+        return {
+            "task": asked.name,
+            "split": asked.split,
+            "num_shots": asked.num_shots,
+            "kind": "scores",
+            "items": max(entry["n"] for entry in one.part.sums.values()),
+            "choices_mean": 0.0,
+            "primary_metric": asked.primary_metric,
+            "metrics": one.part.sums,
+        }
     return task_row(asked.name, asked.split, asked.primary_metric, one.part.rows, asked.num_shots, one.part.sums)
 
 

@@ -84,10 +84,10 @@ def _task_table(models: Sequence[LoadedResults]) -> Table:
         entry = next(model.tasks[name] for model in models if name in model.tasks)
         primary = entry["primary_metric"]
         for model in models:
-            if name not in model.tasks:
+            metric = model.tasks[name]["metrics"].get(primary) if name in model.tasks else None
+            if metric is None:
                 cells.append(_ABSENT)
                 continue
-            metric = model.tasks[name]["metrics"][primary]
             limits = interval(primary, metric["value"], metric["stderr"], metric["n"])
             cells.append(estimate_cell(primary, metric["value"], limits))
             low, high = limits or (metric["value"],) * 2
@@ -96,7 +96,7 @@ def _task_table(models: Sequence[LoadedResults]) -> Table:
         chance = f"{100 / entry['choices_mean']:.1f}" if entry["choices_mean"] > 1 else _ABSENT
         rows.append([name, primary, str(entry["items"]), chance, *cells])
         plot.append((name, points))
-    shares = [name for name, row in zip(names, rows, strict=True) if is_share(row[1])]
+    shares = {row[0]: row[1] for row in rows if is_share(row[1])}
     if len(shares) > 1:
         rows.append(["mean", "", "", "", *(_mean_cell(model, shares) for model in models)])
     note = (
@@ -153,11 +153,14 @@ def estimate_cell(metric: str, value: float, limits: tuple[float, float] | None)
     return text if limits is None else f"{text} [{limits[0] * factor:.{digits}f}, {limits[1] * factor:.{digits}f}]"
 
 
-def _mean_cell(model: LoadedResults, names: Sequence[str]) -> str:
+def _mean_cell(model: LoadedResults, metrics: Mapping[str, str]) -> str:
     """The mean over all tasks; nothing when one is missing, rather than a mean of fewer."""
-    if any(name not in model.tasks for name in names):
+    found = [
+        model.tasks[name]["metrics"].get(metric) if name in model.tasks else None for name, metric in metrics.items()
+    ]
+    entries = [entry for entry in found if entry is not None]
+    if len(entries) < len(found):
         return _ABSENT
-    entries = [model.tasks[name]["metrics"][model.tasks[name]["primary_metric"]] for name in names]
     mean = math.fsum(entry["value"] for entry in entries) / len(entries)
     if any(entry["stderr"] is None for entry in entries):
         return f"{100 * mean:.1f}"
@@ -406,21 +409,27 @@ def p_cell(value: float | None) -> str:
 
 def _model_table(models: Sequence[LoadedResults]) -> Table:
     """What was scored, and how."""
-    rows = []
+    rows, notes = [], []
     for model in models:
         about, inference = model.results["model"], model.results["inference"]
-        rows.append(
-            [
-                model.label,
-                about["architecture"],
-                f"{about['parameters']:,}",
-                f"{about['vocab_size']:,}",
-                f"{about['dtype']} → {inference['dtype']}",
-                f"{inference['max_length_tokens']:,}",
-                ", ".join(filter(None, (inference["windowing"], inference["prefix"], inference.get("split")))),
-                (about["manifest_sha256"] or _ABSENT)[:12],
-            ]
-        )
+        imported = model.results.get("imported", {"unknown": ()})
+        fields = {
+            "model.architecture": about["architecture"],
+            "model.parameters": f"{about['parameters']:,}",
+            "model.vocab_size": f"{about['vocab_size']:,}",
+            "model.dtype": f"{about['dtype']} → {inference['dtype']}",
+            "inference.max_length_tokens": f"{inference['max_length_tokens']:,}",
+            "inference.windowing": ", ".join(
+                filter(None, (inference["windowing"], inference["prefix"], inference.get("split")))
+            ),
+            "model.manifest_sha256": (about["manifest_sha256"] or _ABSENT)[:12],
+        }
+        rows.append([model.label, *(_ABSENT if key in imported["unknown"] else text for key, text in fields.items())])
+        if imported["unknown"]:
+            version = f"{imported['from']} {imported['version']}"
+            notes.append(
+                f"{model.label}: imported from {version}, which does not say {', '.join(imported['unknown'])}."
+            )
     columns = ["model", "architecture", "parameters", "vocabulary"]
     columns += ["weights → scored in", "window", "documents", "manifest"]
-    return Table(title="Models", columns=columns, rows=rows)
+    return Table(title="Models", note=" ".join(notes), columns=columns, rows=rows)
