@@ -114,6 +114,21 @@ def _eval(options: argparse.Namespace) -> None:
     sys.stdout.write(evaluate(settings))
 
 
+def _sample(options: argparse.Namespace) -> None:
+    from .sample.command import SampleSettings, sample
+
+    for name, low in (("max_new_tokens", 1), ("temperature", 0), ("batch", 1), ("min_margin", 0)):
+        if getattr(options, name) < low:
+            raise ConfigError(f"--{name.replace('_', '-')}: is {getattr(options, name)}; expected {low} or more")
+    if not 0 < options.top_p <= 1:
+        raise ConfigError(f"--top-p: is {options.top_p}; expected a number above 0 and at most 1")
+    names = ("max_new_tokens", "temperature", "top_p", "seed")
+    sampling = SamplingSettings(**{name: getattr(options, name) for name in names})
+    named = {one.name: getattr(options, one.name) for one in fields(SampleSettings) if hasattr(options, one.name)}
+    runtime = RuntimeSettings(device=options.device, num_threads=options.num_threads)
+    sample(SampleSettings(**named | {"prompts": tuple(options.prompts), "sampling": sampling, "runtime": runtime}))
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from .inspect_data import inspect_data
 
@@ -325,6 +340,51 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluation.add_argument("--device", choices=["auto", "cpu", "cuda"], default=runtime.device, help="device" + shown)
     evaluation.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
+
+    text = "draw several answers to each prompt; write the best, or the best and the worst, as rows to train on"
+    more = " Answers are scored by a reward model, or by the verifiers that the prompts name (docs/formats/chat.md)."
+    drawing = add("sample", _sample, text, more)
+    drawing.add_argument("model", type=home_path, help="checkpoint directory")
+    drawing.add_argument("prompts", nargs="+", type=expanduser, help="files or directories of chat rows")
+    drawing.add_argument("--output-dir", type=home_path, required=True, help="new directory for the rows")
+    drawing.add_argument(
+        "--reward", type=home_path, metavar="DIR", help="reward model that scores the answers (default: verifiers)"
+    )
+    drawing.add_argument(
+        "--to", choices=["chat", "preference"], default="chat", help="best answers, or pairs of best and worst" + shown
+    )
+    drawing.add_argument("--count", type=int, default=8, help="answers to each prompt" + shown)
+    drawing.add_argument(
+        "--min-score", type=float, help="lowest score of a chosen answer (default: none; by a verifier: above 0)"
+    )
+    drawing.add_argument(
+        "--min-margin", type=float, default=0.0, help="least difference of the scores of a pair" + shown
+    )
+    drawing.add_argument(
+        "--template",
+        type=expanduser,
+        help="name of a shipped template, or a .jinja file (default: the checkpoint's template)",
+    )
+    drawing.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=sampling.max_new_tokens,
+        help="longest answer, in tokens; one that does not end is left out" + shown,
+    )
+    drawing.add_argument("--temperature", type=float, default=1.0, help="sampling temperature" + shown)
+    drawing.add_argument(
+        "--top-p",
+        type=float,
+        default=sampling.top_p,
+        help="sample from the most likely tokens whose probabilities sum to this" + shown,
+    )
+    drawing.add_argument("--seed", type=int, default=sampling.seed, help="seed of the sampling" + shown)
+    drawing.add_argument("--batch", type=int, default=32, help="answers to generate at the same time" + shown)
+    drawing.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="data type of the weights" + shown
+    )
+    drawing.add_argument("--device", choices=["auto", "cpu", "cuda"], default=runtime.device, help="device" + shown)
+    drawing.add_argument("--num-threads", type=int, help="CPU threads (default: torch's choice)")
 
     inspect = add("inspect", _inspect, "show what training would see: sources, lengths, masks")
     inspect.add_argument("data", type=expanduser, help="a YAML file with settings, or a file or directory of rows")

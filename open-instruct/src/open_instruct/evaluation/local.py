@@ -94,10 +94,16 @@ class LocalModel:
 
     # ---- answers
 
-    def generate(self, prompts: Sequence[Prompt], decoding: Decoding, keep: Callable[[int, Answer], None]) -> None:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        keep: Callable[[int, Answer], None],
+        seeds: Sequence[int] | None = None,
+    ) -> None:
         """Answer the prompts, many at a time. A prompt that is too long loses its beginning.
 
-        Answer i is drawn with the seed `decoding.seed`, whatever else is in its batch.
+        Answer i is drawn with the seed `seeds[i]`, or else `decoding.seed`, whatever else is in its batch.
         """
         events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         jobs, texts, cut = [], [], []
@@ -114,7 +120,7 @@ class LocalModel:
                     stops=frozenset(self._chatter.stops),
                     temperature=decoding.temperature,
                     top_p=decoding.top_p,
-                    seed=decoding.seed,
+                    seed=decoding.seed if seeds is None else seeds[index],
                 )
             )
         self._engine.submit("evaluation", jobs)

@@ -28,11 +28,13 @@ log = logging.getLogger(__name__)
 _NAMED = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
 
 
-def check_model_directory(path: str) -> Inspection:
+def check_model_directory(path: str, *, reward: bool = False) -> Inspection:
     """Check that `path` is a language model with a tokenizer and whole, hashes included where it has a manifest.
 
+    With `reward`, it must be a reward model instead.
+
     Raises:
-        ConfigError: it is not a directory, or a reward model.
+        ConfigError: it is not a directory, or another kind of model.
         FormatError: the first rule of docs/formats/checkpoint.md that it breaks.
     """
     directory = Path(path)
@@ -42,7 +44,13 @@ def check_model_directory(path: str) -> Inspection:
             hint="pass a local directory with config.json, model.safetensors and tokenizer.json; nothing is downloaded",
         )
     inspection = inspect_checkpoint(directory)
-    if inspection.architecture.endswith("ForSequenceClassification"):
+    is_reward = inspection.architecture.endswith("ForSequenceClassification")
+    if reward and not is_reward:
+        raise ConfigError(
+            f"reward: {path} is a {inspection.architecture}; expected a reward model",
+            hint="train one with open-instruct reward",
+        )
+    if is_reward and not reward:
         raise ConfigError(
             f"model: {path} is a reward model ({inspection.architecture}); expected a language model",
             hint="pass the checkpoint that it was trained from",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ..formats.checkpoint import Inspection, inspect_checkpoint
+from ..formats.checkpoint import Inspection
 from ..formats.contract import ConfigError, WorkError, first_line
 from ..model.load import add_special_tokens, load_model, require_finite_weights
 
@@ -59,15 +59,9 @@ def load_reward_model(directory: Path, dtype: str = "float32") -> Any:
     """Load the result of `open-instruct reward`, on the CPU.
 
     Raises:
-        ConfigError: the directory has another kind of model.
+        ConfigError: it has more than one output.
         WorkError: transformers cannot load it, or a weight is not a finite number.
     """
-    architecture = inspect_checkpoint(directory).architecture
-    if not architecture.endswith("ForSequenceClassification"):
-        raise ConfigError(
-            f"{directory}: is a {architecture}; expected a reward model",
-            hint="train one with open-instruct reward",
-        )
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             directory, dtype=getattr(torch, dtype), local_files_only=True
