@@ -118,6 +118,8 @@ class TrainingSettings:
     depend on it."""
     eval_batch_sequences: int = 16
     """Sequences in one forward pass of the evaluation."""
+    neftune_alpha: float | None = None
+    """Noise on the embeddings in training (sft only; Jain et al. 2023, arXiv:2310.05914); 5 to 15 is usual."""
     group_by_length: bool = False
     """Put rows of similar length into the same batch, which saves padding."""
     log_every_steps: int = 10
@@ -260,6 +262,8 @@ class DpoConfig:
         found = _problems(self)
         if self.sequence.packing:
             found.append(Problem('"sequence.packing" is true; expected false, pairs are not packed'))
+        if self.training.neftune_alpha is not None:
+            found.append(Problem(f'"training.neftune_alpha" is {self.training.neftune_alpha}; expected null in dpo'))
         if self.loss.beta <= 0:
             found.append(Problem(f'"loss.beta" is {self.loss.beta}; expected a number above 0'))
         if not 0 <= self.loss.label_smoothing < 0.5:
@@ -322,6 +326,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda value: value is None or value >= 1,
         "training.max_steps training.eval_every_steps training.save_every_steps runtime.num_threads",
     ),
+    ("a number above 0, or null", lambda value: value is None or value > 0, "training.neftune_alpha"),
     ("2 or more", lambda value: value >= 2, "sequence.max_length_tokens"),
     ("a number above 0", lambda value: value > 0, "optimizer.learning_rate training.num_epochs"),
 ]

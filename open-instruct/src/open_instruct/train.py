@@ -87,12 +87,12 @@ def train(config: SftConfig | DpoConfig) -> None:
     template = choose_template(config.template, tokenizer.chat_template)
     model = load_model(inspection.directory)
     new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
-    if new_tokens and (is_dpo or config.lora):
-        when, hint = "with lora", "use a template that needs none, such as tulu"
-        if is_dpo:
-            when, hint = "before dpo", "train with this template by open-instruct sft first"
+    if new_tokens and is_dpo:
         needs = f"{template.name} template needs {len(new_tokens)} new tokens"
-        raise ConfigError(f"template.name: {needs}; expected none {when}", hint=hint)
+        raise ConfigError(
+            f"template.name: {needs}; expected none before dpo",
+            hint="train with this template by open-instruct sft first",
+        )
 
     # ---- encode: rows to token ids, with a mask of what is trained
     encoder = ConversationEncoder(tokenizer, template)
@@ -107,11 +107,8 @@ def train(config: SftConfig | DpoConfig) -> None:
     highest_id = max(examples.highest_id, evaluation.highest_id)
     if is_dpo:
         check_ids(model, tokenizer, highest_id)
-    elif (added := cover_ids(model, tokenizer, max(highest_id, encoder.stop_id))) and config.lora:
-        raise ConfigError(
-            f"model: {len(added)} tokens have no row in the embedding; expected none with lora",
-            hint="train all weights, or resize the embedding first",
-        )
+    else:
+        new_tokens += cover_ids(model, tokenizer, max(highest_id, encoder.stop_id))
 
     with ExitStack() as stack:
         with first_goes_ahead():
@@ -127,7 +124,7 @@ def train(config: SftConfig | DpoConfig) -> None:
             reference = pair_log_probs(trainer, evaluation.rows)  # the model before its first step
             evaluate = partial(score_pairs, trainer, evaluation.rows, reference, config.loss)
         else:
-            trainer = sft_trainer(config, *common, max_length)
+            trainer = sft_trainer(config, *common, max_length, new_tokens)
             evaluate = partial(score_conversations, trainer, evaluation.rows)
         resumed_step = int(resume_from.name.removeprefix("checkpoint-")) if resume_from else 0
         with first_goes_ahead():

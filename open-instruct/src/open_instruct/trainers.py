@@ -22,6 +22,7 @@ from .data import PairExample, SftExample, pack_lengths
 from .formats.contract import ConfigError, WorkError
 from .losses import pair_losses, pair_rewards, token_weights
 from .metrics import pair_log_probs, require_finite
+from .model.rows import ROWS, train_rows
 from .order import RowOrder
 from .processes import count_processes
 
@@ -31,9 +32,18 @@ __all__ = ["RouterLoss", "dpo_trainer", "score_trained_positions_only", "sft_tra
 
 
 def sft_trainer(
-    config: SftConfig, device: str, directory: Path, model: Any, tokenizer: Any, examples: list[SftExample], length: int
+    config: SftConfig,
+    device: str,
+    directory: Path,
+    model: Any,
+    tokenizer: Any,
+    examples: list[SftExample],
+    length: int,
+    new_tokens: Sequence[int] = (),
 ) -> Any:
     """Build the trainer; `directory` gets its checkpoints, and a packed row has at most `length` tokens.
+
+    With adapters, the rows `new_tokens` of the embedding and of the output matrix are trained too.
 
     Raises:
         ConfigError: `lora.target_modules` names a matrix that the model does not have.
@@ -44,8 +54,9 @@ def sft_trainer(
         **_trainer_arguments(config, device, directory),
         dataset_kwargs={"skip_prepare_dataset": True},
         padding_free=packing,
+        neftune_noise_alpha=config.training.neftune_alpha,
     )
-    return _SftTrainer(
+    trainer = _SftTrainer(
         model=model,
         args=arguments,
         examples=examples,
@@ -54,6 +65,9 @@ def sft_trainer(
         processing_class=tokenizer,
         peft_config=_lora_config(config.lora, model),
     )
+    if config.lora and new_tokens:
+        train_rows(trainer.model, new_tokens)
+    return trainer
 
 
 def dpo_trainer(
@@ -222,6 +236,12 @@ class _TrainerChanges:
         if self._router.coefficient and batches:
             self._router.begin_batch(self.model, batches, self.args.device)
         return batches, items
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Name the parameters that decay: not an embedding of which only some rows are trained."""
+        names: list[str] = super().get_decay_parameter_names(model)  # type: ignore[misc]
+        kept = {name for name, parameter in model.named_parameters() if hasattr(parameter, ROWS)}
+        return [name for name in names if name not in kept]
 
     def _sum(self, value: float) -> float:
         """Add up a number over the processes."""

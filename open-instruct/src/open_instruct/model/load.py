@@ -187,9 +187,11 @@ def check_ids(model: Any, tokenizer: Any, highest: int) -> None:
 
 
 def _add_rows(model: Any, ids: list[int], known: int) -> None:
-    if max(ids) >= model.get_input_embeddings().num_embeddings:
+    rows = model.get_input_embeddings().num_embeddings
+    if max(ids) >= rows:
         model.resize_token_embeddings(max(ids) + 1, pad_to_multiple_of=8, mean_resizing=False)
-    start_at_mean(model, ids, min(known, *ids))
+    grown = range(rows, model.get_input_embeddings().num_embeddings)
+    start_at_mean(model, sorted({*ids, *grown}), min(known, *ids))
 
 
 def start_at_mean(model: Any, ids: Sequence[int], known: int) -> None:
