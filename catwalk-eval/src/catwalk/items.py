@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
+from catwalk.bias import ROLES
 from catwalk.data import TaskData, locate, read_task_rows
 from catwalk.formats.contract import ConfigError, Fields, FormatError
 from catwalk.shots import Example, add_shots, order_examples
@@ -86,6 +87,9 @@ def _render_rows(task: Task, rows: Iterable[tuple[Path, int, dict[str, Any]]]) -
         if item.continuations and not 0 <= item.label < len(item.continuations):
             last = len(item.continuations) - 1
             raise record.error("invalid_value", "label", f"is {item.label}; expected 0 to {last}")
+        if item.roles and (len(item.roles) != len(item.continuations) or not set(item.roles) <= set(ROLES)):
+            message = f"is {list(item.roles)}; expected one for each choice, of {', '.join(ROLES)}"
+            raise record.error("invalid_value", "roles", message)
         if any(not continuation.strip() for continuation in item.continuations):
             raise record.error("invalid_value", "choices", "contains an empty choice; expected text to score")
         seen.add(id)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from catwalk.types import ItemScore
 
 __all__ = [
+    "choice_values",
     "item_metrics",
     "predicted",
     "round_logprob",
@@ -48,8 +49,8 @@ def round_significant(value: float) -> float:
 # ---- multiple choice
 
 
-def predicted(score: ItemScore) -> dict[str, int]:
-    """The chosen index under each normalisation, the first of equal ones."""
+def choice_values(score: ItemScore) -> dict[str, Sequence[float]]:
+    """What is compared between the choices, under each normalisation."""
     raw = score.sum_logprobs
     values: dict[str, Sequence[float]] = {
         "acc_raw": raw,
@@ -59,7 +60,12 @@ def predicted(score: ItemScore) -> dict[str, int]:
     }
     if score.sum_logprobs_unconditional is not None:
         values["acc_unconditional"] = [a - b for a, b in zip(raw, score.sum_logprobs_unconditional, strict=True)]
-    return {name: list(found).index(max(found)) for name, found in values.items()}
+    return values
+
+
+def predicted(score: ItemScore) -> dict[str, int]:
+    """The chosen index under each normalisation, the first of equal ones."""
+    return {name: list(found).index(max(found)) for name, found in choice_values(score).items()}
 
 
 def item_metrics(score: ItemScore) -> dict[str, float]:

@@ -92,6 +92,8 @@ class ItemQuestions:
                 text = next(made)
                 row = {"id": item.id, "generation": text, "references": list(item.references)}
                 row["scores"] = self.judge(text, item.references) if self.judge else {}
+            if item.roles:
+                row["roles"] = list(item.roles)
             if item.group:
                 row["group"] = item.group
             if item.cluster is not None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from catwalk.aggregates import AGGREGATES
+from catwalk.bias import bias_scores
 from catwalk.metrics import item_metrics, predicted, round_significant
 from catwalk.statistics import clustered_stderr, mean_and_stderr
 from catwalk.types import ItemScore
@@ -95,6 +96,9 @@ def task_row(
         entry["kind"] = "generation" if "generation" in rows[0] else "scores"
     elif "greedy" in rows[0]:
         entry["kind"] = "text"
+    bias = _bias(rows, primary_metric)
+    if bias:
+        entry["bias"] = bias
     groups = sorted({row["group"] for row in rows if row.get("group")})
     if groups:
         members = {group: [row for row in rows if row.get("group") == group] for group in groups}
@@ -121,6 +125,12 @@ def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if value is not None:
             metrics[name] = {"value": round_significant(value), "stderr": None, "n": len(rows)}
     return metrics
+
+
+def _bias(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[str, Any]]:
+    scored = [(row, item_score(row)) for row in rows if row.get("roles")]
+    scores = bias_scores(scored, metric) if len(scored) == len(rows) else {}
+    return {name: {"value": round_significant(value), "stderr": None, "n": len(rows)} for name, value in scores.items()}
 
 
 def _common(mappings: Sequence[dict[str, Any]]) -> list[str]:

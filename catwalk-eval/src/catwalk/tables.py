@@ -66,6 +66,8 @@ def build_tables(models: Sequence[LoadedResults]) -> list[Table]:
         tables += [table for table in paired if table.rows]
     if any(model.domains for model in models):
         tables.append(_domain_table(models))
+    bias = _bias_table(models)
+    tables += [bias] if bias.rows else []
     tables += [_metric_table(model) for model in models if model.tasks]
     predicted = [_predicted_table(model) for model in models]
     tables += [table for table in predicted if table.rows]
@@ -166,6 +168,19 @@ def _mean_cell(model: LoadedResults, metrics: Mapping[str, str]) -> str:
         return f"{100 * mean:.1f}"
     half = Z95 * math.sqrt(math.fsum(entry["stderr"] ** 2 for entry in entries)) / len(entries)
     return f"{100 * mean:.1f} [{100 * (mean - half):.1f}, {100 * (mean + half):.1f}]"
+
+
+def _bias_table(models: Sequence[LoadedResults]) -> Table:
+    """The bias scores of tasks whose choices have roles."""
+    rows = []
+    for name in sorted({name for model in models for name in model.tasks}):
+        entries = [model.tasks.get(name, {}).get("bias", {}) for model in models]
+        for score in dict.fromkeys(score for entry in entries for score in entry):
+            cells = [f"{entry[score]['value']:.3f}" if score in entry else _ABSENT for entry in entries]
+            rows.append([name, score, *cells])
+    note = "From −1 to 1 for BBQ (0 is best), else from 0 to 1 (best: `stereotype_score` 0.5, the others 1)."
+    columns = ["task", "score", *(model.label for model in models)]
+    return Table(title="Bias", note=note, columns=columns, rows=rows, numeric=len(models))
 
 
 def _metric_table(model: LoadedResults) -> Table:

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, Undefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from catwalk.bias import bbq_role
+
 __all__ = ["TemplateError", "boxed", "compile_expression", "compile_template", "names_in"]
 
 Row = dict[str, Any]
@@ -50,10 +52,15 @@ def boxed(text: str) -> str:
     return ""
 
 
+def _bbq_role(answer: list[str], row_metadata: dict[str, Any], polarity: str) -> str:
+    return bbq_role(answer, row_metadata["stereotyped_groups"], polarity)
+
+
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {
+        "bbq_role": _bbq_role,
         "boxed": boxed,
         "literal": _literal,
         "lower_first": _lower_first,
