@@ -18,7 +18,7 @@ from catwalk.page import Axis
 from catwalk.results import LoadedResults, load_all, read_document_rows, read_item_scores
 from catwalk.rows import task_row
 from catwalk.statistics import block_bootstrap, mann_kendall, wilson
-from catwalk.tables import build_tables
+from catwalk.tables import build_tables, is_lower_better
 from conftest import write_documents, write_jsonl, write_task_data
 from hypothesis import given
 from hypothesis import strategies as st
@@ -295,3 +295,14 @@ def test_report_warns_of_different_ways_of_scoring(
     assert "do not compare" not in capsys.readouterr().out
     assert main(["report", str(tmp_path / "a"), str(tmp_path / "b" / ".." / "a")]) == 2
     assert "listed twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        *(("bits_per_byte", True), ("nats_per_token", True), ("toxic", True), ("over_refused", True)),
+        *(("refused", False), ("acc_raw", False), ("win_rate", False)),
+    ],
+)
+def test_which_way_a_metric_is_better(metric: str, lower: bool) -> None:
+    assert is_lower_better(metric) == lower

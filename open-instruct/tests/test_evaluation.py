@@ -116,6 +116,14 @@ def test_answers_are_those_of_chat_whatever_the_batch(model, model_dir):
     assert [generate(model, [prompt])[0] for prompt in prompts] == together
 
 
+def test_drawn_answer_depends_on_its_prompt_and_the_seed_only(model):
+    prompts = [Prompt(text=text) for text in QUESTIONS]
+    drawn = generate(model, prompts, temperature=2.0)
+    assert drawn == generate(model, prompts[::-1], temperature=2.0)[::-1]
+    assert drawn != generate(model, prompts, temperature=2.0, seed=1)
+    assert len({answer.text for answer in drawn}) == len(prompts)
+
+
 def test_stop_string_ends_a_plain_text(model):
     [full] = generate(model, [Prompt(text="Why")])
     stop = full.text[4:7]
@@ -171,6 +179,8 @@ def test_api_gives_the_answers_and_scores_of_the_checkpoint(model, model_dir):
             api.score(prompts[0], [" A"])
         with pytest.raises(ValueError, match="at most 50"):
             generate(api, prompts, max_tokens=51)
+        [long] = generate(api, [Prompt(text="abc " * 500)])
+        assert (long.text, long.cut) == ("", True)
         api.close()
     local = generate(model, [*prompts, Prompt(text="Why")])
     assert [answer.text for answer in remote] == [answer.text for answer in local]
@@ -217,10 +227,13 @@ def test_mmlu_reads_csv_with_examples(run):
     assert [row["label"] for row in rows_of(output)] == [1, 3]
 
 
-def test_examples_are_dropped_until_the_prompt_fits(run, caplog):
+def test_examples_are_dropped_until_the_prompt_fits(run, caplog, tmp_path):
     caplog.set_level("WARNING")
     assert run("--prompts", "text")[0] == 0
     assert "2 prompts have fewer examples, so that they fit" in caplog.text
+    details = json.loads((tmp_path / "results/manifest.json").read_text())["details"]["tasks"]["gsm8k"]
+    assert (details["items_available"], details["truncated_contexts"]) == (2, 0)
+    assert "2 prompts have fewer examples, so that they fit" in details["warnings"]
 
 
 def test_finished_command_runs_nothing(run, caplog):

@@ -135,7 +135,7 @@ def _shots(models: Sequence[LoadedResults]) -> str:
 
 def is_lower_better(metric: str) -> bool:
     """Whether a smaller value of a metric is better."""
-    return metric.startswith(("bits_per_byte", "nats_")) or "perplexity" in metric
+    return metric.startswith(("bits_per_byte", "nats_", "toxic", "over_refused")) or "perplexity" in metric
 
 
 def is_share(metric: str) -> bool:

@@ -479,7 +479,7 @@ def prepare_process() -> None:
     if count_processes() == 1:
         # TRL's trainers refuse torch.nn.DataParallel, which transformers uses if it sees several devices
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    for name in ("transformers", "trl", "accelerate", "datasets", "peft", "torch", "huggingface_hub"):
+    for name in ("transformers", "trl", "accelerate", "datasets", "peft", "torch", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(transformers|trl|accelerate|peft|torch|datasets|multiprocess)(\..*)?")
 

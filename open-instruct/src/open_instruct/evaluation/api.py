@@ -24,6 +24,10 @@ def is_address(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
+class _DoesNotFit(WorkError):
+    """The server says that a prompt and its answer are too long for the model."""
+
+
 class ApiModel:
     """A model behind `<address>/chat/completions` and `<address>/completions`; the address ends in `/v1`, usually."""
 
@@ -105,7 +109,10 @@ class ApiModel:
                         return answer.json()
                     except ValueError as error:
                         raise WorkError(f"{self._address}{path}: the answer is not JSON; expected JSON") from error
-                reason = f"status {answer.status_code}: {_reason(answer)}"
+                reason, code = _reason(answer)
+                if answer.status_code == 400 and (code == "context_length_exceeded" or "context length" in reason):
+                    raise _DoesNotFit(reason)
+                reason = f"status {answer.status_code}: {reason}"
                 if answer.status_code not in _BUSY:
                     break
                 wait_s = min(_LONGEST_WAIT_S, _seconds(answer.headers.get("retry-after")) or wait_s)
@@ -129,15 +136,17 @@ class ApiModel:
             "max_tokens": decoding.max_tokens,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
-            "seed": decoding.seed,
+            "seed": decoding.seed_of(prompt),
         }
         if decoding.stop:
             body["stop"] = list(decoding.stop)
-        if prompt.messages:
-            body["messages"] = list(prompt.messages)
-            value = self._json("POST", "/chat/completions", body)
-        else:
-            value = self._json("POST", "/completions", body | {"prompt": prompt.text})
+        try:
+            if prompt.messages:
+                value = self._json("POST", "/chat/completions", body | {"messages": list(prompt.messages)})
+            else:
+                value = self._json("POST", "/completions", body | {"prompt": prompt.text})
+        except _DoesNotFit:
+            return Answer(text="", ended=False, cut=True)
         try:
             choice = value["choices"][0]
             text = choice["message"]["content"] if prompt.messages else choice["text"]
@@ -181,13 +190,15 @@ def _echoed(logprobs: dict[str, Any], start: int) -> Score:
     return Score(sum_logprob=min(0.0, round(sum(own), 6)), tokens=len(own))
 
 
-def _reason(answer: Any) -> str:
-    """The server's message, shortened."""
+def _reason(answer: Any) -> tuple[str, str | None]:
+    """The server's message, shortened, and its code."""
+    code = None
     try:
-        message = answer.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
+        error = answer.json()["error"]
+        message, code = error["message"], error.get("code")
+    except (ValueError, KeyError, TypeError, AttributeError):
         message = answer.text
-    return " ".join(str(message).split())[:300]
+    return " ".join(str(message).split())[:300], code
 
 
 def _seconds(text: str | None) -> float | None:

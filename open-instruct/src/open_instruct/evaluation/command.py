@@ -19,7 +19,7 @@ from .api import is_address
 from .asking import Asker
 from .benchmarks.mt_bench import ModelOpponent, RecordedOpponent
 from .classifier import load_classifier
-from .items import Benchmark, Contest, Decoding, Item, Loading, Model, Prompt, PromptStyle, Row, Tools
+from .items import Answer, Benchmark, Contest, Decoding, Item, Loading, Model, Prompt, PromptStyle, Row, Tools
 from .opening import Opening, check_model, open_model
 from .results import TaskRows, choice_row, write_files
 from .tasks import find_benchmarks
@@ -58,6 +58,7 @@ class EvalSettings:
 class _Loaded:
     benchmark: Benchmark
     items: list[Item]
+    available: int
     files: list[Path]
     style: PromptStyle
     decoding: Decoding
@@ -143,7 +144,14 @@ def _load(benchmark: Benchmark, settings: EvalSettings) -> _Loaded:
         top_p=settings.sampling.top_p,
         seed=settings.sampling.seed,
     )
-    return _Loaded(benchmark=benchmark, items=items[: settings.limit], files=files, style=style, decoding=decoding)
+    return _Loaded(
+        benchmark=benchmark,
+        items=items[: settings.limit],
+        available=len(items),
+        files=files,
+        style=style,
+        decoding=decoding,
+    )
 
 
 def _check_scored(settings: EvalSettings, loaded: Sequence[_Loaded]) -> None:
@@ -254,9 +262,9 @@ def _run(one: _Loaded, model: Model, tools: Tools, asker: Asker) -> TaskRows:
     chosen = bool(items[0].choices)
     fitted = [_fitting_prompt(item, one.style, model, 0 if chosen else one.decoding.max_tokens) for item in items]
     prompts = [prompt for prompt, _ in fitted]
-    dropped = sum(len(item.examples) > count for item, (_, count) in zip(items, fitted, strict=True))
-    if dropped:
-        log.warning("%s: %d prompts have fewer examples, so that they fit", name, dropped)
+    warnings, cut = [], 0
+    if dropped := sum(len(item.examples) > count for item, (_, count) in zip(items, fitted, strict=True)):
+        warnings.append(f"{dropped} prompts have fewer examples, so that they fit")
     if one.benchmark.hold is not None:
         contest = Contest(model=model, asking=asker, tools=tools, decoding=one.decoding)
         rows = one.benchmark.hold(items, contest)
@@ -265,7 +273,14 @@ def _run(one: _Loaded, model: Model, tools: Tools, asker: Asker) -> TaskRows:
         scores = asker.scores(name, model, prompts, [item.choices for item in items])
         rows = [_placed(grade(item, found), item) for item, found in zip(items, scores, strict=True)]
     else:
-        rows = _graded(one, model, prompts, tools, asker)
+        answers = asker.answers(name, model, prompts, one.decoding)
+        rows = _graded(one, answers, tools)
+        if unfinished := sum(not answer.ended for answer in answers):
+            warnings.append(f"{unfinished} answers were cut at {one.decoding.max_tokens} tokens")
+        if cut := sum(answer.cut for answer in answers):
+            log.warning("%s: %d prompts do not fit; they lost their beginning, or an API refused them", name, cut)
+    for warning in warnings:
+        log.warning("%s: %s", name, warning)
     log.info("%s  %d items in %.1f s", name, len(items), time.monotonic() - began)
     return TaskRows(
         benchmark=one.benchmark,
@@ -273,6 +288,9 @@ def _run(one: _Loaded, model: Model, tools: Tools, asker: Asker) -> TaskRows:
         prompts=prompts,
         rows=rows,
         shots=max(len(item.examples) for item in items),
+        available=one.available,
+        cut=cut,
+        warnings=warnings,
     )
 
 
@@ -286,15 +304,7 @@ def _fitting_prompt(item: Item, style: PromptStyle, model: Model, max_tokens: in
     return item.prompt(style, 0), 0
 
 
-def _graded(one: _Loaded, model: Model, prompts: Sequence[Prompt], tools: Tools, asker: Asker) -> list[Row]:
-    name = one.benchmark.name
-    answers = asker.answers(name, model, prompts, one.decoding)
-    unfinished = sum(not answer.ended for answer in answers)
-    if unfinished:
-        log.warning("%s: %d answers were cut at %d tokens", name, unfinished, one.decoding.max_tokens)
-    cut = sum(answer.cut for answer in answers)
-    if cut:
-        log.warning("%s: %d prompts lost their beginning, so that they fit", name, cut)
+def _graded(one: _Loaded, answers: Sequence[Answer], tools: Tools) -> list[Row]:
     assert one.benchmark.grade is not None
     rows = []
     for item, answer in zip(one.items, answers, strict=True):
@@ -331,7 +341,7 @@ def _publish(
     description = model.description | {"name": settings.name or model.name}
     entries = write_files(output.result, model=description, inference=inference, tasks=done)
     counts = {"tasks": len(entries), "items": sum(entry["items"] for entry in entries), "domains": 0}
-    details: dict[str, Any] = {"tasks": {}}
+    details: dict[str, Any] = {"tasks": {one.benchmark.name: one.details for one in done}}
     if failed:
         details["failed"] = {name: str(error) for name, error in failed.items()}
     output.publish(counts=counts, details=details)

@@ -1,11 +1,13 @@
 """What a benchmark asks and gets back: items, prompts, answers, and the rows of predictions.jsonl.gz. No torch."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..formats.chat import Message
+from ..formats.contract import canonical_line
 
 __all__ = [
     "Answer",
@@ -39,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How an answer is generated. `stop` are strings that end it."""
+    """How an answer is generated. `stop` are strings that end it; each prompt has a seed of its own, from `seed`."""
 
     max_tokens: int
     stop: tuple[str, ...] = ()
@@ -47,10 +49,18 @@ class Decoding:
     top_p: float = 1.0
     seed: int = 0
 
+    def seed_of(self, prompt: Prompt) -> int:
+        """The seed of a prompt's answer, which does not depend on other prompts."""
+        text = canonical_line([self.seed, asdict(prompt)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A generated text; `ended`: the model ended it itself; `cut`: the prompt lost its beginning to fit."""
+    """A generated text; `ended`: the model ended it itself.
+
+    `cut`: the prompt did not fit. It lost its beginning, or an API refused it and the text is empty.
+    """
 
     text: str
     tokens: int = 0

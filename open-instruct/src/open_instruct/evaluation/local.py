@@ -103,7 +103,7 @@ class LocalModel:
     ) -> None:
         """Answer the prompts, many at a time. A prompt that is too long loses its beginning.
 
-        Answer i is drawn with the seed `seeds[i]`, or else `decoding.seed`, whatever else is in its batch.
+        What is drawn for a prompt depends on its seed only: `seeds[i]`, or else that of the prompt.
         """
         events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         jobs, texts, cut = [], [], []
@@ -120,7 +120,7 @@ class LocalModel:
                     stops=frozenset(self._chatter.stops),
                     temperature=decoding.temperature,
                     top_p=decoding.top_p,
-                    seed=decoding.seed if seeds is None else seeds[index],
+                    seed=decoding.seed_of(prompt) if seeds is None else seeds[index],
                 )
             )
         self._engine.submit("evaluation", jobs)

@@ -22,6 +22,20 @@ class TaskRows:
     prompts: Sequence[Prompt]
     rows: Sequence[Row]
     shots: int
+    available: int
+    """Items before `limit`."""
+    cut: int = 0
+    """Prompts that do not fit."""
+    warnings: Sequence[str] = ()
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the manifest tells of the task."""
+        return {
+            "items_available": self.available,
+            "truncated_contexts": self.cut,
+            "warnings": list(self.warnings),
+        }
 
 
 def choice_row(item: Item, scores: Sequence[Score]) -> Row:

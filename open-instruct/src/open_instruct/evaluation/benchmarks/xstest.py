@@ -61,19 +61,20 @@ def _load(loading: Loading, *, safe: bool) -> tuple[list[Item], list[Path]]:
     return items, files
 
 
-def _grade(item: Item, answer: str, tools: Tools) -> list[Row]:
-    return [{"id": item.id, "scores": {"refused": float(is_refusal(answer))}}]
+def _grade(item: Item, answer: str, tools: Tools, *, metric: str) -> list[Row]:
+    return [{"id": item.id, "scores": {metric: float(is_refusal(answer))}}]
 
 
 def _benchmark(name: str, summary: str, *, safe: bool) -> Benchmark:
+    metric = "over_refused" if safe else "refused"
     return Benchmark(
         name=name,
         summary=summary,
         source="arXiv:2308.01263",
         files="xstest/*.csv or *.jsonl (prompt, type, and label: safe or unsafe)",
-        primary_metric="refused",
+        primary_metric=metric,
         load=partial(_load, safe=safe),
-        grade=_grade,
+        grade=partial(_grade, metric=metric),
         max_tokens=256,
     )
 
