@@ -119,3 +119,20 @@ def test_marks_of_dolma(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert main(["report", str(scored / "runs"), "--contamination", str(root / "attributes/seen")]) == 0
     assert _cells(capsys.readouterr().out, "Contamination: olmo", "copa")[2:4] == ["11", "1"]
+
+
+def test_items_that_dolma_found(
+    scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    dolma = pytest.importorskip("dolma.cli.__main__")
+    pytest.importorskip("dolma.commands.decontaminate")
+    items = scored / "texts/documents/copa.jsonl.gz"
+    with gzip.open(items, "rt", encoding="utf-8") as file:
+        text = [json.loads(line)["text"] for line in file][5]
+    write_jsonl(tmp_path / "training/documents/a.jsonl.gz", [{"id": "t", "text": f"so {text}!", "source": "web"}])
+    arguments = ["decontaminate", "--documents", f"{tmp_path}/training/documents/*", "--evaluation", str(items)]
+    assert dolma.main([*arguments, "--destination", f"{tmp_path}/found", "--min_length", "4"]) in (0, None)
+    capsys.readouterr()
+    assert main(["report", str(scored / "runs"), "--contamination", f"{tmp_path}/found"]) == 0
+    assert _cells(capsys.readouterr().out, "Contamination: olmo", "copa")[2:4] == ["11", "1"]
+    assert "too short" not in caplog.text

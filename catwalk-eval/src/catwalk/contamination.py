@@ -1,13 +1,14 @@
 """Items that dolma found in training data: numbers with and without them.
 
-`catwalk documents` writes each item as a document, dolma marks the documents that the training data contains, and
-`catwalk report --contamination` reads the marks. A document with any span is contaminated.
+`catwalk documents` writes each item as a document. `dolma decontaminate` finds those that the training data contains,
+or `dolma dedupe` marks them; `catwalk report --contamination` reads either. An item with any match is contaminated.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from catwalk.formats.contract import ConfigError, read_rows, row_files
+from catwalk.formats.contract import ConfigError, Fields, read_rows, row_files
 from catwalk.formats.manifest import MANIFEST
 from catwalk.results import LoadedResults
 from catwalk.statistics import interval, mean_and_stderr, unpaired_difference
@@ -15,14 +16,24 @@ from catwalk.tables import Table, difference_cell, estimate_cell, p_cell, paired
 
 __all__ = ["contamination_tables", "read_marks"]
 
+log = logging.getLogger(__name__)
+
+_CERTIFICATE, _FOUND = "certificate.json", "items.jsonl.gz"  # docs/formats/decontamination.md
+
 
 def read_marks(path: Path) -> dict[str, bool]:
-    """Whether each document, by its id, has a span in any of the attribute files at a path.
+    """Whether each document, by its id, was found: the result of `dolma decontaminate`, or attribute files.
 
     Raises:
-        ConfigError: the rows are not attributes. FormatError: a damaged row.
+        ConfigError: the rows are neither. FormatError: a damaged row.
     """
     marks: dict[str, bool] = {}
+    if (path / _CERTIFICATE).is_file():
+        items = [Fields(row, path / _FOUND, line) for line, row in read_rows(path / _FOUND)]
+        short = sum(bool(item.value.get("is_too_short")) for item in items)
+        if short:
+            log.warning("contamination: %d of %d items were too short to find; they count as clean", short, len(items))
+        return {item.string("id"): item.integer("documents") > 0 for item in items}
     for file in row_files(path):
         if file.name == MANIFEST:
             continue

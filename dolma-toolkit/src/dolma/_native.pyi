@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, final
 
 __all__ = [
+    "EvaluationIndex",
     "FastText",
     "Lines",
     "NativeError",
@@ -41,6 +42,13 @@ class _UserTaggers(Protocol):
 
 class NativeError(Exception):
     """What the core refused; the only argument is JSON, see rust/py/src/error.rs."""
+
+@final
+class EvaluationIndex:
+    def __new__(cls, path: str) -> EvaluationIndex: ...
+    @property
+    def items(self) -> list[tuple[str, int, int]]: ...
+    def matches(self, text: str) -> list[tuple[int, int, int, int, int]]: ...
 
 @final
 class FastText:

@@ -37,6 +37,7 @@ __all__ = ["Certificate", "certified", "certify", "read_certificate", "settings"
 
 MIN_WORDS = 13
 _NAME = "paloma_paragraphs"
+_TAGGER = "evaluation_overlap_v1"  # of `dolma decontaminate`
 _HEAD = struct.Struct("<4I3Q")  # of a Bloom filter, docs/formats/filter.md: magic, version, k, c, w, keys, record
 _FUNNEL = ".dolma/funnel.ndjson"
 
@@ -130,6 +131,10 @@ class Certificate:
     documents_in: int
     documents_out: int
     documents_removed: int
+    is_exact: bool
+    """made by `dolma decontaminate`, which compares texts: `filter` is its index"""
+    rule: str
+    min_words: int
 
     @property
     def removal_rate(self) -> float:
@@ -233,8 +238,11 @@ def read_certificate(value: dict[str, Any], path: Path) -> Certificate:
     fields = Fields(value, path)
     if (name := fields.string("format")) != "decontamination":
         raise fields.error("unknown_format", "format", f'is "{name}"; expected decontamination')
-    filter_fields = fields.object("filter")
+    filter_fields = fields.object("index" if "index" in value else "filter")
     return Certificate(
+        is_exact="index" in value,
+        rule=str(value.get("rule", "paragraphs")),
+        min_words=int(value.get("settings", {}).get("min_words", MIN_WORDS)),
         documents_sha256=fields.hash("documents_sha256"),
         training_sha256=fields.hash("training_sha256"),
         marks_sha256=fields.hash("marks_sha256"),
@@ -301,6 +309,34 @@ def _problems(certificate: Certificate, evidence: Evidence) -> Iterator[str]:
         return
     if certificate.marks_sha256 not in evidence.inputs(training, "attributes"):
         yield "the training documents were not made from the marks"
+    if certificate.is_exact:
+        yield from _wrong_index(certificate, marks)
+    else:
+        yield from _wrong_filter(certificate, marks)
+    for row in sample.files:
+        source = row["path"].split("/")[0]
+        is_rows = row["path"].count("/") > 0
+        if is_rows and source not in _code_sources() and row["sha256"] not in certificate.filter_inputs:
+            yield f"the {'index' if certificate.is_exact else 'filter'} does not contain {row['path']}"
+            return
+    counts = {"documents_in": marks.counts.get("documents"), "documents_out": training.counts.get("documents")}
+    for name, stated in counts.items():
+        if getattr(certificate, name) != stated:
+            yield f"{name} is {getattr(certificate, name):,}; the manifests say {stated}"
+    if certificate.documents_removed > certificate.documents_in - certificate.documents_out:
+        yield f"documents_removed is {certificate.documents_removed:,}, more than are missing"
+
+
+def _wrong_index(certificate: Certificate, marks: Manifest) -> Iterator[str]:
+    """What does not fit an index of whole paragraphs."""
+    if certificate.filter_sha256 not in marks.config.get("resources_sha256", {}).get(_TAGGER, []):
+        yield "the marks were not made with the index"
+    if certificate.rule != "paragraphs" or certificate.min_words > MIN_WORDS:
+        yield f"the marks do not compare whole paragraphs of {MIN_WORDS} words and more"
+
+
+def _wrong_filter(certificate: Certificate, marks: Manifest) -> Iterator[str]:
+    """What does not fit a filter of whole paragraphs."""
     if not any(row["role"] == "filter" and row.get("sha256") == certificate.filter_sha256 for row in marks.inputs):
         yield "the marks were not made with the filter"
     dedupe = marks.config.get("dedupe", {})
@@ -311,15 +347,3 @@ def _problems(certificate: Certificate, evidence: Evidence) -> Iterator[str]:
         yield "the marks are of one partition of several"
     if not marks.config.get("bloom_filter", {}).get("read_only"):
         yield "the filter was not only read"
-    for row in sample.files:
-        source = row["path"].split("/")[0]
-        is_rows = row["path"].count("/") > 0
-        if is_rows and source not in _code_sources() and row["sha256"] not in certificate.filter_inputs:
-            yield f"the filter does not contain {row['path']}"
-            return
-    counts = {"documents_in": marks.counts.get("documents"), "documents_out": training.counts.get("documents")}
-    for name, stated in counts.items():
-        if getattr(certificate, name) != stated:
-            yield f"{name} is {getattr(certificate, name):,}; the manifests say {stated}"
-    if certificate.documents_removed > certificate.documents_in - certificate.documents_out:
-        yield f"documents_removed is {certificate.documents_removed:,}, more than are missing"

@@ -4,6 +4,7 @@ mod classifier;
 mod detach;
 mod error;
 mod list;
+mod overlap;
 mod readers;
 mod run;
 mod stat;
@@ -35,5 +36,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<readers::Lines>()?;
     module.add_class::<classifier::FastText>()?;
     module.add_class::<classifier::Tagger>()?;
+    module.add_class::<overlap::EvaluationIndex>()?;
     Ok(())
 }

@@ -25,6 +25,7 @@ COMMANDS = {
     "dedupe": "Mark duplicate documents or paragraphs with a Bloom filter.",
     "mix": "Filter documents by their attributes, replace spans, write new documents.",
     "tokens": "Turn documents into token shards.",
+    "decontaminate": "Find evaluation items in training documents, remove those documents, certify it.",
     "run": "Run several of these commands over documents that are read once.",
     "reshard": "Merge and split token shards, sources sampled and repeated.",
     "stat": "Summarize the distribution of attributes.",

@@ -5,6 +5,7 @@ mod code;
 mod language;
 mod length;
 mod licences;
+pub mod overlap;
 mod pii;
 mod punctuation;
 mod random;
@@ -109,6 +110,10 @@ fn own_names() -> &'static [(&'static str, &'static str)] {
         ("dclm-oh-eli5", "quality of the document, by DCLM's fastText model or yours"),
         ("doc_count_v1", "one, to count documents"),
         ("dolma17-quality", "every label of the document, by Dolma v1.7's fastText model or yours"),
+        (
+            "evaluation_overlap_v1",
+            "parts that evaluation items have too, and their share; by an index of `dolma decontaminate`",
+        ),
         ("fasttext_document_v1", "every label of the document, by a fastText model of yours"),
         ("fasttext_paragraph_v1", "every label of each paragraph, by a fastText model of yours"),
         ("fasttext_sentence_v1", "every label of each sentence, by a fastText model of yours"),
@@ -171,7 +176,11 @@ pub fn build(name: &str, options: &TaggerOptions) -> Result<Box<dyn Tagger>> {
     if let Some(classifier) = classifier::build(name, &options.resources) {
         return classifier;
     }
-    let family = || url::build(name, &options.resources).or_else(|| tokenizers::build(name, &options.resources));
+    let family = || {
+        url::build(name, &options.resources)
+            .or_else(|| tokenizers::build(name, &options.resources))
+            .or_else(|| overlap::tagger::build(name, &options.resources))
+    };
     if let Some(tagger) = family() {
         return tagger;
     }

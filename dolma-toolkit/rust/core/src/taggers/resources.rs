@@ -27,7 +27,10 @@ pub struct Need {
 
 /// What that tagger needs, for a tagger that needs anything.
 pub fn needs(name: &str) -> Option<Need> {
-    super::classifier::needs(name).or_else(|| super::url::needs(name)).or_else(|| super::tokenizers::needs(name))
+    super::classifier::needs(name)
+        .or_else(|| super::url::needs(name))
+        .or_else(|| super::tokenizers::needs(name))
+        .or_else(|| super::overlap::tagger::needs(name))
 }
 
 /// The resources of a tagger that cannot work without.
