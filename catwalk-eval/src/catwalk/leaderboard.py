@@ -18,11 +18,13 @@ from catwalk.tables import is_lower_better, is_share, left_out
 __all__ = ["board_csv", "board_latex", "board_page", "item_page", "item_page_name"]
 
 _STYLE = """<style>
-main { max-width: none } th button { all: unset; cursor: pointer; font: inherit } th { position: sticky; top: 0;
+main { max-width: none } thead th + th { text-align: right } tbody th { vertical-align: middle; white-space: nowrap }
+td.n { white-space: nowrap } a { color: inherit }
+th button { all: unset; cursor: pointer; font: inherit; white-space: nowrap } th { position: sticky; top: 0;
   background: var(--back); z-index: 1 } tbody th { left: 0; z-index: 2; color: var(--ink); top: auto }
 th button:focus-visible, a:focus-visible { outline: 2px solid #3b7dd8 } [aria-sort=descending] button::after {
   content: " \\2193" } [aria-sort=ascending] button::after { content: " \\2191" } .scroll { max-height: 85vh;
-  overflow: auto } td a { color: inherit } .tied { font-weight: 700 } .warn::after { content: " !"; color: #d0504a }
+  overflow: auto } .tied { font-weight: 700 } .warn::after { content: " !"; color: #d0504a }
 .clear { font-weight: 700 } pre { border: 1px solid var(--line); border-radius: 8px; padding: .7rem }
 .right { color: #2f9660; font-weight: 700 } .bar { all: unset } nav button, select, input { font: inherit;
   color: inherit; background: none; border: 1px solid var(--line); border-radius: 6px; padding: .2rem .7rem }
@@ -46,7 +48,7 @@ function sort(name, direction) {
 }
 function read() {
   const [name, direction] = decodeURIComponent(location.hash.replace("#sort=", "")).split("|");
-  if (name) sort(name, direction || "descending");
+  sort(name || "mean", direction || "descending");
 }
 table.tHead.addEventListener("click", event => {
   const head = event.target.closest("th");
@@ -80,7 +82,7 @@ function show(at) {
     if (!answer) { row.append(text("td", "–")); return row; }
     if (answer.text !== undefined) row.append(text("td", answer.text), text("td", JSON.stringify(answer.scores)));
     else answer.sums.forEach((value, k) => {
-      const cell = text("td", value.toFixed(3) + (k === answer.chosen ? " ●" : ""), k === item.label ? "right" : "");
+      const cell = text("td", value.toFixed(3) + (k === answer.chosen ? " ●" : ""), k === item.label ? "n right" : "n");
       cell.title = `${answer.tokens[k]} tokens`;
       row.append(cell);
     });
@@ -234,7 +236,7 @@ def item_page(
         answers.append([_answer(by_id[id], primary) if id in by_id else None for id in ids])
     data = {"models": list(models), "items": list(ids.values()), "answers": answers}
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    note = "Log-probabilities in nats. ● marks the choice of the primary metric, green the right one. Keys: ← and →."
+    note = "Log-probabilities in nats. ● marks the choice of the primary metric, bold green the right one. Keys: ←, →."
     return document(
         task,
         Html(_STYLE),
