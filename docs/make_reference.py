@@ -28,7 +28,20 @@ TOOLS = {
     ],
     "catwalk": ["run", "list", "show", "report", "verify", "import", "documents"],
     "paloma": ["suite", "build", "decontaminate", "check", "submit", "aggregate", "compare", "pile", "report"],
-    "open-instruct": ["sft", "dpo", "reward", "sample", "chat", "serve", "eval", "convert", "inspect", "mix", "merge"],
+    "open-instruct": [
+        "sft",
+        "dpo",
+        "reward",
+        "sample",
+        "grpo",
+        "chat",
+        "serve",
+        "eval",
+        "convert",
+        "inspect",
+        "mix",
+        "merge",
+    ],
 }
 FOLDER = Path(__file__).resolve().parent / "reference"
 

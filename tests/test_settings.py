@@ -81,6 +81,7 @@ LOADERS: list[tuple[str, Loader]] = [
     (r"(open-instruct|demo)/configs/(.*-)?sft\.yaml", _instruct("SftConfig")),
     (r"(open-instruct|demo)/configs/(.*-)?dpo\.yaml", _instruct("DpoConfig")),
     (r"open-instruct/configs/reward\.yaml", _instruct("RewardConfig", "open_instruct.reward.config")),
+    (r"open-instruct/configs/grpo\.yaml", _instruct("GrpoConfig", "open_instruct.grpo.config")),
     (r"open-instruct/configs/mixtures/.*\.yaml", _mixture),
 ]
 SHIPPED = [name for name in tracked() if name.endswith((".yaml", ".yml"))]

@@ -42,6 +42,13 @@ def _reward(options: argparse.Namespace) -> None:
     train_reward(load_config(RewardConfig, options.config, options.overrides))
 
 
+def _grpo(options: argparse.Namespace) -> None:
+    from .grpo.config import GrpoConfig
+    from .grpo.train import train_grpo
+
+    train_grpo(load_config(GrpoConfig, options.config, options.overrides))
+
+
 def _chat(options: argparse.Namespace) -> None:
     from .chat.answer import Chatter, answer_file, talk
 
@@ -197,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         ("sft", _train, "supervised fine-tuning on chats"),
         ("dpo", _train, "direct preference optimization on pairs of answers"),
         ("reward", _reward, "train a reward model on pairs of answers"),
+        ("grpo", _grpo, "reinforcement learning on prompts whose answers a program can verify"),
     ):
         command = add(name, run, text)
         command.add_argument("config", type=home_path, help="YAML file with the settings")

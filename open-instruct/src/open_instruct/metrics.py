@@ -43,6 +43,12 @@ _NAMES = {
     "accuracy": "train/accuracy",
     "margin": "train/margin",
     "mean_reward": "train/mean_reward",
+    "reward": "train/score",
+    "reward_std": "train/score_std",
+    "frac_reward_zero_std": "train/prompts_with_equal_scores",
+    "kl": "train/kl",
+    "completions/mean_length": "train/answer_tokens",
+    "completions/clipped_ratio": "train/answers_cut",
 } | {
     name: f"train/{name}"
     for name in (
@@ -205,7 +211,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
                     continue
                 if row["step"] <= resumed_step:
                     rows.append(line + "\n")
-                    if "eval/loss" in row:
+                    if "eval/rows" in row:
                         self.last_evaluation, self._evaluated_step = row, row["step"]
                         self.first_evaluation = self.first_evaluation or row
         if is_first():
@@ -288,7 +294,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
             first, last = self.first_evaluation, self.last_evaluation
             names = [
                 name
-                for name in ("eval/loss", "eval/bits_per_byte", "eval/rewards/accuracies", "eval/accuracy")
+                for name in (
+                    "eval/loss",
+                    "eval/bits_per_byte",
+                    "eval/rewards/accuracies",
+                    "eval/accuracy",
+                    "eval/score",
+                )
                 if name in last
             ]
             parts += [f"{name} {first[name]:.4g} -> {last[name]:.4g}" for name in names]

@@ -9,12 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["count_processes", "end_together", "first_goes_ahead", "is_first", "join_processes"]
+from .formats.contract import ConfigError
+
+__all__ = ["count_processes", "end_together", "first_goes_ahead", "is_first", "join_processes", "require_one_process"]
 
 
 def count_processes() -> int:
     """Return the number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def require_one_process(command: str) -> None:
+    """Raise ConfigError if this is one of several processes, for a command that does not share its work."""
+    if count_processes() > 1:
+        raise ConfigError(
+            f"WORLD_SIZE: is {count_processes()}; expected 1, {command} runs in one process",
+            hint="start open-instruct without accelerate launch or torchrun",
+        )
 
 
 def is_first() -> bool:

@@ -16,6 +16,7 @@ from ..formats.contract import WorkError
 from ..model.load import check_ids, check_model_directory, fitting_length, load_tokenizer, set_up_torch
 from ..model.save import describe_model, save_adapter, save_model, write_json
 from ..output import Output, result_config, result_inputs
+from ..processes import require_one_process
 from ..settings import as_yaml
 from .config import RewardConfig
 
@@ -33,6 +34,7 @@ def train_reward(config: RewardConfig) -> None:
         WorkError: nothing to train on, or a number that is not finite.
     """
     began = time.monotonic()
+    require_one_process("reward")
 
     # ---- read: every row is checked before any work starts
     drop = config.data.identical_answers == "drop"

@@ -1,0 +1,3 @@
+"""Reinforcement learning from rewards that a program computes."""
+
+__all__: list[str] = []
