@@ -130,11 +130,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "model": {"metavar": "MODEL"},
         **{name: {"type": int, "metavar": "N"} for name in ("limit", "seed", "batch_tokens", "max_length_tokens")},
         **{name: {"metavar": "NAME"} for name in ("split", "name")},
+        "system_instruction": {"metavar": "TEXT"},
         "models": {"nargs": "+", "metavar": "MODEL"},
         "tasks": {"nargs": "+", "metavar": "TASK"},
         "documents": {"nargs": "+", "type": home_path, "metavar": "PATH"},
         "share_context": {"action": argparse.BooleanOptionalAction},
         **{name: {"action": "store_true"} for name in ("allow_code", "hub", "offline", "token_losses")},
+        **{name: {"action": "store_true"} for name in ("chat_template", "fewshot_as_multiturn")},
     }
     for name, text in field_help(RunConfig).items():
         run.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **options.get(name, {}))

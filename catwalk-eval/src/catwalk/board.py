@@ -14,6 +14,7 @@ import numpy as np
 
 from catwalk.columns import align
 from catwalk.results import LoadedResults
+from catwalk.rows import alarms
 from catwalk.statistics import (
     cluster_sums,
     holm,
@@ -144,21 +145,10 @@ def _column(models: Sequence[LoadedResults], task: str, metric: str, values: _Va
                 high=high,
                 n=entry["n"],
                 tied=index in tied,
-                warnings=tuple(_warnings(details)),
+                warnings=(*details.get("warnings", ()), *alarms(details)),
             )
         )
     return column
-
-
-def _warnings(details: dict[str, Any]) -> list[str]:
-    """What the run counted, in words."""
-    texts = {
-        "truncated_contexts": "contexts cut to fit the window",
-        "border_crossings": "continuations that begin within a token of the context",
-        "repeated_items": "items that repeat another",
-    }
-    found = [f"{details[name]} {text}" for name, text in texts.items() if details.get(name)]
-    return [*details.get("warnings", []), *found]
 
 
 def _p(values: _Values | None, first: int, second: int, entries: Sequence[dict[str, Any] | None]) -> float | None:

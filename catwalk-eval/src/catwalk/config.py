@@ -60,6 +60,12 @@ class RunConfig:
     """tokens of a context and its continuation: whole (encoded as one text) or catwalk (the continuation by itself)"""
     split: str | None = None
     """split of the documents to score (default: the first of val, test and so on)"""
+    chat_template: bool = False
+    """put prompts into a user's turn, as the tokenizer's chat template writes it"""
+    system_instruction: str | None = None
+    """with chat_template, the system's message, before the task's description"""
+    fewshot_as_multiturn: bool = False
+    """with chat_template, give examples as turns of user and assistant"""
     share_context: bool = True
     """compute the context of an item's choices once, if the model's attention allows it"""
     token_losses: bool = False
@@ -79,7 +85,7 @@ class RunConfig:
         if not self.tasks and not self.documents:
             message = '"tasks" and "documents" are empty; expected something to score'
             found.append(Problem(message, "score the core tasks: --tasks core8"))
-        found += self._model_problems()
+        found += self._model_problems() + self._chat_problems()
         for path in self.documents:
             if not path.exists():
                 found.append(Problem(f'"documents" is {path}, which was not found; expected a file or directory'))
@@ -94,6 +100,17 @@ class RunConfig:
             if value is not None and value < 1:
                 found.append(Problem(f'"{key}" is {value}; expected at least 1'))
         return found
+
+    def _chat_problems(self) -> list[Problem]:
+        if not self.chat_template:
+            given = {"system_instruction": self.system_instruction, "fewshot_as_multiturn": self.fewshot_as_multiturn}
+            message = '"{}" is set, but "chat_template" is not; expected both or neither'
+            return [Problem(message.format(name), "--chat-template") for name, value in given.items() if value]
+        bridged = [name for name in self.tasks if name.startswith("lmeval:")]
+        if bridged:
+            hint = "catwalk lm-eval run --model catwalk --apply_chat_template …"
+            return [Problem(f'"chat_template" is set, but {bridged[0]} writes its own prompts', hint)]
+        return []
 
     def _model_problems(self) -> list[Problem]:
         if self.model is not None and self.models:

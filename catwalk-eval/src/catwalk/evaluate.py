@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import yaml
 from catwalk import WRITER
 from catwalk.backends.opening import open_model
 from catwalk.cells import Cells, documents_key
+from catwalk.chat import Chat
 from catwalk.config import RunConfig
 from catwalk.corpus import Corpus, find_corpus
 from catwalk.data import locate
@@ -36,6 +37,7 @@ from catwalk.perplexity import document_score
 from catwalk.progress import Overall, Progress
 from catwalk.questions import ItemQuestions
 from catwalk.results import ScoredTask, describe_inference, write_results
+from catwalk.rows import alarms
 from catwalk.settings import as_mapping
 from catwalk.tasks import HARNESS, find_tasks
 from catwalk.types import Backend, DocumentScore, PairError, Questions, TaskPart
@@ -61,10 +63,12 @@ class _Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """A model that is open, and where its results and cells are."""
+    """A model that is open, what it is asked, and where its results and cells are."""
 
     name: str
     backend: Backend
+    chat: Chat | None
+    tasks: list[_Asked]
     output: Path
     cells: Cells
 
@@ -78,12 +82,12 @@ def run(config: RunConfig) -> bool:
     """
     failures = _Failures(keep_going=bool(config.models))
     tasks, corpus = _read(config, failures)
-    models = _open(config, failures)
-    overall = Overall([(one.name, _weights(one, tasks, corpus)) for one in models])
+    models = _open(config, tasks, failures)
+    overall = Overall([(one.name, _weights(one, corpus)) for one in models])
     wrote = False
     for model in models:
         with failures.caught(model.name):
-            wrote |= _evaluate(model, tasks, corpus, config, failures, overall)
+            wrote |= _evaluate(model, corpus, config, failures, overall)
         overall.leave(model.name)
     failures.report()
     return wrote
@@ -97,12 +101,12 @@ def plan(config: RunConfig) -> str:
     """
     failures = _Failures(keep_going=bool(config.models))
     tasks, corpus = _read(config, failures)
-    models = _open(config, failures)
+    models = _open(config, tasks, failures)
     names = [one.questions.name for one in tasks] + (["documents"] if corpus.files else [])
     lines = ["| model | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     for model in models:
         cells = []
-        for one in tasks:
+        for one in model.tasks:
             count = len(set(one.questions.pairs)) + len(one.questions.prompts)
             cells.append("finished" if model.cells.has(one.questions.key) else f"{count:,}")
         if corpus.files:
@@ -149,7 +153,7 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
 # ---- 2. open
 
 
-def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
+def _open(config: RunConfig, tasks: list[_Asked], failures: "_Failures") -> list[_Model]:
     """Every model that can be opened."""
     found: list[_Model] = []
     for name, spec in config.named_models().items():
@@ -169,8 +173,23 @@ def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
             )
             output = config.output_dir / name if config.models else config.output_dir
             cells = Cells(config.output_dir / ("cells" if config.models else "work"), backend.identity)
-            found.append(_Model(name=name, backend=backend, output=output, cells=cells))
+            chat = _chat(backend, config) if config.chat_template else None
+            asked = tasks if chat is None else [_as_chats(one, chat) for one in tasks]
+            found.append(_Model(name=name, backend=backend, chat=chat, tasks=asked, output=output, cells=cells))
     return found
+
+
+def _chat(backend: Backend, config: RunConfig) -> Chat:
+    if backend.tokenizer_directory is None:
+        problem = "chat_template: the model has no tokenizer on this machine; expected one with a chat template"
+        raise ConfigError(problem, hint="leave out --chat-template, or add tokenizer=DIRECTORY to the model")
+    return Chat(backend.tokenizer_directory, config.system_instruction, config.fewshot_as_multiturn)
+
+
+def _as_chats(asked: _Asked, chat: Chat) -> _Asked:
+    questions = asked.questions
+    assert isinstance(questions, ItemQuestions)  # the harness's tasks are refused with the settings
+    return replace(asked, questions=replace(questions, items=[chat.item(item) for item in questions.items]))
 
 
 # ---- 3. score, 4. write
@@ -178,7 +197,6 @@ def _open(config: RunConfig, failures: "_Failures") -> list[_Model]:
 
 def _evaluate(
     model: _Model,
-    tasks: list[_Asked],
     corpus: Corpus,
     config: RunConfig,
     failures: "_Failures",
@@ -187,12 +205,14 @@ def _evaluate(
     """Score one model and write its results; False when they are there already."""
     backend = model.backend
     output = model.output
+    tasks = model.tasks
     settings = backend.settings | {
         "limit": config.limit,
         "name": model.name,
         "seed": config.seed,
         "split": corpus.split,
         "tasks": [one.questions.name for one in tasks],
+        **(model.chat.settings if model.chat else {}),
     }
     inputs = _sorted_inputs([entry for one in tasks for entry in one.inputs], model, corpus)
     if _is_finished(output, settings, inputs, replace=bool(config.models)):
@@ -322,11 +342,11 @@ def _naming(where: Callable[[int], str]) -> Iterator[None]:
 # ---- tasks
 
 
-def _weights(model: _Model, tasks: list[_Asked], corpus: Corpus) -> dict[str, float]:
+def _weights(model: _Model, corpus: Corpus) -> dict[str, float]:
     """What each unfinished part of a model costs, roughly: characters × parameters."""
     size = float(max(1, model.backend.parameters))
     found = {}
-    for one in tasks:
+    for one in model.tasks:
         if not model.cells.has(one.questions.key):
             texts = {pair.context for pair in one.questions.pairs}
             chars = sum(map(len, texts)) + sum(len(pair.continuation) for pair in set(one.questions.pairs))
@@ -351,12 +371,8 @@ def _score_task(questions: Questions, backend: Backend, cells: Cells, metrics: M
     part = questions.collect(likelihoods, generations)
     cells.keep_task(questions.key, part)
     metrics.append(progress.finish())
-    if count := part.counts.get("truncated_contexts"):
-        log.warning("%s: %d contexts were cut on the left to fit the window", questions.name, count)
-    if count := part.counts.get("border_crossings"):
-        log.warning("%s: %d continuations begin within a token of the context", questions.name, count)
-    if count := part.counts.get("windowed_choices"):
-        log.warning("%s: %d continuations are longer than one window; scored in several", questions.name, count)
+    for text in alarms(part.counts):
+        log.warning("%s: %s", questions.name, text)
     return part
 
 

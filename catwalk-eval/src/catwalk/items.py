@@ -56,7 +56,7 @@ def _examples(task: Task, data: TaskData) -> list[Example]:
     else:
         rows = read_task_rows(task, data.shot_files or data.files)
     return [
-        Example(_content(item), item.contexts[item.label if item.continuations else 0] + answer_text(task, row, item))
+        Example(_content(item), item.contexts[item.label if item.continuations else 0], answer_text(task, row, item))
         for row, item in _render_rows(task, rows)
     ]
 

@@ -5,6 +5,8 @@ The harness 0.4 looks for models in its own list only, so the class is registere
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from lm_eval.api.registry import register_model
 
 from catwalk.backends.opening import open_model
 from catwalk.backends.specs import parse_spec
+from catwalk.chat import Chat
 from catwalk.formats.checkpoint import inspect_checkpoint
+from catwalk.formats.contract import ConfigError
 from catwalk.lm_eval_tasks import prompt_of
 from catwalk.types import Pair
 
@@ -57,9 +61,33 @@ class CatwalkLM(LM):  # type: ignore[misc]
             prefix=prefix,
         )
 
+    @cached_property
+    def _chat(self) -> Chat:
+        """The tokenizer's chat template; from its first use on, contexts are chats."""
+        if self.backend.tokenizer_directory is None:
+            raise ConfigError("apply_chat_template: the model has no tokenizer on this machine; expected one")
+        return Chat(self.backend.tokenizer_directory, None, False)
+
+    @property
+    def _rendered(self) -> bool:
+        return "_chat" in vars(self)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's text, for the harness's results."""
+        return self._chat.template if chat_template else None
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of a chat."""
+        return self._chat.render(chat_history, add_generation_prompt=add_generation_prompt)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What tells requests in the harness's cache apart."""
+        return str(self.backend.tokenizer_directory).replace("/", "__")
+
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Σ ln p of each continuation, and whether greedy decoding would produce it."""
-        pairs = [Pair(context=one.args[0], continuation=one.args[1]) for one in requests]
+        pairs = [Pair(context=one.args[0], continuation=one.args[1], rendered=self._rendered) for one in requests]
         return [(found.sum_logprob, found.greedy) for found in self.backend.score(pairs)]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -68,7 +96,7 @@ class CatwalkLM(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """What greedy decoding adds to each context."""
-        return self.backend.generate([prompt_of(*one.args) for one in requests])
+        return self.backend.generate([replace(prompt_of(*one.args), rendered=self._rendered) for one in requests])
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness writes under `config`."""

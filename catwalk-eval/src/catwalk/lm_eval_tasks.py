@@ -28,6 +28,7 @@ import numpy as np
 from catwalk.aggregates import AGGREGATES
 from catwalk.formats.contract import ConfigError, WorkError, canonical_line, first_line
 from catwalk.metrics import round_significant
+from catwalk.requests import unusual
 from catwalk.tasks import HARNESS
 from catwalk.types import Likelihood, Pair, Prompt, TaskPart
 
@@ -230,10 +231,7 @@ class HarnessQuestions:
             rows.append(row | ({"parts": parts} if parts else {}))
         if len({(*row["scores"], *row.get("parts", ())) for row in rows}) > 1:
             raise WorkError(f"{self.name}: items have different metrics; expected the same for each")
-        counts = {
-            "truncated_contexts": len({pair.context for pair, one in self._answered(likelihoods) if one.truncated}),
-            "border_crossings": len({pair for pair, one in self._answered(likelihoods) if one.crossing}),
-        }
+        counts = unusual(self.pairs, likelihoods)
         return TaskPart(rows=rows, counts=counts, sums={name: self._sum(name, others[name]) for name in sorted(others)})
 
     def _sum(self, stored: str, values: list[Any]) -> dict[str, Any]:
@@ -247,9 +245,6 @@ class HarnessQuestions:
         if not math.isfinite(value):
             raise WorkError(f"{self.name}: {name} gives {value} for {stored}; expected a finite number")
         return {"value": round_significant(value), "stderr": None, "n": len(values), "summed_by": name}
-
-    def _answered(self, likelihoods: Sequence[Likelihood]) -> Iterator[tuple[Pair, Likelihood]]:
-        return zip(self.pairs, likelihoods, strict=True)
 
 
 def _number(value: float) -> float | None:

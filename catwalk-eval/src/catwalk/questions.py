@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from catwalk.formats.contract import canonical_line
-from catwalk.requests import collect_score, item_pairs
+from catwalk.requests import collect_score, item_pairs, unusual
 from catwalk.rows import choice_row
 from catwalk.types import Item, Likelihood, Pair, Prompt, TaskPart
 
@@ -60,7 +60,7 @@ class ItemQuestions:
     def prompts(self) -> list[Prompt]:
         """The contexts of items without continuations."""
         return [
-            Prompt(text=item.contexts[0], stop=self.stop, max_tokens=self.max_tokens)
+            Prompt(text=item.contexts[0], stop=self.stop, max_tokens=self.max_tokens, rendered=item.rendered)
             for item in self.items
             if not item.continuations
         ]
@@ -99,11 +99,6 @@ class ItemQuestions:
             if item.cluster is not None:
                 row["cluster"] = item.cluster
             rows.append(row)
-        found = list(zip(self.pairs, likelihoods, strict=True))
-        counts = {
-            "truncated_contexts": len({pair.context for pair, one in found if one.truncated}),
-            "border_crossings": len({pair for pair, one in found if one.crossing}),
-            "windowed_choices": len({pair for pair, one in found if one.windows > 1}),
-            "repeated_items": len(self.items) - len({(item.contexts, item.continuations) for item in self.items}),
-        }
+        distinct = {(item.contexts, item.continuations) for item in self.items}
+        counts = unusual(self.pairs, likelihoods) | {"repeated_items": len(self.items) - len(distinct)}
         return TaskPart(rows=rows, counts=counts)

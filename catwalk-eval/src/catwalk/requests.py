@@ -17,9 +17,9 @@ from catwalk.formats.contract import WorkError
 from catwalk.metrics import round_logprob
 from catwalk.model.load import Tokenizer
 from catwalk.perplexity import windows
-from catwalk.types import Boundary, Item, ItemScore, Likelihood, Pair, PairError, Prompt, Request
+from catwalk.types import BeginsWith, Boundary, Item, ItemScore, Likelihood, Pair, PairError, Prompt, Request
 
-__all__ = ["EncodedPairs", "collect_score", "encode_pairs", "encode_prompts", "item_pairs", "move_space"]
+__all__ = ["EncodedPairs", "collect_score", "encode_pairs", "encode_prompts", "item_pairs", "move_space", "unusual"]
 
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,14 @@ class EncodedPairs:
     """Distinct requests of pairs. `parts[i]` are those of pair i: one, or more for a continuation of several windows.
 
     `truncated[i]`: the context was cut on the left. `crossing[i]`: the first scored token begins in the context.
+    `bos[i]`: whether the input begins with one BOS token, if the tokenizer begins texts with it.
     """
 
     requests: list[Request]
     parts: list[list[int]]
     truncated: list[bool]
     crossing: list[bool]
+    bos: list[BeginsWith]
 
     def pair_of(self, request: int) -> int:
         """The first pair that a request belongs to."""
@@ -57,17 +59,17 @@ def encode_pairs(
         PairError: for a continuation without tokens, or a token without an embedding.
     """
     split = [move_space(pair) if boundary == "whole" else (pair.context, pair.continuation) for pair in pairs]
-    contexts = list(dict.fromkeys(context for context, _ in split))
-    context_ids = dict(zip(contexts, tokenizer.encode(contexts), strict=True))
-    seconds = {one: one[0] + one[1] if boundary == "whole" else one[1] for one in dict.fromkeys(split)}
-    second_ids = dict(zip(seconds, tokenizer.encode(list(seconds.values())), strict=True))
-    lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
+    seconds = [context * (boundary == "whole") + continuation for context, continuation in split]
+    rendered = [pair.rendered for pair in pairs]
+    context_ids = _encoded(tokenizer, [context for context, _ in split], rendered)
+    second_ids = _encoded(tokenizer, seconds, rendered)
+    lead = _lead(tokenizer)
     places: dict[Request, int] = {}
     parts: list[list[int]] = []
     truncated: list[bool] = []
     crossing: list[bool] = []
-    for index, (context, continuation) in enumerate(split):
-        before, scored = context_ids[context], second_ids[context, continuation]
+    begins: list[BeginsWith] = []
+    for index, (before, scored) in enumerate(zip(context_ids, second_ids, strict=True)):
         if boundary == "whole":
             length = _common_length(before, scored)
             crossing.append(length < len(before))
@@ -80,16 +82,43 @@ def encode_pairs(
         if not scored:
             problem = f"the tokenizer produces no tokens for {pairs[index].continuation[:60]!r}; expected at least one"
             raise PairError(problem, index, hint="remove the item from its data, or use another tokenizer")
-        before = [*lead, *before] or [prefix_id]
+        before = _led(before, lead, rendered[index]) or [prefix_id]
         # the last scored token is not an input, so the context may keep one token more than the window has left
         first = scored[:max_length_tokens]
         kept = before[-(max_length_tokens + 1 - len(first)) :]
         truncated.append(len(kept) < len(before))
+        begins.append(_begins(kept, tokenizer.bos_token_id, bool(lead)))
         found = [Request(context=tuple(kept), continuation=tuple(first))]
         if len(first) < len(scored):
             found += windows(scored, kept[-1], max_length_tokens, "paloma-reference")[1:]
         parts.append([places.setdefault(request, len(places)) for request in found])
-    return EncodedPairs(requests=list(places), parts=parts, truncated=truncated, crossing=crossing)
+    return EncodedPairs(requests=list(places), parts=parts, truncated=truncated, crossing=crossing, bos=begins)
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], rendered: Sequence[bool]) -> list[list[int]]:
+    """The ids of each text; equal texts are encoded once."""
+    found: dict[tuple[str, bool], list[int]] = {}
+    for kind in (False, True):
+        chosen = list(dict.fromkeys(text for text, one in zip(texts, rendered, strict=True) if one == kind))
+        ids = tokenizer.encode(chosen, rendered=kind) if chosen else []
+        found |= {(text, kind): own for text, own in zip(chosen, ids, strict=True)}
+    return [found[one] for one in zip(texts, rendered, strict=True)]
+
+
+def _lead(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer puts before every text."""
+    return [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
+
+
+def _led(ids: list[int], lead: list[int], rendered: bool) -> list[int]:
+    """The ids after `lead`, which a chat template may have written already."""
+    return ids if rendered and lead and ids[:1] == lead else [*lead, *ids]
+
+
+def _begins(ids: Sequence[int], bos: int | None, expected: bool) -> BeginsWith:
+    if bos is not None and len(ids) > 1 and ids[0] == ids[1] == bos:
+        return "doubled"
+    return "missing" if expected and ids[0] != bos else "right"
 
 
 def move_space(pair: Pair) -> tuple[str, str]:
@@ -114,21 +143,25 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: Tokenizer, max_length_t
     Raises:
         WorkError: a prompt has no tokens, or asks for more tokens than the window has.
     """
-    lead = [tokenizer.bos_token_id] if tokenizer.starts_with_bos and tokenizer.bos_token_id is not None else []
+    lead = _lead(tokenizer)
     found = []
-    cut = 0
-    for index, (prompt, ids) in enumerate(zip(prompts, tokenizer.encode([one.text for one in prompts]), strict=True)):
+    cut = doubled = 0
+    encoded = _encoded(tokenizer, [one.text for one in prompts], [one.rendered for one in prompts])
+    for index, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
         room = max_length_tokens - prompt.max_tokens
         if room < 1:
             problem = f"max_tokens: {prompt.max_tokens} leaves no room for a prompt in {max_length_tokens} tokens"
             raise WorkError(problem, hint="ask for fewer tokens")
-        whole = [*lead, *ids]
+        whole = _led(ids, lead, prompt.rendered)
         if not whole:
             raise WorkError(f"prompt {index}: the tokenizer produces no tokens; expected at least one")
         cut += len(whole) > room
+        doubled += _begins(whole, tokenizer.bos_token_id, bool(lead)) == "doubled"
         found.append(whole[-room:])
     if cut:
         log.warning("%d prompts were cut on the left to fit the window", cut)
+    if doubled:
+        log.warning("%d prompts begin with two BOS tokens", doubled)
     return found
 
 
@@ -138,10 +171,23 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: Tokenizer, max_length_t
 def item_pairs(item: Item) -> list[Pair]:
     """An item's choices after their contexts, then after its unconditional context if it has one."""
     conditional = zip(item.contexts, item.continuations, strict=bool(item.continuations))
-    pairs = [Pair(context=context, continuation=text) for context, text in conditional]
+    pairs = [Pair(context=context, continuation=text, rendered=item.rendered) for context, text in conditional]
     if item.unconditional_context is not None:
-        pairs += [Pair(context=item.unconditional_context, continuation=text) for text in item.continuations]
+        free = item.unconditional_context
+        pairs += [Pair(context=free, continuation=text, rendered=item.rendered) for text in item.continuations]
     return pairs
+
+
+def unusual(pairs: Sequence[Pair], answers: Sequence[Likelihood]) -> dict[str, int]:
+    """Counts of what may change a number's meaning: by context, or by pair."""
+    found = list(zip(pairs, answers, strict=True))
+    return {
+        "truncated_contexts": len({pair.context for pair, one in found if one.truncated}),
+        "border_crossings": len({pair for pair, one in found if one.crossing}),
+        "windowed_choices": len({pair for pair, one in found if one.windows > 1}),
+        "missing_bos": len({pair.context for pair, one in found if one.bos == "missing"}),
+        "doubled_bos": len({pair.context for pair, one in found if one.bos == "doubled"}),
+    }
 
 
 def collect_score(item: Item, answers: Sequence[Likelihood]) -> ItemScore:

@@ -4,6 +4,8 @@
 scored, `manifest.json` last. Until then finished parts are cells (`cells.py`).
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ from catwalk import WRITER
 from catwalk.columns import Column, read_columns
 from catwalk.formats.checkpoint import Checkpoint, Inspection
 from catwalk.formats.contract import ConfigError, canonical_json, canonical_line, write_file, write_gzip
-from catwalk.formats.manifest import MANIFEST, find_manifest, write_manifest
+from catwalk.formats.manifest import MANIFEST, describe_input, find_manifest, write_manifest
 from catwalk.formats.results import (
     ITEMS,
     PER_DOCUMENT,
@@ -32,6 +34,8 @@ from catwalk.types import DocumentScore, ItemScore, TaskPart
 __all__ = [
     "LoadedResults",
     "ScoredTask",
+    "checkpoint_inputs",
+    "checkpoint_sha256",
     "describe_inference",
     "describe_model",
     "load_all",
@@ -82,6 +86,19 @@ def describe_model(name: str, checkpoint: Checkpoint, inspection: Inspection) ->
         "tokenizer_sha256": checkpoint.sha256.get("tokenizer.json"),
         "manifest_sha256": checkpoint.manifest.identity if checkpoint.manifest else None,
     }
+
+
+def checkpoint_sha256(checkpoint: Checkpoint) -> str:
+    """One hash of all files of a checkpoint that its numbers depend on."""
+    return hashlib.sha256(json.dumps(checkpoint.sha256, sort_keys=True).encode()).hexdigest()
+
+
+def checkpoint_inputs(checkpoint: Checkpoint, output: Path) -> list[dict[str, Any]]:
+    """A checkpoint as `inputs` of the manifest in `output`: by its own manifest, or file by file."""
+    if checkpoint.manifest is not None:
+        return describe_input("checkpoint", checkpoint.directory, output)
+    files = [checkpoint.directory / name for name in checkpoint.sha256]
+    return [row for file in files for row in describe_input("checkpoint", file, output)]
 
 
 def describe_inference(settings: dict[str, Any], own_prefix: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ the item adds to metrics that are not means, with the name of their aggregate (a
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catwalk.aggregates import AGGREGATES
@@ -15,7 +15,16 @@ from catwalk.metrics import item_metrics, predicted, round_significant
 from catwalk.statistics import clustered_stderr, mean_and_stderr
 from catwalk.types import ItemScore
 
-__all__ = ["CONSTANT_FROM", "choice_row", "derived_row", "item_score", "row_metrics", "task_row", "warnings"]
+__all__ = [
+    "CONSTANT_FROM",
+    "alarms",
+    "choice_row",
+    "derived_row",
+    "item_score",
+    "row_metrics",
+    "task_row",
+    "warnings",
+]
 
 _CHOICE_FIELDS = {  # of a choice in a row, and of an ItemScore
     "sum_logprob": "sum_logprobs",
@@ -26,6 +35,21 @@ _CHOICE_FIELDS = {  # of a choice in a row, and of an ItemScore
 }
 CONSTANT_FROM = 20  # items, from which one prediction for all is no chance
 _LOW_MASS = 0.05  # below it, the model expects something other than any of the choices
+
+
+_ALARMS = {  # counts of a task's cell, in words
+    "truncated_contexts": "contexts cut on the left to fit the window",
+    "border_crossings": "continuations that begin within a token of the context",
+    "windowed_choices": "continuations longer than one window, scored in several",
+    "missing_bos": "contexts without the BOS token that the tokenizer begins a text with",
+    "doubled_bos": "contexts that begin with two BOS tokens",
+    "repeated_items": "items that repeat another",
+}
+
+
+def alarms(counts: Mapping[str, Any]) -> list[str]:
+    """What a run counted that may change the meaning of a number."""
+    return [f"{counts[name]} {text}" for name, text in _ALARMS.items() if counts.get(name)]
 
 
 def choice_row(score: ItemScore) -> dict[str, Any]:

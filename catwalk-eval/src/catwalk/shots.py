@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from catwalk.formats.contract import ConfigError
 from catwalk.types import Item, Task
 
-__all__ = ["Example", "add_shots", "order_examples"]
+__all__ = ["SEPARATOR", "Example", "add_shots", "order_examples", "shared_prefix"]
 
 SEPARATOR = "\n\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A rendered example: its prompt with the right answer. `content` is its own words, by which it is recognised."""
+    """A rendered example: its prompt and the right answer. `content` is its own words, by which it is recognised."""
 
     content: str
-    text: str
+    prompt: str
+    answer: str
 
 
 def order_examples(task: Task, examples: Sequence[Example]) -> list[Example]:
@@ -44,15 +45,21 @@ def add_shots(task: Task, item: Item, content: str, ordered: Sequence[Example]) 
     Raises:
         ConfigError: there are too few examples.
     """
-    parts = [task.description] if task.description else []
+    chosen: list[Example] = []
     if task.shots is not None:
         chosen = [example for example in ordered[: task.shots.count + 1] if example.content != content]
         chosen = chosen[: task.shots.count]
         if len(chosen) < task.shots.count and not task.shots.rows:
             problem = f"tasks: {task.name}: {len(chosen)} examples in split {task.shots.split}"
             raise ConfigError(f"{problem}; expected {task.shots.count} besides the item itself")
-        parts += [example.text for example in chosen]
-    if not parts:
-        return item
-    prefix = SEPARATOR.join(parts) + SEPARATOR
-    return dataclasses.replace(item, contexts=tuple(prefix + context for context in item.contexts))
+    examples = tuple((example.prompt, example.answer) for example in chosen)
+    prefix = shared_prefix(task.description, examples)
+    contexts = tuple(prefix + context for context in item.contexts)
+    return dataclasses.replace(item, contexts=contexts, description=task.description, examples=examples)
+
+
+def shared_prefix(description: str, examples: Sequence[tuple[str, str]]) -> str:
+    """What the contexts of all items begin with."""
+    parts = [description] if description else []
+    parts += [prompt + answer for prompt, answer in examples]
+    return "".join(part + SEPARATOR for part in parts)

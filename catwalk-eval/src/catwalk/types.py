@@ -10,6 +10,7 @@ from catwalk.formats.contract import WorkError
 __all__ = [
     "Advance",
     "Backend",
+    "BeginsWith",
     "Boundary",
     "DocumentScore",
     "Item",
@@ -29,6 +30,8 @@ __all__ = [
 UNCONDITIONAL_CONTEXT = "Answer:"  # OLMo (arXiv:2402.00838) appendix; Catwalk's MultipleChoiceTask
 Windowing = Literal["paloma-reference", "strict-disjoint"]
 """How a long document is divided into windows (perplexity.py)."""
+BeginsWith = Literal["right", "missing", "doubled"]
+"""Whether a text begins with one BOS token where it should."""
 Boundary = Literal["whole", "catwalk"]
 """How a context and its continuation become tokens (requests.py)."""
 Advance = Callable[[int, int], None]
@@ -44,6 +47,8 @@ class Item:
     has one entry and `references` the right answers. `texts` are the item's own words without the template, for
     decontamination. Items of one `cluster` (questions on one passage) are not independent. `group` is the subtotal that
     the item counts towards: a subject of MMLU, a category of BBQ. `roles` says what each choice means for a bias score.
+    The contexts begin with the `description` and the `examples`, each a prompt and its answer. `rendered`: a chat
+    template wrote the contexts (chat.py).
     """
 
     id: str
@@ -56,6 +61,9 @@ class Item:
     cluster: str | None = None
     group: str = ""
     roles: tuple[str, ...] = ()
+    description: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
+    rendered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +163,14 @@ class DocumentScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A text whose end is scored: ln p(continuation | context). White space at the end of `context` is scored too."""
+    """A text whose end is scored: ln p(continuation | context). White space at the end of `context` is scored too.
+
+    `rendered`: a chat template wrote the context, so a special token that is spelled out in it is that token.
+    """
 
     context: str
     continuation: str
+    rendered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +178,8 @@ class Likelihood:
     """The score of one text: Σ ln p in nats over `tokens` tokens.
 
     `greedy`: each scored token is the most likely one. `truncated`: the context was cut on the left. `crossing`: a
-    token begins in the context and ends in the continuation. `windows`: inputs that the scored text needed. `types`:
-    as in `DocumentScore`.
+    token begins in the context and ends in the continuation. `bos`: whether the input begins with one BOS token, if the
+    tokenizer begins texts with it. `windows`: inputs that the scored text needed. `types`: as in `DocumentScore`.
     """
 
     sum_logprob: float
@@ -175,17 +187,22 @@ class Likelihood:
     greedy: bool
     truncated: bool = False
     crossing: bool = False
+    bos: BeginsWith = "right"
     windows: int = 1
     types: tuple[tuple[int, int, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A text to continue greedily until one of `stop` (which is cut off), the end token, or `max_tokens`."""
+    """A text to continue greedily until one of `stop` (which is cut off), the end token, or `max_tokens`.
+
+    `rendered`: as in `Pair`.
+    """
 
     text: str
     stop: tuple[str, ...]
     max_tokens: int
+    rendered: bool = False
 
 
 class PairError(WorkError):
@@ -205,6 +222,7 @@ class Backend(Protocol):
 
     `identity` is everything that the answers depend on: hashes of files, or name and revision, and the settings.
     `settings` has at least `dtype`, `max_length_tokens`, `prefix` and `windowing`. `parameters` is 0 where unknown.
+    `tokenizer_directory` has the tokenizer's files, if they are on this machine.
     `document_prefix` is the model's own kind of token before a document. `unknown_tokens` counts pieces of documents
     that the tokenizer has no token for.
     """
@@ -217,6 +235,8 @@ class Backend(Protocol):
     def settings(self) -> dict[str, Any]: ...
     @property
     def parameters(self) -> int: ...
+    @property
+    def tokenizer_directory(self) -> Path | None: ...
     @property
     def document_prefix(self) -> str | None: ...
     @property

@@ -100,6 +100,7 @@ class _Server(ABC):
 
     def __init__(self, api: CompletionsAPI, tokenizer_directory: Path | None) -> None:
         self.api = api
+        self.tokenizer_directory = tokenizer_directory
         self.tokenizer_file = tokenizer_directory and tokenizer_directory / "tokenizer.json"
         self.tokenizer_sha256 = self.tokenizer_file and sha256_file(self.tokenizer_file)
 

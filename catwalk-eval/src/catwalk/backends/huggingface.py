@@ -4,8 +4,6 @@ The tokenizer and the configuration are read at once; the weights are loaded for
 that only resumes may not need them.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,13 +20,12 @@ from catwalk import DISTRIBUTION, __version__
 from catwalk.backends.specs import DEFAULT_LENGTH
 from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
 from catwalk.formats.contract import ConfigError
-from catwalk.formats.manifest import describe_input
 from catwalk.model.load import Tokenizer, adapter_sha256, load_model, load_tokenizer, resolve_device
 from catwalk.model.parallel import SharedScorer, local_rank, world_size
 from catwalk.model.scorer import NonFiniteError, Scorer, non_finite_cause, probed_scorer
 from catwalk.perplexity import Windowing, windows
 from catwalk.requests import encode_pairs
-from catwalk.results import describe_model
+from catwalk.results import checkpoint_inputs, checkpoint_sha256, describe_model
 from catwalk.token_losses import type_losses
 from catwalk.types import Advance, Boundary, Likelihood, Pair, PairError, Prompt, Request
 
@@ -74,14 +71,18 @@ class HuggingFace:
         """Hashes of the files, the settings and the versions of the software."""
         software = {DISTRIBUTION: __version__, "torch": torch.__version__, "transformers": transformers.__version__}
         software["tokenizers"] = tokenizers.__version__
-        files = hashlib.sha256(json.dumps(self.checkpoint.sha256, sort_keys=True).encode()).hexdigest()
-        found = {"checkpoint": files, "software": software, **self.settings}
+        found = {"checkpoint": checkpoint_sha256(self.checkpoint), "software": software, **self.settings}
         return found if self.adapter is None else found | {"adapter": adapter_sha256(self.adapter)}
 
     @property
     def parameters(self) -> int:
         """Of the stored weights."""
         return self.checkpoint.parameters
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """The checkpoint's."""
+        return self.checkpoint.directory
 
     @property
     def document_prefix(self) -> str | None:
@@ -94,12 +95,7 @@ class HuggingFace:
 
     def inputs(self, output: Path) -> list[dict[str, Any]]:
         """The checkpoint by its manifest, or file by file."""
-        directory = self.checkpoint.directory
-        if self.checkpoint.manifest is not None:
-            return describe_input("checkpoint", directory, output)
-        return [
-            row for name in self.checkpoint.sha256 for row in describe_input("checkpoint", directory / name, output)
-        ]
+        return checkpoint_inputs(self.checkpoint, output)
 
     @cached_property
     def _shared(self) -> SharedScorer:
@@ -134,7 +130,8 @@ class HuggingFace:
             problem = f"the model's log-probability is {error.value}; expected a finite number"
             raise PairError(problem, encoded.pair_of(error.request), non_finite_cause(self.scorer.model)) from error
         found = []
-        for parts, truncated, crossing in zip(encoded.parts, encoded.truncated, encoded.crossing, strict=True):
+        columns = (encoded.parts, encoded.truncated, encoded.crossing, encoded.bos)
+        for parts, truncated, crossing, bos in zip(*columns, strict=True):
             found.append(
                 Likelihood(
                     sum_logprob=float(sum(scores.sum_logprobs[part] for part in parts)),
@@ -142,6 +139,7 @@ class HuggingFace:
                     greedy=all(bool(scores.greedy[part]) for part in parts),
                     truncated=truncated,
                     crossing=crossing,
+                    bos=bos,
                     windows=len(parts),
                 )
             )

@@ -21,6 +21,10 @@ def open_model(text: str, **settings: Unpack[Settings]) -> Backend:
     if settings.get("token_losses") and spec.kind not in ("directory", "hub"):
         problem = f"token_losses: {text.split(',')[0]} gives no loss by token; expected a checkpoint"
         raise ConfigError(problem, hint="leave out --token-losses")
+    if spec.kind == "vllm":
+        from catwalk.backends.vllm import open_vllm
+
+        return open_vllm(spec, settings)
     if spec.kind == "api":
         from catwalk.backends.completions import open_completions
 

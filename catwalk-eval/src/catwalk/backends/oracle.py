@@ -49,8 +49,9 @@ def open_oracle(spec: ModelSpec, settings: Settings) -> Backend:
     size = spec.options.get("vocab_size", str(256 if directory is None else tokenizer.embedding_rows))
     if not size.isdecimal() or int(size) < 1:
         raise ConfigError(f'model: vocab_size is "{size}"; expected an integer of at least 1')
-    tokenizer_sha256 = directory and sha256_file(Path(directory).expanduser() / "tokenizer.json")
-    return Uniform(tokenizer, settings, vocab_size=int(size), tokenizer_sha256=tokenizer_sha256)
+    return Uniform(
+        tokenizer, settings, vocab_size=int(size), directory=Path(directory).expanduser() if directory else None
+    )
 
 
 class Uniform(TokenBackend):
@@ -58,12 +59,11 @@ class Uniform(TokenBackend):
 
     parameters = 0
 
-    def __init__(
-        self, tokenizer: Tokenizer, settings: Settings, *, vocab_size: int, tokenizer_sha256: str | None
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: Settings, *, vocab_size: int, directory: Path | None) -> None:
         super().__init__(tokenizer, settings)
         self.vocab_size = vocab_size
-        self.tokenizer_sha256 = tokenizer_sha256
+        self.tokenizer_directory = directory
+        self.tokenizer_sha256 = directory and sha256_file(directory / "tokenizer.json")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,6 +99,7 @@ class Scripted:
     """Answers from a file."""
 
     parameters = 0
+    tokenizer_directory = None
     document_prefix = "eos"
     unknown_tokens = 0
 

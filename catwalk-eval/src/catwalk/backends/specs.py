@@ -2,6 +2,7 @@
 
 - `DIRECTORY[,peft=ADAPTER]`: a checkpoint, perhaps with a LoRA adapter, run by transformers (huggingface.py).
 - `hub:NAME[@REVISION][,peft=ADAPTER]`: the same from the Hugging Face Hub, kept in its cache.
+- `vllm:DIRECTORY[,tensor_parallel_size=N]`: a checkpoint run by vLLM on a GPU (vllm.py).
 - `http(s)://HOST/v1,model=NAME[,tokenizer=DIRECTORY][,concurrency=N]`: an OpenAI-style API (completions.py).
 - `oracle:uniform[,vocab_size=N][,tokenizer=DIRECTORY]` and `oracle:FILE.jsonl`: known answers (oracle.py).
 """
@@ -21,6 +22,7 @@ DEFAULT_LENGTH = 2048  # OLMo and Paloma score with 2048 tokens
 _OPTIONS = {  # by the kind of the model
     "directory": ("peft",),
     "hub": ("peft",),
+    "vllm": ("tensor_parallel_size",),
     "oracle": ("vocab_size", "tokenizer"),
     "api": ("model", "tokenizer", "concurrency"),
 }
@@ -44,7 +46,7 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A parsed specification. `target` is a path, an address, or what follows `hub:` and `oracle:`."""
+    """A parsed specification. `target` is a path, an address, or what follows `hub:`, `vllm:` and `oracle:`."""
 
     kind: str
     target: str
@@ -71,7 +73,7 @@ def parse_spec(text: str) -> ModelSpec:
         return ModelSpec(kind="directory", target=text)
     target, *options = _OPTION.split(text)
     kind = "directory"
-    if target.startswith(("hub:", "oracle:")):
+    if target.startswith(("hub:", "oracle:", "vllm:")):
         kind, target = target.split(":", 1)
     elif target.startswith(("http://", "https://")):
         kind = "api"

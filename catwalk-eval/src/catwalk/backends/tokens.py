@@ -93,9 +93,12 @@ class TokenBackend(ABC):
                 greedy=all(scores[part][1] for part in parts),
                 truncated=truncated,
                 crossing=crossing,
+                bos=bos,
                 windows=len(parts),
             )
-            for parts, truncated, crossing in zip(encoded.parts, encoded.truncated, encoded.crossing, strict=True)
+            for parts, truncated, crossing, bos in zip(
+                encoded.parts, encoded.truncated, encoded.crossing, encoded.bos, strict=True
+            )
         ]
 
     def documents(self, texts: Sequence[str]) -> list[Likelihood]:

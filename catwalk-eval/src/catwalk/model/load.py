@@ -51,17 +51,25 @@ class Tokenizer:
     embedding_rows: int
     stop_token_ids: tuple[int, ...] = ()
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text.
+    @cached_property
+    def _reads_special(self) -> Backend:
+        """The same, but a special token spelled out in a text is that token."""
+        backend = Backend.from_str(self.backend.to_str())
+        backend.encode_special_tokens = False
+        return backend
+
+    def encode(self, texts: Sequence[str], *, rendered: bool = False) -> list[list[int]]:
+        """Ids of each text. `rendered`: a chat template wrote them, with special tokens.
 
         Raises:
             WorkError: for a text that the tokenizer cannot encode.
         """
+        backend = self._reads_special if rendered else self.backend
         try:
-            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            encoded = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:  # `tokenizers` raises nothing narrower
             if len(texts) > 1:  # one by one, to name the text
-                return [ids for text in texts for ids in self.encode([text])]
+                return [ids for text in texts for ids in self.encode([text], rendered=rendered)]
             problem = f"the tokenizer cannot encode {texts[0][:60]!r} ({first_line(error)})"
             raise WorkError(problem, hint="use the model's own tokenizer") from error
         return [encoding.ids for encoding in encoded]
