@@ -47,7 +47,8 @@ VENDORED = {
     "document.py": [folder for folder in FOLDERS if "open-instruct" not in folder],
     "openmp.py": [folder.removesuffix("/formats") for folder in FOLDERS if "paloma" not in folder],
     "sandbox.py": ["catwalk-eval/src/catwalk", "open-instruct/src/open_instruct/evaluation"],
-    "page.py": ["trainer/src/olmo_trainer", "catwalk-eval/src/catwalk", "paloma/src/paloma"],
+    "page.py": [folder.removesuffix("/formats") for folder in FOLDERS],
+    "line_chart.py": ["trainer/src/olmo_trainer", "open-instruct/src/open_instruct"],
 }
 
 

@@ -32,7 +32,11 @@ def _train(options: argparse.Namespace) -> None:
     from .train import train
 
     kind: type[SftConfig | DpoConfig] = DpoConfig if options.command == "dpo" else SftConfig
-    train(load_config(kind, options.config, options.overrides))
+    config = load_config(kind, options.config, options.overrides)
+    if options.tokens_per_s is not None and not (options.dry_run and options.tokens_per_s > 0):
+        raise ConfigError("--tokens-per-s: expected a number above 0, with --dry-run")
+    for line in train(config, dry_run=options.dry_run, tokens_per_s=options.tokens_per_s):
+        sys.stdout.write(line + "\n")
 
 
 def _reward(options: argparse.Namespace) -> None:
@@ -214,6 +218,13 @@ def _parser() -> argparse.ArgumentParser:
             metavar="key=value",
             help="settings that override the file, such as training.max_steps=100",
         )
+        if run is _train:
+            command.add_argument(
+                "--dry-run",
+                action="store_true",
+                help="only say what would be trained: rows, trained tokens, steps and memory",
+            )
+            command.add_argument("--tokens-per-s", type=float, help="pace for the time that --dry-run says")
 
     sampling, runtime = SamplingSettings(), RuntimeSettings()
     shown = " (default: %(default)s)"

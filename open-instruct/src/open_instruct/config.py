@@ -122,6 +122,8 @@ class TrainingSettings:
     """Noise on the embeddings in training (sft only; Jain et al. 2023, arXiv:2310.05914); 5 to 15 is usual."""
     group_by_length: bool = False
     """Put rows of similar length into the same batch, which saves padding."""
+    report_to: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    """Also log to these. TensorBoard's files are in `<output_dir>.tensorboard`; wandb reads its own variables."""
     log_every_steps: int = 10
     """Write a row of metrics.jsonl every so many steps."""
     eval_every_steps: int | None = None

@@ -23,7 +23,7 @@ from .settings import as_mapping
 __all__ = ["Output", "result_config", "result_inputs"]
 
 log = logging.getLogger(__name__)
-_UNLISTED = {"metrics.jsonl", "run.yaml"}  # in the directory, but not part of the artifact
+_UNLISTED = {"metrics.jsonl", "report.html", "run.yaml"}  # in the directory, but not part of the artifact
 
 
 class Output:
@@ -181,7 +181,7 @@ def _identities(inputs: list[dict[str, Any]]) -> list[tuple[str, str]]:
 # ---- what a training run is made from
 
 # how often something is written, or how many rows are scored at once, does not change the weights
-_WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "eval_batch_sequences")
+_WITHOUT_EFFECT = ("log_every_steps", "eval_every_steps", "save_every_steps", "eval_batch_sequences", "report_to")
 
 
 def result_config(config: TrainingRun) -> dict[str, Any]:

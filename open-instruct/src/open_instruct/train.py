@@ -4,7 +4,10 @@ Both are the same run; they differ in the rows (chats or pairs) and in TRL's tra
 the evaluation and the files are ours. Read this file first, top to bottom.
 """
 
+import importlib.util
+import json
 import logging
+import os
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -27,7 +30,9 @@ from .model.load import (
 )
 from .model.save import describe_model, save_adapter, save_model
 from .output import Output, result_config, result_inputs
+from .plan import describe_run, empty_model
 from .processes import count_processes, end_together, first_goes_ahead, is_first, join_processes
+from .report import write_report
 from .settings import as_yaml
 
 __all__ = ["train"]
@@ -46,8 +51,10 @@ def check_batch(training: TrainingSettings) -> None:
         )
 
 
-def train(config: SftConfig | DpoConfig) -> None:
+def train(config: SftConfig | DpoConfig, *, dry_run: bool = False, tokens_per_s: float | None = None) -> list[str]:
     """Train and write `config.output_dir`; return at once if it already contains this result.
+
+    With `dry_run`, return lines that describe the run instead, with its time at `tokens_per_s`; nothing is written.
 
     Raises:
         ConfigError: a path that does not exist, a template that does not fit, an output directory in use.
@@ -74,9 +81,10 @@ def train(config: SftConfig | DpoConfig) -> None:
     output = Output(
         config.output_dir, format_name="checkpoint", stage=stage, config=result_config(config), inputs=inputs
     )
-    if output.is_done():
+    check_reporters(config)
+    if not dry_run and output.is_done():
         log.info("%s: already done: %s", stage, output.directory)
-        return
+        return []
 
     # ---- load
     device, num_threads = set_up_torch(config.runtime)
@@ -85,7 +93,7 @@ def train(config: SftConfig | DpoConfig) -> None:
     output.resolve(device=device, num_threads=num_threads, **processes)
     tokenizer = load_tokenizer(inspection)
     template = choose_template(config.template, tokenizer.chat_template)
-    model = load_model(inspection.directory)
+    model = empty_model(inspection.directory) if dry_run else load_model(inspection.directory)
     new_tokens = add_special_tokens(model, tokenizer, template.special_tokens)
     if new_tokens and is_dpo:
         needs = f"{template.name} template needs {len(new_tokens)} new tokens"
@@ -109,6 +117,9 @@ def train(config: SftConfig | DpoConfig) -> None:
         check_ids(model, tokenizer, highest_id)
     else:
         new_tokens += cover_ids(model, tokenizer, max(highest_id, encoder.stop_id))
+
+    if dry_run:
+        return describe_run(config, model, examples, evaluation, max_length, tokens_per_s)
 
     with ExitStack() as stack:
         with first_goes_ahead():
@@ -141,7 +152,7 @@ def train(config: SftConfig | DpoConfig) -> None:
         # ---- save: adapters are merged into the weights
         end_together()
         if not is_first():
-            return
+            return []
         trained = trainer.model
         if config.lora:
             if config.lora.keep_adapter:
@@ -150,8 +161,22 @@ def train(config: SftConfig | DpoConfig) -> None:
         dtype = config.runtime.save_dtype
         save_model(trained, tokenizer, inspection, template.text, encoder.stop_id, output.result, dtype)
         (output.result / "run.yaml").write_text(as_yaml(config), encoding="utf-8")
+        title = f"{stage} of {output.directory.name}"
+        rows = [json.loads(line) for line in output.metrics.read_text(encoding="utf-8").splitlines()]
+        write_report(output.result / "report.html", title, as_yaml(config), rows, examples, evaluation)
         counts, details = describe_model(
             output.result, step=trainer.state.global_step, tokens_seen=trainer.state.num_input_tokens_seen
         )
         output.publish(counts=counts, details=details)
     metrics.report_end(time.monotonic() - began, output.directory)
+    return []
+
+
+def check_reporters(config: SftConfig | DpoConfig) -> None:
+    """Raise ConfigError if a package of `training.report_to` is missing; choose TensorBoard's directory."""
+    for name in config.training.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"training.report_to: the package {name} is not installed; expected it", hint=f"pip install {name}"
+            )
+    os.environ["TENSORBOARD_LOGGING_DIR"] = f"{config.output_dir}.tensorboard"

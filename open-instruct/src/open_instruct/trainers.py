@@ -26,7 +26,7 @@ from .model.rows import ROWS, train_rows
 from .order import RowOrder
 from .processes import count_processes
 
-__all__ = ["RouterLoss", "dpo_trainer", "score_trained_positions_only", "sft_trainer"]
+__all__ = ["RouterLoss", "dpo_trainer", "lora_config", "score_trained_positions_only", "sft_trainer"]
 
 # ---- the two trainers of train.py
 
@@ -63,7 +63,7 @@ def sft_trainer(
         reduction=config.loss_reduction,
         train_dataset=_packed(examples, length) if packing else _unpacked(examples),
         processing_class=tokenizer,
-        peft_config=_lora_config(config.lora, model),
+        peft_config=lora_config(config.lora, model),
     )
     if config.lora and new_tokens:
         train_rows(trainer.model, new_tokens)
@@ -93,7 +93,7 @@ def dpo_trainer(
         loss=config.loss,
         train_dataset=_pairs(examples),
         processing_class=tokenizer,
-        peft_config=_lora_config(config.lora, model),
+        peft_config=lora_config(config.lora, model),
     )
 
 
@@ -119,7 +119,6 @@ def score_trained_positions_only() -> None:
 
 # TRL's and transformers' defaults under which a run would not train what the settings say
 _FIXED: dict[str, Any] = {
-    "report_to": "none",
     "disable_tqdm": True,
     "logging_first_step": True,
     "logging_nan_inf_filter": False,  # it would show the last finite loss instead of nan
@@ -137,6 +136,8 @@ def _trainer_arguments(config: TrainingRun, device: str, directory: Path) -> dic
     training, optimizer, runtime = config.training, config.optimizer, config.runtime
     return _FIXED | {
         "output_dir": str(directory),
+        "report_to": config.training.report_to or "none",
+        "run_name": Path(config.output_dir).name,
         "seed": config.seed,
         "data_seed": config.seed,
         "learning_rate": optimizer.learning_rate,
@@ -165,7 +166,8 @@ def _trainer_arguments(config: TrainingRun, device: str, directory: Path) -> dic
     }
 
 
-def _lora_config(settings: LoraSettings | None, model: Any) -> Any:
+def lora_config(settings: LoraSettings | None, model: Any) -> Any:
+    """Return peft's configuration; None without `settings`."""
     if settings is None:
         return None
     from peft import LoraConfig

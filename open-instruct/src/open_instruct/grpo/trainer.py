@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 
 from ..evaluation.statistics import estimate
 from ..metrics import require_finite
-from ..trainers import _lora_config, _trainer_arguments
+from ..trainers import _trainer_arguments, lora_config
 from ..verifiers.table import Score
 from .config import GrpoConfig
 
@@ -103,7 +103,7 @@ def grpo_trainer(
         tasks=tasks,
         train_dataset=Dataset.from_dict({"prompt": [str(number) for number in range(len(tasks))]}),
         processing_class=tokenizer,
-        peft_config=_lora_config(config.lora, model),
+        peft_config=lora_config(config.lora, model),
     )
 
 

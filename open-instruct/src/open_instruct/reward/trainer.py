@@ -12,7 +12,7 @@ from trl import RewardTrainer
 
 from ..data import PairExample
 from ..formats.contract import WorkError
-from ..trainers import _lora_config, _trainer_arguments, _TrainerChanges
+from ..trainers import _trainer_arguments, _TrainerChanges, lora_config
 from .calibration import calibrate
 from .config import RewardConfig
 from .model import score_ids
@@ -38,7 +38,7 @@ def reward_trainer(
     Raises:
         ConfigError: `lora.target_modules` names a matrix that the model does not have.
     """
-    lora = _lora_config(config.lora, model)
+    lora = lora_config(config.lora, model)
     if lora is not None:
         lora.task_type, lora.modules_to_save = "SEQ_CLS", ["score"]
     columns: dict[str, Any] = {
