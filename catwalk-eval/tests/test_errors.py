@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_shows_every_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from catwalk.backends import huggingface
+    from catwalk.backends import huggingface, specs
 
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
@@ -71,7 +71,7 @@ def test_help_shows_every_default(capsys: pytest.CaptureFixture[str], monkeypatc
         assert type(field.default) not in (int, str) or f"(default: {field.default})" in text
     sizes = huggingface._BATCH_TOKENS["cpu"], huggingface._BATCH_TOKENS_DEVICE
     assert "(default: {} on a CPU, {} elsewhere)".format(*sizes) in text
-    assert f"{huggingface._DEFAULT_LENGTH} if it has no limit" in text
+    assert f"{specs.DEFAULT_LENGTH} if it has no limit" in text
 
 
 def test_formats_command_imports_no_torch() -> None:
