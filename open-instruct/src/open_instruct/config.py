@@ -13,6 +13,7 @@ __all__ = [
     "FORMER_NAMES",
     "DataSettings",
     "DpoConfig",
+    "EncodingSettings",
     "LoraSettings",
     "OptimizerSettings",
     "PairDataSettings",
@@ -79,6 +80,16 @@ class SequenceSettings:
     """What to do with a longer sequence; either is counted and reported."""
     packing: bool = False
     """Pack several conversations into one sequence; they do not attend to each other (sft only)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingSettings:
+    """How rows become token ids; nothing here changes the result."""
+
+    num_processes: int = 1
+    """Processes that encode; worth it from some ten thousand rows."""
+    cache: LocalPath | None = None
+    """Directory for encoded rows, found by the hash of all that they depend on; null: encode in every run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +234,7 @@ class SftConfig:
     data: DataSettings
     template: TemplateSettings = field(default_factory=TemplateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
+    encoding: EncodingSettings = field(default_factory=EncodingSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     loss_reduction: Literal["token", "sum", "example"] = "token"
@@ -233,7 +245,7 @@ class SftConfig:
 
     def problems(self) -> list[Problem]:
         """List the problems that the types of single fields do not show."""
-        return _problems(self)
+        return _problems(self) + _encoding_problems(self.encoding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +261,7 @@ class DpoConfig:
     data: PairDataSettings
     template: TemplateSettings = field(default_factory=TemplateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
+    encoding: EncodingSettings = field(default_factory=EncodingSettings)
     loss: PreferenceLoss = field(default_factory=PreferenceLoss)
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=5e-7, warmup_fraction=0.1)
@@ -261,7 +274,7 @@ class DpoConfig:
 
     def problems(self) -> list[Problem]:
         """List the problems that the types of single fields do not show."""
-        found = _problems(self)
+        found = _problems(self) + _encoding_problems(self.encoding)
         if self.sequence.packing:
             found.append(Problem('"sequence.packing" is true; expected false, pairs are not packed'))
         if self.training.neftune_alpha is not None:
@@ -356,6 +369,12 @@ def _problems(config: TrainingRun) -> list[Problem]:
         divisor = _largest_divisor(batch, micro_batch)
         found.append(Problem(f"{sentence}; expected a divisor", f"set training.micro_batch_sequences to {divisor}"))
     return found
+
+
+def _encoding_problems(encoding: EncodingSettings) -> list[Problem]:
+    if encoding.num_processes >= 1:
+        return []
+    return [Problem(f'"encoding.num_processes" is {encoding.num_processes}; expected 1 or more')]
 
 
 def _largest_divisor(number: int, limit: int) -> int:

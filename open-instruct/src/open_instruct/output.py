@@ -188,6 +188,7 @@ def result_config(config: TrainingRun) -> dict[str, Any]:
     """Return the settings for the manifest: names instead of paths, since inputs have hashes."""
     plain = as_mapping(config)
     del plain["model"], plain["output_dir"]
+    plain.pop("encoding", None)  # it does not change the result
     for key in _WITHOUT_EFFECT:
         del plain["training"][key]
     for former, name in FORMER_NAMES.items():  # a result made before a setting was renamed is still the same result

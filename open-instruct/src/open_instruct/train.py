@@ -16,7 +16,8 @@ from typing import Any
 from .chat.encode import ConversationEncoder
 from .chat.render import choose_template
 from .config import DpoConfig, SftConfig, TrainingSettings
-from .data import encode_conversations, encode_pairs, read_conversations, read_pairs, split_rows, warn_of_overlap
+from .data import Examples, read_conversations, read_pairs, split_rows, warn_of_overlap
+from .encoded import encode_rows
 from .formats.contract import ConfigError, WorkError
 from .model.load import (
     add_special_tokens,
@@ -105,10 +106,17 @@ def train(config: SftConfig | DpoConfig, *, dry_run: bool = False, tokens_per_s:
     # ---- encode: rows to token ids, with a mask of what is trained
     encoder = ConversationEncoder(tokenizer, template)
     max_length = fitting_length(config.sequence.max_length_tokens, inspection)
-    encode: Any = encode_pairs if is_dpo else encode_conversations
-    examples = encode(rows, encoder, max_length, config.sequence.too_long)
+    encode = partial(
+        encode_rows,
+        encoder=encoder,
+        max_length=max_length,
+        sequence=config.sequence,
+        settings=config.encoding,
+        pairs=is_dpo,
+    )
+    examples: Examples[Any] = encode(rows)
     examples.report(f"training {noun}s")
-    evaluation = encode(held_out, encoder, max_length, config.sequence.too_long)
+    evaluation: Examples[Any] = encode(held_out)
     evaluation.report(f"held-out {noun}s")
     if not examples.rows:
         raise WorkError(f"data.train: no {noun} is left to train on; expected at least one")
