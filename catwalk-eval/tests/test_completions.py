@@ -246,6 +246,13 @@ def test_a_number_that_is_not_finite_names_the_pair(server: Server, model: Path,
     with pytest.raises(PairError, match="expected a finite number") as caught:
         remote.score(_PAIRS)
     assert caught.value.pair == 2
+    server.bodies.clear()
+    many = [Pair(context=f"Rivers carry sand {n}", continuation=" to the sea") for n in range(60)]
+    with pytest.raises(PairError) as caught:  # kept: no request may follow while somebody looks at the error
+        remote.score(many)
+    seen = len(server.bodies)
+    assert seen < 40
+    assert (caught.value.pair, len(server.bodies)) == (0, seen)
 
 
 @pytest.mark.parametrize("answer", ["text", [], {"choices": []}, {"choices": [{"text": None}]}])

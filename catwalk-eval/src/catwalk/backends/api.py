@@ -4,15 +4,17 @@ import email.utils
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from catwalk.formats.contract import ConfigError, WorkError, first_line
 
 __all__ = ["KEY_VARIABLE", "CompletionsAPI", "RefusedRequest"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,13 @@ class CompletionsAPI:
         self.model = model
         self._concurrency = concurrency
 
-    def choices(self, bodies: Sequence[dict[str, Any]], *, attempts: int = _ATTEMPTS) -> Iterator[dict[str, Any]]:
-        """The only choice of the answer to each request, in their order; several requests are under way at a time.
+    def choices(
+        self, bodies: Sequence[dict[str, Any]], use: Callable[[int, dict[str, Any]], T], *, attempts: int = _ATTEMPTS
+    ) -> list[T]:
+        """What `use` makes of each request's index and the only choice of its answer; in order, in this thread.
 
-        `model` is added to the bodies. After an error no further request is sent.
+        Several requests are under way at a time. `model` is added to the bodies. After an error, of `use` too, no
+        further request is sent.
 
         Raises:
             ConfigError: there is no such server or model, or the key is wrong.
@@ -53,8 +58,7 @@ class CompletionsAPI:
         ):
             waiting = [pool.submit(self._choice, client, body, attempts) for body in bodies]
             try:
-                for one in waiting:
-                    yield one.result()
+                return [use(index, one.result()) for index, one in enumerate(waiting)]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 

@@ -8,11 +8,11 @@ scored: those that end in the continuation. The server must return log-probabili
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from catwalk import DISTRIBUTION, __version__
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _SOFTWARE = {DISTRIBUTION: __version__}
 _PROBE = "The sea is salt."
+T = TypeVar("T")
 _Sent = str | list[int]
 """A prompt as it is sent."""
 _NO_LOGPROB = -9999.0  # vLLM's JSON for minus infinity
@@ -68,7 +69,9 @@ def open_completions(spec: ModelSpec, settings: Settings) -> Backend:
 
 
 class _Unusable(ValueError):
-    """An answer lacks what a score needs."""
+    """An answer lacks what a score needs; `prompt` is the index of its prompt."""
+
+    prompt = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ class _Server(ABC):
     """The model behind the API: how prompts are scored and continued."""
 
     parameters = 0
+    advance: Advance | None
 
     def __init__(self, api: CompletionsAPI, tokenizer_directory: Path | None) -> None:
         self.api = api
@@ -137,7 +141,7 @@ class _Server(ABC):
         Raises:
             ConfigError: it does not return log-probabilities of a prompt, or has another tokenizer.
         """
-        assert self._max_tokens in (0, 1)
+        _ = self._max_tokens
 
     @cached_property
     def _max_tokens(self) -> int:
@@ -149,7 +153,7 @@ class _Server(ABC):
         problem = ""
         for max_tokens in (0, 1):
             try:
-                (choice,) = self.api.choices([_scoring(prompt, max_tokens)], attempts=2)
+                (choice,) = self.api.choices([_scoring(prompt, max_tokens)], lambda _, found: found, attempts=2)
                 self.check_probe(_read(choice, prompt, max_tokens))
             except (RefusedRequest, _Unusable) as error:
                 problem = problem or f"model: {self.api.address}: {str(error).removeprefix(f'{self.api.address}: ')}"
@@ -167,24 +171,41 @@ class _Server(ABC):
     def check_probe(self, echo: _Echo) -> None:
         """Raise `_Unusable`, or ConfigError, if the answer to it is of no use."""
 
-    def echoes(self, prompts: Sequence[_Sent]) -> Iterator[_Echo | _Unusable]:
-        """Each prompt with its log-probabilities, or what is wrong with them."""
-        bodies = [_scoring(prompt, self._max_tokens) for prompt in prompts]
-        for prompt, choice in zip(prompts, self.api.choices(bodies), strict=True):
-            try:
-                yield _read(choice, prompt, self._max_tokens)
-            except _Unusable as error:
-                yield error
+    def scored(self, prompts: Sequence[_Sent], use: Callable[[int, _Echo], T]) -> list[T]:
+        """What `use` makes of each prompt's index and its log-probabilities.
 
-    def texts(self, prompts: Sequence[_Sent], asked: Sequence[Prompt]) -> Iterator[str]:
+        Raises:
+            _Unusable: as `use`, or for an answer without log-probabilities.
+        """
+        max_tokens = self._max_tokens
+
+        def read(index: int, choice: dict[str, Any]) -> T:
+            try:
+                found = use(index, _read(choice, prompts[index], max_tokens))
+            except _Unusable as error:
+                error.prompt = index
+                raise
+            if self.advance is not None:
+                self.advance(1, len(prompts[index]) if isinstance(prompts[index], list) else 0)
+            return found
+
+        return self.api.choices([_scoring(prompt, max_tokens) for prompt in prompts], read)
+
+    def texts(self, prompts: Sequence[_Sent], asked: Sequence[Prompt]) -> list[str]:
         """What greedy decoding adds to each prompt, up to a stop text."""
         bodies: list[dict[str, Any]] = []
         for prompt, one in zip(prompts, asked, strict=True):
             stop = {"stop": list(one.stop[:_MOST_STOPS])} if one.stop else {}
             bodies.append({"prompt": prompt, "max_tokens": one.max_tokens, "temperature": 0, **stop})
-        for one, choice in zip(asked, self.api.choices(bodies), strict=True):
+
+        def read(index: int, choice: dict[str, Any]) -> str:
             text: str = choice["text"]
-            yield text[: min((place for stop in one.stop if (place := text.find(stop)) >= 0), default=len(text))]
+            if self.advance is not None:
+                self.advance(1, 0)
+            places = (text.find(stop) for stop in asked[index].stop)
+            return text[: min((place for place in places if place >= 0), default=len(text))]
+
+        return self.api.choices(bodies, read)
 
 
 def _letters(text: str) -> str:
@@ -286,27 +307,14 @@ class TokenCompletions(_Server, TokenBackend):
             RequestError: for a log-probability that is not finite, or an answer without it.
         """
         prompts: list[_Sent] = [[*request.context, *request.continuation] for request in requests]
-        found = []
-        for index, (request, echo) in enumerate(zip(requests, self.echoes(prompts), strict=True)):
-            try:
-                if isinstance(echo, _Unusable):
-                    raise echo
-                found.append(echo.score(len(request.context)))
-            except _Unusable as error:
-                raise RequestError(str(error), index) from error
-            if self.advance is not None:
-                self.advance(1, len(prompts[index]) - 1)
-        return found
+        try:
+            return self.scored(prompts, lambda index, echo: echo.score(len(requests[index].context)))
+        except _Unusable as error:
+            raise RequestError(str(error), error.prompt) from error
 
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """What greedy decoding adds to each prompt. A prompt that does not fit the window is cut on the left."""
-        ids: list[_Sent] = [*encode_prompts(prompts, self.tokenizer, self.max_length_tokens)]
-        found = []
-        for text in self.texts(ids, prompts):
-            found.append(text)
-            if self.advance is not None:
-                self.advance(1, 0)
-        return found
+        return self.texts(encode_prompts(prompts, self.tokenizer, self.max_length_tokens), prompts)
 
 
 # ---- texts
@@ -364,17 +372,14 @@ class TextCompletions(_Server):
         split = [move_space(pair) for pair in pairs]
         first = {one: index for index, one in reversed(list(enumerate(split)))}
         asked = sorted(first, key=first.__getitem__)
-        found: dict[tuple[str, str], Likelihood] = {}
-        for one, echo in zip(asked, self.echoes([before + after for before, after in asked]), strict=True):
-            try:
-                if isinstance(echo, _Unusable):
-                    raise echo
-                found[one] = _likelihood(*one, echo)
-            except _Unusable as error:
-                raise PairError(str(error), first[one], hint=_NEEDS_TOKENIZER) from error
-            if self.advance is not None:
-                self.advance(1, len(echo.tokens))
-        return [found[one] for one in split]
+        try:
+            found = self.scored(
+                [before + after for before, after in asked], lambda index, echo: _likelihood(*asked[index], echo)
+            )
+        except _Unusable as error:
+            raise PairError(str(error), first[asked[error.prompt]], hint=_NEEDS_TOKENIZER) from error
+        by_pair = dict(zip(asked, found, strict=True))
+        return [by_pair[one] for one in split]
 
     def documents(self, texts: Sequence[str]) -> list[Likelihood]:
         """Not possible.
@@ -387,12 +392,7 @@ class TextCompletions(_Server):
 
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """What greedy decoding adds to each prompt."""
-        found = []
-        for text in self.texts([one.text for one in prompts], prompts):
-            found.append(text)
-            if self.advance is not None:
-                self.advance(1, 0)
-        return found
+        return self.texts([one.text for one in prompts], prompts)
 
 
 def _likelihood(before: str, after: str, echo: _Echo) -> Likelihood:
