@@ -24,6 +24,7 @@ from report import Row, write_report
 from shares import MEASURE, build_measure, profile, shares
 from timing import Cost, run
 from works import (
+    DECONTAMINATION_RULES,
     IN_PROCESS,
     NEED_SHARED_DATA,
     QUALITY_TAGGERS,
@@ -191,6 +192,21 @@ class Bench:
         hours = {name: cost.cpu_s / given.text_mb * 1e6 / 3600 for name, cost in costs.items()}
         return row, {"total": sum(hours.values()), **hours}
 
+    def decontamination(self, rule: str) -> Row:
+        """`dolma decontaminate` with the perplexity sources as evaluation items; no other tool has it."""
+
+        def arguments(given: Input, out: Path) -> list[str]:
+            items = f"{os.environ['SHARED_DATA']}/ppl/*/*/*.jsonl.gz"
+            places = ["--evaluation", items, "--destination", f"{out}/found", "--name", out.name]
+            return ["decontaminate", "--documents", given.pattern, *places, "--rule", rule]
+
+        work, given = Work(f"decontaminate {rule}", arguments, 1, 0), self.input(self.options.size_mb)
+        costs = [self.cost(OURS, work, given).less(self.start(OURS, work)) for _ in self.rounds()]
+        best = min(costs, key=lambda cost: cost.cpu_s)
+        row = Row(work.name, 0, given.text_mb, given.text_mb / best.wall_s, given.text_mb / best.cpu_s)
+        row.peak_rss_mb = best.peak_rss_mb
+        return row
+
     def one_run(self, work: Work, details: dict[str, object]) -> Row:
         """The same in one pass, `dolma run`, and where its time goes; next to it datatrove."""
         given = self.input(self.options.size_mb)
@@ -283,6 +299,10 @@ def main() -> int:
             ("whole path", lambda: whole_path(bench, details)),
             ("whole path, one run", lambda: bench.rows.append(bench.one_run(ONE_RUN, details))),
             ("whole path, lazy", lambda: bench.rows.append(bench.one_run(LAZY, details))),
+            *(
+                (f"decontaminate {rule}", lambda rule=rule: bench.rows.append(bench.decontamination(rule)))
+                for rule in DECONTAMINATION_RULES
+            ),
             ("encoders", lambda: details.update({"MB of text a second by encoder": bench.encoders()})),
             ("2 processes", lambda: details.update({"speed of 2 processes over 1": bench.scaling()})),
             ("dolma list", lambda: details.update({"dolma list, seconds": list_seconds()})),

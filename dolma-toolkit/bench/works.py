@@ -11,6 +11,7 @@ from pathlib import Path
 from inputs import Input
 
 __all__ = [
+    "DECONTAMINATION_RULES",
     "IN_PROCESS",
     "NEED_SHARED_DATA",
     "QUALITY_TAGGERS",
@@ -26,6 +27,7 @@ __all__ = [
 RULES = ("gopher_v2", "c4_v2")
 TEXT_TAGGERS = (*RULES, "repetitions_v1", "pii_regex_with_counts_fast_v2")
 QUALITY_TAGGERS = (*TEXT_TAGGERS, "ft_lang_id_1e2")
+DECONTAMINATION_RULES = ("ngrams", "tokens", "characters", "paragraphs")
 TOKENIZERS = Path(os.environ["SHARED_DATA"], "tokenizers") if "SHARED_DATA" in os.environ else None
 
 # Thresholds of Gopher (Rae et al. 2021, table A1) and C4 (Raffel et al. 2020, section 2.2), ten of them
@@ -169,7 +171,11 @@ WORKS = (
 NEED_SHARED_DATA = (
     ()
     if TOKENIZERS
-    else (*(work.name for work in TOKENS), "whole path", "whole path, one run", "whole path, lazy", "encoders")
+    else (
+        *(work.name for work in TOKENS),
+        *("whole path", "whole path, one run", "whole path, lazy", "encoders"),
+        *(f"decontaminate {rule}" for rule in DECONTAMINATION_RULES),
+    )
 )
 """Rows that cannot be measured because `SHARED_DATA` is not set."""
 SCALING = (

@@ -6,7 +6,6 @@
 pub(super) mod tagger;
 mod units;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use rustc_hash::FxHashMap;
@@ -83,18 +82,24 @@ pub struct Index {
     rule: Rule,
     /// In the order of the file.
     pub items: Vec<Item>,
-    /// Of each length of pattern, the shortest first.
-    tables: Vec<Table>,
+    table: Table,
 }
 
-/// The patterns of one length.
+/// All patterns, by the hash of as many first units as the shortest has.
 struct Table {
-    length: usize,
+    seed_length: usize,
     /// the hash of a run's first unit counts this much in the hash of the run
     leading: u64,
     /// one bit for each hash that occurs, modulo its size: most runs of a document end here
     bits: Vec<u64>,
-    places: FxHashMap<u64, Places>,
+    patterns: FxHashMap<u64, Vec<Pattern>>,
+}
+
+/// A run of units that items have.
+struct Pattern {
+    length: usize,
+    hash: u64,
+    places: Places,
 }
 
 /// Where a pattern is: (item, first unit).
@@ -125,19 +130,19 @@ impl Index {
     /// An index of items (id, text).
     pub fn new(rule: Rule, items: impl IntoIterator<Item = (String, String)>) -> Index {
         let mut found = Vec::new();
-        let mut by_length: BTreeMap<usize, FxHashMap<u64, Places>> = BTreeMap::new();
+        let mut patterns: FxHashMap<(usize, u64), Places> = FxHashMap::default();
         for (number, (id, text)) in items.into_iter().enumerate() {
             let units = Units::of(&Text::new(&text), rule.unit, rule.min_words);
             let length = rule.length.min(units.len());
             let starts = rule.starts(&units, length);
             for &start in &starts {
                 let hash = units.hash(start, length);
-                by_length.entry(length).or_default().entry(hash).or_default().push((number as u32, start as u32));
+                patterns.entry((length, hash)).or_default().push((number as u32, start as u32));
             }
             found.push(Item { id, text, units, num_patterns: starts.len() });
         }
-        let tables = by_length.into_iter().map(|(length, places)| Table::new(length, places)).collect();
-        Index { rule, items: found, tables }
+        let table = Table::new(&found, patterns);
+        Index { rule, items: found, table }
     }
 
     /// The unit that lengths count.
@@ -192,17 +197,19 @@ impl Index {
 
     /// Calls `found` with each run of the document that has the hash of a pattern.
     fn seeds<'a>(&'a self, units: &Units, mut found: impl FnMut(usize, usize, &'a Places)) {
-        for table in &self.tables {
-            let length = table.length;
-            let Some(mut hash) = (units.len() >= length).then(|| units.hash(0, length)) else { break };
-            for start in 0.. {
-                if let Some(places) = table.get(hash) {
-                    found(start, length, places);
+        let table = &self.table;
+        let Some(mut hash) = (units.len() >= table.seed_length).then(|| units.hash(0, table.seed_length)) else {
+            return;
+        };
+        for start in 0.. {
+            for pattern in table.get(hash) {
+                if start + pattern.length <= units.len() && units.hash(start, pattern.length) == pattern.hash {
+                    found(start, pattern.length, &pattern.places);
                 }
-                let Some(&next) = units.hashes.get(start + length) else { break };
-                let first = units.hashes[start].wrapping_mul(table.leading);
-                hash = hash.wrapping_sub(first).wrapping_mul(BASE).wrapping_add(next);
             }
+            let Some(&next) = units.hashes.get(start + table.seed_length) else { break };
+            let first = units.hashes[start].wrapping_mul(table.leading);
+            hash = hash.wrapping_sub(first).wrapping_mul(BASE).wrapping_add(next);
         }
     }
 
@@ -252,24 +259,31 @@ impl Rule {
 }
 
 impl Table {
-    fn new(length: usize, places: FxHashMap<u64, Places>) -> Table {
-        // sixteen bits for each hash: one run in sixteen that does not match is looked up
-        let size = (places.len() * 16).next_power_of_two().max(64);
+    fn new(items: &[Item], found: FxHashMap<(usize, u64), Places>) -> Table {
+        let seed_length = found.keys().map(|(length, _)| *length).min().unwrap_or(1);
+        let mut patterns: FxHashMap<u64, Vec<Pattern>> = FxHashMap::default();
+        for ((length, hash), places) in found {
+            let (item, start) = places[0];
+            let seed = items[item as usize].units.hash(start as usize, seed_length);
+            patterns.entry(seed).or_default().push(Pattern { length, hash, places });
+        }
+        // sixteen bits for each seed: one run in sixteen that does not match is looked up
+        let size = (patterns.len() * 16).next_power_of_two().max(64);
         let mut bits = vec![0; size / 64];
-        for &hash in places.keys() {
-            let at = mixed(hash) as usize & (size - 1);
+        for &seed in patterns.keys() {
+            let at = mixed(seed) as usize & (size - 1);
             bits[at / 64] |= 1 << (at % 64);
         }
-        let leading = (1..length).fold(1u64, |power, _| power.wrapping_mul(BASE));
-        Table { length, leading, bits, places }
+        let leading = (1..seed_length).fold(1u64, |power, _| power.wrapping_mul(BASE));
+        Table { seed_length, leading, bits, patterns }
     }
 
     #[inline]
-    fn get(&self, hash: u64) -> Option<&Places> {
+    fn get(&self, hash: u64) -> &[Pattern] {
         let at = mixed(hash) as usize & (self.bits.len() * 64 - 1);
         match self.bits[at / 64] >> (at % 64) & 1 {
-            0 => None,
-            _ => self.places.get(&hash),
+            0 => &[],
+            _ => self.patterns.get(&hash).map_or(&[], Vec::as_slice),
         }
     }
 }
