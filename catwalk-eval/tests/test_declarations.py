@@ -67,6 +67,7 @@ def test_a_users_file_is_a_task_with_examples_from_another_split(tmp_path: Path)
         ("hub: {nam: x}\n", r'unknown key "hub\.nam" \(nearest: "name"\)'),
         ("max_tokens: many\n", r'own\.yaml:10: "max_tokens" is "many"; expected an integer'),
         ("kind: essay\n", "expected choices or text or generation"),
+        ("state: verified\n", r"own\.yaml:10: \"state\" is 'verified'; expected declared or rendered or scored"),
         ("kind: generation\n", '"references" is missing'),
         ("fields: {question: text}\n", 'field "question" is text; expected string'),
         (": [\n", r"own\.yaml:1\d: not valid YAML"),

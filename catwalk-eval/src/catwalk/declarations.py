@@ -20,6 +20,7 @@ Declaration = dict[str, Any]
 Row = dict[str, Any]
 
 _KINDS = ("choices", "text", "generation")
+_STATES = ("declared", "rendered", "scored")  # with real rows, in a test
 _TYPES: dict[str, type] = {
     "string": str,
     "integer": int,
@@ -111,6 +112,9 @@ def read_declaration(path: Path) -> Declaration:
     kind = value.get("kind", "choices")
     if kind not in _KINDS:
         raise ConfigError(f'{_place(path, text, "kind")}: "kind" is {kind!r}; expected {" or ".join(_KINDS)}')
+    state = value.get("state", _STATES[0])
+    if state not in _STATES:
+        raise ConfigError(f'{_place(path, text, "state")}: "state" is {state!r}; expected {" or ".join(_STATES)}')
     for key in _NEEDED[kind]:
         if key not in value:
             raise ConfigError(f'{path}: "{key}" is missing; a task of kind {kind} needs it')
