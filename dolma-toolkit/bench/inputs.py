@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from backports import zstd
 
-__all__ = ["Input", "find_corpus", "make_input", "make_large_input"]
+__all__ = ["Input", "find_corpus", "make_input", "make_large_input", "read_documents"]
 
 PRODUCT = Path(__file__).resolve().parents[1]
 FILES = 4

@@ -237,7 +237,7 @@ def test_all_mistakes_are_told_at_once(folder: Path, dolma: Dolma) -> None:
     del settings["dedupe"]["num_partition"]
     settings["bloom_filter"] = {"file": "f.bin"}
     result = dolma("-c", configured(folder, settings), "dedupe", code=2)
-    for words in ("expected one of them", "dedupe.min_words", "dedupe.partition_index", "processes", "has no size"):
+    for words in ("expected one of documents", "dedupe.min_words", "partition_index", "processes", "has no size"):
         assert words in result.err
 
 

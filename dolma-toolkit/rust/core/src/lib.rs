@@ -12,6 +12,7 @@ pub mod jq;
 pub mod jsonl;
 pub mod jsonpath;
 pub mod mix;
+pub mod near;
 pub mod pipeline;
 #[cfg(any(test, feature = "probes"))]
 pub mod probes;

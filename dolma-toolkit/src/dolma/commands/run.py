@@ -160,15 +160,23 @@ def _passes(config: Config) -> list[_Pass]:
         elif stage.tokens is not None and before and not has_mix:
             barrier = "tokens reads the documents as they are"
         elif stage.dedupe is not None:
-            files = {os.path.realpath(one.dedupe.bloom_filter.file) for one in before if one.dedupe is not None}
-            if os.path.realpath(stage.dedupe.bloom_filter.file) in files:
-                barrier = "the filter has to have the keys of all documents"
+            known = {place for one in before if one.dedupe is not None for place in _memory(one.dedupe)}
+            if known & _memory(stage.dedupe):
+                barrier = f"the {'index' if stage.dedupe.index else 'filter'} has to have the keys of all documents"
+            elif before and stage.dedupe.dedupe.minhash is not None and stage.dedupe.dedupe.minhash.attributes:
+                barrier = "the scores have to be there before documents are compared"
         elif stage.mix is not None and before and any(_needs_survey(stream) for stream in stage.mix.streams):
             barrier = "a budget or percentiles need all documents before the first is written"
         if barrier:
             passes.append(_Pass(barrier=barrier))
         passes[-1].stages.append(index)
     return passes
+
+
+def _memory(config: dedupe.Config) -> set[str]:
+    """The filter or the index."""
+    places = {config.bloom_filter.file if config.bloom_filter else None, config.index}
+    return {os.path.realpath(place) for place in places if place is not None}
 
 
 def _needs_survey(stream: mix.StreamConfig) -> bool:
@@ -225,6 +233,8 @@ def _work(config: Config, one: _Pass, documents: list[Source], made: set[str], i
     _check_read(work, one, has_mix)
     for index, stage in stages.items():
         settings = work.tags[index].settings() if stage.tag else work.settings[index]
+        if stage.dedupe is not None:
+            settings = {"near" if stage.dedupe.dedupe.needs_index else "filter": settings}
         work.plan.add(stage.command, settings, work.keep[index])
     if has_mix:
         [index] = [index for index, stage in stages.items() if stage.mix]
@@ -424,8 +434,12 @@ def _steps(config: Config, one: _Pass) -> list[str]:
     """What the shards of a pass do between barriers."""
     stages = [config.stages[index] for index in one.stages]
     steps = []
-    if any(stage.dedupe and not stage.dedupe.bloom_filter.read_only for stage in stages):
-        steps += ["keys", "filter", "answers"]
+    dedupes = [stage.dedupe for stage in stages if stage.dedupe]
+    has_filter = any(one.bloom_filter is not None and not one.bloom_filter.read_only for one in dedupes)
+    has_index = any(one.dedupe.needs_index for one in dedupes)
+    if has_filter or has_index:
+        steps.append("keys")
+    steps += ["groups"] * has_index + ["filter", "answers"] * has_filter
     mixes = [stage.mix for stage in stages if stage.mix]
     if any(_needs_survey(stream) for mixing in mixes for stream in mixing.streams):
         steps.append("survey")
@@ -447,13 +461,11 @@ def _check_names(work: _Work, index: int) -> None:
     for plan in work.tags.values():
         for artifact in plan.artifacts:
             planned[artifact.directory] = {"taggers": artifact.config["taggers"], "keys": []}
-    for other, settings in work.settings.items():
+    for other in work.settings:
         stage = work.config.stages[other]
         if stage.dedupe:
-            [unit] = settings["unit"].values()
-            key = unit["attribute_name"] + settings["attribute_suffix"]
             for directory in work.directories[other]:
-                planned[str(directory)] = {"taggers": [], "keys": [key]}
+                planned[str(directory)] = {"taggers": [], "keys": dedupe.attribute_keys(stage.dedupe.dedupe)}
     for warning in _native.mix_check(json.dumps(work.settings[index]), json.dumps(planned), current()):
         log.warning("mix  %s", warning)
 
@@ -477,8 +489,7 @@ def _report(work: _Work, stages: Mapping[int, StageConfig], summary: dict[str, A
             counts = next(marked)
             counts["skipped"] = [] if has_mix else counts["skipped"]
             dedupe.report(stage.dedupe, directories if work.keep[index] else [], counts, seconds, reporter)
-            unit = "documents" if stage.dedupe.dedupe.documents else "paragraphs"
-            lines.append(f"dedupe   {counts['marked']:>12,} of {counts['compared']:,} {unit} marked")
+            lines.append(f"dedupe   {counts['marked']:>12,} {dedupe.what_is_marked(stage.dedupe.dedupe, counts)}")
         elif stage.mix:
             place = directories[0] if work.keep[index] else Path(work.directories[max(stages)][0])
             streams = summary["mix"]["streams"]
@@ -602,10 +613,8 @@ def _parts(stage: StageConfig) -> list[str]:
         return stage.tag.taggers
     if stage.dedupe is None:
         return [stage.command]
-    paragraphs = stage.dedupe.dedupe.paragraphs
-    if paragraphs is None:
-        return ["documents"]
-    return ["paragraphs" if paragraphs.by_ngram is None else "ngrams"]
+    unit, comparison = stage.dedupe.dedupe.unit
+    return ["ngrams" if getattr(comparison, "by_ngram", None) is not None else unit]
 
 
 def _are_there(documents: Sequence[Source]) -> bool:

@@ -17,6 +17,8 @@ pub struct Counts {
     pub spans: u64,
     /// paragraph separators found
     pub separators: u64,
+    /// documents that stay of a cluster
+    pub clusters: u64,
 }
 
 impl Counts {
@@ -27,6 +29,7 @@ impl Counts {
         self.marked += other.marked;
         self.spans += other.spans;
         self.separators += other.separators;
+        self.clusters += other.clusters;
     }
 }
 

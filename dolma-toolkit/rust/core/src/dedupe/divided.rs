@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::{Asking, Keyer};
 use super::settings::Settings;
+use super::stage::Open;
 use crate::bloom::{Filter, Part, Said};
 use crate::error::{Code, Error, Result};
 use crate::jsonl::{AtomicWriter, Compression, Written};
@@ -67,9 +68,6 @@ pub struct Answers {
     /// Keys that were not in the filter.
     pub new_keys: u64,
 }
-
-/// Opens a document file, by its position in the settings, for some fields or all.
-pub type Open<'o> = &'o (dyn Fn(usize, Option<&[&str]>) -> Result<Rows> + Sync);
 
 impl<'s> Divided<'s> {
     /// `run` is what the keys and the filter depend on.

@@ -9,6 +9,7 @@ mod keys;
 mod ngrams;
 mod resume;
 mod settings;
+mod stage;
 mod url;
 mod words;
 
@@ -20,20 +21,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use decide::Counts;
+pub use keys::split_paragraphs;
+pub use resume::{Before, Identity, Making, MarkedFile, Target, Targets};
 pub use settings::{DocumentFile, FilterSettings, NgramSettings, Normalize, Settings, UnitSettings};
+pub use stage::{Asked, AttributeFiles, Deduping, Marked, Marking, Open, Output};
 pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};
 use crate::error::{Code, Error, Result};
-use crate::jsonl::{AtomicWriter, Skipped};
+use crate::jsonl::Skipped;
 use crate::manifest::sha256_file;
 use crate::progress::Progress;
-use crate::run::{BatchRow, Files, Journal, Share};
+use crate::run::{BatchRow, Files, Share};
 use decide::Marker;
-pub use divided::Open;
 use divided::{run_of, Answering, Answers, Divided, Progressed};
-use keys::{Asking, KeyedRow, Keyer};
-use resume::{groups, Identity, MarkedFile, Target};
+use keys::Keyer;
 
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
@@ -60,6 +62,10 @@ pub struct Summary {
     pub filter_grown_from: Option<u64>,
     /// paragraph separators in the texts
     pub separators: u64,
+    /// documents in an index
+    pub index_documents: u64,
+    /// clusters whose document that stays is in this run
+    pub clusters: u64,
     /// skipped rows
     pub skipped: Vec<Skipped>,
 }
@@ -75,7 +81,7 @@ pub struct Dedupe<'s> {
     given: Option<FileState>,
     identity: Identity,
     /// Directories of attributes; none where they are not kept.
-    targets: Vec<Target<'s>>,
+    targets: Targets<'s>,
     /// An earlier run stopped behind its filter, or was finished.
     already_inserted: bool,
     /// What shares of the run found, if they asked all keys.
@@ -89,7 +95,7 @@ impl<'s> Dedupe<'s> {
     pub fn survey(settings: &'s Settings, keep: bool, is_divided: bool, files: &Files) -> Result<Dedupe<'s>> {
         settings.key()?;
         let (filter, before) = open_filter(settings, is_divided)?;
-        let identity = Identity::of(settings)?;
+        let identity = Identity::of(&settings.recorded(), &settings.files)?;
         let mut already_inserted = false;
         let mut given = before.clone();
         if let (AnyFilter::Current(filter), false) = (&filter, settings.bloom_filter.read_only) {
@@ -98,91 +104,31 @@ impl<'s> Dedupe<'s> {
                 given = run.before.clone();
             }
         }
-        let groups = if keep { groups(settings) } else { Vec::new() };
-        let target = |group| Target::new(settings, group, &identity, given.as_ref(), files);
-        let targets = groups.into_iter().map(target).collect::<Result<_>>()?;
+        let making = Making {
+            documents: &settings.files,
+            recorded: settings.recorded(),
+            keys: vec![settings.attribute_name()],
+            are_in_bytes: settings.key()?.is_some(),
+            run: identity.run.clone(),
+            before: given.clone().map(|state| Before {
+                role: "filter",
+                path: settings.bloom_filter.file.clone(),
+                is_changed: !settings.bloom_filter.read_only,
+                state,
+            }),
+        };
+        let targets = Targets::new(&making, keep, files)?;
         let files = files.clone();
         let answers = None;
         Ok(Dedupe { settings, files, filter, before, given, identity, targets, already_inserted, answers, is_divided })
     }
 
-    /// Whether nothing is left to do but, perhaps, the manifests. `is_complete`: whatever else is made of the attributes
-    /// is there.
-    pub fn is_done(&self, is_complete: bool) -> Result<bool> {
-        let may_be_done = self.before.is_some() && (self.already_inserted || self.settings.bloom_filter.read_only);
-        if self.already_inserted && !(is_complete && self.all_written()?) {
-            let message = format!(
-                "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
-                self.settings.bloom_filter.file.display(),
-                self.identity.names.first().map(String::as_str).unwrap_or_default(),
-            );
-            return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
-        }
-        let are_done = || -> Result<bool> {
-            for target in &self.targets {
-                if !target.is_done()? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        Ok(may_be_done && is_complete && (self.already_inserted || are_done()?))
-    }
-
-    /// Whether every row has its attributes, and only the manifests may be missing.
-    pub fn all_written(&self) -> Result<bool> {
-        for target in &self.targets {
-            if !target.all_written()? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Readies the directories. Says how many files of another run were removed.
-    pub fn begin(&self, share: Option<Share>) -> Result<u64> {
-        self.targets.iter().try_for_each(Target::check_place)?;
-        self.targets.iter().try_fold(0, |removed, target| Ok(removed + target.begin(share)? as u64))
-    }
-
-    /// The document files, in order.
-    pub fn files(&self) -> &'s [DocumentFile] {
-        &self.settings.files
-    }
-
-    /// Does this share's part of the decisions. Gives the step that other shares have not finished, if any.
-    pub fn divide(
-        &mut self,
-        share: Share,
-        open: Open<'_>,
-        threads: usize,
-        progress: &Progress,
-    ) -> Result<Option<&'static str>> {
-        if self.settings.bloom_filter.read_only || self.answers.is_some() {
-            return Ok(None);
-        }
-        let divided = Divided::new(self.settings, &run_of(&self.identity.run, self.filter_before()), &self.files)?;
-        divided.begin(share)?;
-        loop {
-            let AnyFilter::Current(filter) = &self.filter else { return Ok(None) };
-            let keyer = Keyer::new(self.settings, &self.filter)?;
-            match divided.go_on(filter, &keyer, share, open, threads, progress)? {
-                Progressed::Waits(step) => return Ok(Some(step)),
-                Progressed::Answered(answers) if self.has_room(answers.new_keys) => {
-                    self.answers = Some(answers);
-                    return Ok(None);
-                }
-                Progressed::Answered(_) => self.grow()?,
-            }
-        }
-    }
-
     /// Takes the filter and the answers that shares of the run left, if all are there.
-    pub fn find_answers(&mut self) -> Result<()> {
+    fn find_answers(&mut self) -> Result<()> {
         if self.settings.bloom_filter.read_only || self.already_inserted {
             return Ok(());
         }
-        let divided = Divided::new(self.settings, &run_of(&self.identity.run, self.filter_before()), &self.files)?;
+        let divided = self.divided()?;
         loop {
             let AnyFilter::Current(filter) = &self.filter else { return Ok(()) };
             let Some(answers) = divided.answers(filter) else { return Ok(()) };
@@ -195,14 +141,8 @@ impl<'s> Dedupe<'s> {
         }
     }
 
-    /// The step that these shares, of so many, have not finished, unless all answers are there.
-    pub fn missing(&self, count: usize) -> Result<Option<(&'static str, BTreeSet<usize>)>> {
-        let AnyFilter::Current(filter) = &self.filter else { return Ok(None) };
-        if self.settings.bloom_filter.read_only || self.answers.is_some() {
-            return Ok(None);
-        }
-        let divided = Divided::new(self.settings, &run_of(&self.identity.run, self.filter_before()), &self.files)?;
-        Ok(Some(divided.missing(filter, count)))
+    fn divided(&self) -> Result<Divided<'s>> {
+        Divided::new(self.settings, &run_of(&self.identity.run, self.before()), &self.files)
     }
 
     fn has_room(&self, new_keys: u64) -> bool {
@@ -218,20 +158,74 @@ impl<'s> Dedupe<'s> {
         self.filter = grown(self.settings, &self.filter, self.before.is_none(), self.is_divided)?;
         Ok(())
     }
+}
 
-    /// Files whose rows have no attributes yet, where attributes are kept and all answers are there; `None`: all files.
-    pub fn unmarked(&self) -> Option<BTreeSet<usize>> {
-        self.answers.as_ref()?;
-        let mut files = BTreeSet::new();
-        for target in &self.targets {
-            let is_missing = |file: &&usize| target.journal.get(&self.settings.files[**file].relative).is_none();
-            files.extend(target.group.files.iter().filter(is_missing));
+impl Deduping for Dedupe<'_> {
+    fn is_done(&self, is_complete: bool) -> Result<bool> {
+        let may_be_done = self.before.is_some() && (self.already_inserted || self.settings.bloom_filter.read_only);
+        if self.already_inserted && !(is_complete && self.all_written()?) {
+            let message = format!(
+                "\"{}\" already has the keys of {}, but attributes of that run are missing; expected a filter without them, since every row would count as its own duplicate",
+                self.settings.bloom_filter.file.display(),
+                self.identity.names.first().map(String::as_str).unwrap_or_default(),
+            );
+            return Err(Error::config("bloom_filter.file", message).with_hint("delete that file to start again"));
         }
-        Some(files)
+        Ok(may_be_done && is_complete && (self.already_inserted || self.targets.are_done()?))
     }
 
-    /// What decides the rows of one pass.
-    pub fn marking(&self) -> Result<Marking<'_>> {
+    fn all_written(&self) -> Result<bool> {
+        self.targets.all_written()
+    }
+
+    fn begin(&mut self, share: Option<Share>) -> Result<u64> {
+        let replaced = self.targets.begin(share)?;
+        if share.is_none() {
+            self.find_answers()?;
+        }
+        Ok(replaced)
+    }
+
+    fn prepare(
+        &mut self,
+        share: Option<Share>,
+        open: Open<'_>,
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Option<&'static str>> {
+        let Some(share) = share.filter(|_| !self.settings.bloom_filter.read_only && self.answers.is_none()) else {
+            return Ok(None);
+        };
+        let divided = self.divided()?;
+        divided.begin(share)?;
+        loop {
+            let AnyFilter::Current(filter) = &self.filter else { return Ok(None) };
+            let keyer = Keyer::new(self.settings, &self.filter)?;
+            match divided.go_on(filter, &keyer, share, open, threads, progress)? {
+                Progressed::Waits(step) => return Ok(Some(step)),
+                Progressed::Answered(answers) if self.has_room(answers.new_keys) => {
+                    self.answers = Some(answers);
+                    return Ok(None);
+                }
+                Progressed::Answered(_) => self.grow()?,
+            }
+        }
+    }
+
+    fn missing(&self, count: usize) -> Result<Option<(&'static str, BTreeSet<usize>)>> {
+        let AnyFilter::Current(filter) = &self.filter else { return Ok(None) };
+        if self.settings.bloom_filter.read_only || self.answers.is_some() {
+            return Ok(None);
+        }
+        let divided = self.divided()?;
+        Ok(Some(divided.missing(filter, count)))
+    }
+
+    fn unmarked(&self) -> Option<BTreeSet<usize>> {
+        self.answers.as_ref().map(|_| self.targets.unwritten())
+    }
+
+    fn marking(&self) -> Result<Box<dyn Marking + '_>> {
         let settings = self.settings;
         let threshold = match &settings.unit {
             UnitSettings::Paragraphs { by_ngram: Some(by_ngram), .. } => by_ngram.overlap_threshold,
@@ -243,11 +237,7 @@ impl<'s> Dedupe<'s> {
             }
             _ => u64::MAX,
         };
-        let mut journals = vec![None; settings.files.len()];
-        for target in &self.targets {
-            target.group.files.iter().for_each(|index| journals[*index] = Some(&target.journal));
-        }
-        Ok(Marking {
+        Ok(Box::new(FilterMarking {
             settings,
             keyer: Keyer::new(settings, &self.filter)?,
             filter: &self.filter,
@@ -256,32 +246,28 @@ impl<'s> Dedupe<'s> {
             attribute: Value::from(settings.attribute_name()).to_string(),
             threshold,
             is_overfull: AtomicBool::new(false),
-            journals,
-        })
+            files: self.targets.files(&settings.files),
+        }))
     }
 
-    /// Forgets what was marked, and what was inserted into a new filter; `is_overfull`: takes a larger one.
-    pub fn restart(&mut self, is_overfull: bool) -> Result<()> {
+    fn restart(&mut self, is_overfull: bool) -> Result<()> {
         self.filter = match is_overfull {
             true => grown(self.settings, &self.filter, self.before.is_none(), self.is_divided)?,
             false => open_filter(self.settings, self.is_divided)?.0,
         };
-        self.targets.iter().try_for_each(|target| target.journal.restart())
+        self.targets.restart()
     }
 
-    /// Hash of the filter's file as it was before this run; `None` if there was none.
-    pub fn filter_before(&self) -> Option<&str> {
+    fn before(&self) -> Option<&str> {
         self.given.as_ref().map(|file| file.sha256.as_str())
     }
 
-    /// What is said of a run with nothing to do.
-    pub fn already_done(&self) -> Result<Summary> {
+    fn already_done(&self) -> Result<Summary> {
         Divided::remove(self.settings)?;
         Ok(Summary { already_done: true, ..summary(&self.filter, Counts::default(), 0) })
     }
 
-    /// Writes the filter and the manifests.
-    pub fn publish(mut self, counts: Counts, replaced_files: u64, skipped: Vec<Skipped>) -> Result<Summary> {
+    fn publish(mut self: Box<Self>, counts: Counts, replaced_files: u64, skipped: Vec<Skipped>) -> Result<Summary> {
         if let (AnyFilter::Current(filter), false) = (&mut self.filter, self.settings.bloom_filter.read_only) {
             filter.record.runs.push(self.identity.record(self.settings, self.before.clone(), &self.files)?);
             bloom::write(filter, &self.settings.bloom_filter.file)?;
@@ -290,23 +276,16 @@ impl<'s> Dedupe<'s> {
         let mut summary = Summary { skipped, ..summary(&self.filter, counts, replaced_files) };
         let has_grown = self.before.is_none() && summary.filter_estimated_keys > first_estimate;
         summary.filter_grown_from = has_grown.then_some(first_estimate);
-        self.targets.into_iter().try_for_each(Target::finish)?;
+        self.targets.finish()?;
         Divided::remove(self.settings).map(|()| summary)
     }
 
-    /// Writes the manifests that an earlier run had no time for.
-    pub fn publish_again(self) -> Result<Summary> {
+    fn publish_again(self: Box<Self>) -> Result<Summary> {
         let summary = self.already_done()?;
-        for target in self.targets {
-            match target.is_done()? {
-                true => target.journal.remove()?,
-                false => target.finish()?,
-            }
-        }
+        self.targets.finish_again()?;
         Ok(summary)
     }
 }
-
 /// A larger filter in place of one that would mark too many new keys as seen. A filter with keys of earlier runs cannot
 /// be rebuilt, and a filter whose size is set keeps it.
 fn grown(settings: &Settings, filter: &AnyFilter, is_new: bool, is_divided: bool) -> Result<AnyFilter> {
@@ -384,8 +363,8 @@ fn open_filter(settings: &Settings, is_divided: bool) -> Result<(AnyFilter, Opti
     Ok((new_filter(settings, record, is_divided)?, None))
 }
 
-/// Decides which rows of a pass are duplicates.
-pub struct Marking<'a> {
+/// Decides which rows of a pass are duplicates, by a filter.
+struct FilterMarking<'a> {
     settings: &'a Settings,
     keyer: Keyer<'a>,
     filter: &'a AnyFilter,
@@ -397,63 +376,29 @@ pub struct Marking<'a> {
     attribute: String,
     threshold: f64,
     is_overfull: AtomicBool,
-    /// Of each file, where attributes are kept.
-    journals: Vec<Option<&'a Journal<MarkedFile>>>,
+    files: AttributeFiles<'a>,
 }
 
-/// Some rows, what they ask the filter, and its answers.
-#[derive(Default)]
-pub struct Asked {
-    rows: Vec<KeyedRow>,
-    asking: Asking,
-    seen: Vec<bool>,
-}
-
-/// The attribute lines of some rows.
-#[derive(Default)]
-pub struct Marked {
-    lines: String,
-    ends: Vec<usize>,
-    counts: Counts,
-}
-
-impl Marked {
-    /// The line of a row, with its line end.
-    pub fn line(&self, row: usize) -> &str {
-        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.lines[start..self.ends[row]]
-    }
-}
-
-/// The attribute file of a document file while it is made. Rows of a file that an earlier, stopped run has finished are
-/// decided again, for the filter to know them, and not written again.
-pub type Output = (Option<AtomicWriter>, Counts);
-
-impl Marking<'_> {
-    /// Whether rows have to be decided in order.
-    pub fn takes_turns(&self) -> bool {
+impl Marking for FilterMarking<'_> {
+    fn takes_turns(&self) -> bool {
         !self.settings.bloom_filter.read_only
     }
 
-    /// The filter is too small, and the pass has ended for it.
-    pub fn is_overfull(&self) -> bool {
+    fn is_overfull(&self) -> bool {
         self.is_overfull.load(Ordering::Relaxed)
     }
 
-    /// The fields of a row that it reads; `None` for all.
-    pub fn fields(&self) -> Option<Vec<&str>> {
+    fn fields(&self) -> Option<Vec<&str>> {
         self.keyer.fields()
     }
 
-    /// Adds a row and its keys.
-    pub fn ask(&self, row: BatchRow<'_>, name: &str, asked: &mut Asked) -> Result<()> {
+    fn ask(&self, _file: usize, row: BatchRow<'_>, name: &str, asked: &mut Asked) -> Result<()> {
         let keyed = self.keyer.row(row.document(), &row.place(name), &mut asked.asking)?;
         asked.rows.push(keyed);
         Ok(())
     }
 
-    /// Decides keys of a file, when those of the rows before are decided.
-    pub fn decide(&self, file: usize, asked: &mut Asked) -> Result<()> {
+    fn decide(&self, file: usize, asked: &mut Asked) -> Result<()> {
         let (questions, seen) = (&asked.asking.questions, &mut asked.seen);
         seen.resize(questions.len(), false);
         if let Some(answering) = &self.answering {
@@ -473,8 +418,7 @@ impl Marking<'_> {
         Ok(())
     }
 
-    /// The attributes of rows whose keys are decided.
-    pub fn mark(&self, asked: &Asked) -> Marked {
+    fn mark(&self, asked: &mut Asked) -> Marked {
         let mut marked = Marked::default();
         let mut marker = Marker::new(&self.attribute, self.threshold, &asked.seen);
         for row in &asked.rows {
@@ -485,28 +429,8 @@ impl Marking<'_> {
         marked
     }
 
-    /// Begins the attribute file of a document file.
-    pub fn open(&self, file: usize) -> Result<Output> {
-        let file_name = &self.settings.files[file];
-        let is_missing = |journal: &Journal<MarkedFile>| journal.get(&file_name.relative).is_none();
-        let is_wanted = self.journals[file].is_some_and(is_missing);
-        Ok((is_wanted.then(|| AtomicWriter::create(&file_name.output())).transpose()?, Counts::default()))
-    }
-
-    /// Takes what was decided of a batch, in order.
-    pub fn keep(&self, (writer, counts): &mut Output, marked: &Marked) -> Result<()> {
-        counts.add(&marked.counts);
-        writer.as_mut().map_or(Ok(()), |writer| writer.put(marked.lines.as_bytes()))
-    }
-
-    /// Ends the attribute file of a document file.
-    pub fn finish(&self, file: usize, (writer, counts): Output) -> Result<Counts> {
-        if let (Some(writer), Some(journal)) = (writer, self.journals[file]) {
-            let output = writer.finish()?;
-            let marked = MarkedFile { documents: counts.documents, spans: counts.spans, output };
-            journal.add(&self.settings.files[file].relative, marked)?;
-        }
-        Ok(counts)
+    fn files(&self) -> &AttributeFiles<'_> {
+        &self.files
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
 
 use super::settings::{DocumentFile, Settings};
+use super::stage::AttributeFiles;
 use crate::bloom::{FileState, Record, Run, RunInput};
 use crate::error::{Error, Result};
 use crate::jsonl::Written;
@@ -29,11 +30,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of settings and inputs.
-    pub fn of(settings: &Settings) -> Result<Self> {
-        let stamps = settings.files.iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>>>()?;
-        let names: Vec<String> = settings.files.iter().map(input_name).collect();
-        let value = json!({"settings": settings.recorded(), "names": names, "stamps": stamps});
+    /// Of recorded settings and inputs.
+    pub fn of(recorded: &Map<String, Value>, files: &[DocumentFile]) -> Result<Self> {
+        let stamps = files.iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>>>()?;
+        let names: Vec<String> = files.iter().map(input_name).collect();
+        let value = json!({"settings": recorded, "names": names, "stamps": stamps});
         Ok(Self { run: sha256_bytes(&canonical_bytes(&value)), names })
     }
 
@@ -115,14 +116,14 @@ fn input_name(file: &DocumentFile) -> String {
 pub struct Group {
     directory: PathBuf,
     documents_directory: PathBuf,
-    /// positions in `Settings::files`
+    /// positions in the settings' files
     pub files: Vec<usize>,
 }
 
 /// Directories in sorted order.
-pub fn groups(settings: &Settings) -> Vec<Group> {
+fn groups(files: &[DocumentFile]) -> Vec<Group> {
     let mut groups: BTreeMap<&Path, Group> = BTreeMap::new();
-    for (index, file) in settings.files.iter().enumerate() {
+    for (index, file) in files.iter().enumerate() {
         let group = groups.entry(&file.attributes_directory).or_insert_with(|| Group {
             directory: file.attributes_directory.clone(),
             documents_directory: file.documents_directory.clone(),
@@ -150,9 +151,37 @@ impl Made for MarkedFile {
     }
 }
 
+/// What the attributes of a run are made by, besides their documents.
+pub struct Making<'a> {
+    /// of the settings
+    pub documents: &'a [DocumentFile],
+    /// as the manifest keeps it
+    pub recorded: Map<String, Value>,
+    /// keys of the attributes
+    pub keys: Vec<String>,
+    /// whether their spans end at the length in bytes
+    pub are_in_bytes: bool,
+    /// what the run is known by
+    pub run: String,
+    /// the filter or index
+    pub before: Option<Before>,
+}
+
+/// A file that a run reads, and perhaps changes, as it was.
+pub struct Before {
+    /// in the manifest
+    pub role: &'static str,
+    /// where it is
+    pub path: PathBuf,
+    /// by the run
+    pub is_changed: bool,
+    /// before the run
+    pub state: FileState,
+}
+
 /// A group in this run: what it is made from, and whether it is done.
 pub struct Target<'a> {
-    settings: &'a Settings,
+    documents: &'a [DocumentFile],
     files: Files,
     /// the files
     pub group: Group,
@@ -163,30 +192,28 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Works out the manifest up to its files and counts.
-    pub fn new(
-        settings: &'a Settings,
-        group: Group,
-        identity: &Identity,
-        filter: Option<&FileState>,
-        files: &Files,
-    ) -> Result<Self> {
-        let mut manifest = Manifest::new("attributes", settings.recorded());
-        if let Some(filter) = filter {
-            let file = Written { size_bytes: filter.size_bytes, sha256: filter.sha256.clone() };
-            manifest.inputs.push(Input::file("filter", filter_path(settings, &group)?, &file));
+    pub fn new(making: &Making<'a>, group: Group, files: &Files) -> Result<Self> {
+        let mut manifest = Manifest::new("attributes", making.recorded.clone());
+        let mut before = None;
+        if let Some(Before { role, path, is_changed, state }) = &making.before {
+            let file = Written { size_bytes: state.size_bytes, sha256: state.sha256.clone() };
+            // what the run changes is no longer there as it was; the name must not lead to what it is now
+            let suffix = if *is_changed { "#before" } else { "" };
+            let path = format!("{}{suffix}", relative_path(path, &group.directory)?);
+            manifest.inputs.push(Input::file(role, path, &file));
+            before = Some(&state.sha256);
         }
         let documents = relative_path(&group.documents_directory, &group.directory)?;
         manifest.details = Map::from_iter([
             ("documents".to_string(), Value::from(documents)),
-            ("keys".to_string(), json!([settings.attribute_name()])),
+            ("keys".to_string(), json!(making.keys)),
         ]);
-        if settings.key()?.is_some() {
-            manifest.details.insert("byte_length_keys".to_string(), json!([settings.attribute_name()]));
+        if making.are_in_bytes {
+            manifest.details.insert("byte_length_keys".to_string(), json!(making.keys));
         }
-        let run = json!({"run": identity.run, "filter_before": filter.map(|filter| &filter.sha256)});
+        let run = json!({"run": making.run, "filter_before": before});
         let journal = Journal::read(files, &group.directory, "dedupe", sha256_bytes(&canonical_bytes(&run)))?;
-        let files = files.clone();
-        Ok(Self { settings, files, group, manifest, journal })
+        Ok(Self { documents: making.documents, files: files.clone(), group, manifest, journal })
     }
 
     /// Whether a manifest says that this very run was finished here, and its files are there.
@@ -194,17 +221,16 @@ impl<'a> Target<'a> {
         // without the documents, which are hashed only if the rest fits
         let Some(found) = finished_as(&self.manifest, &self.group.directory) else { return Ok(false) };
         let has_all = self.names().all(|name| found.files.iter().any(|file| file.path == name));
-        Ok(has_all && self.documents()?.iter().all(|input| found.inputs.contains(input)))
+        Ok(has_all && self.inputs()?.iter().all(|input| found.inputs.contains(input)))
     }
 
-    fn documents(&self) -> Result<Vec<Input>> {
-        let paths: Vec<PathBuf> =
-            self.group.files.iter().map(|index| self.settings.files[*index].path.clone()).collect();
+    fn inputs(&self) -> Result<Vec<Input>> {
+        let paths: Vec<PathBuf> = self.group.files.iter().map(|index| self.documents[*index].path.clone()).collect();
         self.files.inputs("documents", "document", &paths, &self.group.directory)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.group.files.iter().map(|index| self.settings.files[*index].relative.as_str())
+        self.group.files.iter().map(|index| self.documents[*index].relative.as_str())
     }
 
     /// Fails if files under these names are not of this command: they would be lost.
@@ -252,7 +278,7 @@ impl<'a> Target<'a> {
     pub fn finish(mut self) -> Result<()> {
         let directory = self.group.directory.clone();
         // the documents come before the filter
-        let documents = self.documents()?;
+        let documents = self.inputs()?;
         let filter = std::mem::replace(&mut self.manifest.inputs, documents);
         self.manifest.inputs.extend(filter);
         if let Some(old) = Manifest::read(&directory).ok().flatten() {
@@ -278,8 +304,71 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A filter that the run extends is no longer there as it was before; the name must not lead to what it is now.
-fn filter_path(settings: &Settings, group: &Group) -> Result<String> {
-    let path = relative_path(&settings.bloom_filter.file, &group.directory)?;
-    Ok(if settings.bloom_filter.read_only { path } else { format!("{path}#before") })
+/// The groups of a run; none where attributes are not kept.
+pub struct Targets<'a>(Vec<Target<'a>>);
+
+impl<'a> Targets<'a> {
+    /// One for each directory of attributes.
+    pub fn new(making: &Making<'a>, keep: bool, files: &Files) -> Result<Self> {
+        let groups = if keep { groups(making.documents) } else { Vec::new() };
+        groups.into_iter().map(|group| Target::new(making, group, files)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Whether manifests say that this very run was finished.
+    pub fn are_done(&self) -> Result<bool> {
+        for target in &self.0 {
+            if !target.is_done()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether every row has its attributes, and only the manifests may be missing.
+    pub fn all_written(&self) -> Result<bool> {
+        for target in &self.0 {
+            if !target.all_written()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Readies the directories. Says how many files of another run were removed.
+    pub fn begin(&self, share: Option<Share>) -> Result<u64> {
+        self.0.iter().try_for_each(Target::check_place)?;
+        self.0.iter().try_fold(0, |removed, target| Ok(removed + target.begin(share)? as u64))
+    }
+
+    /// Files whose rows have no attributes yet, by their positions.
+    pub fn unwritten(&self) -> BTreeSet<usize> {
+        let of_target = |target: &'_ Target<'a>| {
+            let is_missing = |file: &usize| target.journal.get(&target.documents[*file].relative).is_none();
+            target.group.files.iter().copied().filter(is_missing).collect::<Vec<usize>>()
+        };
+        self.0.iter().flat_map(of_target).collect()
+    }
+
+    /// The files of attributes.
+    pub fn files<'t>(&'t self, documents: &'t [DocumentFile]) -> AttributeFiles<'t> {
+        AttributeFiles::new(documents, &self.0)
+    }
+
+    /// Forgets what was written.
+    pub fn restart(&self) -> Result<()> {
+        self.0.iter().try_for_each(|target| target.journal.restart())
+    }
+
+    /// Writes the manifests.
+    pub fn finish(self) -> Result<()> {
+        self.0.into_iter().try_for_each(Target::finish)
+    }
+
+    /// Writes the manifests that an earlier run had no time for.
+    pub fn finish_again(self) -> Result<()> {
+        self.0.into_iter().try_for_each(|target| match target.is_done()? {
+            true => target.journal.remove(),
+            false => target.finish(),
+        })
+    }
 }

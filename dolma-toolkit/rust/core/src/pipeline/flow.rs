@@ -29,7 +29,7 @@ pub struct Flow<'a, 'm> {
     pub sieve: RowSieve,
     pub series: Vec<Series<'a>>,
     pub tags: &'a [Tagging<'a>],
-    pub marks: Vec<Marking<'m>>,
+    pub marks: Vec<Box<dyn Marking + 'm>>,
     pub encoding: Option<&'a Encoding<'a>>,
     /// What of a Parquet row is read; `None` for all.
     pub fields: Option<Vec<String>>,
@@ -267,8 +267,9 @@ impl Flow<'_, '_> {
         let file = &files[at];
         outputs.at = Some(at);
         outputs.tags = file.tags.iter().map(|(stage, file)| self.tags[*stage].open(*file)).collect::<Result<_>>()?;
-        let open = |(mark, file): (&Marking<'_>, &Option<usize>)| file.map(|file| mark.open(file)).transpose();
-        outputs.marks = self.marks.iter().zip(&file.marks).map(open).collect::<Result<_>>()?;
+        let marks = self.marks.iter().zip(&file.marks);
+        outputs.marks =
+            marks.map(|(mark, file)| file.map(|file| mark.files().open(file)).transpose()).collect::<Result<_>>()?;
         for (position, _) in &file.goals {
             let goal = &goals[*position];
             if goal.ends.0 == at {
@@ -295,7 +296,10 @@ impl Flow<'_, '_> {
         }
         let marks = self.marks.iter().zip(&file.marks).zip(outputs.marks.drain(..));
         let counts = marks.map(|((mark, file), output)| match (file, output) {
-            (Some(file), Some(output)) => mark.finish(*file, output),
+            (Some(file), Some(output)) => {
+                mark.close(*file);
+                mark.files().finish(*file, output)
+            }
             _ => Ok(Counts::default()),
         });
         let counts = counts.collect::<Result<Vec<Counts>>>()?;
@@ -338,7 +342,7 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
     }
 
     fn takes_turns(&self) -> bool {
-        self.marks.iter().any(Marking::takes_turns)
+        self.marks.iter().any(|mark| mark.takes_turns())
     }
 
     fn open(&self, series: usize) -> Result<(Self::Source, Outputs)> {
@@ -360,8 +364,9 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         let mut asked: Vec<Option<Asked>> = Vec::with_capacity(self.marks.len());
         for (mark, of_stage) in self.marks.iter().zip(&file.marks) {
             let of_batch = RefCell::new(Asked::default());
-            let mut ask = || all_rows(&batch, &mut error, |row| mark.ask(row, name, &mut of_batch.borrow_mut()));
-            let rows = of_stage.map(|_| ask()).transpose()?;
+            let mut ask =
+                |file| all_rows(&batch, &mut error, |row| mark.ask(file, row, name, &mut of_batch.borrow_mut()));
+            let rows = of_stage.map(&mut ask).transpose()?;
             asked.push(rows.map(|_| of_batch.into_inner()));
         }
         Ok(Undecided { at, batch, tagged, asked, error })
@@ -377,12 +382,12 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
     }
 
     fn make(&self, series: usize, undecided: Undecided) -> Result<Made> {
-        let Undecided { at, mut batch, tagged, asked, error } = undecided;
+        let Undecided { at, mut batch, tagged, mut asked, error } = undecided;
         let Series { files, goals } = &self.series[series];
         let file = &files[at];
         let name = self.documents[file.document].name.as_str();
-        let marks = self.marks.iter().zip(&asked);
-        let marked: Vec<_> = marks.map(|(mark, asked)| asked.as_ref().map(|asked| mark.mark(asked))).collect();
+        let marks = self.marks.iter().zip(&mut asked);
+        let marked: Vec<_> = marks.map(|(mark, asked)| asked.as_mut().map(|asked| mark.mark(asked))).collect();
         let mut known = Known { file, name, batch: &batch, tagged, marked };
         let mut drops = if self.tags_lazily(file) { self.tag_lazily(goals, &mut known)? } else { Drops::new() };
         let mut mixed = Vec::with_capacity(file.goals.len());
@@ -411,7 +416,7 @@ impl<'f, 'a, 'm> Stage for &'f Flow<'a, 'm> {
         }
         for ((mark, output), marked) in self.marks.iter().zip(&mut outputs.marks).zip(&made.marked) {
             if let (Some(output), Some(marked)) = (output, marked) {
-                mark.keep(output, marked)?;
+                mark.files().keep(output, marked)?;
             }
         }
         for ((position, _), (mixed, encoded)) in file.goals.iter().zip(&made.mixed) {

@@ -10,14 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 
-use crate::dedupe::{self, Dedupe, Marking};
+use crate::dedupe::{self, Dedupe, Deduping, DocumentFile, Marking};
 use crate::document::FIELDS;
 use crate::error::{Error, Result};
-use crate::jsonl::{Compression, RowRules, RowSieve};
+use crate::jsonl::{Compression, LineReader, RowRules, RowSieve};
 use crate::manifest::{canonical_bytes, sha256_bytes, Input};
 use crate::mix::{self, Mix, Work};
+use crate::near::{self, Near};
 use crate::progress::Progress;
 use crate::run::{pass, threads, Files, Rows, Share, Stamp};
 use crate::tag::{self, Tagging};
@@ -50,13 +51,54 @@ pub struct Plan {
     pub tag: Vec<Kept<tag::Plan>>,
     /// More of them.
     #[serde(default)]
-    pub dedupe: Vec<Kept<dedupe::Settings>>,
+    pub dedupe: Vec<Kept<DedupeSettings>>,
     /// The stage that makes documents.
     #[serde(default)]
     pub mix: Option<Kept<mix::Settings>>,
     /// The stage that makes shards of the mix's documents.
     #[serde(default)]
     pub tokens: Option<tokens::Plan>,
+}
+
+/// Settings of a stage that dedupes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DedupeSettings {
+    /// By a filter: by what came before.
+    Filter(dedupe::Settings),
+    /// By an index: by what all documents have in common.
+    Near(near::Settings),
+}
+
+impl DedupeSettings {
+    fn files(&self) -> &[DocumentFile] {
+        match self {
+            DedupeSettings::Filter(settings) => &settings.files,
+            DedupeSettings::Near(settings) => &settings.files,
+        }
+    }
+
+    /// Files with a row for each document of a file, by its position, that are read before rows are marked.
+    fn companions(&self, file: usize) -> &[PathBuf] {
+        match self {
+            DedupeSettings::Filter(_) => &[],
+            DedupeSettings::Near(settings) => settings.attributes.get(file).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    fn recorded(&self) -> Map<String, Value> {
+        match self {
+            DedupeSettings::Filter(settings) => settings.recorded(),
+            DedupeSettings::Near(settings) => settings.recorded(),
+        }
+    }
+
+    fn survey(&self, keep: bool, is_divided: bool, files: &Files) -> Result<Box<dyn Deduping + '_>> {
+        Ok(match self {
+            DedupeSettings::Filter(settings) => Box::new(Dedupe::survey(settings, keep, is_divided, files)?),
+            DedupeSettings::Near(settings) => Box::new(Near::survey(settings, keep, files)?),
+        })
+    }
 }
 
 /// A stage, and whether what it makes is written.
@@ -96,7 +138,7 @@ impl Plan {
     /// Directories of what is written.
     fn directories(&self) -> Vec<&Path> {
         let tags = self.tag.iter().filter(|tag| tag.keep).flat_map(|tag| &tag.stage.artifacts);
-        let marks = self.dedupe.iter().filter(|dedupe| dedupe.keep).flat_map(|dedupe| &dedupe.stage.files);
+        let marks = self.dedupe.iter().filter(|dedupe| dedupe.keep).flat_map(|dedupe| dedupe.stage.files());
         let mixes = self.mix.iter().filter(|mix| mix.keep).flat_map(|mix| &mix.stage.streams);
         let mut found: Vec<&Path> = tags.map(|artifact| artifact.directory.as_path()).collect();
         found.extend(marks.map(|file| file.attributes_directory.as_path()));
@@ -203,7 +245,7 @@ enum Passed {
 }
 
 enum Marks<'p> {
-    ToDo(Box<Dedupe<'p>>),
+    ToDo(Box<dyn Deduping + 'p>),
     Done(dedupe::Summary),
 }
 
@@ -255,17 +297,17 @@ impl<'p> Survey<'p> {
             self.tags.push(tagging);
         }
         for (stage, Kept { stage: plan, keep }) in self.plan.dedupe.iter().enumerate() {
-            let dedupe = Dedupe::survey(plan, *keep, self.plan.share.is_some(), self.files)?;
-            settings.push(json!({"settings": plan.recorded(), "filter_before": dedupe.filter_before()}));
+            let dedupe = plan.survey(*keep, self.plan.share.is_some(), self.files)?;
+            settings.push(json!({"settings": plan.recorded(), "filter_before": dedupe.before()}));
             if *keep && dedupe.is_done(true)? {
                 self.dedupes.push(Marks::Done(dedupe.publish_again()?));
                 continue;
             }
-            for file in &plan.files {
+            for file in plan.files() {
                 (if *keep { &mut self.origin.missing } else { &mut self.origin.unwritten }).insert(file.output());
                 self.made.insert(file.output(), Source::Mark(stage));
             }
-            self.dedupes.push(Marks::ToDo(Box::new(dedupe)));
+            self.dedupes.push(Marks::ToDo(dedupe));
         }
         Ok(json!({"tag": configs, "dedupe": settings}))
     }
@@ -396,9 +438,6 @@ impl<'p> Survey<'p> {
                 continue;
             };
             self.replaced.push(dedupe.begin(share)?);
-            if share.is_none() {
-                dedupe.find_answers()?;
-            }
             if !plan.keep && dedupe.is_done(is_complete)? {
                 *marks = Marks::Done(dedupe.already_done()?);
             }
@@ -426,19 +465,6 @@ impl<'p> Survey<'p> {
     }
 
     fn try_pass(&self, dedupes: &mut [Marks<'p>], progress: &Progress) -> Result<Passed> {
-        if let Some(share) = self.plan.share {
-            let mut waits_for = None;
-            let sieve = RowSieve::new(&self.plan.rows, 0);
-            for marks in &mut *dedupes {
-                let Marks::ToDo(dedupe) = marks else { continue };
-                let files = dedupe.files();
-                let open = |file: usize, fields: Option<&[&str]>| self.rows(&files[file].path, fields, &sieve);
-                waits_for = waits_for.or(dedupe.divide(share, &open, self.plan.threads, progress)?);
-            }
-            if let Some(step) = waits_for {
-                return Ok(Passed::Waits(step));
-            }
-        }
         if let Some(count) = self.plan.merge {
             for marks in &*dedupes {
                 let Marks::ToDo(dedupe) = marks else { continue };
@@ -446,6 +472,19 @@ impl<'p> Survey<'p> {
                     self.expect_none(step, shares.into_iter())?;
                 }
             }
+        }
+        let mut waits_for = None;
+        let sieve = RowSieve::new(&self.plan.rows, 0);
+        for (marks, plan) in dedupes.iter_mut().zip(&self.plan.dedupe) {
+            let Marks::ToDo(dedupe) = marks else { continue };
+            let files = plan.stage.files();
+            let open = |file: usize, fields: Option<&[&str]>| {
+                self.rows(&files[file], plan.stage.companions(file), fields, &sieve)
+            };
+            waits_for = waits_for.or(dedupe.prepare(self.plan.share, &open, self.plan.threads, progress)?);
+        }
+        if let Some(step) = waits_for {
+            return Ok(Passed::Waits(step));
         }
         let mut works = self.works();
         // budgets and percentiles: all documents are looked at before the first is written
@@ -461,9 +500,9 @@ impl<'p> Survey<'p> {
 
         let mut marks = Vec::new();
         let mut files = Vec::new();
-        for (stage, dedupe) in dedupes.iter_mut().enumerate() {
+        for (stage, (dedupe, plan)) in dedupes.iter().zip(&self.plan.dedupe).enumerate() {
             if let Marks::ToDo(dedupe) = dedupe {
-                files.push(Deciding { stage, files: dedupe.files(), unmarked: dedupe.unmarked() });
+                files.push(Deciding { stage, files: plan.stage.files(), unmarked: dedupe.unmarked() });
                 marks.push(dedupe.marking()?);
             }
         }
@@ -488,15 +527,26 @@ impl<'p> Survey<'p> {
         Ok(Passed::Overfull)
     }
 
-    /// The rows of a document file, the same as a pass reads.
-    fn rows(&self, path: &Path, fields: Option<&[&str]>, sieve: &RowSieve) -> Result<Rows> {
+    /// The rows of a document file, the same as a pass reads, with those of other files.
+    fn rows(
+        &self,
+        file: &DocumentFile,
+        companions: &[PathBuf],
+        fields: Option<&[&str]>,
+        sieve: &RowSieve,
+    ) -> Result<Rows> {
         let mut documents = self.plan.documents.iter();
-        let found = documents.find(|document| document.path == path);
-        let document = found.ok_or_else(|| Error::io(path, std::io::ErrorKind::NotFound.into()))?;
+        let found = documents.find(|document| document.path == file.path);
+        let document = found.ok_or_else(|| Error::io(&file.path, std::io::ErrorKind::NotFound.into()))?;
         // a mix reads whole rows, and skips those that are bad anywhere
         let fields = fields.filter(|_| self.plan.mix.is_none());
         let reader = self.files.open(&document.path, &document.name, document.compression(), fields)?;
-        Ok(Rows::new(reader.sieved(sieve), Vec::new()))
+        let open = |path: &PathBuf| self.companion(document, path);
+        Ok(Rows::new(reader.sieved(sieve), companions.iter().map(open).collect::<Result<_>>()?))
+    }
+
+    fn companion(&self, document: &Document, path: &Path) -> Result<LineReader> {
+        self.files.open(path, &path.display().to_string(), document.compression_of(path), None)
     }
 
     /// One pass. Says which filters were too small; then nothing is done.
@@ -504,7 +554,7 @@ impl<'p> Survey<'p> {
         &self,
         series: Vec<Series<'_>>,
         tags: &[Tagging<'_>],
-        marks: Vec<Marking<'_>>,
+        marks: Vec<Box<dyn Marking + '_>>,
         progress: &Progress,
     ) -> Result<(Vec<bool>, Option<Done>)> {
         let documents = &self.plan.documents;
@@ -529,7 +579,7 @@ impl<'p> Survey<'p> {
         let (encoding, is_lazy) = (self.encoding.as_ref(), self.plan.lazy);
         let flow = Flow { documents, files: self.files, sieve, series, tags, marks, encoding, fields, is_lazy };
         let done = pass(&&flow, flow.series.len(), threads, progress);
-        let is_overfull: Vec<bool> = flow.marks.iter().map(Marking::is_overfull).collect();
+        let is_overfull: Vec<bool> = flow.marks.iter().map(|mark| mark.is_overfull()).collect();
         if is_overfull.contains(&true) {
             return progress.check().map(|()| (is_overfull, None));
         }
@@ -579,7 +629,7 @@ impl<'p> Survey<'p> {
 }
 
 /// What of a Parquet row is read; `None` for all.
-fn fields(series: &[Series<'_>], tags: &[Tagging<'_>], marks: &[Marking<'_>]) -> Option<Vec<String>> {
+fn fields(series: &[Series<'_>], tags: &[Tagging<'_>], marks: &[Box<dyn Marking + '_>]) -> Option<Vec<String>> {
     if series.iter().any(|series| !series.goals.is_empty()) {
         return None;
     }

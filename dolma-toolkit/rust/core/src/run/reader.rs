@@ -151,6 +151,11 @@ impl<'b> BatchRow<'b> {
         self.index
     }
 
+    /// Position in the file, without skipped rows.
+    pub fn number(&self) -> u64 {
+        self.batch.before + self.index as u64
+    }
+
     /// The document.
     pub fn document(&self) -> &'b [u8] {
         self.piece(0)
@@ -168,6 +173,6 @@ impl<'b> BatchRow<'b> {
 
     /// Where the rows of companions stand: skipped documents have none.
     pub fn companion_place<'p>(&self, path: &'p str) -> Place<'p> {
-        Place { path, line: self.batch.before + self.index as u64 + 1 }
+        Place { path, line: self.number() + 1 }
     }
 }
