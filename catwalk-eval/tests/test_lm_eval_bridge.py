@@ -1,7 +1,6 @@
 """Tasks of lm-evaluation-harness through `lmeval:` and through `--model catwalk`: its samples and its metrics."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ import yaml
 from catwalk.__main__ import main
 from catwalk.formats.__main__ import main as formats_main
 from catwalk.formats.contract import read_object, read_rows
+from catwalk.lm_eval_groups import GroupRule, group_row
 from catwalk.results import load_all, read_rows_by_task
+from hypothesis import given
+from hypothesis import strategies as st
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -32,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _write(directory: Path, **configuration: Any) -> None:
-    path = directory / f"{configuration.get('task') or configuration['group']}.yaml"
+    path = directory / f"{configuration.get('group') or configuration['task']}.yaml"
     path.write_text(yaml.safe_dump(configuration, sort_keys=False))
 
 
@@ -101,8 +103,10 @@ def tasks(tmp_path: Path) -> Path:
             {"name": "whole", "filter": [{"function": "take_first"}]},
         ],
     )
-    _write(directory, group="facts", task=None or ["facts_choice", "facts_word", "facts_text", "facts_answer"])
-    shutil.move(directory / "['facts_choice', 'facts_word', 'facts_text', 'facts_answer'].yaml", directory / "all.yaml")
+    _write(directory, group="facts", task=["facts_choice", "facts_word", "facts_text", "facts_answer"])
+    for name, by_items in (("by_items", True), ("by_tasks", False)):
+        rule = {"metric": "acc", "weight_by_size": by_items}
+        _write(directory, group=name, task=["facts_choice", "facts_word"], aggregate_metric_list=[rule])
     return directory
 
 
@@ -183,6 +187,63 @@ def test_a_group_gives_the_metrics_of_lm_eval(build_checkpoint: Build, tasks: Pa
     assert main(["verify", str(output)]) == 0
     for name, count in (("lmeval:facts_choice", 2), ("lmeval:facts_word", 0)):
         assert load_all([output])[0].tasks[name]["num_shots"] == count
+
+
+@pytest.mark.slow
+def test_numbers_of_groups_are_those_of_lm_eval(build_checkpoint: Build, tasks: Path, tmp_path: Path) -> None:
+    directory, names = build_checkpoint("llama"), ["by_items", "by_tasks"]
+    # it takes no two groups with the same task at once
+    theirs = {name: _theirs(directory, tasks, [name], 5, 64)["groups"][name] for name in names}
+    arguments = ["--limit", "5", "--max-length-tokens", "64"]
+    assert _run(directory, tasks, names, tmp_path / "out", *arguments) == 0
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    groups = load_all([tmp_path / "out"])[0].results["groups"]
+    assert [group["group"] for group in groups] == ["lmeval:by_items", "lmeval:by_tasks"]
+    for group, name in zip(groups, names, strict=True):
+        entry = group["metrics"]["acc"]
+        assert entry["value"] == pytest.approx(theirs[name]["acc,none"])
+        assert group["tasks"] == ["lmeval:facts_choice", "lmeval:facts_word"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(2, 50), st.floats(0, 1), st.floats(0, 0.5)), min_size=1, max_size=5), st.booleans()
+)
+def test_sums_of_groups_follow_the_formulas_of_lm_eval(tasks: list[tuple[int, float, float]], by_items: bool) -> None:
+    from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr, unweighted_mean_stderr
+
+    sizes, values, errors = (list(column) for column in zip(*tasks, strict=True))
+    rule = GroupRule(name="g", tasks=tuple(map(str, range(len(tasks)))), by_items={"acc": by_items})
+    entries = {
+        str(k): {"items": n, "metrics": {"acc": {"value": value, "stderr": error, "n": n}}}
+        for k, (n, value, error) in enumerate(tasks)
+    }
+    row = group_row(rule, entries)
+    assert row is not None
+    found = row["metrics"]["acc"]
+    assert found["value"] == pytest.approx(aggregate_subtask_metrics(values, sizes, by_items), abs=1e-9)
+    expected = pooled_sample_stderr(errors, sizes) if by_items else unweighted_mean_stderr(errors)
+    assert found["stderr"] == pytest.approx(float(expected), abs=1e-9)
+    assert group_row(rule, {"0": {"items": 1, "metrics": {}}}) is None
+
+
+@pytest.mark.slow
+def test_one_name_that_cannot_be_loaded_does_not_stop_the_others(
+    build_checkpoint: Build, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tasks, task="facts_lost", dataset_path="json", dataset_kwargs={"data_files": {"test": "absent.jsonl"}})
+    output, directory = tmp_path / "runs", build_checkpoint("llama")
+    arguments = ["run", "--models", f"a={directory}", "--lm-eval-include", str(tasks), "--device", "cpu"]
+    names = ["lmeval:facts_lost", "lmeval:facts_word"]
+    assert main([*arguments, "--tasks", *names, "--output-dir", str(output)]) == 1
+    assert "lm-eval cannot load facts_lost" in capsys.readouterr().err
+    assert list(load_all([output])[0].tasks) == ["lmeval:facts_word"]
+    # unknown names are found before any work
+    unknown = ["lmeval:facts_wrd", "lmeval:facts_chioce", "lmeval:facts_word"]
+    assert main([*arguments, "--tasks", *unknown, "--output-dir", str(tmp_path / "none")]) == 2
+    errors = capsys.readouterr().err
+    assert 'no task or group "facts_wrd"' in errors
+    assert "did you mean lmeval:facts_choice?" in errors
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow

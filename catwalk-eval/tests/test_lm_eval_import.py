@@ -33,6 +33,8 @@ def _write(folder: Path, *, with_samples: bool) -> Path:
         "n-shot": {"facts": 2, "words": 0},
         "n-samples": {"facts": {"original": 9, "effective": 4}, "words": {"original": 2, "effective": 2}},
         "config": {"model": "hf", "model_args": {"pretrained": "some/old-model"}, "model_dtype": "torch.bfloat16"},
+        "groups": {"outer": {"alias": "outer", "acc,none": 0.75, "acc_stderr,none": 0.25}},
+        "group_subtasks": {"outer": ["inner"], "inner": ["facts"]},
         "lm_eval_version": "0.4.13",
         "max_length": 2048,
     }
@@ -82,6 +84,13 @@ def test_results_with_samples_have_rows_that_verify(tmp_path: Path) -> None:
     assert facts["metrics"] == {"acc": {"value": 0.75, "stderr": 0.25, "n": 4}}
     assert (facts["num_shots"], facts["split"]) == (2, "test")
     assert words["metrics"]["word_perplexity"] == {"value": pytest.approx(2**0.5), "stderr": None, "n": 2}
+    assert model.results["groups"] == [
+        {
+            "group": "lmeval:outer",
+            "tasks": ["lmeval:facts"],
+            "metrics": {"acc": {"value": 0.75, "stderr": 0.25, "n": 4, "by_items": True}},
+        }
+    ]
     rows = read_rows_by_task(output)
     assert rows["lmeval:facts"][1] == {
         "task": "lmeval:facts",

@@ -32,7 +32,8 @@ from catwalk.formats.document import Document, read_documents
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
 from catwalk.generation import judge
 from catwalk.items import load_items, sample_items
-from catwalk.lm_eval_tasks import harness_questions
+from catwalk.lm_eval_groups import GroupRule
+from catwalk.lm_eval_tasks import Harness
 from catwalk.perplexity import document_score
 from catwalk.progress import Overall, Progress
 from catwalk.questions import ItemQuestions
@@ -81,13 +82,13 @@ def run(config: RunConfig) -> bool:
         FormatError: an input is damaged. WorkError: an input cannot be scored, or some models or tasks failed.
     """
     failures = _Failures(keep_going=bool(config.models))
-    tasks, corpus = _read(config, failures)
+    tasks, corpus, groups = _read(config, failures)
     models = _open(config, tasks, failures)
     overall = Overall([(one.name, _weights(one, corpus)) for one in models])
     wrote = False
     for model in models:
         with failures.caught(model.name):
-            wrote |= _evaluate(model, corpus, config, failures, overall)
+            wrote |= _evaluate(model, corpus, groups, config, failures, overall)
         overall.leave(model.name)
     failures.report()
     return wrote
@@ -100,7 +101,7 @@ def plan(config: RunConfig) -> str:
         ConfigError, FormatError, WorkError: as `run`.
     """
     failures = _Failures(keep_going=bool(config.models))
-    tasks, corpus = _read(config, failures)
+    tasks, corpus, _ = _read(config, failures)
     models = _open(config, tasks, failures)
     names = [one.questions.name for one in tasks] + (["documents"] if corpus.files else [])
     lines = ["| model | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
@@ -121,13 +122,20 @@ def plan(config: RunConfig) -> str:
 # ---- 1. read
 
 
-def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpus]:
-    """Every task's items, and the files of the documents."""
+def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpus, list[GroupRule]]:
+    """Every task's items, the files of the documents, and the groups that the tasks belong to."""
     asked: list[_Asked] = []
     bridged = [name for name in config.tasks if name.startswith(HARNESS)]
-    with failures.caught("lmeval"):
-        for found in harness_questions(bridged, config.lm_eval_include, config.limit):
-            asked.append(_Asked(questions=found, items_available=found.items_available, inputs=[]))
+    groups: list[GroupRule] = []
+    if bridged:
+        harness = Harness(bridged, config.lm_eval_include)
+        groups = harness.groups
+        for name in bridged:
+            with failures.caught(name):
+                for found in harness.questions(name, config.limit):
+                    if any(found.name == one.questions.name for one in asked):
+                        continue  # two groups share it
+                    asked.append(_Asked(questions=found, items_available=found.items_available, inputs=[]))
     for task in find_tasks(tuple(name for name in config.tasks if name not in bridged)):
         with failures.caught(task.name):
             generated = task.kind == "generation"
@@ -147,7 +155,7 @@ def _read(config: RunConfig, failures: "_Failures") -> tuple[list[_Asked], Corpu
             )
             asked.append(_Asked(questions=questions, items_available=len(items), inputs=data.manifest_inputs()))
     asked.sort(key=lambda one: one.questions.name)
-    return asked, find_corpus(config.documents, config.split)
+    return asked, find_corpus(config.documents, config.split), groups
 
 
 # ---- 2. open
@@ -198,6 +206,7 @@ def _as_chats(asked: _Asked, chat: Chat) -> _Asked:
 def _evaluate(
     model: _Model,
     corpus: Corpus,
+    groups: list[GroupRule],
     config: RunConfig,
     failures: "_Failures",
     overall: Overall,
@@ -249,6 +258,7 @@ def _evaluate(
         model=backend.describe(model.name),
         inference=describe_inference(settings, backend.document_prefix),
         tasks=scored,
+        groups=groups,
         documents=documents,
         documents_found=corpus.num_documents,
         config=settings | {"tasks": [one.questions.name for one in scored]},

@@ -94,9 +94,11 @@ def _is_a_set(name: str, first: str) -> ConfigError:
 
 def _of_harness(names: Sequence[str], include: Path | None) -> Iterator[Questions]:
     if names:
-        from catwalk.lm_eval_tasks import harness_questions  # and numpy, which the other tasks do not need
+        from catwalk.lm_eval_tasks import Harness  # and numpy, which the other tasks do not need
 
-        yield from harness_questions(names, include, None)
+        harness = Harness(names, include)
+        for name in names:
+            yield from harness.questions(name, None)
 
 
 def _index(name: str, item: str | None, ids: Sequence[str]) -> int:

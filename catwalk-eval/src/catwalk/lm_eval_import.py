@@ -15,8 +15,9 @@ from typing import Any
 from catwalk.aggregates import AGGREGATES
 from catwalk.formats.contract import ConfigError, FormatError, read_object, read_rows
 from catwalk.formats.manifest import MANIFEST, describe_input, read_manifest
+from catwalk.lm_eval_groups import GroupRule, group_row
 from catwalk.metrics import round_significant
-from catwalk.results import ScoredTask, write_results
+from catwalk.results import ScoredTask, task_entry, write_results
 from catwalk.tasks import HARNESS
 from catwalk.types import TaskPart
 
@@ -74,6 +75,7 @@ def import_results(file: Path, output: Path, name: str | None) -> None:
         log.warning(
             "%d of %d tasks have no samples: their numbers are those of the file", len(names) - len(found), len(names)
         )
+    tasks.sort(key=lambda one: one.questions.name)
     model, inference, unknown = _about(data, config, name)
     inputs = [entry for path in (file, *found) for entry in describe_input("lm-eval", path, output)]
     output.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,8 @@ def import_results(file: Path, output: Path, name: str | None) -> None:
         output,
         model=model,
         inference=inference,
-        tasks=sorted(tasks, key=lambda one: one.questions.name),
+        tasks=tasks,
+        groups=_groups(data, prefix, tasks),
         documents=[],
         documents_found=0,
         config={"imported": file.name, "name": name},
@@ -165,6 +168,31 @@ def _task(task: str, prefix: str, data: dict[str, Any], samples: Path | None, fi
     return ScoredTask(
         questions=description, items_available=available, part=TaskPart(rows=rows, counts={}, sums=metrics)
     )
+
+
+def _groups(data: dict[str, Any], prefix: str, tasks: Sequence[ScoredTask]) -> list[GroupRule]:
+    """The groups whose numbers follow from their tasks, by items or by tasks; the file does not say which."""
+    entries = {one.questions.name: task_entry(one) for one in tasks}
+    children, rules = data.get("group_subtasks", {}), []
+    for name, reported in data.get("groups", {}).items():
+        leaves = tuple(f"{prefix}{leaf}" for leaf in _leaves(name, children))
+        by_items = {}
+        for metric, entry in _metrics(reported, 1).items():
+            for guess in (True, False):
+                row = group_row(GroupRule(name=name, tasks=leaves, by_items={metric: guess}), entries)
+                if row is not None and _near(row["metrics"][metric]["value"], entry["value"]):
+                    by_items[metric] = guess
+                    break
+            else:
+                log.warning("group %s: %s does not follow from its tasks, and is left out", name, metric)
+        if by_items:
+            rules.append(GroupRule(name=f"{prefix}{name}", tasks=leaves, by_items=by_items))
+    return rules
+
+
+def _leaves(name: str, children: dict[str, list[str]]) -> list[str]:
+    """The tasks below a group."""
+    return [leaf for child in children[name] for leaf in _leaves(child, children)] if name in children else [name]
 
 
 def _metrics(reported: dict[str, Any], n: int) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ or pair per item. Any other is computed by the task's own function, and the arti
 """
 
 import contextlib
+import difflib
 import hashlib
 import io
 import json
@@ -26,48 +27,67 @@ from typing import Any
 import numpy as np
 
 from catwalk.aggregates import AGGREGATES
-from catwalk.formats.contract import ConfigError, WorkError, canonical_line, first_line
+from catwalk.formats.contract import ConfigError, Problem, WorkError, canonical_line, first_line
+from catwalk.lm_eval_groups import GroupRule
 from catwalk.metrics import round_significant
 from catwalk.requests import unusual
 from catwalk.tasks import HARNESS
 from catwalk.types import Likelihood, Pair, Prompt, TaskPart
 
-__all__ = ["HarnessQuestions", "harness_questions", "prompt_of"]
+__all__ = ["Harness", "HarnessQuestions", "prompt_of"]
 
 _SEEDS = {"random": 0, "numpy": 1234, "shots": 1234}  # the harness's defaults
 _MAX_TOKENS = 256  # the harness's default
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def harness_questions(names: Sequence[str], include: Path | None, limit: int | None) -> Iterator["HarnessQuestions"]:
-    """The tasks of `lmeval:` names, groups taken apart. `include` is a directory of further YAML files.
+class Harness:
+    """Tasks and groups by their `lmeval:` names. `include` is a directory of further YAML files.
+
+    `groups` are those of the names that were asked for so far.
 
     Raises:
-        ConfigError: lm-eval is not installed, a name is unknown, or a task's data cannot be loaded.
+        ConfigError: lm-eval is not installed, or names are unknown.
     """
-    if not names:
-        return
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        problem = f"tasks: {names[0]} needs the package lm-eval, which is not installed"
-        raise ConfigError(problem, hint='pip install "catwalk-eval[lm-eval]"') from error
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=None if include is None else str(include))
-    for spec in names:
+
+    def __init__(self, names: Sequence[str], include: Path | None) -> None:
+        try:
+            from lm_eval.tasks import TaskManager
+        except ImportError as error:
+            problem = f"tasks: {names[0]} needs the package lm-eval, which is not installed"
+            raise ConfigError(problem, hint='pip install "catwalk-eval[lm-eval]"') from error
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        self._manager = TaskManager(include_path=None if include is None else str(include))
+        self.groups: list[GroupRule] = []
+        known = self._manager.all_tasks
+        problems = []
+        for spec in names:
+            name, at, shots = spec.removeprefix(HARNESS).partition("@")
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {HARNESS}{near[0]}?" if near else "lm_eval ls tasks"
+                problems.append(Problem(f'tasks: lm-eval has no task or group "{name}"', hint))
+            elif at and not shots.isdecimal():
+                problems.append(Problem(f'tasks: "{spec}" has "@{shots}"; expected a number of examples'))
+        if problems:
+            raise ConfigError(*problems)
+
+    def questions(self, spec: str, limit: int | None) -> Iterator["HarnessQuestions"]:
+        """The tasks of a name, a group taken apart.
+
+        Raises:
+            ConfigError: the data cannot be loaded. WorkError: the requests cannot be built.
+        """
         name, at, shots = spec.removeprefix(HARNESS).partition("@")
-        if name not in manager.all_tasks:
-            raise ConfigError(f'tasks: lm-eval has no task or group "{name}"', hint="lm_eval ls tasks")
-        if at and not shots.isdecimal():
-            raise ConfigError(f'tasks: "{spec}" has "@{shots}"; expected a number of examples')
         random.seed(_SEEDS["random"])
         np.random.seed(_SEEDS["numpy"])  # the generator that the harness's tasks use
         try:
-            loaded = manager.load([name])["tasks"]
+            loaded = self._manager.load([name])
         except Exception as error:  # whatever datasets and the YAML's own functions raise
             problem = f"tasks: lm-eval cannot load {name} ({first_line(error)})"
             raise ConfigError(problem, hint="its data must be local or in the Hub's cache") from error
-        for own, task in loaded.items():
+        self.groups += [_rule(group, f"{at}{shots}") for group in loaded["groups"].values() if group.has_aggregation]
+        for own, task in loaded["tasks"].items():
             if not at:
                 count = task.get_config("num_fewshot") or 0
             else:
@@ -81,6 +101,18 @@ def harness_questions(names: Sequence[str], include: Path | None, limit: int | N
             except Exception as error:  # whatever a template or a function of the task raises
                 raise WorkError(f"tasks: lm-eval cannot build the requests of {own} ({first_line(error)})") from error
             yield HarnessQuestions(name=f"{HARNESS}{own}{at}{shots}", task=task, limit=limit, num_shots=count)
+
+
+def _rule(group: Any, shots: str) -> GroupRule:
+    """How the harness sums a group, by our names of tasks and metrics."""
+    tasks = group.get_all_tasks()
+    filters = list(dict.fromkeys(one.name for task in tasks for one in task._filters))
+    by_items: dict[str, bool] = {}
+    for one in group.aggregate_metric_list:
+        chosen = [one.filter_list] if isinstance(one.filter_list, str) else one.filter_list or filters
+        by_items |= {_metric_name(one.metric, name): bool(one.weight_by_size) for name in chosen}
+    names = tuple(f"{HARNESS}{task.task_name}{shots}" for task in tasks)
+    return GroupRule(name=f"{HARNESS}{group.name}{shots}", tasks=names, by_items=by_items)
 
 
 def prompt_of(context: str, options: dict[str, Any]) -> Prompt:

@@ -26,6 +26,7 @@ from catwalk.formats.results import (
     read_predictions,
     read_results,
 )
+from catwalk.lm_eval_groups import GroupRule, group_row
 from catwalk.perplexity import domain_rows
 from catwalk.rows import item_score, task_row, warnings
 from catwalk.token_losses import TYPES, type_rows
@@ -42,6 +43,7 @@ __all__ = [
     "read_document_rows",
     "read_item_scores",
     "read_rows_by_task",
+    "task_entry",
     "write_results",
 ]
 
@@ -151,13 +153,16 @@ def write_results(
     documents_found: int,
     config: dict[str, Any],
     inputs: list[dict[str, Any]],
+    groups: Sequence[GroupRule] = (),
     imported: dict[str, Any] | None = None,
 ) -> None:
     """Write the artifact; `tasks` are sorted by name. Each file is complete or absent, and the manifest comes last.
 
     `imported` says where results come from that another program computed.
     """
-    rows = [_task_row(one) for one in tasks]
+    rows = [task_entry(one) for one in tasks]
+    by_name = {row["task"]: row for row in rows}
+    summed = [row for rule in groups if (row := group_row(rule, by_name)) is not None]
     results: dict[str, Any] = {
         "format": "results",
         "version": 1,
@@ -166,6 +171,7 @@ def write_results(
         "tasks": rows,
         "perplexity": domain_rows(documents),
         **({"imported": imported} if imported else {}),
+        **({"groups": summed} if summed else {}),
     }
     files = [output / RESULTS, output / PREDICTIONS]
     (output / MANIFEST).unlink(missing_ok=True)  # unfinished until written again
@@ -213,7 +219,8 @@ def _document_row(score: DocumentScore) -> dict[str, Any]:
     return row
 
 
-def _task_row(one: ScoredTask) -> dict[str, Any]:
+def task_entry(one: ScoredTask) -> dict[str, Any]:
+    """The entry of a task in results.json."""
     asked = one.questions
     if not one.part.rows:  # imported without samples
         return {

@@ -59,6 +59,8 @@ class Table:
 def build_tables(models: Sequence[LoadedResults]) -> list[Table]:
     """Every table of the report, headline first; each further model is compared with the first."""
     tables = [_task_table(models)] if any(model.tasks for model in models) else []
+    if any(model.results.get("groups") for model in models):
+        tables.append(_group_table(models))
     if any(model.domains for model in models):
         tables.append(_source_table(models))
     for other in models[1:]:
@@ -123,6 +125,33 @@ def _different_shots(models: Sequence[LoadedResults]) -> str:
         counts = sorted({model.tasks[name].get("num_shots", 0) for model in models if name in model.tasks})
         found += [f"{name} ({', '.join(map(str, counts))})"] if len(counts) > 1 else []
     return f" The prompts have different numbers of examples: {', '.join(found)}. Do not compare them." if found else ""
+
+
+def _group_table(models: Sequence[LoadedResults]) -> Table:
+    """The groups of lm-evaluation-harness."""
+    found = [{group["group"]: group for group in model.results.get("groups", [])} for model in models]
+    names = sorted({(name, metric) for groups in found for name, one in groups.items() for metric in one["metrics"]})
+    rows = []
+    for name, metric in names:
+        described = next(groups[name] for groups in found if metric in groups.get(name, {"metrics": {}})["metrics"])
+        entries = [groups.get(name, {"metrics": {}})["metrics"].get(metric) for groups in found]
+        rows.append(
+            [
+                *(name, metric, str(len(described["tasks"]))),
+                "items" if described["metrics"][metric]["by_items"] else "tasks",
+                *(_ABSENT if one is None else estimate_cell(metric, one["value"], _normal(one)) for one in entries),
+            ]
+        )
+    note = (
+        "Groups of lm-evaluation-harness with 95 % intervals (normal). `mean of`: what counts the same, items or tasks."
+    )
+    columns = ["group", "metric", "tasks", "mean of", *(model.label for model in models)]
+    return Table(title="Groups", note=note, columns=columns, rows=rows, numeric=len(models))
+
+
+def _normal(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    half = Z95 * (entry["stderr"] or 0.0)
+    return None if entry["stderr"] is None else (entry["value"] - half, entry["value"] + half)
 
 
 def _shots(models: Sequence[LoadedResults]) -> str:

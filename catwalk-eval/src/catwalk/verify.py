@@ -8,6 +8,7 @@ from typing import Any
 
 from catwalk.formats.contract import ConfigError, read_rows
 from catwalk.formats.results import PER_DOCUMENT, read_results, validate
+from catwalk.lm_eval_groups import GroupRule, group_row
 from catwalk.perplexity import domain_rows
 from catwalk.results import read_document_rows, read_rows_by_task
 from catwalk.rows import derived_row, task_row
@@ -49,6 +50,11 @@ def _verify(directory: Path) -> Iterator[str]:
         yield from _differences(name, stored, derived)
         counts = Counter(row["id"] for row in rows[name])
         yield from (f"{name} item {id} appears {count} times" for id, count in counts.items() if count > 1)
+    by_name = {task["task"]: task for task in results["tasks"]}
+    for group in results.get("groups", []):
+        by_items = {name: entry["by_items"] for name, entry in group["metrics"].items()}
+        rule = GroupRule(name=group["group"], tasks=tuple(group["tasks"]), by_items=by_items)
+        yield from _differences(group["group"], group, group_row(rule, by_name))
     for name in sorted(rows.keys() - {task["task"] for task in results["tasks"]}):
         yield f"{name}: predictions are stored, but results.json lacks the task"
     for row in (row for found in rows.values() for row in found):
