@@ -197,7 +197,7 @@ def test_chromium_sorts_and_drills_down(pages: Path, tmp_path: Path) -> None:
         tab.until(f"{_SORTED}.dataset.name === 'model'")
         assert tab.run(_MODELS) == sorted(values)
         # a value leads to the items: prompt, choices, log-probabilities
-        tab.run("""document.querySelector('#board a[href*="sciq"]').click()""")
+        tab.run("""void setTimeout(() => document.querySelector('#board a[href*="sciq"]').click())""")
         tab.until("document.title === 'sciq' && document.getElementById('place')?.textContent === 'item 0, 1 of 12'")
         tab.key("ArrowRight", 39)
         tab.until("document.getElementById('place').textContent === 'item 1, 2 of 12'")
@@ -211,7 +211,7 @@ def test_chromium_sorts_and_drills_down(pages: Path, tmp_path: Path) -> None:
         models = tab.run("[...document.querySelectorAll('#answers tr + tr th')].map(one => one.textContent)")
         place = 4 * models.index("llama")
         assert cells[place : place + 4] == expected
-        tab.run("""document.querySelector('nav a').click()""")
+        tab.run("""void setTimeout(() => document.querySelector('nav a').click())""")
         tab.until("document.title === 'Leaderboard'")
         assert tab.errors == []
 
