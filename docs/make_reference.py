@@ -12,7 +12,19 @@ import sys
 from pathlib import Path
 
 TOOLS = {
-    "dolma": ["tag", "dedupe", "mix", "tokens", "run", "reshard", "stat", "train-classifier", "list", "presets"],
+    "dolma": [
+        "extract",
+        "tag",
+        "dedupe",
+        "mix",
+        "tokens",
+        "run",
+        "reshard",
+        "stat",
+        "train-classifier",
+        "list",
+        "presets",
+    ],
     "olmo": [
         "train",
         "init",

@@ -45,14 +45,16 @@ class Plan:
     stages: dict[str, Any] = field(default_factory=dict)
     users: Sequence[UserTaggers | None] = ()
     """For each tagging stage: its taggers that are written in Python."""
+    extract: Sequence[Any] | None = None
+    """Of a stage that extracts: its extractors, and the taggers before and after them."""
 
     def add(self, command: str, settings: Mapping[str, Any], keep: bool = True) -> None:
-        """Adds a stage: `tag` and `dedupe` any number of times, `mix` and `tokens` once."""
+        """Adds a stage: `tag` and `dedupe` any number of times, `mix` and `tokens` once, `extract` alone."""
         stage = {"stage": settings, "keep": keep}
         if command in ("tag", "dedupe"):
             self.stages.setdefault(command, []).append(stage)
         else:
-            self.stages[command] = settings if command == "tokens" else stage
+            self.stages[command] = settings if command in ("tokens", "extract") else stage
 
     def to_json(self) -> str:
         """As the core takes it."""
@@ -74,7 +76,7 @@ class Plan:
 
     def run(self, report: Callable[..., None]) -> dict[str, Any]:
         """Does what is not done, and gives a summary: by command, a list of `tag` and `dedupe`."""
-        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report, self._store(), self.users))
+        found: dict[str, Any] = json.loads(_native.run(self.to_json(), report, self._store(), self.users, self.extract))
         return found
 
     @staticmethod

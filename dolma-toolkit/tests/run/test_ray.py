@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from dolma_corpus import Dolma, artifact_hashes, make_rows, write_rows
+from web_archives import pages, write_gzip
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.processes
@@ -116,6 +117,25 @@ def test_a_node_is_lost(cluster: Any, folder: Path, dolma: Dolma, monkeypatch: p
     assert "run  5 shards on Ray: next" in err
     assert written(folder) == written(place)
     assert not [path for path in folder.rglob("*") if path.name.endswith(".partial") or "progress-" in path.name]
+
+
+def test_an_extraction_in_shards(cluster: Any, tmp_path: Path, dolma: Dolma, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resiliparse")
+    stages = [
+        {"extract": {"source_name": "web", "destination": ["crawled/documents"]}},
+        {"tag": {"experiment": "q", "taggers": ["gopher_v2"]}},
+        {"mix": {"streams": [{"name": "all", "attributes": ["q"], "output": {"path": "mixed"}}]}},
+    ]
+    options = ["--executor", "ray", "--shards", 3, "--ray-address", cluster.address]
+    for name, given in (("alone", []), ("divided", options)):
+        place = tmp_path / name / "corpus"
+        for index in range(4):
+            write_gzip(place / "documents" / f"{index}.warc.gz", pages(9, 20 * index))
+        write(place, stages)
+        monkeypatch.chdir(place)
+        dolma("run", "run.yaml", *given)
+    mixed = [artifact_hashes(tmp_path / name / "corpus" / "mixed") for name in ("alone", "divided")]
+    assert mixed[0] == mixed[1]
 
 
 CRASHES = """

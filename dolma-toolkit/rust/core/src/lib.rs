@@ -6,6 +6,7 @@
 pub mod bloom;
 pub mod dedupe;
 pub mod error;
+pub mod extract;
 pub mod fasttext;
 pub mod formats;
 pub mod jq;

@@ -1,4 +1,4 @@
-//! `dolma tag`, `dedupe`, `mix`, `tokens` and `run`: a plan in as JSON, a summary out as JSON.
+//! `dolma extract`, `tag`, `dedupe`, `mix`, `tokens` and `run`: a plan in as JSON, a summary out as JSON.
 
 use dolma_core::mix::{check, Planned, Settings};
 use dolma_core::pipeline::{self, Plan};
@@ -11,20 +11,29 @@ use crate::error::raise;
 use crate::{store, taggers};
 
 /// Does a plan (JSON of `dolma_core::pipeline::Plan`) and gives what it did (JSON of `Summary`). `users`: for each tagging
-/// stage, the taggers that are written in Python.
+/// stage, the taggers that are written in Python; `extract`: the extractors, and the taggers before and after them.
 #[pyfunction]
-#[pyo3(signature = (plan, report=None, store=None, users=Vec::new()))]
+#[pyo3(signature = (plan, report=None, store=None, users=Vec::new(), extract=None))]
 pub fn run(
     py: Python<'_>,
     plan: &str,
     report: Option<&Bound<'_, PyAny>>,
     store: Option<Py<PyAny>>,
     users: Vec<Option<Py<PyAny>>>,
+    extract: Option<[Option<Py<PyAny>>; 3]>,
 ) -> PyResult<String> {
     let mut plan: Plan = parse(plan)?;
     let summary = detach::run(py, report, |progress| {
         for (tag, users) in plan.tag.iter_mut().zip(users) {
-            tag.stage.users = users.map(|users| taggers::of(users, progress.cancellation()));
+            tag.stage.users = users.map(|users| taggers::of("taggers", users, progress.cancellation()));
+        }
+        if let (Some(stage), Some([extractors, pre, post])) = (&mut plan.extract, extract) {
+            stage.extractors = extractors.map(|asked| taggers::of("extractors", asked, progress.cancellation()));
+            for (inline, users) in [(&mut stage.pre, pre), (&mut stage.post, post)] {
+                if let Some(inline) = inline {
+                    inline.plan.users = users.map(|asked| taggers::of("taggers", asked, progress.cancellation()));
+                }
+            }
         }
         pipeline::run(&plan, &Files::new(store::of(store), plan.threads, progress), progress)
     })?;

@@ -1,4 +1,5 @@
-//! Taggers written in Python: the core asks an object of Python (`dolma.tagging.workers`).
+//! Taggers and extractors written in Python: the core asks an object of Python (`dolma.tagging.workers`,
+//! `dolma.extracting.workers`).
 
 use std::sync::Arc;
 
@@ -10,40 +11,41 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-/// The taggers that Python gives.
-pub fn of(taggers: Py<PyAny>, cancellation: Cancellation) -> Users {
-    Users(Arc::new(PythonTaggers { taggers, cancellation }))
+/// What Python gives; `key` is the setting that names it.
+pub fn of(key: &'static str, asked: Py<PyAny>, cancellation: Cancellation) -> Users {
+    Users(Arc::new(Asked { key, asked, cancellation }))
 }
 
-struct PythonTaggers {
-    taggers: Py<PyAny>,
+struct Asked {
+    key: &'static str,
+    asked: Py<PyAny>,
     cancellation: Cancellation,
 }
 
-impl UserTaggers for PythonTaggers {
+impl UserTaggers for Asked {
     /// `ask` is a generator: as long as there is no answer, it gives None from time to time.
     fn ask(&self, request: &[u8]) -> Result<Vec<u8>> {
         Python::attach(|py| {
             let answers = self
-                .taggers
+                .asked
                 .bind(py)
                 .call_method1("ask", (PyBytes::new(py, request),))
                 .and_then(|answers| answers.try_iter());
-            for answer in answers.map_err(|error| of_python(py, &error))? {
+            for answer in answers.map_err(|error| of_python(py, self.key, &error))? {
                 let answer = answer.and_then(|answer| Ok(answer.extract::<Option<PyBackedBytes>>()?));
-                if let Some(answer) = answer.map_err(|error| of_python(py, &error))? {
+                if let Some(answer) = answer.map_err(|error| of_python(py, self.key, &error))? {
                     return Ok(answer.to_vec());
                 }
                 self.cancellation.check()?;
             }
-            Err(Error::config("taggers", "gave no answer; expected spans"))
+            Err(Error::config(self.key, "gave no answer; expected one"))
         })
     }
 }
 
-fn of_python(py: Python<'_>, error: &PyErr) -> Error {
+fn of_python(py: Python<'_>, key: &str, error: &PyErr) -> Error {
     match error.is_instance_of::<PyKeyboardInterrupt>(py) {
         true => Error::Cancelled,
-        false => Error::config("taggers", error.value(py).to_string()),
+        false => Error::config(key, error.value(py).to_string()),
     }
 }

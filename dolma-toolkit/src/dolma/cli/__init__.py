@@ -21,6 +21,7 @@ from dolma.errors import ConfigError, Problem, nearest
 __all__ = ["ALIASES", "COMMANDS", "SUBCOMMANDS", "run"]
 
 COMMANDS = {
+    "extract": "Extract text from web archives (WARC, WET, ARC) and HTML.",
     "tag": "Find scored spans in documents with taggers; `dolma list` prints their names.",
     "dedupe": "Mark duplicate documents or paragraphs with a Bloom filter.",
     "mix": "Filter documents by their attributes, replace spans, write new documents.",
@@ -34,12 +35,13 @@ COMMANDS = {
     "presets": "Print published recipes as settings of tag, dedupe and mix.",
 }
 SUBCOMMANDS = {
+    "extract": "Extract text from web archives (WARC, WET, ARC) and HTML.",
     "tokens decode": "Show documents of token shards: text, ids and where they come from.",
     "tokens pack": "Pack documents of token shards into sequences of one length.",
     "tokens export": "Write token shards as the files of other trainers.",
 }
 """Other words after a command are its settings."""
-ALIASES = {"dedup": "dedupe"}
+ALIASES = {"dedup": "dedupe", "warc": "extract"}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dolma import _native, ray_executor, slurm
-from dolma.commands import dedupe, mix, tag, tokens
+from dolma.commands import dedupe, extract, mix, tag, tokens
 from dolma.config import GENERATE_IDS, SKIP_BAD_ROWS, WorkDir, at_least, setting, to_yaml
 from dolma.errors import ConfigError, Problem, raises_dolma_errors
 from dolma.estimate import Estimate, filter_bytes, size_bytes, sizes_table, text_bytes
@@ -34,7 +34,8 @@ __all__ = ["Config", "StageConfig", "run"]
 
 log = logging.getLogger(__name__)
 
-COMMANDS = ("tag", "dedupe", "mix", "tokens")
+COMMANDS = ("extract", "tag", "dedupe", "mix", "tokens")
+_NAMES = f"{', '.join(COMMANDS[:-1])} and {COMMANDS[-1]}"
 TEMPORARY = "temporary"
 """Side file of results that only later stages need."""
 EXECUTORS = ("local", "ray")
@@ -46,6 +47,7 @@ RUN_KEYS = ("processes", "generate_ids", "skip_bad_rows", "work_dir", "dryrun")
 class StageConfig:
     """One command; its settings are those that it has by itself."""
 
+    extract: extract.Config | None = setting(None, "settings of `dolma extract`")
     tag: tag.Config | None = setting(None, "settings of `dolma tag`")
     dedupe: dedupe.Config | None = setting(None, "settings of `dolma dedupe`")
     mix: mix.Config | None = setting(None, "settings of `dolma mix`")
@@ -110,9 +112,13 @@ class Config:
         if self.shard and not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
             yield Problem("shard", f'is "{self.shard}"; expected I/N with I from 0 to N - 1, like 0/8')
         if not self.stages:
-            yield Problem("stages", "is empty; expected at least one of tag, dedupe, mix and tokens")
+            yield Problem("stages", f"is empty; expected at least one of {_NAMES}")
         for index, stage in enumerate(self.stages):
             later = self.stages[index + 1 :]
+            if stage.extract and index:
+                yield Problem(
+                    f"stages.{index}.extract", "follows another stage; expected it first, since it reads archives"
+                )
             yield from _check_stage(stage, f"stages.{index}", is_last=not later)
             if (stage.tag or stage.dedupe) and later and not stage.keep and not any(one.mix for one in later):
                 message = "makes attributes that no later stage reads; expected a mix after it"
@@ -123,7 +129,7 @@ def _check_stage(stage: StageConfig, key: str, is_last: bool) -> Iterator[Proble
     given = [name for name in COMMANDS if getattr(stage, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        yield Problem(key, f"is {found} of tag, dedupe, mix and tokens; expected one of them")
+        yield Problem(key, f"is {found} of {_NAMES}; expected one of them")
         return
     key = f"{key}.{stage.command}"
     config, default = stage.settings, type(stage.settings)
@@ -131,7 +137,7 @@ def _check_stage(stage: StageConfig, key: str, is_last: bool) -> Iterator[Proble
         if field_.name in RUN_KEYS and getattr(config, field_.name) != field_.default:
             hint = "move it to the top of the file, next to `stages`"
             yield Problem(f"{key}.{field_.name}", "is a setting of the run; expected it there", hint)
-    if stage.command in ("tag", "dedupe") and config.documents:
+    if stage.command in ("extract", "tag", "dedupe") and config.documents:
         hint = "move it to the top of the file; streams of a mix may select from the documents"
         yield Problem(f"{key}.documents", "is a setting of the run; expected it there", hint)
     if stage.command == "tokens" and not is_last:
@@ -155,7 +161,9 @@ def _passes(config: Config) -> list[_Pass]:
         before = [config.stages[one] for one in passes[-1].stages]
         has_mix = any(one.mix for one in before)
         barrier = ""
-        if stage.tokens is None and has_mix:
+        if any(one.extract for one in before):
+            barrier = "the documents that were extracted are read"
+        elif stage.tokens is None and has_mix:
             barrier = "the documents that the mix wrote are read"
         elif stage.tokens is not None and before and not has_mix:
             barrier = "tokens reads the documents as they are"
@@ -196,6 +204,8 @@ class _Work:
     keep: dict[int, bool] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
     """Attribute files that its stages make, or those before."""
+    sources: list[Source] = field(default_factory=list)
+    """What it reads."""
     documents: list[Source] = field(default_factory=list)
     """What the next pass reads."""
 
@@ -210,7 +220,7 @@ def _work(config: Config, one: _Pass, documents: list[Source], made: set[str], i
     has_mix = any(stage.mix for stage in stages.values())
     lazy = config.lazy and has_mix
     plan = Plan([], config.processes, config.generate_ids, config.skip_bad_rows, lazy)
-    work = _Work(config, plan, documents=documents, made=set(made))
+    work = _Work(config, plan, sources=documents, documents=documents, made=set(made))
     problems: list[Problem] = []
     for index, stage in stages.items():
         # the next pass reads what this one makes
@@ -239,11 +249,17 @@ def _work(config: Config, one: _Pass, documents: list[Source], made: set[str], i
     if has_mix:
         [index] = [index for index, stage in stages.items() if stage.mix]
         work.documents = _mixed(work.settings[index])
+    for index, stage in stages.items():
+        if stage.extract:
+            work.documents = extract.documents_of(work.settings[index])
     return work
 
 
 def _add(work: _Work, index: int, stage: StageConfig) -> None:
-    if stage.tag is not None:
+    if stage.extract is not None:
+        work.settings[index] = extract.make_settings(stage.extract, work.documents)
+        work.directories[index] = [Path(stage.extract.destination[0])]
+    elif stage.tag is not None:
         plan = tag.make_plan(stage.tag, work.documents)
         for artifact in plan.artifacts if work.plan.lazy else []:
             artifact.config["lazy"] = True
@@ -389,7 +405,7 @@ def _run_pass(work: _Work, one: _Pass) -> list[str]:
     reporter = Reporter(commands, [directory for directories in written.values() for directory in directories])
     start = time.monotonic()
     last = work.directories[one.stages[-1]][0]
-    with error_log(last), _user_taggers(work):
+    with error_log(last), _processes(work):
         for index, stage in stages.items():
             if stage.mix:
                 _check_names(work, index)
@@ -412,7 +428,7 @@ def _run_share(work: _Work, one: _Pass, share: tuple[int, int], is_last: bool) -
     written = [directory for index in stages if work.keep[index] for directory in work.directories[index]]
     is_published = all((directory / MANIFEST).is_file() for directory in written)
     work.plan.share = share
-    with error_log(work.directories[one.stages[-1]][0]), _user_taggers(work):
+    with error_log(work.directories[one.stages[-1]][0]), _processes(work):
         for index, stage in stages.items():
             if stage.mix:
                 _check_names(work, index)
@@ -449,7 +465,13 @@ def _steps(config: Config, one: _Pass) -> list[str]:
     return steps
 
 
-def _user_taggers(work: _Work) -> AbstractContextManager[None]:
+def _processes(work: _Work) -> AbstractContextManager[None]:
+    """Those of extractors and of taggers written in Python."""
+    for index, extracting in work.settings.items():
+        extraction = work.config.stages[index].extract
+        if extraction is not None:
+            extraction = dataclasses.replace(extraction, processes=work.config.processes)
+            return extract.workers(extraction, extracting, work.plan)
     settings = {index: work.config.stages[index].tag or tag.Config() for index in work.tags}
     of_stage = {index: dataclasses.replace(settings[index], processes=work.config.processes) for index in settings}
     return tag.user_taggers([(of_stage[index], plan) for index, plan in work.tags.items()], work.plan)
@@ -478,7 +500,13 @@ def _report(work: _Work, stages: Mapping[int, StageConfig], summary: dict[str, A
     for index, stage in stages.items():
         directories = work.directories[index]
         reporter = Reporter(stage.command, directories if work.keep[index] else [])
-        if work.config.merge and (stage.tag or stage.dedupe):
+        if stage.extract:
+            counts = summary["extract"]
+            extract.report(directories[0], work.sources, counts, seconds, reporter)
+            lines.append(
+                f"extract  {counts['documents']:>12,} documents of {counts['files'] + counts['files_kept']:,} files"
+            )
+        elif work.config.merge and (stage.tag or stage.dedupe):
             lines.append(f"{stage.command:<8} {'–':>12} counted by each shard")  # a merge reads no documents
         elif stage.tag:
             counts = next(tagged)
@@ -522,6 +550,8 @@ def _final_directories(stage: StageConfig) -> list[Path]:
     """Where the last stage writes, if its settings alone say it."""
     if stage.tokens is not None:
         return [Path(stage.tokens.destination)]
+    if stage.extract is not None:
+        return [Path(stage.extract.destination[0])]
     if stage.mix is None:
         return []
     below = "" if stage.mix.shuffle else "documents"

@@ -25,6 +25,7 @@ pub use keys::split_paragraphs;
 pub use resume::{Before, Identity, Making, MarkedFile, Target, Targets};
 pub use settings::{DocumentFile, FilterSettings, NgramSettings, Normalize, Settings, UnitSettings};
 pub use stage::{Asked, AttributeFiles, Deduping, Marked, Marking, Open, Output};
+pub use url::normalized as normalized_url;
 pub use words::words;
 
 use crate::bloom::{self, AnyFilter, FileState, Filter, Record};

@@ -15,6 +15,7 @@ use serde_json::{json, Map, Value};
 use crate::dedupe::{self, Dedupe, Deduping, DocumentFile, Marking};
 use crate::document::FIELDS;
 use crate::error::{Error, Result};
+use crate::extract::{self, Extraction};
 use crate::jsonl::{Compression, LineReader, RowRules, RowSieve};
 use crate::manifest::{canonical_bytes, sha256_bytes, Input};
 use crate::mix::{self, Mix, Work};
@@ -46,6 +47,9 @@ pub struct Plan {
     /// Publishes what so many shares made, and makes nothing.
     #[serde(default)]
     pub merge: Option<usize>,
+    /// The stage that makes documents of archives. It is alone in its plan.
+    #[serde(default)]
+    pub extract: Option<extract::Plan>,
     /// Stages that make attributes.
     #[serde(default)]
     pub tag: Vec<Kept<tag::Plan>>,
@@ -151,6 +155,8 @@ impl Plan {
 /// What a run did, stage by stage.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
+    /// Of archives.
+    pub extract: Option<extract::Summary>,
     /// In the order of the plan.
     pub tag: Vec<tag::Summary>,
     /// In the order of the plan.
@@ -191,6 +197,9 @@ pub fn pending(plan: &Plan, files: &Files) -> Result<Vec<Vec<usize>>> {
 
 /// Does what is not done.
 pub fn run(plan: &Plan, files: &Files, progress: &Progress) -> Result<Summary> {
+    if let Some(extract) = &plan.extract {
+        return run_extract(plan, extract, files, progress);
+    }
     // ---- survey: what is there, what is missing, what is in the way
     let mut survey = Survey::new(plan, files)?;
     let mut summary = Summary::default();
@@ -213,6 +222,33 @@ pub fn run(plan: &Plan, files: &Files, progress: &Progress) -> Result<Summary> {
 
     // ---- publish: manifests last
     survey.publish(done, summary, progress)
+}
+
+/// Makes documents that are missing.
+fn run_extract(plan: &Plan, extract: &extract::Plan, files: &Files, progress: &Progress) -> Result<Summary> {
+    let mut extraction = Extraction::survey(extract, files)?;
+    if plan.share.is_some() && extraction.todo().is_empty() {
+        return Ok(Summary { state: State::Finished, ..Summary::default() });
+    }
+    expect_none(plan, "rows", extraction.todo().iter().copied())?;
+    extraction.begin(plan.share)?;
+    extraction.pass(plan.share, plan.threads, progress)?;
+    if plan.share.is_some() {
+        return Ok(Summary::default());
+    }
+    Ok(Summary { extract: Some(extraction.publish()?), ..Summary::default() })
+}
+
+/// Fails if a run that makes nothing would have to make something.
+fn expect_none(plan: &Plan, step: &str, numbers: impl Iterator<Item = usize>) -> Result<()> {
+    let Some(count) = plan.merge else { return Ok(()) };
+    let shares: BTreeSet<usize> = numbers.map(|number| number % count).collect();
+    let Some(first) = shares.first() else { return Ok(()) };
+    let (plural, have) = if shares.len() > 1 { ("s", "have") } else { ("", "has") };
+    let names = shares.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let message =
+        format!("shard{plural} {names} of {count} {have} not finished \"{step}\"; expected all shards to be done");
+    Err(Error::config("merge", message).with_hint(format!("run --shard {first}/{count} until it says that it is done")))
 }
 
 /// What is left to do.
@@ -371,24 +407,11 @@ impl<'p> Survey<'p> {
 
     /// The series of this share. Fails if shares should have made them all.
     fn ours<'a>(&self, step: &str, mut series: Vec<Series<'a>>) -> Result<Vec<Series<'a>>> {
-        self.expect_none(step, series.iter().map(|series| self.number(series)))?;
+        expect_none(self.plan, step, series.iter().map(|series| self.number(series)))?;
         if let Some(share) = self.plan.share {
             series.retain(|series| share.has(self.number(series)));
         }
         Ok(series)
-    }
-
-    /// Fails if a run that makes nothing would have to make something.
-    fn expect_none(&self, step: &str, numbers: impl Iterator<Item = usize>) -> Result<()> {
-        let Some(count) = self.plan.merge else { return Ok(()) };
-        let shares: BTreeSet<usize> = numbers.map(|number| number % count).collect();
-        let Some(first) = shares.first() else { return Ok(()) };
-        let (plural, have) = if shares.len() > 1 { ("s", "have") } else { ("", "has") };
-        let names = shares.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-        let message =
-            format!("shard{plural} {names} of {count} {have} not finished \"{step}\"; expected all shards to be done");
-        Err(Error::config("merge", message)
-            .with_hint(format!("run --shard {first}/{count} until it says that it is done")))
     }
 
     /// Whether all is made, and only manifests may be missing.
@@ -469,7 +492,7 @@ impl<'p> Survey<'p> {
             for marks in &*dedupes {
                 let Marks::ToDo(dedupe) = marks else { continue };
                 if let Some((step, shares)) = dedupe.missing(count)? {
-                    self.expect_none(step, shares.into_iter())?;
+                    expect_none(self.plan, step, shares.into_iter())?;
                 }
             }
         }
@@ -513,7 +536,7 @@ impl<'p> Survey<'p> {
             if works.iter().any(Work::waits_for_rows) {
                 return Ok(Passed::Waits("rows"));
             }
-            self.expect_none("shuffle", works.iter().flat_map(Work::unshuffled))?;
+            expect_none(self.plan, "shuffle", works.iter().flat_map(Work::unshuffled))?;
             works.iter().try_for_each(|work| work.shuffle(self.plan.share, self.plan.threads, progress))?;
             return Ok(Passed::Done(done));
         }

@@ -122,6 +122,17 @@ impl Source for Rows {
 }
 
 impl Batch {
+    /// Of rows that no file has: their lines, and what is in them.
+    pub fn of(rows: Vec<(u64, Vec<u8>)>) -> Batch {
+        let mut batch = Batch::default();
+        for (line, row) in rows {
+            batch.bytes.extend_from_slice(&row);
+            batch.lines.push(line);
+            batch.ends.push(batch.bytes.len());
+        }
+        batch
+    }
+
     /// What `make` gives for every row, or all that is wrong.
     pub fn all<T>(mut self, make: impl Fn(BatchRow<'_>) -> Result<T>) -> Result<Vec<T>> {
         let error = self.error.take();

@@ -2,6 +2,7 @@
 //!
 //! Finished files are recorded and not made again; the manifest comes last. Neither threads nor kills change a byte.
 
+mod inline;
 mod line;
 mod plan;
 mod records;
@@ -20,6 +21,7 @@ use crate::manifest::FILE_NAME;
 use crate::run::{Batch, BatchRow, Files, Share};
 use crate::taggers::{self, Tagger};
 
+pub use inline::{Attributes, Inline};
 pub use plan::{ArtifactPlan, FilePlan, OutputPlan, Plan, TaggerPlan};
 use records::{Record, Records};
 use rows::RowTagger;

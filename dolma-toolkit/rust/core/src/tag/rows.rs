@@ -20,7 +20,8 @@ const USER_CLASS: usize = COST_CLASSES - 1;
 pub struct Line {
     /// With the line end.
     pub bytes: Vec<u8>,
-    spans: u64,
+    /// How many.
+    pub spans: u64,
     names: Names,
     types: Vec<(String, String)>,
 }
