@@ -29,9 +29,7 @@ def response(content: bytes | str, *headers: str, status: str = "200 OK", mime_t
     return "\r\n".join([*lines, "", ""]).encode() + (content.encode() if isinstance(content, str) else content)
 
 
-def record(
-    block: bytes, number: int = 0, *, kind: str = "response", length: int | None = None, **headers: str
-) -> bytes:
+def record(block: bytes, number: int = 0, *, kind: str = "response", length: int = -1, **headers: str) -> bytes:
     """A WARC record; ``length`` in place of the true one."""
     fields = {
         "WARC-Type": kind,

@@ -78,7 +78,7 @@ def test_the_bytes_do_not_depend_on_processes(extract: Any, folder: Path) -> Non
     write_gzip(Path("crawl/b.warc.gz"), pages(3, 70))
     hashes = []
     for processes in (1, 2, 8):
-        rows, _, _ = extract("--processes", processes, "--ignore_existing", "true")
+        rows, _, _ = extract("--processes", processes, "--ignore_existing")
         assert [row["text"].rsplit(" ", 1)[1] for row in rows] == [f"{number}." for number in range(73)]
         hashes.append(artifact_hashes(folder / "out/documents"))
     assert hashes[0] == hashes[1] == hashes[2]
@@ -154,7 +154,7 @@ def test_what_is_no_page_is_counted_by_its_reason(extract: Any) -> None:
     skipped = {"skipped_http_status": 1, "skipped_mime_type": 2, "skipped_no_text": 1}
     assert (counts, listed) == ({"documents": 2, **skipped}, [])
     Path("run.yaml").write_text("mime_types: {application/json: plain, text/plain: null}\nany_status: true\n")
-    rows, counts, _ = extract("-c", "run.yaml", "--ignore_existing", "true")
+    rows, counts, _ = extract("-c", "run.yaml", "--ignore_existing")
     assert [row["text"][-7:] for row in rows] == ["page 1.", "page 4.", 'words"}']
     assert counts == {"documents": 3, "skipped_mime_type": 2, "skipped_no_text": 1}
 
@@ -268,8 +268,8 @@ def test_a_page_that_hangs_or_crashes_the_extractor_costs_itself(extract: Any) -
 
 def test_trafilatura_is_stopped_at_a_page_that_is_too_much_for_it(extract: Any) -> None:
     pytest.importorskip("trafilatura")
-    deep = "".join(f"<div class=c{number}><p>some words and more of them</p>" for number in range(30_000))
-    records = [*pages(1), record(response(f"<html><body>{deep}</body></html>"), 77), *pages(1, 1)]
+    long = "".join(f"<p>some words and more of them, in paragraph {number}</p>" for number in range(40_000))
+    records = [*pages(1), record(response(f"<html><body><article>{long}</article></body></html>"), 77), *pages(1, 1)]
     write_gzip(Path("crawl/a.warc.gz"), records)
     rows, _, [listed] = extract("--linearizer", "trafilatura", "--time_limit_s", 0.3)
     assert [row["text"].rsplit(" ", 1)[1] for row in rows] == ["0.", "1."]
@@ -281,7 +281,7 @@ def test_taggers_see_html_before_and_text_after(extract: Any) -> None:
     records = [*pages(1), record(response(page(1, extra=licence)), 1)]
     write_gzip(Path("crawl/a.warc.gz"), records)
     given = ("--pre.taggers", "cc_re", "--post.taggers", "char_length_v1", "cc_re_fast")
-    rows, counts, _ = extract(*given, "--store_html_in_metadata", "true")
+    rows, counts, _ = extract(*given, "--store_html_in_metadata")
     assert [row["attributes"] for row in rows] == [
         {"char_length_v1__char_length_v1__length": [[0, len(rows[0]["text"]), len(rows[0]["text"])]]},
         {
@@ -291,7 +291,7 @@ def test_taggers_see_html_before_and_text_after(extract: Any) -> None:
         },
     ]
     assert licence in rows[1]["metadata"]["html"]
-    rows, counts, _ = extract("--pre.taggers", "cc_re", "--pre.skip", "true", "--ignore_existing", "true")
+    rows, counts, _ = extract("--pre.taggers", "cc_re", "--pre.skip", "--ignore_existing")
     assert ["html" in row["metadata"] for row in rows] == [False]
     assert counts == {"documents": 1, "skipped_no_pre_tagger": 1}
 

@@ -177,10 +177,10 @@ impl Members {
         while self.packing == Packing::Gzip && stored.fill_buf()?.first() == Some(&0) {
             stored.consume(1);
         }
-        self.start = stored.position;
         if stored.is_at_end()? {
             return Ok(false);
         }
+        self.start = stored.position;
         self.decoder = self.decode(stored)?;
         Ok(true)
     }

@@ -107,18 +107,17 @@ impl Records {
         if self.ended {
             return Ok(Next::End);
         }
-        let at = self.offset();
         match self.record() {
             Ok(next) => {
                 self.ended = matches!(next, Next::End);
                 Ok(next)
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
+            Err(error) => match (error.kind(), self.offset()) {
+                (io::ErrorKind::UnexpectedEof, at) => {
                     let message = "the file ends in the middle of a record; expected its end".to_owned();
                     self.resume(Problem { offset: at, reason: Reason::Truncated, message })
                 }
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+                (io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other, at) => {
                     let message = format!("the packed bytes are damaged ({error}); expected gzip or zstd");
                     self.resume(Problem { offset: at, reason: Reason::Damaged, message })
                 }
@@ -158,10 +157,12 @@ impl Records {
     }
 
     fn next_member(&mut self) -> io::Result<bool> {
-        let found = self.input.get_mut().next()?;
+        if !self.input.get_mut().next()? {
+            return Ok(false);
+        }
         self.member = self.input.get_ref().start();
         self.taken = 0;
-        Ok(found)
+        Ok(true)
     }
 
     fn consume(&mut self, amount: usize) {
@@ -169,10 +170,16 @@ impl Records {
         self.input.consume(amount);
     }
 
+    /// A header line, which may go on in the next member.
     fn line(&mut self, limit: u64) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
-        let read = (&mut self.input).take(limit).read_until(b'\n', &mut line)?;
-        self.taken += read as u64;
+        while !line.ends_with(b"\n") && (line.len() as u64) < limit {
+            let read = (&mut self.input).take(limit - line.len() as u64).read_until(b'\n', &mut line)?;
+            self.taken += read as u64;
+            if read == 0 && (!self.next_member()? || self.is_at_start()?) {
+                break;
+            }
+        }
         while matches!(line.last(), Some(b'\n' | b'\r')) {
             line.pop();
         }
@@ -250,10 +257,11 @@ impl Records {
     }
 
     fn warc_headers(&mut self) -> io::Result<Headers> {
-        let (mut headers, start) = (Headers::default(), self.taken);
+        let (mut headers, mut left) = (Headers::default(), MAX_HEADER_BYTES);
         loop {
-            let line = self.line(MAX_HEADER_BYTES)?;
-            if line.is_empty() || self.taken - start > MAX_HEADER_BYTES {
+            let line = self.line(left)?;
+            left = left.saturating_sub(line.len() as u64 + 1);
+            if line.is_empty() || left == 0 {
                 return Ok(headers);
             }
             headers.add(&line);
@@ -282,13 +290,25 @@ impl Records {
         Ok(read)
     }
 
-    /// Whether the content ends here: nothing follows in the member, or empty lines and another record.
+    /// Whether the content ends here: nothing follows in the member, the two empty lines that end a record of WARC do, or
+    /// another record.
     fn is_between(&mut self) -> io::Result<bool> {
-        let before = self.member;
-        match self.skip_blank()? {
-            true if self.member == before => self.is_at_start(),
-            _ => Ok(true),
+        let start = self.taken;
+        loop {
+            // the next member may be damaged, which is no fault of this record
+            let bytes = self.input.fill_buf()?;
+            let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let all = bytes.len();
+            self.consume(blank);
+            if all == 0 {
+                return Ok(true);
+            }
+            if blank < all {
+                break;
+            }
         }
+        let is_trailer = self.kind == Kind::Warc && self.taken - start >= 4;
+        Ok(is_trailer || self.is_at_start()?)
     }
 
     /// Whether a record begins here, as far as its first bytes tell.
@@ -298,7 +318,7 @@ impl Records {
         let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // the line may go on behind what is here
-        let is_cut = line.len() == bytes.len();
+        let is_cut = line.len() == bytes.len() && (kind == Kind::Arc || b"WARC/".starts_with(line));
         Ok(is_cut || is_start(kind, line))
     }
 
