@@ -89,7 +89,9 @@ def _answer_log_probs(trainer: Any, rows: Sequence[tuple[list[int], list[int]]])
         labels = torch.tensor([rows[index][1] + [IGNORED] * (width - len(rows[index][1])) for index in chosen])
         mask = torch.tensor([[1] * len(rows[index][0]) + [0] * (width - len(rows[index][0])) for index in chosen])
         batch = {"input_ids": input_ids, "labels": labels, "attention_mask": mask}
-        batch = {name: tensor.to(args.device) for name, tensor in batch.items()}
+        # before training, a model that will be sharded is still on the CPU
+        device = next(model.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.no_grad(), trainer.accelerator.autocast():
             output = model(**batch, fused_lm_head=True)
         if number < len(starts):

@@ -158,10 +158,10 @@ def train(config: SftConfig | DpoConfig, *, dry_run: bool = False, tokens_per_s:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
         # ---- save: adapters are merged into the weights
+        trained = trainer.whole_model()
         end_together()
         if not is_first():
             return []
-        trained = trainer.model
         if config.lora:
             if config.lora.keep_adapter:
                 save_adapter(trained, output.result / "adapter")

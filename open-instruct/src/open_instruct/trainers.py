@@ -6,14 +6,18 @@ batches, the weights of rows and tokens, the router loss, finite numbers.
 
 import copy
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import trl.trainer.utils
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from datasets import Dataset
-from transformers import PrinterCallback
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from .chat.encode import IGNORED
@@ -24,7 +28,7 @@ from .losses import pair_losses, pair_rewards, token_weights
 from .metrics import pair_log_probs, require_finite
 from .model.rows import ROWS, train_rows
 from .order import RowOrder
-from .processes import count_processes
+from .processes import count_processes, is_first
 
 __all__ = ["RouterLoss", "dpo_trainer", "lora_config", "score_trained_positions_only", "sft_trainer"]
 
@@ -212,6 +216,9 @@ class _TrainerChanges:
     state: Any
     train_dataset: Any
     accelerator: Any
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
+    model_wrapped: Any
     _metrics: Any
 
     def __init__(self, *args: Any, model: Any, examples: list[Any], **keywords: Any) -> None:
@@ -222,6 +229,35 @@ class _TrainerChanges:
         self._rows_in_batch = self._parts_in_batch = 1.0
         super().__init__(*args, model=model, **keywords)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Build accelerate's part; FSDP also on CPUs, where accelerate ignores the request silently."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if wanted and not self.is_fsdp_enabled and count_processes() > 1:
+            shared = AcceleratorState._shared_state
+            shared["distributed_type"] = DistributedType.FSDP
+            shared["fsdp_plugin"] = FullyShardedDataParallelPlugin()
+            self.is_fsdp_enabled = True
+
+    def whole_model(self) -> Any:
+        """Return the trained model; if it is sharded, gather its weights in the first process (None in the others)."""
+        if self.is_fsdp_enabled:
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            state = get_model_state_dict(self.model, options=options)
+        elif self.is_deepspeed_enabled:
+            state = self.accelerator.get_state_dict(self.model_wrapped)
+        else:
+            return self.model
+        if not is_first():
+            return None
+        whole = AutoModelForCausalLM.from_config(self.model.config)
+        if hasattr(self.model, "peft_config"):
+            from peft import get_peft_model
+
+            whole = get_peft_model(whole, self.model.peft_config["default"])
+        whole.load_state_dict(state)
+        return whole
 
     def _send_telemetry(self) -> None:
         """Send nothing."""
