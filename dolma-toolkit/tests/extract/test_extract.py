@@ -326,7 +326,7 @@ def test_real_captures_give_their_pages(extract: Any) -> None:
     # the offsets are those of fastwarc, which dolma 1.2.1 reads with
     page = rows[1023, "https://an.wikipedia.org/wiki/Escopete"]
     [wet] = [row for row in rows.values() if row["metadata"]["content_type"] == "text/plain"]
-    assert page["id"] == "ry7plbujjb2ihj3gyesd2ca5cqjsl7gm"
+    assert page["id"] == "ry7plbufqni2ffv5ftuqk72w6snpxlqu"
     assert "Escopete" in page["text"]
     assert "Escopete" in wet["text"]
     assert "Internet Assigned Numbers Authority" in rows[405, "http://www.iana.org/"]["text"]
