@@ -85,6 +85,7 @@ def _items(spec: str, data: Path) -> list[Item]:
     return load_items(task, locate(task, data))
 
 
+@pytest.mark.slow
 def test_prompts_and_scores_equal_lm_evals(model: Path, farm: str, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     from catwalk.lm_eval_model import CatwalkLM

@@ -18,7 +18,7 @@ from catwalk.__main__ import main
 from catwalk.formats.contract import read_rows
 from catwalk.items import load_items, locate
 from catwalk.lm_eval import lm_eval_results
-from catwalk.results import load_all
+from catwalk.results import load_all, read_rows_by_task
 from catwalk.tasks import TASK_SETS, TASKS
 from reference import BruteForce
 
@@ -94,11 +94,12 @@ def _compare(directory: Path, output: Path, shots: int, limit: int) -> None:
     arguments = ["run", "--model", str(directory), "--device", "cpu", "--max-length-tokens", str(_LENGTH)]
     assert main([*arguments, "--limit", str(limit), "--tasks", *names, "--output-dir", str(output)]) == 0
     (results,) = load_all([output])
+    answers = read_rows_by_task(output)
     brute = BruteForce(directory)
     brute.model.double()
     stored, pairs = [], []
     for _, item in read_rows(output / "items.jsonl.gz"):
-        rows = {row["id"]: row for row in results.rows[item["task"]]}
+        rows = {row["id"]: row for row in answers[item["task"]]}
         contexts = (
             item["context"] if isinstance(item["context"], list) else [item["context"]] * len(item["continuations"])
         )
@@ -114,14 +115,14 @@ def _compare(directory: Path, output: Path, shots: int, limit: int) -> None:
         rounding = float(np.spacing(np.float32(abs(theirs))))
         assert choice["sum_logprob"] == pytest.approx(theirs, abs=max(_TOLERANCE, 2 * rounding))
         assert choice["sum_logprob"] == pytest.approx(exact, abs=_TOLERANCE)
-    _check_accuracies(results, pairs)
+    _check_accuracies(results, answers)
 
 
-def _check_accuracies(results: Any, pairs: list[tuple[str, str]]) -> None:
+def _check_accuracies(results: Any, answers: dict[str, list[dict[str, Any]]]) -> None:
     """`acc` of the harness is `acc_raw`; its `acc_norm` divides by the characters without the leading space."""
     exported = lm_eval_results(results)["results"]
     for name, entry in results.tasks.items():
-        rows = results.rows[name]
+        rows = answers[name]
         assert exported[name]["acc,none"] == pytest.approx(entry["metrics"]["acc_raw"]["value"])
         hits = []
         for row in rows:

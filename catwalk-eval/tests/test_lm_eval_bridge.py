@@ -391,6 +391,7 @@ def test_own_tasks_by_the_command_of_lm_eval(build_checkpoint: Build, shared_dat
     _same_files(theirs, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_list_and_show_take_tasks_of_the_harness(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     include = ["--lm-eval-include", str(tasks)]
     assert main(["list", "lmeval:facts_choice", *include]) == 0

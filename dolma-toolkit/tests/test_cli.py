@@ -86,7 +86,7 @@ def test_all_problems_are_told_at_once(dolma: Dolma, corpus: Path) -> None:
     [
         (["tag", "--tagger", "c4_v2"], 'error: --tagger: unknown setting\nhint: did you mean "taggers"?'),
         (["tga"], 'error: command line: "tga" is not a command\nhint: did you mean "tag"?'),
-        ([], "error: command line: names no command; expected one of tag,"),
+        ([], "error: command line: names no command; expected one of extract, tag,"),
         (["-c", "gone.yaml", "tag"], "error: gone.yaml: not found"),
         (["-c", "twice.yaml", "tag"], '"debug" appears twice'),
         (["-c", "broken.yaml", "tag"], "error: broken.yaml: cannot be parsed"),
