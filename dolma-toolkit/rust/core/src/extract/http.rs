@@ -85,7 +85,7 @@ fn joined(bytes: &[u8]) -> Option<Vec<u8>> {
         let chunk = bytes.get(end + 1..)?;
         // the last chunk of a capture may be cut
         joined.extend_from_slice(&chunk[..size.min(chunk.len())]);
-        at = end + 1 + size + 2;
+        at = (end + 3).saturating_add(size); // a damaged size may be anything
         if at >= bytes.len() {
             return Some(joined);
         }
@@ -148,13 +148,14 @@ mod tests {
         assert_eq!(response("Content-Encoding: gzip", &gzip(b"abc")).content(9).unwrap(), b"abc");
         let both = response("Content-Encoding: gzip, gzip", &gzip(&gzip(b"abc"))).content(99).unwrap();
         assert_eq!(both, b"abc");
+        assert_eq!(response("Transfer-Encoding: chunked", b"ffffffffffffffff\r\nab").content(9).unwrap(), b"ab");
         assert_eq!(Response::parse(b"<p>".to_vec()), Response { payload: b"<p>".to_vec(), ..Response::default() });
     }
 
     #[test]
     fn a_bomb_is_not_unpacked_and_damage_is_named() {
         let bomb = gzip(&vec![0; 1 << 20]);
-        assert!(bomb.len() < 1 << 13);
+        assert!(bomb.len() < 1 << 15);
         let (reason, message) = response("Content-Encoding: gzip", &bomb).content(1 << 16).unwrap_err();
         assert_eq!(reason, Reason::TooLarge);
         assert!(message.contains("unpack to more than 65536"), "{message}");
