@@ -48,6 +48,7 @@ VENDORED = {
     "openmp.py": [folder.removesuffix("/formats") for folder in FOLDERS if "paloma" not in folder],
     "sandbox.py": ["catwalk-eval/src/catwalk", "open-instruct/src/open_instruct/evaluation"],
     "page.py": [folder.removesuffix("/formats") for folder in FOLDERS],
+    "browser.py": ["catwalk-eval/tests", "open-instruct/tests"],
     "line_chart.py": ["trainer/src/olmo_trainer", "open-instruct/src/open_instruct"],
 }
 

@@ -27,7 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 import transformers
-from catwalk.backends.huggingface import HuggingFace, open_checkpoint
+from catwalk.backends.huggingface import HuggingFace
 from catwalk.items import load_items, locate
 from catwalk.model.plan import forward_tokens
 from catwalk.requests import encode_pairs, item_pairs
@@ -247,7 +247,7 @@ def best_batch_size(directory: Path, device: str, pairs: list[Pair]) -> int | st
 
 def measure(kind: str, directory: Path, data: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one model."""
-    backend = open_checkpoint(directory, device=options.device)
+    backend = HuggingFace(directory, device=options.device)
     backend.scorer  # noqa: B018 loads the model
     works = {
         "zero-shot": zero_shot(data, options.items),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from catwalk.__main__ import main
 from catwalk.backends import api
-from catwalk.backends.huggingface import open_checkpoint
+from catwalk.backends.huggingface import HuggingFace
 from catwalk.backends.opening import open_model
 from catwalk.backends.specs import parse_spec
 from catwalk.formats.__main__ import main as formats_main
@@ -75,7 +75,7 @@ def test_scores_equal_those_of_the_model_itself(
     if kind == "texts after bos":
         server.special = "<|begin|>"
         model = _begins_with_bos(model, tmp_path)
-    own = open_checkpoint(model)
+    own = HuggingFace(model)
     remote = open_model(_with_ids(server, model) if kind == "ids" else f"{server.address},model=tiny")
     (said,) = own.generate([Prompt(text="The hen lays eggs", stop=(), max_tokens=1)])
     pairs = [*_PAIRS, Pair(context="The hen lays eggs", continuation=said)]
@@ -100,7 +100,7 @@ def _begins_with_bos(model: Path, target: Path) -> Path:
 @pytest.mark.parametrize("windowing", ["paloma-reference", "strict-disjoint"])
 def test_documents_equal_those_of_the_model_itself(server: Server, model: Path, windowing: Any) -> None:
     settings = {"max_length_tokens": 16, "windowing": windowing}
-    own, remote = open_checkpoint(model, **settings), open_model(_with_ids(server, model), **settings)
+    own, remote = HuggingFace(model, **settings), open_model(_with_ids(server, model), **settings)
     wanted, found = own.documents(_TEXTS), remote.documents(_TEXTS)
     _same(found, wanted)
     assert [one.windows for one in found] == [one.windows for one in wanted]
@@ -108,7 +108,7 @@ def test_documents_equal_those_of_the_model_itself(server: Server, model: Path, 
 
 
 def test_texts_equal_those_of_the_model_itself(server: Server, model: Path) -> None:
-    own = open_checkpoint(model, max_length_tokens=32)
+    own = HuggingFace(model, max_length_tokens=32)
     (whole,) = own.generate([Prompt(text="The hen", stop=(), max_tokens=12)])
     stops = [(), (whole[3:5],), ("a", "b", "c", "d", whole[3:5])]  # the fifth is not sent
     prompts = [Prompt(text="The hen", stop=stop, max_tokens=12) for stop in stops]
@@ -159,7 +159,7 @@ def test_a_busy_server_is_asked_again(
     remote = open_model(f"{_with_ids(server, model)},concurrency=1")
     remote.check(_PAIRS)
     server.refusals = [(429, headers), (503, headers), (500, headers)]
-    _same(remote.score(_PAIRS[:2]), open_checkpoint(model).score(_PAIRS[:2]))
+    _same(remote.score(_PAIRS[:2]), HuggingFace(model).score(_PAIRS[:2]))
     if headers.get("Retry-After") in (None, "soon"):
         assert waits == [1, 2, 4]
     else:

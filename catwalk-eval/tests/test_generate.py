@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from catwalk.backends.huggingface import open_checkpoint
+from catwalk.backends.huggingface import HuggingFace
 from catwalk.formats.contract import WorkError
 from catwalk.types import Prompt
 
@@ -29,17 +29,17 @@ def _expected(directory: Path, text: str, max_tokens: int) -> str:
 def test_texts_equal_those_of_transformers(build_checkpoint: Build, kind: str) -> None:
     directory = build_checkpoint(kind)
     prompts = [Prompt(text=text, stop=(), max_tokens=12) for text in _TEXTS]
-    assert open_checkpoint(directory).generate(prompts) == [_expected(directory, text, 12) for text in _TEXTS]
+    assert HuggingFace(directory).generate(prompts) == [_expected(directory, text, 12) for text in _TEXTS]
 
 
 def test_a_batch_decides_like_each_prompt_alone(build_checkpoint: Build) -> None:
-    backend = open_checkpoint(build_checkpoint("llama"))
+    backend = HuggingFace(build_checkpoint("llama"))
     prompts = [Prompt(text=text, stop=(), max_tokens=1 + 5 * n) for n, text in enumerate(_TEXTS)]
     assert backend.generate(prompts) == [backend.generate([prompt])[0] for prompt in prompts]
 
 
 def test_stop_text_is_cut_off_wherever_its_tokens_end(build_checkpoint: Build) -> None:
-    backend = open_checkpoint(build_checkpoint("llama"))
+    backend = HuggingFace(build_checkpoint("llama"))
     (whole,) = backend.generate([Prompt(text="The hen", stop=(), max_tokens=20)])
     stop = whole[3:5]
     (cut,) = backend.generate([Prompt(text="The hen", stop=("not there", stop), max_tokens=20)])
@@ -47,7 +47,7 @@ def test_stop_text_is_cut_off_wherever_its_tokens_end(build_checkpoint: Build) -
 
 
 def test_long_prompt_is_cut_on_the_left(build_checkpoint: Build, caplog: pytest.LogCaptureFixture) -> None:
-    backend = open_checkpoint(build_checkpoint("llama"), max_length_tokens=24)
+    backend = HuggingFace(build_checkpoint("llama"), max_length_tokens=24)
     long = "sea " * 60
     ids = backend.tokenizer.encode([long])[0]
     kept = backend.tokenizer.decode(ids[-16:])
@@ -58,6 +58,6 @@ def test_long_prompt_is_cut_on_the_left(build_checkpoint: Build, caplog: pytest.
 
 
 def test_more_tokens_than_the_window_is_an_error(build_checkpoint: Build) -> None:
-    backend = open_checkpoint(build_checkpoint("llama"), max_length_tokens=8)
+    backend = HuggingFace(build_checkpoint("llama"), max_length_tokens=8)
     with pytest.raises(WorkError, match="leaves no room for a prompt in 8 tokens"):
         backend.generate([Prompt(text="The hen", stop=(), max_tokens=8)])

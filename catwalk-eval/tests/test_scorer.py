@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from catwalk.backends.huggingface import open_checkpoint
+from catwalk.backends.huggingface import HuggingFace
 from catwalk.formats.checkpoint import inspect_checkpoint, read_checkpoint
 from catwalk.items import load_items, locate, sample_items
 from catwalk.model.load import load_model
@@ -216,7 +216,7 @@ def test_bfloat16_weights_still_sum_in_float32(build_checkpoint: Build) -> None:
 def _compare_items(directory: Path, items: list[Item], length: int = 512) -> int:
     """Compare every choice of every item, with its context and unconditionally; returns the number of contexts cut."""
     brute = BruteForce(directory)
-    backend = open_checkpoint(directory, max_length_tokens=length, prefix="eos")
+    backend = HuggingFace(directory, max_length_tokens=length, prefix="eos")
     pairs = [pair for item in items for pair in item_pairs(item)]
     found = backend.score(pairs)
     answers = iter(found)

@@ -174,3 +174,16 @@ def test_an_index_of_other_items_does_not_mix_with_old_attributes(
     write_rows(tmp_path / "items/documents/more.jsonl", [{"id": "more", "text": " ".join(WORDS[:20])}])
     result = dolma(*_arguments(), code=2)
     assert "other settings" in result.err or "resources" in result.err
+
+
+def test_a_skipped_row_does_not_shift_the_lines(dolma: Dolma, planted: dict[str, list[str]], tmp_path: Path) -> None:
+    path = tmp_path / "train/documents/0.jsonl.gz"
+    rows = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join([*rows[:5], b"not JSON\n", b'{"id": "no text"}\n', *rows[5:]])))
+    dolma(*_arguments("--skip_bad_rows", 2))
+    matches = _rows("found/matches.jsonl.gz")
+    assert {row["document"] for row in matches} == planted.keys()
+    lines = gzip.decompress(path.read_bytes()).splitlines()
+    for row in matches:
+        if row["path"].endswith("/0.jsonl.gz"):
+            assert json.loads(lines[row["line"] - 1])["id"] == row["document"]

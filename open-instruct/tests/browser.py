@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class _NavigatedError(Exception):
+    """The tab went to another page before it answered."""
 
 
 class Browser:
@@ -37,6 +41,8 @@ class Browser:
             if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
                 self.errors.append(message["params"]["entry"]["text"])
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise _NavigatedError
                 assert "error" not in message, (method, message["error"])
                 return message["result"]
 
@@ -49,8 +55,9 @@ class Browser:
     def until(self, script: str) -> None:
         """Wait until a JavaScript expression is true."""
         for _ in range(300):
-            if self.run(script):
-                return
+            with suppress(_NavigatedError):  # the next page is asked again
+                if self.run(script):
+                    return
             time.sleep(0.05)
         raise AssertionError(f"it never became true: {script}; {self.run('document.body.innerText')}; {self.errors}")
 

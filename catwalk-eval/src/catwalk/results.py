@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from catwalk import WRITER
 from catwalk.columns import Column, read_columns
@@ -30,7 +30,7 @@ from catwalk.lm_eval_groups import GroupRule, group_row
 from catwalk.perplexity import domain_rows
 from catwalk.rows import item_score, task_row, warnings
 from catwalk.token_losses import TYPES, type_rows
-from catwalk.types import DocumentScore, ItemScore, TaskPart
+from catwalk.types import Described, DocumentScore, ItemScore, TaskPart
 
 __all__ = [
     "LoadedResults",
@@ -116,22 +116,6 @@ def describe_inference(settings: dict[str, Any], own_prefix: str | None) -> dict
 
 
 # ---- write
-
-
-class Described(Protocol):
-    """What the artifact says of a task, apart from its rows; `types.Questions` has all of it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def primary_metric(self) -> str: ...
-    @property
-    def num_shots(self) -> int: ...
-
-    def texts(self) -> list[dict[str, Any]]:
-        """Rows of items.jsonl.gz."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -284,11 +284,8 @@ class TaskPart:
     sums: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class Questions(Protocol):
-    """What one task asks a model, and how the answers become rows. `questions.ItemQuestions` is that of our own tasks.
-
-    `key` is the sha256 of everything that the rows depend on, except the model.
-    """
+class Described(Protocol):
+    """What the artifact says of a task, apart from its rows."""
 
     @property
     def name(self) -> str: ...
@@ -298,6 +295,17 @@ class Questions(Protocol):
     def primary_metric(self) -> str: ...
     @property
     def num_shots(self) -> int: ...
+
+    def texts(self) -> list[dict[str, Any]]:
+        """Rows of items.jsonl.gz: `task`, `id`, `context`, `continuations`."""
+
+
+class Questions(Described, Protocol):
+    """What one task asks a model, and how the answers become rows. `questions.ItemQuestions` is that of our own tasks.
+
+    `key` is the sha256 of everything that the rows depend on, except the model.
+    """
+
     @property
     def key(self) -> str: ...
     @property
@@ -307,9 +315,6 @@ class Questions(Protocol):
 
     def where(self, pair: int) -> str:
         """The task and item of a pair, for an error."""
-
-    def texts(self) -> list[dict[str, Any]]:
-        """Rows of items.jsonl.gz: `task`, `id`, `context`, `continuations`."""
 
     def collect(self, likelihoods: Sequence[Likelihood], generations: Sequence[str]) -> TaskPart:
         """Answers to `pairs` and `prompts`, in their order, as rows in the order of the items."""

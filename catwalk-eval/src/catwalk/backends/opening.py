@@ -1,7 +1,7 @@
 """From the name of a model to its backend. A backend is imported when one of its models is opened."""
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from catwalk.backends.specs import Settings, parse_spec
 from catwalk.formats.contract import ConfigError
@@ -33,16 +33,14 @@ def open_model(text: str, **settings: Unpack[Settings]) -> Backend:
         from catwalk.backends.oracle import open_oracle
 
         return open_oracle(spec, settings)
-    from catwalk.backends.huggingface import open_checkpoint
+    from catwalk.backends.huggingface import HuggingFace
 
-    chosen: dict[str, Any] = {**settings}
-    offline = chosen.pop("offline", False)
     if spec.kind == "hub":
         from catwalk.hub import download_checkpoint
 
         name, _, revision = spec.target.partition("@")
-        directory = download_checkpoint(name, revision or "main", offline=offline)
+        directory = download_checkpoint(name, revision or "main", offline=settings.get("offline", False))
     else:
         directory = Path(spec.target).expanduser()
     adapter = spec.options.get("peft")
-    return open_checkpoint(directory, adapter=Path(adapter).expanduser() if adapter else None, **chosen)
+    return HuggingFace(directory, Path(adapter).expanduser() if adapter else None, **settings)

@@ -1,4 +1,4 @@
-"""What backends share that score token ids but run no model in this process: texts to requests, and back."""
+"""What backends share that score token ids: texts to requests, and scores to answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,14 +10,23 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, models, pre_tokenizers
 
 from catwalk.backends.specs import DEFAULT_LENGTH, Settings
-from catwalk.formats.checkpoint import Inspection, inspect_checkpoint
+from catwalk.formats.checkpoint import Checkpoint, Inspection, inspect_checkpoint, read_checkpoint
 from catwalk.formats.contract import ConfigError, WorkError, read_object
 from catwalk.model.load import Tokenizer, load_tokenizer
 from catwalk.perplexity import windows
 from catwalk.requests import EncodedPairs, encode_pairs
+from catwalk.results import checkpoint_inputs, describe_model
 from catwalk.types import Advance, Boundary, Likelihood, Pair, PairError, Request, Windowing
 
-__all__ = ["RequestError", "Score", "TokenBackend", "byte_tokenizer", "read_tokenizer"]
+__all__ = [
+    "CheckpointBackend",
+    "RequestError",
+    "Score",
+    "TokenBackend",
+    "TypeLosses",
+    "byte_tokenizer",
+    "read_tokenizer",
+]
 
 
 class RequestError(WorkError):
@@ -28,6 +37,8 @@ class RequestError(WorkError):
         self.request = request
 
 
+TypeLosses = tuple[tuple[int, int, float], ...]
+"""Of each token id that occurs: the id, how often, and its −Σ ln p."""
 Score = tuple[float, bool]
 """Σ ln p of a request's continuation, and whether each of its tokens is the most likely."""
 
@@ -120,11 +131,12 @@ class TokenBackend(ABC):
             pieces.append(windows(ids, prefix_id, self.max_length_tokens, self.windowing))
         owners = [index for index, parts in enumerate(pieces) for _ in parts]
         try:
-            scores = iter(self.score_requests([request for parts in pieces for request in parts]))
+            answers, types = self.score_windows([request for parts in pieces for request in parts], owners, len(texts))
         except RequestError as error:
             raise PairError(error.problems[-1].message, owners[error.request], error.hint) from error
+        scores = iter(answers)
         found = []
-        for parts in pieces:
+        for parts, losses in zip(pieces, types, strict=True):
             own = [next(scores) for _ in parts]
             found.append(
                 Likelihood(
@@ -132,9 +144,64 @@ class TokenBackend(ABC):
                     tokens=sum(len(part.continuation) for part in parts),
                     greedy=all(greedy for _, greedy in own),
                     windows=len(parts),
+                    types=losses,
                 )
             )
         return found
+
+    def score_windows(
+        self, requests: Sequence[Request], owners: Sequence[int], count: int
+    ) -> tuple[list[Score], list[TypeLosses]]:
+        """The scores of the windows of `count` documents, and of each document its loss by token id, if known.
+
+        Raises:
+            RequestError: for a log-probability that is not finite.
+        """
+        return self.score_requests(requests), [()] * count
+
+
+class CheckpointBackend(TokenBackend):
+    """A checkpoint directory in Hugging Face layout, whose weights are read for the first text to score."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self.checkpoint: Checkpoint = read_checkpoint(directory)
+        self.inspection = inspect_checkpoint(directory)
+        self.dtype = settings.get("dtype") or "float32"
+        super().__init__(load_tokenizer(self.inspection), settings)
+
+    @property
+    def parameters(self) -> int:
+        """Of the stored weights."""
+        return self.checkpoint.parameters
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """The checkpoint's."""
+        return self.checkpoint.directory
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """`model` of results.json."""
+        return describe_model(name, self.checkpoint, self.inspection)
+
+    def inputs(self, output: Path) -> list[dict[str, Any]]:
+        """The checkpoint by its manifest, or file by file."""
+        return checkpoint_inputs(self.checkpoint, output)
+
+    def fitting_length(self, asked: int | None, spare: int = 0) -> int:
+        """Tokens of a window: those asked for, else the model's positions without the spare ones.
+
+        Raises:
+            ConfigError: the model has fewer.
+        """
+        positions = self.inspection.max_positions
+        if positions is None:
+            return asked or DEFAULT_LENGTH
+        length = asked or positions - spare
+        if length > positions - spare:
+            beside = f" and {spare} more" if spare else ""
+            problem = f"max_length_tokens: {length}{beside} is more than the model's {positions} positions"
+            raise ConfigError(problem, hint=f"--max-length-tokens {positions - spare}")
+        return length
 
 
 # ---- tokenizers without weights

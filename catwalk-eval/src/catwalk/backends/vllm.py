@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from catwalk import DISTRIBUTION, __version__
-from catwalk.backends.specs import DEFAULT_LENGTH, ModelSpec, Settings
-from catwalk.backends.tokens import RequestError, Score, TokenBackend
-from catwalk.formats.checkpoint import inspect_checkpoint, read_checkpoint
+from catwalk.backends.specs import ModelSpec, Settings
+from catwalk.backends.tokens import CheckpointBackend, RequestError, Score
 from catwalk.formats.contract import ConfigError, WorkError, first_line
-from catwalk.model.load import load_tokenizer
 from catwalk.requests import encode_prompts
-from catwalk.results import checkpoint_inputs, checkpoint_sha256, describe_model
+from catwalk.results import checkpoint_sha256
 from catwalk.types import Prompt, Request
 
 __all__ = ["VLLM", "answer_options", "open_vllm", "prompt_score", "score_options"]
@@ -47,51 +45,24 @@ def open_vllm(spec: ModelSpec, settings: Settings) -> "VLLM":
     return VLLM(directory, settings, tensor_parallel_size=int(size))
 
 
-class VLLM(TokenBackend):
+class VLLM(CheckpointBackend):
     """A checkpoint in vLLM. The engine starts for the first request."""
 
     def __init__(self, directory: Path, settings: Settings, *, tensor_parallel_size: int) -> None:
-        self.checkpoint = read_checkpoint(directory)
-        self._inspection = inspect_checkpoint(directory)
-        self._dtype = settings.get("dtype", "float32")
+        super().__init__(directory, settings)
+        self.max_length_tokens = self.fitting_length(settings.get("max_length_tokens"), _SPARE)
         self._tensor_parallel_size = tensor_parallel_size
-        positions = self._inspection.max_positions
-        length = settings.get("max_length_tokens") or (positions - _SPARE if positions else DEFAULT_LENGTH)
-        if positions is not None and length > positions - _SPARE:
-            problem = (
-                f"max_length_tokens: {length}, and {_SPARE} for vLLM, are more than the model's {positions} positions"
-            )
-            raise ConfigError(problem, hint=f"--max-length-tokens {positions - _SPARE}")
-        super().__init__(load_tokenizer(self._inspection), {**settings, "max_length_tokens": length})
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the numbers depend on, besides the checkpoint and the software."""
-        return {"dtype": self._dtype, "tensor_parallel_size": self._tensor_parallel_size, **self.text_settings}
+        return {"dtype": self.dtype, "tensor_parallel_size": self._tensor_parallel_size, **self.text_settings}
 
     @property
     def identity(self) -> dict[str, Any]:
         """Hashes of the files, the settings and the versions of the software."""
         software = {DISTRIBUTION: __version__, **{name: version(name) for name in ("torch", "vllm")}}
         return {"vllm": checkpoint_sha256(self.checkpoint), "software": software, **self.settings}
-
-    @property
-    def parameters(self) -> int:
-        """Of the stored weights."""
-        return self.checkpoint.parameters
-
-    @property
-    def tokenizer_directory(self) -> Path:
-        """The checkpoint's."""
-        return self.checkpoint.directory
-
-    def describe(self, name: str) -> dict[str, Any]:
-        """`model` of results.json."""
-        return describe_model(name, self.checkpoint, self._inspection)
-
-    def inputs(self, output: Path) -> list[dict[str, Any]]:
-        """The checkpoint by its manifest, or file by file."""
-        return checkpoint_inputs(self.checkpoint, output)
 
     @cached_property
     def _engine(self) -> Any:
@@ -100,7 +71,7 @@ class VLLM(TokenBackend):
         try:
             return vllm.LLM(
                 model=str(self.checkpoint.directory),
-                dtype=self._dtype,
+                dtype=self.dtype,
                 max_model_len=self.max_length_tokens + _SPARE,
                 tensor_parallel_size=self._tensor_parallel_size,
                 enable_prefix_caching=False,

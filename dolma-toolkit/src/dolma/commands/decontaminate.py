@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def run(config: Config) -> None:
     # ---- 3. look at marked documents again
     plan = tag.make_plan(tagging, sources)
     items = [_Item(id, units, patterns) for id, units, patterns in index.items]
-    found = _Matches(index, items)
+    found = _Matches(index, items, _key(config))
     with write_gzip(destination / MATCHES, level=6) as file:
         for one in plan.files:
             [output] = one.outputs
@@ -259,38 +258,31 @@ class _Item:
 
 
 class _Matches:
-    """The rows of matches.jsonl.gz, and what they add up to."""
+    """The rows of matches.jsonl.gz, and what they add up to. `key` is the attribute of the marks."""
 
-    def __init__(self, index: _native.EvaluationIndex, items: list[_Item]) -> None:
-        self._index, self._items = index, items
+    def __init__(self, index: _native.EvaluationIndex, items: list[_Item], key: str) -> None:
+        self._index, self._items, self._key = index, items, key
         self.counts: Counter[str] = Counter()
 
     def of_file(self, documents: Path, name: str, attributes: Path) -> Iterator[dict[str, Any]]:
         """Rows of one document file, in its order."""
-        marked: dict[int, str] = {}
+        marked: list[str] = []
         for number, line in lines(attributes):
             self.counts["documents"] += 1
             row = parse_object(line, attributes, number)
-            if any(key.endswith("__overlap") and spans for key, spans in row["attributes"].items()):
-                marked[number] = str(row["id"])
+            if row["attributes"].get(self._key):
+                marked.append(str(row["id"]))
         self.counts["documents_matched"] += len(marked)
-        if not marked:
-            return
-        # rows that were skipped have no attributes, so lines are counted by id
-        expected = iter(sorted(marked.items()))
-        number, id = next(expected)
-        for line_number, line in lines(documents, ["id", "text"]):
-            with suppress(FormatError):
-                row = parse_object(line, name, line_number)
-                if str(row.get("id", id)) != id or not isinstance(row.get("text"), str):
-                    continue
-                matches = self._index.matches(row["text"])
-                if not matches:
-                    continue
-                yield from self._rows(id, name, line_number, matches)
-                number, id = next(expected, (0, ""))
-                if not number:
-                    return
+        left = iter(marked)
+        wanted = next(left, None)
+        for number, line in lines(documents, ["id", "text"]) if marked else ():
+            try:
+                row = parse_object(line, name, number)
+            except FormatError:
+                continue  # a row that was skipped
+            if str(row.get("id")) == wanted and (matches := self._index.matches(row["text"])):
+                yield from self._rows(wanted, name, number, matches)
+                wanted = next(left, None)
 
     def _rows(
         self, id: str, name: str, line: int, matches: Iterable[tuple[int, int, int, int, int]]

@@ -90,20 +90,25 @@ struct Table {
     seed_length: usize,
     /// the hash of a run's first unit counts this much in the hash of the run
     leading: u64,
-    /// one bit for each hash that occurs, modulo its size: most runs of a document end here
+    /// one bit for each seed that occurs, modulo its size: most runs of a document end here
     bits: Vec<u64>,
-    patterns: FxHashMap<u64, Vec<Pattern>>,
+    /// by seed: position of the first of its patterns
+    first: FxHashMap<u64, u32>,
+    /// those of one seed follow each other
+    patterns: Vec<Pattern>,
+    places: Vec<Place>,
 }
 
-/// A run of units that items have.
+/// A run of units that items have, at the places from one position to another.
 struct Pattern {
-    length: usize,
+    seed: u64,
     hash: u64,
-    places: Places,
+    length: u32,
+    places: (u32, u32),
 }
 
-/// Where a pattern is: (item, first unit).
-type Places = Vec<(u32, u32)>;
+/// Where a pattern is: item, first unit.
+type Place = (u32, u32);
 
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15 | 1;
 
@@ -129,25 +134,17 @@ impl Index {
 
     /// An index of items (id, text).
     pub fn new(rule: Rule, items: impl IntoIterator<Item = (String, String)>) -> Index {
-        let mut found = Vec::new();
-        let mut patterns: FxHashMap<(usize, u64), Places> = FxHashMap::default();
+        let mut found: Vec<Item> = Vec::new();
+        let mut runs = Vec::new();
         for (number, (id, text)) in items.into_iter().enumerate() {
             let units = Units::of(&Text::new(&text), rule.unit, rule.min_words);
             let length = rule.length.min(units.len());
             let starts = rule.starts(&units, length);
-            for &start in &starts {
-                let hash = units.hash(start, length);
-                patterns.entry((length, hash)).or_default().push((number as u32, start as u32));
-            }
+            runs.extend(starts.iter().map(|&start| (length, (number as u32, start as u32))));
             found.push(Item { id, text, units, num_patterns: starts.len() });
         }
-        let table = Table::new(&found, patterns);
+        let table = Table::new(&found, runs);
         Index { rule, items: found, table }
-    }
-
-    /// The unit that lengths count.
-    pub fn unit(&self) -> Unit {
-        self.rule.unit
     }
 
     /// Every longest match, by item and place. The units of the document come with them.
@@ -165,25 +162,8 @@ impl Index {
 
     /// The units that matches cover, as ranges that do not touch; and the units of the document.
     pub fn covered(&self, text: &Text<'_>) -> (Units, Vec<(usize, usize)>) {
-        let units = Units::of(text, self.rule.unit, self.rule.min_words);
-        let mut ranges: Vec<(usize, usize)> = Vec::new();
-        self.seeds(&units, |start, length, places| {
-            let seed = |&(item, item_start): &(u32, u32)| Match {
-                item: item as usize,
-                item_start: item_start as usize,
-                start,
-                length,
-            };
-            // any place shows that the units are equal; how far a match goes depends on the place
-            let longest = match self.rule.mismatches {
-                None => places.first().and_then(|place| self.confirmed(text.as_str(), &units, seed(place))),
-                Some(_) => places
-                    .iter()
-                    .filter_map(|place| self.confirmed(text.as_str(), &units, seed(place)))
-                    .max_by_key(|found| found.length),
-            };
-            ranges.extend(longest.map(|found| (found.start, found.start + found.length)));
-        });
+        let (units, found) = self.matches(text);
+        let mut ranges: Vec<_> = found.iter().map(|one| (one.start, one.start + one.length)).collect();
         ranges.sort_unstable();
         let mut joined: Vec<(usize, usize)> = Vec::new();
         for (start, end) in ranges {
@@ -196,15 +176,16 @@ impl Index {
     }
 
     /// Calls `found` with each run of the document that has the hash of a pattern.
-    fn seeds<'a>(&'a self, units: &Units, mut found: impl FnMut(usize, usize, &'a Places)) {
+    fn seeds<'a>(&'a self, units: &Units, mut found: impl FnMut(usize, usize, &'a [Place])) {
         let table = &self.table;
         let Some(mut hash) = (units.len() >= table.seed_length).then(|| units.hash(0, table.seed_length)) else {
             return;
         };
         for start in 0.. {
             for pattern in table.get(hash) {
-                if start + pattern.length <= units.len() && units.hash(start, pattern.length) == pattern.hash {
-                    found(start, pattern.length, &pattern.places);
+                let length = pattern.length as usize;
+                if start + length <= units.len() && units.hash(start, length) == pattern.hash {
+                    found(start, length, table.places(pattern));
                 }
             }
             let Some(&next) = units.hashes.get(start + table.seed_length) else { break };
@@ -259,32 +240,58 @@ impl Rule {
 }
 
 impl Table {
-    fn new(items: &[Item], found: FxHashMap<(usize, u64), Places>) -> Table {
-        let seed_length = found.keys().map(|(length, _)| *length).min().unwrap_or(1);
-        let mut patterns: FxHashMap<u64, Vec<Pattern>> = FxHashMap::default();
-        for ((length, hash), places) in found {
-            let (item, start) = places[0];
-            let seed = items[item as usize].units.hash(start as usize, seed_length);
-            patterns.entry(seed).or_default().push(Pattern { length, hash, places });
+    /// Of runs: how long, and where.
+    fn new(items: &[Item], runs: Vec<(usize, Place)>) -> Table {
+        let seed_length = runs.iter().map(|(length, _)| *length).min().unwrap_or(1);
+        let hash = |(item, start): Place, length| items[item as usize].units.hash(start as usize, length);
+        let mut sorted: Vec<_> = runs
+            .into_iter()
+            .map(|(length, place)| (hash(place, seed_length), length as u32, hash(place, length), place))
+            .collect();
+        sorted.sort_unstable();
+        let mut table = Table {
+            seed_length,
+            leading: (1..seed_length).fold(1u64, |power, _| power.wrapping_mul(BASE)),
+            bits: Vec::new(),
+            first: FxHashMap::default(),
+            patterns: Vec::new(),
+            places: Vec::with_capacity(sorted.len()),
+        };
+        for (seed, length, hash, place) in sorted {
+            let at = table.places.len() as u32;
+            table.places.push(place);
+            match table.patterns.last_mut() {
+                Some(last) if (last.seed, last.length, last.hash) == (seed, length, hash) => last.places.1 = at + 1,
+                _ => {
+                    table.first.entry(seed).or_insert(table.patterns.len() as u32);
+                    table.patterns.push(Pattern { seed, hash, length, places: (at, at + 1) });
+                }
+            }
         }
         // sixteen bits for each seed: one run in sixteen that does not match is looked up
-        let size = (patterns.len() * 16).next_power_of_two().max(64);
-        let mut bits = vec![0; size / 64];
-        for &seed in patterns.keys() {
+        let size = (table.first.len() * 16).next_power_of_two().max(64);
+        table.bits = vec![0; size / 64];
+        for &seed in table.first.keys() {
             let at = mixed(seed) as usize & (size - 1);
-            bits[at / 64] |= 1 << (at % 64);
+            table.bits[at / 64] |= 1 << (at % 64);
         }
-        let leading = (1..seed_length).fold(1u64, |power, _| power.wrapping_mul(BASE));
-        Table { seed_length, leading, bits, patterns }
+        table
     }
 
+    /// The patterns of a seed.
     #[inline]
-    fn get(&self, hash: u64) -> &[Pattern] {
-        let at = mixed(hash) as usize & (self.bits.len() * 64 - 1);
-        match self.bits[at / 64] >> (at % 64) & 1 {
-            0 => &[],
-            _ => self.patterns.get(&hash).map_or(&[], Vec::as_slice),
-        }
+    fn get(&self, seed: u64) -> impl Iterator<Item = &Pattern> {
+        let at = mixed(seed) as usize & (self.bits.len() * 64 - 1);
+        let first = match self.bits[at / 64] >> (at % 64) & 1 {
+            0 => None,
+            _ => self.first.get(&seed),
+        };
+        let from = first.map_or(self.patterns.len(), |first| *first as usize);
+        self.patterns[from..].iter().take_while(move |pattern| pattern.seed == seed)
+    }
+
+    fn places(&self, pattern: &Pattern) -> &[Place] {
+        &self.places[pattern.places.0 as usize..pattern.places.1 as usize]
     }
 }
 
