@@ -47,10 +47,17 @@ quick-repository:
 	@echo '== repository' >&2; .venv/bin/python -m pytest -q tests/test_house_rules.py tests/test_import_cycles.py tests/test_settings.py
 
 # `pytest` in a package skips tests that start many processes (markers `oracle` and `processes`); they run here
-test: setup check oracle envs ## run all tests except the slow ones, including the comparisons with dolma 1.2.1
-	cd dolma-toolkit && cargo test --quiet --profile quick --workspace -- $(if $(SHARED_DATA),--include-ignored)
-	for package in $(PACKAGES); do echo "== $$package" >&2; (cd $$package && ../.venv/bin/python -m pytest -q -m 'not slow'); done
-	.venv/bin/python -m pytest -q tests
+test: setup check oracle envs ## run all tests except the slow ones, two jobs at a time, with the comparisons with dolma 1.2.1
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going --jobs=2 \
+	  $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(TESTS)
+TESTS := test-dolma-toolkit test-rust test-repository test-open-instruct test-catwalk-eval test-trainer test-paloma
+.PHONY: $(TESTS)
+$(PACKAGES:%=test-%):
+	@echo '== $(@:test-%=%)' >&2; cd $(@:test-%=%) && ../.venv/bin/python -m pytest -q -m 'not slow'
+test-rust:
+	@echo '== rust' >&2; cd dolma-toolkit && cargo test --quiet --profile quick --workspace -- $(if $(SHARED_DATA),--include-ignored)
+test-repository:
+	@echo '== repository' >&2; .venv/bin/python -m pytest -q tests
 
 slow: setup oracle ## run the slow tests: commands killed at random moments and resumed, many random cases
 	for package in $(PACKAGES); do (cd $$package && ../.venv/bin/python -m pytest -q -m slow || [ $$? -eq 5 ]); done

@@ -29,7 +29,6 @@ __all__ = ["TextCompletions", "TokenCompletions", "open_completions"]
 
 log = logging.getLogger(__name__)
 
-_SOFTWARE = {DISTRIBUTION: __version__}
 _PROBE = "The sea is salt."
 T = TypeVar("T")
 _Sent = str | list[int]
